@@ -1,0 +1,62 @@
+"""ser_ft: fine-tune pretrained speech models to recognise emotion in speech.
+
+The public names, imported when they are first used:
+
+    load_corpora   folders of recordings -> one `datasets.Dataset` under one label scheme
+    load_table     any data set of the Hub or on disk, by naming its columns
+    prepare        the same, written to a folder; open_prepared reads it back
+    make_split     who is trained on, validated on, tested on
+    Recipe, run    a whole run, from recordings to a reported model
+    RunFolder      a run on disk
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data.prepare import load_corpora, load_table, open_prepared, prepare
+    from .data.splits import make_split, read_split
+    from .errors import InputError
+    from .results.runs import RunFolder
+    from .training.config import Recipe
+    from .training.run import run
+
+_HOMES = {
+    "InputError": "errors",
+    "Recipe": "training.config",
+    "RunFolder": "results.runs",
+    "load_corpora": "data.prepare",
+    "load_table": "data.prepare",
+    "make_split": "data.splits",
+    "open_prepared": "data.prepare",
+    "prepare": "data.prepare",
+    "read_split": "data.splits",
+    "run": "training.run",
+}
+__all__ = [
+    "InputError",
+    "Recipe",
+    "RunFolder",
+    "load_corpora",
+    "load_table",
+    "make_split",
+    "open_prepared",
+    "prepare",
+    "read_split",
+    "run",
+]
+__version__ = metadata.version("ser_ft")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,165 @@
+"""The one door for sound: decode, check, mix down, resample to float32 mono at 16 kHz."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import soundfile
+import soxr
+
+from .errors import InputError
+
+SAMPLE_RATE = 16_000
+SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"})
+FFMPEG_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mov", ".mkv"})
+# Digital silence and the noise of a 16-bit converter: a peak below -60 dBFS holds no speech.
+SILENCE_PEAK = 10 ** (-60 / 20)
+LFS_HEADER = b"version https://git-lfs"
+MAX_BYTES = 2 * 1024**3
+
+Source: TypeAlias = "str | Path | bytes"
+
+
+class AudioError(InputError):
+    """Sound that cannot be used. `reason` is one of: empty, unreadable, silent, lfs-pointer, too-large."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def decode(source: Source, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Decode a file's path or its bytes, mix it down to one channel and resample it.
+
+    wav, aiff (also when it is named .wav), flac, ogg, opus and mp3 are read by libsndfile; the rest (m4a, webm, ...)
+    through ffmpeg where one is installed.
+
+    Args:
+        source: a path, or the bytes of a whole file.
+        rate: sampling rate of the answer, in Hz.
+
+    Returns:
+        float32 samples, shape (samples,), full scale at 1.0.
+
+    Raises:
+        AudioError: the file is missing, empty, a git-LFS pointer, too large, or no sound that can be decoded.
+    """
+    content = source if isinstance(source, bytes) else read_file(Path(source))
+    name = "sound" if isinstance(source, bytes) else str(source)
+    if not content:
+        raise AudioError("empty", f"{name}: the file is empty")
+    if content.startswith(LFS_HEADER):
+        raise AudioError("lfs-pointer", f"{name}: a git-LFS pointer, not sound: run `git lfs pull` where it came from")
+    try:
+        samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
+    if not len(samples):
+        raise AudioError("empty", f"{name}: no samples in the file")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
+    return resample(mono, own_rate, rate)
+
+
+def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Resample float samples, shape (samples,), from one rate (Hz) to another with soxr's high quality filter."""
+    if from_rate == to_rate:
+        return np.ascontiguousarray(samples, dtype=np.float32)
+    return soxr.resample(np.ascontiguousarray(samples, dtype=np.float32), from_rate, to_rate, quality="HQ")
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Say whether the samples, of any shape, hold nothing above -60 dBFS once a constant offset is taken off."""
+    return len(samples) == 0 or float(np.ptp(samples)) / 2 < SILENCE_PEAK
+
+
+def to_pcm16(samples: np.ndarray) -> np.ndarray:
+    """Round float samples, full scale at 1.0, to int16; what is above full scale is clipped."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+
+
+def to_wav(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
+    """Write mono samples (float, or int16 as they are), shape (samples,), as the bytes of a 16-bit WAV file."""
+    pcm = samples.astype("<i2", copy=False) if samples.dtype.kind == "i" else to_pcm16(samples)
+    size = pcm.nbytes
+    header = b"".join(
+        (
+            b"RIFF",
+            (36 + size).to_bytes(4, "little"),
+            b"WAVEfmt ",
+            (16).to_bytes(4, "little"),
+            (1).to_bytes(2, "little"),
+            (1).to_bytes(2, "little"),
+            rate.to_bytes(4, "little"),
+            (rate * 2).to_bytes(4, "little"),
+            (2).to_bytes(2, "little"),
+            (16).to_bytes(2, "little"),
+            b"data",
+            size.to_bytes(4, "little"),
+        )
+    )
+    return header + pcm.tobytes()
+
+
+_HEADER_BYTES = 44
+
+
+def from_wav(wav: bytes) -> np.ndarray:
+    """Read the prepared table's WAV bytes back: float32 samples at 16 kHz, shape (samples,).
+
+    Bytes that `to_wav` wrote are read straight from memory; any other file goes through `decode`.
+    """
+    ours = wav[:4] == b"RIFF" and wav[36:40] == b"data" and wav[20:28] == b"\x01\x00\x01\x00\x80\x3e\x00\x00"
+    if not ours or wav[34:36] != b"\x10\x00":
+        return decode(wav)
+    return np.frombuffer(wav, dtype="<i2", offset=_HEADER_BYTES).astype(np.float32) / 32768.0
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        AudioError: there is no such file, it cannot be read, or is larger than 2 GiB.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise AudioError("too-large", f"{path}: larger than 2 GiB: cut it into shorter files")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise AudioError("unreadable", f"{path}: no such file") from error
+    except OSError as error:
+        raise AudioError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _through_ffmpeg(content: bytes, name: str, rate: int, why: str) -> tuple[np.ndarray, int]:
+    ffmpeg = shutil.which("ffmpeg")
+    suffix = Path(name).suffix.lower()
+    if ffmpeg is None or (suffix in SUFFIXES and not _is_foreign_container(content)):
+        hint = ""
+        if suffix in FFMPEG_SUFFIXES or _is_foreign_container(content):
+            hint = ": install ffmpeg, or convert it to wav, flac, ogg or mp3"
+        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({_plain(why)}){hint}")
+    command = [ffmpeg, "-v", "error", "-i", "pipe:0", "-map", "0:a:0", "-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
+    if done.returncode != 0 or not done.stdout:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise AudioError("unreadable", f"{name}: ffmpeg cannot decode it ({_plain(lines[-1] if lines else 'no sound')})")
+    return np.frombuffer(done.stdout, dtype="<f4")[:, None], rate
+
+
+def _is_foreign_container(content: bytes) -> bool:
+    """Say whether the bytes begin as MP4/M4A (ftyp) or as Matroska/WebM (EBML)."""
+    return content[4:8] == b"ftyp" or content[:4] == b"\x1aE\xdf\xa3"
+
+
+def _plain(message: str) -> str:
+    return message.replace("\n", " ").split(": ", 1)[-1].rstrip(". ")

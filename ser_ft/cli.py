@@ -1,0 +1,194 @@
+"""The `ser-ft` command: thin; each subcommand calls the function that does the work."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+_DESCRIPTION = "Fine-tune pretrained speech models to recognise emotion in speech."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 on success, 2 for wrong input, 130 when interrupted."""
+    given = without_debug(arguments)
+    # A recipe's settings are read by their own parser, which knows every one of them.
+    if given[:1] == ["train"]:
+        from .training.main import main as train
+
+        return train(given[1:], "ser-ft train")
+    parser = _parser()
+    try:
+        chosen = parser.parse_args(given)
+    except argparse.ArgumentError as error:
+        return guarded(lambda: _fail(str(error)))
+    if chosen.command is None:
+        parser.print_help()
+        return 2
+    return guarded(lambda: chosen.work(chosen))
+
+
+def without_debug(arguments: Sequence[str] | None) -> list[str]:
+    """Return the arguments (by default the program's) less --debug, which makes errors show their trace."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        given.remove("--debug")
+        os.environ["SER_FT_DEBUG"] = "1"
+    return given
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do something for a user: wrong input is one line on stderr and code 2, with --debug the whole trace."""
+    try:
+        work()
+    except InputError as error:
+        if os.environ.get("SER_FT_DEBUG"):
+            traceback.print_exc()
+        print(f"ser-ft: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ser-ft: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> None:
+    raise InputError(message)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise argparse.ArgumentError(None, f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    _add_quickstart(commands)
+    _add_prepare(commands)
+    commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_quickstart(commands: argparse._SubParsersAction[_Parser]) -> None:
+    about = "train and compare on ser_ft's own synthetic voices, in a few minutes, without data and without a network"
+    parser = commands.add_parser("quickstart", help=about, description=about.capitalize() + ".")
+    parser.add_argument("--out", default=None, help="the run folder (default: runs/quickstart)")
+    parser.set_defaults(work=_quickstart)
+
+
+def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    about = "turn folders and archives of recordings into one table under one label scheme"
+    parser = commands.add_parser(
+        "prepare",
+        help=about,
+        description=about.capitalize() + ". Corpora are told by their file names; data of your own is a folder per "
+        "emotion (EMOTION/SPEAKER/clip.wav) or a CSV manifest (columns path, emotion, speaker, ...).",
+    )
+    parser.add_argument("roots", nargs="*", metavar="ROOT", help="folder, .zip archive or manifest; NAME=ROOT names its corpus; miniature: synthetic voices")
+    parser.add_argument("--out", required=True, help="where the table is written; `datasets.load_from_disk` reads it")
+    parser.add_argument("--labels", default="eight", help="eight, seven, six, four, or happy=positive,angry=negative,...")
+    parser.add_argument("--calm", default="keep", help="keep, neutral or drop")
+    parser.add_argument("--include-song", action="store_true", help="take RAVDESS's song recordings in")
+    parser.add_argument("--cremad-labels", default="intended", help="intended, voice (what listeners heard) or voice-soft")
+    parser.add_argument("--note", action="append", default=[], metavar="CORPUS=TEXT", help="say this wherever its results are shown")
+    parser.add_argument("--download", action="append", default=[], metavar="CORPUS", help="fetch a corpus that may be fetched freely, into the first ROOT")
+    parser.add_argument("--dataset", help="instead of roots: a data set of the Hub, or a folder that `datasets` saved")
+    parser.add_argument("--columns", default="", metavar="OURS=THEIRS,...", help="for --dataset: audio, emotion, speaker, gender, ...")
+    parser.add_argument("--dataset-split", default="train", help="for --dataset: which of its splits")
+    parser.add_argument("--name", default="own", help="for --dataset: what to call it")
+    parser.set_defaults(work=_prepare)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    about = "report a finished run anew; with its data, sample recordings can be played in the report"
+    parser = commands.add_parser("report", help=about, description=about.capitalize() + ".")
+    parser.add_argument("run", metavar="RUN", help="the run folder")
+    parser.add_argument("--data", help="the table that the run was made from: its recordings go into the report")
+    parser.set_defaults(work=_report)
+
+
+def _quickstart(chosen: argparse.Namespace) -> None:
+    from .training.main import parse
+    from .training.run import run
+
+    given = ["--config", str(recipe_folder() / "quickstart.yaml")]
+    run(parse([*given, *(["--out", chosen.out] if chosen.out else [])], "ser-ft quickstart"))
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the recipes: in the package where it is installed, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir())
+
+
+def _prepare(chosen: argparse.Namespace) -> None:
+    from .data.prepare import check_out, prepare, prepare_table
+
+    labels = _pairs(chosen.labels, "--labels") if "=" in chosen.labels else chosen.labels
+    check_out(Path(chosen.out))
+    if chosen.dataset:
+        columns = _pairs(chosen.columns, "--columns")
+        prepare_table(
+            chosen.dataset, columns, chosen.out, chosen.name, split=chosen.dataset_split, labels=labels, calm=chosen.calm
+        )
+        return
+    if not chosen.roots:
+        raise InputError("name one or more folders of recordings, or `miniature` for ser_ft's own synthetic voices")
+    for corpus in chosen.download:
+        from .data.download import download
+
+        download(corpus, chosen.roots[0])
+    prepare(
+        _roots(chosen.roots),
+        chosen.out,
+        labels,
+        chosen.calm,
+        include_song=chosen.include_song,
+        cremad_labels=chosen.cremad_labels,
+        notes=dict(pair for note in chosen.note for pair in [_pair(note, "--note")]),
+    )
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    from .report.figures import write_figures
+    from .report.html import write_report
+    from .results.runs import RunFolder
+
+    run = RunFolder.open(chosen.run)
+    table = None
+    if chosen.data:
+        from .data.prepare import open_prepared
+
+        table = open_prepared(chosen.data)
+    write_figures(run)
+    print(write_report(run, table))
+
+
+def _roots(words: list[str]) -> str | list[str] | dict[str, str]:
+    """Read roots as people write them: FOLDER, or CORPUS=FOLDER for every one of them."""
+    if words == ["miniature"]:
+        return "miniature"
+    named = ["=" in word and not Path(word).exists() for word in words]
+    if any(named) and not all(named):
+        raise InputError("either every root is CORPUS=FOLDER, or none is")
+    return dict(_pair(word, "ROOT") for word in words) if all(named) else words
+
+
+def _pair(text: str, what: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise InputError(f"{what} is written NAME=VALUE, not {text!r}")
+    return name.strip(), value.strip()
+
+
+def _pairs(text: str, what: str) -> dict[str, str]:
+    return dict(_pair(pair, what) for pair in text.split(",") if pair.strip())

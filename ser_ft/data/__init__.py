@@ -1,0 +1,1 @@
+"""Corpora, the datasets builder, splits and augmentation."""

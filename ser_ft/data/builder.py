@@ -1,0 +1,215 @@
+"""The `datasets` builder: recordings of any corpus -> one Arrow table of 16 kHz sound under one label scheme."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from .. import audio
+from ..progress import bar
+from .catalogue import Catalogue, Clip, Skipped
+from .corpora import REASONS
+from .repeats import Repeats, signature
+
+SKIPPED_FILE = "skipped.csv"
+_RETRACTED_FILE = "retracted.json"
+_ROWS = 64
+_TEXTS = ("gender", "intensity", "statement", "language")
+
+
+class SerCorpora(datasets.ArrowBasedBuilder):
+    """Builds the prepared table of a `Catalogue`.
+
+    A clip is decoded once, by threads; what cannot be used goes to `skipped.csv` beside the table. A recording found
+    twice by its decoded content is kept once, and not at all where its labels differ.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+
+    def __init__(self, book: Catalogue, cache_dir: str | Path | None = None, progress: bool = True) -> None:
+        self.book = book
+        self.progress = progress
+        super().__init__(
+            cache_dir=str(cache_dir) if cache_dir else None,
+            dataset_name="ser_ft",
+            config_name="corpora",
+            config_id=f"corpora-{book.key}",
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the table and `skipped.csv` are."""
+        return Path(self._output_dir)
+
+    @property
+    def retracted(self) -> set[str]:
+        """The ids of clips that were written before their recording was found again under another label."""
+        return set(json.loads((self.folder / _RETRACTED_FILE).read_text(encoding="utf-8")))
+
+    def as_dataset(self, *args: Any, **options: Any) -> Any:
+        """Return the table; clips that turned out to stand under two labels are left out."""
+        table = super().as_dataset(*args, **options)
+        retracted = self.retracted
+        if retracted and isinstance(table, datasets.Dataset):
+            table = table.select([at for at, name in enumerate(table["id"]) if name not in retracted])
+        return table
+
+    def _info(self) -> datasets.DatasetInfo:
+        classes = list(self.book.scheme.classes)
+        features = {
+            "id": datasets.Value("string"),
+            "audio": datasets.Audio(sampling_rate=audio.SAMPLE_RATE, decode=False),
+            "emotion": datasets.ClassLabel(names=classes),
+            "corpus": datasets.Value("string"),
+            "speaker": datasets.Value("string"),
+            "gender": datasets.Value("string"),
+            "age": datasets.Value("int32"),
+            "intensity": datasets.Value("string"),
+            "statement": datasets.Value("string"),
+            "language": datasets.Value("string"),
+            "duration": datasets.Value("float64"),
+            "path": datasets.Value("string"),
+        }
+        if any(clip.votes for clip in self.book.clips):
+            features["votes"] = datasets.List(datasets.Value("float32"), length=len(classes))
+        about = self.book.about()
+        return datasets.DatasetInfo(
+            description=json.dumps({"corpora": about, "key": self.book.key}),
+            features=datasets.Features(features),
+            license="; ".join(f"{name}: {facts['licence']}" for name, facts in about.items()),
+            citation="\n".join(facts["citation"] for facts in about.values() if facts["citation"]),
+        )
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
+
+    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:  # type: ignore[override]
+        sieve = _Sieve(self.book.skipped)
+        schema = self.info.features.arrow_schema
+        places = {name: place for place, name in enumerate(self.book.scheme.classes)}
+        rows: list[dict[str, Any]] = []
+        number = 0
+        with bar(total=len(self.book.clips), desc="reading", unit=" clips", shown=self.progress) as progress:
+            for clip, sound in _decoded(self.book.clips):
+                progress.update()
+                if sieve.keep(clip, sound):
+                    rows.append(_row(clip, sound, places[clip.label]))
+                if len(rows) == _ROWS:
+                    yield number, pa.Table.from_pylist(rows, schema=schema)
+                    number += 1
+                    rows.clear()
+        if rows:
+            yield number, pa.Table.from_pylist(rows, schema=schema)
+        write_skipped(sieve.skipped, self.folder / SKIPPED_FILE)
+        (self.folder / _RETRACTED_FILE).write_text(json.dumps(sorted(sieve.retracted)), encoding="utf-8")
+
+
+class _Sound:
+    """A decoded clip: its WAV bytes and its content's signature, or what was wrong with it."""
+
+    __slots__ = ("duration", "error", "mark", "wav")
+
+    def __init__(self, clip: Clip) -> None:
+        self.wav = b""
+        self.duration = 0.0
+        self.error: audio.AudioError | None = None
+        try:
+            samples = audio.decode(clip.read())
+            if audio.is_silent(samples):
+                raise audio.AudioError("silent", REASONS["silent"])
+            pcm = audio.to_pcm16(samples)
+            self.duration = len(pcm) / audio.SAMPLE_RATE
+            self.mark = signature(pcm)
+            self.wav = audio.to_wav(pcm)
+        except audio.AudioError as error:
+            self.error = error
+        except Exception as error:  # one bad file, whatever it does to a decoder, never stops a build
+            self.error = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
+
+
+class _Sieve:
+    """Keeps each recording once, told by its decoded content, and lists what is left out."""
+
+    def __init__(self, skipped: list[Skipped]) -> None:
+        self.skipped = list(skipped)
+        self.retracted: set[str] = set()
+        self._seen: Repeats[Clip] = Repeats()
+
+    def keep(self, clip: Clip, sound: _Sound) -> bool:
+        if sound.error is not None:
+            self._skip(clip, sound.error.reason, str(sound.error))
+            return False
+        first = self._seen.find_or_add(sound.mark, clip)
+        if first is None:
+            return True
+        if first.utterance.emotion == clip.utterance.emotion and first.label == clip.label:
+            self._skip(clip, "same-sound", f"the same recording as {first.utterance.id}")
+            return False
+        self._skip(clip, "two-labels", f"{clip.utterance.emotion} here, {first.utterance.emotion} in {first.utterance.id}")
+        if first.utterance.id not in self.retracted:
+            self.retracted.add(first.utterance.id)
+            self._skip(first, "two-labels", f"{first.utterance.emotion} here, {clip.utterance.emotion} in {clip.utterance.id}")
+        return False
+
+    def _skip(self, clip: Clip, reason: str, detail: str) -> None:
+        self.skipped.append(Skipped(clip.path, clip.corpus, reason, detail))
+
+
+def _decoded(clips: list[Clip]) -> Iterator[tuple[Clip, _Sound]]:
+    """Decode clips in threads (the decoders release the interpreter's lock), in order, few at a time in memory."""
+    workers = min(8, os.cpu_count() or 1)
+    waiting: deque[tuple[Clip, Callable[[], _Sound]]] = deque()
+    todo = iter(clips)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                for clip in islice(todo, 8 * workers - len(waiting)):
+                    waiting.append((clip, pool.submit(_Sound, clip).result))
+                if not waiting:
+                    return
+                clip, sound = waiting.popleft()
+                yield clip, sound()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
+    said = clip.utterance
+    row = {
+        "id": said.id,
+        "audio": {"bytes": sound.wav, "path": f"{said.id}.wav"},
+        "emotion": label,
+        "corpus": clip.corpus,
+        "speaker": said.speaker,
+        **{name: getattr(said, name) for name in _TEXTS},
+        "age": said.age,
+        "duration": sound.duration,
+        "path": clip.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+    }
+    if clip.votes is not None:
+        row["votes"] = list(clip.votes)
+    return row
+
+
+def write_skipped(skipped: list[Skipped], file: Path) -> None:
+    """Write the list of what was left out: path, corpus, reason, detail."""
+    with file.open("w", encoding="utf-8", errors="replace", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(("path", "corpus", "reason", "detail"))
+        writer.writerows((skip.path, skip.corpus, skip.reason, skip.detail) for skip in skipped)
+
+
+def read_skipped(file: Path) -> list[Skipped]:
+    """Read `skipped.csv` back."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [Skipped(row["path"], row["corpus"], row["reason"], row["detail"]) for row in csv.DictReader(lines)]

@@ -1,0 +1,152 @@
+"""CREMA-D: 91 actors, six emotions, twelve sentences; `ACTOR_SENTENCE_EMOTION_LEVEL`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import PurePosixPath
+
+from ...errors import InputError
+from .base import Corpus, Download, Skip, Utterance
+
+_NAME = re.compile(r"(10\d\d)_([A-Z]{3})_(NEU|HAP|SAD|ANG|FEA|DIS)_(XX?|LO|MD|HI)", re.IGNORECASE | re.ASCII)
+_EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fear", "DIS": "disgust"}
+_LEVELS = {"LO": "low", "MD": "medium", "HI": "high"}
+_SENTENCES = {
+    "IEO": "It's eleven o'clock",
+    "TIE": "That is exactly what happened",
+    "IOM": "I'm on my way to the meeting",
+    "IWW": "I wonder what this is about",
+    "TAI": "The airplane is almost full",
+    "MTI": "Maybe tomorrow it will be cold",
+    "IWL": "I would like a new alarm clock",
+    "ITH": "I think I have a doctor's appointment",
+    "DFA": "Don't forget a jacket",
+    "ITS": "I think I've seen this before",
+    "TSI": "The surface is slick",
+    "WSI": "We'll stop in a couple of minutes",
+}
+# Actors 1001 to 1091 in order (VideoDemographics.csv of the corpus).
+_SEXES = "MFFFMFFFFFMFFMMMMFMFFMMFFMMFFFMMMMMMFMMMMMFMMFFMFMMFFFFFMFMFFMFMMMMMMMMFFFFFMFFMMFMFMMMMFMF"
+_AGES = (
+    "51 21 21 42 29 58 38 46 24 27 32 23 22 24 32 61 42 25 29 61 30 22 22 59 48 33 44 57 33 42 31 30 31 74 48 49 45 21 "
+    "51 42 42 37 25 40 22 22 22 38 25 62 56 33 35 36 57 52 25 36 21 28 51 56 33 53 38 25 66 34 27 25 41 33 24 31 40 25 "
+    "20 21 21 21 30 20 45 46 34 33 62 23 24 50 29"
+).split()
+_SILENT = "1076_MTI_SAD_XX"
+# Byte for byte the same file under two labels, as distributed.
+_TWICE_LABELLED = frozenset(
+    f"{stem}_{emotion}_XX"
+    for stem, pair in (("1006_TIE", ("HAP", "NEU")), ("1013_WSI", ("DIS", "SAD")), ("1017_IWW", ("ANG", "FEA")))
+    for emotion in pair
+)
+_REPOSITORY = "CheyneyComputerScience/CREMA-D"
+_TABLES = f"https://raw.githubusercontent.com/{_REPOSITORY}/master"
+_SOUND = f"https://media.githubusercontent.com/media/{_REPOSITORY}/master"  # what git-LFS holds
+_VOTES = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "F": "fear", "D": "disgust"}
+
+
+def parse(path: PurePosixPath) -> Utterance | None:
+    """Read a clip's name; the seven clips known to be silent or under two labels are left out."""
+    match = _NAME.fullmatch(path.stem)
+    if match is None or not 1001 <= int(match[1]) <= 1091:
+        return None
+    actor, sentence, emotion, level = (part.upper() for part in match.groups())
+    clip = f"{actor}_{sentence}_{emotion}_{'XX' if level == 'X' else level}"
+    if clip == _SILENT:
+        raise Skip("known-bad", "silent as distributed")
+    if clip in _TWICE_LABELLED:
+        raise Skip("known-bad", "distributed under two labels")
+    place = int(actor) - 1001
+    return Utterance(
+        id=f"cremad-{clip}",
+        speaker=f"cremad-{actor}",
+        emotion=_EMOTIONS[emotion],
+        gender="male" if _SEXES[place] == "M" else "female",
+        age=int(_AGES[place]),
+        intensity=_LEVELS.get(level),
+        statement=_SENTENCES.get(sentence, sentence),
+    )
+
+
+def provenance(path: PurePosixPath) -> str | None:
+    """Name what the sound is where it is not the corpus's own: the corpus comes as WAV and MP3, never as Ogg."""
+    return "CREMA-D, rebuilt audio" if path.suffix.lower() in (".ogg", ".opus") else None
+
+
+def read_list(table: bytes) -> tuple[Download, ...]:
+    """Read which clips there are, from the corpus's SentenceFilenames.csv."""
+    rows = csv.DictReader(io.StringIO(table.decode("utf-8", errors="replace")))
+    names = [row.get("Filename") or "" for row in rows]
+    if not names or not all(_NAME.fullmatch(name) for name in names):
+        raise InputError("SentenceFilenames.csv: not CREMA-D's list of clips")
+    files = [f"AudioWAV/{name}.wav" for name in names]
+    return tuple(Download(url=f"{_SOUND}/{file}", file=file) for file in files)
+
+
+def read_votes(table: bytes, name: str) -> dict[str, dict[str, float]]:
+    """Read what listeners heard in the voice alone.
+
+    Args:
+        table: the bytes of the corpus's processedResults/tabulatedVotes.csv (every vote; its rows 100001 to 199999
+            are the voice-only ones) or summaryTable.csv (VoiceVote: the winning label, ties joined by ":").
+        name: the table's name, for errors.
+
+    Returns:
+        utterance id -> share of the votes by emotion (the shares sum to one; of a tie in summaryTable.csv each
+        label has the same share).
+
+    Raises:
+        InputError: the table is neither of the two.
+    """
+    rows = list(csv.DictReader(io.StringIO(table.decode("utf-8", errors="replace"))))
+    votes: dict[str, dict[str, float]] = {}
+    if rows and {"fileName", *_VOTES} <= rows[0].keys():
+        for row in rows:
+            if int(float(row[""])) // 100_000 != 1:
+                continue
+            counts = {_VOTES[code]: float(row[code] or 0) for code in _VOTES}
+            _put(votes, row["fileName"], counts)
+    elif rows and {"FileName", "VoiceVote"} <= rows[0].keys():
+        for row in rows:
+            _put(votes, row["FileName"], {_VOTES[code]: 1.0 for code in row["VoiceVote"].split(":") if code in _VOTES})
+    else:
+        raise InputError(f"{name}: not CREMA-D's tabulatedVotes.csv or summaryTable.csv (no votes on the voice in it)")
+    return votes
+
+
+def _put(votes: dict[str, dict[str, float]], clip: str, counts: dict[str, float]) -> None:
+    total = sum(counts.values())
+    if total:
+        stem = clip.strip().upper()
+        stem += "X" if stem.endswith("_X") else ""
+        votes[f"cremad-{stem}"] = {emotion: count / total for emotion, count in counts.items() if count}
+
+
+CORPUS = Corpus(
+    name="cremad",
+    title="Crowd-sourced Emotional Multimodal Actors Dataset",
+    emotions=tuple(_EMOTIONS.values()),
+    licence="ODbL-1.0",
+    terms="ODbL 1.0, contents DbCL 1.0: attribution; share alike for the database",
+    citation=(
+        "Cao H, Cooper DG, Keutmann MK, Gur RC, Nenkova A, Verma R (2014). CREMA-D: Crowd-sourced Emotional Multimodal "
+        "Actors Dataset. IEEE Transactions on Affective Computing 5(4), 377-390. https://doi.org/10.1109/TAFFC.2014.2336244"
+    ),
+    get=f"https://github.com/{_REPOSITORY} (`git lfs install`, then `git clone`; the sound is in AudioWAV)",
+    parse=parse,
+    downloads=(
+        Download(
+            url=f"{_TABLES}/SentenceFilenames.csv",
+            file="SentenceFilenames.csv",
+            megabytes=606,
+            read=read_list,
+            # Over the 7442 clips; each one's sha256 is its object's name in git-LFS.
+            sha256="25423a2215ded4d0ab859749d980a2faf5d26b9e78d6cf9b6aa15e00609deffc",
+        ),
+        Download(url=f"{_TABLES}/VideoDemographics.csv", file="VideoDemographics.csv"),
+        Download(url=f"{_TABLES}/processedResults/summaryTable.csv", file="processedResults/summaryTable.csv"),
+        Download(url=f"{_TABLES}/processedResults/tabulatedVotes.csv", file="processedResults/tabulatedVotes.csv"),
+    ),
+)

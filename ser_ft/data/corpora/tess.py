@@ -1,0 +1,76 @@
+"""TESS: two talkers (OAF, 64 years; YAF, 26 years), seven emotions, 200 words; `OAF_WORD_EMOTION`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePosixPath
+
+from ...errors import InputError
+from .base import Corpus, Download, Utterance
+
+# One of the older talker's files is distributed as OA_bite_neutral.
+_NAME = re.compile(r"(OAF|OA|YAF)_([a-z]+)_(neutral|angry|disgust|fear|happy|sad|ps)", re.IGNORECASE | re.ASCII)
+_AGES = {"OAF": 64, "YAF": 26}
+_CLIPS = 2800
+_BOREALIS = "https://borealisdata.ca/api"
+
+
+def parse(path: PurePosixPath) -> Utterance | None:
+    """Read a clip's name; the folders' spellings differ from copy to copy and are not read."""
+    match = _NAME.fullmatch(path.stem)
+    if match is None:
+        return None
+    talker = "YAF" if match[1].upper() == "YAF" else "OAF"
+    word, code = match[2].lower(), match[3].lower()
+    return Utterance(
+        id=f"tess-{talker}_{word}_{code}",
+        speaker=f"tess-{talker}",
+        emotion="surprise" if code == "ps" else code,
+        gender="female",
+        age=_AGES[talker],
+        statement=f"Say the word {word}",
+    )
+
+
+def read_list(answer: bytes) -> tuple[Download, ...]:
+    """Read which clips there are, each with its md5, from what Borealis answers to "list the files".
+
+    Source: https://guides.dataverse.org/en/latest/api/native-api.html (List Files in a Dataset).
+    """
+    clips: dict[str, Download] = {}
+    try:
+        for entry in json.loads(answer)["data"]:
+            file, place = entry["dataFile"], PurePosixPath(entry["dataFile"]["filename"])
+            if place.suffix.lower() == ".wav" and _NAME.fullmatch(place.stem):
+                md5 = file["checksum"]["value"] if file["checksum"]["type"] == "MD5" else file["md5"]
+                url = f"{_BOREALIS}/access/datafile/{int(file['id'])}"
+                clips[place.name] = Download(url=url, file=place.name, md5=str(md5).lower())
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("the answer of Borealis is not a list of the files of TESS") from error
+    if len(clips) != _CLIPS:
+        raise InputError(f"the list of Borealis names {len(clips)} clips of TESS, not {_CLIPS}")
+    return tuple(clips.values())
+
+
+CORPUS = Corpus(
+    name="tess",
+    title="Toronto Emotional Speech Set",
+    emotions=("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"),
+    licence="other",
+    terms="CC BY-NC-ND 4.0: non-commercial; no derivatives",
+    citation=(
+        "Pichora-Fuller MK, Dupuis K (2020). Toronto emotional speech set (TESS). Borealis. "
+        "https://doi.org/10.5683/SP2/E8H2MF"
+    ),
+    get="https://doi.org/10.5683/SP2/E8H2MF (Borealis: `Access Dataset`, original format zip)",
+    parse=parse,
+    downloads=(
+        Download(
+            url=f"{_BOREALIS}/datasets/:persistentId/versions/:latest/files?persistentId=doi:10.5683/SP2/E8H2MF",
+            file="files.json",
+            megabytes=281,
+            read=read_list,
+        ),
+    ),
+)

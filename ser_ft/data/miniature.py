@@ -1,0 +1,247 @@
+"""The miniature: four small corpora of synthetic voices under the real corpora's folder and file names.
+
+They stand in where no recordings are at hand: for a first run, for tests, for a demonstration. The names are read by
+the same parsers as the real corpora's; what is heard is `ser_ft.data.synthesis`, and nothing of the recordings.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from ..audio import SAMPLE_RATE, resample, to_wav
+from ..errors import InputError
+from .corpora import CORPORA, Utterance
+from .synthesis import Voice, synthesise
+
+__all__ = ["NOTE", "NOTE_FILE", "VERSION", "Clip", "clips", "speak", "voice_of", "write_miniature"]
+
+
+
+# Whatever changes the sound (here or in `ser_ft.data.synthesis`) or the names changes it.
+VERSION = 1
+_MARK_FILE = "ser_ft_miniature.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip to write: its corpus, its path below the root, what its name says, and the phones that are spoken."""
+
+    corpus: str
+    path: PurePosixPath
+    utterance: Utterance
+    phones: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """How a corpus was made: rate (Hz), noise (dBFS), and how strongly and how variably its speakers express."""
+
+    rate: int
+    noise: float
+    strength: float
+    spread: float
+
+
+_RECORDINGS = {
+    "ravdess": _Recording(48_000, -68, 1.0, 0.9),
+    "tess": _Recording(24_414, -64, 1.2, 0.6),
+    "cremad": _Recording(16_000, -56, 0.95, 1.0),
+    "savee": _Recording(44_100, -66, 1.0, 0.9),
+}
+_STRENGTHS = {None: 1.0, "normal": 0.85, "strong": 1.35, "low": 0.65, "medium": 1.0, "high": 1.4}
+
+_RAVDESS = {
+    "01": "k ih1 d z | aa r t ao1 k ih ng b ay dh ax d ao1 r",
+    "02": "d ao1 g z | aa r s ih1 t ih ng b ay dh ax d ao1 r",
+}
+_CARRIER = "s ey dh ax w er d |"
+_WORDS = {
+    "back": "b ae1 k", "bean": "b iy1 n", "boat": "b ow1 t", "dog": "d ao1 g",
+    "food": "f uw1 d", "keen": "k iy1 n", "moon": "m uw1 n", "rain": "r ey1 n",
+}  # fmt: skip
+_TESS_FOLDERS = {
+    "OAF": ("OAF_angry", "OAF_disgust", "OAF_Fear", "OAF_happy", "OAF_neutral", "OAF_Pleasant_surprise", "OAF_Sad"),
+    "YAF": ("YAF_angry", "YAF_disgust", "YAF_fear", "YAF_happy", "YAF_neutral", "YAF_pleasant_surprised", "YAF_sad"),
+}
+_TESS_CODES = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
+_CREMAD_ACTORS = (1001, 1002, 1003, 1005, 1004, 1011, 1006, 1014, 1007, 1015, 1008, 1016)
+_CREMAD_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+_CREMAD = {
+    "IEO": "ih t s ax l eh1 v ax n | ax k l aa1 k",
+    "DFA": "d ow1 n t f er g eh1 t | ax jh ae1 k ax t",
+    "TSI": "dh ax s er1 f ax s | ih z s l ih1 k",
+}
+_SAVEE = (
+    "sh iy hh ae1 d y ao r d aa1 r k s uw1 t",
+    "d ow n t ae1 s k m iy | t uw k ae1 r iy",
+    "w iy w ih1 l | k ah m b ae1 k t ax m aa1 r ow",
+)
+
+
+def clips(speakers: int | None = None) -> list[Clip]:
+    """Give the miniature's clips, of the first `speakers` speakers of each corpus (None: all)."""
+    found = []
+    for corpus, (path, phones) in ((name, clip) for name, names in _NAMES.items() for clip in names(speakers)):
+        utterance = CORPORA[corpus].parse(path)
+        if utterance is None:
+            raise RuntimeError(f"{path} is no name of {corpus}")
+        found.append(Clip(corpus, path, utterance, phones))
+    return found
+
+
+def voice_of(utterance: Utterance, seed: int = 0) -> Voice:
+    """Draw a speaker's voice, by gender and age; the same for the same speaker and seed.
+
+    The sizes are ours: fundamentals around 115 Hz for men and 205 Hz for women, whose voices fall with age.
+    """
+    key = zlib.crc32(utterance.speaker.encode())
+    rng = np.random.default_rng([seed, key])
+    man = utterance.gender == "male"
+    age = max(0.0, ((utterance.age or 30) - 40) / 40)
+    semitones = rng.normal(0, 2.0) - (0.0 if man else 2.0 * age)
+    return Voice(
+        f0=(115.0 if man else 205.0) * 2 ** (semitones / 12),
+        tract=(1.0 if man else 1.16) * float(np.exp(rng.normal(0, 0.03))),
+        melody=3.0 * float(np.exp(rng.normal(0, 0.2))),
+        tempo=rng.normal(0, 0.08) - 0.08 * age,
+        rd=rng.normal(1.0 if man else 1.2, 0.15),
+        breath=rng.normal(-27 if man else -24, 2.0),
+        jitter=0.7 + 0.3 * rng.random() + 0.6 * age,
+        shimmer=3.0 + rng.random() + 2.0 * age,
+        expressive=float(np.exp(rng.normal(0, 0.22))),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def speak(clip: Clip, seed: int = 0) -> tuple[np.ndarray, int]:
+    """Make a clip's sound: float32 samples, shape (samples,), full scale at 1.0, and their rate (Hz)."""
+    recording = _RECORDINGS[clip.corpus]
+    rng = np.random.default_rng([seed, zlib.crc32(clip.path.as_posix().encode()), VERSION])
+    voice = voice_of(clip.utterance, seed)
+    strength = recording.strength * _STRENGTHS[clip.utterance.intensity]
+    sound = synthesise(clip.utterance.emotion, voice, clip.phones, rng, strength, recording.spread)
+    microphone = np.random.default_rng([seed, voice.seed]).normal(0, 2.0)
+    sound = resample(sound * np.float32(10 ** (microphone / 20)), SAMPLE_RATE, recording.rate)
+    sound += np.float32(10 ** (recording.noise / 20)) * rng.standard_normal(len(sound), dtype=np.float32)
+    return sound * np.float32(min(1.0, 0.95 / float(np.abs(sound).max()))), recording.rate
+
+
+def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, speakers: int | None = None) -> Path:
+    """Write the miniature: 664 clips of 26 speakers, about 60 MB; nothing is at `root` before all of it is written.
+
+    A complete miniature of the same version, seed and speakers is left as it is; any other miniature is replaced. The
+    same seed gives the same files, byte for byte, on one machine.
+
+    Args:
+        root: the folder to make.
+        seed: of all chance, 0 or more.
+        progress: show a progress bar.
+        speakers: how many speakers of each corpus to write; None: all.
+
+    Returns:
+        root.
+
+    Raises:
+        InputError: `seed` or `speakers` is out of range, or `root` is a file or holds something else.
+    """
+    if seed < 0 or (speakers is not None and speakers < 1):
+        raise InputError("the miniature's seed must be 0 or more, and its speakers 1 or more")
+    root = Path(root)
+    plan = clips(speakers)
+    mark = json.dumps({"version": VERSION, "seed": seed, "speakers": speakers, "clips": len(plan)}) + "\n"
+    if _is_complete(root, mark, plan):
+        return root
+    _refuse_foreign(root)
+    home = root.resolve()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    draft = home.with_name(f".{home.name}-{secrets.token_hex(4)}")
+    draft.mkdir()
+    try:
+        # First of all: should the process be killed, what it leaves is marked too.
+        (draft / NOTE_FILE).write_text(NOTE + "\n", encoding="utf-8")
+        for clip in tqdm(plan, desc="synthetic voices", unit="clip", disable=not progress):
+            place = draft / clip.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(to_wav(*speak(clip, seed)))
+        (draft / _MARK_FILE).write_text(mark, encoding="utf-8")
+        _put(draft, home, mark, plan)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def _put(draft: Path, home: Path, mark: str, plan: list[Clip]) -> None:
+    """Move the finished folder to its place, over an older miniature or an empty folder."""
+    old = draft.with_name(draft.name + "-old")
+    try:
+        if home.exists():
+            home.replace(old)
+        draft.replace(home)
+    except OSError:
+        # Another process may have put the same miniature there first.
+        if not _is_complete(home, mark, plan):
+            if old.exists() and not home.exists():
+                old.replace(home)
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_complete(root: Path, mark: str, plan: list[Clip]) -> bool:
+    try:
+        there = (root / _MARK_FILE).read_text(encoding="utf-8") == mark and (root / NOTE_FILE).is_file()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return there and all((root / clip.path).is_file() for clip in plan)
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Raise where writing would take away files that are not a miniature's."""
+    if root.is_file():
+        raise InputError(f"{root}: a file, not a folder: choose another place for the miniature")
+    ours = {clip.path.as_posix() for clip in clips()} | {NOTE_FILE, _MARK_FILE}
+    for path in root.rglob("*"):
+        if path.is_file() and path.relative_to(root).as_posix() not in ours:
+            raise InputError(f"{root}: holds {path.name}, which is not the miniature's: choose another folder")
+
+
+def _ravdess(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:
+    for actor in (f"{number:02d}" for number in range(1, 9)[:speakers]):
+        for emotion, intensity, statement in product(range(1, 9), ("01", "02"), _RAVDESS):
+            if emotion > 1 or intensity == "01":
+                name = f"03-01-{emotion:02d}-{intensity}-{statement}-01-{actor}.wav"
+                yield PurePosixPath("RAVDESS/Audio_Speech_Actors_01-24", f"Actor_{actor}", name), _RAVDESS[statement]
+
+
+def _tess(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:
+    for talker in list(_TESS_FOLDERS)[:speakers]:
+        for (folder, code), word in product(zip(_TESS_FOLDERS[talker], _TESS_CODES, strict=True), _WORDS):
+            yield PurePosixPath("TESS", folder, f"{talker}_{word}_{code}.wav"), f"{_CARRIER} {_WORDS[word]}"
+
+
+def _cremad(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:
+    for place, actor in enumerate(_CREMAD_ACTORS[:speakers]):
+        for (number, code), sentence in product(enumerate(_CREMAD_CODES), _CREMAD):
+            # As in the corpus, only IEO has levels, and neutral has none.
+            level = "XX" if sentence != "IEO" or code == "NEU" else ("HI", "MD", "LO")[(place + number) % 3]
+            yield PurePosixPath("CREMA-D/AudioWAV", f"{actor}_{sentence}_{code}_{level}.wav"), _CREMAD[sentence]
+
+
+def _savee(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:
+    for speaker in ("DC", "JE", "JK", "KL")[:speakers]:
+        for code, number in product(("a", "d", "f", "h", "n", "sa", "su"), range(6)):
+            if number < 3 or code == "n":
+                name = f"{code}{number + 1:02d}.wav"
+                yield PurePosixPath("SAVEE/AudioData", speaker, name), _SAVEE[number % len(_SAVEE)]
+
+
+_NAMES = {"ravdess": _ravdess, "tess": _tess, "cremad": _cremad, "savee": _savee}

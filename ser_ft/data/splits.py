@@ -1,0 +1,344 @@
+"""Who is in train, validation and test: by speaker, unless a run says aloud that it leaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+PARTS = ("train", "validation", "test")
+_DRAWS = 300
+
+# Test speakers of each fold. emobox-*: EmoBox (arXiv 2406.07162); xlsr-ravdess: cristinalunaj/MMEmotionRecognition;
+# audeering-cremad: version 1.1.0 of audeering's split, by actor; tess-talker: train on one talker, test on the other.
+NAMED_FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "emobox-ravdess": tuple(
+        tuple(f"ravdess-{actor:02d}" for actor in fold)
+        for fold in ((1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22))
+    ),
+    "xlsr-ravdess": tuple(
+        tuple(f"ravdess-{actor:02d}" for actor in fold)
+        for fold in ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22))
+    ),
+    "emobox-savee": (("savee-JE",), ("savee-KL",), ("savee-DC",), ("savee-JK",)),
+    "tess-talker": (("tess-YAF",), ("tess-OAF",)),
+    "audeering-cremad": (
+        tuple(
+            f"cremad-{actor}"
+            for actor in (1048, 1069, 1071, 1074, 1076, 1077, 1078, 1079, 1082, 1083, 1084, 1086, 1087, 1088, 1089, 1090, 1091)
+        ),
+    ),
+}
+_NAMED_VALIDATION: dict[str, tuple[str, ...]] = {
+    "audeering-cremad": tuple(
+        f"cremad-{actor}"
+        for actor in (1049, 1053, 1054, 1055, 1058, 1059, 1061, 1062, 1063, 1064, 1065, 1066, 1067, 1068, 1070, 1075, 1080, 1085)
+    ),
+}
+KINDS = ("speaker", "kfold", "corpus", "random", "file", *NAMED_FOLDS)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which clips are in which part.
+
+    Attributes:
+        name: how it was made. parts: part -> ids of its clips. speakers: part -> its speakers.
+        leaking: whether a speaker may stand on two sides; a result on it says nothing about unseen speakers.
+    """
+
+    name: str
+    seed: int
+    fold: int | None
+    leaking: bool
+    parts: Mapping[str, tuple[str, ...]]
+    speakers: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        for i, one in enumerate(PARTS):
+            for other in PARTS[i + 1 :]:
+                for what, groups in (("clip", self.parts), ("speaker", self.speakers)):
+                    shared = set(groups[one]) & set(groups[other])
+                    if shared and not (what == "speaker" and self.leaking):
+                        raise InputError(f"{what} {min(shared)} is both in {one} and in {other}: a split must keep them apart")
+        for part in ("train", "test"):
+            if not self.parts[part]:
+                raise InputError(f"the split {self.name!r} leaves no clip for {part}")
+
+    def content(self) -> dict[str, Any]:
+        """Return what `split.json` holds; `read_split` takes it back."""
+        parts = {part: {"speakers": list(self.speakers[part]), "clips": list(self.parts[part])} for part in PARTS}
+        return {"name": self.name, "seed": self.seed, "fold": self.fold, "leaking": self.leaking, "parts": parts}
+
+    def rows(self, table: datasets.Dataset) -> dict[str, np.ndarray]:
+        """Return part -> the rows of a table that belong to it, shape (clips,)."""
+        place = {name: at for at, name in enumerate(table["id"])}
+        missing = [clip for clips in self.parts.values() for clip in clips if clip not in place]
+        if missing:
+            raise InputError(f"{len(missing)} clips of the split are not in the data, {missing[0]} first: is it the same data?")
+        return {part: np.array([place[clip] for clip in clips], dtype=np.int64) for part, clips in self.parts.items()}
+
+    def text(self) -> str:
+        """Return a line per part for people, and a warning where it leaks."""
+        lines = [f"split {self.name}" + (f", fold {self.fold}" if self.fold is not None else "") + f", seed {self.seed}"]
+        lines += [f"  {part}: {len(self.parts[part])} clips, {len(self.speakers[part])} speakers" for part in PARTS]
+        if self.leaking:
+            lines.append("  LEAKING: speakers are on both sides; the score says nothing about people not heard in training")
+        if not self.parts["validation"]:
+            lines.append("  no speaker is left for validation: training runs its full length and keeps its last weights")
+        return "\n".join(lines)
+
+
+def make_split(
+    table: datasets.Dataset,
+    kind: str = "speaker",
+    *,
+    seed: int = 0,
+    fold: int = 0,
+    folds: int = 5,
+    test: float = 0.2,
+    validation: float = 0.15,
+    corpus: str | None = None,
+    file: str | Path | None = None,
+) -> Split:
+    """Split a table's clips into train, validation and test.
+
+    Args:
+        table: the prepared table.
+        kind: "speaker" (one draw), "kfold" (by speaker), "corpus" (leave one corpus out), "random" (clips at random:
+            LEAKS speakers; to reproduce older work), "file", or a named split of `NAMED_FOLDS`.
+        seed: of the draw. fold, folds: which fold, counted from 0, of how many.
+        test: share of the speakers (of the clips, for "random") that is tested on.
+        validation: share of what is left for training that is validated on.
+        corpus: for "corpus", the one that is tested on.
+        file: for "file", a `split.json`, or a JSON object part -> list of speakers.
+
+    Raises:
+        InputError: there are too few speakers, the fold does not exist, or the file does not fit the data.
+    """
+    frame = table.select_columns(["id", "speaker", "corpus", "emotion", "gender"]).to_pandas()
+    for name, share in (("test", test), ("validation", validation)):
+        if not 0 <= share < 1 or (name == "test" and share == 0):
+            raise InputError(f"split.{name} is a share between 0 and 1, not {share}")
+    if kind == "speaker":
+        return _by_speaker(frame, kind, seed, None, _draw_test(frame, seed, test), validation)
+    if kind == "kfold":
+        return _by_speaker(frame, kind, seed, fold, _kfold(frame, seed, fold, folds), validation)
+    if kind == "corpus":
+        return _leave_corpus_out(frame, seed, corpus, validation)
+    if kind == "random":
+        return _random(frame, seed, test, validation)
+    if kind == "file":
+        return _from_file(frame, file)
+    if kind in NAMED_FOLDS:
+        return _named(frame, kind, seed, fold, validation)
+    raise InputError(f"unknown split {kind!r}: use one of {', '.join(KINDS)}")
+
+
+def read_split(file: str | Path) -> Split:
+    """Read a `split.json` back.
+
+    Raises:
+        InputError: the file is missing or is no split.
+    """
+    content = _read_json(file)
+    try:
+        parts = {part: tuple(content["parts"][part]["clips"]) for part in PARTS}
+        speakers = {part: tuple(content["parts"][part]["speakers"]) for part in PARTS}
+        return Split(content["name"], content["seed"], content["fold"], content["leaking"], parts, speakers)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file}: not a split ({error} is missing)") from error
+
+
+def _read_json(file: str | Path | None) -> Any:
+    if file is None:
+        raise InputError("split.kind is 'file': name the file with split.file")
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: no split file there ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error})") from error
+
+
+def _by_speaker(
+    frame: pd.DataFrame, name: str, seed: int, fold: int | None, test: Sequence[str], validation: float
+) -> Split:
+    rest = frame[~frame["speaker"].isin(test)]
+    held = _draw(rest, [_count(validation, rest["speaker"].nunique(), least=0)], seed + 1)[0] if validation else []
+    return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
+
+
+def _assemble(
+    frame: pd.DataFrame, name: str, seed: int, fold: int | None, speakers: Mapping[str, Sequence[str]]
+) -> Split:
+    side = {speaker: part for part, members in speakers.items() for speaker in members}
+    part_of = frame["speaker"].map(side).fillna("train") if "train" not in speakers else frame["speaker"].map(side)
+    return _finish(frame, name, seed, fold, False, part_of)
+
+
+def _finish(frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: bool, part_of: pd.Series) -> Split:
+    parts = {part: tuple(frame.loc[part_of == part, "id"]) for part in PARTS}
+    speakers = {part: tuple(sorted(frame.loc[part_of == part, "speaker"].unique())) for part in PARTS}
+    return Split(name, seed, fold, leaking, parts, speakers)
+
+
+def _need_speakers(frame: pd.DataFrame, least: int, what: str) -> None:
+    count = frame["speaker"].nunique()
+    if count < least:
+        known = "; name the speakers in a manifest (a column speaker)" if str(frame["speaker"].iloc[0]).endswith("-unknown") else ""
+        raise InputError(
+            f"{what} needs {least} speakers or more, and the data has {count}{known}; "
+            "split.kind: random is possible, but leaks the speaker"
+        )
+
+
+def _count(share: float, total: int, least: int = 1) -> int:
+    """Return how many of `total` speakers a share is: one at the least where others remain."""
+    if total < 2:
+        return 0
+    return min(max(round(share * total), least if total < 3 else 1), total - 1)
+
+
+def _draw_test(frame: pd.DataFrame, seed: int, share: float) -> list[str]:
+    """Draw the test speakers corpus by corpus, so that each corpus with two speakers or more is tested on."""
+    _need_speakers(frame, 2, "a split by speaker")
+    drawn: list[str] = []
+    for _, part in frame.groupby("corpus", sort=True):
+        drawn += _draw(part, [_count(share, part["speaker"].nunique())], seed)[0]
+    return drawn or _draw(frame, [_count(share, frame["speaker"].nunique())], seed)[0]
+
+
+def _kfold(frame: pd.DataFrame, seed: int, fold: int, folds: int) -> list[str]:
+    if folds < 2:
+        raise InputError(f"split.folds must be 2 or more, not {folds}")
+    _need_speakers(frame, folds, f"a split into {folds} folds by speaker")
+    _check_fold(fold, folds)
+    members: list[list[str]] = [[] for _ in range(folds)]
+    for _, part in frame.groupby("corpus", sort=True):
+        count = part["speaker"].nunique()
+        # Corpora start filling at the fold with the fewest speakers so far, so that small corpora do not pile up.
+        order = sorted(range(folds), key=lambda at: len(members[at]))
+        sizes = [count // folds + (place < count % folds) for place in range(folds)]
+        for at, group in zip(order, _draw(part, sizes, seed), strict=True):
+            members[at] += group
+    return members[fold]
+
+
+def _check_fold(fold: int, folds: int) -> None:
+    if not 0 <= fold < folds:
+        raise InputError(f"split.fold is {fold}: folds are numbered 0 to {folds - 1}")
+
+
+def _draw(frame: pd.DataFrame, sizes: Sequence[int], seed: int) -> list[list[str]]:
+    """Draw disjoint groups of speakers that are like the whole.
+
+    Of some hundred random draws the one is taken whose groups' shares of emotion x gender x corpus are nearest (in the
+    sum of absolute differences) to those of all speakers.
+    """
+    import pandas as pd
+
+    cells = frame["emotion"].astype(str) + "/" + frame["gender"].fillna("?").astype(str) + "/" + frame["corpus"]
+    counts = pd.crosstab(frame["speaker"], cells).sort_index()
+    speakers, table = np.array(counts.index), counts.to_numpy(dtype=np.float64)
+    if not sum(sizes):
+        return [[] for _ in sizes]
+    generator = np.random.default_rng(seed)
+    edges = np.cumsum((0, *sizes))
+    best, order = np.inf, np.arange(len(speakers))
+    for _ in range(_DRAWS):
+        trial = generator.permutation(len(speakers))
+        distance = 0.0
+        for start, end in zip(edges[:-1], edges[1:], strict=True):
+            if end > start:
+                group = table[trial[start:end]].sum(axis=0)
+                distance += np.abs(group / group.sum() - table.sum(axis=0) / table.sum()).sum()
+                distance += abs(group.sum() / table.sum() - (end - start) / len(speakers))
+        if distance < best - 1e-12:
+            best, order = distance, trial
+    return [sorted(map(str, speakers[order[start:end]])) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: float) -> Split:
+    _check_fold(fold, len(NAMED_FOLDS[name]))
+    corpus = name.split("-")[1] if name != "tess-talker" else "tess"
+    others = sorted(set(frame["corpus"]) - {corpus})
+    if others:
+        raise InputError(f"the split {name} is of {corpus} alone; the data also holds {', '.join(others)}")
+    here = set(frame["speaker"])
+    test = [speaker for speaker in NAMED_FOLDS[name][fold] if speaker in here]
+    if not test or len(here) == len(test):
+        raise InputError(f"fold {fold} of {name} tests on {', '.join(NAMED_FOLDS[name][fold])}; the data has {', '.join(sorted(here))}")
+    if name in _NAMED_VALIDATION:
+        held = [speaker for speaker in _NAMED_VALIDATION[name] if speaker in here]
+        return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
+    return _by_speaker(frame, name, seed, fold, test, validation)
+
+
+def _leave_corpus_out(frame: pd.DataFrame, seed: int, corpus: str | None, validation: float) -> Split:
+    corpora = sorted(set(frame["corpus"]))
+    if corpus not in corpora:
+        raise InputError(f"split.corpus must name the corpus to test on: one of {', '.join(corpora)}, not {corpus!r}")
+    if len(corpora) < 2:
+        raise InputError(f"leaving {corpus} out leaves nothing to train on: the data holds that corpus alone")
+    test = sorted(frame.loc[frame["corpus"] == corpus, "speaker"].unique())
+    return _by_speaker(frame, f"corpus-{corpus}", seed, None, test, validation)
+
+
+def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> Split:
+    """Draw clips at random within each class: a speaker's clips fall on every side."""
+    generator = np.random.default_rng(seed)
+    part_of = np.full(len(frame), "train", dtype=object)
+    for _, rows in sorted(frame.groupby("emotion").indices.items()):
+        order = generator.permutation(rows)
+        tested = round(test * len(order))
+        held = round(validation * (len(order) - tested))
+        part_of[order[:tested]] = "test"
+        part_of[order[tested : tested + held]] = "validation"
+    import pandas as pd
+
+    return _finish(frame, "random", seed, None, True, pd.Series(part_of, index=frame.index))
+
+
+def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
+    content = _read_json(file)
+    if isinstance(content, dict) and "parts" in content:
+        split = read_split(str(file))
+        known = set(frame["id"])
+        missing = [clip for clips in split.parts.values() for clip in clips if clip not in known]
+        if missing:
+            raise InputError(f"{file}: {len(missing)} of its clips are not in the data, {missing[0]} first: is it the same data?")
+        return split
+    names = {"dev": "validation", "val": "validation", "valid": "validation"}
+    lists = {names.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    if not {"train", "test"} <= lists.keys() <= set(PARTS) or not all(isinstance(value, list) for value in lists.values()):
+        raise InputError(f"{file}: a split file is a run's split.json, or an object with lists of speakers: train, validation, test")
+    here = set(frame["speaker"])
+    full = {part: [_full_name(str(speaker), here, str(file)) for speaker in members] for part, members in lists.items()}
+    for i, one in enumerate(full):
+        for other in list(full)[i + 1 :]:
+            shared = set(full[one]) & set(full[other])
+            if shared:
+                raise InputError(f"{file}: speaker {min(shared)} is both in {one} and in {other}")
+    return _assemble(frame, f"file-{Path(str(file)).stem}", 0, None, full)
+
+
+def _full_name(speaker: str, here: set[str], file: str) -> str:
+    """Find the speaker of the data that a name in a file means: "ravdess-07", or "07" where that is unambiguous."""
+    if speaker in here:
+        return speaker
+    found = [name for name in here if name.split("-", 1)[1] == speaker]
+    if len(found) != 1:
+        what = "no speaker" if not found else f"several speakers ({', '.join(sorted(found))})"
+        raise InputError(f"{file}: {speaker!r} names {what} of the data; write CORPUS-SPEAKER")
+    return found[0]

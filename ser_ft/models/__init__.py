@@ -1,0 +1,1 @@
+"""All that is saved with a model, behind the Auto classes of transformers."""

@@ -1,0 +1,137 @@
+"""Feature extractors: waveforms in, MFCC or log-mel frames out, batched, with masks for the real lengths."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchaudio import functional
+from transformers import BatchFeature, SequenceFeatureExtractor
+
+KINDS = ("mfcc", "log-mel")
+NORMALISATIONS = ("none", "mean", "mean-variance")
+_FLOOR = 1e-10
+
+
+class SpectralFeatureExtractor(SequenceFeatureExtractor):
+    """Mel-frequency cepstral coefficients, or log-mel energies, of 16 kHz speech.
+
+    A clip's frames are the same alone and in a batch: the sound is padded with zeros at both ends, as
+    `librosa.feature` pads it, and a frame is real when its centre lies in the clip.
+
+    Args:
+        kind: "mfcc" or "log-mel".
+        feature_size: numbers per frame: cepstral coefficients, or mel bands for "log-mel" (then equal to `mels`).
+        mels: mel bands (Slaney's scale and normalisation, as in librosa's default). low, high: their edges, in Hz.
+        window_length: length of the Hann window, and of the Fourier transform, in samples. hop_length: samples from frame to frame.
+        normalise: per clip and coefficient: "none", take off the "mean", or also divide by the standard deviation
+            ("mean-variance").
+        sampling_rate: in Hz.
+    """
+
+    model_input_names = ["input_features", "attention_mask"]  # noqa: RUF012  (as transformers declares it)
+
+    def __init__(
+        self,
+        kind: str = "mfcc",
+        feature_size: int = 40,
+        mels: int = 64,
+        low: float = 20.0,
+        high: float = 8000.0,
+        window_length: int = 512,
+        hop_length: int = 256,
+        normalise: str = "none",
+        sampling_rate: int = 16_000,
+        padding_value: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        if normalise not in NORMALISATIONS:
+            raise ValueError(f"normalise must be one of {', '.join(NORMALISATIONS)}, not {normalise!r}")
+        if feature_size > mels or (kind == "log-mel" and feature_size != mels):
+            raise ValueError(f"feature_size is {feature_size} with {mels} mel bands: at most as many for mfcc, as many for log-mel")
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        self.kind = kind
+        self.mels = mels
+        self.low = low
+        self.high = high
+        self.window_length = window_length
+        self.hop_length = hop_length
+        self.normalise = normalise
+        self.return_attention_mask = True
+
+    def frames(self, samples: int) -> int:
+        """Return how many frames a clip of so many samples has."""
+        return 1 + samples // self.hop_length
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | Sequence[np.ndarray] | Sequence[float],
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Turn clips into padded frames.
+
+        Args:
+            raw_speech: a clip, shape (samples,), or a list of clips, float with full scale at 1.0.
+            sampling_rate: theirs, in Hz; checked against the extractor's.
+            return_tensors: "pt" or "np"; otherwise lists.
+            **kwargs: accepted for the pipelines of transformers, and not used.
+
+        Returns:
+            `input_features`, shape (clips, frames, feature_size), and `attention_mask`, shape (clips, frames),
+            1 where the frame is real.
+
+        Raises:
+            ValueError: the sampling rate is another one, or a clip is empty or not one-dimensional.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(f"the sound is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz: resample it first")
+        single = isinstance(raw_speech, np.ndarray | torch.Tensor) and raw_speech.ndim == 1
+        single = single or (isinstance(raw_speech, list | tuple) and isinstance(raw_speech[0], float | int))
+        clips = [torch.as_tensor(np.asarray(clip, dtype=np.float32)) for clip in ([raw_speech] if single else raw_speech)]
+        if any(clip.ndim != 1 or not len(clip) for clip in clips):
+            raise ValueError("a clip is a one-dimensional array of samples, at least one")
+        lengths = torch.tensor([len(clip) for clip in clips])
+        features, mask = self.extract(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
+        return BatchFeature({"input_features": features.numpy(), "attention_mask": mask.numpy()}, tensor_type=return_tensors)
+
+    def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn zero-padded waveforms, shape (clips, samples), of the given lengths into frames and their mask.
+
+        Returns:
+            Frames, shape (clips, frames, feature_size), zero where they are not real, and the mask, int64.
+        """
+        bank, cosines, hann = _tables(self.window_length, self.mels, self.low, self.high, self.sampling_rate, self.feature_size)
+        power = functional.spectrogram(
+            waveforms, 0, hann, self.window_length, self.hop_length, self.window_length, 2.0, False, center=True, pad_mode="constant"
+        )
+        features = (power.transpose(1, 2) @ bank).clamp(min=_FLOOR).log()
+        if self.kind == "mfcc":
+            features = features @ cosines
+        mask = torch.arange(features.shape[1])[None] < (1 + lengths // self.hop_length)[:, None]
+        return self._normalised(features, mask[..., None].to(features.dtype)), mask.long()
+
+    def _normalised(self, features: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        if self.normalise != "none":
+            count = real.sum(dim=1, keepdim=True)
+            features = features - (features * real).sum(dim=1, keepdim=True) / count
+            if self.normalise == "mean-variance":
+                variance = (features.square() * real).sum(dim=1, keepdim=True) / count
+                features = features / variance.sqrt().clamp(min=1e-3)
+        return features * real
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(window: int, mels: int, low: float, high: float, rate: int, size: int) -> tuple[torch.Tensor, ...]:
+    """Return the mel filter bank (bins, mels), the orthonormal DCT-II (mels, size), and the Hann window."""
+    bank = functional.melscale_fbanks(window // 2 + 1, low, high, mels, rate, norm="slaney", mel_scale="slaney")
+    return bank, functional.create_dct(size, mels, norm="ortho"), torch.hann_window(window)
+
+
+SpectralFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

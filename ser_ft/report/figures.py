@@ -1,0 +1,282 @@
+"""The figures of a run, each drawn from its files alone."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..emotions import colour
+from ..results.runs import PARTS, RunFolder
+from .tables import interval_text, notes, score_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PART_COLOURS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
+_YARDSTICK = "#c8bfae"
+_INK, _FAINT, _ALERT = "#1f2933", "#66727f", "#a3301c"
+_DPI = 160
+_LONGEST_NAME = 22
+_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handlelength": 1.8, "columnspacing": 1.6}
+
+
+def write_figures(run: RunFolder) -> list[Path]:
+    """Draw a run's figures into its `figures/`: curves.png (where it has a history), confusion, recall and parts.
+
+    Returns:
+        the files written, in that order.
+    """
+    metrics = run.metrics
+    drawn: dict[str, Figure] = {}
+    if run.history:
+        drawn["curves"] = curves(run.history, metrics)
+    drawn["confusion"] = confusion(metrics)
+    drawn["recall"] = recall(metrics)
+    drawn["parts"] = parts(metrics, [yardstick.metrics for yardstick in run.yardsticks])
+    run.figures.mkdir(parents=True, exist_ok=True)
+    return [_save(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
+
+
+def chosen(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Find the evaluation whose weights were kept: the highest validation UAR, of equals the lowest validation loss.
+
+    Returns:
+        its line of the history, or None where there was no validation.
+    """
+    judged = [line for line in history if line.get("validation_uar") is not None]
+    return max(judged, key=lambda line: (line["validation_uar"], -line.get("validation_loss", 0.0)), default=None)
+
+
+def judged_part(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the part that a run is judged on, and its scores: test, or the last part that there is."""
+    name = next(part for part in reversed(PARTS) if part in metrics["parts"])
+    return name, metrics["parts"][name]
+
+
+def sample_text(part: str, scores: Mapping[str, Any], leaking: bool) -> str:
+    """Say what a part holds: "test: 96 clips of 6 unseen speakers"."""
+    before, after = ("", "") if part == "train" else ("", " also heard in training") if leaking else ("unseen ", "")
+    return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Write a count: "1 clip", "1,440 clips"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Figure:
+    """Draw loss and UAR over training, train beside validation, with the chosen epoch marked."""
+    epochs = [line["epoch"] for line in history]
+    unit = "epoch" if all(a < b for a, b in itertools.pairwise(epochs)) else "step"
+    best = chosen(history)
+    figure, low = _figure(8.0, 2.9, f"Training of {_name(metrics['model'], 60)}", "", metrics, legend=True)
+    for place, (measure, heading) in enumerate((("loss", "loss (lower is better)"), ("uar", "UAR (higher is better)"))):
+        axes = _plain_axes(figure.add_subplot(1, 2, place + 1))
+        for part in ("train", "validation"):
+            points = [(line[unit], line[key]) for line in history if line.get(key := f"{part}_{measure}") is not None]
+            if points:
+                mark = "o" if len(points) < 30 else None
+                axes.plot(*zip(*points, strict=True), color=PART_COLOURS[part], lw=2, marker=mark, ms=3.5, label=part)
+        if best is not None:
+            axes.axvline(best[unit], color=_INK, lw=1.2, ls=":", label=f"chosen: {unit} {best[unit]}")
+        axes.set_title(heading, loc="left", fontsize=9.5, color=_INK)
+        axes.set_xlabel(unit)
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(axis="y", color="#e4e7eb", lw=0.8)
+        if measure == "uar":
+            chance = judged_part(metrics)[1]["chance"]
+            axes.axhline(chance, color=_FAINT, lw=1.2, ls="--", label=f"chance {score_text(chance)}")
+            axes.set_ylim(0, 1)
+            handles, labels = axes.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.005, low), ncols=4, **_LEGEND)
+    return figure
+
+
+def confusion(metrics: Mapping[str, Any]) -> Figure:
+    """Draw the confusion matrix: each true class's clips shared out over the classes recognised, with the counts."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    part, scores = judged_part(metrics)
+    counts = np.asarray(scores["confusion"], dtype=float)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    size = len(counts)
+    side = max(3.4, min(0.66 * size, 11.0))
+    subtitle = f"{_sample(metrics)}\nshare of the true emotion's clips, their number below it"
+    figure, _ = _figure(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, metrics)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(size):
+        if not totals[row, 0]:
+            axes.add_patch(Rectangle((-0.5, row - 0.5), size, 1, fc="#f2f3f5", ec="none"))
+            axes.text((size - 1) / 2, row, f"none in {part}", ha="center", va="center", fontsize=9, color=_FAINT)
+            continue
+        for column in range(size):
+            _share(axes, row, column, shares[row, column], int(counts[row, column]), size)
+        axes.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, ec=_INK, lw=1.1))
+    names = [_name(name) for name in metrics["classes"]]
+    tilt: dict[str, Any] = {}
+    if max(map(len, names)) > 9 or size > 12:
+        tilt = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(size), names, **tilt)
+    axes.set_yticks(range(size), names)
+    axes.set_xlabel("recognised as", color=_FAINT)
+    axes.set_ylabel("true emotion", color=_FAINT)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def recall(metrics: Mapping[str, Any]) -> Figure:
+    """Draw the recall of each class, in the emotions' own colours."""
+    part, scores = judged_part(metrics)
+    classes = list(metrics["classes"])
+    figure, _ = _figure(5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", _sample(metrics), metrics)
+    axes = _plain_axes(figure.add_subplot())
+    for row, name in enumerate(classes):
+        value, clips = scores["recall"][name], scores["support"][name]
+        axes.barh(row, value or 0.0, height=0.7, color=colour(name, row))
+        found = f"{score_text(value)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
+        _beside(axes, row, found, faint=not clips)
+    _score_axis(axes, [_name(name) for name in classes], "recall")
+    lines = {"chance": scores["chance"], "UAR": scores["uar"]}
+    _upright(axes, {name: value for name, value in lines.items() if value is not None})
+    return figure
+
+
+def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = ()) -> Figure:
+    """Draw the UAR on each part, with its interval where the model is judged, beside the yardsticks'."""
+    from matplotlib.patheffects import withStroke
+
+    part, scores = judged_part(metrics)
+    halo = [withStroke(linewidth=4, foreground="white")]
+    bars = [
+        (f"{_name(metrics['model'])}, {name}", PART_COLOURS[name], metrics["parts"][name], name == part)
+        for name in PARTS
+        if name in metrics["parts"]
+    ]
+    for other in yardsticks:
+        if part in other["parts"]:
+            bars.append((f"{_name(other['model'])}, {part}", _YARDSTICK, other["parts"][part], True))
+    title = "UAR on each part, beside the yardsticks" if yardsticks else "UAR on each part"
+    figure, _ = _figure(5.7, 0.75 + 0.38 * len(bars), title, _sample(metrics), metrics)
+    axes = _plain_axes(figure.add_subplot())
+    for row, (_, shade, values, judged) in enumerate(bars):
+        axes.barh(row, values["uar"] or 0.0, height=0.66, color=shade)
+        text = score_text(values["uar"])
+        if judged and (interval := values.get("uar_interval")):
+            ends = (interval["low"], interval["high"])
+            axes.plot(ends, (row, row), color=_INK, lw=1.6, marker="|", ms=9, mew=1.6, path_effects=halo)
+            text += f"   {interval_text(*ends)}"
+        _beside(axes, row, text, bold=values is scores)
+    _score_axis(axes, [name for name, *_ in bars], "UAR")
+    _upright(axes, {"chance": scores["chance"]})
+    return figure
+
+
+def _sample(metrics: Mapping[str, Any]) -> str:
+    return sample_text(*judged_part(metrics), leaking=metrics["split"]["leaking"])
+
+
+def _share(axes: Axes, row: int, column: int, share: float, count: int, size: int) -> None:
+    """Write a cell's share, and its count below where there is room."""
+    if not count:
+        return
+    ink = "white" if share > 0.55 else _INK
+    if size > 12:
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=ink)
+        return
+    axes.text(column, row - 0.1, f"{share:.2f}", ha="center", va="center", fontsize=10, color=ink)
+    axes.text(column, row + 0.26, str(count), ha="center", va="center", fontsize=7, color=ink, alpha=0.8)
+
+
+def _beside(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = False) -> None:
+    """Write a row's figures in a column to the right of the bars."""
+    axes.text(
+        1.02,
+        row,
+        text,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=9,
+        color=_FAINT if faint else _INK,
+        fontweight="bold" if bold else "normal",
+    )
+
+
+def _score_axis(axes: Axes, names: Sequence[str], label: str) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_xlabel(label)
+    axes.tick_params(axis="y", length=0)
+
+
+def _upright(axes: Axes, values: Mapping[str, float]) -> None:
+    """Draw values as upright lines named above the axes: the lowest to its left, the next to its right."""
+    for place, (name, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
+        dashed = name == "chance"
+        axes.axvline(value, color=_FAINT if dashed else _INK, lw=1.2, ls="--" if dashed else "-")
+        side = "center" if len(values) == 1 else ("right", "left")[place]
+        text = f"{name} {score_text(value)}"
+        where = axes.get_xaxis_transform()
+        axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=_FAINT if dashed else _INK)
+
+
+def _figure(
+    width: float, height: float, title: str, subtitle: str, metrics: Mapping[str, Any], legend: bool = False
+) -> tuple[Figure, float]:
+    """Make an empty figure with a title above, and the run's notes below what is drawn.
+
+    Width and height are those of the drawing itself, in inches; the words around it come on top of the height.
+    With `legend`, there is room for a line of legend between the drawing and the notes.
+
+    Returns:
+        the figure, and the height of its notes as a share of its own: where a legend goes.
+    """
+    from matplotlib.figure import Figure
+
+    words = textwrap.wrap(subtitle, int(width * 13)) if "\n" not in subtitle else subtitle.split("\n")
+    warned = [part for line in notes(metrics) for part in textwrap.wrap(line[0].upper() + line[1:], int(width * 14))]
+    head, foot = 0.36 + 0.19 * len(words), 0.06 + 0.17 * len(warned)
+    tall = height + head + foot + 0.28 * legend
+    figure = Figure(figsize=(width, tall), dpi=_DPI, layout="constrained", facecolor="white")
+    bottom = foot + 0.28 * legend
+    rect = (0.0, bottom / tall, 1.0, (tall - head - bottom) / tall)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04, rect=rect)  # type: ignore[union-attr,call-arg]
+    left, top = 0.1 / width, 1 - 0.1 / tall
+    figure.text(left, top, title, va="top", fontsize=11.5, fontweight="bold", color=_INK)
+    figure.text(left, top - 0.24 / tall, "\n".join(words), va="top", fontsize=9, color=_FAINT, linespacing=1.3)
+    figure.text(left, foot / tall, _escape("\n".join(warned)), va="top", fontsize=8.5, color=_ALERT, linespacing=1.3)
+    return figure, foot / tall
+
+
+def _plain_axes(axes: Axes) -> Axes:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#b8c0c8")
+    axes.tick_params(color="#b8c0c8", labelcolor=_INK, labelsize=9)
+    axes.xaxis.label.set_color(_FAINT)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _name(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Shorten and escape a class's or a model's name: it may be the user's own."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in name)
+    return _escape(shown if len(shown) <= longest else shown[: longest - 1] + "…")
+
+
+def _escape(text: str) -> str:
+    """Keep matplotlib from reading dollar signs as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _save(figure: Figure, file: Path) -> Path:
+    partial = file.with_name(f".{file.name}.partial")
+    figure.savefig(partial, format="png")
+    return partial.replace(file)

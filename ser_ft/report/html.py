@@ -1,0 +1,200 @@
+"""The HTML report: one file that holds everything and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..emotions import colour
+from ..results.runs import PARTS, RunFolder
+from . import samples, tables
+from .figures import chosen, counted, judged_part, sample_text, write_figures
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from jinja2 import Template
+
+_CONFUSIONS_SHOWN = 3
+_SHOWN = 0.66  # of a figure's pixels: its words are then about as large as the page's, and sharp on a fine screen
+_METHODS = {
+    "t": "a t interval about the mean of the speakers' own UARs",
+    "bootstrap-t": "a bootstrap-t interval over the speakers",
+}
+_SCORES = {
+    "uar": "UAR",
+    "interval": "interval",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "ece": "ECE",
+    "nll": "NLL",
+    "chance": "chance",
+}
+
+
+def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12) -> Path:
+    """Write a run's report.html, and the figures that it holds.
+
+    Args:
+        run: an evaluated run.
+        data: the prepared table that the run was evaluated on (columns id and audio): the sample predictions can be
+            listened to. Without it they are shown without sound.
+        players: how many sample predictions are shown.
+
+    Returns:
+        the file: no script, and nothing that is loaded from elsewhere.
+    """
+    pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
+    run.write_text(run.report_file, _template().render(_contents(run, pictures, data, players)))
+    return run.report_file
+
+
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {
+        "score": tables.score_text,
+        "interval": _interval,
+        "sentence": _sentence,
+        "short_note": tables.short_note,
+    }
+    page.globals["counted"] = counted
+    return page.from_string(resources.files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
+
+
+def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, players: int) -> dict[str, Any]:
+    """Gather what the template shows, all of it from the run's files."""
+    metrics = run.metrics
+    part, scores = judged_part(metrics)
+    leaking = bool(metrics["split"]["leaking"])
+    split = _split(run)
+    shown = []
+    if players and run.predictions_file.is_file():
+        shown = samples.samples(run.predictions, metrics["classes"], part, players, data)
+    rows = tables.comparison([run, *(y for y in run.yardsticks if part in y.metrics["parts"])], part)
+    best = chosen(run.history)
+    return {
+        "metrics": metrics,
+        "part": part,
+        "scores": scores,
+        "leaking": leaking,
+        "methods": _METHODS,
+        "notes": [note for note in tables.notes(metrics) if note != tables.LEAKING],
+        "marks": _marks(metrics),
+        "corpora": list(scores.get("by_corpus") or metrics.get("terms") or ()),
+        "sample": sample_text(part, scores, leaking),
+        "split_name": tables.split_name(metrics["split"]),
+        "split": split,
+        "heard": _heard(split, part),
+        "comparison": rows,
+        "better": [row["model"] for row in rows[1:] if (row["uar"] or 0.0) >= (scores["uar"] or 0.0)],
+        "close": [row["model"] for row in rows[1:] if _inside(row["uar"], scores.get("uar_interval"))],
+        "chosen": best,
+        "score_columns": _SCORES,
+        "parts": {name: metrics["parts"][name] for name in PARTS if name in metrics["parts"]},
+        "classes": _classes(metrics["classes"], scores),
+        "confusions": _confusions(metrics["classes"], scores),
+        "samples": shown,
+        "longest": samples.LONGEST,
+        "voices": samples.voices(shown, metrics),
+        "pictures": {name: _picture(content) for name, content in pictures.items()},
+        "config": run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
+        "environment": _flat(run.environment) if run.environment_file.is_file() else {},
+        "terms": metrics.get("terms") or {},
+    }
+
+
+def _marks(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Name in short what goes beside each row of a table: all of the run's notes for a part, its own for a corpus."""
+    general = [tables.LEAKING] if metrics["split"]["leaking"] else []
+    marks = dict.fromkeys(metrics["parts"], tables.notes(metrics))
+    for corpus in metrics.get("terms") or {}:
+        marks[corpus] = general
+    for corpus, note in (metrics.get("notes") or {}).items():
+        marks[corpus] = [*general, note] if note else general
+    return {row: "; ".join(map(tables.short_note, told)) for row, told in marks.items() if told}
+
+
+def _classes(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "colour": colour(name, place),
+            "recall": scores["recall"][name],
+            "precision": scores["precision"][name],
+            "support": scores["support"][name],
+            "counts": scores["confusion"][place],
+        }
+        for place, name in enumerate(names)
+    ]
+
+
+def _confusions(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Find the commonest mistakes, by the share of the true class's clips."""
+    found = [
+        {"true": names[i], "taken": names[j], "count": count, "of": sum(row), "share": count / sum(row)}
+        for i, row in enumerate(scores["confusion"])
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(found, key=lambda mistake: -mistake["share"])[:_CONFUSIONS_SHOWN]
+
+
+def _split(run: RunFolder) -> dict[str, Any]:
+    """Read split.json: who is in which part, and who is in more than one; empty where the run has none."""
+    if not run.split_file.is_file():
+        return {}
+    split: dict[str, Any] = json.loads(run.split_file.read_text(encoding="utf-8"))
+    parts = {name: split["parts"][name] for name in PARTS if name in split["parts"]}
+    people = [set(content["speakers"]) for content in parts.values()]
+    everyone = set().union(*people)
+    shared = sorted(name for name in everyone if sum(name in group for group in people) > 1)
+    return split | {"parts": parts, "shared": shared, "speakers": len(everyone)}
+
+
+def _heard(split: Mapping[str, Any], part: str) -> int | None:
+    """Count the speakers of a part that are in training too; None where that is not known."""
+    known = split.get("parts", {})
+    if part not in known or "train" not in known or part == "train":
+        return None
+    return len(set(known[part]["speakers"]) & set(known["train"]["speakers"]))
+
+
+def _picture(png: bytes) -> dict[str, Any]:
+    """Put a PNG into a data URI, with its size in pixels (4 bytes each from the header's 17th on) as shown."""
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    return {
+        "uri": "data:image/png;base64," + base64.b64encode(png).decode(),
+        "width": round(width * _SHOWN),
+        "height": round(height * _SHOWN),
+    }
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Lay a nested mapping flat: {"versions": {"torch": "2.11"}} -> {"versions: torch": "2.11"}."""
+    lines: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            lines |= _flat(value, f"{name}: ")
+        elif isinstance(value, list):
+            lines[name] = " ".join(map(str, value))
+        else:
+            lines[name] = tables.NOTHING if value is None else str(value)
+    return lines
+
+
+def _interval(interval: Mapping[str, Any] | None) -> str:
+    return tables.interval_text(interval["low"], interval["high"]) if interval else tables.NOTHING
+
+
+def _inside(uar: float | None, interval: Mapping[str, Any] | None) -> bool:
+    return uar is not None and interval is not None and bool(interval["low"] <= uar <= interval["high"])
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

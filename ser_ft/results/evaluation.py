@@ -1,0 +1,111 @@
+"""A model over a data set: predictions, a row per clip, and the metrics made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .metrics import score
+from .runs import PARTS, PREDICTION_COLUMNS
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    import torch
+    from transformers import PreTrainedModel
+
+_TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
+
+
+def held_classes(corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> np.ndarray:
+    """Return which classes each clip's corpus can hold, bool, shape (clips, classes).
+
+    Args:
+        corpora: of each clip. facts: as `ser_ft.data.prepare.about` gives them. classes: in the order of their numbers.
+    """
+    rows = {name: np.array([label in fact["classes"] for label in classes]) for name, fact in facts.items()}
+    return np.stack([rows[corpus] for corpus in corpora])
+
+
+def predict(
+    model: PreTrainedModel,
+    collate: Callable[[Sequence[int]], Mapping[str, torch.Tensor]],
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    allowed: np.ndarray,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Return the probabilities that a model gives to clips, over the classes that each clip's corpus can hold.
+
+    Args:
+        model: in any mode; it is put back into it.
+        collate: from row numbers to the model's inputs.
+        rows: which clips, shape (clips,). lengths: of every row of the table, for batches of like length.
+        allowed: of these clips, bool, shape (clips, classes).
+
+    Returns:
+        Probabilities, float64, shape (clips, classes), zero for what the corpus cannot hold; rows sum to one.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    order = np.argsort(lengths[rows], kind="stable")
+    found = np.zeros(allowed.shape, dtype=np.float64)
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            chosen = order[start : start + batch_size]
+            inputs = {name: value.to(device) for name, value in collate(rows[chosen].tolist()).items()}
+            logits = model(**inputs).logits.double().cpu().numpy()
+            found[chosen] = masked_softmax(logits, allowed[chosen])
+    model.train(was_training)
+    return found
+
+
+def masked_softmax(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Return the softmax over the allowed classes, zero elsewhere; all of shape (clips, classes)."""
+    logits = np.where(allowed, logits, -np.inf)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def predictions_table(
+    table: datasets.Dataset, parts: Mapping[str, np.ndarray], probabilities: Mapping[str, np.ndarray], fold: int | None, seed: int
+) -> pd.DataFrame:
+    """Put the evaluated clips together as `predictions.parquet` holds them.
+
+    Args:
+        table: the prepared table. parts: part -> its rows. probabilities: part -> shape (clips, classes).
+        fold, seed: of the run.
+    """
+    import pandas as pd
+
+    classes = table.features["emotion"].names
+    facts = table.select_columns([*_TABLE_COLUMNS, "emotion"]).to_pandas()
+    pieces = []
+    for part in PARTS:
+        if part in probabilities and len(parts[part]):
+            piece = facts.iloc[parts[part]].reset_index(drop=True)
+            piece["label"] = [classes[place] for place in piece.pop("emotion")]
+            piece["part"] = part
+            pieces.append(piece.join(pd.DataFrame(probabilities[part], columns=classes)))
+    whole = pd.concat(pieces, ignore_index=True)
+    whole["fold"] = pd.Series([fold] * len(whole), dtype="Int64")
+    whole["seed"] = seed
+    return whole[[*PREDICTION_COLUMNS, *classes]]
+
+
+def part_metrics(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Return part -> its metrics, as `ser_ft.results.metrics.score` makes them, from a predictions table."""
+    places = {label: place for place, label in enumerate(classes)}
+    found = {}
+    for part in PARTS:
+        rows = predictions[predictions["part"] == part]
+        if len(rows):
+            labels = rows["label"].map(places).to_numpy(dtype=np.int64)
+            shares = rows[list(classes)].to_numpy(dtype=np.float64)
+            found[part] = score(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist())
+    return found

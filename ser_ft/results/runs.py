@@ -1,0 +1,157 @@
+"""The run folder: the only thing that one step hands to the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = ("train", "validation", "test")
+PREDICTION_COLUMNS = (
+    *("id", "path", "corpus", "speaker", "gender", "intensity", "duration"),
+    *("part", "fold", "seed", "label"),
+)
+_REPORTED_PACKAGES = ("ser_ft", "torch", "torchaudio", "transformers", "datasets", "accelerate", "scikit-learn", "numpy", "soxr")
+
+
+class RunFolder:
+    """A run on disk.
+
+    `config.yaml`, `environment.json`, `split.json`, `history.jsonl`, `checkpoints/`, `model/`, `predictions.parquet`,
+    `metrics.json`, `figures/`, `report.html`; `yardsticks/NAME/` holds the run of each system trained beside it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.environment_file = self.path / "environment.json"
+        self.split_file = self.path / "split.json"
+        self.history_file = self.path / "history.jsonl"
+        self.predictions_file = self.path / "predictions.parquet"
+        self.metrics_file = self.path / "metrics.json"
+        self.report_file = self.path / "report.html"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.figures = self.path / "figures"
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open a finished run.
+
+        Raises:
+            InputError: there is no such folder, or no evaluated run in it.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise InputError(f"{path}: no such run folder")
+        if not run.metrics_file.is_file():
+            raise InputError(f"{path}: no evaluated run (metrics.json is missing): train it, or resume it, first")
+        return run
+
+    @property
+    def yardsticks(self) -> list[RunFolder]:
+        """The runs of the systems trained beside this one, on the same split, by name."""
+        return [RunFolder(file.parent) for file in sorted(self.path.glob("yardsticks/*/metrics.json"))]
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Write a file of the run whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, file)
+
+    def write_json(self, file: Path, content: Any) -> None:
+        """Write a JSON file of the run, whole or not at all; NaN is refused."""
+        self.write_text(file, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def write_environment(self, **extra: Any) -> None:
+        """Write the versions, the machine and the commit that this run was made with."""
+        self.write_json(self.environment_file, environment() | extra)
+
+    def write_predictions(self, table: pd.DataFrame) -> None:
+        """Write predictions.parquet: a row per evaluated clip, a probability per class."""
+        partial = self.predictions_file.with_name(".predictions.parquet.partial")
+        table.to_parquet(partial, index=False)
+        os.replace(partial, self.predictions_file)
+
+    def append_history(self, line: dict[str, Any]) -> None:
+        """Add a line to history.jsonl."""
+        with self.history_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_history(self, step: int) -> None:
+        """Take the lines after a step off history.jsonl: a resumed run writes them anew."""
+        kept = [line for line in self.history if line["step"] <= step]
+        self.write_text(self.history_file, "".join(json.dumps(line) + "\n" for line in kept))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole, resolved configuration."""
+        import yaml
+
+        return dict(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine, commit."""
+        return dict(json.loads(self.environment_file.read_text(encoding="utf-8")))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A dictionary per evaluation; a last line cut short by a crash is left out."""
+        if not self.history_file.is_file():
+            return []
+        lines = self.history_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """A row per evaluated clip: `PREDICTION_COLUMNS`, then one probability per class."""
+        import pandas as pd
+
+        return pd.read_parquet(self.predictions_file)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of every part: see `ser_ft.results.metrics.score`."""
+        return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
+
+
+def environment() -> dict[str, Any]:
+    """Name the versions, the machine and the commit at hand."""
+    versions = {}
+    for package in _REPORTED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

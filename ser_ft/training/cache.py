@@ -1,0 +1,87 @@
+"""What no gradient reaches is computed once per clip, and kept in a flat memory map with offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import audio
+from ..data.prepare import cache_home
+from ..progress import bar
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import SequenceFeatureExtractor
+
+_BATCH = 32
+
+
+class FlatCache:
+    """Arrays of one width and of any length, one per clip, in one file: `cache[row]` has shape (frames, size).
+
+    Attributes:
+        lengths: frames of each clip, shape (clips,).
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        self.size = int(json.loads((folder / "about.json").read_text(encoding="utf-8"))["size"])
+        self.lengths: np.ndarray = np.load(folder / "lengths.npy")
+        self._ends = np.cumsum(self.lengths)
+        self._frames = np.memmap(folder / "frames.bin", dtype=np.float32, mode="r").reshape(-1, self.size)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._frames[self._ends[row] - self.lengths[row] : self._ends[row]]
+
+    @classmethod
+    def make(cls, folder: Path, arrays: Callable[[], Iterable[np.ndarray]]) -> FlatCache:
+        """Open the cache in a folder; where there is none, fill it: it appears whole or not at all."""
+        if not (folder / "about.json").is_file():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            try:
+                lengths, size = [], 0
+                with (partial / "frames.bin").open("wb") as out:
+                    for array in arrays():
+                        out.write(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+                        lengths.append(len(array))
+                        size = array.shape[1]
+                np.save(partial / "lengths.npy", np.array(lengths, dtype=np.int64))
+                (partial / "about.json").write_text(json.dumps({"size": size}), encoding="utf-8")
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return cls(folder)
+
+
+def frames_of(table: datasets.Dataset, extractor: SequenceFeatureExtractor, shown: bool = True) -> FlatCache:
+    """Return the frames that an extractor makes of each clip of a prepared table, computed once and kept.
+
+    They are kept below `SER_FT_CACHE` (or the user's cache), under the table's and the extractor's fingerprints.
+    """
+    state = f"{table._fingerprint} {extractor.to_json_string()} {len(table)}"
+    folder = cache_home() / "features" / hashlib.sha256(state.encode()).hexdigest()[:20]
+
+    def arrays() -> Iterable[np.ndarray]:
+        sounds = table.select_columns(["audio"])
+        with bar(total=len(table), desc="features", unit=" clips", shown=shown) as progress:
+            for start in range(0, len(table), _BATCH):
+                clips = [audio.from_wav(sound["bytes"]) for sound in sounds[start : start + _BATCH]["audio"]]
+                batch = extractor(clips, sampling_rate=audio.SAMPLE_RATE, return_tensors="np")
+                for frames, mask in zip(batch["input_features"], batch["attention_mask"], strict=True):
+                    yield frames[: int(mask.sum())]
+                progress.update(len(clips))
+
+    return FlatCache.make(folder, arrays)

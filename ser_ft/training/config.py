@@ -1,0 +1,200 @@
+"""A recipe: everything that decides what a run does, read from YAML with `--a.b value` over it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import yaml
+
+from ..data.splits import KINDS
+from ..errors import InputError
+from ..models.yardsticks import YARDSTICKS
+
+PRECISIONS = ("no", "bf16", "fp16")
+IF_EXISTS = ("refuse", "resume", "replace")
+
+
+def _check(value: Any, allowed: tuple[str, ...], name: str) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _at_least(value: float | None, least: float, name: str) -> None:
+    if value is not None and value < least:
+        raise InputError(f"{name} must be {least:g} or more, not {value:g}")
+
+
+@dataclass
+class DataConfig:
+    """Which recordings, under which labels."""
+
+    roots: str | list[str] | dict[str, str] = "miniature"
+    """Folders, .zip archives or manifests; or corpus: folder pairs; or "miniature", ser_ft's own synthetic voices."""
+
+    prepared: str | None = None
+    """A table that `ser-ft prepare` wrote; then the other settings here are not read: they were chosen there."""
+
+    dataset: str | None = None
+    """Instead of roots: a data set of the Hub, or a folder that `datasets` saved; name its columns."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """For `dataset`: ours -> its own (audio, emotion, speaker, gender, age, intensity, statement, language)."""
+
+    dataset_split: str = "train"
+    """For `dataset`: which of its splits."""
+
+    labels: str | dict[str, str] = "eight"
+    """The label scheme: eight, seven, six, four, or a mapping of your own, emotion: class."""
+
+    calm: str = "keep"
+    """What becomes of calm speech: keep, neutral or drop."""
+
+    include_song: bool = False
+    """Take RAVDESS's song recordings in."""
+
+    cremad_labels: str = "intended"
+    """CREMA-D's labels: intended, voice (what most listeners heard) or voice-soft (their shares)."""
+
+    notes: dict[str, str] = field(default_factory=dict)
+    """Corpus: what must be said wherever its results are shown."""
+
+
+@dataclass
+class SplitConfig:
+    """Who is trained on, validated on and tested on."""
+
+    kind: str = "speaker"
+    """speaker, kfold, corpus, random (leaks speakers), file, or a named split such as emobox-ravdess."""
+
+    seed: int = 0
+    """Seed of the draw; apart from the run's, so that seeds can be compared on one split."""
+
+    fold: int = 0
+    """For kfold and named splits: which fold, counted from 0."""
+
+    folds: int = 5
+    """For kfold: how many."""
+
+    test: float = 0.2
+    """Share of the speakers (for random, of the clips) that is tested on."""
+
+    validation: float = 0.15
+    """Share of the rest that is validated on."""
+
+    corpus: str | None = None
+    """For corpus: the one that is left out of training and tested on."""
+
+    file: str | None = None
+    """For file: a run's split.json, or a JSON object with lists of speakers."""
+
+    def __post_init__(self) -> None:
+        _check(self.kind, KINDS, "split.kind")
+
+
+@dataclass
+class ModelConfig:
+    """Which network."""
+
+    name: str = "mfcc-cnn"
+    """The network: mfcc-cnn."""
+
+    features: dict[str, Any] = field(default_factory=dict)
+    """Settings of its feature extractor, such as feature_size."""
+
+    network: dict[str, Any] = field(default_factory=dict)
+    """Settings of the network, such as channels."""
+
+
+@dataclass
+class TrainConfig:
+    """How it is trained."""
+
+    epochs: int = 40
+    """Passes over the training clips, at most."""
+
+    batch_size: int = 16
+    """Clips per batch and process."""
+
+    accumulation: int = 1
+    """Batches per step of the optimiser."""
+
+    learning_rate: float = 1e-3
+    """Highest learning rate of AdamW."""
+
+    weight_decay: float = 0.01
+    """Weight decay, of all but biases and normalisation."""
+
+    warmup: float = 0.1
+    """Share of all steps over which the rate rises; after it falls along a cosine."""
+
+    clip_norm: float = 5.0
+    """Largest norm of the gradient."""
+
+    label_smoothing: float = 0.1
+    """Share of the target spread over the classes that the clip's corpus can hold."""
+
+    class_weights: bool = False
+    """Weigh clips by the inverse frequency of their class in training."""
+
+    balanced: bool = False
+    """Draw clips so that each corpus x emotion comes equally often (with replacement)."""
+
+    patience: int | None = 10
+    """Epochs without a better validation UAR after which training stops; null: never."""
+
+    mixed_precision: str = "no"
+    """no, bf16 or fp16."""
+
+    checkpoint_steps: int | None = None
+    """A checkpoint every so many steps, beside the one after each epoch."""
+
+    workers: int = 0
+    """Processes that load batches; 0: the training process itself."""
+
+    trackers: list[str] = field(default_factory=list)
+    """Any of accelerate's trackers: tensorboard, trackio, wandb, ..."""
+
+    def __post_init__(self) -> None:
+        _check(self.mixed_precision, PRECISIONS, "train.mixed_precision")
+        for name in ("epochs", "batch_size", "accumulation", "patience", "checkpoint_steps"):
+            _at_least(getattr(self, name), 1, f"train.{name}")
+        for name in ("learning_rate", "weight_decay", "clip_norm", "workers"):
+            _at_least(getattr(self, name), 0, f"train.{name}")
+        for name in ("warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"train.{name} is a share between 0 and 1, not {getattr(self, name)}")
+
+
+@dataclass
+class Recipe:
+    """A run: data, split, model, training, and where it is written."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    yardsticks: list[str] = field(default_factory=lambda: list(YARDSTICKS))
+    """Reference systems fitted on the same split and shown beside the model: majority, svm."""
+
+    seed: int = 0
+    """Seed of everything drawn in training."""
+
+    out: str = "runs/run"
+    """The run folder."""
+
+    if_exists: str = "refuse"
+    """What to do where the run folder exists: refuse, resume (go on where it was stopped) or replace."""
+
+    players: bool = False
+    """Put sample recordings into the report, to be played: then it holds voices, under their corpus's terms."""
+
+    def __post_init__(self) -> None:
+        _check(self.if_exists, IF_EXISTS, "if_exists")
+        for name in self.yardsticks:
+            _check(name, YARDSTICKS, "yardsticks")
+
+    def text(self) -> str:
+        """Return the whole recipe as YAML, defaults included."""
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,58 @@
+"""The command line of a recipe: `recipes/finetune.py`, which accelerate launches, and `ser-ft train`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import InputError
+from .config import Recipe
+
+DESCRIPTION = """Train and evaluate a model as a recipe says, and report it.
+
+A recipe is a YAML file (--config); every setting can be given on the command line over it, as --train.epochs 10.
+--print_config shows the whole recipe, with what each setting means when followed by =comments."""
+
+
+def parse(arguments: Sequence[str] | None, program: str) -> Recipe:
+    """Read a recipe from command-line arguments.
+
+    Raises:
+        InputError: a file is missing, or a key or a value is wrong.
+        SystemExit: help, or the configuration, was asked for and has been printed.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="A recipe: a YAML file.")
+    parser.add_class_arguments(Recipe)
+    try:
+        found: Any = parser.instantiate(parser.parse_args(arguments))
+        return Recipe(**{key: value for key, value in vars(found).items() if key != "config"})
+    except InputError:
+        raise
+    except (ArgumentError, TypeError, ValueError, OSError) as error:
+        raise InputError(_one_line(str(error))) from error
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
+    """Parse a recipe and run it; the exit code is 0 only on success, and 2 for wrong input."""
+    from ..cli import guarded, without_debug
+
+    arguments = without_debug(arguments)
+
+    def work() -> None:
+        recipe = parse(arguments, program)
+        from .run import run
+
+        run(recipe)
+
+    return guarded(work)
+
+
+def _one_line(message: str) -> str:
+    """Say in one line what a parser says in many."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    text = re.sub(r'Parser key "([^"]+)"', r"\1", " ".join(lines))
+    return text[:600] or "the recipe cannot be read"

@@ -1,0 +1,278 @@
+"""A whole run: data, split, features, training, evaluation, yardsticks, report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data.prepare import about, load_corpora, load_table, open_prepared
+from ..data.splits import Split, make_split
+from ..errors import InputError
+from ..results.evaluation import masked_softmax, part_metrics, predictions_table
+from ..results.runs import RunFolder
+from .config import DataConfig, Recipe
+
+if TYPE_CHECKING:
+    import datasets
+    from accelerate import Accelerator
+
+    from .inputs import Inputs
+
+CHECK_TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+
+
+def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
+    """Carry a recipe out, from recordings to a reported model.
+
+    Args:
+        recipe: what to do. verbose: print what is read, the split, and the result.
+
+    Returns:
+        The run folder, evaluated and reported.
+
+    Raises:
+        InputError: the recipe does not fit the data, or its run folder is taken; nothing is written then.
+    """
+    folder = RunFolder(recipe.out)
+    if _finished(recipe, folder):
+        if verbose:
+            print(f"{folder.path}: this run is finished; nothing to do")
+        return folder
+    accelerator = _accelerator(recipe)
+    shown = verbose and accelerator.is_main_process
+    with accelerator.main_process_first():
+        table = load_data(recipe.data, shown)
+    split = _split(recipe, table)
+    if shown:
+        print(split.text())
+    _train(recipe, folder, accelerator, table, split, shown)
+    accelerator.end_training()
+    return folder
+
+
+def load_data(data: DataConfig, verbose: bool = True) -> datasets.Dataset:
+    """Load the recordings that a recipe names.
+
+    Raises:
+        InputError: they are not there or cannot be used.
+    """
+    if data.prepared is not None:
+        return open_prepared(data.prepared)
+    if data.dataset is not None:
+        return load_table(
+            data.dataset, data.columns, split=data.dataset_split, labels=data.labels, calm=data.calm, verbose=verbose
+        )
+    return load_corpora(
+        data.roots,
+        data.labels,
+        data.calm,
+        include_song=data.include_song,
+        cremad_labels=data.cremad_labels,
+        notes=data.notes,
+        verbose=verbose,
+    )
+
+
+def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
+    wanted = recipe.split
+    split = make_split(
+        table,
+        wanted.kind,
+        seed=wanted.seed,
+        fold=wanted.fold,
+        folds=wanted.folds,
+        test=wanted.test,
+        validation=wanted.validation,
+        corpus=wanted.corpus,
+        file=wanted.file,
+    )
+    rows = split.rows(table)
+    classes = {int(label) for label in np.array(table["emotion"])[rows["train"]]}
+    if len(classes) < 2:
+        raise InputError(f"the split {split.name!r} leaves one class alone to train on: there is nothing to tell apart")
+    return split
+
+
+def _finished(recipe: Recipe, folder: RunFolder) -> bool:
+    """Say whether the run is there and done; refuse a folder that holds something else."""
+    if not folder.path.exists() or (folder.path.is_dir() and not any(folder.path.iterdir())):
+        return False
+    if not folder.config_file.is_file():
+        raise InputError(f"{folder.path}: holds something that is no run; name another folder with --out")
+    if recipe.if_exists == "refuse":
+        raise InputError(f"{folder.path}: a run is there already: --if_exists resume or replace, or another --out")
+    if recipe.if_exists == "replace":
+        return False
+    if not _same(recipe, folder):
+        raise InputError(f"{folder.path}: holds a run of another recipe, which cannot be gone on with; name another --out")
+    return folder.metrics_file.is_file() and folder.report_file.is_file()
+
+
+def _same(recipe: Recipe, folder: RunFolder) -> bool:
+    import yaml
+
+    ours = yaml.safe_load(recipe.text())
+    return all(folder.config.get(key) == value for key, value in ours.items() if key not in ("if_exists", "out"))
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+    from transformers.utils import logging
+
+    # Its bars over the few files of a checkpoint would break into ours.
+    logging.disable_progress_bar()
+    for name in recipe.train.trackers:
+        if name not in CHECK_TRACKERS:
+            raise InputError(f"unknown tracker {name!r}: use one of {', '.join(CHECK_TRACKERS)}")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=recipe.train.mixed_precision,
+            log_with=list(recipe.train.trackers) or None,
+            project_dir=recipe.out,
+        )
+    except (ValueError, ImportError) as error:
+        raise InputError(f"train: {str(error).splitlines()[0]}") from error
+    missing = set(recipe.train.trackers) - {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    if missing:
+        raise InputError(f"the tracker {min(missing)} is not installed: pip install {min(missing)}")
+    set_seed(recipe.seed)
+    return accelerator
+
+
+def _start(recipe: Recipe, folder: RunFolder, table: datasets.Dataset, split: Split) -> bool:
+    """Write what is known before training; return whether an earlier start is gone on with."""
+    resume = recipe.if_exists == "resume" and folder.split_file.is_file()
+    if not resume:
+        if folder.path.exists():
+            shutil.rmtree(folder.path)
+        folder.path.mkdir(parents=True)
+        folder.write_text(folder.config_file, recipe.text())
+        folder.write_environment()
+        folder.write_json(folder.split_file, split.content())
+    return resume
+
+
+def _train(
+    recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
+) -> None:
+    from ..models.registry import build
+    from .cache import frames_of
+    from .inputs import Inputs
+    from .loop import Trainer
+
+    started = time.monotonic()
+    classes = table.features["emotion"].names
+    extractor, model = build(recipe.model.name, classes, recipe.model.features, recipe.model.network)
+    with accelerator.main_process_first():
+        inputs = Inputs.of(table, frames_of(table, extractor, shown))
+    rows = split.rows(table)
+    resume = False
+    if accelerator.is_main_process:
+        resume = _start(recipe, folder, table, split)
+    accelerator.wait_for_everyone()
+    resume = resume or (recipe.if_exists == "resume" and any(folder.checkpoints.glob("step-*")))
+    if recipe.train.trackers:
+        accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))
+    trainer = Trainer(accelerator, model, inputs, rows["train"], rows["validation"], recipe.train, folder, recipe.seed)
+    trainer.fit(resume)
+    trained = time.monotonic() - started
+    shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
+    if not accelerator.is_main_process:
+        return
+    folder.model.mkdir(exist_ok=True)
+    trainer.plain_model.save_pretrained(folder.model)
+    extractor.save_pretrained(folder.model)
+    folder.write_environment(
+        device=str(accelerator.device), processes=accelerator.num_processes, seconds=round(trained, 1), torch_threads=_threads()
+    )
+    parameters = sum(parameter.numel() for parameter in trainer.plain_model.parameters())
+    facts = _facts(recipe, table, split)
+    _write_results(folder, recipe, table, split, rows, shares, facts | {"model": recipe.model.name, "parameters": parameters})
+    _fit_yardsticks(recipe, folder, table, inputs, split, rows, facts, shown)
+    _report(recipe, folder, table, shown)
+
+
+def _facts(recipe: Recipe, table: datasets.Dataset, split: Split) -> dict[str, Any]:
+    """Return what every metrics.json of the run says of data and split."""
+    corpora = about(table)
+    return {
+        "seed": recipe.seed,
+        "classes": list(table.features["emotion"].names),
+        "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
+        "notes": {name: fact["note"] for name, fact in corpora.items() if fact["note"]},
+        "terms": {name: {key: fact[key] for key in ("title", "licence", "terms", "citation")} for name, fact in corpora.items()},
+    }
+
+
+def _write_results(
+    folder: RunFolder,
+    recipe: Recipe,
+    table: datasets.Dataset,
+    split: Split,
+    rows: Mapping[str, np.ndarray],
+    shares: Mapping[str, np.ndarray],
+    facts: Mapping[str, Any],
+) -> None:
+    predictions = predictions_table(table, rows, shares, split.fold, recipe.seed)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.write_predictions(predictions)
+    folder.write_json(folder.metrics_file, {**facts, "parts": part_metrics(predictions, facts["classes"])})
+
+
+def _fit_yardsticks(
+    recipe: Recipe,
+    folder: RunFolder,
+    table: datasets.Dataset,
+    inputs: Inputs,
+    split: Split,
+    rows: Mapping[str, np.ndarray],
+    facts: Mapping[str, Any],
+    shown: bool,
+) -> None:
+    from ..models.features import SpectralFeatureExtractor
+    from ..models.yardsticks import make_yardstick, statistics
+    from .cache import frames_of
+
+    if not recipe.yardsticks:
+        return
+    frames = frames_of(table, SpectralFeatureExtractor(), shown)
+    numbers = np.stack([statistics(frames[row]) for row in range(len(frames))])
+    for name in recipe.yardsticks:
+        yardstick = make_yardstick(name, recipe.seed)
+        yardstick.fit(numbers[rows["train"]], inputs.labels[rows["train"]], len(inputs.classes))
+        shares = {}
+        for part, places in rows.items():
+            if len(places):
+                found = np.log(np.clip(yardstick.probabilities(numbers[places]), 1e-12, 1.0))
+                shares[part] = masked_softmax(found, inputs.allowed[places])
+        aside = RunFolder(folder.path / "yardsticks" / name)
+        _write_results(aside, recipe, table, split, rows, shares, {**facts, "model": name, "parameters": None})
+
+
+def _report(recipe: Recipe, folder: RunFolder, table: datasets.Dataset, shown: bool) -> None:
+    from ..report.figures import write_figures
+    from ..report.html import write_report
+    from ..report.tables import comparison, render
+
+    write_figures(folder)
+    report = write_report(folder, table if recipe.players else None)
+    if shown:
+        print()
+        print(render(comparison([*folder.yardsticks, folder]), "table"))
+        print(f"\nrun: {folder.path}\nreport: {report}")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what trackers take: numbers and words."""
+    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()}
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

@@ -1,0 +1,155 @@
+"""A small run folder: random predictions, and metrics, history and split that agree with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_ft.emotions import NAMES
+from ser_ft.results.metrics import score
+from ser_ft.results.runs import RunFolder
+
+SPEAKERS = {"train": 12, "validation": 4, "test": 6}
+SKILL = {"train": 3.0, "validation": 1.5, "test": 1.3}
+TERMS = {
+    "ravdess": {
+        "title": "Ryerson Audio-Visual Database of Emotional Speech and Song",
+        "licence": "CC-BY-NC-SA-4.0",
+        "terms": "non-commercial; share alike; name the authors",
+        "citation": "Livingstone SR, Russo FA (2018). RAVDESS. https://doi.org/10.1371/journal.pone.0196391",
+    },
+    "savee": {
+        "title": "Surrey Audio-Visual Expressed Emotion",
+        "licence": "other",
+        "terms": "research only",
+        "citation": "Haq S, Jackson PJB (2009). Speaker-dependent audio-visual emotion recognition. AVSP.",
+    },
+}
+
+MakeRun = Callable[..., RunFolder]
+
+
+def scores(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Score a part's predictions as a run does."""
+    labels = [list(classes).index(name) for name in table["label"]]
+    return score(labels, table[list(classes)].to_numpy(), list(table["speaker"]), classes, list(table["corpus"]))
+
+
+def predict(
+    classes: Sequence[str], corpora: Sequence[str], missing: str | None, skill: dict[str, float]
+) -> pd.DataFrame:
+    """Make up predictions: a clip of each class and take from each speaker, the true class favoured by `skill`."""
+    random = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    number = 0
+    for part, speakers in SPEAKERS.items():
+        for _ in range(speakers):
+            number += 1
+            corpus = corpora[number % len(corpora)]
+            for place, name in enumerate(classes):
+                for take in range(2 if part != "test" or name != missing else 0):
+                    logits = random.normal(size=len(classes))
+                    logits[place] += skill[part]
+                    shares = np.exp(logits) / np.exp(logits).sum()
+                    clip = f"{corpus}-{number:02d}-{place}-{take}"
+                    row = {"id": clip, "path": f"Actor_{number:02d}/{clip}.wav", "corpus": corpus}
+                    row |= {"speaker": f"{corpus}-{number:02d}", "gender": "male" if number % 2 else "female"}
+                    row |= {"intensity": "strong" if take else "normal", "duration": 0.5, "part": part}
+                    row |= {"fold": 0, "seed": 0, "label": name}
+                    rows.append(row | dict(zip(classes, shares, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _write(
+    run: RunFolder,
+    model: str,
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    leaking: bool,
+    **extra: Any,
+) -> None:
+    run.path.mkdir(parents=True, exist_ok=True)
+    table = table[table["part"].isin(parts)]
+    run.write_predictions(table)
+    known = {part: scores(table[table["part"] == part], classes) for part in parts}
+    split = {"name": "random" if leaking else "speaker", "fold": None if leaking else 0, "seed": 0, "leaking": leaking}
+    run.write_json(
+        run.metrics_file,
+        {"model": model, "classes": list(classes), "seed": 0, "split": split, "parts": known} | extra,
+    )
+
+
+def write_run(
+    path: Path,
+    classes: Sequence[str] = NAMES,
+    corpora: Sequence[str] = ("ravdess",),
+    notes: dict[str, str] | None = None,
+    leaking: bool = False,
+    validation: bool = True,
+    missing: str | None = None,
+    yardsticks: bool = True,
+    model: str = "mfcc-cnn",
+) -> RunFolder:
+    """Write a run folder as a training run leaves it."""
+    run = RunFolder(path)
+    parts = [part for part in SPEAKERS if validation or part != "validation"]
+    terms = {name: TERMS[name] for name in corpora}
+    known = {"notes": notes or {}, "terms": terms}
+    table = predict(classes, corpora, missing, SKILL)
+    if leaking:
+        table["speaker"] = [f"{corpora[0]}-{place % 9:02d}" for place in range(len(table))]
+    _write(run, model, table, classes, parts, leaking, **known, parameters=412345)
+    if yardsticks:
+        for name, skill in (("majority", 0.0), ("svm", 0.8)):
+            weak = predict(classes, corpora, missing, dict.fromkeys(SKILL, skill))
+            _write(RunFolder(path / "yardsticks" / name), name, weak, classes, parts, leaking, **known, parameters=None)
+        for epoch in range(1, 13):
+            run.append_history(_line(epoch, validation))
+    people = {part: table[table["part"] == part] for part in parts}
+    split = run.metrics["split"] | {
+        "parts": {p: {"speakers": sorted(set(r["speaker"])), "clips": list(r["id"])} for p, r in people.items()}
+    }
+    run.write_json(run.split_file, split)
+    run.write_text(run.config_file, f"model: {model}\nseed: 0\nlabels: eight\ntrain:\n  epochs: 12\n  rate: 0.001\n")
+    run.write_environment(device="cpu", precision="fp32")
+    return run
+
+
+def _line(epoch: int, validation: bool) -> dict[str, float]:
+    line = {"epoch": epoch, "step": 12 * epoch, "learning_rate": 1e-3 * (1 - epoch / 13)}
+    line |= {"train_loss": 2.1 * 0.84**epoch, "train_uar": 1 - 0.9 * 0.86**epoch}
+    if validation:
+        line |= {"validation_loss": 1.4 + 0.02 * (epoch - 7) ** 2, "validation_uar": 0.55 - 0.006 * (epoch - 8) ** 2}
+    return line
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Write a run folder below the test's own folder: see `write_run`."""
+    return lambda name="run", **options: write_run(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A clean run, with yardsticks and its figures not yet drawn."""
+    return write_run(tmp_path_factory.mktemp("runs") / "clean")
+
+
+@pytest.fixture(scope="session")
+def odd_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A leaking run on synthetic voices of two corpora, without validation, and with a class that test lacks."""
+    note = "synthetic voices (ser_ft miniature), not recordings"
+    return write_run(
+        tmp_path_factory.mktemp("runs") / "odd",
+        corpora=("ravdess", "savee"),
+        notes={"ravdess": note, "savee": note},
+        leaking=True,
+        validation=False,
+        missing="calm",
+    )

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from ser_ft.emotions import COLOURS, NAMES
+from ser_ft.report import figures
+from ser_ft.results.runs import RunFolder
+
+MakeRun = Callable[..., RunFolder]
+
+
+def words(figure: Figure) -> list[str]:
+    """All text in a figure, as it is drawn."""
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+
+
+def check_picture(file: Path) -> None:
+    pixels = imread(file)
+    assert min(pixels.shape[:2]) > 300
+    assert len(np.unique(pixels.sum(axis=2))) > 50
+    assert (pixels[:4, :, :3] == 1).all(), "the margin is white"
+
+
+def test_all_figures_are_drawn(run: RunFolder) -> None:
+    files = figures.write_figures(run)
+    assert [file.name for file in files] == ["curves.png", "confusion.png", "recall.png", "parts.png"]
+    assert sorted(file.name for file in run.figures.iterdir()) == sorted(file.name for file in files)
+    for file in files:
+        check_picture(file)
+
+
+def test_a_yardstick_has_no_curves(run: RunFolder) -> None:
+    assert [f.name for f in figures.write_figures(run.yardsticks[0])] == ["confusion.png", "recall.png", "parts.png"]
+
+
+def test_the_best_validation_epoch_is_marked(run: RunFolder) -> None:
+    best = figures.chosen(run.history)
+    assert best is not None
+    assert best["epoch"] == 8
+    assert "chosen: epoch 8" in words(figures.curves(run.history, run.metrics))
+    equal = [
+        {"epoch": epoch, "validation_uar": 0.5, "validation_loss": loss}
+        for epoch, loss in ((1, 2.0), (2, 1.0), (3, 1.0))
+    ]
+    assert figures.chosen(equal) == equal[1]
+
+
+def test_without_validation_nothing_is_marked(make_run: MakeRun) -> None:
+    bare = make_run(validation=False)
+    assert figures.chosen(bare.history) is None
+    said = words(figures.curves(bare.history, bare.metrics))
+    assert "train" in said
+    assert not any("chosen" in text or "validation" in text for text in said)
+    assert "mfcc-cnn, validation" not in words(figures.parts(bare.metrics))
+
+
+def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
+    metrics = run.metrics
+    axes = figures.recall(metrics).axes[0]
+    scores = metrics["parts"]["test"]
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [COLOURS[name] for name in NAMES]
+    assert [bar.get_width() for bar in axes.patches] == [scores["recall"][name] for name in NAMES]
+
+
+def test_a_class_that_is_missing_is_said_to_be(make_run: MakeRun) -> None:
+    metrics = make_run(missing="calm", yardsticks=False).metrics
+    assert metrics["parts"]["test"]["recall"]["calm"] is None
+    for draw in (figures.recall, figures.confusion):
+        assert "none in test" in words(draw(metrics))
+
+
+def test_parts_shows_every_figure(run: RunFolder) -> None:
+    said = words(figures.parts(run.metrics, [yardstick.metrics for yardstick in run.yardsticks]))
+    parts = run.metrics["parts"]
+    interval = parts["test"]["uar_interval"]
+    assert f"{parts['train']['uar']:.3f}" in said
+    assert f"{parts['test']['uar']:.3f}   {interval['low']:.3f}-{interval['high']:.3f}" in said
+    assert {"mfcc-cnn, test", "majority, test", "svm, test", "chance 0.125"} <= set(said)
+
+
+@pytest.mark.parametrize("leaking", [True, False])
+def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None:
+    made = make_run(leaking=leaking, notes={"ravdess": "CREMA-D, rebuilt audio"}, yardsticks=False)
+    metrics = made.metrics
+    history = [{"epoch": 1, "step": 3, "train_loss": 1.0, "train_uar": 0.5}]
+    drawn = [
+        figures.curves(history, metrics),
+        *(d(metrics) for d in (figures.confusion, figures.recall, figures.parts)),
+    ]
+    for figure in drawn:
+        text = "\n".join(words(figure))
+        assert "CREMA-D, rebuilt audio: ravdess" in text
+        assert ("Leaking split" in text) is leaking
+        if figure is not drawn[0]:
+            assert ("unseen speakers" in text) is not leaking
+
+
+def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
+    own = make_run(
+        classes=("$x$", "a\nb", "<b>", "much too long a name for an axis"), model="$\\frac$", yardsticks=False
+    )
+    assert len(figures.write_figures(own)) == 3
+    assert "much too long a name …" in words(figures.recall(own.metrics))
+
+
+def test_importing_is_cheap() -> None:
+    code = "import sys, ser_ft.report.figures, ser_ft.report.tables, ser_ft.report.html as h; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"matplotlib", "jinja2", "pandas", "datasets", "torch"} & set(loaded)
