@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
+import tempfile
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import soundfile
@@ -15,25 +17,32 @@ import soxr
 from .errors import InputError
 
 SAMPLE_RATE = 16_000
-SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"})
+SUFFIXES = frozenset(
+    {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"}
+)
 FFMPEG_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mov", ".mkv"})
 # Digital silence and the noise of a 16-bit converter: a peak below -60 dBFS holds no speech.
 SILENCE_PEAK = 10 ** (-60 / 20)
 LFS_HEADER = b"version https://git-lfs"
 MAX_BYTES = 2 * 1024**3
+_HEADER_BYTES = 44
+# What a broken header claims outside of this would fill the memory when it is resampled.
+_RATES = range(1000, 1_000_001)
+# Recorders that write to a pipe leave this size or more in the header.
+_UNKNOWN_SIZE = 0x7FFF0000
 
 Source: TypeAlias = "str | Path | bytes"
 
 
 class AudioError(InputError):
-    """Sound that cannot be used. `reason` is one of: empty, unreadable, silent, lfs-pointer, too-large."""
+    """Sound that cannot be used. `reason` is one of: empty, unreadable, cut-short, silent, lfs-pointer, too-large."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-def decode(source: Source, rate: int = SAMPLE_RATE) -> np.ndarray:
+def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> np.ndarray:
     """Decode a file's path or its bytes, mix it down to one channel and resample it.
 
     wav, aiff (also when it is named .wav), flac, ogg, opus and mp3 are read by libsndfile; the rest (m4a, webm, ...)
@@ -42,25 +51,30 @@ def decode(source: Source, rate: int = SAMPLE_RATE) -> np.ndarray:
     Args:
         source: a path, or the bytes of a whole file.
         rate: sampling rate of the answer, in Hz.
+        name: the file's name where bytes are given, for errors and to tell what kind of file it was meant to be.
 
     Returns:
         float32 samples, shape (samples,), full scale at 1.0.
 
     Raises:
-        AudioError: the file is missing, empty, a git-LFS pointer, too large, or no sound that can be decoded.
+        AudioError: the file is missing, empty, cut short, too large, a git-LFS pointer, or not to be decoded.
     """
     content = source if isinstance(source, bytes) else read_file(Path(source))
-    name = "sound" if isinstance(source, bytes) else str(source)
+    name = name or ("sound" if isinstance(source, bytes) else str(source))
     if not content:
         raise AudioError("empty", f"{name}: the file is empty")
     if content.startswith(LFS_HEADER):
         raise AudioError("lfs-pointer", f"{name}: a git-LFS pointer, not sound: run `git lfs pull` where it came from")
+    if _is_cut_short(content):
+        raise AudioError("cut-short", f"{name}: the file ends before its sound does: fetch it again")
     try:
         samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
     if not len(samples):
         raise AudioError("empty", f"{name}: no samples in the file")
+    if own_rate not in _RATES:
+        raise AudioError("unreadable", f"{name}: its header claims a sampling rate of {own_rate} Hz")
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
@@ -71,7 +85,10 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) ->
     """Resample float samples, shape (samples,), from one rate (Hz) to another with soxr's high quality filter."""
     if from_rate == to_rate:
         return np.ascontiguousarray(samples, dtype=np.float32)
-    return soxr.resample(np.ascontiguousarray(samples, dtype=np.float32), from_rate, to_rate, quality="HQ")
+    resampled: np.ndarray = soxr.resample(
+        np.ascontiguousarray(samples, dtype=np.float32), from_rate, to_rate, quality="HQ"
+    )
+    return resampled
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -87,27 +104,14 @@ def to_pcm16(samples: np.ndarray) -> np.ndarray:
 def to_wav(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     """Write mono samples (float, or int16 as they are), shape (samples,), as the bytes of a 16-bit WAV file."""
     pcm = samples.astype("<i2", copy=False) if samples.dtype.kind == "i" else to_pcm16(samples)
-    size = pcm.nbytes
-    header = b"".join(
-        (
-            b"RIFF",
-            (36 + size).to_bytes(4, "little"),
-            b"WAVEfmt ",
-            (16).to_bytes(4, "little"),
-            (1).to_bytes(2, "little"),
-            (1).to_bytes(2, "little"),
-            rate.to_bytes(4, "little"),
-            (rate * 2).to_bytes(4, "little"),
-            (2).to_bytes(2, "little"),
-            (16).to_bytes(2, "little"),
-            b"data",
-            size.to_bytes(4, "little"),
-        )
+    return _header(pcm.nbytes, rate) + pcm.tobytes()
+
+
+def _header(size: int, rate: int) -> bytes:
+    """Write the header of a 16-bit mono WAV file with `size` bytes of samples."""
+    return struct.pack(
+        "<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", size
     )
-    return header + pcm.tobytes()
-
-
-_HEADER_BYTES = 44
 
 
 def from_wav(wav: bytes) -> np.ndarray:
@@ -115,8 +119,8 @@ def from_wav(wav: bytes) -> np.ndarray:
 
     Bytes that `to_wav` wrote are read straight from memory; any other file goes through `decode`.
     """
-    ours = wav[:4] == b"RIFF" and wav[36:40] == b"data" and wav[20:28] == b"\x01\x00\x01\x00\x80\x3e\x00\x00"
-    if not ours or wav[34:36] != b"\x10\x00":
+    size = len(wav) - _HEADER_BYTES
+    if size <= 0 or size % 2 or wav[:_HEADER_BYTES] != _header(size, SAMPLE_RATE):
         return decode(wav)
     return np.frombuffer(wav, dtype="<i2", offset=_HEADER_BYTES).astype(np.float32) / 32768.0
 
@@ -145,15 +149,42 @@ def _through_ffmpeg(content: bytes, name: str, rate: int, why: str) -> tuple[np.
         if suffix in FFMPEG_SUFFIXES or _is_foreign_container(content):
             hint = ": install ffmpeg, or convert it to wav, flac, ogg or mp3"
         raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({_plain(why)}){hint}")
-    command = [ffmpeg, "-v", "error", "-i", "pipe:0", "-map", "0:a:0", "-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"]
-    try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
+    # From a file, since an m4a's index may lie at its end; and from files only, since what it holds may name addresses.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "sound")
+        file.write_bytes(content)
+        given = ["-protocol_whitelist", "file,pipe", "-i", str(file), "-map", "0:a:0"]
+        wanted = ["-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"]
+        try:
+            done = subprocess.run(
+                [ffmpeg, "-nostdin", "-v", "error", *given, *wanted], capture_output=True, timeout=600, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
     if done.returncode != 0 or not done.stdout:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise AudioError("unreadable", f"{name}: ffmpeg cannot decode it ({_plain(lines[-1] if lines else 'no sound')})")
+        raise AudioError(
+            "unreadable", f"{name}: ffmpeg cannot decode it ({_plain(lines[-1] if lines else 'no sound')})"
+        )
     return np.frombuffer(done.stdout, dtype="<f4")[:, None], rate
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Say whether a WAV or AIFF file lacks samples that its header promises, which libsndfile passes over.
+
+    A little may lack without harm. Most other formats do not decode by themselves when they are cut.
+    """
+    if content[:4] not in (b"RIFF", b"FORM") or content[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):
+        return False
+    order: Literal["little", "big"] = "little" if content[:4] == b"RIFF" else "big"
+    start = 12
+    while start + 8 <= len(content):
+        size = int.from_bytes(content[start + 4 : start + 8], order)
+        if content[start : start + 4] in (b"data", b"SSND"):
+            missing = start + 8 + size - len(content)
+            return size < _UNKNOWN_SIZE and missing > min(1024, size // 10)
+        start += 8 + size + size % 2
+    return False
 
 
 def _is_foreign_container(content: bytes) -> bool:

@@ -20,7 +20,7 @@ class Emotion:
 # Colours: the eight of Okabe & Ito (2008), "Color Universal Design", told apart with any colour vision.
 # Black is lightened to grey and yellow darkened, so that both stand on white and on black.
 EMOTIONS: tuple[Emotion, ...] = (
-    Emotion("neutral", "#7f7f7f", ("neu", "neutrality", "none")),
+    Emotion("neutral", "#7f7f7f", ("neu", "neutrality")),
     Emotion("calm", "#56b4e9", ("calmness", "relaxed", "serene")),
     Emotion("happy", "#e69f00", ("hap", "happiness", "joy", "joyful", "amused")),
     Emotion("sad", "#0072b2", ("sadness", "sorrow")),
@@ -32,7 +32,16 @@ EMOTIONS: tuple[Emotion, ...] = (
 NAMES: tuple[str, ...] = tuple(emotion.name for emotion in EMOTIONS)
 COLOURS: dict[str, str] = {emotion.name: emotion.colour for emotion in EMOTIONS}
 # For classes of a user's own mapping that are no emotion of the table, in order of their place.
-OTHER_COLOURS: tuple[str, ...] = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#882255", "#aa4499")
+OTHER_COLOURS: tuple[str, ...] = (
+    "#332288",
+    "#88ccee",
+    "#44aa99",
+    "#117733",
+    "#999933",
+    "#ddcc77",
+    "#882255",
+    "#aa4499",
+)
 
 _BY_WORD = {word: emotion.name for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)}
 
@@ -62,7 +71,7 @@ class LabelScheme:
     Attributes:
         name: "eight", "seven", "six", "four" or "own".
         classes: the classes, in the order of their numbers.
-        places: source label -> class; what is not in it has no place in the scheme.
+        places: source label (lower case) -> class; what is not in it has no place in the scheme.
     """
 
     name: str
@@ -71,8 +80,8 @@ class LabelScheme:
 
     def place(self, label: str) -> str | None:
         """Return the class of a source label, or None where the scheme has no place for it."""
-        word = label.strip()
-        return self.places.get(word) or self.places.get(word.lower()) or self.places.get(canonical(word) or "")
+        word = label.strip().lower()
+        return self.places.get(word) or self.places.get(canonical(word) or "")
 
 
 def scheme(labels: str | Mapping[str, str] = "eight", calm: str = "keep") -> LabelScheme:
@@ -84,29 +93,36 @@ def scheme(labels: str | Mapping[str, str] = "eight", calm: str = "keep") -> Lab
             or "drop" it.
 
     Raises:
-        InputError: the scheme, or the value of `calm`, is unknown, or the mapping is empty.
+        InputError: the scheme, or the value of `calm`, is unknown, or there are fewer than two classes.
     """
     if calm not in CALM:
         raise InputError(f"calm must be one of {', '.join(CALM)}, not {calm!r}")
     if isinstance(labels, str):
         if labels not in SCHEMES:
-            raise InputError(f"unknown label scheme {labels!r}: use one of {', '.join(SCHEMES)}, or a mapping of your own")
+            raise InputError(
+                f"unknown label scheme {labels!r}: use one of {', '.join(SCHEMES)}, or a mapping of your own"
+            )
         classes = SCHEMES[labels]
         places = {name: name for name in classes}
         name = labels
     else:
         if not labels:
             raise InputError("the label mapping is empty: give at least two pairs, emotion: class")
-        pairs = {str(key): str(value) for key, value in labels.items()}
+        pairs = {str(key).strip().lower(): str(value or "").strip() for key, value in labels.items()}
+        if "" in pairs.values():
+            raise InputError("the label mapping names no class for one of its emotions: leave that emotion out")
         order = {value: NAMES.index(value) if value in NAMES else len(NAMES) for value in pairs.values()}
         classes = tuple(sorted(order, key=lambda value: order[value]))
-        places = {canonical(key) or key: value for key, value in pairs.items()}
+        # A word stands for its synonyms too, unless these are given a place of their own.
+        places = {canonical(key) or key: value for key, value in pairs.items()} | pairs
         name = "own"
-    if len(classes) < 2:
-        raise InputError(f"a label scheme needs two classes or more, not only {classes[0]!r}")
     if calm != "keep":
-        places.pop("calm", None)
+        places = {word: place for word, place in places.items() if canonical(word) != "calm"}
         if calm == "neutral" and "neutral" in places:
             places["calm"] = places["neutral"]
         classes = tuple(name for name in classes if name in places.values())
+    if len(classes) < 2:
+        raise InputError(
+            f"a label scheme needs two classes or more, not only {', '.join(map(repr, classes)) or 'calm'}"
+        )
     return LabelScheme(name, classes, places)

@@ -16,16 +16,16 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
 
 from ..audio import SAMPLE_RATE, resample, to_wav
 from ..errors import InputError
+from ..progress import bar
 from .corpora import CORPORA, Utterance
+from .scan import NOTE_FILE
+from .scan import SYNTHETIC as NOTE
 from .synthesis import Voice, synthesise
 
 __all__ = ["NOTE", "NOTE_FILE", "VERSION", "Clip", "clips", "speak", "voice_of", "write_miniature"]
-
-
 
 # Whatever changes the sound (here or in `ser_ft.data.synthesis`) or the names changes it.
 VERSION = 1
@@ -169,7 +169,7 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     try:
         # First of all: should the process be killed, what it leaves is marked too.
         (draft / NOTE_FILE).write_text(NOTE + "\n", encoding="utf-8")
-        for clip in tqdm(plan, desc="synthetic voices", unit="clip", disable=not progress):
+        for clip in bar(plan, desc="synthetic voices", unit=" clips", shown=progress):
             place = draft / clip.path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(to_wav(*speak(clip, seed)))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from itertools import product
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+Mark: TypeAlias = "tuple[int, np.ndarray]"
+Cell: TypeAlias = "tuple[int, ...]"
 
 _BLOCKS = 32
-_CELL = 0.05
 # Relative distance below which two recordings of one length are one. Measured: the two copies of RAVDESS's twice-named
-# recording, dithered anew, lie 0.003 apart; different recordings lie about 1.4 (the square root of two) apart.
+# recording, dithered anew, lie 0.005 apart; different recordings lie about 1.4 (the square root of two) apart.
 _NEAR = 0.02
+# Recordings are kept by the cell in which their first numbers fall: many cells, few of which a recording is near to.
+_CELL, _AXES = 0.2, 12
 
 
 @functools.cache
@@ -22,8 +26,8 @@ def _signs() -> np.ndarray:
     return np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.int8), size=1 << 20)
 
 
-def signature(pcm: np.ndarray) -> tuple[int, np.ndarray]:
-    """Reduce a recording to its length and 32 numbers, unmoved by dither and by zeros at its ends.
+def signatures(pcm: np.ndarray) -> list[Mark]:
+    """Reduce a recording to its length and 32 numbers, which dither hardly moves.
 
     Each number is the sum over a thirty-second of the samples, with random signs: a random projection, which keeps
     distances (Johnson & Lindenstrauss 1984; signs: Achlioptas 2003).
@@ -32,28 +36,44 @@ def signature(pcm: np.ndarray) -> tuple[int, np.ndarray]:
         pcm: int16 samples, shape (samples,).
 
     Returns:
-        The number of samples without zeros at the ends, and the projection, shape (32,), of norm one.
+        The number of samples and the projection, shape (32,), of norm one; where there are zeros at the ends, a
+        second pair for the samples without these.
     """
-    sound = np.trim_zeros(pcm)
-    signed = sound * np.resize(_signs(), len(sound))
-    edges = np.linspace(0, len(sound), _BLOCKS + 1).astype(int)[:-1]
-    sums = np.add.reduceat(signed, edges, dtype=np.float64) if len(sound) >= _BLOCKS else np.resize(signed, _BLOCKS) * 1.0
-    return len(sound), sums / max(float(np.linalg.norm(sums)), 1e-9)
+    sound = np.flatnonzero(pcm)
+    inner = pcm[sound[0] : sound[-1] + 1] if len(sound) else pcm
+    return [_mark(pcm)] if len(inner) == len(pcm) else [_mark(pcm), _mark(inner)]
+
+
+def _mark(pcm: np.ndarray) -> Mark:
+    signs = _signs()[: len(pcm)] if len(pcm) <= len(_signs()) else np.resize(_signs(), len(pcm))
+    signed = pcm.astype(np.float32) * signs
+    edges = np.linspace(0, len(pcm), _BLOCKS + 1).astype(int)[:-1]
+    sums = np.add.reduceat(signed, edges, dtype=np.float64) if len(pcm) >= _BLOCKS else np.resize(signed, _BLOCKS)
+    return len(pcm), sums / max(float(np.linalg.norm(sums)), 1e-9)
 
 
 class Repeats(Generic[T]):
     """Remembers recordings by their signatures, and finds the one that was there before."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[int, int, int], list[tuple[np.ndarray, T]]] = {}
+        self._cells: dict[Cell, list[tuple[np.ndarray, T]]] = {}
 
-    def find_or_add(self, mark: tuple[int, np.ndarray], owner: T) -> T | None:
+    def find_or_add(self, marks: Iterable[Mark], owner: T) -> T | None:
         """Return the owner of the same recording if it was seen before; otherwise remember this one."""
-        length, numbers = mark
-        x, y = (int(np.floor(number / _CELL)) for number in numbers[:2])
-        for i, j in product((-1, 0, 1), repeat=2):
-            for other, known in self._cells.get((length, x + i, y + j), ()):
-                if np.linalg.norm(numbers - other) < _NEAR:
-                    return known
-        self._cells.setdefault((length, x, y), []).append((numbers, owner))
+        marks = list(marks)
+        for length, numbers in marks:
+            for cell in _cells(length, numbers):
+                for other, known in self._cells.get(cell, ()):
+                    if np.linalg.norm(numbers - other) < _NEAR:
+                        return known
+        for length, numbers in marks:
+            home = next(_cells(length, numbers, within=0.0))
+            self._cells.setdefault(home, []).append((numbers, owner))
         return None
+
+
+def _cells(length: int, numbers: np.ndarray, within: float = _NEAR) -> Iterator[Cell]:
+    """Give the cells that lie within a distance of a recording's numbers along each axis."""
+    low = np.floor((numbers[:_AXES] - within) / _CELL).astype(int)
+    high = np.floor((numbers[:_AXES] + within) / _CELL).astype(int)
+    return product((length,), *({a, b} for a, b in zip(low.tolist(), high.tolist(), strict=True)))

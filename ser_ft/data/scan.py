@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -44,11 +45,11 @@ class Found:
         """
         if self.size > audio.MAX_BYTES:
             raise audio.AudioError("too-large", f"{self.path}: larger than 2 GiB: cut it into shorter files")
+        if self.archive is None:
+            return audio.read_file(Path(self.path))
         try:
-            if self.archive is None:
-                return Path(self.path).read_bytes()
             return _archives.open(self.archive).read(self.path.removeprefix("zip://").split("::", 1)[0])
-        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, KeyError) as error:
+        except (OSError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise audio.AudioError("unreadable", f"{self.path}: cannot be read ({error})") from error
 
 
@@ -63,8 +64,15 @@ class Scan:
 
     def note(self, path: str) -> str | None:
         """Return the note of the nearest folder above a path that has one."""
-        above = [folder for folder in self.notes if path.startswith(folder)]
+        place = _place(path)
+        above = [folder for folder in self.notes if place.startswith(folder)]
         return self.notes[max(above, key=len)] if above else None
+
+
+def _place(path: str) -> str:
+    """Turn `zip://INNER::ARCHIVE` round, so that what lies above comes first."""
+    inner, inside, archive = path.removeprefix("zip://").partition("::")
+    return f"{archive}::{inner}" if inside and path.startswith("zip://") else path
 
 
 def scan(root: Path) -> Scan:
@@ -79,8 +87,8 @@ def scan(root: Path) -> Scan:
             _add_file(found, root, path)
     elif root.is_file() and root.suffix.lower() == ".zip":
         _add_archive(found, root, root, PurePosixPath())
-        if found.broken:
-            raise InputError(f"{root}: not a zip archive that can be read ({found.broken[0][1]})")
+        if found.broken and found.broken[0][0] == str(root):
+            raise InputError(f"{root}: {found.broken[0][1]}")
     elif root.is_file() and root.suffix.lower() in _SOUND:
         _add_file(found, root.parent, root)
     elif root.exists():
@@ -110,14 +118,15 @@ def _walk(root: Path, found: Scan) -> Iterator[Path]:
 
 def _add_file(found: Scan, root: Path, path: Path) -> None:
     suffix, name = path.suffix.lower(), path.name.lower()
-    if name == NOTE_FILE:
-        found.notes[f"{path.parent}{os.sep}"] = path.read_text(encoding="utf-8", errors="replace").strip()
     if suffix == ".zip":
         _add_archive(found, root, path, PurePosixPath(path.relative_to(root).with_suffix("").as_posix()))
-    if suffix not in _SOUND and name not in _ASIDE:
+    if suffix not in _SOUND and name not in _ASIDE and name != NOTE_FILE:
         return
     try:
         status = path.stat()
+        if name == NOTE_FILE:
+            found.notes[f"{path.parent}{os.sep}"] = path.read_text(encoding="utf-8", errors="replace").strip()
+            return
     except OSError as error:
         found.broken.append((str(path), f"cannot be read ({error.strerror})"))
         return
@@ -128,38 +137,44 @@ def _add_file(found: Scan, root: Path, path: Path) -> None:
 
 def _add_archive(found: Scan, root: Path, archive: Path, above: PurePosixPath) -> None:
     try:
-        entries = _archives.open(archive).infolist()
-        time = archive.stat().st_mtime_ns
-    except (OSError, zipfile.BadZipFile) as error:
+        opened = _archives.open(archive)
+        entries, time = opened.infolist(), archive.stat().st_mtime_ns
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         found.broken.append((str(archive), f"not a zip archive that can be read ({error})"))
         return
     for entry in entries:
-        inner = PurePosixPath(entry.filename)
+        # Archives made on Windows may hold its separators.
+        inner = PurePosixPath(entry.filename.replace("\\", "/"))
         suffix, name = inner.suffix.lower(), inner.name.lower()
         if entry.is_dir() or "__MACOSX" in inner.parts:
             continue
-        path = f"zip://{entry.filename}::{archive}"
+        file = Found(root, f"zip://{entry.filename}::{archive}", above / inner, entry.file_size, time, archive)
         if name == NOTE_FILE:
-            found.notes["zip://" + entry.filename[: -len(NOTE_FILE)]] = _archives.open(archive).read(entry).decode(errors="replace").strip()
+            try:
+                note = file.read().decode(errors="replace").strip()
+            except audio.AudioError as error:
+                found.broken.append((file.path, str(error)))
+            else:
+                found.notes[_place(file.path)[: -len(NOTE_FILE)]] = note
         elif name in _ASIDE or suffix in _SOUND:
-            file = Found(root, path, above / inner, entry.file_size, time, archive)
             (found.tables if name in _ASIDE else found.sounds).append(file)
         elif suffix == ".zip":
-            found.broken.append((path, "an archive inside an archive: unpack the outer one"))
+            found.broken.append((file.path, "an archive inside an archive: unpack the outer one"))
 
 
 class _Archives(threading.local):
     """Open archives, one handle per thread, so that threads read side by side."""
 
     def __init__(self) -> None:
-        self._open: dict[Path, zipfile.ZipFile] = {}
+        self._open: dict[tuple[Path, int], zipfile.ZipFile] = {}
 
     def open(self, path: Path) -> zipfile.ZipFile:
-        archive = self._open.get(path)
+        key = path, path.stat().st_mtime_ns
+        archive = self._open.get(key)
         if archive is None:
             if len(self._open) >= 8:
                 self._open.pop(next(iter(self._open))).close()
-            archive = self._open[path] = zipfile.ZipFile(path)
+            archive = self._open[key] = zipfile.ZipFile(path)
         return archive
 
 

@@ -1,13 +1,22 @@
 """The baseline that transfer learning is compared with: a small convolutional network on MFCCs."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .features import SpectralFeatureExtractor
@@ -19,7 +28,7 @@ class MfccCnnConfig(PreTrainedConfig):
     Args:
         feature_size: numbers per frame.
         channels: of each convolution over time; after each, the frame rate is halved.
-        kernel: width of the convolutions, in frames. dropout: of whole channels, after each convolution.
+        kernel: width of the convolutions, in frames, odd. dropout: of whole channels, after each convolution.
         head_dropout: before the last layer.
     """
 
@@ -34,6 +43,10 @@ class MfccCnnConfig(PreTrainedConfig):
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
+        if min(channels, default=0) < 1:
+            raise ValueError(f"channels must be one or more numbers of 1 or more, not {list(channels)}")
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel must be an odd number, not {kernel}")
         self.feature_size = feature_size
         self.channels = list(channels)
         self.kernel = kernel
@@ -57,13 +70,12 @@ class MfccCnnForAudioClassification(PreTrainedModel):
         widths = [config.feature_size, *config.channels]
         self.standardise = nn.BatchNorm1d(config.feature_size)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, out, config.kernel, padding=config.kernel // 2)
-            for width, out in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv1d(width, out, config.kernel, padding=config.kernel // 2) for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.channels)
         self.dropout = nn.Dropout1d(config.dropout)
         self.head_dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(2 * widths[-1], config.num_labels)
+        self.classifier = nn.Linear(2 * widths[-1], len(config.id2label or ()))
         self.post_init()
 
     def forward(
@@ -72,7 +84,7 @@ class MfccCnnForAudioClassification(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Any,  # noqa: ARG002
     ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
         """Classify frames.
 
@@ -101,7 +113,7 @@ class MfccCnnForAudioClassification(PreTrainedModel):
             hidden = self._real(self.dropout(hidden), lengths)
         logits = self.classifier(self.head_dropout(_statistics(hidden, lengths)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        if return_dict is False:
+        if not (self.config.return_dict if return_dict is None else return_dict):
             return (logits,) if loss is None else (loss, logits)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

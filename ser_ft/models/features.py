@@ -1,10 +1,12 @@
 """Feature extractors: waveforms in, MFCC or log-mel frames out, batched, with masks for the real lengths."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 KINDS = ("mfcc", "log-mel")
 NORMALISATIONS = ("none", "mean", "mean-variance")
 _FLOOR = 1e-10
+_Count = TypeVar("_Count", int, torch.Tensor)
 
 
 class SpectralFeatureExtractor(SequenceFeatureExtractor):
@@ -26,10 +29,14 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         kind: "mfcc" or "log-mel".
         feature_size: numbers per frame: cepstral coefficients, or mel bands for "log-mel" (then equal to `mels`).
         mels: mel bands (Slaney's scale and normalisation, as in librosa's default). low, high: their edges, in Hz.
-        window_length: length of the Hann window, and of the Fourier transform, in samples. hop_length: samples from frame to frame.
+        window_length: length of the Hann window, and of the Fourier transform, in samples.
+        hop_length: samples from frame to frame.
         normalise: per clip and coefficient: "none", take off the "mean", or also divide by the standard deviation
             ("mean-variance").
         sampling_rate: in Hz.
+
+    Raises:
+        ValueError: a setting is out of its range, or two do not go together.
     """
 
     model_input_names = ["input_features", "attention_mask"]  # noqa: RUF012  (as transformers declares it)
@@ -53,7 +60,12 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         if normalise not in NORMALISATIONS:
             raise ValueError(f"normalise must be one of {', '.join(NORMALISATIONS)}, not {normalise!r}")
         if feature_size > mels or (kind == "log-mel" and feature_size != mels):
-            raise ValueError(f"feature_size is {feature_size} with {mels} mel bands: at most as many for mfcc, as many for log-mel")
+            rule = "as many for log-mel, at most as many for mfcc"
+            raise ValueError(f"feature_size is {feature_size} with {mels} mel bands: {rule}")
+        if min(feature_size, window_length, hop_length) < 1:
+            raise ValueError("feature_size, window_length and hop_length must be 1 or more")
+        if not 0 <= low < high <= sampling_rate / 2:
+            raise ValueError(f"0 <= low < high <= {sampling_rate / 2:g} Hz must hold; low is {low:g}, high {high:g}")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.kind = kind
         self.mels = mels
@@ -64,23 +76,23 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         self.normalise = normalise
         self.return_attention_mask = True
 
-    def frames(self, samples: int) -> int:
+    def frames(self, samples: _Count) -> _Count:
         """Return how many frames a clip of so many samples has."""
         return 1 + samples // self.hop_length
 
     def __call__(
         self,
-        raw_speech: np.ndarray | Sequence[np.ndarray] | Sequence[float],
+        raw_speech: np.ndarray | torch.Tensor | Sequence[np.ndarray] | Sequence[torch.Tensor] | Sequence[float],
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
-        **kwargs: Any,
+        **kwargs: Any,  # noqa: ARG002
     ) -> BatchFeature:
         """Turn clips into padded frames.
 
         Args:
             raw_speech: a clip, shape (samples,), or a list of clips, float with full scale at 1.0.
             sampling_rate: theirs, in Hz; checked against the extractor's.
-            return_tensors: "pt" or "np"; otherwise lists.
+            return_tensors: "pt" for torch's; otherwise numpy's.
             **kwargs: accepted for the pipelines of transformers, and not used.
 
         Returns:
@@ -88,18 +100,20 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             1 where the frame is real.
 
         Raises:
-            ValueError: the sampling rate is another one, or a clip is empty or not one-dimensional.
+            ValueError: the sampling rate is another one, or a clip is empty, not one-dimensional, or of integers.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"the sound is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz: resample it first")
-        single = isinstance(raw_speech, np.ndarray | torch.Tensor) and raw_speech.ndim == 1
-        single = single or (isinstance(raw_speech, list | tuple) and isinstance(raw_speech[0], float | int))
-        clips = [torch.as_tensor(np.asarray(clip, dtype=np.float32)) for clip in ([raw_speech] if single else raw_speech)]
-        if any(clip.ndim != 1 or not len(clip) for clip in clips):
-            raise ValueError("a clip is a one-dimensional array of samples, at least one")
+            raise ValueError(
+                f"the sound is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz: resample it first"
+            )
+        single = isinstance(raw_speech, np.ndarray | torch.Tensor) or (len(raw_speech) and np.ndim(raw_speech[0]) == 0)
+        clips = [_samples(clip) for clip in ([raw_speech] if single else raw_speech)]
+        if not clips:
+            raise ValueError("there is no clip in the list")
         lengths = torch.tensor([len(clip) for clip in clips])
         features, mask = self.extract(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
-        return BatchFeature({"input_features": features.numpy(), "attention_mask": mask.numpy()}, tensor_type=return_tensors)
+        found = {"input_features": features.numpy(), "attention_mask": mask.numpy()}
+        return BatchFeature(found, tensor_type=return_tensors)
 
     def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn zero-padded waveforms, shape (clips, samples), of the given lengths into frames and their mask.
@@ -107,14 +121,15 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             Frames, shape (clips, frames, feature_size), zero where they are not real, and the mask, int64.
         """
-        bank, cosines, hann = _tables(self.window_length, self.mels, self.low, self.high, self.sampling_rate, self.feature_size)
+        window = self.window_length
+        bank, cosines, hann = _tables(window, self.mels, self.low, self.high, self.sampling_rate, self.feature_size)
         power = functional.spectrogram(
-            waveforms, 0, hann, self.window_length, self.hop_length, self.window_length, 2.0, False, center=True, pad_mode="constant"
+            waveforms, 0, hann, window, self.hop_length, window, power=2.0, normalized=False, pad_mode="constant"
         )
         features = (power.transpose(1, 2) @ bank).clamp(min=_FLOOR).log()
         if self.kind == "mfcc":
             features = features @ cosines
-        mask = torch.arange(features.shape[1])[None] < (1 + lengths // self.hop_length)[:, None]
+        mask = torch.arange(features.shape[1])[None] < self.frames(lengths)[:, None]
         return self._normalised(features, mask[..., None].to(features.dtype)), mask.long()
 
     def _normalised(self, features: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -125,6 +140,16 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
                 variance = (features.square() * real).sum(dim=1, keepdim=True) / count
                 features = features / variance.sqrt().clamp(min=1e-3)
         return features * real
+
+
+def _samples(sound: Any) -> torch.Tensor:
+    """Return a clip as float32, shape (samples,)."""
+    samples = sound.detach().cpu() if isinstance(sound, torch.Tensor) else torch.from_numpy(np.array(sound))
+    if samples.ndim != 1 or not len(samples):
+        raise ValueError("a clip is a one-dimensional array of samples, at least one; several clips go in a list")
+    if hasattr(sound, "dtype") and not samples.is_floating_point():
+        raise ValueError(f"the samples are {sound.dtype}: floats with full scale at 1.0 are wanted")
+    return samples.float()
 
 
 @functools.lru_cache(maxsize=8)

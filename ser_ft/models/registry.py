@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from ..errors import InputError
+from . import MODELS
 from .baselines import MfccCnnConfig, MfccCnnForAudioClassification
 from .features import SpectralFeatureExtractor
 
-MODELS = ("mfcc-cnn",)
+# Settings that follow from others, or that everything before the model relies on.
+_FIXED = {SpectralFeatureExtractor: ("sampling_rate", "padding_value"), MfccCnnConfig: ("feature_size",)}
+_FITTING = {int: (int,), float: (int, float), str: (str,), tuple: (list, tuple)}
 
 
 def build(
@@ -28,21 +32,24 @@ def build(
     """
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}: use one of {', '.join(MODELS)}")
-    labels = {"id2label": dict(enumerate(classes)), "label2id": {label: place for place, label in enumerate(classes)}}
+    _check(SpectralFeatureExtractor, features, "model.features")
+    _check(MfccCnnConfig, network, "model.network")
+    labels: dict[str, Any] = {"id2label": dict(enumerate(classes)), "label2id": {c: n for n, c in enumerate(classes)}}
     try:
-        _known(SpectralFeatureExtractor, features, "model.features")
-        _known(MfccCnnConfig, network, "model.network")
         extractor = SpectralFeatureExtractor(**features)
-        config = MfccCnnConfig(**{"feature_size": extractor.feature_size, **network}, **labels)
+        config = MfccCnnConfig(feature_size=extractor.feature_size, **network, **labels)
         return extractor, MfccCnnForAudioClassification(config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
 
 
-def _known(owner: type, settings: Mapping[str, Any], where: str) -> None:
-    import inspect
-
-    names = [name for name, kind in inspect.signature(owner).parameters.items() if kind.kind is not kind.VAR_KEYWORD]
-    unknown = [name for name in settings if name not in names]
-    if unknown:
-        raise InputError(f"{where} has no setting {unknown[0]!r}: it has {', '.join(names)}")
+def _check(owner: type, settings: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that the owner's constructor does not have, or that are unlike its defaults."""
+    parameters = inspect.signature(owner).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
+    known = [name for name in defaults if name not in _FIXED[owner]]
+    for name, value in settings.items():
+        if name not in known:
+            raise InputError(f"{where} has no setting {name!r}: it has {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, _FITTING[type(defaults[name])]):
+            raise InputError(f"{where}.{name} is written like {defaults[name]!r}, not {value!r}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,27 +60,41 @@ class FlatCache:
                         size = array.shape[1]
                 np.save(partial / "lengths.npy", np.array(lengths, dtype=np.int64))
                 (partial / "about.json").write_text(json.dumps({"size": size}), encoding="utf-8")
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(partial, folder)
+                _put(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return cls(folder)
 
 
+def _put(partial: Path, folder: Path) -> None:
+    """Move a whole cache to its place, unless another process has put one there meanwhile."""
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if not (folder / "about.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+
+
 def frames_of(table: datasets.Dataset, extractor: SequenceFeatureExtractor, shown: bool = True) -> FlatCache:
     """Return the frames that an extractor makes of each clip of a prepared table, computed once and kept.
 
-    They are kept below `SER_FT_CACHE` (or the user's cache), under the table's and the extractor's fingerprints.
+    They are kept below `SER_FT_CACHE` (or the user's cache), under a hash of the table's fingerprint and of the
+    extractor's settings and code.
     """
-    state = f"{table._fingerprint} {extractor.to_json_string()} {len(table)}"
+    code = Path(inspect.getfile(type(extractor))).read_text(encoding="utf-8")
+    state = f"{table._fingerprint} {len(table)} {extractor.to_json_string()} {code}"
     folder = cache_home() / "features" / hashlib.sha256(state.encode()).hexdigest()[:20]
+
+    framed: Any = extractor  # which transformers does not declare callable
 
     def arrays() -> Iterable[np.ndarray]:
         sounds = table.select_columns(["audio"])
+        progress: Any
         with bar(total=len(table), desc="features", unit=" clips", shown=shown) as progress:
             for start in range(0, len(table), _BATCH):
                 clips = [audio.from_wav(sound["bytes"]) for sound in sounds[start : start + _BATCH]["audio"]]
-                batch = extractor(clips, sampling_rate=audio.SAMPLE_RATE, return_tensors="np")
+                batch = framed(clips, sampling_rate=audio.SAMPLE_RATE, return_tensors="np")
                 for frames, mask in zip(batch["input_features"], batch["attention_mask"], strict=True):
                     yield frames[: int(mask.sum())]
                 progress.update(len(clips))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from ..data.splits import KINDS
 from ..errors import InputError
+from ..models import MODELS
 from ..models.yardsticks import YARDSTICKS
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -21,7 +23,7 @@ def _check(value: Any, allowed: tuple[str, ...], name: str) -> None:
 
 
 def _at_least(value: float | None, least: float, name: str) -> None:
-    if value is not None and value < least:
+    if value is not None and not least <= value < math.inf:
         raise InputError(f"{name} must be {least:g} or more, not {value:g}")
 
 
@@ -105,6 +107,9 @@ class ModelConfig:
     network: dict[str, Any] = field(default_factory=dict)
     """Settings of the network, such as channels."""
 
+    def __post_init__(self) -> None:
+        _check(self.name, MODELS, "model.name")
+
 
 @dataclass
 class TrainConfig:
@@ -161,6 +166,8 @@ class TrainConfig:
             _at_least(getattr(self, name), 1, f"train.{name}")
         for name in ("learning_rate", "weight_decay", "clip_norm", "workers"):
             _at_least(getattr(self, name), 0, f"train.{name}")
+        if self.clip_norm == 0:
+            raise InputError("train.clip_norm must be above 0: a gradient of that norm changes nothing")
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"train.{name} is a share between 0 and 1, not {getattr(self, name)}")

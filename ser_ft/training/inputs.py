@@ -51,11 +51,11 @@ class Inputs:
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """Pad the frames of clips, by row, to the longest: input_features and attention_mask."""
         lengths = self.frames.lengths[list(rows)]
-        features = torch.zeros(len(rows), int(lengths.max()), self.frames.size)
+        features = np.zeros((len(rows), lengths.max(), self.frames.size), dtype=np.float32)
         for place, row in enumerate(rows):
-            features[place, : lengths[place]] = torch.from_numpy(np.array(self.frames[row]))
-        mask = torch.arange(features.shape[1])[None] < torch.from_numpy(lengths)[:, None]
-        return {"input_features": features, "attention_mask": mask.long()}
+            features[place, : lengths[place]] = self.frames[row]
+        mask = np.arange(features.shape[1]) < lengths[:, None]
+        return {"input_features": torch.from_numpy(features), "attention_mask": torch.from_numpy(mask).long()}
 
 
 class TrainingClips(torch.utils.data.Dataset[int]):

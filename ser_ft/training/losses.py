@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 
-def clip_losses(logits: torch.Tensor, targets: torch.Tensor, allowed: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+def clip_losses(
+    logits: torch.Tensor, targets: torch.Tensor, allowed: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Return the cross entropy of each clip over the classes its corpus can hold.
 
     CREMA-D has no calm: were its clips taught that they are not calm, their sound itself would come to mean it.

@@ -32,6 +32,8 @@ def parse(arguments: Sequence[str] | None, program: str) -> Recipe:
         return Recipe(**{key: value for key, value in vars(found).items() if key != "config"})
     except InputError:
         raise
+    except UnicodeDecodeError as error:
+        raise InputError("the recipe is not text in UTF-8") from error
     except (ArgumentError, TypeError, ValueError, OSError) as error:
         raise InputError(_one_line(str(error))) from error
 
@@ -55,4 +57,6 @@ def _one_line(message: str) -> str:
     """Say in one line what a parser says in many."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     text = re.sub(r'Parser key "([^"]+)"', r"\1", " ".join(lines))
+    text = re.sub(r"Expected an? <class '(\w+)'>", r"expected \1", text)
+    text = text.replace("Unexpected config:", "the recipe is no mapping of settings:").rstrip(": ")
     return text[:600] or "the recipe cannot be read"

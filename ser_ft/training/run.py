@@ -121,6 +121,7 @@ def _same(recipe: Recipe, folder: RunFolder) -> bool:
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
     from transformers.utils import logging
 
@@ -129,6 +130,8 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     for name in recipe.train.trackers:
         if name not in CHECK_TRACKERS:
             raise InputError(f"unknown tracker {name!r}: use one of {', '.join(CHECK_TRACKERS)}")
+    # A run before this one, in the same process, may have had another precision.
+    AcceleratorState._reset_state()
     try:
         accelerator = Accelerator(
             mixed_precision=recipe.train.mixed_precision,

@@ -158,7 +158,7 @@ def test_a_better_yardstick_is_admitted(make_run: MakeRun) -> None:
     better.write_json(better.metrics_file, metrics)
     text = Page(write_report(made, players=0)).text
     assert "svm reaches the same UAR or a higher one than this model." in text
-    assert "That of svm lies inside this model's interval" in text
+    assert "this model. The UAR of svm lies inside this model's interval" in text
     assert "Sample predictions" not in text
 
 
