@@ -12,7 +12,7 @@ Test sets, of eight classes:
     uneven      Poisson clips of a rate that varies from speaker to speaker (gamma of shape 4, mean 6): "bootstrap-t"
 
 "given" is the share of test sets for which the method gave an interval; coverage is over those. The lines at the end
-are the mean and the worst coverage over the kinds of test set and model.
+are the mean and the lowest coverage over the kinds of test set and model.
 
 Run: python benchmarks/interval_coverage.py [--simulations 1500] [--seed 0]
 """
@@ -154,7 +154,7 @@ def main() -> None:
     for name, coverages in figures.items():
         print(f"coverage_{name}: {np.mean(coverages):.3f}" if coverages else f"coverage_{name}: none given")
         if coverages:
-            print(f"worst_coverage_{name}: {min(coverages):.3f}")
+            print(f"lowest_coverage_{name}: {min(coverages):.3f}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
@@ -19,15 +19,15 @@ from .. import audio
 from ..progress import bar
 from .catalogue import Catalogue, Clip, Skipped
 from .corpora import REASONS
-from .repeats import Repeats, signature
+from .repeats import Mark, Repeats, signatures
 
 SKIPPED_FILE = "skipped.csv"
-_RETRACTED_FILE = "retracted.json"
+RETRACTED_FILE = "retracted.json"
 _ROWS = 64
 _TEXTS = ("gender", "intensity", "statement", "language")
 
 
-class SerCorpora(datasets.ArrowBasedBuilder):
+class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """Builds the prepared table of a `Catalogue`.
 
     A clip is decoded once, by threads; what cannot be used goes to `skipped.csv` beside the table. A recording found
@@ -54,7 +54,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):
     @property
     def retracted(self) -> set[str]:
         """The ids of clips that were written before their recording was found again under another label."""
-        return set(json.loads((self.folder / _RETRACTED_FILE).read_text(encoding="utf-8")))
+        return set(json.loads((self.folder / RETRACTED_FILE).read_text(encoding="utf-8")))
 
     def as_dataset(self, *args: Any, **options: Any) -> Any:
         """Return the table; clips that turned out to stand under two labels are left out."""
@@ -90,7 +90,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):
             citation="\n".join(facts["citation"] for facts in about.values() if facts["citation"]),
         )
 
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+    def _split_generators(self, _: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
 
     def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:  # type: ignore[override]
@@ -99,37 +99,38 @@ class SerCorpora(datasets.ArrowBasedBuilder):
         places = {name: place for place, name in enumerate(self.book.scheme.classes)}
         rows: list[dict[str, Any]] = []
         number = 0
-        with bar(total=len(self.book.clips), desc="reading", unit=" clips", shown=self.progress) as progress:
-            for clip, sound in _decoded(self.book.clips):
-                progress.update()
-                if sieve.keep(clip, sound):
-                    rows.append(_row(clip, sound, places[clip.label]))
-                if len(rows) == _ROWS:
-                    yield number, pa.Table.from_pylist(rows, schema=schema)
-                    number += 1
-                    rows.clear()
+        total = len(self.book.clips)
+        decoded = _decoded(self.book.clips)
+        for clip, sound in bar(decoded, total=total, desc="reading", unit=" clips", shown=self.progress):
+            if sieve.keep(clip, sound):
+                rows.append(_row(clip, sound, places[clip.label]))
+            if len(rows) == _ROWS:
+                yield number, pa.Table.from_pylist(rows, schema=schema)
+                number += 1
+                rows.clear()
         if rows:
             yield number, pa.Table.from_pylist(rows, schema=schema)
         write_skipped(sieve.skipped, self.folder / SKIPPED_FILE)
-        (self.folder / _RETRACTED_FILE).write_text(json.dumps(sorted(sieve.retracted)), encoding="utf-8")
+        (self.folder / RETRACTED_FILE).write_text(json.dumps(sorted(sieve.retracted)), encoding="utf-8")
 
 
 class _Sound:
-    """A decoded clip: its WAV bytes and its content's signature, or what was wrong with it."""
+    """A decoded clip: its WAV bytes and its content's signatures, or what was wrong with it."""
 
-    __slots__ = ("duration", "error", "mark", "wav")
+    __slots__ = ("duration", "error", "marks", "wav")
 
     def __init__(self, clip: Clip) -> None:
         self.wav = b""
         self.duration = 0.0
+        self.marks: list[Mark] = []
         self.error: audio.AudioError | None = None
         try:
-            samples = audio.decode(clip.read())
+            samples = audio.decode(clip.read(), name=PurePosixPath(clip.path.split("::")[0]).name)
             if audio.is_silent(samples):
                 raise audio.AudioError("silent", REASONS["silent"])
             pcm = audio.to_pcm16(samples)
             self.duration = len(pcm) / audio.SAMPLE_RATE
-            self.mark = signature(pcm)
+            self.marks = signatures(pcm)
             self.wav = audio.to_wav(pcm)
         except audio.AudioError as error:
             self.error = error
@@ -149,17 +150,21 @@ class _Sieve:
         if sound.error is not None:
             self._skip(clip, sound.error.reason, str(sound.error))
             return False
-        first = self._seen.find_or_add(sound.mark, clip)
+        first = self._seen.find_or_add(sound.marks, clip)
         if first is None:
             return True
         if first.utterance.emotion == clip.utterance.emotion and first.label == clip.label:
             self._skip(clip, "same-sound", f"the same recording as {first.utterance.id}")
             return False
-        self._skip(clip, "two-labels", f"{clip.utterance.emotion} here, {first.utterance.emotion} in {first.utterance.id}")
-        if first.utterance.id not in self.retracted:
-            self.retracted.add(first.utterance.id)
-            self._skip(first, "two-labels", f"{first.utterance.emotion} here, {clip.utterance.emotion} in {clip.utterance.id}")
+        self._skip_twice_labelled(clip, first)
+        if _text(first.utterance.id) not in self.retracted:
+            self.retracted.add(_text(first.utterance.id))
+            self._skip_twice_labelled(first, clip)
         return False
+
+    def _skip_twice_labelled(self, clip: Clip, other: Clip) -> None:
+        here, there = clip.utterance, other.utterance
+        self._skip(clip, "two-labels", f"{here.emotion} here, {there.emotion} in {there.id}")
 
     def _skip(self, clip: Clip, reason: str, detail: str) -> None:
         self.skipped.append(Skipped(clip.path, clip.corpus, reason, detail))
@@ -187,26 +192,31 @@ def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
     said = clip.utterance
     row = {
         "id": said.id,
-        "audio": {"bytes": sound.wav, "path": f"{said.id}.wav"},
+        "audio": {"bytes": sound.wav, "path": _text(f"{said.id}.wav")},
         "emotion": label,
         "corpus": clip.corpus,
         "speaker": said.speaker,
         **{name: getattr(said, name) for name in _TEXTS},
         "age": said.age,
         "duration": sound.duration,
-        "path": clip.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        "path": clip.path,
     }
     if clip.votes is not None:
         row["votes"] = list(clip.votes)
-    return row
+    return {key: _text(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _text(name: str) -> str:
+    """Write out the bytes of a file name that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_skipped(skipped: list[Skipped], file: Path) -> None:
     """Write the list of what was left out: path, corpus, reason, detail."""
-    with file.open("w", encoding="utf-8", errors="replace", newline="") as out:
+    with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(("path", "corpus", "reason", "detail"))
-        writer.writerows((skip.path, skip.corpus, skip.reason, skip.detail) for skip in skipped)
+        writer.writerows((_text(skip.path), skip.corpus, skip.reason, _text(skip.detail)) for skip in skipped)
 
 
 def read_skipped(file: Path) -> list[Skipped]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .. import audio
 from ..emotions import LabelScheme, canonical
@@ -16,12 +17,11 @@ from .corpora import CORPORA, REASONS, Corpus, Skip, Utterance, cremad, ravdess
 from .corpora.folder import folder_parser, own_corpus, read_manifest
 from .scan import MANIFEST_FILE, SYNTHETIC, VOTE_TABLES, Found, Scan, scan
 
-if TYPE_CHECKING:
-    import datasets
-
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
 CREMAD_LABELS = ("intended", "voice", "voice-soft")
 _LOSSY = frozenset({".mp3", ".ogg", ".oga", ".opus", *audio.FFMPEG_SUFFIXES})
+# A file smaller than this is empty, a git-LFS pointer or a header: any other copy of its clip comes first.
+_STUB = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,14 @@ class Options:
             raise InputError(f"cremad_labels must be one of {', '.join(CREMAD_LABELS)}, not {self.cremad_labels!r}")
 
 
+class _Entry(NamedTuple):
+    """A file that is a clip of a corpus, by its name or by a manifest."""
+
+    file: Found
+    corpus: Corpus
+    utterance: Utterance
+
+
 def catalogue(roots: Roots, scheme: LabelScheme, options: Options) -> Catalogue:
     """Find the clips under the roots.
 
@@ -107,129 +115,113 @@ def catalogue(roots: Roots, scheme: LabelScheme, options: Options) -> Catalogue:
         scheme: the label scheme. options: how files are read.
 
     Raises:
-        InputError: a root does not exist, or no clip is left.
+        InputError: a root does not exist or holds no clip, no clip is left, or a note is of no corpus that is there.
     """
     book = Catalogue(scheme)
-    names = _Names(book, options)
-    count = 0
-    for name, root in _each_root(roots):
-        found = Scan() if root.suffix.lower() == ".csv" else scan(root)
-        count += len(found.sounds)
-        names.seen(root, found)
-        book.skipped += [Skipped(path, "", "unreadable", detail) for path, detail in found.broken]
-        for path, corpus, utterance, read in _utterances(book, name, root, found, options):
-            names.place(path, corpus, utterance, read, found.note(path))
-    if not book.clips:
-        raise InputError(_nothing_left(roots, count, book.skipped))
+    names = Names(book, options)
+    entries: list[tuple[_Entry, str | None]] = []
+    for name, root, own in _each_root(roots):
+        before = len(book.skipped)
+        found, manifest = _scan(book, root, name)
+        if manifest is not None:
+            here = list(_from_manifest(book, name or own, manifest, found))
+        else:
+            here = list(_from_names(book, found.sounds, _candidates(book.scheme, name, own), options))
+        names.seen(name, root, found, [entry.file for entry in here])
+        if not here:
+            raise InputError(nothing_left(root, book.skipped[before:]))
+        entries += [(entry, found.note(entry.file.path)) for entry in here]
+    # Of a clip's copies the first is kept: whole ones first, then lossless ones (CREMA-D has AudioMP3 and AudioWAV).
+    entries.sort(key=lambda pair: (pair[0].file.size < _STUB, pair[0].file.inner.suffix.lower() in _LOSSY))
+    for (file, corpus, utterance), note in entries:
+        names.place(file.path, corpus, utterance, file.read, note)
     names.vote()
-    book.key = names.key()
+    names.finish(roots)
     return book
 
 
-def columns_of_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalogue:
-    """Find the clips of any `datasets` table by naming its columns.
-
-    Args:
-        table: the table. name: what to call the corpus.
-        columns: our name -> the table's: audio and emotion must be named; speaker, gender, age, intensity, statement
-            and language may be.
-        scheme: the label scheme.
-
-    Raises:
-        InputError: a column is not in the table, or no clip is left.
-    """
-    import datasets
-
-    columns = {"audio": "audio", "emotion": "emotion"} | dict(columns)
-    wanted = {"audio", "emotion", "speaker", "gender", "age", "intensity", "statement", "language"}
-    for ours, theirs in columns.items():
-        if ours not in wanted:
-            raise InputError(f"unknown column {ours!r}: name {', '.join(sorted(wanted))}")
-        if theirs not in table.column_names:
-            raise InputError(f"the table {name} has no column {theirs!r}; it has {', '.join(table.column_names)}")
-    table = table.cast_column(columns["audio"], datasets.Audio(decode=False))
-    label = table.features[columns["emotion"]]
-    facts = table.select_columns([theirs for ours, theirs in columns.items() if ours != "audio"])
-    book = Catalogue(scheme, corpora={name: own_corpus(name, lambda path: None)})
-    book.key = _digest([table._fingerprint, name, sorted(columns.items()), scheme.classes, sorted(scheme.places.items())])
-    names = _Names(book, Options())
-    for at, row in enumerate(facts):
-        value = row[columns["emotion"]]
-        if value is None or (isinstance(label, datasets.ClassLabel) and value < 0):
-            book.skipped.append(Skipped(f"{name}[{at}]", name, "no-place", "no label"))
-            continue
-        emotion = label.int2str(value) if isinstance(label, datasets.ClassLabel) else str(value)
-        cell = {ours: row[theirs] for ours, theirs in columns.items() if ours != "audio"}
-        speaker = cell.get("speaker")
-        utterance = Utterance(
-            id=f"{name}-{at:06d}",
-            speaker=f"{name}-{'unknown' if speaker is None else speaker}",
-            emotion=emotion,
-            gender=cell.get("gender"),
-            age=cell.get("age"),
-            intensity=cell.get("intensity"),
-            statement=cell.get("statement"),
-            language=cell.get("language"),
-        )
-        names.place(f"{name}[{at}]", name, utterance, _row_reader(table, at, columns["audio"]), None)
-    if not book.clips:
-        raise InputError(_nothing_left(name, len(facts), book.skipped))
-    return book
+def _scan(book: Catalogue, root: Path, name: str | None) -> tuple[Scan, Found | None]:
+    """Scan a root, and find the manifest by which it is read, if there is one; list what cannot be read."""
+    if root.suffix.lower() == ".csv" and root.is_file():
+        status = root.stat()
+        return Scan(), Found(root.parent, str(root), PurePosixPath(root.name), status.st_size, status.st_mtime_ns)
+    found = scan(root)
+    manifests = [table for table in found.tables if table.inner.name.lower() == MANIFEST_FILE]
+    chosen = None
+    for table in sorted(manifests, key=lambda table: len(table.inner.parts)):
+        if name not in CORPORA and all(file.inner.is_relative_to(table.inner.parent) for file in found.sounds):
+            chosen = table
+            break
+    book.skipped += [Skipped(path, "", "unreadable", detail) for path, detail in found.broken]
+    unused = [table for table in manifests if table is not chosen]
+    book.skipped += [Skipped(table.path, "", "unused-manifest", REASONS["unused-manifest"]) for table in unused]
+    return found, chosen
 
 
-def _row_reader(table: datasets.Dataset, at: int, column: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        sound = table[at][column]
-        if sound is None:
-            raise audio.AudioError("empty", f"row {at} has no sound")
-        return sound["bytes"] if sound["bytes"] is not None else audio.read_file(Path(sound["path"]))
-
-    return read
-
-
-def _each_root(roots: Roots) -> Iterator[tuple[str | None, Path]]:
+def _each_root(roots: Roots) -> Iterator[tuple[str | None, Path, str]]:
+    """Yield each root: its corpus where that is named, its path, and what data of the user's own in it is called."""
     if isinstance(roots, Mapping):
         pairs: Iterable[tuple[str | None, str | Path]] = roots.items()
     else:
         pairs = [(None, root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
-    empty = True
+    taken: Counter[str] = Counter()
     for name, root in pairs:
+        path = Path(root).expanduser()
         if name is not None and (not name or not name.replace("-", "").replace("_", "").isalnum()):
             raise InputError(f"a corpus's name is made of letters, digits, - and _, not {name!r}")
-        path = Path(root).expanduser()
         if not path.exists():
             raise InputError(f"{root}: no such folder or archive")
-        empty = False
-        yield name, path
-    if empty:
+        own = _own_name(path)
+        taken[own] += 1
+        yield known_name(name) if name else None, path, own if taken[own] == 1 else f"{own}-{taken[own]}"
+    if not taken:
         raise InputError("no folder was named: give one or more folders or .zip archives of recordings")
 
 
-def _utterances(
-    book: Catalogue, name: str | None, root: Path, found: Scan, options: Options
-) -> Iterator[tuple[str, str, Utterance, Callable[[], bytes]]]:
-    """Yield path, corpus, utterance and reader for each clip under a root, and list the rest as skipped."""
-    manifest = root if root.suffix.lower() == ".csv" else None
-    top = next((table for table in found.tables if str(table.inner) == MANIFEST_FILE), None)
-    if manifest or (top and name not in CORPORA):
-        yield from _from_manifest(book, name or _own_name(root), root, manifest, top, found)
-        return
-    corpora = _candidates(book, name, root)
-    # Lossless copies first: CREMA-D comes as AudioMP3 and as AudioWAV.
-    for file in sorted(found.sounds, key=lambda file: (file.inner.suffix.lower() in _LOSSY, file.path)):
-        if file.inner.name.startswith("._"):
-            book.skipped.append(Skipped(file.path, name or "", "resource-fork", REASONS["resource-fork"]))
-            continue
+def known_name(name: str) -> str:
+    """Return a corpus's name as it is written here: "CREMA-D" -> "cremad"; other names as they are."""
+    plain = name.lower().replace("-", "").replace("_", "")
+    return plain if plain in CORPORA else name
+
+
+def _own_name(root: Path) -> str:
+    stem = root.resolve().stem if root.suffix.lower() in (".zip", ".csv") else root.resolve().name
+    if stem == Path(MANIFEST_FILE).stem:
+        stem = root.resolve().parent.name
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem) or "own"
+    return f"{name}-own" if known_name(name) in CORPORA else name
+
+
+def _candidates(scheme: LabelScheme, name: str | None, own: str) -> list[Corpus]:
+    def is_label(folder: str) -> bool:
+        return canonical(folder) is not None or scheme.place(folder) is not None
+
+    if name in CORPORA:
+        return [CORPORA[name]]
+    if name is not None:
+        return [own_corpus(name, folder_parser(name, is_label))]
+    parse = folder_parser(own, is_label)
+
+    def only_in_emotion_folders(path: PurePosixPath) -> Utterance | None:
+        return parse(path) if any(map(is_label, path.parts[:-1])) else None
+
+    return [*CORPORA.values(), own_corpus(own, only_in_emotion_folders)]
+
+
+def _from_names(book: Catalogue, sounds: Sequence[Found], corpora: list[Corpus], options: Options) -> Iterator[_Entry]:
+    """Yield the clips that files' names tell of, and list the rest as skipped."""
+    for file in sounds:
         read = _parse(file, corpora, options)
         if isinstance(read, Skipped):
             book.skipped.append(read)
         else:
-            corpus, utterance = read
-            book.corpora.setdefault(corpus.name, corpus)
-            yield file.path, corpus.name, utterance, file.read
+            yield read
 
 
-def _parse(file: Found, corpora: list[Corpus], options: Options) -> tuple[Corpus, Utterance] | Skipped:
+def _parse(file: Found, corpora: list[Corpus], options: Options) -> _Entry | Skipped:
+    name, reason = corpora[0].name if len(corpora) == 1 else "", "unknown-name"
+    if file.inner.name.startswith("._"):
+        return Skipped(file.path, name, "resource-fork", REASONS["resource-fork"])
     for corpus in corpora:
         try:
             utterance = corpus.parse(file.inner)
@@ -239,89 +231,79 @@ def _parse(file: Found, corpora: list[Corpus], options: Options) -> tuple[Corpus
             continue
         if not options.include_song and ravdess.is_song(utterance):
             return Skipped(file.path, corpus.name, "song", REASONS["song"])
-        return corpus, utterance
-    return Skipped(file.path, corpora[0].name if len(corpora) == 1 else "", "unknown-name", REASONS["unknown-name"])
+        return _Entry(file, corpus, utterance)
+    return Skipped(file.path, name, reason, REASONS[reason])
 
 
-def _candidates(book: Catalogue, name: str | None, root: Path) -> list[Corpus]:
-    def is_label(folder: str) -> bool:
-        return canonical(folder) is not None or book.scheme.place(folder) is not None
-
-    if name in CORPORA:
-        return [CORPORA[name]]
-    if name is not None:
-        return [own_corpus(name, folder_parser(name, is_label))]
-    own = _own_name(root)
-    parse = folder_parser(own, is_label)
-
-    def only_in_emotion_folders(path: PurePosixPath) -> Utterance | None:
-        return parse(path) if any(map(is_label, path.parts[:-1])) else None
-
-    return [*CORPORA.values(), own_corpus(own, only_in_emotion_folders)]
+def _from_manifest(book: Catalogue, name: str, manifest: Found, found: Scan) -> Iterator[_Entry]:
+    """Yield the clips that a manifest names, and list its faulty lines and the recordings that it does not name."""
+    corpus = CORPORA.get(name) or own_corpus(name)
+    sounds = {_key(file): file for file in found.sounds}
+    for path, row in read_manifest(manifest.read(), name, manifest.path):
+        if isinstance(row, Skip):
+            book.skipped.append(Skipped(path, name, row.reason, row.detail))
+            continue
+        file = _beside(manifest, PurePosixPath(path.replace("\\", "/")))
+        yield _Entry(sounds.pop(_key(file), file), corpus, row)
+    book.skipped += [Skipped(file.path, name, "not-listed", REASONS["not-listed"]) for file in sounds.values()]
 
 
-def _own_name(root: Path) -> str:
-    stem = root.resolve().stem if root.suffix.lower() in (".zip", ".csv") else root.resolve().name
-    if stem == Path(MANIFEST_FILE).stem:
-        stem = root.resolve().parent.name
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem) or "own"
-    return f"{name}-own" if name in CORPORA else name
+def _key(file: Found) -> str:
+    return file.inner.as_posix() if file.archive else os.path.abspath(file.path)
 
 
-def _from_manifest(
-    book: Catalogue, name: str, root: Path, manifest: Path | None, top: Found | None, found: Scan
-) -> Iterator[tuple[str, str, Utterance, Callable[[], bytes]]]:
-    content = manifest.read_bytes() if manifest else top.read() if top else b""
-    by_inner = {str(file.inner): file for file in found.sounds}
-    book.corpora.setdefault(name, own_corpus(name, lambda path: None))
-    folder = manifest.parent if manifest else root
-    for path, utterance in read_manifest(content, name, str(manifest or (top and top.path))):
-        inside = by_inner.get(path.replace("\\", "/"))
-        if inside is not None:
-            yield inside.path, name, utterance, inside.read
-        else:
-            full = folder / path
-            yield str(full), name, utterance, lambda full=full: audio.read_file(full)  # type: ignore[misc]
+def _beside(manifest: Found, place: PurePosixPath) -> Found:
+    """Return the file that a manifest means: in its own archive, or beside it or anywhere on disk."""
+    if manifest.archive is not None:
+        path = f"zip://{place}::{manifest.archive}"
+        return Found(manifest.root, path, manifest.inner.parent / place, 0, manifest.time, manifest.archive)
+    file = Path(manifest.path).parent / place
+    try:
+        status = file.stat()
+    except OSError:
+        return Found(manifest.root, str(file), place, 0, 0)
+    return Found(manifest.root, str(file), place, status.st_size, status.st_mtime_ns)
 
 
-class _Names:
+class Names:
     """Gives each clip its class, keeps the first of a name, and sums up what the cache's key depends on."""
 
     def __init__(self, book: Catalogue, options: Options) -> None:
         self.book = book
-        self.options = options
+        self.options = replace(options, notes={known_name(name): note for name, note in options.notes.items()})
         self.taken: dict[str, str] = {}
         self.state: list[Any] = []
         self.vote_tables: list[Found] = []
-        for name in options.notes:
-            book.notes[name] = options.notes[name]
+        book.notes |= self.options.notes
 
-    def seen(self, root: Path, found: Scan) -> None:
-        """Note what lies under a root."""
+    def seen(self, name: str | None, root: Path, found: Scan, used: Sequence[Found] = ()) -> None:
+        """Note what lies under a root, and what is used of it."""
         status = root.stat()
-        self.state.append((str(root.resolve()), (status.st_size, status.st_mtime_ns) if root.is_file() else ()))
-        self.state += [(file.path, file.size, file.time) for file in (*found.sounds, *found.tables)]
+        self.state.append((name, str(root.resolve()), (status.st_size, status.st_mtime_ns) if root.is_file() else ()))
+        files = dict.fromkeys((*found.sounds, *found.tables, *used))
+        self.state += [(file.path, file.size, file.time) for file in files]
         self.state += sorted(found.notes.items())
         self.vote_tables += [table for table in found.tables if table.inner.name.lower() in VOTE_TABLES]
 
-    def place(self, path: str, corpus: str, utterance: Utterance, read: Callable[[], bytes], note: str | None) -> None:
+    def place(
+        self, path: str, corpus: Corpus, utterance: Utterance, read: Callable[[], bytes], note: str | None = None
+    ) -> None:
         """Take a clip in, or list why it is left out."""
-        book = self.book
+        book, name = self.book, corpus.name
         if utterance.id in self.taken:
-            detail = f"the same clip as {self.taken[utterance.id]}"
-            book.skipped.append(Skipped(path, corpus, "same-name", detail))
+            book.skipped.append(Skipped(path, name, "same-name", f"the same clip as {self.taken[utterance.id]}"))
             return
         self.taken[utterance.id] = path
         label = book.scheme.place(utterance.emotion)
         # Under a vote, the listeners' label decides: it is looked up once all tables are known.
-        if label is None and not (corpus == "cremad" and self.options.cremad_labels != "intended"):
-            detail = f"{utterance.emotion!r} has no place in the scheme {book.scheme.name!r}"
-            book.skipped.append(Skipped(path, corpus, "no-place", detail))
+        if label is None and not (name == "cremad" and self.options.cremad_labels != "intended"):
+            book.skipped.append(Skipped(path, name, "no-place", _no_place(utterance.emotion, book.scheme)))
             return
-        note = note or (cremad.provenance(PurePosixPath(path)) if corpus == "cremad" else None)
+        note = note or (cremad.provenance(PurePosixPath(path.split("::")[0])) if name == "cremad" else None)
         if note:
-            book.notes.setdefault(corpus, note)
-        book.clips.append(Clip(utterance, corpus, label or "", path, read))
+            book.notes.setdefault(name, note)
+        book.corpora.setdefault(name, corpus)
+        book.clips.append(Clip(utterance, name, label or "", path, read))
 
     def vote(self) -> None:
         """Put the listeners' labels in the place of CREMA-D's intended ones, where that is asked."""
@@ -329,8 +311,8 @@ class _Names:
             return
         if not self.vote_tables:
             raise InputError(
-                "cremad_labels needs CREMA-D's processedResults/tabulatedVotes.csv or summaryTable.csv under the roots: "
-                "both come with https://github.com/CheyneyComputerScience/CREMA-D"
+                "cremad_labels needs CREMA-D's processedResults/tabulatedVotes.csv or summaryTable.csv "
+                "under the roots; they come with https://github.com/CheyneyComputerScience/CREMA-D"
             )
         soft = self.options.cremad_labels == "voice-soft"
         table = min(self.vote_tables, key=lambda found: VOTE_TABLES.index(found.inner.name.lower()))
@@ -338,50 +320,72 @@ class _Names:
         clips, self.book.clips = self.book.clips, []
         for clip in clips:
             voted = _voted(clip, votes.get(clip.utterance.id, {}), self.book.scheme, soft)
-            (self.book.clips if isinstance(voted, Clip) else self.book.skipped).append(voted)  # type: ignore[arg-type]
+            if isinstance(voted, Clip):
+                self.book.clips.append(voted)
+            else:
+                self.book.skipped.append(voted)
 
-    def key(self) -> str:
-        """Return the key of the prepared table: a hash of files, options and the code that reads them."""
-        scheme, options = self.book.scheme, self.options
-        asked = [scheme.classes, sorted(scheme.places.items()), options.include_song, options.cremad_labels]
-        return _digest([*asked, sorted(options.notes.items()), *sorted(map(repr, self.state)), _code()])
+    def finish(self, roots: object) -> None:
+        """Set the key of the prepared table: a hash of files, options and the code that reads them.
+
+        Raises:
+            InputError: no clip is left, or a note is of a corpus that is not there.
+        """
+        book, options = self.book, self.options
+        if not book.clips:
+            raise InputError(nothing_left(roots, book.skipped))
+        there = sorted({clip.corpus for clip in book.clips})
+        for name in options.notes:
+            if name not in there:
+                raise InputError(f"a note is given for {name!r}, and the data holds {', '.join(there)}")
+        asked = [book.scheme.classes, sorted(book.scheme.places.items()), options.include_song, options.cremad_labels]
+        content = repr([*asked, sorted(options.notes.items()), *self.state, _code()])
+        book.key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
 def _voted(clip: Clip, shares: Mapping[str, float], scheme: LabelScheme, soft: bool) -> Clip | Skipped:
+    """Give a clip the class that most listeners heard; what they heard may be a class of no place in the scheme."""
     if clip.corpus != "cremad":
-        votes = {clip.label: 1.0}
-    else:
-        votes = {}
-        for emotion, share in shares.items():
-            place = scheme.place(emotion)
-            if place is not None:
-                votes[place] = votes.get(place, 0.0) + share
-    total = sum(votes.values())
-    winners = [label for label, share in votes.items() if share == max(votes.values())]
-    if not winners or (len(winners) > 1 and not soft):
-        detail = f"a tie of {' and '.join(sorted(winners))}" if winners else "no vote on its voice in the scheme"
-        return Skipped(clip.path, clip.corpus, "no-vote", detail)
-    label = clip.label if clip.label in winners else winners[0]
-    shares_of = tuple(votes.get(name, 0.0) / total for name in scheme.classes) if soft else None
-    return Clip(clip.utterance, clip.corpus, label, clip.path, clip.read, shares_of)
+        shares = {clip.utterance.emotion: 1.0}
+    heard = dict.fromkeys(scheme.classes, 0.0)
+    for emotion, share in shares.items():
+        place = scheme.place(emotion) or f"?{emotion}"
+        heard[place] = heard.get(place, 0.0) + share
+    most = max(heard.values())
+    winners = sorted(label for label, share in heard.items() if share > most - 1e-9)
+    placed = [label for label in winners if label in scheme.classes]
+    if not most:
+        return Skipped(clip.path, clip.corpus, "no-vote", "no vote on its voice")
+    if len(winners) > 1 and not soft:
+        tied = " and ".join(label.removeprefix("?") for label in winners)
+        return Skipped(clip.path, clip.corpus, "no-vote", f"a tie of {tied}")
+    if not placed:
+        detail = _no_place(winners[0].removeprefix("?"), scheme)
+        return Skipped(clip.path, clip.corpus, "no-place", f"heard as {detail}")
+    total = sum(heard[label] for label in scheme.classes)
+    votes = tuple(heard[label] / total for label in scheme.classes) if soft else None
+    return replace(clip, label=clip.label if clip.label in placed else placed[0], votes=votes)
 
 
-def _nothing_left(roots: object, files: int, skipped: Sequence[Skipped]) -> str:
+def _no_place(emotion: str, scheme: LabelScheme) -> str:
+    return f"{emotion!r} has no place in the scheme {scheme.name!r}"
+
+
+def nothing_left(roots: object, skipped: Sequence[Skipped]) -> str:
+    """Say, in one line, that no clip is left under the roots, and why."""
+    roots = list(roots.values()) if isinstance(roots, Mapping) else roots
     where = ", ".join(map(str, roots)) if isinstance(roots, list | tuple) else str(roots)
-    if not files and not skipped:
+    if not skipped:
         return f"{where}: no sound files found there"
     reasons = Counter(skip.reason for skip in skipped)
-    why = ", ".join(f"{count} {REASONS[reason]}" for reason, count in reasons.most_common())
-    return f"{where}: none of the sound files found there can be used ({why})"
-
-
-def _digest(content: list[Any]) -> str:
-    return hashlib.sha256(repr(content).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    why = "; ".join(f"{REASONS[reason]}: {count}" for reason, count in reasons.most_common())
+    return f"{where}: none of the recordings found there can be used ({why})"
 
 
 def _code() -> str:
     """Hash the code that reads files and names: a new version of it makes new tables."""
     here = Path(__file__).parent
-    files = [*sorted((here / "corpora").glob("*.py")), *(here / f"{name}.py" for name in ("scan", "catalogue", "builder"))]
+    modules = ("scan", "catalogue", "tables", "builder", "repeats")
+    files = [*sorted((here / "corpora").glob("*.py")), *(here / f"{name}.py" for name in modules)]
     files += [here.parent / "audio.py", here.parent / "emotions.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

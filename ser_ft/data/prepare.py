@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -13,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 from ..emotions import scheme as make_scheme
 from ..errors import InputError
-from .builder import SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalogue import Catalogue, Options, Roots, Skipped, catalogue, columns_of_table
+from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
+from .catalogue import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
 from .corpora import REASONS
+from .tables import columns_of_table
 
 MINIATURE = "miniature"
 ABOUT_FILE = "corpora.json"
+_OWN_FILES = {ABOUT_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", ".DS_Store"}
 
 
 def load_corpora(
@@ -89,9 +93,7 @@ def load_table(
     Raises:
         InputError: it cannot be had, a column is missing, or nothing in it can be used.
     """
-    if isinstance(table, str):
-        table = _open_any(table, split)
-    book = columns_of_table(table, name, columns, make_scheme(labels, calm))
+    book = _book_of_table(table, columns, name, split, labels, calm)
     built, skipped = _build(book, cache_dir, verbose)
     if verbose:
         print(summary(built, skipped))
@@ -137,8 +139,7 @@ def prepare_table(
     """Write the table of `load_table` to a folder; see `prepare`."""
     out = Path(out)
     check_out(out)
-    source = _open_any(table, split) if isinstance(table, str) else table
-    return _write(columns_of_table(source, name, columns, make_scheme(labels, calm)), out, verbose)
+    return _write(_book_of_table(table, columns, name, split, labels, calm), out, verbose)
 
 
 def open_prepared(folder: str | Path) -> datasets.Dataset:
@@ -150,11 +151,14 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
     path = Path(folder)
     if not (path / ABOUT_FILE).is_file():
         raise InputError(f"{folder}: no prepared table; make one: ser-ft prepare FOLDER... --out {folder}")
-    return datasets.load_from_disk(str(path))
+    try:
+        return datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: a prepared table that is damaged ({error}); delete it and make it anew") from error
 
 
 def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
-    """Return, for each corpus in a prepared table: title, licence, terms, citation, note, and the classes it can hold."""
+    """Return, for each corpus in a table: title, licence, terms, citation, note, and the classes it can hold."""
     known: dict[str, dict[str, Any]] = {}
     for line in (table.info.description or "").split("\n\n"):
         try:
@@ -162,9 +166,10 @@ def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue
     names = table.features["emotion"].names
-    seen = {(corpus, label) for corpus, label in zip(table["corpus"], table["emotion"], strict=True)}
+    pairs = table.select_columns(["corpus", "emotion"]).to_pandas().drop_duplicates()
+    seen = set(pairs.itertuples(index=False, name=None))
     facts = {}
-    for corpus in dict.fromkeys(table["corpus"]):
+    for corpus in dict.fromkeys(pairs["corpus"]):
         blank = {"title": corpus, "licence": "other", "terms": "unknown", "citation": "", "note": ""}
         can_hold = [name for place, name in enumerate(names) if (corpus, place) in seen]
         facts[corpus] = blank | {"classes": can_hold} | known.get(corpus, {})
@@ -190,7 +195,9 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
     reasons = Counter((skip.reason, skip.corpus) for skip in skipped)
     if reasons:
         lines.append("dropped:")
-        lines += [f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()]
+        lines += [
+            f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()
+        ]
     for corpus, fact in facts.items():
         lines.append(f"{corpus}: {fact['title']}. Licence: {fact['licence']} ({fact['terms']})")
         lines += [f"  cite: {fact['citation']}"] if fact["citation"] else []
@@ -205,10 +212,11 @@ def _cells(name: str, frame: Any, counts: list[int], dropped: int) -> list[str]:
 
 def _align(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    )
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
 
 
 def _book(
@@ -237,16 +245,15 @@ def cache_home() -> Path:
 
 def _build(book: Catalogue, cache_dir: str | Path | None, verbose: bool) -> tuple[datasets.Dataset, list[Skipped]]:
     with _own_progress():
-        return _run(SerCorpora(book, cache_dir=cache_dir, progress=verbose), verbose)
+        return _run(SerCorpora(book, cache_dir=cache_dir, progress=verbose))
 
 
-def _run(builder: SerCorpora, verbose: bool, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
+def _run(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
     builder.download_and_prepare(**options)
     skipped = read_skipped(builder.folder / SKIPPED_FILE)
     if len(builder.retracted) == builder.info.splits["train"].num_examples:
-        reasons = Counter(skip.reason for skip in skipped)
         shutil.rmtree(builder.folder)
-        raise InputError(f"no clip can be used: {', '.join(f'{n} {REASONS[reason]}' for reason, n in reasons.most_common())}")
+        raise InputError(nothing_left("the data", skipped))
     return builder.as_dataset(split="train"), skipped
 
 
@@ -265,19 +272,18 @@ def _as_saved(folder: Path, table: datasets.Dataset) -> None:
 
 
 def _write(book: Catalogue, out: Path, verbose: bool) -> datasets.Dataset:
-    about_file = out / ABOUT_FILE
-    if about_file.is_file() and json.loads(about_file.read_text(encoding="utf-8")).get("key") == book.key:
+    if _key_of(out) == book.key:
         table = open_prepared(out)
         if verbose:
             print(summary(table, read_skipped(out / SKIPPED_FILE)))
             print(f"{out} is up to date: nothing changed under the roots")
         return table
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
+    home = out.resolve()
+    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=_nearest(home.parent)) as work:
         fresh = Path(work) / "table"
         builder = SerCorpora(book, cache_dir=work, progress=verbose)
         with _own_progress():
-            table, skipped = _run(builder, verbose, output_dir=str(fresh))
+            table, skipped = _run(builder, output_dir=str(fresh))
             if builder.retracted:
                 table.save_to_disk(str(Path(work) / "kept"))
                 fresh = Path(work) / "kept"
@@ -287,9 +293,10 @@ def _write(book: Catalogue, out: Path, verbose: bool) -> datasets.Dataset:
         content = {"key": book.key, "corpora": about(table), "clips": len(table), "skipped": len(skipped)}
         (fresh / ABOUT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
         del table
-        if out.exists():
-            os.replace(out, Path(work) / "old")
-        os.replace(fresh, out)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        if home.exists():
+            os.replace(home, Path(work) / "old")
+        os.replace(fresh, home)
     table = open_prepared(out)
     if verbose:
         print(summary(table, skipped))
@@ -297,26 +304,66 @@ def _write(book: Catalogue, out: Path, verbose: bool) -> datasets.Dataset:
     return table
 
 
+def _key_of(out: Path) -> str | None:
+    """Return the key of the table that a folder holds, if it holds one."""
+    try:
+        content = json.loads((out / ABOUT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content.get("key") if isinstance(content, dict) else None
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def check_out(out: Path) -> None:
-    """Refuse to write a table over something else.
+    """Refuse to write a table over something else, or where nothing can be written.
 
     Raises:
-        InputError: the folder is there, not empty, and no prepared table.
+        InputError: the folder is there and holds anything but a prepared table, or it cannot be made.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / ABOUT_FILE).is_file()):
-        raise InputError(f"{out}: holds something that is no prepared table; name another folder with --out")
+    home = out.resolve()
+    if home.is_dir():
+        files = list(home.iterdir())
+        foreign = [file.name for file in files if file.name not in _OWN_FILES and file.suffix != ".arrow"]
+        if files and (foreign or _key_of(home) is None):
+            what = f"holds {min(foreign)}, which" if foreign else "holds something that"
+            raise InputError(f"{out}: {what} is no part of a prepared table; name another folder with --out")
+    above = _nearest(home.parent)
+    if (home.exists() and not home.is_dir()) or not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{out}: no folder can be made there; name another with --out")
+
+
+def _book_of_table(
+    table: datasets.Dataset | str,
+    columns: Mapping[str, str],
+    name: str,
+    split: str,
+    labels: str | Mapping[str, str],
+    calm: str,
+) -> Catalogue:
+    scheme = make_scheme(labels, calm)
+    source = _open_any(table, split) if isinstance(table, str) else table
+    return columns_of_table(source, name, columns, scheme)
 
 
 def _open_any(name: str, split: str) -> datasets.Dataset:
+    # What the Hub's client says of its attempts: the one line below is enough.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        if Path(name).is_dir() and not (Path(name) / "dataset_info.json").is_file() and (Path(name) / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(name)[split]
-        if (Path(name) / "dataset_info.json").is_file():
-            return datasets.load_from_disk(name)
-        return datasets.load_dataset(name, split=split)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
+            return datasets.load_dataset(name, split=split)
+        saved = datasets.load_from_disk(name)
+    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"the data set {name!r} (split {split!r}) cannot be had: {first}") from error
+    if isinstance(saved, datasets.Dataset):
+        return saved
+    if split not in saved:
+        raise InputError(f"the data set {name!r} has no split {split!r}; it has {', '.join(saved)}")
+    return saved[split]
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
+from .corpora.folder import UNKNOWN_SPEAKER
 
 if TYPE_CHECKING:
     import datasets
@@ -19,31 +21,30 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test")
 _DRAWS = 300
 
+
+def _of(corpus: str, *folds: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(f"{corpus}-{speaker}" for speaker in fold.split()) for fold in folds)
+
+
 # Test speakers of each fold. emobox-*: EmoBox (arXiv 2406.07162); xlsr-ravdess: cristinalunaj/MMEmotionRecognition;
 # audeering-cremad: version 1.1.0 of audeering's split, by actor; tess-talker: train on one talker, test on the other.
 NAMED_FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "emobox-ravdess": tuple(
-        tuple(f"ravdess-{actor:02d}" for actor in fold)
-        for fold in ((1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22))
+    "emobox-ravdess": _of(
+        "ravdess", "01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22"
     ),
-    "xlsr-ravdess": tuple(
-        tuple(f"ravdess-{actor:02d}" for actor in fold)
-        for fold in ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22))
+    "xlsr-ravdess": _of(
+        "ravdess", "02 05 14 15 16", "03 06 07 13 18", "10 11 12 19 20", "08 17 21 23 24", "01 04 09 22"
     ),
-    "emobox-savee": (("savee-JE",), ("savee-KL",), ("savee-DC",), ("savee-JK",)),
-    "tess-talker": (("tess-YAF",), ("tess-OAF",)),
-    "audeering-cremad": (
-        tuple(
-            f"cremad-{actor}"
-            for actor in (1048, 1069, 1071, 1074, 1076, 1077, 1078, 1079, 1082, 1083, 1084, 1086, 1087, 1088, 1089, 1090, 1091)
-        ),
+    "emobox-savee": _of("savee", "JE", "KL", "DC", "JK"),
+    "tess-talker": _of("tess", "YAF", "OAF"),
+    "audeering-cremad": _of(
+        "cremad", "1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091"
     ),
 }
 _NAMED_VALIDATION: dict[str, tuple[str, ...]] = {
-    "audeering-cremad": tuple(
-        f"cremad-{actor}"
-        for actor in (1049, 1053, 1054, 1055, 1058, 1059, 1061, 1062, 1063, 1064, 1065, 1066, 1067, 1068, 1070, 1075, 1080, 1085)
-    ),
+    "audeering-cremad": _of(
+        "cremad", "1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085"
+    )[0],
 }
 KINDS = ("speaker", "kfold", "corpus", "random", "file", *NAMED_FOLDS)
 
@@ -70,7 +71,9 @@ class Split:
                 for what, groups in (("clip", self.parts), ("speaker", self.speakers)):
                     shared = set(groups[one]) & set(groups[other])
                     if shared and not (what == "speaker" and self.leaking):
-                        raise InputError(f"{what} {min(shared)} is both in {one} and in {other}: a split must keep them apart")
+                        raise InputError(
+                            f"{what} {min(shared)} is both in {one} and in {other}: a split must keep them apart"
+                        )
         for part in ("train", "test"):
             if not self.parts[part]:
                 raise InputError(f"the split {self.name!r} leaves no clip for {part}")
@@ -85,17 +88,25 @@ class Split:
         place = {name: at for at, name in enumerate(table["id"])}
         missing = [clip for clips in self.parts.values() for clip in clips if clip not in place]
         if missing:
-            raise InputError(f"{len(missing)} clips of the split are not in the data, {missing[0]} first: is it the same data?")
+            raise InputError(
+                f"{len(missing)} clips of the split are not in the data, {missing[0]} first: is it the same data?"
+            )
         return {part: np.array([place[clip] for clip in clips], dtype=np.int64) for part, clips in self.parts.items()}
 
     def text(self) -> str:
         """Return a line per part for people, and a warning where it leaks."""
-        lines = [f"split {self.name}" + (f", fold {self.fold}" if self.fold is not None else "") + f", seed {self.seed}"]
+        lines = [
+            f"split {self.name}" + (f", fold {self.fold}" if self.fold is not None else "") + f", seed {self.seed}"
+        ]
         lines += [f"  {part}: {len(self.parts[part])} clips, {len(self.speakers[part])} speakers" for part in PARTS]
         if self.leaking:
-            lines.append("  LEAKING: speakers are on both sides; the score says nothing about people not heard in training")
+            lines.append(
+                "  LEAKING: speakers are on both sides; the score says nothing about people not heard in training"
+            )
         if not self.parts["validation"]:
-            lines.append("  no speaker is left for validation: training runs its full length and keeps its last weights")
+            lines.append(
+                "  no speaker is left for validation: training runs its full length and keeps its last weights"
+            )
         return "\n".join(lines)
 
 
@@ -175,7 +186,11 @@ def _by_speaker(
     frame: pd.DataFrame, name: str, seed: int, fold: int | None, test: Sequence[str], validation: float
 ) -> Split:
     rest = frame[~frame["speaker"].isin(test)]
-    held = _draw(rest, [_count(validation, rest["speaker"].nunique(), least=0)], seed + 1)[0] if validation else []
+    # The last speaker of a corpus is trained on, where other speakers can be validated on.
+    alone = rest.groupby("corpus")["speaker"].transform("nunique") == 1
+    pool = rest if alone.all() else rest[~alone]
+    count = min(_count(validation, rest["speaker"].nunique(), least=0), pool["speaker"].nunique() - 1)
+    held = _draw(pool, [count], seed + 1)[0] if validation and count > 0 else []
     return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
 
 
@@ -196,7 +211,8 @@ def _finish(frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking
 def _need_speakers(frame: pd.DataFrame, least: int, what: str) -> None:
     count = frame["speaker"].nunique()
     if count < least:
-        known = "; name the speakers in a manifest (a column speaker)" if str(frame["speaker"].iloc[0]).endswith("-unknown") else ""
+        unknown = frame["speaker"].str.endswith(f"-{UNKNOWN_SPEAKER}").any()
+        known = "; name the speakers in a manifest (a column speaker)" if unknown else ""
         raise InputError(
             f"{what} needs {least} speakers or more, and the data has {count}{known}; "
             "split.kind: random is possible, but leaks the speaker"
@@ -259,14 +275,14 @@ def _draw(frame: pd.DataFrame, sizes: Sequence[int], seed: int) -> list[list[str
     for _ in range(_DRAWS):
         trial = generator.permutation(len(speakers))
         distance = 0.0
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             if end > start:
                 group = table[trial[start:end]].sum(axis=0)
                 distance += np.abs(group / group.sum() - table.sum(axis=0) / table.sum()).sum()
                 distance += abs(group.sum() / table.sum() - (end - start) / len(speakers))
         if distance < best - 1e-12:
             best, order = distance, trial
-    return [sorted(map(str, speakers[order[start:end]])) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [sorted(map(str, speakers[order[start:end]])) for start, end in pairwise(edges)]
 
 
 def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: float) -> Split:
@@ -278,7 +294,8 @@ def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: flo
     here = set(frame["speaker"])
     test = [speaker for speaker in NAMED_FOLDS[name][fold] if speaker in here]
     if not test or len(here) == len(test):
-        raise InputError(f"fold {fold} of {name} tests on {', '.join(NAMED_FOLDS[name][fold])}; the data has {', '.join(sorted(here))}")
+        tests = ", ".join(NAMED_FOLDS[name][fold])
+        raise InputError(f"fold {fold} of {name} tests on {tests}; the data has {', '.join(sorted(here))}")
     if name in _NAMED_VALIDATION:
         held = [speaker for speaker in _NAMED_VALIDATION[name] if speaker in here]
         return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
@@ -313,32 +330,52 @@ def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> S
 def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
     content = _read_json(file)
     if isinstance(content, dict) and "parts" in content:
-        split = read_split(str(file))
-        known = set(frame["id"])
-        missing = [clip for clips in split.parts.values() for clip in clips if clip not in known]
-        if missing:
-            raise InputError(f"{file}: {len(missing)} of its clips are not in the data, {missing[0]} first: is it the same data?")
-        return split
+        return _fit(read_split(str(file)), frame, str(file))
     names = {"dev": "validation", "val": "validation", "valid": "validation"}
-    lists = {names.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
-    if not {"train", "test"} <= lists.keys() <= set(PARTS) or not all(isinstance(value, list) for value in lists.values()):
-        raise InputError(f"{file}: a split file is a run's split.json, or an object with lists of speakers: train, validation, test")
-    here = set(frame["speaker"])
-    full = {part: [_full_name(str(speaker), here, str(file)) for speaker in members] for part, members in lists.items()}
-    for i, one in enumerate(full):
-        for other in list(full)[i + 1 :]:
-            shared = set(full[one]) & set(full[other])
+    given = {names.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    if not {"train", "test"} <= given.keys() <= set(PARTS) or not all(
+        isinstance(value, list) for value in given.values()
+    ):
+        raise InputError(
+            f"{file}: a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
+        )
+    short = _short_names(frame)
+    lists = {
+        str(part): [_full_name(str(name), short, str(file)) for name in members] for part, members in given.items()
+    }
+    for i, one in enumerate(lists):
+        for other in list(lists)[i + 1 :]:
+            shared = set(lists[one]) & set(lists[other])
             if shared:
                 raise InputError(f"{file}: speaker {min(shared)} is both in {one} and in {other}")
-    return _assemble(frame, f"file-{Path(str(file)).stem}", 0, None, full)
+    return _assemble(frame, f"file-{Path(str(file)).stem}", 0, None, lists)
 
 
-def _full_name(speaker: str, here: set[str], file: str) -> str:
-    """Find the speaker of the data that a name in a file means: "ravdess-07", or "07" where that is unambiguous."""
-    if speaker in here:
-        return speaker
-    found = [name for name in here if name.split("-", 1)[1] == speaker]
+def _fit(split: Split, frame: pd.DataFrame, file: str) -> Split:
+    """Take a split's clips, and their speakers from the data: what the file says of these is not relied upon."""
+    part_of = {clip: part for part, clips in split.parts.items() for clip in clips}
+    known = set(frame["id"])
+    missing = [clip for clip in part_of if clip not in known]
+    if missing:
+        raise InputError(
+            f"{file}: {len(missing)} of its clips are not in the data, {missing[0]} first: is it the same data?"
+        )
+    return _finish(frame, split.name, split.seed, split.fold, split.leaking, frame["id"].map(part_of))
+
+
+def _short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
+    """Return what a speaker may be called in a file -> the speakers: "ravdess-07", "07" and 7 are the same."""
+    short: dict[str, set[str]] = {}
+    for corpus, speaker in frame[["corpus", "speaker"]].drop_duplicates().itertuples(index=False, name=None):
+        own = speaker.removeprefix(f"{corpus}-")
+        for name in {speaker, own, own.lstrip("0")}:
+            short.setdefault(name, set()).add(speaker)
+    return short
+
+
+def _full_name(name: str, short: Mapping[str, set[str]], file: str) -> str:
+    found = sorted(short.get(name, ()))
     if len(found) != 1:
-        what = "no speaker" if not found else f"several speakers ({', '.join(sorted(found))})"
-        raise InputError(f"{file}: {speaker!r} names {what} of the data; write CORPUS-SPEAKER")
+        what = "no speaker" if not found else f"several speakers ({', '.join(found)})"
+        raise InputError(f"{file}: {name!r} names {what} of the data; write CORPUS-SPEAKER")
     return found[0]

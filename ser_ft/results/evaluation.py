@@ -59,7 +59,7 @@ def predict(
         for start in range(0, len(rows), batch_size):
             chosen = order[start : start + batch_size]
             inputs = {name: value.to(device) for name, value in collate(rows[chosen].tolist()).items()}
-            logits = model(**inputs).logits.double().cpu().numpy()
+            logits = model(**inputs).logits.float().cpu().numpy().astype(np.float64)
             found[chosen] = masked_softmax(logits, allowed[chosen])
     model.train(was_training)
     return found

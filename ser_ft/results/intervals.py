@@ -29,7 +29,7 @@ Ints: TypeAlias = NDArray[np.int64]
 FEWEST_SPEAKERS = 4
 FEWEST_BOOTSTRAPPED = 5
 FEWEST_PER_CLASS = 3
-# Standard errors and shifts below this are rounding noise.
+# Standard errors below this are rounding noise.
 TINY = 1e-12
 
 
@@ -120,7 +120,7 @@ def _bootstrap_t(correct: Ints, clips: Ints, level: float, seed: int, resamples:
         return None
     redrawn, errors = _jackknife(correct, clips, draws.astype(np.float64))
     shift = redrawn - pooled
-    studentised = np.where(np.abs(shift) < TINY, 0.0, np.copysign(np.inf, shift))
+    studentised = np.copysign(np.inf, shift)
     np.divide(shift, errors, out=studentised, where=errors > TINY)
     # Order statistics, not interpolated: a resample of one speaker alone has no spread and counts as infinite.
     lower, upper = np.quantile(studentised, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
@@ -139,9 +139,12 @@ def _jackknife(correct: Ints, clips: Ints, draws: Floats) -> tuple[Floats, Float
     hits, totals = draws @ correct, draws @ clips
     pooled = (hits / totals).mean(axis=1)
     without = np.zeros_like(draws)  # the UAR of a resample less one draw of a speaker
+    above, below = np.empty_like(draws), np.empty_like(draws)  # reused: fresh ones would take as long as the sums
     with np.errstate(divide="ignore", invalid="ignore"):  # where a speaker that was not drawn is taken away
         for column in range(clips.shape[1]):
-            without += (hits[:, column, None] - correct[:, column]) / (totals[:, column, None] - clips[:, column])
+            np.subtract(hits[:, column, None], correct[:, column], out=above)
+            np.subtract(totals[:, column, None], clips[:, column], out=below)
+            without += np.divide(above, below, out=above)
     without = np.where(draws > 0, without / clips.shape[1], 0.0)
     centre = (draws * without).sum(axis=1, keepdims=True) / speakers
     variance = (draws * np.square(without - centre)).sum(axis=1) * (speakers - 1) / speakers

@@ -198,14 +198,14 @@ class Trainer:
         """Evaluate, write the history's line, keep the best weights, decide whether to stop; return a line to show."""
         state = self.state
         assert state.hits is not None
-        sums = torch.tensor([[state.train_loss, state.train_weight]], dtype=torch.float64, device="cpu")
-        gathered = self.accelerator.reduce(sums.float().to(self.accelerator.device), "sum")[0].tolist()
+        sums = torch.tensor([state.train_loss, state.train_weight], device=self.accelerator.device)
+        loss, weight = self.accelerator.reduce(sums, "sum").tolist()
         hits = self.accelerator.reduce(torch.tensor(state.hits, device=self.accelerator.device), "sum").cpu().numpy()
         seen = hits[1] > 0
         line: dict[str, Any] = {
             "epoch": state.epoch + 1,
             "step": state.step,
-            "train_loss": gathered[0] / max(gathered[1], 1e-12),
+            "train_loss": loss / max(weight, 1e-12),
             "train_uar": float((hits[0][seen] / hits[1][seen]).mean()),
             "learning_rate": self.schedule.get_last_lr()[0],
         }

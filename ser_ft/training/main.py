@@ -9,10 +9,8 @@ from typing import Any
 from ..errors import InputError
 from .config import Recipe
 
-DESCRIPTION = """Train and evaluate a model as a recipe says, and report it.
-
-A recipe is a YAML file (--config); every setting can be given on the command line over it, as --train.epochs 10.
---print_config shows the whole recipe, with what each setting means when followed by =comments."""
+DESCRIPTION = """Train and evaluate a model as a recipe says, and report it. A recipe is a YAML file; every setting below
+can be given on the command line over it, as --train.epochs 10."""
 
 
 def parse(arguments: Sequence[str] | None, program: str) -> Recipe:
@@ -22,9 +20,11 @@ def parse(arguments: Sequence[str] | None, program: str) -> Recipe:
         InputError: a file is missing, or a key or a value is wrong.
         SystemExit: help, or the configuration, was asked for and has been printed.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-    parser = ArgumentParser(prog=program, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    usage = f"{program} --config RECIPE.yaml [--SETTING VALUE ...]"
+    parser = ArgumentParser(prog=program, usage=usage, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="A recipe: a YAML file.")
     parser.add_class_arguments(Recipe)
     try:

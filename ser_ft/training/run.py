@@ -12,6 +12,7 @@ import numpy as np
 from ..data.prepare import about, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
+from ..progress import bar
 from ..results.evaluation import masked_softmax, part_metrics, predictions_table
 from ..results.runs import RunFolder
 from .config import DataConfig, Recipe
@@ -245,7 +246,7 @@ def _fit_yardsticks(
         return
     frames = frames_of(table, SpectralFeatureExtractor(), shown)
     numbers = np.stack([statistics(frames[row]) for row in range(len(frames))])
-    for name in recipe.yardsticks:
+    for name in bar(recipe.yardsticks, desc="yardsticks", shown=shown):
         yardstick = make_yardstick(name, recipe.seed)
         yardstick.fit(numbers[rows["train"]], inputs.labels[rows["train"]], len(inputs.classes))
         shares = {}

@@ -127,7 +127,7 @@ def test_loss_is_the_cross_entropy_of_the_labels() -> None:
 
 
 def test_auto_classes_read_what_was_saved(saved) -> None:
-    folder, extractor, model = saved
+    folder, extractor, _ = saved
     read = AutoModelForAudioClassification.from_pretrained(folder)
     assert type(read) is MfccCnnForAudioClassification
     assert AutoFeatureExtractor.from_pretrained(folder).to_dict() == extractor.to_dict()
@@ -163,7 +163,7 @@ def test_a_saved_folder_needs_only_transformers(saved, tmp_path: Path) -> None:
         assert found == pytest.approx(probabilities(extractor, model, sound), abs=1e-5)
 
 
-def test_the_pipeline_refuses_code_unless_it_is_trusted_and_resamples(saved) -> None:
+def test_beside_the_package_the_pipeline_asks_for_no_trust(saved) -> None:
     folder, extractor, model = saved
     classify = pipeline("audio-classification", str(folder), top_k=None)
     found = {each["label"]: each["score"] for each in classify({"raw": noise(9000), "sampling_rate": RATE})}
@@ -173,7 +173,10 @@ def test_the_pipeline_refuses_code_unless_it_is_trusted_and_resamples(saved) -> 
 
 def test_build_takes_settings() -> None:
     extractor, model = build(
-        "mfcc-cnn", ["a", "b", "c"], {"kind": "log-mel", "feature_size": 32, "mels": 32}, {"channels": [8], "dropout": 0}
+        "mfcc-cnn",
+        ["a", "b", "c"],
+        {"kind": "log-mel", "feature_size": 32, "mels": 32},
+        {"channels": [8], "dropout": 0},
     )
     assert model.config.feature_size == extractor.feature_size == 32
     assert model(**extractor(noise(3000), return_tensors="pt")).logits.shape == (1, 3)

@@ -38,7 +38,9 @@ def slaney_mel(hertz: np.ndarray) -> np.ndarray:
     return np.where(hertz < 1000, hertz * 3 / 200, 15 + np.log(np.maximum(hertz, 1000) / 1000) * 27 / np.log(6.4))
 
 
-def reference(sound: np.ndarray, kind: str, size: int = 40, mels: int = 64, window: int = 512, hop: int = 256) -> np.ndarray:
+def reference(
+    sound: np.ndarray, kind: str, size: int = 40, mels: int = 64, window: int = 512, hop: int = 256
+) -> np.ndarray:
     padded = np.pad(sound.astype(np.float64), window // 2)
     starts = np.arange(1 + len(sound) // hop) * hop
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)

@@ -210,7 +210,7 @@ def test_two_processes_train_as_one_that_takes_both_batches(small_table: Path, t
     alone = train(small_table, tmp_path / "alone", *plain, "--train.accumulation=2")
     out = tmp_path / "both"
     script = str(ROOT / "recipes" / "finetune.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", script]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *recipe(small_table, out, *plain, "--train.accumulation=1")],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from . import cremad, ravdess, savee, tess
 from .base import REASONS, Corpus, Download, Skip, Utterance
 
-CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (ravdess.CORPUS, tess.CORPUS, cremad.CORPUS, savee.CORPUS)}
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus for corpus in (ravdess.CORPUS, tess.CORPUS, cremad.CORPUS, savee.CORPUS)
+}
 
 __all__ = ["CORPORA", "REASONS", "Corpus", "Download", "Skip", "Utterance"]

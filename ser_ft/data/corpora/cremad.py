@@ -100,18 +100,20 @@ def read_votes(table: bytes, name: str) -> dict[str, dict[str, float]]:
     Raises:
         InputError: the table is neither of the two.
     """
-    rows = list(csv.DictReader(io.StringIO(table.decode("utf-8", errors="replace"))))
+    rows = list(csv.DictReader(io.StringIO(table.decode("utf-8", errors="replace"), newline="")))
     votes: dict[str, dict[str, float]] = {}
-    if rows and {"fileName", *_VOTES} <= rows[0].keys():
-        for row in rows:
-            if int(float(row[""])) // 100_000 != 1:
-                continue
-            counts = {_VOTES[code]: float(row[code] or 0) for code in _VOTES}
-            _put(votes, row["fileName"], counts)
-    elif rows and {"FileName", "VoiceVote"} <= rows[0].keys():
-        for row in rows:
-            _put(votes, row["FileName"], {_VOTES[code]: 1.0 for code in row["VoiceVote"].split(":") if code in _VOTES})
-    else:
+    try:
+        if rows and {"", "fileName", *_VOTES} <= rows[0].keys():
+            for row in rows:
+                if int(float(row[""])) // 100_000 == 1:
+                    _put(votes, row["fileName"], {emotion: float(row[code] or 0) for code, emotion in _VOTES.items()})
+        elif rows and {"FileName", "VoiceVote"} <= rows[0].keys():
+            for row in rows:
+                heard = [_VOTES[code] for code in row["VoiceVote"].split(":") if code in _VOTES]
+                _put(votes, row["FileName"], dict.fromkeys(heard, 1.0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{name}: a line of it is broken ({error})") from error
+    if not votes:
         raise InputError(f"{name}: not CREMA-D's tabulatedVotes.csv or summaryTable.csv (no votes on the voice in it)")
     return votes
 

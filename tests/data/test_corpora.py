@@ -1,0 +1,202 @@
+"""What the corpora's file names say, and that all of a corpus is found."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from pathlib import Path, PurePosixPath
+
+import datasets
+import pytest
+from names import load, skipped, true_names, write
+
+from ser_ft.audio import decode
+
+from ser_ft.data.corpora import CORPORA, Skip, Utterance, cremad
+from ser_ft.emotions import NAMES
+
+SEVEN = tuple(name for name in NAMES if name != "calm")
+
+
+def clip(corpus: str, path: str) -> Utterance | str | None:
+    """What a corpus says of a path: an utterance, the reason for leaving it out, or None."""
+    try:
+        return CORPORA[corpus].parse(PurePosixPath(path))
+    except Skip as skip:
+        return skip.reason
+
+
+@pytest.mark.parametrize(
+    ("corpus", "path", "utterance"),
+    [
+        (
+            "ravdess",
+            "Audio_Speech_Actors_01-24/Actor_12/03-01-06-02-02-01-12.wav",
+            Utterance(
+                id="ravdess-03-01-06-02-02-01-12",
+                speaker="ravdess-12",
+                emotion="fear",
+                gender="female",
+                intensity="strong",
+                statement="Dogs are sitting by the door",
+            ),
+        ),
+        (
+            "tess",
+            "anywhere/YAF_pleasant_surprised/yaf_germ_PS.WAV",
+            Utterance(
+                id="tess-YAF_germ_ps",
+                speaker="tess-YAF",
+                emotion="surprise",
+                gender="female",
+                age=26,
+                statement="Say the word germ",
+            ),
+        ),
+        (
+            "cremad",
+            "AudioWAV/1001_ieo_ang_hi.wav",
+            Utterance(
+                id="cremad-1001_IEO_ANG_HI",
+                speaker="cremad-1001",
+                emotion="angry",
+                gender="male",
+                age=51,
+                intensity="high",
+                statement="It's eleven o'clock",
+            ),
+        ),
+        (
+            "savee",
+            "AudioData/JK/su07.wav",
+            Utterance(id="savee-JK_su07", speaker="savee-JK", emotion="surprise", gender="male", statement="su07"),
+        ),
+    ],
+)
+def test_all_that_a_name_says(corpus: str, path: str, utterance: Utterance) -> None:
+    assert clip(corpus, path) == utterance
+
+
+@pytest.mark.parametrize(
+    ("corpus", "path", "said"),
+    [
+        ("ravdess", "03-01-01-01-01-01-25.wav", None),
+        ("ravdess", "03-01-01-01-01-01-00.wav", None),
+        ("ravdess", "03-01-09-01-01-01-01.wav", None),
+        ("ravdess", "03-01-01-01-01-01.wav", None),
+        ("ravdess", "03-01-01-01-01-01-01 (1).wav", None),
+        ("ravdess", "٠٣-01-01-01-01-01-01.wav", None),
+        ("ravdess", "01-01-01-01-01-01-01.mp4", "other-recording"),
+        ("ravdess", "02-02-01-01-01-01-01.mp4", "other-recording"),
+        ("tess", "OAF_bite_bored.wav", None),
+        ("tess", "XAF_bite_sad.wav", None),
+        ("cremad", "1092_DFA_ANG_XX.wav", None),
+        ("cremad", "1001_DFA_SUR_XX.wav", None),
+        ("cremad", "1076_mti_sad_xx.wav", "known-bad"),
+        ("cremad", "1006_TIE_HAP_XX.mp3", "known-bad"),
+        ("savee", "a01.wav", None),
+        ("savee", "XY/a01.wav", None),
+        ("savee", "XY_a01.wav", None),
+    ],
+)
+def test_names_that_are_no_clip(corpus: str, path: str, said: str | None) -> None:
+    assert clip(corpus, path) == said
+
+
+def test_a_clip_has_one_id_however_it_is_spelt() -> None:
+    for corpus, spellings in {
+        "tess": ("OAF_bite_neutral.wav", "OA_bite_neutral.wav", "oaf_bite_NEUTRAL.flac"),
+        "cremad": ("1040_ITH_SAD_X.wav", "1040_ITH_SAD_XX.wav", "1040_ith_sad_x.MP3"),
+        "savee": ("DC/a01.wav", "DC_a01.wav", "dc/A01.WAV", "ALL/DC_a01.wav"),
+    }.items():
+        found = {clip(corpus, path) for path in spellings}
+        assert len(found) == 1
+        assert isinstance(found.pop(), Utterance)
+
+
+def test_no_name_belongs_to_two_corpora(shared_data: Path) -> None:
+    for corpus, paths in true_names(shared_data / "manifests").items():
+        for other in set(CORPORA) - {corpus}:
+            assert not any(clip(other, path) for path in paths[::7]), other
+
+
+def test_the_actors_of_cremad(shared_data: Path) -> None:
+    with (shared_data / "CREMA-D" / "VideoDemographics.csv").open(newline="") as lines:
+        actors = {row["ActorID"]: (int(row["Age"]), row["Sex"].lower()) for row in csv.DictReader(lines)}
+    said = {actor: clip("cremad", f"{actor}_DFA_ANG_XX.wav") for actor in actors}
+    assert {actor: (who.age, who.gender) for actor, who in said.items() if isinstance(who, Utterance)} == actors
+
+
+@pytest.fixture(scope="module")
+def whole(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    """The table of all 12 162 true names."""
+    folder = tmp_path_factory.mktemp("whole")
+    names = true_names(shared_data / "manifests")
+    for corpus, paths in names.items():
+        write(folder / "corpora" / corpus, paths)
+    assert sum(map(len, names.values())) == 12_162
+    return load(folder / "corpora", folder / "cache")
+
+
+@pytest.mark.slow
+def test_the_12162_true_names(whole: datasets.Dataset) -> None:
+    frame = whole.remove_columns("audio").to_pandas()
+    frame["emotion"] = [whole.features["emotion"].int2str(number) for number in frame["emotion"]]
+    assert frame["id"].is_unique
+    found = {
+        corpus: (len(part), part["speaker"].nunique(), Counter(part["emotion"]))
+        for corpus, part in frame.groupby("corpus")
+    }
+    assert found.keys() == {"ravdess", "tess", "cremad", "savee"}
+    assert found["ravdess"] == (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in NAMES}))
+    assert found["tess"] == (2800, 2, Counter(dict.fromkeys(SEVEN, 400)))
+    assert found["savee"] == (480, 4, Counter({name: 120 if name == "neutral" else 60 for name in SEVEN}))
+    # As distributed: 1271 each, 1087 neutral; less the seven.
+    cremad_counts = {"angry": 1270, "disgust": 1270, "fear": 1270, "happy": 1270, "neutral": 1086, "sad": 1269}
+    assert found["cremad"] == (7435, 91, Counter(cremad_counts))
+
+    speakers = frame.drop_duplicates("speaker").groupby("corpus")["gender"].value_counts()
+    assert speakers.to_dict() == {
+        ("ravdess", "female"): 12,
+        ("ravdess", "male"): 12,
+        ("tess", "female"): 2,
+        ("cremad", "female"): 43,
+        ("cremad", "male"): 48,
+        ("savee", "male"): 4,
+    }
+    ravdess = frame[frame["corpus"] == "ravdess"]
+    assert Counter(ravdess["intensity"]) == {"normal": 768, "strong": 672}
+    assert (ravdess["emotion"].eq("neutral") & ravdess["intensity"].eq("strong")).sum() == 0
+    assert Counter(frame.loc[frame["corpus"] == "tess", "age"]) == {64: 1400, 26: 1400}
+    assert set(frame["language"]) == {"en"}
+    per_speaker = frame.groupby("speaker").size()
+    assert set(per_speaker[per_speaker.index.str.startswith("ravdess")]) == {60}
+    assert set(per_speaker[per_speaker.index.str.startswith("savee")]) == {120}
+
+
+@pytest.mark.slow
+def test_seven_of_them_are_left_out_by_name(whole: datasets.Dataset) -> None:
+    stems = {"1076_MTI_SAD_XX", "1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX"}
+    stems |= {"1017_IWW_ANG_XX", "1017_IWW_FEA_XX"}
+    assert skipped(whole) == {f"{stem}.wav": "known-bad" for stem in stems}
+
+
+def test_what_listeners_heard(shared_data: Path) -> None:
+    table = shared_data / "CREMA-D" / "processedResults" / "summaryTable.csv"
+    votes = cremad.read_votes(table.read_bytes(), str(table))
+    heard: dict[int, Counter[str]] = defaultdict(Counter)
+    for shares in votes.values():
+        assert abs(sum(shares.values()) - 1) < 1e-9
+        heard[len(shares)][max(shares, key=lambda emotion: shares[emotion])] += 1
+    assert len(votes) == 7442
+    assert heard[1] == {"neutral": 3897, "angry": 986, "fear": 645, "disgust": 547, "sad": 370, "happy": 353}
+    assert sum(heard[2].values()) == 574
+    assert votes["cremad-1040_ITH_SAD_XX"]
+
+
+def test_odd_recordings(shared_data: Path) -> None:
+    """AIFF named .wav, and stereo, as they are distributed."""
+    odd = [decode(path) for path in sorted((shared_data / "TESS_odd").glob("*.wav"))]
+    originals = [decode(path) for path in sorted((shared_data / "RAVDESS_original").rglob("*.wav"))[:8]]
+    assert all(1.0 < len(samples) / 16_000 < 6 and abs(samples).max() > 0.01 for samples in odd + originals)
+    assert len(odd) == 2

@@ -1,0 +1,401 @@
+"""The ways in which the corpora, and people's own recordings, lie on disks."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import soundfile
+from names import find, labels_of, load, noise, reasons, samples, skipped, told, true_names, write, write_zip
+
+from ser_ft.errors import InputError
+
+RAVDESS = {
+    "03-01-01-01-01-01-01": ("ravdess-01", "neutral"),
+    "03-01-05-02-01-01-01": ("ravdess-01", "angry"),
+    "03-01-08-01-02-01-12": ("ravdess-12", "surprise"),
+}
+SAVEE = {"DC_a01": ("savee-DC", "angry"), "DC_sa02": ("savee-DC", "sad"), "KL_n30": ("savee-KL", "neutral")}
+TESS = {
+    "OAF_back_fear": ("tess-OAF", "fear"),
+    "OAF_bar_ps": ("tess-OAF", "surprise"),
+    "YAF_back_ps": ("tess-YAF", "surprise"),
+    "YAF_germ_angry": ("tess-YAF", "angry"),
+}
+CREMAD = {"1001_DFA_ANG_XX": ("cremad-1001", "angry"), "1040_ITH_SAD_XX": ("cremad-1040", "sad")}
+
+
+def ids(corpus: str, clips: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    return {f"{corpus}-{name}": facts for name, facts in clips.items()}
+
+
+def ravdess_in(folder: str, suffix: str = ".wav") -> list[str]:
+    return [f"{folder}Actor_{name[-2:]}/{name}{suffix}" for name in RAVDESS]
+
+
+LAYOUTS = {
+    "RAVDESS, official": ("ravdess", RAVDESS, ravdess_in("Audio_Speech_Actors_01-24/"), {}),
+    "RAVDESS, flat": ("ravdess", RAVDESS, [f"{name}.wav" for name in RAVDESS], {}),
+    "RAVDESS, upper case": ("ravdess", RAVDESS, ravdess_in("", ".WAV"), {}),
+    "RAVDESS, Kaggle's nested copy": (
+        "ravdess",
+        RAVDESS,
+        ravdess_in("") + ravdess_in("audio_speech_actors_01-24/"),
+        {"same-name": len(RAVDESS)},
+    ),
+    "RAVDESS, two formats": ("ravdess", RAVDESS, ravdess_in("") + ravdess_in("", ".flac"), {"same-name": 3}),
+    "TESS, spellings of its folders": (
+        "tess",
+        TESS,
+        [
+            "OAF_Fear/OAF_back_fear.wav",
+            "OAF_Pleasant_surprise/OAF_bar_ps.wav",
+            "YAF_pleasant_surprised/YAF_back_ps.wav",
+            "YAF_angry/YAF_germ_angry.wav",
+        ],
+        {},
+    ),
+    "TESS, Kaggle's nested copy": (
+        "tess",
+        TESS,
+        [f"{'TESS Toronto emotional speech set data/' * depth}OAF_x/{name}.wav" for name in TESS for depth in (1, 2)],
+        {"same-name": len(TESS)},
+    ),
+    "TESS, lower case": ("tess", TESS, [f"oaf_fear/{name.lower()}.wav" for name in TESS], {}),
+    "CREMA-D, official": ("cremad", CREMAD, [f"AudioWAV/{name}.wav" for name in CREMAD], {}),
+    "CREMA-D, lower case": ("cremad", CREMAD, [f"{name.lower()}.WAV" for name in CREMAD], {}),
+    "CREMA-D, the short name": ("cremad", CREMAD, ["1001_DFA_ANG_XX.wav", "1040_ITH_SAD_X.wav"], {}),
+    "CREMA-D, both names": (
+        "cremad",
+        CREMAD,
+        ["1001_DFA_ANG_XX.wav", "1040_ITH_SAD_X.wav", "1040_ITH_SAD_XX.wav"],
+        {"same-name": 1},
+    ),
+    "CREMA-D, MP3 too": (
+        "cremad",
+        CREMAD,
+        [f"Audio{kind.upper()}/{name}.{kind}" for name in CREMAD for kind in ("mp3", "wav")],
+        {"same-name": 2},
+    ),
+    "CREMA-D, clips known to be bad": (
+        "cremad",
+        CREMAD,
+        [f"{name}.wav" for name in (*CREMAD, "1076_MTI_SAD_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX")],
+        {"known-bad": 3},
+    ),
+    "SAVEE, official": ("savee", SAVEE, [f"AudioData/{name.replace('_', '/')}.wav" for name in SAVEE], {}),
+    "SAVEE, flat": ("savee", SAVEE, [f"ALL/{name}.wav" for name in SAVEE], {}),
+    "SAVEE, lower case": ("savee", SAVEE, [f"{name.lower().replace('_', '/')}.WAV" for name in SAVEE], {}),
+    "beside other things": (
+        "savee",
+        SAVEE,
+        [*(f"{name}.wav" for name in SAVEE), "Thumbs.db", "README.txt", "music.wav", "._DC_a01.wav"],
+        {"unknown-name": 1, "resource-fork": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("where", ["folder", "zip", "named"])
+def test_layouts(tmp_path: Path, layout: str, where: str) -> None:
+    corpus, clips, files, dropped = LAYOUTS[layout]
+    if where == "zip":
+        book = find(write_zip(tmp_path / "corpus.zip", files))
+    else:
+        root = write(tmp_path / "corpus", files)
+        book = find(root if where == "folder" else {corpus: root})
+    assert told(book) == ids(corpus, clips)
+    assert Counter(skip.reason for skip in book.skipped) == dropped
+
+
+def test_all_corpora_below_one_folder_in_archives(tmp_path: Path) -> None:
+    """RAVDESS unpacked, the others as they come, one of them beside its own unpacked copy."""
+    root = write(tmp_path / "data", ravdess_in("RAVDESS/"))
+    write(root, [f"SAVEE/{name}.wav" for name in SAVEE])
+    write_zip(root / "SAVEE.zip", [f"{name}.wav" for name in SAVEE])
+    write_zip(root / "down" / "tess.zip", [f"TESS/OAF_x/{name}.wav" for name in TESS])
+    write_zip(root / "down" / "CREMA-D.ZIP", [f"CREMA-D\\AudioWAV\\{name}.wav" for name in CREMAD])
+    table = load(root, tmp_path / "cache")
+    wanted = ids("ravdess", RAVDESS) | ids("savee", SAVEE) | ids("tess", TESS) | ids("cremad", CREMAD)
+    assert labels_of(table) == {name: label for name, (_, label) in wanted.items()}
+    assert dict(zip(table["id"], table["speaker"], strict=True)) == {name: who for name, (who, _) in wanted.items()}
+    assert skipped(table) == {f"{name}.wav": "same-name" for name in SAVEE}
+    inside = table.filter(lambda name: name == "tess-OAF_back_fear", input_columns="id")[0]
+    assert inside["path"] == f"zip://TESS/OAF_x/OAF_back_fear.wav::{root / 'down' / 'tess.zip'}"
+    assert inside["audio"]["bytes"] == noise("TESS/OAF_x/OAF_back_fear.wav")
+
+
+@pytest.mark.slow
+def test_whole_corpora_in_archives(shared_data: Path, tmp_path: Path) -> None:
+    names = true_names(shared_data / "manifests")
+    for corpus, paths in names.items():
+        write_zip(tmp_path / "data" / f"{corpus}.zip", dict.fromkeys([*paths, f"__MACOSX/._{paths[0]}"], b"x" * 600))
+    book = find(tmp_path / "data")
+    assert Counter(clip.corpus for clip in book.clips) == {"ravdess": 1440, "tess": 2800, "cremad": 7435, "savee": 480}
+    assert Counter(skip.reason for skip in book.skipped) == {"known-bad": 7}
+    assert len({clip.utterance.speaker for clip in book.clips}) == 121
+
+
+def test_the_lossless_copy_and_the_whole_copy_win(tmp_path: Path) -> None:
+    """Even over roots: an MP3 gives way to a WAV, a git-LFS pointer and an empty file to anything else."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n"
+    a = write(
+        tmp_path / "a",
+        {"1001_DFA_ANG_XX.mp3": noise("mp3"), "1001_DFA_SAD_XX.wav": pointer, "1001_DFA_HAP_XX.wav": b""},
+    )
+    b = write(
+        tmp_path / "b",
+        {f"1001_DFA_{code}_XX.{kind}": noise(code) for code, kind in (("ANG", "wav"), ("SAD", "mp3"), ("HAP", "wav"))},
+    )
+    assert {Path(clip.path).relative_to(tmp_path).as_posix() for clip in find([a, b]).clips} == {
+        "b/1001_DFA_ANG_XX.wav",
+        "b/1001_DFA_SAD_XX.mp3",
+        "b/1001_DFA_HAP_XX.wav",
+    }
+
+
+def test_song_and_video_of_ravdess(tmp_path: Path) -> None:
+    files = [
+        "03-01-05-01-01-01-01.wav",
+        "03-02-05-01-01-01-01.wav",
+        "01-01-05-01-01-01-01.mp4",
+        "02-01-05-01-01-01-01.mp4",
+    ]
+    root = write(tmp_path / "ravdess", files)
+    video = dict.fromkeys(files[2:], "other-recording")
+    book = find(root)
+    assert list(told(book)) == ["ravdess-03-01-05-01-01-01-01"]
+    assert reasons(book) == {files[1]: "song"} | video
+    book = find(root, include_song=True)
+    assert list(told(book)) == ["ravdess-03-01-05-01-01-01-01", "ravdess-03-02-05-01-01-01-01"]
+    assert reasons(book) == video
+
+
+def test_a_corpus_is_known_however_its_name_is_written(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", [f"{name}.wav" for name in CREMAD])
+    assert told(find({"CREMA-D": root})) == ids("cremad", CREMAD)
+
+
+def test_links_and_hidden_folders(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", ["DC_a01.wav", ".trash/DC_a02.wav", "__MACOSX/DC_a03.wav", "in/DC_a04.wav"])
+    (root / "in" / "again").symlink_to(root, target_is_directory=True)
+    (root / "DC_a05.wav").symlink_to(tmp_path / "gone.wav")
+    book = find(root)
+    assert list(told(book)) == ["savee-DC_a01", "savee-DC_a04"]
+    assert reasons(book) == {"DC_a05.wav": "unreadable"}
+
+
+FOLDERS = {
+    "EMOTION/clip": (["Anger/x.wav", "fearful/y.wav", "fearful/z.wav"], {"angry": 1, "fear": 2}, {"unknown"}),
+    "EMOTION/SPEAKER/clip": (
+        ["happy/ann/1.wav", "happy/bob/1.wav", "sad/ann/1.wav"],
+        {"happy": 2, "sad": 1},
+        {"ann", "bob"},
+    ),
+    "SPEAKER/EMOTION/clip": (["ann/Happiness/1.flac", "bob/sad/1.ogg"], {"happy": 1, "sad": 1}, {"ann", "bob"}),
+    "deeper": (["v1/ann/sad/1.wav", "v1/bob/angry/2024/1.wav"], {"sad": 1, "angry": 1}, {"ann", "2024"}),
+    "names that join alike": (["happy/a/b_c.wav", "happy/a_b/c.wav"], {"happy": 2}, {"a", "a_b"}),
+}
+
+
+@pytest.mark.parametrize("where", ["folder", "zip", "named"])
+@pytest.mark.parametrize("layout", FOLDERS)
+def test_a_folder_per_emotion(tmp_path: Path, layout: str, where: str) -> None:
+    files, labels, speakers = FOLDERS[layout]
+    if where == "zip":
+        book = find(write_zip(tmp_path / "mine.zip", files))
+    else:
+        root = write(tmp_path / "mine", files)
+        book = find({"mine": root} if where == "named" else root)
+    assert Counter(clip.label for clip in book.clips) == labels
+    assert {clip.utterance.speaker for clip in book.clips} == {f"mine-{name}" for name in speakers}
+    assert len(told(book)) == len(files)
+    assert not book.skipped
+
+
+def test_folders_that_are_no_emotion(tmp_path: Path) -> None:
+    files = ["happy/1.wav", "boredom/2.wav", "3.wav"]
+    book = find({"mine": write(tmp_path / "named", files)})
+    assert reasons(book) == {"2.wav": "no-place", "3.wav": "unknown-name"}
+    book = find(write(tmp_path / "unnamed", files))
+    assert reasons(book) == {"2.wav": "unknown-name", "3.wav": "unknown-name"}
+    book = find(tmp_path / "unnamed", {"boredom": "low", "happy": "high"})
+    assert {clip.label for clip in book.clips} == {"low", "high"}
+
+
+def test_two_folders_of_one_name_are_two_corpora(tmp_path: Path) -> None:
+    """One is not taken for a copy of the other."""
+    roots = [write(tmp_path / place / "data", {"happy/1.wav": noise(place)}) for place in ("a", "b")]
+    assert [clip.utterance.id for clip in find(roots).clips] == ["data-happy/1", "data-2-happy/1"]
+
+
+def test_own_data_beside_a_corpus(tmp_path: Path) -> None:
+    root = write(tmp_path / "all", ["DC_a01.wav", "mine/happy/ann/1.wav"])
+    assert told(find(root)) == {"savee-DC_a01": ("savee-DC", "angry"), "all-mine/happy/ann/1": ("all-ann", "happy")}
+    assert told(find(write(tmp_path / "savee", ["happy/1.wav"]))) == {
+        "savee-own-happy/1": ("savee-own-unknown", "happy")
+    }
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """As older archives leave them; they are written out, and nothing is lost."""
+    root = write(tmp_path / "mine", ["happy/1.wav"])
+    for name in (b"fr\xf6hlich.wav", b"fr\xe4hlich.wav"):
+        (root / "happy" / name.decode("utf-8", "surrogateescape")).write_bytes(noise(repr(name)))
+    (root / "happy" / b"leer\xff.wav".decode("utf-8", "surrogateescape")).write_bytes(b"")
+    table = load(root, tmp_path / "cache")
+    assert set(table["id"]) == {"mine-happy/1", "mine-happy/fr\\xf6hlich", "mine-happy/fr\\xe4hlich"}
+    assert skipped(table) == {"leer\\xff.wav": "empty"}
+
+
+MANIFEST = """\ufeffPath, Emotion,speaker,gender,age,intensity,statement,language,mood
+a/1.wav,Anger,7,F,41.0,strong,Oh no,de,x
+./a/2.wav,happy,,,,,,,
+a\\3.wav,sad,8,other,,,,,
+,,,,,,,,
+"""
+
+
+@pytest.mark.parametrize("where", ["manifest", "folder", "zip", "wrapped zip"])
+def test_a_manifest(tmp_path: Path, where: str) -> None:
+    files = {f"a/{number}.wav": noise(str(number)) for number in (1, 2, 3)} | {"manifest.csv": MANIFEST.encode()}
+    if where == "zip":
+        root = write_zip(tmp_path / "mine.zip", files)
+    elif where == "wrapped zip":
+        root = write_zip(tmp_path / "mine.zip", {f"mine/{name}": content for name, content in files.items()})
+    else:
+        root = write(tmp_path / "mine", files)
+    book = find(root / "manifest.csv" if where == "manifest" else root)
+    assert told(book) == {
+        "mine-a/1": ("mine-7", "angry"),
+        "mine-a/2": ("mine-unknown", "happy"),
+        "mine-a/3": ("mine-8", "sad"),
+    }
+    first, second, third = (clip.utterance for clip in book.clips)
+    assert (first.gender, first.age, first.intensity, first.statement) == ("female", 41, "strong", "Oh no")
+    assert (first.language, second.language, second.gender, second.age, third.gender) == ("de", None, None, None, None)
+    assert [clip.read() for clip in book.clips] == [noise("1"), noise("2"), noise("3")]
+    assert not book.skipped
+
+
+def test_what_a_manifest_leaves_out_is_listed(tmp_path: Path) -> None:
+    there = write(tmp_path / "there", ["3.wav"])
+    root = write(tmp_path / "mine", ["1.wav", "2.wav", "old/manifest.csv"])
+    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{there / '3.wav'},happy", "4.wav,", ",sad", "1.wav,happy"]
+    (root / "manifest.csv").write_text("\n".join(lines))
+    table = load(root, tmp_path / "cache")
+    assert sorted(labels_of(table).values()) == ["happy", "sad"]
+    assert skipped(table) == {
+        "gone.wav": "unreadable",
+        "manifest.csv, line 5": "incomplete",
+        "manifest.csv, line 6": "incomplete",
+        "1.wav": "same-name",
+        "2.wav": "not-listed",
+        "manifest.csv": "unused-manifest",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "no column path and emotion"),
+        (b"path,label\na.wav,sad\n", "no column emotion"),
+        (b"path;emotion\na.wav;sad\n", "no column path and emotion"),
+        (b"path,emotion\nfr\xf6hlich.wav,sad\n", "not a CSV file in UTF-8"),
+        (b"path,emotion,age\na.wav,sad,old\n", "line 2: age is 'old', not a number of years"),
+        (b"path,emotion\n", "no sound files"),
+        (b"path,emotion\na.wav,boredom\n", "its label has no place in the label scheme: 1"),
+    ],
+)
+def test_wrong_manifests_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "list.csv"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(says)):
+        find(file)
+
+
+def test_a_manifest_in_an_archive_reads_nothing_outside(tmp_path: Path) -> None:
+    secret = write(tmp_path, ["secret.wav"]) / "secret.wav"
+    manifest = f"path,emotion\n{secret},sad\n../secret.wav,sad\n1.wav,happy\n2.wav,sad\n".encode()
+    files = {"1.wav": noise("1"), "2.wav": noise("2"), "manifest.csv": manifest}
+    table = load(write_zip(tmp_path / "mine.zip", files), tmp_path / "cache")
+    assert set(table["id"]) == {"mine-1", "mine-2"}
+    assert skipped(table) == {"secret.wav": "unreadable"}
+
+
+def test_notes_belong_to_what_lies_beside_them(tmp_path: Path) -> None:
+    root = write(tmp_path / "all", {"savee/DC_a01.wav": noise("a"), "savee/ser_ft_note.txt": b"made up\n"})
+    write(root, ["Actor_01/03-01-05-01-01-01-01.wav", "AudioOPUS/1001_DFA_ANG_XX.ogg"])
+    write_zip(root / "a.zip", {"OAF_back_sad.wav": noise("t"), "ser_ft_note.txt": b"from an archive"})
+    write_zip(root / "b.zip", {"mine/happy/1.wav": noise("h")})
+    assert find(root).notes == {"savee": "made up", "cremad": "CREMA-D, rebuilt audio", "tess": "from an archive"}
+    given = find(root, notes={"SAVEE": "mine", "ravdess": "other"}).notes
+    assert (given["savee"], given["ravdess"]) == ("mine", "other")
+    with pytest.raises(InputError, match="a note is given for 'crema'"):
+        find(root, notes={"crema": "rebuilt"})
+
+
+def test_archives_that_cannot_be_read(tmp_path: Path) -> None:
+    root = write(tmp_path / "all", {"DC_a01.wav": noise("a"), "broken.zip": b"PK\x03\x04 no more"})
+    write_zip(root / "outer.zip", {"inner.zip": b"PK", "DC_a02.wav": noise("b")})
+    book = find(root)
+    assert len(book.clips) == 2
+    assert reasons(book) == {"broken.zip": "unreadable", "inner.zip": "unreadable"}
+    assert len(find(root / "outer.zip").clips) == 1
+    with pytest.raises(InputError, match="not a zip archive"):
+        find(root / "broken.zip")
+
+
+def test_a_damaged_entry_of_an_archive(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", ["DC_a01.wav", "DC_a02.wav"])
+    content = bytearray(archive.read_bytes())
+    content[200:220] = bytes(20)
+    archive.write_bytes(content)
+    table = load(archive, tmp_path / "cache")
+    assert table["id"][:] == ["savee-DC_a02"]
+    assert skipped(table) == {"DC_a01.wav": "unreadable"}
+
+
+def test_an_archive_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", ["DC_a01.wav"])
+    assert load(archive, tmp_path / "cache")["id"][:] == ["savee-DC_a01"]
+    write_zip(archive, ["DC_a02.wav", "DC_a03.wav"])
+    assert load(archive, tmp_path / "cache")["id"][:] == ["savee-DC_a02", "savee-DC_a03"]
+
+
+@pytest.mark.parametrize(
+    ("roots", "says"),
+    [
+        ("none", "none: no such folder or archive"),
+        (["a", "none"], "none: no such folder or archive"),
+        ({"ravdess": "none"}, "no such folder or archive"),
+        ("empty", "empty: no sound files found there"),
+        (["a", "empty"], "empty: no sound files found there"),
+        ("text", "no sound files found there"),
+        ("text/notes.txt", "not a folder"),
+        ("other", "none of the recordings found there can be used (the file's name fits no corpus: 2)"),
+        ({"ravdess": "a"}, "the file's name fits no corpus: 1"),
+        ({"a b": "a"}, "a corpus's name is made of letters"),
+        ([], "no folder was named"),
+        ({}, "no folder was named"),
+    ],
+)
+def test_wrong_roots_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roots: object, says: str) -> None:
+    monkeypatch.chdir(write(tmp_path, ["a/DC_a01.wav", "text/notes.txt", "other/x.wav", "other/y.mp3"]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        find(roots)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_rebuilt_cremad_reads_ogg(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, samples("x", 0.2), 16_000, format="OGG", subtype="OPUS")
+    table = load(
+        write(tmp_path / "x", {"1001_DFA_ANG_XX.ogg": file.getvalue(), "1001_DFA_SAD_XX.wav": noise("y")}),
+        tmp_path / "c",
+    )
+    assert sorted(labels_of(table).values()) == ["angry", "sad"]

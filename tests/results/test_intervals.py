@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from ser_ft.errors import InputError
+from ser_ft.results.intervals import Interval, interval_from_counts
+from ser_ft.results.metrics import speaker_interval, uar
+
+
+def four_speakers() -> tuple[np.ndarray, np.ndarray]:
+    """Per-speaker UARs of 0.5, 0.6, 0.7 and 0.8, from two classes."""
+    return np.array([[4, 6], [6, 6], [8, 6], [10, 6]]), np.full((4, 2), 10)
+
+
+def grouped(speakers: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes of 6 to 14 clips, the last of them with half of the speakers only."""
+    random = np.random.default_rng(seed)
+    clips = random.integers(6, 15, (speakers, 3))
+    clips[: speakers // 2, 2] = 0
+    return random.binomial(clips, 0.7), clips
+
+
+def reference_bootstrap(correct: np.ndarray, clips: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
+    """The bootstrap-t interval again, a resample and a speaker at a time."""
+
+    def pooled(rows: np.ndarray) -> float:
+        return float((correct[rows].sum(axis=0) / clips[rows].sum(axis=0)).mean())
+
+    def error(rows: np.ndarray) -> float:
+        left = np.array([pooled(np.delete(rows, place)) for place in range(len(rows))])
+        return float(np.sqrt((len(rows) - 1) / len(rows) * np.square(left - left.mean()).sum()))
+
+    speakers = len(clips)
+    draws = np.random.default_rng(seed).multinomial(speakers, np.full(speakers, 1 / speakers), size=resamples)
+    everyone = np.arange(speakers)
+    ratios = []
+    for draw in draws:
+        rows = np.repeat(everyone, draw)
+        if ((clips[rows] > 0).sum(axis=0) >= 2).all():
+            ratios.append((pooled(rows) - pooled(everyone)) / error(rows))
+    lower, upper = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")
+    return pooled(everyone) - upper * error(everyone), pooled(everyone) - lower * error(everyone)
+
+
+def test_t_by_hand():
+    found = interval_from_counts(*four_speakers())
+    error = np.std([0.5, 0.6, 0.7, 0.8], ddof=1) / 2
+    half = stats.t.ppf(0.975, 3) * error / (0.65 * 0.35)
+    middle = np.log(0.65 / 0.35)
+    assert found is not None
+    assert (found.method, found.level, found.speakers) == ("t", 0.95, 4)
+    assert found.low == pytest.approx(1 / (1 + np.exp(half - middle)))
+    assert found.high == pytest.approx(1 / (1 + np.exp(-half - middle)))
+
+
+def test_t_is_about_the_mean_of_the_speakers_whatever_their_clips():
+    correct, clips = four_speakers()
+    more = np.array([[1, 3], [1, 1], [2, 1], [30, 7]])
+    assert interval_from_counts(correct * more, clips * more) == interval_from_counts(correct, clips)
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    for correct, clips in (four_speakers(), grouped()):
+        widths = []
+        for level in (0.5, 0.8, 0.95):
+            found = interval_from_counts(correct, clips, level)
+            assert found is not None
+            assert found.level == level
+            widths.append(found.high - found.low)
+        assert widths == sorted(widths)
+        assert widths[0] < widths[1] < widths[2]
+
+
+def test_bootstrap_t_agrees_with_a_plain_loop():
+    correct, clips = grouped()
+    found = interval_from_counts(correct, clips, seed=3, resamples=400)
+    assert found is not None
+    assert found.method == "bootstrap-t"
+    assert (found.low, found.high) == pytest.approx(reference_bootstrap(correct, clips, 3, 400))
+
+
+def test_bootstrap_ignores_resamples_without_a_jackknife():
+    clips = np.full((8, 6), 10)
+    clips[3:, 5] = 0  # a class of three speakers: about a fifth of the resamples draw fewer than two of them
+    correct = np.random.default_rng(2).binomial(clips, 0.7)
+    found = interval_from_counts(correct, clips, seed=1, resamples=400)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(reference_bootstrap(correct, clips, 1, 400))
+
+
+def test_same_seed_same_interval():
+    assert interval_from_counts(*grouped()) == interval_from_counts(*grouped())
+    assert interval_from_counts(*grouped(), seed=1) != interval_from_counts(*grouped(), seed=2)
+
+
+def test_a_class_nobody_has_is_left_out():
+    correct, clips = four_speakers()
+    nobody = np.zeros((4, 1), dtype=int)
+    assert interval_from_counts(np.hstack([nobody, correct]), np.hstack([nobody, clips])) == interval_from_counts(
+        correct, clips
+    )
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 3])
+def test_none_under_four_speakers(speakers):
+    correct, clips = four_speakers()
+    assert interval_from_counts(correct[:speakers], clips[:speakers]) is None
+
+
+def test_a_resample_of_one_speaker_alone_counts_as_infinite():
+    clips = np.full((5, 2), 10)
+    clips[0, 1] = 0
+    found = interval_from_counts(np.random.default_rng(0).binomial(clips, 0.6), clips, level=0.999)
+    assert found is not None
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_none_where_speakers_do_not_differ():
+    clips = np.full((6, 3), 10)
+    assert interval_from_counts(clips, clips) is None  # all right
+    assert interval_from_counts(clips * 0, clips) is None  # all wrong
+    assert interval_from_counts(np.tile([10, 0, 0], (6, 1)), clips) is None  # one constant answer
+    _, missing = grouped()
+    assert interval_from_counts(missing, missing) is None
+
+
+def test_none_where_a_class_is_missing_and_too_few_speakers_are_left():
+    random = np.random.default_rng(0)
+    clips = np.full((4, 4), 10) - 10 * np.eye(4, dtype=int)  # all weigh the same, each lacks one class
+    assert interval_from_counts(random.binomial(clips, 0.6), clips) is None
+    clips = np.full((5, 5), 10) - 10 * np.eye(5, dtype=int)
+    assert interval_from_counts(random.binomial(clips, 0.6), clips) is not None
+    clips = np.full((12, 8), 10)
+    clips[2:, 0] = 0  # a class of two speakers
+    assert interval_from_counts(random.binomial(clips, 0.6), clips) is None
+    clips[2, 0] = 10  # of three
+    assert interval_from_counts(random.binomial(clips, 0.6), clips) is not None
+    clips[0] = 1000  # one speaker outweighs all others
+    assert interval_from_counts(random.binomial(clips, 0.6), clips) is None
+
+
+def test_none_where_most_resamples_lose_a_class():
+    clips = np.full((30, 12), 10)
+    for column in range(10):  # ten classes of three speakers each
+        clips[:, column] = 0
+        clips[3 * column : 3 * column + 3, column] = 10
+    assert interval_from_counts(np.random.default_rng(0).binomial(clips, 0.6), clips) is None
+
+
+def test_ends_stay_within_0_and_1():
+    clips = np.full((6, 2), 10)
+    clips[:3, 1] = 0
+    correct = clips.copy()
+    correct[4, 1] = 1
+    found = interval_from_counts(correct, clips)
+    assert found is not None
+    assert 0 <= found.low < found.high == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"level": 1.0}, "level"), ({"level": 0.0}, "level"), ({"resamples": 10}, "resamples")]
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        interval_from_counts(*four_speakers(), **options)
+
+
+def clips_of(correct: np.ndarray, clips: np.ndarray) -> tuple[list[int], list[int], list[str]]:
+    """Spell counts out as labels, predictions (a wrong one is the next class) and speakers, in a mixed order."""
+    rows = [
+        (column, column if clip < correct[speaker, column] else (column + 1) % clips.shape[1], f"speaker-{speaker}")
+        for speaker, column in np.ndindex(*clips.shape)
+        for clip in range(clips[speaker, column])
+    ]
+    order = np.random.default_rng(0).permutation(len(rows))
+    labels, predictions, speakers = zip(*(rows[place] for place in order), strict=True)
+    return list(labels), list(predictions), list(speakers)
+
+
+def test_speaker_interval_counts_per_speaker():
+    for correct, clips in (four_speakers(), grouped()):
+        labels, predictions, speakers = clips_of(correct, clips)
+        # Speakers are counted in the order of their names, on which the bootstrap's draws fall.
+        order = [int(name.rpartition("-")[2]) for name in sorted({*speakers})]
+        found = speaker_interval(labels, predictions, speakers, clips.shape[1])
+        assert isinstance(found, Interval)
+        assert found == interval_from_counts(correct[order], clips[order])
+        assert found.low < uar(labels, predictions, clips.shape[1]) < found.high
+
+
+def test_speaker_interval_does_not_depend_on_the_order_of_the_clips():
+    labels, predictions, speakers = clips_of(*grouped())
+    turned = speaker_interval(labels[::-1], predictions[::-1], speakers[::-1], 3)
+    assert turned == speaker_interval(labels, predictions, speakers, 3)
+
+
+def test_speaker_interval_checks_its_input():
+    with pytest.raises(InputError, match="4 labels, but 3 speakers"):
+        speaker_interval([0, 1, 0, 1], [0, 1, 0, 1], ["a", "b", "c"], 2)
+    with pytest.raises(InputError, match="predictions hold 2 for clip 3"):
+        speaker_interval([0, 1, 0, 1], [0, 1, 0, 2], ["a", "b", "c", "d"], 2)
+
+
+def coverage(clips: np.ndarray, simulations: int, method: str) -> float:
+    """Simulate speakers of logit-normal skill; the truth is the mean of the same skill over many more of them."""
+    random = np.random.default_rng(0)
+    speakers, classes = clips.shape
+    truth = (1 / (1 + np.exp(-random.normal(1, 0.8, 1_000_000)))).mean()
+    held = 0
+    for seed in range(simulations):
+        skill = 1 / (1 + np.exp(-random.normal(1, 0.8, (speakers, 1)).repeat(classes, axis=1)))
+        found = interval_from_counts(random.binomial(clips, skill), clips, seed=seed, resamples=500)
+        assert found is not None
+        assert found.method == method
+        held += found.low <= truth <= found.high
+    return held / simulations
+
+
+@pytest.mark.parametrize("speakers", [4, 12])
+def test_t_covers_what_it_promises(speakers):
+    assert 0.925 <= coverage(np.full((speakers, 6), 8), 800, "t") <= 0.975
+
+
+@pytest.mark.parametrize("speakers", [5, 12])
+def test_bootstrap_t_covers_what_it_promises(speakers):
+    clips = np.full((speakers, 6), 8)
+    clips[: speakers // 2, 0] = 0
+    assert 0.915 <= coverage(clips, 400, "bootstrap-t") <= 0.98

@@ -1,0 +1,319 @@
+import json
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from ser_ft.errors import InputError
+from ser_ft.results.metrics import (
+    accuracy,
+    brier,
+    confusion,
+    expected_calibration_error,
+    macro_f1,
+    negative_log_likelihood,
+    recalls,
+    score,
+    speaker_interval,
+    uar,
+)
+
+CLASSES = ["neutral", "happy", "sad"]
+LABELS = [0, 0, 0, 0, 1, 1, 2, 2]
+PREDICTIONS = [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def drawn(clips: int = 400, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of uneven frequency, and probabilities that lean towards them."""
+    random = np.random.default_rng(seed)
+    labels = np.minimum(random.geometric(0.4, clips) - 1, classes - 1)
+    logits = random.normal(size=(clips, classes)) + 1.2 * np.eye(classes)[labels]
+    return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_by_hand():
+    assert confusion(LABELS, PREDICTIONS, 3).tolist() == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
+    assert recalls(LABELS, PREDICTIONS, 3).tolist() == [0.75, 0.5, 1.0]
+    assert uar(LABELS, PREDICTIONS, 3) == 0.75
+    assert accuracy(LABELS, PREDICTIONS) == 0.75
+    assert macro_f1(LABELS, PREDICTIONS, 3) == pytest.approx((6 / 7 + 1 / 2 + 4 / 5) / 3)
+
+
+def test_uar_weighs_classes_accuracy_weighs_clips():
+    labels, predictions = [0] * 9 + [1], [0] * 10
+    assert uar(labels, predictions, 2) == 0.5
+    assert accuracy(labels, predictions) == 0.9
+
+
+def test_a_class_without_clips():
+    found = recalls([0, 0, 2], [0, 1, 2], 4)
+    assert found.shape == (4,)
+    assert np.isnan(found).tolist() == [False, True, False, True]
+    assert uar([0, 0, 2], [0, 1, 2], 4) == 0.75
+    # Class 1 was predicted though it never occurs, and counts as 0; class 3 does neither and is left out.
+    assert macro_f1([0, 0, 2], [0, 1, 2], 4) == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
+def test_agrees_with_sklearn():
+    labels, probabilities = drawn()
+    predictions = probabilities.argmax(axis=1)
+    assert confusion(labels, predictions, 5).tolist() == sklearn_metrics.confusion_matrix(labels, predictions).tolist()
+    assert uar(labels, predictions, 5) == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, predictions))
+    assert accuracy(labels, predictions) == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
+    assert negative_log_likelihood(labels, probabilities) == pytest.approx(
+        sklearn_metrics.log_loss(labels, probabilities)
+    )
+    for some in (slice(None), labels < 3):
+        theirs = sklearn_metrics.f1_score(labels[some], predictions[some], average="macro")
+        assert macro_f1(labels[some], predictions[some], 5) == pytest.approx(theirs)
+
+
+def test_brier():
+    assert brier([0, 1], [[1, 0], [0, 1]]) == 0
+    assert brier([0, 1], [[0, 1], [1, 0]]) == 2
+    assert brier([0, 2], [[0.5, 0.25, 0.25], [0, 0, 1]]) == pytest.approx((0.25 + 0.0625 + 0.0625) / 2)
+
+
+def test_calibration_error_by_hand():
+    probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]]
+    # Two bins: (0, 0.5] is empty, (0.5, 1] holds all; confidence 0.7375, accuracy 0.5.
+    assert expected_calibration_error([0, 1, 1, 0], probabilities, bins=2) == pytest.approx(0.2375)
+    # Ten: each clip alone: |1 - 0.9|, |0 - 0.8|, |1 - 0.7|, |0 - 0.55|.
+    assert expected_calibration_error([0, 1, 1, 0], probabilities, bins=10) == pytest.approx(
+        (0.1 + 0.8 + 0.3 + 0.55) / 4
+    )
+
+
+def test_calibration_bins_hold_their_upper_edge():
+    # Of two bins the lower one ends at 0.5: one clip lies on it, one above; together they would cancel to 0.05.
+    assert expected_calibration_error([0, 1], [[0.5, 0.5], [0.6, 0.4]], bins=2) == pytest.approx((0.5 + 0.6) / 2)
+
+
+def test_calibration_error_of_honest_and_boastful_probabilities():
+    random = np.random.default_rng(0)
+    share = random.uniform(0.5, 1, 50_000)
+    labels = (random.random(50_000) > share).astype(int)
+    assert expected_calibration_error(labels, np.stack([share, 1 - share], axis=1)) < 0.01
+    certain = np.tile([1.0, 0.0], (50_000, 1))
+    assert expected_calibration_error(labels, certain) == pytest.approx(labels.mean())
+
+
+def test_likelihood_survives_a_probability_of_zero():
+    assert negative_log_likelihood([0], [[0.0, 1.0]]) == pytest.approx(-np.log(1e-12))
+    assert negative_log_likelihood([1], [[0.0, 1.0]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        ([], [], "no labels"),
+        ([0, 1], [0], "2 labels, but 1 predictions"),
+        ([0, 3], [0, 1], "labels hold 3 for clip 1: the classes are numbered 0 to 2"),
+        ([0, 1], [-1, 1], "predictions hold -1 for clip 0"),
+        ([0.0, 1.0], [0, 1], "labels must be class numbers"),
+        (["sad", "happy"], [0, 1], "labels must be class numbers"),
+        ([[0, 1]], [0, 1], "labels must be a list"),
+        ([[0], [0, 1]], [0, 1], "labels must be numbers"),
+    ],
+)
+def test_wrong_labels_or_predictions(labels, predictions, message):
+    for function in (confusion, recalls, uar, macro_f1):
+        with pytest.raises(InputError, match=message) as caught:
+            function(labels, predictions, 3)
+        assert "\n" not in str(caught.value)
+
+
+def test_accuracy_checks_its_input():
+    for labels, predictions in (([], []), ([0, 1], [0]), ([0, -1], [0, 1])):
+        with pytest.raises(InputError):
+            accuracy(labels, predictions)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([0.5, 0.5], r"shape \(clips, classes\)"),
+        ([[0.5, 0.5]], "2 labels, but probabilities for 1 clips"),
+        ([[1.0], [1.0]], "labels hold 1 for clip 1"),
+        ([[0.5, 0.5], [np.nan, 1.0]], "clip 1 are not finite"),
+        ([[np.inf, 0.0], [0.5, 0.5]], "clip 0 are not finite"),
+        ([[0.5, 0.5], [1.5, -0.5]], "clip 1 are none"),
+        ([[2.3, 0.4], [0.5, 0.5]], "clip 0 are none"),
+        ([[0.5, 0.5], [0.5]], "probabilities must be numbers"),
+    ],
+)
+def test_wrong_probabilities(probabilities, message):
+    for function in (expected_calibration_error, negative_log_likelihood, brier):
+        with pytest.raises(InputError, match=message):
+            function([0, 1], probabilities)
+    with pytest.raises(InputError, match=message):
+        score([0, 1], probabilities, ["a", "b"], ["happy", "sad"])
+
+
+def test_calibration_error_needs_a_bin():
+    with pytest.raises(InputError, match="1 bin"):
+        expected_calibration_error([0], [[1.0, 0.0]], bins=0)
+
+
+def one_hot(predictions: list[int], classes: int, sure: float = 0.7) -> np.ndarray:
+    return np.where(np.eye(classes)[predictions] > 0, sure, (1 - sure) / (classes - 1))
+
+
+def test_score_by_hand():
+    found = score(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
+    assert list(found) == [
+        *("clips", "speakers", "uar", "uar_interval", "accuracy", "macro_f1", "ece", "nll", "chance"),
+        *("recall", "precision", "support", "confusion"),
+    ]
+    assert (found["clips"], found["speakers"]) == (8, 4)
+    assert (found["uar"], found["accuracy"]) == (0.75, 0.75)
+    assert found["macro_f1"] == macro_f1(LABELS, PREDICTIONS, 3)
+    assert found["ece"] == pytest.approx(0.05)
+    assert found["nll"] == pytest.approx(-(6 * np.log(0.7) + 2 * np.log(0.15)) / 8)
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert found["recall"] == {"neutral": 0.75, "happy": 0.5, "sad": 1.0}
+    assert found["precision"] == {"neutral": 1.0, "happy": 0.5, "sad": pytest.approx(2 / 3)}
+    assert found["support"] == {"neutral": 4, "happy": 2, "sad": 2}
+    assert found["confusion"] == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
+
+
+def plain(value: object) -> bool:
+    """Say whether a value holds nothing but Python's own types, as JSON does."""
+    if type(value) is dict:
+        return all(type(key) is str and plain(item) for key, item in value.items())
+    if type(value) is list:
+        return all(plain(item) for item in value)
+    return value is None or type(value) in (int, float, str)
+
+
+def test_score_of_speakers_and_corpora():
+    labels, probabilities = drawn(clips=1200)
+    speakers = np.array([f"speaker-{clip % 12:02}" for clip in range(1200)])
+    corpora = ["ravdess" if clip % 12 < 8 else "cremad" for clip in range(1200)]
+    classes = list("abcde")
+    found = score(labels, probabilities, speakers, classes, corpora)
+    assert plain(found)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    interval = speaker_interval(labels, probabilities.argmax(axis=1), speakers, 5)
+    assert found["uar_interval"] == {
+        "low": interval.low,
+        "high": interval.high,
+        "level": 0.95,
+        "method": "t",
+    }
+    assert interval.low < found["uar"] < interval.high
+    assert list(found["by_corpus"]) == ["cremad", "ravdess"]
+    for corpus, part in found["by_corpus"].items():
+        rows = np.array(corpora) == corpus
+        assert part == score(labels[rows], probabilities[rows], speakers[rows], classes)
+    assert found["by_corpus"]["ravdess"]["speakers"] == 8
+
+
+def test_score_where_a_corpus_lacks_a_class():
+    """Half of the speakers cannot be sad: the probability of sad is zero for them, as DESIGN's argmax asks."""
+    random = np.random.default_rng(0)
+    speakers = np.repeat([f"speaker-{place}" for place in range(12)], 12)
+    without = np.repeat(np.arange(12) < 6, 12)
+    labels = np.where(without, np.arange(144) % 2, np.arange(144) % 3)
+    probabilities = random.dirichlet([1, 1, 1], 144) * np.where(without[:, None], [1, 1, 0], 1) + np.eye(3)[labels] / 2
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    found = score(labels, probabilities, speakers, CLASSES, np.where(without, "cremad", "ravdess"))
+    cremad = found["by_corpus"]["cremad"]
+    assert found["uar_interval"]["method"] == "bootstrap-t"
+    assert cremad["uar_interval"]["method"] == "t"
+    assert (found["chance"], cremad["chance"]) == (pytest.approx(1 / 3), 0.5)
+    assert cremad["recall"]["sad"] is None
+    assert cremad["precision"]["sad"] is None
+    assert cremad["support"]["sad"] == 0
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "speakers"),
+    [
+        ([0], [0], ["a"]),  # one clip
+        ([0, 0, 0], [1, 1, 1], ["a", "a", "b"]),  # one class, never right
+        (LABELS, LABELS, list("abcdabcd")),  # all right
+        (LABELS, [0] * 8, list("abcabcab")),  # three speakers, one constant answer
+    ],
+)
+def test_score_of_degenerate_sets(labels, predictions, speakers):
+    found = score(labels, one_hot(predictions, 3, sure=1.0), speakers, CLASSES, ["savee"] * len(labels))
+    assert plain(found)
+    assert "NaN" not in json.dumps(found, allow_nan=False)
+    assert found["uar_interval"] is None
+    assert found["chance"] == 1 / len(set(labels))
+
+
+def test_score_checks_its_input():
+    shares = one_hot(PREDICTIONS, 3)
+    with pytest.raises(InputError, match="8 labels, but 2 speakers"):
+        score(LABELS, shares, ["a", "b"], CLASSES)
+    with pytest.raises(InputError, match="8 labels, but 1 corpora"):
+        score(LABELS, shares, list("abcdabcd"), CLASSES, ["savee"])
+    for classes in (["happy", "sad"], ["happy", "sad", "sad"]):
+        with pytest.raises(InputError, match="3 probabilities per clip"):
+            score(LABELS, shares, list("abcdabcd"), classes)
+
+
+def test_nothing_slow_is_imported():
+    code = "import sys, ser_ft.results.metrics; print({'evaluate', 'datasets', 'sklearn', 'torch'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Let nothing reach the network: the Hub client told so, and sockets that refuse."""
+
+    def refuse(*_):
+        raise AssertionError("a metric reached for the network")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("offline")
+def test_evaluate_metrics(tmp_path):
+    import evaluate
+
+    from ser_ft.results.hf_metrics import UAR, MacroF1, WeightedAccuracy
+
+    labels, probabilities = drawn()
+    predictions = probabilities.argmax(axis=1)
+    expected = {
+        "uar": uar(labels, predictions, 5),
+        "accuracy": accuracy(labels, predictions),
+        "macro_f1": macro_f1(labels, predictions, 5),
+    }
+    made = [metric(cache_dir=str(tmp_path)) for metric in (UAR, WeightedAccuracy, MacroF1)]
+    assert evaluate.combine(made).compute(predictions=predictions, references=labels) == expected
+    for metric in made:
+        assert metric.compute(predictions=predictions.tolist(), references=labels.tolist()) == {
+            metric.name: expected[metric.name]
+        }
+        assert isinstance(metric, evaluate.Metric)
+        assert metric.description
+        assert "@" in metric.citation
+        assert metric.name in metric.inputs_description
+        assert {name: feature.dtype for name, feature in metric.features.items()} == {
+            "predictions": "int64",
+            "references": "int64",
+        }
+
+
+@pytest.mark.usefixtures("offline")
+def test_evaluate_metrics_in_batches(tmp_path):
+    from ser_ft.results.hf_metrics import UAR
+
+    metric = UAR(cache_dir=str(tmp_path))
+    for start in range(0, 8, 3):
+        metric.add_batch(predictions=PREDICTIONS[start : start + 3], references=LABELS[start : start + 3])
+    assert metric.compute() == {"uar": 0.75}
+    assert metric.compute(predictions=[0, 3], references=[0, 1]) == {"uar": 0.5}
+    with pytest.raises(InputError, match="labels hold -100 for clip 1"):
+        metric.compute(predictions=[0, 1], references=[0, -100])

@@ -1,0 +1,231 @@
+"""The one door for sound."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_ft import audio
+from ser_ft.audio import AudioError, decode, from_wav, is_silent, resample, to_pcm16, to_wav
+
+M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
+WEBM = b"\x1aE\xdf\xa3" + bytes(200)
+
+
+def tone(rate: int, seconds: float = 0.5, hertz: float = 440.0) -> np.ndarray:
+    return 0.4 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate).astype(np.float32)
+
+
+def encode(samples: np.ndarray, rate: int = 16_000, kind: str = "WAV", subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def pitch(samples: np.ndarray, rate: int = 16_000) -> float:
+    padded = np.fft.rfft(samples * np.hanning(len(samples)), 1 << 17)
+    return float(np.abs(padded).argmax() * rate / (1 << 17))
+
+
+@pytest.fixture
+def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+
+@pytest.fixture
+def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that answers with half a second of zeros and keeps what it was called with."""
+    script = tmp_path / "ffmpeg"
+    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/called\nhead -c 32000 /dev/zero\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr("shutil.which", lambda name: str(script))
+    return tmp_path / "called"
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_414, 44_100, 48_000, 96_000])
+def test_resampling_keeps_length_pitch_and_level(rate: int) -> None:
+    samples = decode(encode(tone(rate), rate, subtype="FLOAT"))
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert abs(len(samples) - 8_000) <= 1
+    assert abs(pitch(samples) - 440) < 0.5
+    assert abs(np.abs(samples[1000:-1000]).max() - 0.4) < 0.005
+
+
+def test_resampling_leaves_out_what_the_new_rate_cannot_hold() -> None:
+    assert np.abs(decode(encode(tone(48_000, hertz=11_000), 48_000))[500:-500]).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "near"),
+    [
+        ("WAV", "PCM_16", 1e-4),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "FLOAT", 1e-6),
+        ("AIFF", "PCM_16", 1e-4),
+        ("FLAC", "PCM_16", 1e-4),
+        ("OGG", "VORBIS", 0.05),
+        ("OGG", "OPUS", 0.05),
+        ("MP3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_formats_whatever_the_file_is_called(tmp_path: Path, kind: str, subtype: str, near: float) -> None:
+    file = tmp_path / "clip.wav"
+    file.write_bytes(encode(tone(16_000), 16_000, kind, subtype))
+    samples = decode(file)
+    assert np.abs(samples[2000:6000] - tone(16_000)[2000:6000]).max() < near
+    assert np.array_equal(samples, decode(file.read_bytes()))
+
+
+def test_channels_are_mixed() -> None:
+    left, right = tone(16_000), np.zeros(8_000, np.float32)
+    assert np.abs(decode(encode(np.stack([left, right], axis=1), subtype="FLOAT")) - left / 2).max() < 1e-6
+
+
+def test_infinite_samples_are_refused() -> None:
+    with pytest.raises(AudioError, match="no numbers"):
+        decode(encode(np.array([0, np.nan, 0.1], np.float32), subtype="FLOAT"))
+
+
+def streamed(size: int) -> bytes:
+    """A WAV file as recorders write it to a pipe: its sizes are not known yet."""
+    return encode(tone(16_000))[:40] + struct.pack("<I", size) + to_pcm16(tone(16_000)).tobytes()
+
+
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF, 16_002])
+def test_a_size_that_is_unknown_or_slightly_wrong_does_no_harm(size: int) -> None:
+    assert len(decode(streamed(size))) == 8_000
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", "empty", id="no bytes"),
+        pytest.param(to_wav(np.zeros(0, np.int16)), "empty", id="no samples"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "lfs-pointer", id="lfs"),
+        pytest.param(b"<html>Not found</html>" * 9, "unreadable", id="html"),
+        pytest.param(np.random.default_rng(0).bytes(4000), "unreadable", id="garbage"),
+        pytest.param(encode(tone(16_000))[:30], "unreadable", id="wav cut in its header"),
+        pytest.param(encode(tone(16_000))[:8000], "cut-short", id="wav cut in half"),
+        pytest.param(encode(tone(16_000, 0.05))[:900], "cut-short", id="short wav cut in half"),
+        pytest.param(encode(tone(16_000), kind="AIFF")[:8000], "cut-short", id="aiff cut in half"),
+        pytest.param(encode(tone(16_000), kind="FLAC")[:4000], "unreadable", id="flac cut in half"),
+        pytest.param(to_wav(to_pcm16(tone(16_000)), rate=1), "unreadable", id="1 Hz"),
+    ],
+)
+def test_what_cannot_be_used_says_why_in_one_line(no_ffmpeg: None, content: bytes, reason: str) -> None:
+    with pytest.raises(AudioError) as caught:
+        decode(content, name="clip.wav")
+    assert caught.value.reason == reason
+    assert str(caught.value).startswith("clip.wav: ")
+    assert "\n" not in str(caught.value)
+    assert "0x" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no such file"):
+        decode(tmp_path / "none.wav")
+    with pytest.raises(AudioError, match="cannot be read"):
+        decode(tmp_path)
+
+
+def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "MAX_BYTES", 10)
+    (tmp_path / "long.wav").write_bytes(to_wav(tone(16_000)))
+    with pytest.raises(AudioError, match="cut it into shorter") as caught:
+        decode(tmp_path / "long.wav")
+    assert caught.value.reason == "too-large"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("clip.m4a", M4A, True),
+        ("clip.wav", M4A, True),
+        (None, WEBM, True),
+        ("clip.wma", b"\x30\x26\xb2\x75" + bytes(99), True),
+        ("clip.wav", b"\x30\x26\xb2\x75" + bytes(99), False),
+    ],
+)
+def test_without_ffmpeg_one_line_says_what_to_do(no_ffmpeg: None, name: str | None, content: bytes, hint: bool) -> None:
+    with pytest.raises(AudioError) as caught:
+        decode(content, name=name)
+    assert ("install ffmpeg, or convert it to wav, flac, ogg or mp3" in str(caught.value)) == hint
+
+
+def test_ffmpeg_reads_what_libsndfile_cannot_and_nothing_from_the_network(ffmpeg: Path) -> None:
+    assert len(decode(M4A)) == 8_000
+    called = ffmpeg.read_text().splitlines()
+    assert called[called.index("-protocol_whitelist") + 1] == "file,pipe"
+    assert Path(called[called.index("-i") + 1]).name == "sound"
+    assert not Path(called[called.index("-i") + 1]).exists()
+
+
+def test_ffmpeg_is_not_asked_about_a_broken_wav(ffmpeg: Path) -> None:
+    with pytest.raises(AudioError):
+        decode(b"garbage" * 99, name="clip.wav")
+    assert not ffmpeg.exists()
+
+
+def test_what_ffmpeg_cannot_read(ffmpeg: Path) -> None:
+    (ffmpeg.parent / "ffmpeg").write_text("#!/bin/sh\necho 'pipe: Invalid data found' >&2\nexit 1\n")
+    with pytest.raises(AudioError, match="ffmpeg cannot decode it .Invalid data found"):
+        decode(WEBM)
+
+
+@pytest.mark.parametrize(
+    ("samples", "silent"),
+    [
+        (np.zeros(800), True),
+        (np.full(800, 0.3), True),
+        (np.zeros(0), True),
+        (tone(16_000) * 0.002, True),
+        (tone(16_000) * 0.004, False),
+        (tone(16_000), False),
+    ],
+)
+def test_silence(samples: np.ndarray, silent: bool) -> None:
+    assert is_silent(samples) == silent
+
+
+def test_what_is_above_full_scale_is_clipped() -> None:
+    assert to_pcm16(np.array([2.0, -2.0, 0.5, 1.0, -1.0])).tolist() == [32767, -32768, 16384, 32767, -32768]
+
+
+def test_wav_there_and_back_is_lossless() -> None:
+    every = np.arange(-32768, 32768).astype(np.int16)
+    wav = to_wav(every)
+    info = soundfile.info(io.BytesIO(wav))
+    assert (info.samplerate, info.channels, info.subtype, info.frames) == (16_000, 1, "PCM_16", 65_536)
+    assert np.array_equal(soundfile.read(io.BytesIO(wav), dtype="int16")[0], every)
+    assert from_wav(wav).dtype == np.float32
+    assert np.array_equal(from_wav(wav), decode(wav))
+    assert to_wav(from_wav(wav)) == wav
+
+
+@pytest.mark.parametrize(
+    "wav",
+    [
+        pytest.param(to_wav(tone(8_000), 8_000), id="other rate"),
+        pytest.param(encode(np.stack([tone(16_000)] * 2, axis=1)), id="stereo"),
+        pytest.param(encode(tone(16_000), kind="FLAC"), id="flac"),
+        pytest.param(
+            to_wav(tone(16_000)) + b"LIST" + struct.pack("<I", 400) + b"\x7f" * 400, id="text after the sound"
+        ),
+    ],
+)
+def test_foreign_files_in_the_table_are_decoded(wav: bytes) -> None:
+    samples = from_wav(wav)
+    assert len(samples) == 8_000
+    assert np.abs(samples[1000:-1000] - tone(16_000)[1000:-1000]).max() < 2e-3
+
+
+def test_resampling_to_the_same_rate_changes_nothing() -> None:
+    assert np.array_equal(resample(tone(16_000), 16_000), tone(16_000))

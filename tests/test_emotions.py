@@ -1,0 +1,81 @@
+"""Emotions and label schemes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from ser_ft.emotions import COLOURS, EMOTIONS, NAMES, SCHEMES, canonical, colour, scheme
+from ser_ft.errors import InputError
+
+
+def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
+    words = [word for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)]
+    assert NAMES == ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
+    assert len(words) == len(set(words))
+    assert len(set(COLOURS.values())) == 8
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour(name, place)) for place, name in enumerate((*NAMES, *"abcdefghij")))
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("Anger", "angry"),
+        ("fearful", "fear"),
+        (" HAPPINESS ", "happy"),
+        ("Pleasant Surprise", "surprise"),
+        ("pleasant-surprised", "surprise"),
+        ("none", None),
+        ("boredom", None),
+        ("", None),
+    ],
+)
+def test_words_for_emotions(word: str, name: str | None) -> None:
+    assert canonical(word) == name
+
+
+@pytest.mark.parametrize(
+    ("labels", "calm", "classes", "places"),
+    [
+        ("eight", "keep", NAMES, {"calm": "calm", "Fearful": "fear", "boredom": None}),
+        ("eight", "neutral", SCHEMES["seven"], {"calm": "neutral"}),
+        ("eight", "drop", SCHEMES["seven"], {"calm": None, "relaxed": None}),
+        ("seven", "keep", SCHEMES["seven"], {"calm": None}),
+        ("six", "keep", ("neutral", "happy", "sad", "angry", "fear", "disgust"), {"surprise": None, "calm": None}),
+        ("six", "neutral", SCHEMES["six"], {"calm": "neutral"}),
+        ("four", "keep", ("neutral", "happy", "sad", "angry"), {"fear": None, "anger": "angry"}),
+        ({"happy": "good", "ang": "bad"}, "keep", ("good", "bad"), {"angry": "bad", "Joy": "good", "sad": None}),
+        ({"sad": "sad", "Happy": "happy"}, "keep", ("happy", "sad"), {"HAPPY": "happy"}),
+        ({"Excited": "up", "tired": "down"}, "keep", ("up", "down"), {"excited": "up", "TIRED": "down"}),
+        ({"calm": "low", "sad": "low", "happy": "high"}, "drop", ("low", "high"), {"calm": None, "sad": "low"}),
+        ({"neutral": "low", "calm": "x", "happy": "high"}, "neutral", ("low", "high"), {"calm": "low"}),
+        # A word of its own in the mapping outranks the emotion that it is a synonym of, whatever the order.
+        ({"happy": "plain", "joy": "bright"}, "keep", ("plain", "bright"), {"happiness": "plain", "Joy": "bright"}),
+        ({"joy": "bright", "happy": "plain"}, "keep", ("bright", "plain"), {"happiness": "plain", "joy": "bright"}),
+    ],
+)
+def test_schemes(
+    labels: str | Mapping[str, str], calm: str, classes: tuple[str, ...], places: dict[str, str | None]
+) -> None:
+    made = scheme(labels, calm)
+    assert made.classes == classes
+    assert {word: made.place(word) for word in places} == places
+
+
+@pytest.mark.parametrize(
+    ("labels", "calm", "says"),
+    [
+        ("nine", "keep", "unknown label scheme 'nine': use one of eight, seven, six, four"),
+        ("eight", "merge", "calm must be one of keep, neutral, drop, not 'merge'"),
+        ({}, "keep", "empty"),
+        ({"happy": "x", "sad": "x"}, "keep", "two classes"),
+        ({"happy": "x", "sad": ""}, "keep", "names no class"),
+        ({"happy": "x", "sad": None}, "keep", "names no class"),
+        ({"calm": "low", "happy": "high"}, "drop", "two classes"),
+    ],
+)
+def test_wrong_schemes_are_refused(labels: str | Mapping[str, str], calm: str, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        scheme(labels, calm)

@@ -1,0 +1,113 @@
+"""A recipe: what is wrong with it is said in one line, the command line beats the file, and its text is itself."""
+
+from pathlib import Path
+
+import pytest
+
+from ser_ft.errors import InputError
+from ser_ft.training.config import DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig
+from ser_ft.training.main import main, parse
+
+WRONG = {
+    "an unknown key": ("train: {epoch: 3}", "epoch"),
+    "an unknown group": ("training: {epochs: 3}", "training"),
+    "a word for a number": ("train: {epochs: many}", "train.epochs.*many"),
+    "a fraction for a count": ("train: {epochs: 2.5}", "train.epochs.*2.5"),
+    "a count of nothing": ("train: {batch_size: 0}", "train.batch_size must be 1 or more"),
+    "no number": ("train: {learning_rate: .nan}", "train.learning_rate"),
+    "an endless number": ("train: {learning_rate: .inf}", "train.learning_rate"),
+    "a gradient clipped to nothing": ("train: {clip_norm: 0}", "train.clip_norm"),
+    "more than a share": ("train: {label_smoothing: 1.5}", "train.label_smoothing"),
+    "a precision that is none": ("train: {mixed_precision: fp8}", "no, bf16, fp16"),
+    "a split that is none": ("split: {kind: magic}", "speaker, kfold"),
+    "a model that is none": ("model: {name: mfcc-rnn}", "mfcc-cnn"),
+    "a yardstick that is none": ("yardsticks: [forest]", "majority, svm"),
+    "a policy that is none": ("if_exists: overwrite", "refuse, resume, replace"),
+    "a group that is a word": ("train: fast", "train"),
+    "broken YAML": ("train: {epochs: 3", "line 1"),
+    "a list": ("- train\n- test", "mapping"),
+    "nothing": ("", "mapping"),
+    "no text": ("\udcff\udcfe", "UTF-8"),
+}
+
+
+def written(folder: Path, text: str) -> str:
+    file = folder / "recipe.yaml"
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    return str(file)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_recipe_is_refused_in_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, says = WRONG[what]
+    given = ["--config", written(tmp_path, text), "--out", str(tmp_path / "run")]
+    with pytest.raises(InputError, match=says) as refused:
+        parse(given, "finetune.py")
+    assert "\n" not in str(refused.value)
+    assert "<class" not in str(refused.value)
+    assert main(given) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n"), shown.err[:8]) == ("", 1, "ser-ft: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config", "."], "not a file"),
+        (["--config"], "config"),
+        (["--train.epochs"], "train.epochs"),
+        (["--train.epoch", "3"], "train.epoch"),
+        (["--train.epochs", "-1"], "train.epochs"),
+        (["--epochs", "3"], "--epochs"),
+        (["recipe.yaml"], "recipe.yaml"),
+        (["--model.features", "40"], "model.features"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(
+    given: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert says in shown.err
+
+
+def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
+    text = "train: {epochs: 7, batch_size: 4}\nmodel: {features: {mels: 32, feature_size: 20}}\nseed: 3"
+    file = written(tmp_path, text)
+    recipe = parse(["--config", file, "--train.epochs", "9", "--model.features.mels", "48"], "finetune.py")
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.seed) == (9, 4, 3)
+    assert recipe.train.learning_rate == TrainConfig().learning_rate
+    assert recipe.model.features["mels"] == 48
+
+
+def test_no_arguments_are_the_defaults() -> None:
+    assert parse([], "finetune.py") == Recipe()
+
+
+FULL = Recipe(
+    data=DataConfig(
+        roots={"ravdess": "/data/a b", "tess": "C:\\tess"},
+        columns={"audio": "file", "emotion": "label"},
+        labels={"happy": "yes", "sad": "no", "angry": "1"},
+        calm="neutral",
+        include_song=True,
+        notes={"cremad": "rebuilt: «audio»\n# from parts", "tess": "null"},
+    ),
+    split=SplitConfig(kind="corpus", seed=2, corpus="tess", test=0.25, file="0123"),
+    model=ModelConfig(features={"kind": "log-mel", "mels": 40}, network={"channels": [8, 16], "dropout": 0.0}),
+    train=TrainConfig(learning_rate=1e-5, patience=None, checkpoint_steps=50, trackers=["tensorboard"], balanced=True),
+    yardsticks=[],
+    seed=11,
+    out="runs/2024-01-01",
+    if_exists="resume",
+    players=True,
+)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), FULL, Recipe(data=DataConfig(roots=["a", "b"], prepared="7"))])
+def test_a_recipes_text_reads_back_as_itself(recipe: Recipe, tmp_path: Path) -> None:
+    assert parse(["--config", written(tmp_path, recipe.text())], "finetune.py") == recipe
