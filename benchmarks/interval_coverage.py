@@ -14,7 +14,7 @@ Test sets, of eight classes:
 "given" is the share of test sets for which the method gave an interval; coverage is over those. The lines at the end
 are the mean and the lowest coverage over the kinds of test set and model.
 
-Run: python benchmarks/interval_coverage.py [--simulations 1500] [--seed 0]
+Run: python benchmarks/interval_coverage.py [--simulations 1000] [--seed 0]
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def simulate(
 def main() -> None:
     """Print a row per kind of test set, then the coverage by method and number of speakers."""
     parser = argparse.ArgumentParser(description="Coverage of the nominal 95 %% intervals for UAR, by simulation.")
-    parser.add_argument("--simulations", type=int, default=1500, help="test sets per row (default: 1500)")
+    parser.add_argument("--simulations", type=int, default=1000, help="test sets per row (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     parser.add_argument("--speakers", type=int, nargs="+", default=[4, 5, 10, 24], help="speakers per test set")
     chosen = parser.parse_args()

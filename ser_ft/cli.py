@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = parser.parse_args(given)
     except argparse.ArgumentError as error:
-        return guarded(lambda: _fail(str(error)))
+        message = str(error)
+        return guarded(lambda: _fail(message))
     if chosen.command is None:
         parser.print_help()
         return 2
@@ -69,7 +70,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces.")
+    parser = _Parser(
+        prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces."
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     _add_quickstart(commands)
     _add_prepare(commands)
@@ -93,16 +96,35 @@ def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
         description=about.capitalize() + ". Corpora are told by their file names; data of your own is a folder per "
         "emotion (EMOTION/SPEAKER/clip.wav) or a CSV manifest (columns path, emotion, speaker, ...).",
     )
-    parser.add_argument("roots", nargs="*", metavar="ROOT", help="folder, .zip archive or manifest; NAME=ROOT names its corpus; miniature: synthetic voices")
+    parser.add_argument(
+        "roots",
+        nargs="*",
+        metavar="ROOT",
+        help="folder, .zip archive or manifest; NAME=ROOT names its corpus; miniature: synthetic voices",
+    )
     parser.add_argument("--out", required=True, help="where the table is written; `datasets.load_from_disk` reads it")
-    parser.add_argument("--labels", default="eight", help="eight, seven, six, four, or happy=positive,angry=negative,...")
+    parser.add_argument(
+        "--labels", default="eight", help="eight, seven, six, four, or happy=positive,angry=negative,..."
+    )
     parser.add_argument("--calm", default="keep", help="keep, neutral or drop")
     parser.add_argument("--include-song", action="store_true", help="take RAVDESS's song recordings in")
-    parser.add_argument("--cremad-labels", default="intended", help="intended, voice (what listeners heard) or voice-soft")
-    parser.add_argument("--note", action="append", default=[], metavar="CORPUS=TEXT", help="say this wherever its results are shown")
-    parser.add_argument("--download", action="append", default=[], metavar="CORPUS", help="fetch a corpus that may be fetched freely, into the first ROOT")
+    parser.add_argument(
+        "--cremad-labels", default="intended", help="intended, voice (what listeners heard) or voice-soft"
+    )
+    parser.add_argument(
+        "--note", action="append", default=[], metavar="CORPUS=TEXT", help="say this wherever its results are shown"
+    )
+    parser.add_argument(
+        "--download",
+        action="append",
+        default=[],
+        metavar="CORPUS",
+        help="fetch a corpus that may be fetched freely, into the first ROOT",
+    )
     parser.add_argument("--dataset", help="instead of roots: a data set of the Hub, or a folder that `datasets` saved")
-    parser.add_argument("--columns", default="", metavar="OURS=THEIRS,...", help="for --dataset: audio, emotion, speaker, gender, ...")
+    parser.add_argument(
+        "--columns", default="", metavar="OURS=THEIRS,...", help="for --dataset: audio, emotion, speaker, gender, ..."
+    )
     parser.add_argument("--dataset-split", default="train", help="for --dataset: which of its splits")
     parser.add_argument("--name", default="own", help="for --dataset: what to call it")
     parser.set_defaults(work=_prepare)
@@ -138,7 +160,13 @@ def _prepare(chosen: argparse.Namespace) -> None:
     if chosen.dataset:
         columns = _pairs(chosen.columns, "--columns")
         prepare_table(
-            chosen.dataset, columns, chosen.out, chosen.name, split=chosen.dataset_split, labels=labels, calm=chosen.calm
+            chosen.dataset,
+            columns,
+            chosen.out,
+            chosen.name,
+            split=chosen.dataset_split,
+            labels=labels,
+            calm=chosen.calm,
         )
         return
     if not chosen.roots:
@@ -154,7 +182,7 @@ def _prepare(chosen: argparse.Namespace) -> None:
         chosen.calm,
         include_song=chosen.include_song,
         cremad_labels=chosen.cremad_labels,
-        notes=dict(pair for note in chosen.note for pair in [_pair(note, "--note")]),
+        notes=_mapping(chosen.note, "--note"),
     )
 
 
@@ -180,7 +208,7 @@ def _roots(words: list[str]) -> str | list[str] | dict[str, str]:
     named = ["=" in word and not Path(word).exists() for word in words]
     if any(named) and not all(named):
         raise InputError("either every root is CORPUS=FOLDER, or none is")
-    return dict(_pair(word, "ROOT") for word in words) if all(named) else words
+    return _mapping(words, "ROOT") if all(named) else words
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:
@@ -191,4 +219,13 @@ def _pair(text: str, what: str) -> tuple[str, str]:
 
 
 def _pairs(text: str, what: str) -> dict[str, str]:
-    return dict(_pair(pair, what) for pair in text.split(",") if pair.strip())
+    return _mapping([pair for pair in text.split(",") if pair.strip()], what)
+
+
+def _mapping(words: list[str], what: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for name, value in (_pair(word, what) for word in words):
+        if name in pairs:
+            raise InputError(f"{what}: {name} is given twice")
+        pairs[name] = value
+    return pairs

@@ -176,7 +176,7 @@ def test_ffmpeg_is_not_asked_about_a_broken_wav(ffmpeg: Path) -> None:
 
 def test_what_ffmpeg_cannot_read(ffmpeg: Path) -> None:
     (ffmpeg.parent / "ffmpeg").write_text("#!/bin/sh\necho 'pipe: Invalid data found' >&2\nexit 1\n")
-    with pytest.raises(AudioError, match="ffmpeg cannot decode it .Invalid data found"):
+    with pytest.raises(AudioError, match=r"ffmpeg cannot decode it .Invalid data found"):
         decode(WEBM)
 
 

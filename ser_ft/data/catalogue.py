@@ -72,7 +72,7 @@ class Catalogue:
             can_hold = {place for emotion in corpus.emotions if (place := self.scheme.place(emotion))} | labels
             note = self.notes.get(name, "")
             # What ser_ft makes itself has the corpus's names, and neither its sound nor its terms.
-            made = {"licence": "Apache-2.0", "terms": "made by ser_ft", "citation": ""} if note == SYNTHETIC else {}
+            made = {"licence": "Apache-2.0", "terms": "made by ser_ft", "citation": ""} if SYNTHETIC in note else {}
             about[name] = {
                 "title": f"{corpus.title} (names only)" if made else corpus.title,
                 "licence": corpus.licence,
@@ -274,7 +274,7 @@ class Names:
         self.taken: dict[str, str] = {}
         self.state: list[Any] = []
         self.vote_tables: list[Found] = []
-        book.notes |= self.options.notes
+        self.said: dict[str, dict[str | None, None]] = {}
 
     def seen(self, name: str | None, root: Path, found: Scan, used: Sequence[Found] = ()) -> None:
         """Note what lies under a root, and what is used of it."""
@@ -300,8 +300,7 @@ class Names:
             book.skipped.append(Skipped(path, name, "no-place", _no_place(utterance.emotion, book.scheme)))
             return
         note = note or (cremad.provenance(PurePosixPath(path.split("::")[0])) if name == "cremad" else None)
-        if note:
-            book.notes.setdefault(name, note)
+        self.said.setdefault(name, {})[note] = None
         book.corpora.setdefault(name, corpus)
         book.clips.append(Clip(utterance, name, label or "", path, read))
 
@@ -326,10 +325,10 @@ class Names:
                 self.book.skipped.append(voted)
 
     def finish(self, roots: object) -> None:
-        """Set the key of the prepared table: a hash of files, options and the code that reads them.
+        """Set the corpora's notes, and the key: a hash of files, options and the code that reads them.
 
         Raises:
-            InputError: no clip is left, or a note is of a corpus that is not there.
+            InputError: no clip is left, a note is of a corpus that is not there, or synthetic voices are mixed in.
         """
         book, options = self.book, self.options
         if not book.clips:
@@ -338,6 +337,12 @@ class Names:
         for name in options.notes:
             if name not in there:
                 raise InputError(f"a note is given for {name!r}, and the data holds {', '.join(there)}")
+        for name, notes in self.said.items():
+            if SYNTHETIC in notes and len(notes) > 1:
+                raise InputError(f"{name}: synthetic voices and recordings are mixed under one corpus's names")
+            # What is given is said too, never instead.
+            told = dict.fromkeys(note for note in (*notes, options.notes.get(name)) if note)
+            book.notes |= {name: "; ".join(told)} if told else {}
         asked = [book.scheme.classes, sorted(book.scheme.places.items()), options.include_song, options.cremad_labels]
         content = repr([*asked, sorted(options.notes.items()), *self.state, _code()])
         book.key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:20]

@@ -25,7 +25,7 @@ from .tables import columns_of_table
 
 MINIATURE = "miniature"
 ABOUT_FILE = "corpora.json"
-_OWN_FILES = {ABOUT_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", ".DS_Store"}
+_OWN_FILES = {ABOUT_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", "LICENSE", ".DS_Store"}
 
 
 def load_corpora(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from itertools import product
+from itertools import pairwise, product
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -23,7 +23,7 @@ _CELL, _AXES = 0.2, 12
 
 @functools.cache
 def _signs() -> np.ndarray:
-    return np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.int8), size=1 << 20)
+    return np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=1 << 20)
 
 
 def signatures(pcm: np.ndarray) -> list[Mark]:
@@ -39,17 +39,17 @@ def signatures(pcm: np.ndarray) -> list[Mark]:
         The number of samples and the projection, shape (32,), of norm one; where there are zeros at the ends, a
         second pair for the samples without these.
     """
-    sound = np.flatnonzero(pcm)
-    inner = pcm[sound[0] : sound[-1] + 1] if len(sound) else pcm
+    heard = pcm != 0
+    inner = pcm[heard.argmax() : len(pcm) - heard[::-1].argmax()]
     return [_mark(pcm)] if len(inner) == len(pcm) else [_mark(pcm), _mark(inner)]
 
 
 def _mark(pcm: np.ndarray) -> Mark:
-    signs = _signs()[: len(pcm)] if len(pcm) <= len(_signs()) else np.resize(_signs(), len(pcm))
-    signed = pcm.astype(np.float32) * signs
-    edges = np.linspace(0, len(pcm), _BLOCKS + 1).astype(int)[:-1]
-    sums = np.add.reduceat(signed, edges, dtype=np.float64) if len(pcm) >= _BLOCKS else np.resize(signed, _BLOCKS)
-    return len(pcm), sums / max(float(np.linalg.norm(sums)), 1e-9)
+    length, sound = len(pcm), pcm.astype(np.float32)
+    signs = _signs()[:length] if length <= len(_signs()) else np.resize(_signs(), length)
+    edges = [length * block // _BLOCKS for block in range(_BLOCKS + 1)]
+    sums = np.array([sound[start:end] @ signs[start:end] for start, end in pairwise(edges)], dtype=np.float64)
+    return length, sums / max(float(np.linalg.norm(sums)), 1e-9)
 
 
 class Repeats(Generic[T]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Protocol
 
 import numpy as np
@@ -57,9 +56,7 @@ class StatisticsSvm:
 
     def probabilities(self, statistics: np.ndarray) -> np.ndarray:
         """Return a softmax of the decision values: an order of the classes, not calibrated probabilities."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = np.atleast_2d(self._pipeline.decision_function(statistics))
+        values = self._pipeline.decision_function(statistics)
         seen = self._pipeline[-1].classes_
         if len(seen) == 2:
             values = np.stack((-values.ravel(), values.ravel()), axis=1)

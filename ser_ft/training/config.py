@@ -108,7 +108,8 @@ class ModelConfig:
     """Settings of the network, such as channels."""
 
     def __post_init__(self) -> None:
-        _check(self.name, MODELS, "model.name")
+        if self.name not in MODELS:
+            raise InputError(f"unknown model {self.name!r}: use one of {', '.join(MODELS)}")
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import InputError
 from .config import Recipe
 
-DESCRIPTION = """Train and evaluate a model as a recipe says, and report it. A recipe is a YAML file; every setting below
-can be given on the command line over it, as --train.epochs 10."""
+DESCRIPTION = """Train and evaluate a model as a recipe says, and report it. A recipe is a YAML file; every setting
+below can be given on the command line over it, as --train.epochs 10."""
 
 
 def parse(arguments: Sequence[str] | None, program: str) -> Recipe:

@@ -11,7 +11,6 @@ import pytest
 from names import load, skipped, true_names, write
 
 from ser_ft.audio import decode
-
 from ser_ft.data.corpora import CORPORA, Skip, Utterance, cremad
 from ser_ft.emotions import NAMES
 

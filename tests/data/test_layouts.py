@@ -333,7 +333,7 @@ def test_notes_belong_to_what_lies_beside_them(tmp_path: Path) -> None:
     write_zip(root / "b.zip", {"mine/happy/1.wav": noise("h")})
     assert find(root).notes == {"savee": "made up", "cremad": "CREMA-D, rebuilt audio", "tess": "from an archive"}
     given = find(root, notes={"SAVEE": "mine", "ravdess": "other"}).notes
-    assert (given["savee"], given["ravdess"]) == ("mine", "other")
+    assert (given["savee"], given["ravdess"]) == ("made up; mine", "other")
     with pytest.raises(InputError, match="a note is given for 'crema'"):
         find(root, notes={"crema": "rebuilt"})
 

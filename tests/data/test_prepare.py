@@ -79,9 +79,8 @@ def test_the_sound_is_16_bit_mono_at_16_khz(miniature_table: datasets.Dataset) -
 def test_16_bit_samples_at_16_khz_are_kept_as_they_are(tmp_path: Path) -> None:
     names = actor(1)
     table = load(write(tmp_path / "x", names), tmp_path / "cache")
-    assert {row["path"]: row["audio"]["bytes"] for row in table} == {
-        str(tmp_path / "x" / name): noise(name) for name in names
-    }
+    kept = {Path(row["path"]).name: row["audio"]["bytes"] for row in table}
+    assert kept == {name: noise(name) for name in names}
 
 
 # What is left out.
@@ -104,7 +103,7 @@ def test_bad_files_are_listed_with_their_reason_and_nothing_else_is_lost(tmp_pat
     }
     names = iter(actor(1) + actor(2))
     kept = {next(names): content for content in good.values()}
-    left_out = {name: reason for name, reason in zip(names, bad, strict=False)}
+    left_out = dict(zip(names, bad, strict=False))
     table = load(write(tmp_path / "x", kept | {name: bad[reason] for name, reason in left_out.items()}), tmp_path / "c")
     assert set(table["id"]) == {f"ravdess-{Path(name).stem}" for name in kept}
     assert skipped(table) == left_out
@@ -141,7 +140,7 @@ def test_m4a_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_that_can_be_used(tmp_path: Path) -> None:
-    root = write(tmp_path / "x", {name: LFS for name in actor(1)})
+    root = write(tmp_path / "x", dict.fromkeys(actor(1), LFS))
     with pytest.raises(InputError, match="a git-LFS pointer instead of the sound: 8"):
         load(root, tmp_path / "c")
     with pytest.raises(InputError, match="a git-LFS pointer"):
@@ -559,11 +558,30 @@ def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: dat
     assert (miniature_folder / "skipped.csv").read_text().split() == ["path,corpus,reason,detail"]
     assert content["corpora"] == about(miniature_table)
     assert {facts["note"] for facts in content["corpora"].values()} == {NOTE}
-    ravdess = content["corpora"]["ravdess"]
-    assert ravdess["licence"] == "CC-BY-NC-SA-4.0"
-    assert "10.1371/journal.pone.0196391" in ravdess["citation"]
+    assert {facts["licence"] for facts in content["corpora"].values()} == {"Apache-2.0"}
     assert content["corpora"]["cremad"]["classes"] == list(SCHEMES["six"])
     assert content["corpora"]["tess"]["classes"] == list(SCHEMES["seven"])
+
+
+def test_the_terms_are_those_of_the_corpora(tmp_path: Path) -> None:
+    facts = about(load(write(tmp_path / "x", [*actor(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c"))
+    assert {name: fact["licence"] for name, fact in facts.items()} == {
+        "ravdess": "CC-BY-NC-SA-4.0",
+        "cremad": "ODbL-1.0",
+        "x": "other",
+    }
+    assert "10.1371/journal.pone.0196391" in facts["ravdess"]["citation"]
+    assert facts["cremad"]["classes"] == list(SCHEMES["six"])
+    assert facts["x"]["classes"] == ["happy"]
+
+
+def test_what_must_be_said_cannot_be_silenced(tmp_path: Path, miniature_tree: Path) -> None:
+    root = write(tmp_path / "x", ["1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.ogg"])
+    assert find(root, notes={"cremad": "mine"}).about()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
+    facts = find(miniature_tree, notes={"savee": "mine"}).about()["savee"]
+    assert (facts["note"], facts["licence"]) == (f"{NOTE}; mine", "Apache-2.0")
+    with pytest.raises(InputError, match="ravdess: synthetic voices and recordings are mixed"):
+        find([miniature_tree, write(tmp_path / "y", actor(24))])
 
 
 def test_about_survives_what_is_done_to_a_table(miniature_table: datasets.Dataset, tmp_path: Path) -> None:

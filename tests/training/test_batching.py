@@ -51,6 +51,12 @@ def test_padding_stays_under_five_per_cent(clips: int) -> None:
         assert found < waste(lengths, [batch.tolist() for batch in shuffled]) / 4
 
 
+def test_no_batch_holds_the_shortest_clips_and_the_longest() -> None:
+    lengths = lengths_of(5000)
+    batches = epoch_batches(lengths, 16, 0, 0)
+    assert max(lengths[batch].max() / lengths[batch].min() for batch in batches) < 2
+
+
 def test_the_order_follows_from_seed_and_epoch_alone() -> None:
     lengths = lengths_of(500)
     once = epoch_batches(lengths, 16, 3, 5)

@@ -1,5 +1,6 @@
 """A recipe: what is wrong with it is said in one line, the command line beats the file, and its text is itself."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,23 @@ FULL = Recipe(
 @pytest.mark.parametrize("recipe", [Recipe(), FULL, Recipe(data=DataConfig(roots=["a", "b"], prepared="7"))])
 def test_a_recipes_text_reads_back_as_itself(recipe: Recipe, tmp_path: Path) -> None:
     assert parse(["--config", written(tmp_path, recipe.text())], "finetune.py") == recipe
+
+
+def test_the_printed_recipe_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--train.epochs", "3", "--print_config"])
+    assert left.value.code in (0, None)
+    text = capsys.readouterr().out
+    assert parse(["--config", written(tmp_path, text)], "finetune.py") == Recipe(train=TrainConfig(epochs=3))
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code in (0, None)
+    text = capsys.readouterr().out
+    for group, settings in asdict(Recipe()).items():
+        names = [f"--{group}.{name}" for name in settings] if isinstance(settings, dict) else [f"--{group}"]
+        for name in names:
+            assert name in text
+    assert "Clips per batch and process." in text

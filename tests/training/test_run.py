@@ -55,15 +55,23 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(small_table: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return train(small_table, tmp_path_factory.mktemp("run") / "whole")
+def finished(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return train(miniature_folder, tmp_path_factory.mktemp("run") / "whole")
 
 
-def test_a_run_folder_holds_what_later_steps_need(finished: RunFolder, small_table: Path) -> None:
+def test_a_run_folder_holds_what_later_steps_need(finished: RunFolder, miniature_folder: Path) -> None:
     names = {path.name for path in finished.path.iterdir()}
-    assert names >= {"config.yaml", "environment.json", "split.json", "history.jsonl", "checkpoints", "model", "figures"}
+    assert names >= {
+        "config.yaml",
+        "environment.json",
+        "split.json",
+        "history.jsonl",
+        "checkpoints",
+        "model",
+        "figures",
+    }
     assert names >= {"predictions.parquet", "metrics.json", "report.html", "yardsticks"}
-    table, predictions = open_prepared(small_table), finished.predictions
+    table, predictions = open_prepared(miniature_folder), finished.predictions
     assert sorted(predictions["id"]) == sorted(table["id"])
     classes = table.features["emotion"].names
     assert np.allclose(predictions[classes].sum(axis=1), 1.0)
@@ -86,32 +94,36 @@ def test_the_best_epoch_is_what_is_kept(finished: RunFolder) -> None:
     assert finished.metrics["parts"]["validation"]["uar"] == pytest.approx(best)
 
 
-def test_the_saved_model_gives_the_predictions(finished: RunFolder, small_table: Path) -> None:
+def test_the_saved_model_gives_the_predictions(finished: RunFolder, miniature_folder: Path) -> None:
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
     from ser_ft import audio
 
     model = AutoModelForAudioClassification.from_pretrained(finished.model).eval()
     extractor = AutoFeatureExtractor.from_pretrained(finished.model)
-    row = next(row for row in open_prepared(small_table) if row["corpus"] == "ravdess")
+    row = next(row for row in open_prepared(miniature_folder) if row["corpus"] == "ravdess")
     inputs = extractor(audio.from_wav(row["audio"]["bytes"]), sampling_rate=16_000, return_tensors="pt")
     shares = model(**inputs).logits.softmax(dim=1)[0].detach().numpy()
     told = finished.predictions.set_index("id").loc[row["id"], list(model.config.id2label.values())]
     assert np.allclose(shares, told.to_numpy(dtype=float), atol=1e-4)
 
 
-def test_one_seed_gives_one_result_and_another_another(finished: RunFolder, small_table: Path, tmp_path: Path) -> None:
-    assert_same(finished, train(small_table, tmp_path / "again"))
-    other = train(small_table, tmp_path / "other", "--seed=1")
+def test_one_seed_gives_one_result_and_another_another(
+    finished: RunFolder, miniature_folder: Path, tmp_path: Path
+) -> None:
+    assert_same(finished, train(miniature_folder, tmp_path / "again"))
+    other = train(miniature_folder, tmp_path / "other", "--seed=1")
     assert any(not torch.equal(weights(finished)[name], value) for name, value in weights(other).items())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 3, 10])
-def test_killed_and_resumed_is_as_never_killed(finished: RunFolder, small_table: Path, tmp_path: Path, after: int) -> None:
+def test_killed_and_resumed_is_as_never_killed(
+    finished: RunFolder, miniature_folder: Path, tmp_path: Path, after: int
+) -> None:
     """SIGKILL in the middle of an epoch, once a checkpoint of so many steps is there (1: any); then go on."""
     out = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "recipes" / "finetune.py"), *recipe(small_table, out)]
+    command = [sys.executable, str(ROOT / "recipes" / "finetune.py"), *recipe(miniature_folder, out)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -122,33 +134,33 @@ def test_killed_and_resumed_is_as_never_killed(finished: RunFolder, small_table:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists(), "the run ended before it was killed: nothing was tested"
-    assert main([*recipe(small_table, out), "--if_exists=resume"]) == 0
+    assert main([*recipe(miniature_folder, out), "--if_exists=resume"]) == 0
     resumed = RunFolder(out)
     assert_same(finished, resumed)
     assert len(resumed.history) == 4
 
 
-def test_a_finished_run_is_left_alone_when_resumed(finished: RunFolder, small_table: Path) -> None:
+def test_a_finished_run_is_left_alone_when_resumed(finished: RunFolder, miniature_folder: Path) -> None:
     before = finished.metrics_file.stat().st_mtime_ns
-    train(small_table, finished.path, "--if_exists=resume")
+    train(miniature_folder, finished.path, "--if_exists=resume")
     assert finished.metrics_file.stat().st_mtime_ns == before
 
 
-def test_a_taken_folder_is_refused_and_kept(finished: RunFolder, small_table: Path, tmp_path: Path) -> None:
+def test_a_taken_folder_is_refused_and_kept(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a run is there already"):
-        train(small_table, finished.path)
+        train(miniature_folder, finished.path)
     with pytest.raises(InputError, match="another recipe"):
-        train(small_table, finished.path, "--if_exists=resume", "--train.learning_rate=0.1")
+        train(miniature_folder, finished.path, "--if_exists=resume", "--train.learning_rate=0.1")
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("dear")
     with pytest.raises(InputError, match="no run"):
-        train(small_table, foreign, "--if_exists=replace")
+        train(miniature_folder, foreign, "--if_exists=replace")
     assert (foreign / "thesis.txt").read_text() == "dear"
 
 
 def test_wrong_input_is_one_line_code_2_and_nothing_written(
-    small_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "never"
     wrong = {
@@ -162,23 +174,25 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         "--yardsticks=[oracle]": "yardsticks must be one of",
     }
     for setting, said in wrong.items():
-        assert main(recipe(small_table, out, setting)) == 2, setting
+        assert main(recipe(miniature_folder, out, setting)) == 2, setting
         error = capsys.readouterr().err.strip()
         assert said in error.splitlines()[-1], setting
         assert "Traceback" not in error
         assert not out.exists(), setting
 
 
-def test_without_a_validation_speaker_the_last_weights_are_kept(small_table: Path, tmp_path: Path) -> None:
-    folder = train(small_table, tmp_path / "run", "--split.validation=0", "--train.patience=1")
+def test_without_a_validation_speaker_the_last_weights_are_kept(miniature_folder: Path, tmp_path: Path) -> None:
+    folder = train(miniature_folder, tmp_path / "run", "--split.validation=0", "--train.patience=1")
     assert len(folder.history) == 4
     assert "validation" not in folder.metrics["parts"]
     assert folder.report_file.is_file()
 
 
-def test_a_leaking_split_says_so_everywhere(small_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_leaking_split_says_so_everywhere(
+    miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    assert main(recipe(small_table, out, "--split.kind=random")) == 0
+    assert main(recipe(miniature_folder, out, "--split.kind=random")) == 0
     said = capsys.readouterr().out
     assert said.count("LEAKING") >= 1
     assert "leaking" in said.rsplit("run:", 1)[0].lower().split("accuracy")[-1], "the result table says it too"
@@ -186,17 +200,19 @@ def test_a_leaking_split_says_so_everywhere(small_table: Path, tmp_path: Path, c
     assert "leak" in RunFolder(out).report_file.read_text().lower()
 
 
-@pytest.mark.parametrize("setting", ["--train.class_weights=true", "--train.balanced=true", "--train.mixed_precision=bf16"])
-def test_options_of_training_run(small_table: Path, tmp_path: Path, setting: str) -> None:
-    folder = train(small_table, tmp_path / "run", setting, "--train.epochs=1")
+@pytest.mark.parametrize(
+    "setting", ["--train.class_weights=true", "--train.balanced=true", "--train.mixed_precision=bf16"]
+)
+def test_options_of_training_run(miniature_folder: Path, tmp_path: Path, setting: str) -> None:
+    folder = train(miniature_folder, tmp_path / "run", setting, "--train.epochs=1")
     assert np.isfinite(folder.history[0]["train_loss"])
 
 
-def test_tensorboard_gets_the_history(small_table: Path, tmp_path: Path) -> None:
+def test_tensorboard_gets_the_history(miniature_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = train(small_table, tmp_path / "run", "--train.trackers=[tensorboard]", "--train.epochs=2")
+    folder = train(miniature_folder, tmp_path / "run", "--train.trackers=[tensorboard]", "--train.epochs=2")
     events = EventAccumulator(str(next(folder.path.rglob("events.out*")).parent))
     events.Reload()
     seen = [event.value for event in events.Scalars("validation_uar")]
@@ -204,16 +220,20 @@ def test_tensorboard_gets_the_history(small_table: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_that_takes_both_batches(small_table: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_that_takes_both_batches(miniature_folder: Path, tmp_path: Path) -> None:
     """Two processes with one batch a step each are one process with two: the same loss, and one writer."""
-    plain = ["--train.checkpoint_steps=null", "--train.epochs=1", "--model.network={channels: [8], dropout: 0, head_dropout: 0}"]
-    alone = train(small_table, tmp_path / "alone", *plain, "--train.accumulation=2")
+    plain = [
+        "--train.checkpoint_steps=null",
+        "--train.epochs=1",
+        "--model.network={channels: [8], dropout: 0, head_dropout: 0}",
+    ]
+    alone = train(miniature_folder, tmp_path / "alone", *plain, "--train.accumulation=2")
     out = tmp_path / "both"
     script = str(ROOT / "recipes" / "finetune.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *recipe(small_table, out, *plain, "--train.accumulation=1")],
+        [*command, *recipe(miniature_folder, out, *plain, "--train.accumulation=1")],
         env=environment,
         capture_output=True,
         text=True,

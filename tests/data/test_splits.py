@@ -1,0 +1,429 @@
+"""Who is trained on, validated on and tested on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from ser_ft.data.splits import KINDS, NAMED_FOLDS, PARTS, Split, make_split, read_split
+from ser_ft.emotions import NAMES
+from ser_ft.errors import InputError
+
+SPEAKERS = {
+    "ravdess": [f"{actor:02d}" for actor in range(1, 25)],
+    "tess": ["OAF", "YAF"],
+    "cremad": [str(actor) for actor in range(1001, 1092)],
+    "savee": ["DC", "JE", "JK", "KL"],
+}
+EMOBOX_RAVDESS = [{1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, {2, 15, 16, 18}, {6, 13, 17, 22}]
+XLSR_RAVDESS = [{2, 5, 14, 15, 16}, {3, 6, 7, 13, 18}, {10, 11, 12, 19, 20}, {8, 17, 21, 23, 24}, {1, 4, 9, 22}]
+
+
+def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.Dataset:
+    """A table of some speakers of some corpora, as `load_corpora` makes it, without sound: `clips` of each emotion."""
+    rows = []
+    for corpus, names in speakers.items():
+        emotions = [name for name in NAMES if corpus == "ravdess" or (name != "calm")]
+        emotions = [name for name in emotions if corpus != "cremad" or name != "surprise"]
+        for place, name in enumerate(names):
+            for emotion in emotions:
+                # Some speakers say less, as in CREMA-D.
+                for take in range(clips - (corpus == "cremad" and place % 3 == 0 and emotion == "neutral")):
+                    rows.append(
+                        {
+                            "id": f"{corpus}-{name}-{emotion}-{take}",
+                            "speaker": f"{corpus}-{name}",
+                            "corpus": corpus,
+                            "emotion": NAMES.index(emotion),
+                            "gender": "male" if place % 2 else "female",
+                        }
+                    )
+    return datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list(NAMES)))
+
+
+def only(*corpora: str) -> datasets.Dataset:
+    return table_of({name: SPEAKERS[name] for name in corpora})
+
+
+@pytest.fixture(scope="module")
+def four() -> datasets.Dataset:
+    """The four corpora, 121 speakers."""
+    return table_of(SPEAKERS)
+
+
+@pytest.fixture(scope="module")
+def ravdess() -> datasets.Dataset:
+    return only("ravdess")
+
+
+def actors(speakers: Sequence[str]) -> set[int]:
+    return {int(speaker.rsplit("-", 1)[1]) for speaker in speakers}
+
+
+def check(split: Split, table: datasets.Dataset) -> None:
+    """Every clip of a part is of its speakers, no clip is used twice, and no speaker stands on two sides."""
+    speaker_of = dict(zip(table["id"], table["speaker"], strict=True))
+    rows = split.rows(table)
+    for part in PARTS:
+        assert [table["id"][int(row)] for row in rows[part][:3]] == list(split.parts[part][:3])
+        assert {speaker_of[clip] for clip in split.parts[part]} == set(split.speakers[part])
+    assert len(set().union(*split.parts.values())) == sum(map(len, split.parts.values()))
+    assert len(set().union(*split.speakers.values())) == sum(map(len, split.speakers.values()))
+    assert not split.leaking
+    assert "LEAKING" not in split.text()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "corpora", "options"),
+    [
+        ("speaker", "ravdess tess cremad savee", {}),
+        ("speaker", "ravdess", {"test": 0.5, "validation": 0}),
+        ("speaker", "tess", {}),
+        ("kfold", "ravdess tess cremad savee", {"folds": 5, "fold": 4}),
+        ("kfold", "savee", {"folds": 4}),
+        ("corpus", "ravdess tess cremad savee", {"corpus": "cremad"}),
+        ("corpus", "ravdess tess", {"corpus": "ravdess"}),
+        ("emobox-ravdess", "ravdess", {"fold": 5}),
+        ("xlsr-ravdess", "ravdess", {"fold": 4}),
+        ("emobox-savee", "savee", {"fold": 3}),
+        ("tess-talker", "tess", {"fold": 1}),
+        ("audeering-cremad", "cremad", {}),
+    ],
+)
+def test_no_speaker_is_on_two_sides(kind: str, corpora: str, options: dict[str, Any], seed: int) -> None:
+    table = only(*corpora.split())
+    split = make_split(table, kind, seed=seed, **options)
+    check(split, table)
+    assert sum(map(len, split.parts.values())) == len(table)
+    assert split == make_split(table, kind, seed=seed, **options)
+    assert (split.seed, split.fold) == (
+        seed,
+        options.get("fold", 0 if kind == "kfold" or kind in NAMED_FOLDS else None),
+    )
+
+
+@pytest.mark.parametrize("kind", ["speaker", "kfold", "random"])
+def test_another_seed_is_another_split(ravdess: datasets.Dataset, kind: str) -> None:
+    assert len({make_split(ravdess, kind, seed=seed).parts["test"] for seed in range(4)}) == 4
+
+
+def test_the_order_of_the_rows_does_not_matter(four: datasets.Dataset) -> None:
+    for kind in ("speaker", "kfold"):
+        assert make_split(four, kind).speakers == make_split(four.shuffle(seed=1), kind).speakers
+
+
+def test_shares_of_the_speakers(ravdess: datasets.Dataset) -> None:
+    for test, validation, counts in (
+        (0.2, 0.15, (16, 3, 5)),
+        (0.5, 0.25, (9, 3, 12)),
+        (0.01, 0.01, (22, 1, 1)),
+        (0.9, 0, (2, 0, 22)),
+    ):
+        split = make_split(ravdess, test=test, validation=validation)
+        assert tuple(len(split.speakers[part]) for part in PARTS) == counts
+
+
+def test_every_corpus_of_two_speakers_or_more_is_tested_on(four: datasets.Dataset) -> None:
+    for seed in range(5):
+        split = make_split(four, seed=seed)
+        tested = Counter(speaker.split("-")[0] for speaker in split.speakers["test"])
+        assert tested == {"ravdess": 5, "tess": 1, "cremad": 18, "savee": 1}
+        # TESS's other talker is trained on, not only validated on.
+        assert {speaker.split("-")[0] for speaker in split.speakers["train"]} == set(SPEAKERS)
+
+
+@pytest.mark.parametrize(
+    ("corpora", "folds"), [("ravdess", 5), ("ravdess tess cremad savee", 5), ("savee tess", 3), ("savee", 4)]
+)
+def test_the_folds_cover_every_speaker_once(corpora: str, folds: int) -> None:
+    table = only(*corpora.split())
+    tested = [make_split(table, "kfold", seed=3, fold=fold, folds=folds).speakers["test"] for fold in range(folds)]
+    assert sorted(speaker for fold in tested for speaker in fold) == sorted(set(table["speaker"]))
+    sizes = [len(fold) for fold in tested]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("kind", ["speaker", "kfold"])
+def test_each_part_is_like_the_whole(four: datasets.Dataset, kind: str) -> None:
+    frame = four.to_pandas()
+    whole = frame["emotion"].value_counts(normalize=True)
+    split = make_split(four, kind)
+    for part, near in (("train", 0.02), ("validation", 0.04), ("test", 0.02)):
+        rows = frame[frame["id"].isin(split.parts[part])]
+        shares = rows["emotion"].value_counts(normalize=True).reindex(whole.index, fill_value=0)
+        assert (shares - whole).abs().max() < near
+        women = rows.drop_duplicates("speaker")["gender"].eq("female").mean()
+        assert 0.35 < women < 0.65
+
+
+def test_a_draw_is_better_than_chance() -> None:
+    """Speakers of one emotion each: a plain draw would leave emotions out."""
+    rows = [
+        {"id": f"{n}-{k}", "speaker": f"x-{n:02d}", "corpus": "x", "emotion": n % 4, "gender": None}
+        for n in range(16)
+        for k in range(3)
+    ]
+    table = datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list("abcd")))
+    for seed in range(5):
+        split = make_split(table, seed=seed, test=0.25, validation=0)
+        assert {int(speaker[2:]) % 4 for speaker in split.speakers["test"]} == {0, 1, 2, 3}
+
+
+# Named splits.
+
+
+@pytest.mark.parametrize(("kind", "folds"), [("emobox-ravdess", EMOBOX_RAVDESS), ("xlsr-ravdess", XLSR_RAVDESS)])
+def test_folds_of_ravdess(ravdess: datasets.Dataset, kind: str, folds: list[set[int]]) -> None:
+    tested = [actors(make_split(ravdess, kind, fold=fold).speakers["test"]) for fold in range(len(folds))]
+    assert tested == folds
+    assert sorted(actor for fold in tested for actor in fold) == list(range(1, 25))
+    assert len(make_split(ravdess, kind).speakers["validation"]) == 3
+
+
+@pytest.mark.parametrize(("kind", "folds"), [("emobox-ravdess", EMOBOX_RAVDESS), ("xlsr-ravdess", XLSR_RAVDESS)])
+def test_folds_of_ravdess_without_its_last_actors(kind: str, folds: list[set[int]]) -> None:
+    table = table_of({"ravdess": SPEAKERS["ravdess"][:20]})
+    for fold, members in enumerate(folds):
+        split = make_split(table, kind, fold=fold)
+        check(split, table)
+        assert actors(split.speakers["test"]) == members & set(range(1, 21))
+
+
+def test_folds_of_savee_and_tess() -> None:
+    savee, tess = only("savee"), only("tess")
+    assert [make_split(savee, "emobox-savee", fold=fold).speakers["test"] for fold in range(4)] == [
+        ("savee-JE",),
+        ("savee-KL",),
+        ("savee-DC",),
+        ("savee-JK",),
+    ]
+    assert len(make_split(savee, "emobox-savee").speakers["validation"]) == 1
+    for fold, (trained, tested) in enumerate((("tess-OAF", "tess-YAF"), ("tess-YAF", "tess-OAF"))):
+        split = make_split(tess, "tess-talker", fold=fold)
+        assert split.speakers == {"train": (trained,), "validation": (), "test": (tested,)}
+        assert "no speaker is left for validation" in split.text()
+
+
+def test_the_split_of_cremad(shared_data: Path) -> None:
+    published = json.loads((shared_data / "splits" / "cremad_audeering_1.1.0.json").read_text())
+    split = make_split(only("cremad"), "audeering-cremad")
+    for part, theirs in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        assert actors(split.speakers[part]) == set(published[theirs])
+    # The file itself can be given, too.
+    own = make_split(only("cremad"), "file", file=shared_data / "splits" / "cremad_audeering_1.1.0.json")
+    assert own.speakers == split.speakers
+    assert own.parts == split.parts
+
+
+def test_the_split_of_cremad_has_56_18_17_speakers() -> None:
+    split = make_split(only("cremad"), "audeering-cremad")
+    assert [len(split.speakers[part]) for part in PARTS] == [56, 18, 17]
+
+
+def test_leaving_a_corpus_out(four: datasets.Dataset) -> None:
+    for corpus, names in SPEAKERS.items():
+        split = make_split(four, "corpus", corpus=corpus)
+        check(split, four)
+        assert split.name == f"corpus-{corpus}"
+        assert set(split.speakers["test"]) == {f"{corpus}-{name}" for name in names}
+        assert split.speakers["validation"]
+
+
+# Clips at random.
+
+
+@pytest.mark.parametrize(("test", "validation"), [(0.3, 0.05), (0.2, 0.0)])
+def test_random_splits_leak_and_say_so(four: datasets.Dataset, test: float, validation: float) -> None:
+    split = make_split(four, "random", test=test, validation=validation)
+    assert split.leaking
+    assert "LEAKING: speakers are on both sides" in split.text()
+    shares = np.array([len(split.parts[part]) / len(four) for part in PARTS])
+    assert np.abs(shares - [(1 - test) * (1 - validation), (1 - test) * validation, test]).max() < 0.005
+    assert len(set(split.speakers["train"]) & set(split.speakers["test"])) > 100
+    assert len(set().union(*split.parts.values())) == len(four)
+    emotion = dict(zip(four["id"], four["emotion"], strict=True))
+    per_class = Counter(emotion[clip] for clip in split.parts["test"])
+    for label, count in Counter(emotion.values()).items():
+        assert abs(per_class[label] / count - test) < 0.02
+
+
+# A file.
+
+
+@pytest.mark.parametrize("kind", ["speaker", "kfold", "random"])
+def test_a_split_fed_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) -> None:
+    split = make_split(ravdess, kind, seed=7)
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(split.content()))
+    assert read_split(file) == split
+    again = make_split(ravdess.shuffle(seed=2), "file", file=file)
+    assert again.speakers == split.speakers
+    assert {part: set(clips) for part, clips in again.parts.items()} == {
+        part: set(clips) for part, clips in split.parts.items()
+    }
+    assert (again.name, again.seed, again.fold, again.leaking) == (split.name, 7, split.fold, kind == "random")
+
+
+@pytest.mark.parametrize(
+    ("lists", "speakers"),
+    [
+        (
+            {"train": ["ravdess-01", "savee-DC"], "test": ["ravdess-02"]},
+            {"train": {"ravdess-01", "savee-DC"}, "validation": set(), "test": {"ravdess-02"}},
+        ),
+        (
+            {"train": ["01", "DC"], "dev": ["3"], "test": [2, "JE"]},
+            {"train": {"ravdess-01", "savee-DC"}, "validation": {"ravdess-03"}, "test": {"ravdess-02", "savee-JE"}},
+        ),
+        (
+            {"train": [1], "val": [3], "test": [2]},
+            {"train": {"ravdess-01"}, "validation": {"ravdess-03"}, "test": {"ravdess-02"}},
+        ),
+        ({"train": ["my-own-7"], "test": ["8"]}, {"train": {"my-own-7"}, "validation": set(), "test": {"my-own-8"}}),
+    ],
+)
+def test_lists_of_speakers(tmp_path: Path, lists: dict[str, list[Any]], speakers: dict[str, set[str]]) -> None:
+    table = table_of({"ravdess": ["01", "02", "03"], "savee": ["DC", "JE"], "my-own": ["7", "8"]})
+    (tmp_path / "mine.json").write_text(json.dumps(lists))
+    split = make_split(table, "file", file=tmp_path / "mine.json")
+    check(split, table)
+    assert {part: set(split.speakers[part]) for part in PARTS} == speakers
+    assert split.name == "file-mine"
+
+
+def run_file(split: Split, **changes: Any) -> dict[str, Any]:
+    return {**split.content(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"train": ["01", "02"], "test": ["02"]}, "speaker ravdess-02 is both in train and in test"),
+        ({"train": ["01", "ravdess-02"], "test": [2]}, "speaker ravdess-02 is both in train and in test"),
+        ({"train": ["01"], "test": ["99"]}, "'99' names no speaker of the data"),
+        ({"train": ["01"]}, "a split file is a run's split.json, or an object with lists of speakers"),
+        ({"train": ["01"], "test": "02"}, "a split file is"),
+        ({"train": ["01"], "test": ["02"], "other": ["03"]}, "a split file is"),
+        ({"train": ["01"], "test": []}, "leaves no clip for test"),
+        (["01", "02"], "a split file is"),
+        ({"parts": {"train": {}}}, "not a split ('clips' is missing)"),
+        ({"parts": []}, "not a split"),
+        ("not JSON", "not JSON"),
+        (None, "no split file there"),
+    ],
+)
+def test_wrong_files_are_refused(ravdess: datasets.Dataset, tmp_path: Path, content: Any, says: str) -> None:
+    file = tmp_path / "split.json"
+    if content is not None:
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        make_split(ravdess, "file", file=file)
+    assert str(file) in str(caught.value) or "leaves no clip" in says
+
+
+def test_a_name_of_two_speakers(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps({"train": ["1"], "test": ["b-2"]}))
+    with pytest.raises(InputError, match=r"several speakers .a-1, b-1. of the data; write CORPUS-SPEAKER"):
+        make_split(table_of({"a": ["1"], "b": ["1", "2"]}), "file", file=tmp_path / "s.json")
+
+
+def test_a_split_of_other_data(ravdess: datasets.Dataset, tmp_path: Path) -> None:
+    split = make_split(ravdess)
+    (tmp_path / "split.json").write_text(json.dumps(split.content()))
+    fewer = ravdess.select(range(len(ravdess) - 5))
+    with pytest.raises(InputError, match=r"5 of its clips are not in the data, .* first: is it the same data"):
+        make_split(fewer, "file", file=tmp_path / "split.json")
+    with pytest.raises(InputError, match="5 clips of the split are not in the data"):
+        split.rows(fewer)
+
+
+def test_a_split_file_cannot_hide_a_leak(ravdess: datasets.Dataset, tmp_path: Path) -> None:
+    """Whose clips they are is told by the data, not by the file."""
+    content = make_split(ravdess).content()
+    parts = content["parts"]
+    parts["test"]["clips"].append(parts["train"]["clips"].pop())
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"speaker .* is both in train and in test"):
+        make_split(ravdess, "file", file=tmp_path / "split.json")
+    parts["test"]["clips"].append(parts["train"]["clips"][0])
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"clip .* is both in train and in test"):
+        make_split(ravdess, "file", file=tmp_path / "split.json")
+
+
+def test_a_split_that_overlaps_cannot_be_made(ravdess: datasets.Dataset) -> None:
+    split = make_split(ravdess)
+    with pytest.raises(InputError, match="is both in train and in test"):
+        replace(split, parts={**split.parts, "test": split.parts["train"]})
+    with pytest.raises(InputError, match="is both in validation and in test"):
+        replace(split, speakers={**split.speakers, "test": split.speakers["validation"]})
+
+
+# Wrong input.
+
+
+@pytest.mark.parametrize(
+    ("corpora", "kind", "options", "says"),
+    [
+        ("one", "speaker", {}, "needs 2 speakers or more, and the data has 1; split.kind: random is possible"),
+        ("unnamed", "speaker", {}, "name the speakers in a manifest (a column speaker)"),
+        ("one", "kfold", {}, "a split into 5 folds by speaker needs 5 speakers or more, and the data has 1"),
+        ("savee", "kfold", {"folds": 5}, "needs 5 speakers or more, and the data has 4"),
+        ("savee", "kfold", {"folds": 1}, "split.folds must be 2 or more, not 1"),
+        ("savee", "kfold", {"folds": 2, "fold": 2}, "split.fold is 2: folds are numbered 0 to 1"),
+        ("savee", "emobox-savee", {"fold": 4}, "split.fold is 4: folds are numbered 0 to 3"),
+        ("savee", "emobox-savee", {"fold": -1}, "split.fold is -1"),
+        ("savee", "emobox-ravdess", {}, "the split emobox-ravdess is of ravdess alone; the data also holds savee"),
+        ("talker", "tess-talker", {}, "fold 0 of tess-talker tests on tess-YAF; the data has tess-OAF"),
+        ("savee", "corpus", {"corpus": "savee"}, "leaving savee out leaves nothing to train on"),
+        ("savee", "corpus", {}, "split.corpus must name the corpus to test on: one of savee, not None"),
+        ("savee", "corpus", {"corpus": "tess"}, "one of savee, not 'tess'"),
+        ("savee", "alphabetical", {}, f"unknown split 'alphabetical': use one of {', '.join(KINDS)}"),
+        ("savee", "speaker", {"test": 0}, "split.test is a share between 0 and 1, not 0"),
+        ("savee", "speaker", {"test": 1.5}, "split.test is a share between 0 and 1, not 1.5"),
+        ("savee", "speaker", {"validation": 1}, "split.validation is a share between 0 and 1, not 1"),
+        ("savee", "file", {}, "name the file with split.file"),
+    ],
+)
+def test_wrong_splits_say_what_to_do(corpora: str, kind: str, options: dict[str, Any], says: str) -> None:
+    speakers = {"one": {"mine": ["a"]}, "unnamed": {"mine": ["unknown"]}, "talker": {"tess": ["OAF"]}}
+    table = table_of(speakers.get(corpora) or {corpora: SPEAKERS[corpora]})
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        make_split(table, kind, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_speaker_can_be_split_at_random() -> None:
+    split = make_split(table_of({"mine": ["a"]}, clips=10), "random")
+    assert split.leaking
+
+
+def test_two_speakers_leave_none_for_validation() -> None:
+    table = only("tess")
+    split = make_split(table)
+    assert [len(split.speakers[part]) for part in PARTS] == [1, 0, 1]
+
+
+def test_corpora_of_one_speaker_each() -> None:
+    table = table_of({name: ["a"] for name in ("one", "two", "three", "four", "five")})
+    split = make_split(table)
+    check(split, table)
+    assert [len(split.speakers[part]) for part in PARTS] == [3, 1, 1]
+
+
+def test_the_split_of_a_real_table(miniature_table: datasets.Dataset) -> None:
+    split = make_split(miniature_table)
+    check(split, miniature_table)
+    assert len(split.speakers["test"]) == 4
+    rows = split.rows(miniature_table)
+    assert sum(map(len, rows.values())) == len(miniature_table)
