@@ -44,7 +44,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
     def __init__(
         self,
         kind: str = "mfcc",
-        feature_size: int = 40,
+        feature_size: int = 20,
         mels: int = 64,
         low: float = 20.0,
         high: float = 8000.0,

@@ -191,7 +191,7 @@ def test_build_takes_settings() -> None:
         ("mfcc-cnn", {"sampling_rate": 8000}, {}, "no setting 'sampling_rate'"),
         ("mfcc-cnn", {}, {"feature_size": 13}, "no setting 'feature_size'"),
         ("mfcc-cnn", {"kind": "plp"}, {}, "mfcc, log-mel"),
-        ("mfcc-cnn", {"feature_size": "many"}, {}, "model.features.feature_size is written like 40, not 'many'"),
+        ("mfcc-cnn", {"feature_size": "many"}, {}, "model.features.feature_size is written like 20, not 'many'"),
         ("mfcc-cnn", {"hop_length": 0}, {}, "must be 1 or more"),
         ("mfcc-cnn", {}, {"channels": 64}, r"written like \(64, 128, 128, 128\), not 64"),
         ("mfcc-cnn", {}, {"channels": []}, "channels must be"),

@@ -107,7 +107,7 @@ def test_inputs_are_padded_to_the_longest_and_marked() -> None:
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
     inputs = Inputs.of(clips, frames)
     batch = inputs.collate([39, 0])
-    assert batch["input_features"].shape == (2, frames.lengths[39], 40)
+    assert batch["input_features"].shape == (2, frames.lengths[39], 20)
     assert batch["attention_mask"].sum(dim=1).tolist() == [frames.lengths[39], frames.lengths[0]]
     np.testing.assert_array_equal(batch["input_features"][0], frames[39])
     np.testing.assert_array_equal(batch["input_features"][1, : frames.lengths[0]], frames[0])
