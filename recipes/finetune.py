@@ -1,8 +1,11 @@
-"""Fine-tune and evaluate a model as a recipe says: `accelerate launch recipes/finetune.py --config recipes/NAME.yaml`."""
+"""Train, evaluate and report a model as a recipe says.
+
+accelerate launch recipes/finetune.py --config recipes/NAME.yaml
+"""
 
 import sys
 
-from ser_ft.training.main import main
+from ser_ft.cli import train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train())

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .data.splits import make_split, read_split
     from .errors import InputError
     from .results.runs import RunFolder
+    from .road import run
     from .training.config import Recipe
-    from .training.run import run
 
 _HOMES = {
     "InputError": "errors",
@@ -33,7 +33,7 @@ _HOMES = {
     "open_prepared": "data.prepare",
     "prepare": "data.prepare",
     "read_split": "data.splits",
-    "run": "training.run",
+    "run": "road",
 }
 __all__ = [
     "InputError",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, guarded, without_debug
 
 _DESCRIPTION = "Fine-tune pretrained speech models to recognise emotion in speech."
 
@@ -19,8 +16,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = without_debug(arguments)
     # A recipe's settings are read by their own parser, which knows every one of them.
     if given[:1] == ["train"]:
-        from .training.main import main as train
-
         return train(given[1:], "ser-ft train")
     parser = _parser()
     try:
@@ -34,28 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: chosen.work(chosen))
 
 
-def without_debug(arguments: Sequence[str] | None) -> list[str]:
-    """Return the arguments (by default the program's) less --debug, which makes errors show their trace."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in given:
-        given.remove("--debug")
-        os.environ["SER_FT_DEBUG"] = "1"
-    return given
+def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
+    """Read a recipe and carry it out: `ser-ft train`, and `recipes/finetune.py`; return the exit code as `main`."""
+    given = without_debug(arguments)
 
+    def work() -> None:
+        from .training.parsing import parse
 
-def guarded(work: Callable[[], None]) -> int:
-    """Do something for a user: wrong input is one line on stderr and code 2, with --debug the whole trace."""
-    try:
-        work()
-    except InputError as error:
-        if os.environ.get("SER_FT_DEBUG"):
-            traceback.print_exc()
-        print(f"ser-ft: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ser-ft: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        recipe = parse(given, program)
+        from .road import run
+
+        run(recipe)
+
+    return guarded(work)
 
 
 def _fail(message: str) -> None:
@@ -139,11 +125,13 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _quickstart(chosen: argparse.Namespace) -> None:
-    from .training.main import parse
-    from .training.run import run
+    from .training.parsing import parse
 
-    given = ["--config", str(recipe_folder() / "quickstart.yaml")]
-    run(parse([*given, *(["--out", chosen.out] if chosen.out else [])], "ser-ft quickstart"))
+    given = ["--config", str(recipe_folder() / "quickstart.yaml"), *(["--out", chosen.out] if chosen.out else [])]
+    recipe = parse(given, "ser-ft quickstart")
+    from .road import run
+
+    run(recipe)
 
 
 def recipe_folder() -> Path:

@@ -1,4 +1,11 @@
-"""The one error a user is meant to see."""
+"""The one error a user is meant to see, and how the commands show it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
 
 
 class InputError(ValueError):
@@ -6,3 +13,27 @@ class InputError(ValueError):
 
     The commands print that line on stderr and exit with code 2.
     """
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do something for a user and return the exit code: 0, 2 for wrong input (one line on stderr), 130 interrupted."""
+    try:
+        work()
+    except InputError as error:
+        if os.environ.get("SER_FT_DEBUG"):
+            traceback.print_exc()
+        print(f"ser-ft: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ser-ft: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def without_debug(arguments: Sequence[str] | None) -> list[str]:
+    """Return the arguments (by default the program's) less --debug, which makes errors show their trace."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        given.remove("--debug")
+        os.environ["SER_FT_DEBUG"] = "1"
+    return given

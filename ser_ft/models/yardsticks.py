@@ -41,9 +41,6 @@ class Majority:
 class StatisticsSvm:
     """Statistics of MFCCs, standardised on the training clips, and a support vector machine with a radial kernel."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-
     def fit(self, statistics: np.ndarray, labels: np.ndarray, classes: int) -> None:
         """Fit scaler and machine."""
         from sklearn.pipeline import make_pipeline
@@ -51,7 +48,7 @@ class StatisticsSvm:
         from sklearn.svm import SVC
 
         self._classes = classes
-        machine = SVC(C=10.0, class_weight="balanced", decision_function_shape="ovr", random_state=self._seed)
+        machine = SVC(C=10.0, class_weight="balanced", decision_function_shape="ovr")
         self._pipeline = make_pipeline(StandardScaler(), machine).fit(statistics, labels)
 
     def probabilities(self, statistics: np.ndarray) -> np.ndarray:
@@ -66,7 +63,7 @@ class StatisticsSvm:
         return scores
 
 
-def make_yardstick(name: str, seed: int = 0) -> Yardstick:
+def make_yardstick(name: str) -> Yardstick:
     """Make a yardstick by its name, of `YARDSTICKS`."""
-    known: dict[str, Yardstick] = {"majority": Majority(), "svm": StatisticsSvm(seed)}
+    known: dict[str, Yardstick] = {"majority": Majority(), "svm": StatisticsSvm()}
     return known[name]

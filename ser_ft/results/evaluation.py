@@ -73,7 +73,11 @@ def masked_softmax(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def predictions_table(
-    table: datasets.Dataset, parts: Mapping[str, np.ndarray], probabilities: Mapping[str, np.ndarray], fold: int | None, seed: int
+    table: datasets.Dataset,
+    parts: Mapping[str, np.ndarray],
+    probabilities: Mapping[str, np.ndarray],
+    fold: int | None,
+    seed: int,
 ) -> pd.DataFrame:
     """Put the evaluated clips together as `predictions.parquet` holds them.
 
@@ -95,7 +99,8 @@ def predictions_table(
     whole = pd.concat(pieces, ignore_index=True)
     whole["fold"] = pd.Series([fold] * len(whole), dtype="Int64")
     whole["seed"] = seed
-    return whole[[*PREDICTION_COLUMNS, *classes]]
+    ordered: pd.DataFrame = whole[[*PREDICTION_COLUMNS, *classes]]
+    return ordered
 
 
 def part_metrics(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:

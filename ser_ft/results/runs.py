@@ -21,7 +21,17 @@ PREDICTION_COLUMNS = (
     *("id", "path", "corpus", "speaker", "gender", "intensity", "duration"),
     *("part", "fold", "seed", "label"),
 )
-_REPORTED_PACKAGES = ("ser_ft", "torch", "torchaudio", "transformers", "datasets", "accelerate", "scikit-learn", "numpy", "soxr")
+_REPORTED_PACKAGES = (
+    "ser_ft",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "scikit-learn",
+    "numpy",
+    "soxr",
+)
 
 
 class RunFolder:
@@ -151,7 +161,9 @@ def _commit() -> str | None:
     if not (here / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

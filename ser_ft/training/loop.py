@@ -83,7 +83,8 @@ class Trainer:
     @property
     def plain_model(self) -> PreTrainedModel:
         """The model itself, without what accelerate wraps around it."""
-        return self.accelerator.unwrap_model(self.model)
+        model: PreTrainedModel = self.accelerator.unwrap_model(self.model)
+        return model
 
     def fit(self, resume: bool = False) -> None:
         """Train to the end, or until validation no longer improves; the best weights are in the model afterwards."""
@@ -228,7 +229,9 @@ class Trainer:
         self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=state.step)
         self._save()
         shown = f"UAR train {line['train_uar']:.3f}"
-        return shown + (f", validation {line['validation_uar']:.3f} (best {state.best_uar:.3f})" if len(self.validation) else "")
+        return shown + (
+            f", validation {line['validation_uar']:.3f} (best {state.best_uar:.3f})" if len(self.validation) else ""
+        )
 
     def _validate(self) -> dict[str, float]:
         rows, allowed = self.validation, self.inputs.allowed[self.validation]
@@ -236,7 +239,10 @@ class Trainer:
         labels = self.inputs.labels[rows]
         logs = np.log(np.clip(shares, 1e-12, 1.0)) * allowed
         loss = float(-(self.inputs.targets[rows] * logs).sum(axis=1).mean())
-        return {"validation_loss": loss, "validation_uar": float(uar(labels, shares.argmax(axis=1), len(self.inputs.classes)))}
+        return {
+            "validation_loss": loss,
+            "validation_uar": float(uar(labels, shares.argmax(axis=1), len(self.inputs.classes))),
+        }
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
         """Return the model's probabilities for clips, shape (clips, classes); each process computes its share."""
@@ -313,7 +319,7 @@ def _decayed(model: PreTrainedModel, decay: float) -> list[dict[str, Any]]:
     ]
 
 
-class _whole_folder:  # noqa: N801  (a context manager, used like a function)
+class _whole_folder:
     """Fill a folder beside its place, and put it there when it is whole."""
 
     def __init__(self, folder: Path) -> None:

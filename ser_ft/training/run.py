@@ -1,49 +1,66 @@
-"""A whole run: data, split, features, training, evaluation, yardsticks, report."""
+"""A run: data, split, features, training, evaluation, yardsticks; all but the report."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+import datasets
 import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from transformers.utils import logging
 
 from ..data.prepare import about, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
+from ..models.features import SpectralFeatureExtractor
+from ..models.registry import build
+from ..models.yardsticks import make_yardstick, statistics
 from ..progress import bar
 from ..results.evaluation import masked_softmax, part_metrics, predictions_table
 from ..results.runs import RunFolder
+from .cache import frames_of
 from .config import DataConfig, Recipe
+from .inputs import Inputs
+from .loop import Trainer
 
-if TYPE_CHECKING:
-    import datasets
-    from accelerate import Accelerator
-
-    from .inputs import Inputs
-
-CHECK_TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
 
-def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
-    """Carry a recipe out, from recordings to a reported model.
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: its folder, the table it was made from, and whether this process is the one that writes.
+
+    `table` is None where the run was finished before.
+    """
+
+    folder: RunFolder
+    table: datasets.Dataset | None
+    writes: bool
+
+
+def train(recipe: Recipe, verbose: bool = True) -> Outcome:
+    """Carry a recipe out, from recordings to an evaluated model.
 
     Args:
-        recipe: what to do. verbose: print what is read, the split, and the result.
-
-    Returns:
-        The run folder, evaluated and reported.
+        recipe: what to do. verbose: show what is read, the split, and progress.
 
     Raises:
         InputError: the recipe does not fit the data, or its run folder is taken; nothing is written then.
     """
     folder = RunFolder(recipe.out)
     if _finished(recipe, folder):
-        if verbose:
-            print(f"{folder.path}: this run is finished; nothing to do")
-        return folder
+        return Outcome(folder, None, PartialState().is_main_process)
     accelerator = _accelerator(recipe)
+    # Built for any classes first: settings that do not fit are refused before the recordings are read.
+    build(recipe.model.name, ("one", "other"), recipe.model.features, recipe.model.network)
     shown = verbose and accelerator.is_main_process
     with accelerator.main_process_first():
         table = load_data(recipe.data, shown)
@@ -52,7 +69,7 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         print(split.text())
     _train(recipe, folder, accelerator, table, split, shown)
     accelerator.end_training()
-    return folder
+    return Outcome(folder, table, accelerator.is_main_process)
 
 
 def load_data(data: DataConfig, verbose: bool = True) -> datasets.Dataset:
@@ -109,28 +126,23 @@ def _finished(recipe: Recipe, folder: RunFolder) -> bool:
     if recipe.if_exists == "replace":
         return False
     if not _same(recipe, folder):
-        raise InputError(f"{folder.path}: holds a run of another recipe, which cannot be gone on with; name another --out")
-    return folder.metrics_file.is_file() and folder.report_file.is_file()
+        raise InputError(
+            f"{folder.path}: holds a run of another recipe, which cannot be gone on with; name another --out"
+        )
+    return folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
 
 
 def _same(recipe: Recipe, folder: RunFolder) -> bool:
-    import yaml
-
     ours = yaml.safe_load(recipe.text())
     return all(folder.config.get(key) == value for key, value in ours.items() if key not in ("if_exists", "out"))
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import set_seed
-    from transformers.utils import logging
-
     # Its bars over the few files of a checkpoint would break into ours.
     logging.disable_progress_bar()
     for name in recipe.train.trackers:
-        if name not in CHECK_TRACKERS:
-            raise InputError(f"unknown tracker {name!r}: use one of {', '.join(CHECK_TRACKERS)}")
+        if name not in TRACKERS:
+            raise InputError(f"unknown tracker {name!r}: use one of {', '.join(TRACKERS)}")
     # A run before this one, in the same process, may have had another precision.
     AcceleratorState._reset_state()
     try:
@@ -148,7 +160,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def _start(recipe: Recipe, folder: RunFolder, table: datasets.Dataset, split: Split) -> bool:
+def _start(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
     """Write what is known before training; return whether an earlier start is gone on with."""
     resume = recipe.if_exists == "resume" and folder.split_file.is_file()
     if not resume:
@@ -164,11 +176,6 @@ def _start(recipe: Recipe, folder: RunFolder, table: datasets.Dataset, split: Sp
 def _train(
     recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
 ) -> None:
-    from ..models.registry import build
-    from .cache import frames_of
-    from .inputs import Inputs
-    from .loop import Trainer
-
     started = time.monotonic()
     classes = table.features["emotion"].names
     extractor, model = build(recipe.model.name, classes, recipe.model.features, recipe.model.network)
@@ -177,7 +184,7 @@ def _train(
     rows = split.rows(table)
     resume = False
     if accelerator.is_main_process:
-        resume = _start(recipe, folder, table, split)
+        resume = _start(recipe, folder, split)
     accelerator.wait_for_everyone()
     resume = resume or (recipe.if_exists == "resume" and any(folder.checkpoints.glob("step-*")))
     if recipe.train.trackers:
@@ -192,13 +199,17 @@ def _train(
     trainer.plain_model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)
     folder.write_environment(
-        device=str(accelerator.device), processes=accelerator.num_processes, seconds=round(trained, 1), torch_threads=_threads()
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+        seconds=round(trained, 1),
+        torch_threads=torch.get_num_threads(),
     )
     parameters = sum(parameter.numel() for parameter in trainer.plain_model.parameters())
     facts = _facts(recipe, table, split)
-    _write_results(folder, recipe, table, split, rows, shares, facts | {"model": recipe.model.name, "parameters": parameters})
+    _write_results(
+        folder, recipe, table, split, rows, shares, facts | {"model": recipe.model.name, "parameters": parameters}
+    )
     _fit_yardsticks(recipe, folder, table, inputs, split, rows, facts, shown)
-    _report(recipe, folder, table, shown)
 
 
 def _facts(recipe: Recipe, table: datasets.Dataset, split: Split) -> dict[str, Any]:
@@ -209,7 +220,10 @@ def _facts(recipe: Recipe, table: datasets.Dataset, split: Split) -> dict[str, A
         "classes": list(table.features["emotion"].names),
         "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
         "notes": {name: fact["note"] for name, fact in corpora.items() if fact["note"]},
-        "terms": {name: {key: fact[key] for key in ("title", "licence", "terms", "citation")} for name, fact in corpora.items()},
+        "terms": {
+            name: {key: fact[key] for key in ("title", "licence", "terms", "citation")}
+            for name, fact in corpora.items()
+        },
     }
 
 
@@ -238,16 +252,12 @@ def _fit_yardsticks(
     facts: Mapping[str, Any],
     shown: bool,
 ) -> None:
-    from ..models.features import SpectralFeatureExtractor
-    from ..models.yardsticks import make_yardstick, statistics
-    from .cache import frames_of
-
     if not recipe.yardsticks:
         return
     frames = frames_of(table, SpectralFeatureExtractor(), shown)
     numbers = np.stack([statistics(frames[row]) for row in range(len(frames))])
     for name in bar(recipe.yardsticks, desc="yardsticks", shown=shown):
-        yardstick = make_yardstick(name, recipe.seed)
+        yardstick = make_yardstick(name)
         yardstick.fit(numbers[rows["train"]], inputs.labels[rows["train"]], len(inputs.classes))
         shares = {}
         for part, places in rows.items():
@@ -258,25 +268,8 @@ def _fit_yardsticks(
         _write_results(aside, recipe, table, split, rows, shares, {**facts, "model": name, "parameters": None})
 
 
-def _report(recipe: Recipe, folder: RunFolder, table: datasets.Dataset, shown: bool) -> None:
-    from ..report.figures import write_figures
-    from ..report.html import write_report
-    from ..report.tables import comparison, render
-
-    write_figures(folder)
-    report = write_report(folder, table if recipe.players else None)
-    if shown:
-        print()
-        print(render(comparison([*folder.yardsticks, folder]), "table"))
-        print(f"\nrun: {folder.path}\nreport: {report}")
-
-
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what trackers take: numbers and words."""
-    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()}
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+    }

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ser_ft.models.registry import build
-from ser_ft.training.main import parse
+from ser_ft.training.parsing import parse
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ser_ft.cli import train as main
 from ser_ft.errors import InputError
 from ser_ft.training.config import DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig
-from ser_ft.training.main import main, parse
+from ser_ft.training.parsing import parse
 
 WRONG = {
     "an unknown key": ("train: {epoch: 3}", "epoch"),

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ser_ft.cli import train as main
 from ser_ft.data.prepare import open_prepared
 from ser_ft.errors import InputError
 from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.runs import RunFolder
-from ser_ft.training.main import main, parse
-from ser_ft.training.run import run
+from ser_ft.road import run
+from ser_ft.training.parsing import parse
 
 ROOT = Path(__file__).parents[2]
 SMALL = [

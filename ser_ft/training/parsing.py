@@ -1,4 +1,4 @@
-"""The command line of a recipe: `recipes/finetune.py`, which accelerate launches, and `ser-ft train`."""
+"""Reading a recipe: YAML, and settings given on the command line over it."""
 
 from __future__ import annotations
 
@@ -36,21 +36,6 @@ def parse(arguments: Sequence[str] | None, program: str) -> Recipe:
         raise InputError("the recipe is not text in UTF-8") from error
     except (ArgumentError, TypeError, ValueError, OSError) as error:
         raise InputError(_one_line(str(error))) from error
-
-
-def main(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
-    """Parse a recipe and run it; the exit code is 0 only on success, and 2 for wrong input."""
-    from ..cli import guarded, without_debug
-
-    arguments = without_debug(arguments)
-
-    def work() -> None:
-        recipe = parse(arguments, program)
-        from .run import run
-
-        run(recipe)
-
-    return guarded(work)
 
 
 def _one_line(message: str) -> str:
