@@ -37,9 +37,9 @@ class MfccCnnConfig(PreTrainedConfig):
     def __init__(
         self,
         feature_size: int = 20,
-        channels: Sequence[int] = (64, 128, 128, 128),
+        channels: Sequence[int] = (128, 128, 128, 128),
         kernel: int = 5,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:

@@ -125,7 +125,7 @@ class TrainConfig:
     accumulation: int = 1
     """Batches per step of the optimiser."""
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     """Highest learning rate of AdamW."""
 
     weight_decay: float = 0.01

@@ -193,7 +193,7 @@ def test_build_takes_settings() -> None:
         ("mfcc-cnn", {"kind": "plp"}, {}, "mfcc, log-mel"),
         ("mfcc-cnn", {"feature_size": "many"}, {}, "model.features.feature_size is written like 20, not 'many'"),
         ("mfcc-cnn", {"hop_length": 0}, {}, "must be 1 or more"),
-        ("mfcc-cnn", {}, {"channels": 64}, r"written like \(64, 128, 128, 128\), not 64"),
+        ("mfcc-cnn", {}, {"channels": 64}, r"written like \(128, 128, 128, 128\), not 64"),
         ("mfcc-cnn", {}, {"channels": []}, "channels must be"),
         ("mfcc-cnn", {}, {"channels": ["wide"]}, "mfcc-cnn: "),
         ("mfcc-cnn", {}, {"kernel": 4}, "odd"),
