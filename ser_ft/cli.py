@@ -18,15 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["train"]:
         return train(given[1:], "ser-ft train")
     parser = _parser()
-    try:
-        chosen = parser.parse_args(given)
-    except argparse.ArgumentError as error:
-        message = str(error)
-        return guarded(lambda: _fail(message))
-    if chosen.command is None:
-        parser.print_help()
-        return 2
-    return guarded(lambda: chosen.work(chosen))
+
+    def work() -> None:
+        chosen = parser.parse_args(given or ["--help"])
+        chosen.work(chosen)
+
+    return guarded(work)
 
 
 def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
@@ -44,22 +41,18 @@ def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") 
     return guarded(work)
 
 
-def _fail(message: str) -> None:
-    raise InputError(message)
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise argparse.ArgumentError(None, f"{message} (see {self.prog} --help)")
+        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces."
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_quickstart(commands)
     _add_prepare(commands)
     commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)

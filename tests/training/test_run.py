@@ -220,6 +220,18 @@ def test_tensorboard_gets_the_history(miniature_folder: Path, tmp_path: Path) ->
     assert seen == pytest.approx([line["validation_uar"] for line in folder.history])
 
 
+def test_trackio_gets_the_history(miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trackio", reason="needs trackio: pip install -e .[tracking]")
+    import sqlite3
+
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    command = [sys.executable, str(ROOT / "recipes" / "finetune.py"), *recipe(miniature_folder, tmp_path / "run")]
+    subprocess.run([*command, "--train.trackers=[trackio]", "--train.epochs=1"], check=True, capture_output=True)
+    with sqlite3.connect(tmp_path / "trackio" / "ser_ft.db") as database:
+        (logged,) = database.execute("select metrics from metrics").fetchone()
+    assert json.loads(logged)["validation_uar"] == RunFolder(tmp_path / "run").history[0]["validation_uar"]
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_that_takes_both_batches(miniature_folder: Path, tmp_path: Path) -> None:
     """Two processes with one batch a step each are one process with two: the same loss, and one writer."""
