@@ -78,9 +78,7 @@ def main() -> None:
                 audio.from_wav(sound["bytes"])
         read = len(table) / (time.perf_counter() - started)
         few, many = (peak_megabytes(part, root, work) for part in (files[: len(files) // 4], files))
-    print(
-        f"files: {len(files)} under {root.name}, {len(timed)} timed against librosa, {chosen.runs} runs, {os.cpu_count()} cores"
-    )
+    print(f"files: {len(files)} under {root.name}, {len(timed)} of them beside librosa; {os.cpu_count()} cores")
     print(f"librosa_files_per_second: {median(peer):.0f}")
     print(f"decode_files_per_second_one_thread: {median(ours):.0f}")
     print(f"decode_over_librosa: {median(a / b for a, b in zip(ours, peer, strict=True)):.1f}")
