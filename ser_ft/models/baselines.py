@@ -39,7 +39,7 @@ class MfccCnnConfig(PreTrainedConfig):
         feature_size: int = 20,
         channels: Sequence[int] = (128, 128, 128, 128),
         kernel: int = 5,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
