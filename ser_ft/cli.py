@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from .emotions import scheme
 from .errors import InputError, guarded, without_debug
 
 _DESCRIPTION = "Fine-tune pretrained speech models to recognise emotion in speech."
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quickstart(commands)
     _add_prepare(commands)
     commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)
-    _add_evaluate(commands)
+    _add_report(commands)
     return parser
 
 
@@ -109,7 +110,7 @@ def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.set_defaults(work=_prepare)
 
 
-def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     about = "report a finished run anew; with its data, sample recordings can be played in the report"
     parser = commands.add_parser("report", help=about, description=about.capitalize() + ".")
     parser.add_argument("run", metavar="RUN", help="the run folder")
@@ -137,8 +138,14 @@ def _prepare(chosen: argparse.Namespace) -> None:
     from .data.prepare import check_out, prepare, prepare_table
 
     labels = _pairs(chosen.labels, "--labels") if "=" in chosen.labels else chosen.labels
+    scheme(labels, chosen.calm)
     check_out(Path(chosen.out))
     if chosen.dataset:
+        for name in ("roots", "note", "download", "include_song"):
+            if getattr(chosen, name):
+                raise InputError(
+                    f"{'ROOT' if name == 'roots' else '--' + name.replace('_', '-')} does not go with --dataset"
+                )
         columns = _pairs(chosen.columns, "--columns")
         prepare_table(
             chosen.dataset,
@@ -152,12 +159,15 @@ def _prepare(chosen: argparse.Namespace) -> None:
         return
     if not chosen.roots:
         raise InputError("name one or more folders of recordings, or `miniature` for ser_ft's own synthetic voices")
+    roots = _roots(chosen.roots)
+    if chosen.download and not isinstance(roots, list):
+        raise InputError("--download fetches into a folder: name it, without CORPUS=")
     for corpus in chosen.download:
         from .data.download import download
 
         download(corpus, chosen.roots[0])
     prepare(
-        _roots(chosen.roots),
+        roots,
         chosen.out,
         labels,
         chosen.calm,

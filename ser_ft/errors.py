@@ -16,7 +16,11 @@ class InputError(ValueError):
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Do something for a user and return the exit code: 0, 2 for wrong input (one line on stderr), 130 interrupted."""
+    """Do something for a user and return the exit code.
+
+    0; 2 for wrong input, and 1 for anything else that fails, each with one line on stderr (SER_FT_DEBUG, or --debug,
+    shows the trace); 130 when interrupted.
+    """
     try:
         work()
     except InputError as error:
@@ -27,6 +31,12 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("ser-ft: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("SER_FT_DEBUG"):
+            traceback.print_exc()
+        said = " ".join(str(error).split()) or "no reason given"
+        print(f"ser-ft: failed: {type(error).__name__}: {said[:500]} (--debug shows where)", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -119,7 +119,7 @@ def prepare(
     Raises:
         InputError: as `load_corpora`, or the folder holds something else.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     check_out(out)
     book = _book(roots, labels, calm, include_song, cremad_labels, notes, verbose)
     return _write(book, out, verbose)
@@ -137,7 +137,7 @@ def prepare_table(
     verbose: bool = True,
 ) -> datasets.Dataset:
     """Write the table of `load_table` to a folder; see `prepare`."""
-    out = Path(out)
+    out = Path(out).expanduser()
     check_out(out)
     return _write(_book_of_table(table, columns, name, split, labels, calm), out, verbose)
 
@@ -148,7 +148,7 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
     Raises:
         InputError: there is no such table.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     if not (path / ABOUT_FILE).is_file():
         raise InputError(f"{folder}: no prepared table; make one: ser-ft prepare FOLDER... --out {folder}")
     try:

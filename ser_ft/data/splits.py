@@ -56,6 +56,7 @@ class Split:
     Attributes:
         name: how it was made. parts: part -> ids of its clips. speakers: part -> its speakers.
         leaking: whether a speaker may stand on two sides; a result on it says nothing about unseen speakers.
+        unused: how many clips of the data are in no part (a file may name some speakers only).
     """
 
     name: str
@@ -64,6 +65,7 @@ class Split:
     leaking: bool
     parts: Mapping[str, tuple[str, ...]]
     speakers: Mapping[str, tuple[str, ...]]
+    unused: int = 0
 
     def __post_init__(self) -> None:
         for i, one in enumerate(PARTS):
@@ -99,6 +101,8 @@ class Split:
             f"split {self.name}" + (f", fold {self.fold}" if self.fold is not None else "") + f", seed {self.seed}"
         ]
         lines += [f"  {part}: {len(self.parts[part])} clips, {len(self.speakers[part])} speakers" for part in PARTS]
+        if self.unused:
+            lines.append(f"  in no part: {self.unused} clips")
         if self.leaking:
             lines.append(
                 "  LEAKING: speakers are on both sides; the score says nothing about people not heard in training"
@@ -138,6 +142,8 @@ def make_split(
         InputError: there are too few speakers, the fold does not exist, or the file does not fit the data.
     """
     frame = table.select_columns(["id", "speaker", "corpus", "emotion", "gender"]).to_pandas()
+    if not 0 <= seed < 2**32:
+        raise InputError(f"split.seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
     for name, share in (("test", test), ("validation", validation)):
         if not 0 <= share < 1 or (name == "test" and share == 0):
             raise InputError(f"split.{name} is a share between 0 and 1, not {share}")
@@ -175,7 +181,7 @@ def _read_json(file: str | Path | None) -> Any:
     if file is None:
         raise InputError("split.kind is 'file': name the file with split.file")
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
+        return json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: no split file there ({error.strerror})") from error
     except ValueError as error:
@@ -205,7 +211,7 @@ def _assemble(
 def _finish(frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: bool, part_of: pd.Series) -> Split:
     parts = {part: tuple(frame.loc[part_of == part, "id"]) for part in PARTS}
     speakers = {part: tuple(sorted(frame.loc[part_of == part, "speaker"].unique())) for part in PARTS}
-    return Split(name, seed, fold, leaking, parts, speakers)
+    return Split(name, seed, fold, leaking, parts, speakers, len(frame) - sum(map(len, parts.values())))
 
 
 def _need_speakers(frame: pd.DataFrame, least: int, what: str) -> None:

@@ -42,7 +42,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.config_file = self.path / "config.yaml"
         self.environment_file = self.path / "environment.json"
         self.split_file = self.path / "split.json"
@@ -97,11 +97,11 @@ class RunFolder:
     def append_history(self, line: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""
         with self.history_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def cut_history(self, step: int) -> None:
-        """Take the lines after a step off history.jsonl: a resumed run writes them anew."""
-        kept = [line for line in self.history if line["step"] <= step]
+    def cut_history(self, epoch: int) -> None:
+        """Take the lines after an epoch off history.jsonl: a resumed run writes them anew."""
+        kept = [line for line in self.history if line["epoch"] <= epoch]
         self.write_text(self.history_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     @property

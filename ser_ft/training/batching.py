@@ -55,9 +55,8 @@ def epoch_batches(
     pools = np.array_split(np.arange(count), max(1, round(count / (_POOL * batch_size))))
     # Upwards in one pool and downwards in the next: a batch that lies across two finds like lengths in both.
     rising = [pool[np.argsort(blurred[pool])][:: 1 - 2 * (number % 2)] for number, pool in enumerate(pools)]
-    each = -(-count // (batch_size * world))
-    if batch_size > 1:
-        each = max(1, min(each, count // (2 * world)))
+    least = 2 if batch_size > 1 else 1
+    each = max(1, min(-(-count // (batch_size * world)), count // (least * world)))
     batches = np.array_split(order[np.concatenate(rising)], each * world)
     shuffled = [batches[at].tolist() for at in generator.permutation(len(batches))]
     return shuffled[rank::world]

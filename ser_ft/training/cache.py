@@ -6,8 +6,8 @@ import hashlib
 import inspect
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,15 @@ class FlatCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         self.size = int(json.loads((folder / "about.json").read_text(encoding="utf-8"))["size"])
         self.lengths: np.ndarray = np.load(folder / "lengths.npy")
         self._ends = np.cumsum(self.lengths)
         self._frames = np.memmap(folder / "frames.bin", dtype=np.float32, mode="r").reshape(-1, self.size)
+
+    def __reduce__(self) -> tuple[type[FlatCache], tuple[Path]]:
+        """Travel to a loader's process as a path: the frames stay where they are."""
+        return FlatCache, (self.folder,)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -50,7 +54,8 @@ class FlatCache:
         """Open the cache in a folder; where there is none, fill it: it appears whole or not at all."""
         if not (folder / "about.json").is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+            partial.mkdir()
             try:
                 lengths, size = [], 0
                 with (partial / "frames.bin").open("wb") as out:

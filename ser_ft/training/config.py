@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 import yaml
@@ -25,6 +25,11 @@ def _check(value: Any, allowed: tuple[str, ...], name: str) -> None:
 def _at_least(value: float | None, least: float, name: str) -> None:
     if value is not None and not least <= value < math.inf:
         raise InputError(f"{name} must be {least:g} or more, not {value:g}")
+
+
+def _check_seed(seed: int, name: str) -> None:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"{name} must be a whole number from 0 to {2**32 - 1}, not {seed}")
 
 
 @dataclass
@@ -61,6 +66,17 @@ class DataConfig:
     notes: dict[str, str] = field(default_factory=dict)
     """Corpus: what must be said wherever its results are shown."""
 
+    def __post_init__(self) -> None:
+        """Refuse settings that would not be read: a table that is prepared was made with its own."""
+        read = {"prepared"} if self.prepared is not None else {"dataset", "columns", "dataset_split", "labels", "calm"}
+        if self.prepared is None and self.dataset is None:
+            read = {"roots", "labels", "calm", "include_song", "cremad_labels", "notes"}
+        source = next((name for name in ("prepared", "dataset") if getattr(self, name) is not None), "roots")
+        for setting in fields(self):
+            default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+            if setting.name not in read and getattr(self, setting.name) != default:
+                raise InputError(f"data.{setting.name} is not read beside data.{source}: leave one of them out")
+
 
 @dataclass
 class SplitConfig:
@@ -92,6 +108,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         _check(self.kind, KINDS, "split.kind")
+        _check_seed(self.seed, "split.seed")
 
 
 @dataclass
@@ -149,8 +166,8 @@ class TrainConfig:
     patience: int | None = 10
     """Epochs without a better validation UAR after which training stops; null: never."""
 
-    mixed_precision: str = "no"
-    """no, bf16 or fp16."""
+    mixed_precision: str | None = None
+    """no, bf16 or fp16; null: what `accelerate config` or the launcher says, else no."""
 
     checkpoint_steps: int | None = None
     """A checkpoint every so many steps, beside the one after each epoch."""
@@ -162,7 +179,10 @@ class TrainConfig:
     """Any of accelerate's trackers: tensorboard, trackio, wandb, ..."""
 
     def __post_init__(self) -> None:
-        _check(self.mixed_precision, PRECISIONS, "train.mixed_precision")
+        if self.mixed_precision is not None:
+            _check(self.mixed_precision, PRECISIONS, "train.mixed_precision")
+        if self.class_weights and self.balanced:
+            raise InputError("train.class_weights and train.balanced do the same twice over: choose one")
         for name in ("epochs", "batch_size", "accumulation", "patience", "checkpoint_steps"):
             _at_least(getattr(self, name), 1, f"train.{name}")
         for name in ("learning_rate", "weight_decay", "clip_norm", "workers"):
@@ -200,6 +220,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check(self.if_exists, IF_EXISTS, "if_exists")
+        _check_seed(self.seed, "seed")
         for name in self.yardsticks:
             _check(name, YARDSTICKS, "yardsticks")
 

@@ -1,4 +1,4 @@
-"""The training loop: accelerate, exact on any number of processes, resumable to the bit."""
+"""The training loop: accelerate, the loss exact over any number of processes, resumable to the bit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
+from ..errors import InputError
 from ..progress import bar
 from ..results.evaluation import predict
 from ..results.metrics import uar
@@ -43,6 +47,8 @@ class Progress:
     train_weight: float = 0.0
     hits: list[list[int]] | None = None
     stopped: bool = False
+    seconds: float = 0.0
+    processes: int = 1
 
 
 class Trainer:
@@ -67,7 +73,8 @@ class Trainer:
     ) -> None:
         self.accelerator, self.inputs, self.settings, self.run, self.seed = accelerator, inputs, settings, run, seed
         self.train, self.validation = train, validation
-        self.state = Progress()
+        self.state = Progress(processes=accelerator.num_processes)
+        self.started = time.monotonic()
         self.weights = self._clip_weights()
         self.chances = None
         if settings.balanced:
@@ -86,14 +93,13 @@ class Trainer:
         model: PreTrainedModel = self.accelerator.unwrap_model(self.model)
         return model
 
-    def fit(self, resume: bool = False) -> None:
+    def fit(self, resume: bool = False, shown: bool = True) -> None:
         """Train to the end, or until validation no longer improves; the best weights are in the model afterwards."""
         if resume:
             self._load()
         elif self.accelerator.is_main_process:
-            self.run.cut_history(-1)
+            self.run.cut_history(0)
         total = self.steps_per_epoch * self.settings.epochs
-        shown = self.accelerator.is_main_process
         with bar(total=total, initial=self.state.step, desc="training", unit=" steps", shown=shown) as progress:
             while self.state.epoch < self.settings.epochs and not self.state.stopped:
                 self._epoch(progress)
@@ -124,15 +130,11 @@ class Trainer:
     def _groups(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:
         """Yield the batches of each remaining step of this epoch: the rows, and the model's inputs."""
         batches = self._batches(self.state.epoch)[self.state.batch :]
-
-        def collate(rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
-            return rows, self.inputs.collate(rows)
-
         # A loader draws its workers' seed from torch's own stream, which resuming must not move: it gets another.
         loader = DataLoader(
             TrainingClips(self.train),
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=partial(_with_rows, self.inputs),
             num_workers=self.settings.workers,
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -165,13 +167,13 @@ class Trainer:
         own = torch.tensor(sum(float(self.weights[rows].sum()) for rows, _ in group), device=accelerator.device)
         whole = float(accelerator.reduce(own, "sum"))
         for place, (rows, batch) in enumerate(group):
-            batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
             targets, allowed, weights = (
                 torch.from_numpy(values[rows]).to(accelerator.device)
                 for values in (inputs.targets, inputs.allowed, self.weights)
             )
             last = place == len(group) - 1
-            with _nothing() if last else accelerator.no_sync(self.model):
+            with nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     logits = self.model(**batch).logits
                 loss = (clip_losses(logits, targets, allowed, self.settings.label_smoothing) * weights).sum()
@@ -210,6 +212,8 @@ class Trainer:
             "train_uar": float((hits[0][seen] / hits[1][seen]).mean()),
             "learning_rate": self.schedule.get_last_lr()[0],
         }
+        if not math.isfinite(line["train_loss"]):
+            raise InputError(f"the loss is no longer a number in epoch {line['epoch']}: lower train.learning_rate")
         better = True
         if len(self.validation):
             line |= self._validate()
@@ -247,6 +251,10 @@ class Trainer:
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
         """Return the model's probabilities for clips, shape (clips, classes); each process computes its share."""
         accelerator = self.accelerator
+        if accelerator.num_processes > 1:
+            # Each process has running statistics of its own: those that are saved, the first one's, are asked.
+            for buffer in self.plain_model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         mine = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
         found = np.zeros((len(rows), len(self.inputs.classes)))
         if len(mine):
@@ -260,8 +268,10 @@ class Trainer:
 
     def _keep_best(self) -> None:
         if self.accelerator.is_main_process:
-            with _whole_folder(self.run.checkpoints / "best") as folder:
-                self.plain_model.save_pretrained(folder)
+            folder = self.run.checkpoints / "best"
+            partial_folder = folder.with_name(".best.partial")
+            self.plain_model.save_pretrained(partial_folder)
+            _put(partial_folder, folder)
 
     def _restore_best(self) -> None:
         self.accelerator.wait_for_everyone()
@@ -272,36 +282,42 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint, whole or not at all, and let the oldest go."""
-        self.accelerator.wait_for_everyone()
+        accelerator = self.accelerator
         folder = self.run.checkpoints / f"step-{self.state.step:07d}"
-        partial = folder.with_name(f".{folder.name}.partial")
-        if self.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))
-        own = partial / f"progress-{self.accelerator.process_index}.json"
+        partial_folder = folder.with_name(f".{folder.name}.partial")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            shutil.rmtree(partial_folder, ignore_errors=True)
+            partial_folder.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        now = time.monotonic()
+        self.state.seconds, self.started = self.state.seconds + now - self.started, now
+        accelerator.save_state(str(partial_folder))
+        own = partial_folder / f"progress-{accelerator.process_index}.json"
         own.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(partial, folder)
-            for old in checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
-                shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _put(partial_folder, folder)
+            for outdated in checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
+                _remove(outdated)
+                shutil.rmtree(_old(outdated), ignore_errors=True)
+        accelerator.wait_for_everyone()
 
     def _load(self) -> None:
         """Go on from the newest checkpoint; from the start where there is none."""
+        best = self.run.checkpoints / "best"
+        if self.accelerator.is_main_process and not best.exists() and _old(best).exists():
+            os.replace(_old(best), best)
         found = checkpoints(self.run)
-        if not found:
-            self.run.cut_history(-1)
-            return
-        self.accelerator.load_state(str(found[-1]))
-        own = found[-1] / f"progress-{self.accelerator.process_index}.json"
-        self.state = Progress(**json.loads(own.read_text(encoding="utf-8")))
+        if found:
+            started = json.loads((found[-1] / "progress-0.json").read_text(encoding="utf-8"))["processes"]
+            if started != self.accelerator.num_processes:
+                raise InputError(f"{self.run.path}: started on {started} processes; resume it on as many")
+            self.accelerator.load_state(str(found[-1]))
+            own = found[-1] / f"progress-{self.accelerator.process_index}.json"
+            self.state = Progress(**json.loads(own.read_text(encoding="utf-8")))
         if self.accelerator.is_main_process:
-            self.run.cut_history(self.state.step)
+            self.run.cut_history(self.state.epoch)
         self.accelerator.wait_for_everyone()
 
 
@@ -319,29 +335,23 @@ def _decayed(model: PreTrainedModel, decay: float) -> list[dict[str, Any]]:
     ]
 
 
-class _whole_folder:
-    """Fill a folder beside its place, and put it there when it is whole."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.partial = folder.with_name(f".{folder.name}.partial")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        return self.partial
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            old = self.folder.with_name(f".{self.folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if self.folder.exists():
-                os.replace(self.folder, old)
-            os.replace(self.partial, self.folder)
-            shutil.rmtree(old, ignore_errors=True)
+def _with_rows(inputs: Inputs, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+    return rows, inputs.collate(rows)
 
 
-def _nothing() -> Any:
-    from contextlib import nullcontext
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
-    return nullcontext()
+
+def _remove(folder: Path) -> None:
+    """Take a folder away by renaming it first: it is there whole, or not there."""
+    shutil.rmtree(_old(folder), ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, _old(folder))
+
+
+def _put(partial_folder: Path, folder: Path) -> None:
+    """Put a folder that is whole in its place, and what was there away."""
+    _remove(folder)
+    os.replace(partial_folder, folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -116,10 +118,11 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
 
 
 def _finished(recipe: Recipe, folder: RunFolder) -> bool:
-    """Say whether the run is there and done; refuse a folder that holds something else."""
-    if not folder.path.exists() or (folder.path.is_dir() and not any(folder.path.iterdir())):
+    """Say whether the run is there and done; refuse a folder that holds something else, or cannot be written."""
+    _check_writable(folder.path)
+    if not folder.path.exists() or not any(folder.path.iterdir()):
         return False
-    if not folder.config_file.is_file():
+    if not _is_run(folder):
         raise InputError(f"{folder.path}: holds something that is no run; name another folder with --out")
     if recipe.if_exists == "refuse":
         raise InputError(f"{folder.path}: a run is there already: --if_exists resume or replace, or another --out")
@@ -130,6 +133,24 @@ def _finished(recipe: Recipe, folder: RunFolder) -> bool:
             f"{folder.path}: holds a run of another recipe, which cannot be gone on with; name another --out"
         )
     return folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
+
+
+def _check_writable(out: Path) -> None:
+    here = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not here.is_dir() or not os.access(here, os.W_OK):
+        raise InputError(
+            f"{out}: cannot be written, for {here} is no folder that can be written to; name another --out"
+        )
+
+
+def _is_run(folder: RunFolder) -> bool:
+    """Say whether a folder is a run's, so that replacing it loses nothing but the run."""
+    try:
+        named = set(asdict(Recipe())) <= folder.config.keys()
+    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        return False
+    here = folder.path.resolve()
+    return named and here != Path.home() and here not in (Path.cwd(), *Path.cwd().parents)
 
 
 def _same(recipe: Recipe, folder: RunFolder) -> bool:
@@ -156,42 +177,50 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     missing = set(recipe.train.trackers) - {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     if missing:
         raise InputError(f"the tracker {min(missing)} is not installed: pip install {min(missing)}")
-    set_seed(recipe.seed)
+    # Rank 0 draws from the seed itself; other processes from seeds of their own, or dropout would be the same in all.
+    set_seed(recipe.seed, device_specific=True)
     return accelerator
 
 
-def _start(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
-    """Write what is known before training; return whether an earlier start is gone on with."""
-    resume = recipe.if_exists == "resume" and folder.split_file.is_file()
-    if not resume:
-        if folder.path.exists():
-            shutil.rmtree(folder.path)
-        folder.path.mkdir(parents=True)
-        folder.write_text(folder.config_file, recipe.text())
-        folder.write_environment()
-        folder.write_json(folder.split_file, split.content())
-    return resume
+def _resumes(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
+    """Say whether an earlier start of this run is gone on with; refuse where its data is no longer the same."""
+    if recipe.if_exists != "resume" or not folder.split_file.is_file():
+        return False
+    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(split.content())):
+        raise InputError(f"{folder.path}: the data, and so its split, changed since this run began; name another --out")
+    return True
+
+
+def _start(recipe: Recipe, folder: RunFolder, split: Split) -> None:
+    """Put what is known before training into a run folder of its own; what was there goes away whole."""
+    if folder.path.exists():
+        old = folder.path.with_name(f".{folder.path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder.path, old)
+        shutil.rmtree(old, ignore_errors=True)
+    folder.path.mkdir(parents=True)
+    folder.write_text(folder.config_file, recipe.text())
+    folder.write_environment()
+    folder.write_json(folder.split_file, split.content())
 
 
 def _train(
     recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
 ) -> None:
-    started = time.monotonic()
     classes = table.features["emotion"].names
     extractor, model = build(recipe.model.name, classes, recipe.model.features, recipe.model.network)
     with accelerator.main_process_first():
         inputs = Inputs.of(table, frames_of(table, extractor, shown))
     rows = split.rows(table)
-    resume = False
-    if accelerator.is_main_process:
-        resume = _start(recipe, folder, split)
+    resume = _resumes(recipe, folder, split)
+    trainer = Trainer(accelerator, model, inputs, rows["train"], rows["validation"], recipe.train, folder, recipe.seed)
     accelerator.wait_for_everyone()
-    resume = resume or (recipe.if_exists == "resume" and any(folder.checkpoints.glob("step-*")))
+    if accelerator.is_main_process and not resume:
+        _start(recipe, folder, split)
+    accelerator.wait_for_everyone()
     if recipe.train.trackers:
         accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))
-    trainer = Trainer(accelerator, model, inputs, rows["train"], rows["validation"], recipe.train, folder, recipe.seed)
-    trainer.fit(resume)
-    trained = time.monotonic() - started
+    trainer.fit(resume, shown)
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
     if not accelerator.is_main_process:
         return
@@ -199,9 +228,10 @@ def _train(
     trainer.plain_model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)
     folder.write_environment(
-        device=str(accelerator.device),
+        device=_device(accelerator),
         processes=accelerator.num_processes,
-        seconds=round(trained, 1),
+        mixed_precision=accelerator.mixed_precision,
+        seconds=round(trainer.state.seconds, 1),
         torch_threads=torch.get_num_threads(),
     )
     parameters = sum(parameter.numel() for parameter in trainer.plain_model.parameters())
@@ -266,6 +296,12 @@ def _fit_yardsticks(
                 shares[part] = masked_softmax(found, inputs.allowed[places])
         aside = RunFolder(folder.path / "yardsticks" / name)
         _write_results(aside, recipe, table, split, rows, shares, {**facts, "model": name, "parameters": None})
+
+
+def _device(accelerator: Accelerator) -> str:
+    if accelerator.device.type != "cuda":
+        return str(accelerator.device)
+    return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

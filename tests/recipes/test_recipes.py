@@ -1,5 +1,6 @@
 """Every recipe in recipes/ can be read, and its model made."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import yaml
 from ser_ft.models.registry import build
 from ser_ft.training.parsing import parse
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 def test_there_are_recipes() -> None:
@@ -28,3 +30,8 @@ def test_a_recipe_says_what_it_is_for(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert set(yaml.safe_load(text)) >= {"data", "split", "model", "out"}
+
+
+def test_the_wheel_carries_every_recipe() -> None:
+    carried = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(carried["force-include"]) == {f"recipes/{recipe.name}" for recipe in (ROOT / "recipes").glob("*.yaml")}

@@ -173,6 +173,8 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         "--split.fold=7": "split.fold is 7",
         "--train.trackers=[nonsense]": "unknown tracker",
         "--yardsticks=[oracle]": "yardsticks must be one of",
+        "--seed=-1": "seed must be a whole number",
+        "--data.labels=four": "data.labels is not read beside data.prepared",
     }
     for setting, said in wrong.items():
         assert main(recipe(miniature_folder, out, setting)) == 2, setting
@@ -180,6 +182,32 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         assert said in error.splitlines()[-1], setting
         assert "Traceback" not in error
         assert not out.exists(), setting
+
+
+def test_a_folder_that_only_looks_like_a_run_is_not_replaced(miniature_folder: Path, tmp_path: Path) -> None:
+    blog = tmp_path / "blog"
+    blog.mkdir()
+    (blog / "config.yaml").write_text("site: my blog")
+    for choice in ("replace", "resume"):
+        with pytest.raises(InputError, match="no run"):
+            train(miniature_folder, blog, f"--if_exists={choice}")
+    assert (blog / "config.yaml").read_text() == "site: my blog"
+
+
+def test_a_run_is_not_gone_on_with_over_other_data(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
+    """A clip less, and the split would be drawn anew: speakers who were trained on could be tested on."""
+    begun = Path(shutil.copytree(finished.path, tmp_path / "begun"))
+    (begun / "metrics.json").unlink()
+    split = json.loads((begun / "split.json").read_text())
+    split["parts"]["test"]["clips"].pop()
+    (begun / "split.json").write_text(json.dumps(split))
+    with pytest.raises(InputError, match="the data, and so its split, changed"):
+        train(miniature_folder, begun, "--if_exists=resume")
+
+
+def test_a_loss_that_diverges_stops_the_run(miniature_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lower train\.learning_rate"):
+        train(miniature_folder, tmp_path / "run", "--train.learning_rate=1e30", "--train.clip_norm=1e30")
 
 
 def test_without_a_validation_speaker_the_last_weights_are_kept(miniature_folder: Path, tmp_path: Path) -> None:
@@ -202,7 +230,8 @@ def test_a_leaking_split_says_so_everywhere(
 
 
 @pytest.mark.parametrize(
-    "setting", ["--train.class_weights=true", "--train.balanced=true", "--train.mixed_precision=bf16"]
+    "setting",
+    ["--train.class_weights=true", "--train.balanced=true", "--train.mixed_precision=bf16", "--train.workers=1"],
 )
 def test_options_of_training_run(miniature_folder: Path, tmp_path: Path, setting: str) -> None:
     folder = train(miniature_folder, tmp_path / "run", setting, "--train.epochs=1")
