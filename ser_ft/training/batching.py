@@ -32,7 +32,8 @@ def epoch_batches(
 
     Args:
         lengths: of each training clip, in any unit, shape (clips,).
-        batch_size: clips per batch at most (of 2 or 3: up to 4, where one would stand alone).
+        batch_size: clips per batch at most (of 1 to 3: a few more, where clips do not go round evenly or one would
+            stand alone).
         seed, epoch: of the draw.
         chances: of each clip to be drawn, shape (clips,), with replacement; by default each clip comes once.
         rank, world: this process's number, and how many there are.

@@ -93,7 +93,6 @@ def test_no_arguments_are_the_defaults() -> None:
 FULL = Recipe(
     data=DataConfig(
         roots={"ravdess": "/data/a b", "tess": "C:\\tess"},
-        columns={"audio": "file", "emotion": "label"},
         labels={"happy": "yes", "sad": "no", "angry": "1"},
         calm="neutral",
         include_song=True,
@@ -110,7 +109,12 @@ FULL = Recipe(
 )
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), FULL, Recipe(data=DataConfig(roots=["a", "b"], prepared="7"))])
+HUB = Recipe(data=DataConfig(dataset="someone/voices", columns={"audio": "file", "emotion": "label"}))
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe(), FULL, HUB, Recipe(data=DataConfig(roots=["a", "b"])), Recipe(data=DataConfig(prepared="7"))]
+)
 def test_a_recipes_text_reads_back_as_itself(recipe: Recipe, tmp_path: Path) -> None:
     assert parse(["--config", written(tmp_path, recipe.text())], "finetune.py") == recipe
 
