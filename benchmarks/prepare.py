@@ -26,9 +26,14 @@ from ser_ft.data.scan import scan
 
 _MEMORY = """
 import resource, sys
+from pathlib import Path
 from ser_ft.data.prepare import prepare
 prepare(sys.argv[1], sys.argv[2], verbose=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# On Linux the process's own high-water mark: what getrusage tells includes the parent's, from before exec.
+status = Path("/proc/self/status")
+lines = status.read_text().splitlines() if status.exists() else []
+peak = next((line.split()[1] for line in lines if line.startswith("VmHWM")), None)
+print(int(peak) / 1024 if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 

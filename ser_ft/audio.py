@@ -68,7 +68,7 @@ def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> 
     if _is_cut_short(content):
         raise AudioError("cut-short", f"{name}: the file ends before its sound does: fetch it again")
     try:
-        samples, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        samples, own_rate = _read_samples(content)
     except soundfile.LibsndfileError as error:
         samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
     if not len(samples):
@@ -79,6 +79,14 @@ def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> 
     if not np.isfinite(mono).all():
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
     return resample(mono, own_rate, rate)
+
+
+def _read_samples(content: bytes) -> tuple[np.ndarray, int]:
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        if file.subtype == "PCM_16":
+            # The same numbers as libsndfile's own conversion to float, in a third of its time.
+            return file.read(dtype="int16", always_2d=True) * np.float32(1 / 32768), file.samplerate
+        return file.read(dtype="float32", always_2d=True), file.samplerate
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -98,7 +106,9 @@ def is_silent(samples: np.ndarray) -> bool:
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:
     """Round float samples, full scale at 1.0, to int16; what is above full scale is clipped."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+    scaled = samples * np.float32(32768)
+    np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
+    return scaled.astype("<i2")
 
 
 def to_wav(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
@@ -122,7 +132,9 @@ def from_wav(wav: bytes) -> np.ndarray:
     size = len(wav) - _HEADER_BYTES
     if size <= 0 or size % 2 or wav[:_HEADER_BYTES] != _header(size, SAMPLE_RATE):
         return decode(wav)
-    return np.frombuffer(wav, dtype="<i2", offset=_HEADER_BYTES).astype(np.float32) / 32768.0
+    samples = np.frombuffer(wav, dtype="<i2", offset=_HEADER_BYTES).astype(np.float32)
+    samples *= np.float32(1 / 32768)
+    return samples
 
 
 def read_file(path: Path) -> bytes:

@@ -17,8 +17,9 @@ _BLOCKS = 32
 # Relative distance below which two recordings of one length are one. Measured: the two copies of RAVDESS's twice-named
 # recording, dithered anew, lie 0.005 apart; different recordings lie about 1.4 (the square root of two) apart.
 _NEAR = 0.02
-# Recordings are kept by the cell in which their first numbers fall: many cells, few of which a recording is near to.
-_CELL, _AXES = 0.2, 12
+# Recordings are kept by the cell in which the numbers of their middle fall (ends are often silent): many cells, few of
+# which a recording is near to. Cells are centred on zero, or what is nearly silent would be near to very many.
+_CELL, _AXES = 0.2, slice(10, 22)
 
 
 @functools.cache
@@ -74,6 +75,6 @@ class Repeats(Generic[T]):
 
 def _cells(length: int, numbers: np.ndarray, within: float = _NEAR) -> Iterator[Cell]:
     """Give the cells that lie within a distance of a recording's numbers along each axis."""
-    low = np.floor((numbers[:_AXES] - within) / _CELL).astype(int)
-    high = np.floor((numbers[:_AXES] + within) / _CELL).astype(int)
+    low = np.rint((numbers[_AXES] - within) / _CELL).astype(int)
+    high = np.rint((numbers[_AXES] + within) / _CELL).astype(int)
     return product((length,), *({a, b} for a, b in zip(low.tolist(), high.tolist(), strict=True)))
