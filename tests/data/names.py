@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import soundfile
 
 from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
@@ -83,3 +85,14 @@ def skipped(table: datasets.Dataset) -> dict[str, str]:
 def labels_of(table: datasets.Dataset) -> dict[str, str]:
     """Clip id -> class."""
     return dict(zip(table["id"], table.features["emotion"].int2str(list(table["emotion"])), strict=True))
+
+
+def actor(number: int, emotions: range = range(1, 9)) -> list[str]:
+    """The names of an actor's clips in RAVDESS, one per emotion."""
+    return [RAVDESS.format(emotion=f"{emotion:02d}", actor=f"{number:02d}") for emotion in emotions]
+
+
+def encode(sound: np.ndarray, rate: int = 16_000, kind: str = "WAV") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format=kind)
+    return file.getvalue()

@@ -1,0 +1,110 @@
+"""Any data set of the Hub or on disk, by naming its columns."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from names import labels_of, noise, skipped, write
+
+from ser_ft.data import builder
+from ser_ft.data.prepare import load_table, prepare_table
+from ser_ft.errors import InputError
+
+SPOKEN = {
+    "who": ["a", "b", "a"],
+    "felt": ["Anger", "fearful", None],
+    "sex": ["F", "male", ""],
+    "years": [20.0, None, 30.0],
+}
+COLUMNS = {"audio": "sound", "emotion": "felt", "speaker": "who", "gender": "sex", "age": "years"}
+
+
+def table_of(sounds: list[Any], **columns: list[Any]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"sound": sounds, **(columns or SPOKEN)})
+
+
+@pytest.mark.parametrize("kind", ["bytes", "paths", "audio"])
+def test_a_table_by_its_columns(tmp_path: Path, kind: str) -> None:
+    names = ["1.wav", "2.wav", "3.wav"]
+    write(tmp_path / "x", names)
+    paths = [str(tmp_path / "x" / name) for name in names]
+    table = table_of([noise(name) for name in names] if kind == "bytes" else paths)
+    if kind == "audio":
+        table = table.cast_column("sound", datasets.Audio(decode=False))
+    made = load_table(table, COLUMNS, "mine", cache_dir=tmp_path / "c", verbose=False)
+    rows = made.to_list()
+    assert [(row["id"], row["speaker"], row["gender"], row["age"], row["language"]) for row in rows] == [
+        ("mine-000000", "mine-a", "female", 20, None),
+        ("mine-000001", "mine-b", "male", None, None),
+    ]
+    assert list(labels_of(made).values()) == ["angry", "fear"]
+    assert [row["audio"]["bytes"] for row in rows] == [noise("1.wav"), noise("2.wav")]
+    assert skipped(made) == {"mine[2]": "no-place"}
+
+
+def test_classes_as_numbers(tmp_path: Path) -> None:
+    table = table_of([noise(str(at)) for at in range(4)], felt=[1, 0, -1, 1], sex=[0, 1, 0, 1])
+    table = table.cast_column("felt", datasets.ClassLabel(names=["happiness", "sadness"]))
+    table = table.cast_column("sex", datasets.ClassLabel(names=["man", "woman"]))
+    made = load_table(
+        table, {"audio": "sound", "emotion": "felt", "gender": "sex"}, cache_dir=tmp_path / "c", verbose=False
+    )
+    assert list(labels_of(made).values()) == ["sad", "happy", "sad"]
+    assert made["gender"][:] == ["male", "female", "female"]
+    assert skipped(made) == {"own[2]": "no-place"}
+
+
+@pytest.mark.parametrize("saved", ["table", "splits"])
+def test_a_saved_table(tmp_path: Path, saved: str) -> None:
+    table = table_of([noise("1"), None, b"bad"], felt=["sad", "sad", "sad"])
+    (table if saved == "table" else datasets.DatasetDict({"dev": table})).save_to_disk(str(tmp_path / "saved"))
+    columns = {"audio": "sound", "emotion": "felt"}
+    made = prepare_table(str(tmp_path / "saved"), columns, tmp_path / "out", "mine", split="dev", verbose=False)
+    assert made["id"][:] == ["mine-000000"]
+    assert [skip.reason for skip in builder.read_skipped(tmp_path / "out" / "skipped.csv")] == ["empty", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"audio": "sound"}, "the table own has no column 'emotion'; it has sound, felt"),
+        ({"audio": "sound", "emotion": "felt", "mood": "felt"}, "unknown column 'mood': name audio, emotion, speaker"),
+        ({"audio": "felt", "emotion": "felt"}, None),
+        ({"audio": "sound", "emotion": "felt", "age": "felt"}, "own[0]: age is 'sad', not a number of years"),
+    ],
+)
+def test_wrong_columns(columns: dict[str, str], says: str | None) -> None:
+    table = table_of([noise("1")], felt=["sad"])
+    with pytest.raises(InputError, match=re.escape(says or "no sound that can be decoded: 1")):
+        load_table(table, columns, verbose=False)
+
+
+def test_a_column_that_is_no_sound() -> None:
+    with pytest.raises(InputError, match="the column 'sound' of the table own holds no sound files"):
+        load_table(table_of([1.5], felt=["sad"]), {"audio": "sound", "emotion": "felt"}, verbose=False)
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-set", "saved", "text"])
+def test_a_data_set_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(write(tmp_path, {"text/a.md": b"text"}))
+    datasets.DatasetDict({"dev": table_of([noise("1")], felt=["sad"])}).save_to_disk("saved")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=re.escape(name)) as caught:
+        load_table(name, {"audio": "sound", "emotion": "felt"}, split="train", verbose=False)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - start < 10
+
+
+def test_a_table_by_its_columns_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"audio": "sound", "emotion": "felt"}
+    table = table_of([noise("1"), noise("2")], felt=["sad", "happy"])
+    one = load_table(table, columns, cache_dir=tmp_path, verbose=False)
+    other = load_table(table, columns, "other", cache_dir=tmp_path, verbose=False)
+    assert other["id"][0] == "other-000000"
+    monkeypatch.setattr("ser_ft.audio.decode", lambda *given, **named: pytest.fail("decoded again"))
+    assert load_table(table, columns, cache_dir=tmp_path, verbose=False).to_list() == one.to_list()
