@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -220,3 +221,7 @@ def _mapping(words: list[str], what: str) -> dict[str, str]:
             raise InputError(f"{what}: {name} is given twice")
         pairs[name] = value
     return pairs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

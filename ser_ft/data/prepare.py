@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from ..errors import InputError
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalogue import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
 from .corpora import REASONS
-from .tables import columns_of_table
+from .tables import columns_of_table, open_any
 
 MINIATURE = "miniature"
 ABOUT_FILE = "corpora.json"
@@ -345,25 +344,8 @@ def _book_of_table(
     calm: str,
 ) -> Catalogue:
     scheme = make_scheme(labels, calm)
-    source = _open_any(table, split) if isinstance(table, str) else table
+    source = open_any(table, split) if isinstance(table, str) else table
     return columns_of_table(source, name, columns, scheme)
-
-
-def _open_any(name: str, split: str) -> datasets.Dataset:
-    # What the Hub's client says of its attempts: the one line below is enough.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
-            return datasets.load_dataset(name, split=split)
-        saved = datasets.load_from_disk(name)
-    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"the data set {name!r} (split {split!r}) cannot be had: {first}") from error
-    if isinstance(saved, datasets.Dataset):
-        return saved
-    if split not in saved:
-        raise InputError(f"the data set {name!r} has no split {split!r}; it has {', '.join(saved)}")
-    return saved[split]
 
 
 @contextmanager

@@ -1,12 +1,18 @@
-"""Any `datasets` table as a catalogue, by naming its columns."""
+"""Any data set of the Hub or on disk as a catalogue, by naming its columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import datasets
+import huggingface_hub.constants
 import pyarrow as pa
 
 from .. import audio
@@ -74,3 +80,48 @@ def _row_reader(sounds: datasets.Dataset, at: int, column: str) -> Callable[[], 
         return content
 
     return read
+
+
+@contextmanager
+def _offline_where_unreachable(local: bool) -> Iterator[None]:
+    """Work offline (from what was fetched before, or not at all) where the Hub cannot be reached.
+
+    Its client would try again for half a minute; one attempt of a few seconds says the same.
+    """
+    hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+    offline: tuple[Any, ...] = huggingface_hub.constants, datasets.config
+    before = [module.HF_HUB_OFFLINE for module in offline]
+    if not local and not any(before) and not getproxies().get(hub.scheme):
+        try:
+            socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
+        except OSError:
+            for module in offline:
+                module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(offline, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def open_any(name: str, split: str) -> datasets.Dataset:
+    """Open a data set of the Hub, or one that `datasets` saved.
+
+    Raises:
+        InputError: it cannot be had, or has no such split.
+    """
+    # What the Hub's client says of its attempts: the one line below is enough.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
+            with _offline_where_unreachable(Path(name).exists()):
+                return datasets.load_dataset(name, split=split)
+        saved = datasets.load_from_disk(name)
+    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"the data set {name!r} (split {split!r}) cannot be had: {first}") from error
+    if isinstance(saved, datasets.Dataset):
+        return saved
+    if split not in saved:
+        raise InputError(f"the data set {name!r} has no split {split!r}; it has {', '.join(saved)}")
+    return saved[split]

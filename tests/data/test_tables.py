@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -108,3 +111,23 @@ def test_a_table_by_its_columns_is_cached(tmp_path: Path, monkeypatch: pytest.Mo
     assert other["id"][0] == "other-000000"
     monkeypatch.setattr("ser_ft.audio.decode", lambda *given, **named: pytest.fail("decoded again"))
     assert load_table(table, columns, cache_dir=tmp_path, verbose=False).to_list() == one.to_list()
+
+
+@pytest.mark.slow
+def test_where_the_hub_cannot_be_reached_it_is_said_in_seconds(tmp_path: Path) -> None:
+    """Nobody listens at the address; the client's own attempts would take half a minute."""
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    command = [
+        sys.executable,
+        "-m",
+        "ser_ft.cli",
+        "prepare",
+        "--dataset",
+        "someone/voices",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, env=os.environ | nobody, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "'someone/voices'" in done.stderr
