@@ -142,11 +142,11 @@ def _prepare(chosen: argparse.Namespace) -> None:
     scheme(labels, chosen.calm)
     check_out(Path(chosen.out))
     if chosen.dataset:
-        for name in ("roots", "note", "download", "include_song"):
-            if getattr(chosen, name):
-                raise InputError(
-                    f"{'ROOT' if name == 'roots' else '--' + name.replace('_', '-')} does not go with --dataset"
-                )
+        given = {"ROOT": chosen.roots, "--note": chosen.note, "--download": chosen.download}
+        given |= {"--include-song": chosen.include_song, "--cremad-labels": chosen.cremad_labels != "intended"}
+        for name, value in given.items():
+            if value:
+                raise InputError(f"{name} does not go with --dataset")
         columns = _pairs(chosen.columns, "--columns")
         prepare_table(
             chosen.dataset,
@@ -158,6 +158,9 @@ def _prepare(chosen: argparse.Namespace) -> None:
             calm=chosen.calm,
         )
         return
+    for name, default in (("columns", ""), ("dataset_split", "train"), ("name", "own")):
+        if getattr(chosen, name) != default:
+            raise InputError(f"--{name.replace('_', '-')} goes with --dataset alone")
     if not chosen.roots:
         raise InputError("name one or more folders of recordings, or `miniature` for ser_ft's own synthetic voices")
     roots = _roots(chosen.roots)
@@ -179,7 +182,6 @@ def _prepare(chosen: argparse.Namespace) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> None:
-    from .report.figures import write_figures
     from .report.html import write_report
     from .results.runs import RunFolder
 
@@ -189,7 +191,6 @@ def _report(chosen: argparse.Namespace) -> None:
         from .data.prepare import open_prepared
 
         table = open_prepared(chosen.data)
-    write_figures(run)
     print(write_report(run, table))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .report.figures import write_figures
 from .report.html import write_report
 from .report.tables import comparison, render
 from .results.runs import RunFolder
@@ -30,7 +29,6 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         table = None
         if recipe.players:
             table = outcome.table if outcome.table is not None else load_data(recipe.data, verbose)
-        write_figures(folder)
         write_report(folder, table)
     elif verbose:
         print(f"{folder.path}: this run is finished; nothing to do")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..emotions import colour
+from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
 from . import samples, tables
 from .figures import chosen, counted, judged_part, sample_text, write_figures
@@ -40,16 +41,31 @@ def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12)
 
     Args:
         run: an evaluated run.
-        data: the prepared table that the run was evaluated on (columns id and audio): the sample predictions can be
-            listened to. Without it they are shown without sound.
+        data: the prepared table that the run was evaluated on (columns id and audio; duration is compared where it
+            is there): the sample predictions can be listened to. Without it they are shown without sound.
         players: how many sample predictions are shown.
 
     Returns:
         the file: no script, and nothing that is loaded from elsewhere.
+
+    Raises:
+        InputError: the data is another one than the run's: its voices must not stand for those that were judged.
     """
+    if data is not None:
+        _check_same(run, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
     run.write_text(run.report_file, _template().render(_contents(run, pictures, data, players)))
     return run.report_file
+
+
+def _check_same(run: RunFolder, data: Dataset) -> None:
+    ours = run.predictions.set_index("id")["duration"]
+    columns = [name for name in ("id", "duration") if name in data.column_names]
+    theirs = data.select_columns(columns).to_pandas().set_index("id").reindex(ours.index)
+    there = ours.index.isin(data["id"])
+    differs = "duration" in columns and bool(((theirs["duration"] - ours).abs() > 1e-3).any())
+    if differs or not there.any():
+        raise InputError(f"{run.path}: was not made from this data (other clips, or clips of other lengths)")
 
 
 def _template() -> Template:

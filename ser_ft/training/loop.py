@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
+from .. import folders
 from ..errors import InputError
 from ..progress import bar
 from ..results.evaluation import predict
@@ -271,7 +272,7 @@ class Trainer:
             folder = self.run.checkpoints / "best"
             partial_folder = folder.with_name(".best.partial")
             self.plain_model.save_pretrained(partial_folder)
-            _put(partial_folder, folder)
+            folders.put(partial_folder, folder)
 
     def _restore_best(self) -> None:
         self.accelerator.wait_for_everyone()
@@ -297,17 +298,16 @@ class Trainer:
         own.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            _put(partial_folder, folder)
+            folders.put(partial_folder, folder)
             for outdated in checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
-                _remove(outdated)
-                shutil.rmtree(_old(outdated), ignore_errors=True)
+                folders.remove(outdated)
         accelerator.wait_for_everyone()
 
     def _load(self) -> None:
         """Go on from the newest checkpoint; from the start where there is none."""
         best = self.run.checkpoints / "best"
-        if self.accelerator.is_main_process and not best.exists() and _old(best).exists():
-            os.replace(_old(best), best)
+        if self.accelerator.is_main_process and not best.exists() and folders.old(best).exists():
+            os.replace(folders.old(best), best)
         found = checkpoints(self.run)
         if found:
             started = json.loads((found[-1] / "progress-0.json").read_text(encoding="utf-8"))["processes"]
@@ -337,21 +337,3 @@ def _decayed(model: PreTrainedModel, decay: float) -> list[dict[str, Any]]:
 
 def _with_rows(inputs: Inputs, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
     return rows, inputs.collate(rows)
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _remove(folder: Path) -> None:
-    """Take a folder away by renaming it first: it is there whole, or not there."""
-    shutil.rmtree(_old(folder), ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, _old(folder))
-
-
-def _put(partial_folder: Path, folder: Path) -> None:
-    """Put a folder that is whole in its place, and what was there away."""
-    _remove(folder)
-    os.replace(partial_folder, folder)
-    shutil.rmtree(_old(folder), ignore_errors=True)

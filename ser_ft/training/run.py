@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from transformers.utils import logging
 
+from .. import folders
 from ..data.prepare import about, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
@@ -193,11 +193,7 @@ def _resumes(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
 
 def _start(recipe: Recipe, folder: RunFolder, split: Split) -> None:
     """Put what is known before training into a run folder of its own; what was there goes away whole."""
-    if folder.path.exists():
-        old = folder.path.with_name(f".{folder.path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder.path, old)
-        shutil.rmtree(old, ignore_errors=True)
+    folders.remove(folder.path)
     folder.path.mkdir(parents=True)
     folder.write_text(folder.config_file, recipe.text())
     folder.write_environment()

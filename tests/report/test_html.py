@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ser_ft import audio
+from ser_ft.errors import InputError
 from ser_ft.report.html import write_report
 from ser_ft.results.runs import RunFolder
 
@@ -217,6 +218,20 @@ def test_long_clips_are_cut_and_unknown_ones_are_silent(make_run: MakeRun) -> No
     assert len(page.all("audio")) == 1
     assert "the first 12 of 13 seconds" in page.text
     assert "Ryerson Audio-Visual Database" in page.text.partition("The voices you hear")[2].partition("below")[0]
+
+
+def test_another_datas_voices_do_not_stand_for_the_runs(make_run: MakeRun) -> None:
+    """The synthetic voices have the names of real clips: their lengths tell them apart."""
+    made = make_run(yardsticks=False)
+    data, _ = sounds(made)
+    durations = made.predictions["duration"].to_numpy()
+    write_report(made, data.add_column("duration", durations))
+    before = made.report_file.read_bytes()
+    foreign = data.remove_columns("id").add_column("id", [f"own-{row}" for row in range(len(data))])
+    for other in (data.add_column("duration", durations + 0.5), foreign):
+        with pytest.raises(InputError, match="was not made from this data"):
+            write_report(made, other)
+    assert made.report_file.read_bytes() == before
 
 
 def test_a_bare_run_is_enough(make_run: MakeRun) -> None:

@@ -1,0 +1,31 @@
+"""Folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def old(folder: Path) -> Path:
+    """Return where a folder waits while another takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def put(whole: Path, folder: Path) -> None:
+    """Put a finished folder in its place; what was there goes away."""
+    _move_aside(folder)
+    os.replace(whole, folder)
+    shutil.rmtree(old(folder), ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Take a folder away: its name is free before its content goes."""
+    _move_aside(folder)
+    shutil.rmtree(old(folder), ignore_errors=True)
+
+
+def _move_aside(folder: Path) -> None:
+    shutil.rmtree(old(folder), ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old(folder))
