@@ -7,6 +7,11 @@ import shutil
 from pathlib import Path
 
 
+def nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def old(folder: Path) -> Path:
     """Return where a folder waits while another takes its place."""
     return folder.with_name(f".{folder.name}.old")

@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from .. import folders
 from ..emotions import scheme as make_scheme
 from ..errors import InputError
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
@@ -278,7 +279,7 @@ def _write(book: Catalogue, out: Path, verbose: bool) -> datasets.Dataset:
             print(f"{out} is up to date: nothing changed under the roots")
         return table
     home = out.resolve()
-    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=_nearest(home.parent)) as work:
+    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=folders.nearest(home.parent)) as work:
         fresh = Path(work) / "table"
         builder = SerCorpora(book, cache_dir=work, progress=verbose)
         with _own_progress():
@@ -312,11 +313,6 @@ def _key_of(out: Path) -> str | None:
     return content.get("key") if isinstance(content, dict) else None
 
 
-def _nearest(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that is there."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
-
-
 def check_out(out: Path) -> None:
     """Refuse to write a table over something else, or where nothing can be written.
 
@@ -330,7 +326,7 @@ def check_out(out: Path) -> None:
         if files and (foreign or _key_of(home) is None):
             what = f"holds {min(foreign)}, which" if foreign else "holds something that"
             raise InputError(f"{out}: {what} is no part of a prepared table; name another folder with --out")
-    above = _nearest(home.parent)
+    above = folders.nearest(home.parent)
     if (home.exists() and not home.is_dir()) or not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{out}: no folder can be made there; name another with --out")
 

@@ -136,7 +136,7 @@ def _finished(recipe: Recipe, folder: RunFolder) -> bool:
 
 
 def _check_writable(out: Path) -> None:
-    here = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    here = folders.nearest(out.absolute())
     if not here.is_dir() or not os.access(here, os.W_OK):
         raise InputError(
             f"{out}: cannot be written, for {here} is no folder that can be written to; name another --out"
