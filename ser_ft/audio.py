@@ -25,7 +25,7 @@ FFMPEG_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".
 SILENCE_PEAK = 10 ** (-60 / 20)
 LFS_HEADER = b"version https://git-lfs"
 MAX_BYTES = 2 * 1024**3
-_HEADER_BYTES = 44
+HEADER_BYTES = 44
 # What a broken header claims outside of this would fill the memory when it is resampled.
 _RATES = range(1000, 1_000_001)
 # Recorders that write to a pipe leave this size or more in the header.
@@ -129,10 +129,10 @@ def from_wav(wav: bytes) -> np.ndarray:
 
     Bytes that `to_wav` wrote are read straight from memory; any other file goes through `decode`.
     """
-    size = len(wav) - _HEADER_BYTES
-    if size <= 0 or size % 2 or wav[:_HEADER_BYTES] != _header(size, SAMPLE_RATE):
+    size = len(wav) - HEADER_BYTES
+    if size <= 0 or size % 2 or wav[:HEADER_BYTES] != _header(size, SAMPLE_RATE):
         return decode(wav)
-    samples = np.frombuffer(wav, dtype="<i2", offset=_HEADER_BYTES).astype(np.float32)
+    samples = np.frombuffer(wav, dtype="<i2", offset=HEADER_BYTES).astype(np.float32)
     samples *= np.float32(1 / 32768)
     return samples
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
     import torch
-    from transformers import PreTrainedModel
 
 _TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
 
@@ -30,12 +30,14 @@ def held_classes(corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]],
 
 
 def predict(
-    model: PreTrainedModel,
+    model: torch.nn.Module,
     collate: Callable[[Sequence[int]], Mapping[str, torch.Tensor]],
     rows: np.ndarray,
     lengths: np.ndarray,
     allowed: np.ndarray,
     batch_size: int = 32,
+    alike: bool = False,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> np.ndarray:
     """Return the probabilities that a model gives to clips, over the classes that each clip's corpus can hold.
 
@@ -44,24 +46,30 @@ def predict(
         collate: from row numbers to the model's inputs.
         rows: which clips, shape (clips,). lengths: of every row of the table, for batches of like length.
         allowed: of these clips, bool, shape (clips, classes).
+        batch_size: clips at once. alike: put clips of one length alone together.
+        context: made around each call of the model, such as autocast's.
 
     Returns:
         Probabilities, float64, shape (clips, classes), zero for what the corpus cannot hold; rows sum to one.
     """
     import torch
 
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     device = next(model.parameters()).device
     order = np.argsort(lengths[rows], kind="stable")
+    cuts = np.arange(batch_size, len(rows), batch_size)
+    if alike:
+        cuts = np.union1d(cuts, 1 + np.flatnonzero(np.diff(lengths[rows][order])))
     found = np.zeros(allowed.shape, dtype=np.float64)
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in np.split(order, cuts):
             inputs = {name: value.to(device) for name, value in collate(rows[chosen].tolist()).items()}
-            logits = model(**inputs).logits.float().cpu().numpy().astype(np.float64)
-            found[chosen] = masked_softmax(logits, allowed[chosen])
-    model.train(was_training)
+            with context():
+                logits = model(**inputs).logits
+            found[chosen] = masked_softmax(logits.float().cpu().numpy().astype(np.float64), allowed[chosen])
+    for module, training in modes.items():
+        module.training = training
     return found
 
 

@@ -1,4 +1,4 @@
-"""What no gradient reaches is computed once per clip, and kept in a flat memory map with offsets."""
+"""What no gradient reaches is computed once per clip, and kept in flat memory maps with offsets."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from .. import audio
 from ..data.prepare import cache_home
+from ..errors import InputError
 from ..progress import bar
 
 if TYPE_CHECKING:
@@ -23,10 +26,14 @@ if TYPE_CHECKING:
     from transformers import SequenceFeatureExtractor
 
 _BATCH = 32
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
+# Of the rows that are this process's: each row's number, and its array.
+Arrays = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
 
 
 class FlatCache:
-    """Arrays of one width and of any length, one per clip, in one file: `cache[row]` has shape (frames, size).
+    """Arrays of one width and of any length, one per clip, in a few files: `cache[row]` has shape (frames, size).
 
     Attributes:
         lengths: frames of each clip, shape (clips,).
@@ -34,10 +41,18 @@ class FlatCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = folder = Path(folder)
-        self.size = int(json.loads((folder / "about.json").read_text(encoding="utf-8"))["size"])
-        self.lengths: np.ndarray = np.load(folder / "lengths.npy")
-        self._ends = np.cumsum(self.lengths)
-        self._frames = np.memmap(folder / "frames.bin", dtype=np.float32, mode="r").reshape(-1, self.size)
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.size = int(about["size"])
+        index = np.load(folder / "index.npy")
+        self._files, self._starts, self.lengths = index["file"], index["start"], index["length"]
+        self._scales: np.ndarray = index["scale"]
+        dtype = np.dtype(about["dtype"])
+        self._frames = [
+            np.memmap(folder / f"frames-{number}.bin", dtype=dtype, mode="r").reshape(-1, self.size)
+            if (folder / f"frames-{number}.bin").stat().st_size
+            else np.empty((0, self.size), dtype)
+            for number in range(int(about["files"]))
+        ]
 
     def __reduce__(self) -> tuple[type[FlatCache], tuple[Path]]:
         """Travel to a loader's process as a path: the frames stay where they are."""
@@ -47,28 +62,79 @@ class FlatCache:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return self._frames[self._ends[row] - self.lengths[row] : self._ends[row]]
+        start = self._starts[row]
+        found: np.ndarray = self._frames[self._files[row]][start : start + self.lengths[row]]
+        scale = self._scales[row]
+        return found if scale == 1.0 else found.astype(np.float32) * scale
 
     @classmethod
-    def make(cls, folder: Path, arrays: Callable[[], Iterable[np.ndarray]]) -> FlatCache:
-        """Open the cache in a folder; where there is none, fill it: it appears whole or not at all."""
-        if not (folder / "about.json").is_file():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-            partial.mkdir()
+    def make(cls, folder: Path, clips: int, arrays: Arrays, dtype: str = "float32") -> FlatCache:
+        """Open the cache in a folder; where there is none, fill it: it appears whole or not at all.
+
+        The processes of a machine share the work.
+
+        Args:
+            folder: of the cache. clips: how many rows. arrays: from row numbers to arrays, in any order.
+            dtype: float32, or float16; a clip that half precision cannot hold is scaled.
+        """
+        if not _there(folder):
+            state = PartialState()
+            token = broadcast_object_list([secrets.token_hex(4)])[0]
+            partial = folder.with_name(f".{folder.name}.{token}.{os.environ.get('GROUP_RANK', 0)}")
+            world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
+            partial.mkdir(parents=True, exist_ok=True)
             try:
-                lengths, size = [], 0
-                with (partial / "frames.bin").open("wb") as out:
-                    for array in arrays():
-                        out.write(np.ascontiguousarray(array, dtype=np.float32).tobytes())
-                        lengths.append(len(array))
-                        size = array.shape[1]
-                np.save(partial / "lengths.npy", np.array(lengths, dtype=np.int64))
-                (partial / "about.json").write_text(json.dumps({"size": size}), encoding="utf-8")
-                _put(partial, folder)
+                mine = np.arange(state.local_process_index, clips, world)
+                _write(partial, state.local_process_index, arrays(mine), dtype)
+                state.wait_for_everyone()
+                if state.is_local_main_process:
+                    _join(partial, world, clips, dtype)
+                    _put(partial, folder)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                if state.is_local_main_process:
+                    shutil.rmtree(partial, ignore_errors=True)
+            state.wait_for_everyone()
+        os.utime(folder / "about.json")
         return cls(folder)
+
+
+def _there(folder: Path) -> bool:
+    """Say whether a cache is whole; all processes of a machine get one answer."""
+    found = (folder / "about.json").is_file()
+    # Nobody may begin to write before all have looked.
+    PartialState().wait_for_everyone()
+    return found
+
+
+_INDEX = np.dtype([("row", "i8"), ("file", "i4"), ("start", "i8"), ("length", "i8"), ("scale", "f4")])
+
+
+def _write(partial: Path, number: int, arrays: Iterable[tuple[int, np.ndarray]], dtype: str) -> None:
+    """Write one process's arrays one after the other, and where each lies."""
+    entries, start, size = [], 0, 0
+    with (partial / f"frames-{number}.bin").open("wb") as out:
+        for row, array in arrays:
+            scale = 1.0
+            if dtype == "float16":
+                largest = float(np.abs(array).max(initial=0.0))
+                scale = max(1.0, largest / _LARGEST_HALF)
+                array = array / np.float32(scale) if scale > 1 else array
+            out.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
+            entries.append((row, number, start, len(array), scale))
+            start, size = start + len(array), array.shape[1]
+    np.save(partial / f"index-{number}.npy", np.array(entries, dtype=_INDEX))
+    (partial / f"size-{number}.txt").write_text(str(size), encoding="utf-8")
+
+
+def _join(partial: Path, files: int, clips: int, dtype: str) -> None:
+    """Put the processes' indices together, and make the cache whole."""
+    index = np.concatenate([np.load(partial / f"index-{number}.npy") for number in range(files)])
+    index = index[np.argsort(index["row"])]
+    assert np.array_equal(index["row"], np.arange(clips)), "a row was left out"
+    size = max(int((partial / f"size-{number}.txt").read_text(encoding="utf-8")) for number in range(files))
+    np.save(partial / "index.npy", index)
+    about = {"size": size, "dtype": dtype, "files": files}
+    (partial / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def _put(partial: Path, folder: Path) -> None:
@@ -81,27 +147,62 @@ def _put(partial: Path, folder: Path) -> None:
             os.replace(partial, folder)
 
 
+def cache_folder(table: datasets.Dataset, *facts: str) -> Path:
+    """Return where what is computed of a prepared table is kept, below `SER_FT_CACHE` or the user's cache.
+
+    Args:
+        table: by whose fingerprint it is known. facts: all else that the result follows from.
+    """
+    state = " ".join((str(table._fingerprint), str(len(table)), *facts))
+    return cache_home() / "features" / hashlib.sha256(state.encode()).hexdigest()[:20]
+
+
+def make_room(folder: Path, expected: float) -> None:
+    """Refuse to fill a disk.
+
+    Raises:
+        InputError: so many bytes would leave too little of it free.
+    """
+    here = folder
+    while not here.exists():
+        here = here.parent
+    free = shutil.disk_usage(here).free
+    if not _whole(folder) and expected > 0.9 * free:
+        raise InputError(
+            f"the frozen states need {expected / 1e9:.1f} GB below {here}, where {free / 1e9:.1f} GB are free: "
+            "name a larger disk in SER_FT_CACHE, or give --tuning.cache false to compute them anew in each epoch"
+        )
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / "about.json").is_file()
+
+
 def frames_of(table: datasets.Dataset, extractor: SequenceFeatureExtractor, shown: bool = True) -> FlatCache:
     """Return the frames that an extractor makes of each clip of a prepared table, computed once and kept.
 
-    They are kept below `SER_FT_CACHE` (or the user's cache), under a hash of the table's fingerprint and of the
-    extractor's settings and code.
+    They are kept under a hash of the table's fingerprint and of the extractor's settings and code.
     """
     code = Path(inspect.getfile(type(extractor))).read_text(encoding="utf-8")
-    state = f"{table._fingerprint} {len(table)} {extractor.to_json_string()} {code}"
-    folder = cache_home() / "features" / hashlib.sha256(state.encode()).hexdigest()[:20]
-
     framed: Any = extractor  # which transformers does not declare callable
 
-    def arrays() -> Iterable[np.ndarray]:
-        sounds = table.select_columns(["audio"])
-        progress: Any
-        with bar(total=len(table), desc="features", unit=" clips", shown=shown) as progress:
-            for start in range(0, len(table), _BATCH):
-                clips = [audio.from_wav(sound["bytes"]) for sound in sounds[start : start + _BATCH]["audio"]]
-                batch = framed(clips, sampling_rate=audio.SAMPLE_RATE, return_tensors="np")
-                for frames, mask in zip(batch["input_features"], batch["attention_mask"], strict=True):
-                    yield frames[: int(mask.sum())]
-                progress.update(len(clips))
+    def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+        for batch, clips in sounds_of(table, batches, len(rows), "features", shown):
+            found = framed(clips, sampling_rate=audio.SAMPLE_RATE, return_tensors="np")
+            for row, frames, mask in zip(batch, found["input_features"], found["attention_mask"], strict=True):
+                yield int(row), frames[: int(mask.sum())]
 
-    return FlatCache.make(folder, arrays)
+    return FlatCache.make(cache_folder(table, extractor.to_json_string(), code), len(table), arrays)
+
+
+def sounds_of(
+    table: datasets.Dataset, batches: Iterable[np.ndarray], total: int, what: str, shown: bool
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Yield the samples of clips, batch by batch, under a progress bar of so many clips: rows, and float32 arrays."""
+    sounds = table.select_columns(["audio"])
+    progress: Any
+    with bar(total=total, desc=what, unit=" clips", shown=shown) as progress:
+        for batch in batches:
+            yield batch, [audio.from_wav(sound["bytes"]) for sound in sounds[batch.tolist()]["audio"]]
+            progress.update(len(batch))

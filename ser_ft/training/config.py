@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,7 +14,8 @@ from ..errors import InputError
 from ..models import MODELS
 from ..models.yardsticks import YARDSTICKS
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "bf16", "fp16", "auto")
+TUNINGS = ("probe", "partial", "full", "lora")
 IF_EXISTS = ("refuse", "resume", "replace")
 
 
@@ -116,17 +118,100 @@ class ModelConfig:
     """Which network."""
 
     name: str = "mfcc-cnn"
-    """The network: mfcc-cnn."""
+    """mfcc-cnn; or a pretrained speech encoder: its name on the Hub, such as facebook/wav2vec2-base, or its folder."""
+
+    revision: str | None = None
+    """Of an encoder on the Hub: a commit, a branch or a tag; null: the newest."""
 
     features: dict[str, Any] = field(default_factory=dict)
-    """Settings of its feature extractor, such as feature_size."""
+    """Settings of our own networks' feature extractor, such as feature_size; an encoder brings its own extractor."""
 
     network: dict[str, Any] = field(default_factory=dict)
-    """Settings of the network, such as channels."""
+    """Settings of the network, such as channels; of an encoder, those of its config.json, such as mask_time_prob."""
 
     def __post_init__(self) -> None:
-        if self.name not in MODELS:
-            raise InputError(f"unknown model {self.name!r}: use one of {', '.join(MODELS)}")
+        if self.name in MODELS:
+            if self.revision is not None:
+                raise InputError(f"model.revision is of encoders on the Hub, not of {self.name}")
+        elif self.features:
+            raise InputError("model.features is of our own networks: an encoder brings its own feature extractor")
+        elif "/" not in self.name and not Path(self.name).is_dir():
+            known = ", ".join(MODELS)
+            raise InputError(
+                f"unknown model {self.name!r}: use {known}, a name on the Hub (facebook/wav2vec2-base), or a folder"
+            )
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it is a pretrained speech encoder."""
+        return self.name not in MODELS
+
+
+@dataclass
+class TuningConfig:
+    """What is trained of a pretrained encoder, and how fast."""
+
+    mode: str = "full"
+    """probe (the head on a learned weighting of the frozen layers), partial (the top layers), full or lora."""
+
+    layers: int | None = None
+    """For partial: how many of the top layers are trained."""
+
+    convolutions: bool = False
+    """For full: train the convolutional encoder too."""
+
+    learning_rate: float = 5e-5
+    """Highest rate of the encoder, or of its adapters; the head's is train.learning_rate."""
+
+    layer_decay: float = 1.0
+    """The rate of a layer by that of the one above it."""
+
+    unfreeze_every: int | None = None
+    """Train the head alone at first, and free one more layer, from the top, every so many epochs."""
+
+    dropout: float | None = None
+    """Of every kind that the family has; null: as the checkpoint says."""
+
+    lora_rank: int = 8
+    """Rank of the adapters."""
+
+    lora_alpha: int = 16
+    """Scale of the adapters, by lora_alpha / lora_rank."""
+
+    lora_dropout: float = 0.0
+    """Dropout before the adapters."""
+
+    lora_targets: str = "attention"
+    """Which linear layers get adapters: attention, or all of each transformer layer."""
+
+    cache: bool = True
+    """Compute what is frozen once per clip and keep it on the disk; false: anew at every step."""
+
+    def __post_init__(self) -> None:
+        _check(self.mode, TUNINGS, "tuning.mode")
+        _check(self.lora_targets, ("attention", "all"), "tuning.lora_targets")
+        if (self.mode == "partial") != (self.layers is not None):
+            raise InputError("tuning.layers goes with tuning.mode partial, which needs it")
+        if self.convolutions and self.mode != "full":
+            raise InputError("tuning.convolutions goes with tuning.mode full")
+        if self.unfreeze_every is not None and self.mode == "probe":
+            raise InputError("tuning.unfreeze_every: a probe has nothing to unfreeze")
+        for setting in fields(self):
+            if (
+                setting.name.startswith("lora_")
+                and self.mode != "lora"
+                and getattr(self, setting.name) != setting.default
+            ):
+                raise InputError(f"tuning.{setting.name} goes with tuning.mode lora")
+        for name in ("layers", "unfreeze_every", "lora_rank"):
+            _at_least(getattr(self, name), 1, f"tuning.{name}")
+        for name in ("learning_rate", "lora_alpha"):
+            _at_least(getattr(self, name), 0, f"tuning.{name}")
+        for name in ("dropout", "lora_dropout"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
+                raise InputError(f"tuning.{name} is a share between 0 and 1, not {getattr(self, name)}")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"tuning.layer_decay is above 0 and at most 1, not {self.layer_decay:g}")
 
 
 @dataclass
@@ -139,11 +224,14 @@ class TrainConfig:
     batch_size: int = 16
     """Clips per batch and process."""
 
+    batch_seconds: float | None = None
+    """Seconds of sound per batch at most, padding counted in, beside the limit on clips; null: no such limit."""
+
     accumulation: int = 1
     """Batches per step of the optimiser."""
 
     learning_rate: float = 1e-3
-    """Highest learning rate of AdamW."""
+    """Highest learning rate of AdamW; of a pretrained encoder's head alone."""
 
     weight_decay: float = 0.01
     """Weight decay, of all but biases and normalisation."""
@@ -167,7 +255,10 @@ class TrainConfig:
     """Epochs without a better validation UAR after which training stops; null: never."""
 
     mixed_precision: str | None = None
-    """no, bf16 or fp16; null: what `accelerate config` or the launcher says, else no."""
+    """no, bf16, fp16 or auto (bf16 where the machine has it, else fp16 on a GPU); null: the launcher's, else no."""
+
+    compile: bool = False
+    """Compile the network with torch.compile: a minute or more at the start, for faster steps on GPUs."""
 
     checkpoint_steps: int | None = None
     """A checkpoint every so many steps, beside the one after each epoch."""
@@ -185,10 +276,11 @@ class TrainConfig:
             raise InputError("train.class_weights and train.balanced do the same twice over: choose one")
         for name in ("epochs", "batch_size", "accumulation", "patience", "checkpoint_steps"):
             _at_least(getattr(self, name), 1, f"train.{name}")
-        for name in ("learning_rate", "weight_decay", "clip_norm", "workers"):
+        for name in ("learning_rate", "weight_decay", "clip_norm", "workers", "batch_seconds"):
             _at_least(getattr(self, name), 0, f"train.{name}")
-        if self.clip_norm == 0:
-            raise InputError("train.clip_norm must be above 0: a gradient of that norm changes nothing")
+        for name in ("clip_norm", "batch_seconds"):
+            if getattr(self, name) == 0:
+                raise InputError(f"train.{name} must be above 0")
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"train.{name} is a share between 0 and 1, not {getattr(self, name)}")
@@ -196,11 +288,12 @@ class TrainConfig:
 
 @dataclass
 class Recipe:
-    """A run: data, split, model, training, and where it is written."""
+    """A run: data, split, model, what is trained of it and how, and where it is written."""
 
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     yardsticks: list[str] = field(default_factory=lambda: list(YARDSTICKS))
@@ -221,6 +314,8 @@ class Recipe:
     def __post_init__(self) -> None:
         _check(self.if_exists, IF_EXISTS, "if_exists")
         _check_seed(self.seed, "seed")
+        if not self.model.pretrained and self.tuning != TuningConfig():
+            raise InputError(f"tuning is of pretrained encoders: all of {self.model.name} is trained")
         for name in self.yardsticks:
             _check(name, YARDSTICKS, "yardsticks")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 
 from ..data.prepare import about
 from ..results.evaluation import held_classes
-from .cache import FlatCache
+from .feeds import Feed
 
 if TYPE_CHECKING:
     import datasets
@@ -22,13 +21,13 @@ class Inputs:
     """The clips of a prepared table, ready for a model.
 
     Attributes:
-        frames: cached frames of every clip. classes: in the order of their numbers.
+        feed: makes batches of them. classes: in the order of their numbers.
         labels: class numbers, shape (clips,). targets: shares of each class, float32, shape (clips, classes).
         allowed: which classes the clip's corpus can hold, bool, shape (clips, classes).
         corpora: of each clip.
     """
 
-    frames: FlatCache
+    feed: Feed
     classes: tuple[str, ...]
     labels: np.ndarray
     targets: np.ndarray
@@ -36,7 +35,7 @@ class Inputs:
     corpora: list[str]
 
     @classmethod
-    def of(cls, table: datasets.Dataset, frames: FlatCache) -> Inputs:
+    def of(cls, table: datasets.Dataset, feed: Feed) -> Inputs:
         """Gather the inputs of a prepared table; a column `votes` makes soft targets."""
         classes = tuple(table.features["emotion"].names)
         labels = np.array(table["emotion"], dtype=np.int64)
@@ -46,16 +45,7 @@ class Inputs:
             targets = np.array(table["votes"], dtype=np.float32)
         else:
             targets = np.eye(len(classes), dtype=np.float32)[labels]
-        return cls(frames, classes, labels, targets, allowed, corpora)
-
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Pad the frames of clips, by row, to the longest: input_features and attention_mask."""
-        lengths = self.frames.lengths[list(rows)]
-        features = np.zeros((len(rows), lengths.max(), self.frames.size), dtype=np.float32)
-        for place, row in enumerate(rows):
-            features[place, : lengths[place]] = self.frames[row]
-        mask = np.arange(features.shape[1]) < lengths[:, None]
-        return {"input_features": torch.from_numpy(features), "attention_mask": torch.from_numpy(mask).long()}
+        return cls(feed, classes, labels, targets, allowed, corpora)
 
 
 class TrainingClips(torch.utils.data.Dataset[int]):

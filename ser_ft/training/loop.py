@@ -7,9 +7,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import get_cosine_schedule_with_warmup
 
 from .. import folders
 from ..errors import InputError
@@ -28,10 +28,13 @@ from ..results.metrics import uar
 from ..results.runs import RunFolder
 from .batching import balancing_chances, epoch_batches
 from .config import TrainConfig
+from .feeds import Feed
 from .inputs import Inputs, TrainingClips
 from .losses import clip_losses
+from .tuning import Setup
 
 _KEPT_CHECKPOINTS = 2
+_WEIGHTS = "trained.safetensors"
 
 
 @dataclass
@@ -44,9 +47,8 @@ class Progress:
     best_uar: float = -1.0
     best_loss: float = math.inf
     best_epoch: int = 0
-    train_loss: float = 0.0
-    train_weight: float = 0.0
-    hits: list[list[int]] | None = None
+    sums: list[float] = field(default_factory=list)
+    hits: list[list[int]] = field(default_factory=list)
     stopped: bool = False
     seconds: float = 0.0
     processes: int = 1
@@ -56,23 +58,26 @@ class Trainer:
     """Trains a model on the clips of one part of a table, and keeps the weights that do best on another.
 
     Args:
-        accelerator: prepared by the caller. model: untrained. inputs: of the whole table.
+        accelerator: prepared by the caller. setup: the model, and what of it is trained. inputs: of the whole table.
         train, validation: rows of the table; without validation the last weights are kept.
         run: where checkpoints and history go. seed: of the order of clips.
+        unfreeze_every: epochs after which one more of the setup's stages is trained; None: all at once.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        model: PreTrainedModel,
+        setup: Setup,
         inputs: Inputs,
         train: np.ndarray,
         validation: np.ndarray,
         settings: TrainConfig,
         run: RunFolder,
         seed: int,
+        unfreeze_every: int | None = None,
     ) -> None:
         self.accelerator, self.inputs, self.settings, self.run, self.seed = accelerator, inputs, settings, run, seed
+        self.setup, self.unfreeze_every = setup, unfreeze_every
         self.train, self.validation = train, validation
         self.state = Progress(processes=accelerator.num_processes)
         self.started = time.monotonic()
@@ -80,19 +85,23 @@ class Trainer:
         self.chances = None
         if settings.balanced:
             self.chances = balancing_chances([(inputs.corpora[row], int(inputs.labels[row])) for row in train])
-        optimiser = torch.optim.AdamW(_decayed(model, settings.weight_decay), lr=settings.learning_rate)
-        per_epoch = math.ceil(len(self._batches(0)) / settings.accumulation)
-        total = per_epoch * settings.epochs
-        self.schedule = get_cosine_schedule_with_warmup(optimiser, round(settings.warmup * total), total)
-        self.steps_per_epoch = per_epoch
-        self.model, self.optimiser = accelerator.prepare(model, optimiser)
+        self.trained = trained_names(setup)
+        optimiser = torch.optim.AdamW(setup.groups, lr=settings.learning_rate, fused=accelerator.device.type != "mps")
+        self.accumulation = min(settings.accumulation, max(1, len(train) // accelerator.num_processes))
+        # By a limit on seconds, epochs may differ by a batch or two.
+        self.steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs)) // self.accumulation
+        self.schedule = get_cosine_schedule_with_warmup(optimiser, round(settings.warmup * self.steps), self.steps)
+        self.model, self.optimiser = accelerator.prepare(setup.model, optimiser)
+        # Autocast is entered where the loss is computed; final answers are asked for without it.
+        for name in ("forward", "_original_forward"):
+            setup.model.__dict__.pop(name, None)
         accelerator.register_for_checkpointing(self.schedule)
-
-    @property
-    def plain_model(self) -> PreTrainedModel:
-        """The model itself, without what accelerate wraps around it."""
-        model: PreTrainedModel = self.accelerator.unwrap_model(self.model)
-        return model
+        accelerator.register_save_state_pre_hook(self._save_trained)
+        accelerator.register_load_state_pre_hook(self._load_trained)
+        # Sums stay on the device: to read them at every step would make it wait.
+        self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
+        self.hits = torch.zeros(2, len(inputs.classes), dtype=torch.int64)
+        self.sums, self.hits = self.sums.to(accelerator.device), self.hits.to(accelerator.device)
 
     def fit(self, resume: bool = False, shown: bool = True) -> None:
         """Train to the end, or until validation no longer improves; the best weights are in the model afterwards."""
@@ -100,8 +109,7 @@ class Trainer:
             self._load()
         elif self.accelerator.is_main_process:
             self.run.cut_history(0)
-        total = self.steps_per_epoch * self.settings.epochs
-        with bar(total=total, initial=self.state.step, desc="training", unit=" steps", shown=shown) as progress:
+        with bar(total=self.steps, initial=self.state.step, desc="training", unit=" steps", shown=shown) as progress:
             while self.state.epoch < self.settings.epochs and not self.state.stopped:
                 self._epoch(progress)
                 progress.set_postfix_str(self._end_epoch())
@@ -119,13 +127,15 @@ class Trainer:
 
     def _batches(self, epoch: int) -> list[list[int]]:
         return epoch_batches(
-            self.inputs.frames.lengths[self.train],
+            self.inputs.feed.seconds[self.train],
             self.settings.batch_size,
             self.seed,
             epoch,
+            budget=self.settings.batch_seconds,
             chances=self.chances,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
+            accumulation=self.settings.accumulation,
         )
 
     def _groups(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:
@@ -135,52 +145,63 @@ class Trainer:
         loader = DataLoader(
             TrainingClips(self.train),
             batch_sampler=batches,
-            collate_fn=partial(_with_rows, self.inputs),
+            collate_fn=partial(_with_rows, self.inputs.feed),
             num_workers=self.settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator().manual_seed(self.seed),
         )
         group = []
         for batch in loader:
             group.append(batch)
-            if len(group) == self.settings.accumulation:
+            if len(group) == self.accumulation:
                 yield group
                 group = []
-        if group:
-            yield group
+
+    def _unfreeze(self) -> None:
+        """Let gradients reach as many of the stages, from the top, as the epoch has come to."""
+        if self.unfreeze_every is not None:
+            free = self.state.epoch // self.unfreeze_every
+            for place, stage in enumerate(self.setup.stages):
+                for parameter in stage:
+                    parameter.requires_grad_(place < free)
 
     def _epoch(self, progress: Any) -> None:
+        self._unfreeze()
         self.model.train()
-        state = self.state
-        if state.hits is None:
-            state.hits = [[0] * len(self.inputs.classes) for _ in range(2)]
+        for module in self.setup.still:
+            module.training = False
         for group in self._groups():
             self._step(group)
-            state.batch += len(group)
-            state.step += 1
+            self.state.batch += len(group)
+            self.state.step += 1
             progress.update()
             every = self.settings.checkpoint_steps
-            if every and state.step % every == 0:
+            if every and self.state.step % every == 0:
                 self._save()
 
     def _step(self, group: list[tuple[list[int], dict[str, torch.Tensor]]]) -> None:
         """Take one step: the loss is divided by the weight of all clips of the step, over all processes."""
         accelerator, inputs = self.accelerator, self.inputs
-        own = torch.tensor(sum(float(self.weights[rows].sum()) for rows, _ in group), device=accelerator.device)
-        whole = float(accelerator.reduce(own, "sum"))
+        own = torch.tensor(sum(float(self.weights[rows].sum()) for rows, _ in group))
+        whole = accelerator.reduce(own.to(accelerator.device), "sum") if accelerator.num_processes > 1 else own
+        # Gradients are averaged over processes: times their number makes the sum again.
+        scale = accelerator.num_processes / whole.clamp(min=1e-12)
         for place, (rows, batch) in enumerate(group):
-            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
-            targets, allowed, weights = (
-                torch.from_numpy(values[rows]).to(accelerator.device)
-                for values in (inputs.targets, inputs.allowed, self.weights)
+            batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+            targets, allowed, weights, labels = (
+                torch.from_numpy(values[rows]).to(accelerator.device, non_blocking=True)
+                for values in (inputs.targets, inputs.allowed, self.weights, inputs.labels)
             )
             last = place == len(group) - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     logits = self.model(**batch).logits
                 loss = (clip_losses(logits, targets, allowed, self.settings.label_smoothing) * weights).sum()
-                # Gradients are averaged over processes: times their number makes the sum again.
-                accelerator.backward(loss * accelerator.num_processes / max(whole, 1e-12))
-            self._count(rows, logits.detach(), allowed, float(loss.detach()))
+                accelerator.backward(loss * scale)
+            guesses = logits.detach().float().masked_fill(~allowed, -torch.inf).argmax(dim=1)
+            self.hits[0].index_add_(0, labels, (guesses == labels).long())
+            self.hits[1].index_add_(0, labels, torch.ones_like(labels))
+            self.sums += torch.stack((loss.detach(), weights.sum())).to(self.sums.dtype)
         if accelerator.sync_gradients:
             accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
@@ -188,23 +209,11 @@ class Trainer:
             self.schedule.step()
         self.optimiser.zero_grad()
 
-    def _count(self, rows: list[int], logits: torch.Tensor, allowed: torch.Tensor, loss: float) -> None:
-        state = self.state
-        assert state.hits is not None
-        guesses = logits.float().masked_fill(~allowed, -torch.inf).argmax(dim=1).cpu().numpy()
-        for guess, label in zip(guesses, self.inputs.labels[rows], strict=True):
-            state.hits[0][label] += int(guess == label)
-            state.hits[1][label] += 1
-        state.train_loss += loss
-        state.train_weight += float(self.weights[rows].sum())
-
     def _end_epoch(self) -> str:
         """Evaluate, write the history's line, keep the best weights, decide whether to stop; return a line to show."""
         state = self.state
-        assert state.hits is not None
-        sums = torch.tensor([state.train_loss, state.train_weight], device=self.accelerator.device)
-        loss, weight = self.accelerator.reduce(sums, "sum").tolist()
-        hits = self.accelerator.reduce(torch.tensor(state.hits, device=self.accelerator.device), "sum").cpu().numpy()
+        loss, weight = self.accelerator.reduce(self.sums.clone(), "sum").tolist()
+        hits = self.accelerator.reduce(self.hits.clone(), "sum").cpu().numpy()
         seen = hits[1] > 0
         line: dict[str, Any] = {
             "epoch": state.epoch + 1,
@@ -223,7 +232,8 @@ class Trainer:
             if better:
                 state.best_uar, state.best_loss = line["validation_uar"], line["validation_loss"]
         state.epoch, state.batch = state.epoch + 1, 0
-        state.hits, state.train_loss, state.train_weight = None, 0.0, 0.0
+        self.sums.zero_()
+        self.hits.zero_()
         if better:
             state.best_epoch = state.epoch
             self._keep_best()
@@ -240,7 +250,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         rows, allowed = self.validation, self.inputs.allowed[self.validation]
-        shares = self.probabilities(rows)
+        shares = self.probabilities(rows, self.accelerator.autocast)
         labels = self.inputs.labels[rows]
         logs = np.log(np.clip(shares, 1e-12, 1.0)) * allowed
         loss = float(-(self.inputs.targets[rows] * logs).sum(axis=1).mean())
@@ -249,37 +259,56 @@ class Trainer:
             "validation_uar": float(uar(labels, shares.argmax(axis=1), len(self.inputs.classes))),
         }
 
-    def probabilities(self, rows: np.ndarray) -> np.ndarray:
-        """Return the model's probabilities for clips, shape (clips, classes); each process computes its share."""
-        accelerator = self.accelerator
+    def probabilities(
+        self, rows: np.ndarray, context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> np.ndarray:
+        """Return the model's probabilities for clips, shape (clips, classes); each process computes its share.
+
+        Args:
+            rows: of the clips. context: made around each call of the model; by default none: in float32.
+        """
+        accelerator, feed = self.accelerator, self.inputs.feed
         if accelerator.num_processes > 1:
             # Each process has running statistics of its own: those that are saved, the first one's, are asked.
-            for buffer in self.plain_model.buffers():
+            for buffer in self.setup.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
         mine = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
         found = np.zeros((len(rows), len(self.inputs.classes)))
         if len(mine):
             allowed = self.inputs.allowed[rows[mine]]
-            lengths = self.inputs.frames.lengths
-            found[mine] = predict(self.plain_model, self.inputs.collate, rows[mine], lengths, allowed)
+            found[mine] = predict(
+                self.setup.model, feed.collate, rows[mine], feed.lengths, allowed, alike=feed.alike, context=context
+            )
         if accelerator.num_processes > 1:
             # Every clip is computed by one process and is zero elsewhere: the sum is the whole, none twice.
             found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
         return found
 
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return what training changes: trained parameters, and running statistics."""
+        return {name: value for name, value in self.setup.model.state_dict().items() if name in self.trained}
+
     def _keep_best(self) -> None:
         if self.accelerator.is_main_process:
             folder = self.run.checkpoints / "best"
             partial_folder = folder.with_name(".best.partial")
-            self.plain_model.save_pretrained(partial_folder)
+            partial_folder.mkdir(parents=True, exist_ok=True)
+            write_weights(self._weights(), partial_folder)
             folders.put(partial_folder, folder)
 
     def _restore_best(self) -> None:
         self.accelerator.wait_for_everyone()
-        from safetensors.torch import load_file
+        read_weights(self.setup.model, self.run.checkpoints / "best")
 
-        weights = load_file(self.run.checkpoints / "best" / "model.safetensors")
-        self.plain_model.load_state_dict(weights)
+    def _save_trained(self, _: list[Any], weights: list[Any], folder: str) -> None:
+        """Save what is trained in place of all weights: the frozen ones are where they came from."""
+        weights.clear()
+        if self.accelerator.is_main_process:
+            write_weights(self._weights(), Path(folder))
+
+    def _load_trained(self, models: list[Any], folder: str) -> None:
+        models.clear()
+        read_weights(self.setup.model, Path(folder))
 
     def _save(self) -> None:
         """Write a checkpoint, whole or not at all, and let the oldest go."""
@@ -293,6 +322,7 @@ class Trainer:
         accelerator.wait_for_everyone()
         now = time.monotonic()
         self.state.seconds, self.started = self.state.seconds + now - self.started, now
+        self.state.hits, self.state.sums = self.hits.tolist(), self.sums.tolist()
         accelerator.save_state(str(partial_folder))
         own = partial_folder / f"progress-{accelerator.process_index}.json"
         own.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
@@ -316,6 +346,8 @@ class Trainer:
             self.accelerator.load_state(str(found[-1]))
             own = found[-1] / f"progress-{self.accelerator.process_index}.json"
             self.state = Progress(**json.loads(own.read_text(encoding="utf-8")))
+            self.hits.copy_(torch.tensor(self.state.hits))
+            self.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
         if self.accelerator.is_main_process:
             self.run.cut_history(self.state.epoch)
         self.accelerator.wait_for_everyone()
@@ -326,14 +358,28 @@ def checkpoints(run: RunFolder) -> list[Path]:
     return sorted(run.checkpoints.glob("step-*"))
 
 
-def _decayed(model: PreTrainedModel, decay: float) -> list[dict[str, Any]]:
-    """Leave biases and normalisation out of weight decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+def trained_names(setup: Setup) -> set[str]:
+    """Return the names, in a setup's model, of what training changes: parameters in its groups, and buffers."""
+    chosen = {id(parameter) for group in setup.groups for parameter in group["params"]}
+    return {name for name, one in setup.model.named_parameters() if id(one) in chosen} | {
+        name for name, _ in setup.model.named_buffers()
+    }
 
 
-def _with_rows(inputs: Inputs, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
-    return rows, inputs.collate(rows)
+def write_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write weights into a folder, as safetensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / _WEIGHTS)
+
+
+def read_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Put the weights of `write_weights` into a model; all others stay as they are."""
+    from safetensors.torch import load_file
+
+    unknown = model.load_state_dict(load_file(folder / _WEIGHTS), strict=False).unexpected_keys
+    assert not unknown, f"weights of another model: {unknown[:3]}"
+
+
+def _with_rows(feed: Feed, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+    return rows, feed.collate(rows)

@@ -15,7 +15,8 @@ import torch
 import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from transformers import SequenceFeatureExtractor
 from transformers.utils import logging
 
 from .. import folders
@@ -24,14 +25,16 @@ from ..data.splits import Split, make_split
 from ..errors import InputError
 from ..models.features import SpectralFeatureExtractor
 from ..models.registry import build
+from ..models.speech import load
 from ..models.yardsticks import make_yardstick, statistics
 from ..progress import bar
 from ..results.evaluation import masked_softmax, part_metrics, predictions_table
 from ..results.runs import RunFolder
-from .cache import frames_of
+from .cache import FlatCache, frames_of
 from .config import DataConfig, Recipe
 from .inputs import Inputs
 from .loop import Trainer
+from .tuning import Setup, find_speech, set_up_own, set_up_speech
 
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
@@ -61,10 +64,9 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
     if _finished(recipe, folder):
         return Outcome(folder, None, PartialState().is_main_process)
     accelerator = _accelerator(recipe)
-    # Built for any classes first: settings that do not fit are refused before the recordings are read.
-    build(recipe.model.name, ("one", "other"), recipe.model.features, recipe.model.network)
+    _check_model(recipe)
     shown = verbose and accelerator.is_main_process
-    with accelerator.main_process_first():
+    with accelerator.local_main_process_first():
         table = load_data(recipe.data, shown)
     split = _split(recipe, table)
     if shown:
@@ -166,9 +168,16 @@ def _accelerator(recipe: Recipe) -> Accelerator:
             raise InputError(f"unknown tracker {name!r}: use one of {', '.join(TRACKERS)}")
     # A run before this one, in the same process, may have had another precision.
     AcceleratorState._reset_state()
+    _check_launch()
+    handlers = []
+    if recipe.model.pretrained:
+        # Encoders have weights that a pass may not reach: a last normalisation under weighted layers, frozen stages.
+        handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
+    precision = recipe.train.mixed_precision
     try:
         accelerator = Accelerator(
-            mixed_precision=recipe.train.mixed_precision,
+            mixed_precision=best_precision() if precision == "auto" else precision,
+            kwargs_handlers=handlers,
             log_with=list(recipe.train.trackers) or None,
             project_dir=recipe.out,
         )
@@ -180,6 +189,27 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     # Rank 0 draws from the seed itself; other processes from seeds of their own, or dropout would be the same in all.
     set_seed(recipe.seed, device_specific=True)
     return accelerator
+
+
+def _check_launch() -> None:
+    """Refuse to go on alone where several processes were asked for.
+
+    `accelerate launch --cpu --num_processes 2` without mpirun starts one, and only leaves an address for the others.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if launched and PartialState().num_processes == 1:
+        raise InputError(
+            "several processes were asked for and one was started: accelerate launch starts several on CPUs through "
+            "mpirun alone; use ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 recipes/finetune.py ..."
+        )
+
+
+def best_precision() -> str:
+    """Return the fastest mixed precision of this machine: bf16 where it has it, else fp16 on a GPU, else no."""
+    if torch.cuda.is_available() and PartialState().device.type != "cpu":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    own = PartialState().device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if own else "no"
 
 
 def _resumes(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
@@ -203,13 +233,23 @@ def _start(recipe: Recipe, folder: RunFolder, split: Split) -> None:
 def _train(
     recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
 ) -> None:
-    classes = table.features["emotion"].names
-    extractor, model = build(recipe.model.name, classes, recipe.model.features, recipe.model.network)
-    with accelerator.main_process_first():
-        inputs = Inputs.of(table, frames_of(table, extractor, shown))
+    classes = tuple(table.features["emotion"].names)
+    setup, extractor = _set_up(recipe, table, classes, accelerator, shown)
+    inputs = Inputs.of(table, setup.feed)
+    frames = frames_of(table, SpectralFeatureExtractor(), shown) if recipe.yardsticks else None
     rows = split.rows(table)
     resume = _resumes(recipe, folder, split)
-    trainer = Trainer(accelerator, model, inputs, rows["train"], rows["validation"], recipe.train, folder, recipe.seed)
+    trainer = Trainer(
+        accelerator,
+        setup,
+        inputs,
+        rows["train"],
+        rows["validation"],
+        recipe.train,
+        folder,
+        recipe.seed,
+        recipe.tuning.unfreeze_every,
+    )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
         _start(recipe, folder, split)
@@ -220,8 +260,10 @@ def _train(
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
     if not accelerator.is_main_process:
         return
+    trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
+    model = setup.finish()
     folder.model.mkdir(exist_ok=True)
-    trainer.plain_model.save_pretrained(folder.model)
+    model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)
     folder.write_environment(
         device=_device(accelerator),
@@ -230,12 +272,33 @@ def _train(
         seconds=round(trainer.state.seconds, 1),
         torch_threads=torch.get_num_threads(),
     )
-    parameters = sum(parameter.numel() for parameter in trainer.plain_model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = _facts(recipe, table, split)
-    _write_results(
-        folder, recipe, table, split, rows, shares, facts | {"model": recipe.model.name, "parameters": parameters}
-    )
-    _fit_yardsticks(recipe, folder, table, inputs, split, rows, facts, shown)
+    own = {"model": recipe.model.name, "parameters": parameters, "trained_parameters": trained}
+    _write_results(folder, recipe, table, split, rows, shares, facts | own)
+    if frames is not None:
+        _fit_yardsticks(recipe, folder, table, inputs, frames, split, rows, facts, shown)
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Refuse a model, or settings of it, before the recordings are read."""
+    if recipe.model.pretrained:
+        find_speech(recipe, ("one", "other"))
+    else:
+        build(recipe.model.name, ("one", "other"), recipe.model.features, recipe.model.network)
+
+
+def _set_up(
+    recipe: Recipe, table: datasets.Dataset, classes: tuple[str, ...], accelerator: Accelerator, shown: bool
+) -> tuple[Setup, SequenceFeatureExtractor]:
+    """Make the model, with its feature extractor, ready to be trained."""
+    if not recipe.model.pretrained:
+        extractor, model = build(recipe.model.name, classes, recipe.model.features, recipe.model.network)
+        return set_up_own(model, extractor, table, recipe.train, shown), extractor
+    found = find_speech(recipe, classes)
+    with accelerator.local_main_process_first():
+        model = load(found)
+    return set_up_speech(model, found.extractor, table, recipe, accelerator.device, shown), found.extractor
 
 
 def _facts(recipe: Recipe, table: datasets.Dataset, split: Split) -> dict[str, Any]:
@@ -273,14 +336,12 @@ def _fit_yardsticks(
     folder: RunFolder,
     table: datasets.Dataset,
     inputs: Inputs,
+    frames: FlatCache,
     split: Split,
     rows: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
     shown: bool,
 ) -> None:
-    if not recipe.yardsticks:
-        return
-    frames = frames_of(table, SpectralFeatureExtractor(), shown)
     numbers = np.stack([statistics(frames[row]) for row in range(len(frames))])
     for name in bar(recipe.yardsticks, desc="yardsticks", shown=shown):
         yardstick = make_yardstick(name)

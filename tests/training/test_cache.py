@@ -10,15 +10,26 @@ import torch
 
 from ser_ft import audio
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.training.cache import FlatCache, frames_of
+from ser_ft.training.cache import Arrays, FlatCache, frames_of
+from ser_ft.training.feeds import FrameFeed
 from ser_ft.training.inputs import Inputs, TrainingClips
 
 LENGTHS = (3, 1, 7, 2)
 CLASSES = ("neutral", "happy", "sad")
 
 
-def arrays() -> list[np.ndarray]:
-    return [np.full((length, 2), row, dtype=np.float32) for row, length in enumerate(LENGTHS)]
+def array(row: int) -> np.ndarray:
+    return np.full((LENGTHS[row], 2), row, dtype=np.float32)
+
+
+def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The longest first: rows may come in any order."""
+    for row in sorted(rows.tolist(), key=lambda row: -LENGTHS[row]):
+        yield row, array(row)
+
+
+def make(folder: Path, of: Arrays = arrays, dtype: str = "float32") -> FlatCache:
+    return FlatCache.make(folder, len(LENGTHS), of, dtype)
 
 
 def table(clips: int = 40) -> datasets.Dataset:
@@ -38,51 +49,60 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_row_is_what_was_computed(tmp_path: Path) -> None:
-    found = FlatCache.make(tmp_path / "x", arrays)
+    found = make(tmp_path / "x")
     assert (len(found), found.size, found.lengths.tolist()) == (4, 2, list(LENGTHS))
-    assert all(np.array_equal(found[row], array) for row, array in enumerate(arrays()))
+    assert all(np.array_equal(found[row], array(row)) for row in range(4))
 
 
 def test_rows_are_read_from_the_file_not_kept_in_memory(tmp_path: Path) -> None:
-    row = FlatCache.make(tmp_path / "x", arrays)[2]
+    row = make(tmp_path / "x")[2]
     assert isinstance(row, np.memmap)
     assert not row.flags.writeable
 
 
 def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
-    FlatCache.make(tmp_path / "x", arrays)
+    make(tmp_path / "x")
 
-    def never() -> list[np.ndarray]:
+    def never(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
         raise AssertionError("computed again")
 
-    assert np.array_equal(FlatCache.make(tmp_path / "x", never)[2], arrays()[2])
+    assert np.array_equal(make(tmp_path / "x", never)[2], array(2))
+
+
+def test_half_precision_holds_what_is_too_large_for_it(tmp_path: Path) -> None:
+    """Layers of large encoders give values beyond 65504: a clip with such is scaled, not cut off."""
+
+    found = make(tmp_path / "x", lambda rows: ((row, 1e5 * (1 + values)) for row, values in arrays(rows)), "float16")
+    for row in range(4):
+        np.testing.assert_allclose(found[row], 1e5 * (1 + array(row)), rtol=1e-3)
+    assert (tmp_path / "x" / "frames-0.bin").stat().st_size == 2 * 2 * sum(LENGTHS)
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
-    def broken() -> Iterator[np.ndarray]:
-        yield from arrays()[:2]
+    def broken(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        yield from arrays(rows[:2])
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="disk"):
-        FlatCache.make(tmp_path / "x", broken)
+        make(tmp_path / "x", broken)
     assert list(tmp_path.iterdir()) == []
-    assert len(FlatCache.make(tmp_path / "x", arrays)) == 4
+    assert len(make(tmp_path / "x")) == 4
 
 
 def test_another_process_may_finish_first(tmp_path: Path) -> None:
-    def overtaken() -> Iterator[np.ndarray]:
-        yield from arrays()
-        first.append(FlatCache.make(tmp_path / "x", arrays))
+    def overtaken(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        yield from arrays(rows)
+        first.append(make(tmp_path / "x"))
 
     first: list[FlatCache] = []
-    assert np.array_equal(FlatCache.make(tmp_path / "x", overtaken)[2], first[0][2])
+    assert np.array_equal(make(tmp_path / "x", overtaken)[2], first[0][2])
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
 def test_what_is_left_of_a_broken_cache_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "frames.bin").write_bytes(b"half")
-    assert len(FlatCache.make(tmp_path / "x", arrays)) == 4
+    assert len(make(tmp_path / "x")) == 4
 
 
 def test_frames_of_a_table_are_the_extractors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +125,7 @@ def test_frames_of_a_table_are_the_extractors(monkeypatch: pytest.MonkeyPatch) -
 def test_inputs_are_padded_to_the_longest_and_marked() -> None:
     clips = table()
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
-    inputs = Inputs.of(clips, frames)
-    batch = inputs.collate([39, 0])
+    batch = FrameFeed(frames, np.ones(40)).collate([39, 0])
     assert batch["input_features"].shape == (2, frames.lengths[39], 20)
     assert batch["attention_mask"].sum(dim=1).tolist() == [frames.lengths[39], frames.lengths[0]]
     np.testing.assert_array_equal(batch["input_features"][0], frames[39])
@@ -118,12 +137,13 @@ def test_inputs_are_padded_to_the_longest_and_marked() -> None:
 def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> None:
     clips = table(8)
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
-    inputs = Inputs.of(clips, frames)
+    feed = FrameFeed(frames, np.ones(8))
+    inputs = Inputs.of(clips, feed)
     assert inputs.labels.tolist() == [0, 1, 0, 2] * 2
     assert np.array_equal(inputs.targets, np.eye(3)[inputs.labels])
     assert inputs.allowed[:2].tolist() == [[True, False, False], [False, True, True]]
     votes = [[0.5, 0.25, 0.25]] * 8
-    assert np.array_equal(Inputs.of(clips.add_column("votes", votes), frames).targets, np.array(votes))
+    assert np.array_equal(Inputs.of(clips.add_column("votes", votes), feed).targets, np.array(votes))
 
 
 def test_places_in_a_part_are_rows_of_the_table() -> None:

@@ -1,0 +1,164 @@
+"""What a model is given: from row numbers of a prepared table to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from .. import audio
+from ..models.speech import Hearing
+from .cache import FlatCache
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import SequenceFeatureExtractor
+
+
+class Feed(Protocol):
+    """Makes batches of clips.
+
+    Attributes:
+        lengths: of every clip of the table, by which batches are cut, shape (clips,). seconds: the same in seconds.
+        alike: an answer is exact only in a batch of one length.
+    """
+
+    lengths: np.ndarray
+    seconds: np.ndarray
+    alike: bool
+
+    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return what the model is called with, for clips by row."""
+
+
+class FrameFeed:
+    """Frames that a feature extractor of ours made: `input_features`, padded with zeros, and `attention_mask`."""
+
+    alike = False
+
+    def __init__(self, frames: FlatCache, seconds: np.ndarray) -> None:
+        self.frames, self.seconds, self.lengths = frames, seconds, frames.lengths
+
+    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Pad the frames of clips to the longest, shape (clips, frames, size)."""
+        features, lengths = _padded(self.frames, rows, 0)
+        mask = np.arange(features.shape[1]) < lengths[:, None]
+        return {"input_features": torch.from_numpy(features), "attention_mask": torch.from_numpy(mask).long()}
+
+
+class WaveFeed:
+    """Sound, as a pretrained model's own feature extractor makes it of samples; nothing is computed beforehand."""
+
+    def __init__(self, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing) -> None:
+        self.sounds, self.extractor, self.hearing = table.select_columns(["audio"]), extractor, hearing
+        self.alike = hearing.alike
+        self.lengths = samples_of(table)
+        self.seconds = self.lengths / audio.SAMPLE_RATE
+        if hearing.kind == "fixed":
+            heard = _window(extractor)
+            self.lengths, self.seconds = np.ones_like(self.lengths), np.full(len(self.lengths), heard)
+
+    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Let the extractor make a batch; there is a mask where clips were padded."""
+        clips = [audio.from_wav(sound["bytes"]) for sound in self.sounds[list(rows)]["audio"]]
+        return waves_to_inputs(clips, self.extractor, self.hearing)
+
+
+class StateFeed:
+    """States of a frozen part: `states`, shape (clips, frames, size), and the mask that the model wants with them.
+
+    Args:
+        states: of each clip. hearing: of the model. samples: of each clip, shape (clips,).
+    """
+
+    def __init__(self, states: FlatCache, hearing: Hearing, samples: np.ndarray) -> None:
+        self.states, self.hearing = states, hearing
+        self.samples = np.maximum(samples, hearing.samples(1)) if hearing.kind == "waves" else samples
+        self.alike, self.lengths = hearing.alike, states.lengths
+        self.seconds = samples / audio.SAMPLE_RATE
+
+    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Pad the states of clips to the longest; there is a mask where clips were padded."""
+        states, lengths = _padded(self.states, rows, self.hearing.least_frames)
+        batch = {"states": torch.from_numpy(states)}
+        if self.hearing.kind == "fixed" or lengths.min() == states.shape[1]:
+            return batch
+        ends = lengths
+        if self.hearing.kind == "waves":
+            ends = self.samples[list(rows)]
+        mask = np.arange(max(ends.max(), self._input_length(states.shape[1]))) < ends[:, None]
+        return batch | {"attention_mask": torch.from_numpy(mask).long()}
+
+    def _input_length(self, frames: int) -> int:
+        return self.hearing.samples(frames) if self.hearing.kind == "waves" else frames
+
+
+class PooledFeed:
+    """States of all layers, pooled over time: `states`, shape (clips, layers, size)."""
+
+    alike = False
+
+    def __init__(self, states: FlatCache, seconds: np.ndarray) -> None:
+        self.states, self.seconds, self.lengths = states, seconds, np.ones(len(states), dtype=np.int64)
+
+    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Stack the states of clips."""
+        return {"states": torch.from_numpy(np.stack([self.states[row] for row in rows]))}
+
+
+def waves_to_inputs(
+    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: Hearing
+) -> dict[str, torch.Tensor]:
+    """Make a model's inputs of samples at 16 kHz, float32, each of shape (samples,).
+
+    A clip that is too short for one frame is padded with silence; a batch, for SpecAugment's spans.
+    """
+    framed: Any = extractor  # which transformers does not declare callable
+    if hearing.kind == "fixed":
+        found = framed(list(clips), sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
+        return {name: found[name] for name in framed.model_input_names if name != "attention_mask"}
+    if hearing.kind == "frames":
+        found = framed(list(clips), sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
+        return {name: found[name] for name in ("input_features", "attention_mask")}
+    least = hearing.samples(1)
+    whole = [np.pad(clip, (0, max(0, least - len(clip)))) for clip in clips]
+    longest = max(hearing.samples(hearing.least_frames), *map(len, whole))
+    made = framed(
+        whole,
+        sampling_rate=audio.SAMPLE_RATE,
+        padding="max_length",
+        max_length=longest,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    batch = {"input_values": made["input_values"]}
+    if min(map(len, whole)) < longest:
+        batch["attention_mask"] = made["attention_mask"].long()
+    return batch
+
+
+def samples_of(table: datasets.Dataset) -> np.ndarray:
+    """Return how many samples each clip of a prepared table has, shape (clips,)."""
+    import pyarrow.compute as pc
+
+    column = table.select_columns(["audio"]).with_format("arrow")[:]["audio"]
+    sizes = np.concatenate([pc.binary_length(chunk.field("bytes")).to_numpy() for chunk in column.chunks])
+    return np.asarray((sizes - audio.HEADER_BYTES) // 2, dtype=np.int64)
+
+
+def _padded(cache: FlatCache, rows: Sequence[int], least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return clips' frames, padded with zeros to the longest or the least, and their lengths."""
+    lengths = cache.lengths[list(rows)]
+    padded = np.zeros((len(rows), max(least, int(lengths.max())), cache.size), dtype=np.float32)
+    for place, row in enumerate(rows):
+        padded[place, : lengths[place]] = cache[row]
+    return padded, lengths
+
+
+def _window(extractor: Any) -> float:
+    """Return the seconds that an extractor of one length makes of every clip."""
+    if hasattr(extractor, "chunk_length"):
+        return float(extractor.chunk_length)
+    return float(extractor.max_length) / 100  # AST's frames are 10 ms apart

@@ -1,0 +1,330 @@
+"""States that no gradient reaches: taken out of a stock model once, and put in again at every step.
+
+Stock modules stay as they are: while a `Rig` is on, some `forward` methods are stood in for, and hooks put states in;
+names, parameters and what is saved do not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .. import audio
+from ..models.speech import Hearing, Parts
+from .cache import FlatCache, cache_folder, make_room, sounds_of
+from .feeds import WaveFeed, samples_of, waves_to_inputs
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import SequenceFeatureExtractor
+
+# Sound that goes through a model at once while states are taken, and clips.
+_SECONDS = 60.0
+_CLIPS = 32
+_STATES_PER_SECOND = 50
+# Settings that change nothing in what a frozen backbone answers.
+_ONLY_TRAINING = re.compile("drop|mask_|spec_augment|label|layer_sum|classifier|_name|version|archit|problem|return_")
+POOLINGS = ("mean", "mean+std")
+
+
+class Rig:
+    """A stock model that takes states for sound, or at least never lets padding reach its convolutions.
+
+    Args:
+        parts: of the model.
+        layer: None: the model is given sound, or the states that its convolutions gave (`states`, shape
+            (clips, frames, channels)); else `states` are what enters this layer, shape (clips, frames, size).
+        convolved: whether `states` of the convolutions are given instead of sound.
+    """
+
+    def __init__(self, parts: Parts, layer: int | None = None, convolved: bool = False) -> None:
+        self.parts, self.layer, self.convolved = parts, layer, convolved
+        self.lengths: list[int] | None = None
+        self.states: torch.Tensor | None = None
+        self._stood_in: list[nn.Module] = []
+        self._alone = parts.hearing.alone and layer is None and not convolved
+        self._handles = [parts.model.register_forward_pre_hook(self._receive, with_kwargs=True)]
+        if layer is not None:
+            self._enter_at(layer)
+        elif convolved:
+            assert parts.convolutions is not None
+            self._stand_in(parts.convolutions, lambda states: states.transpose(1, 2))
+        elif self._alone:
+            assert parts.convolutions is not None
+            self._stand_in(parts.convolutions, self._each_alone(parts.convolutions.forward))
+
+    def remove(self) -> None:
+        """Give the model its own ways back."""
+        for handle in self._handles:
+            handle.remove()
+        for module in self._stood_in:
+            del module.__dict__["forward"]
+        self._handles, self._stood_in = [], []
+
+    def listen(self, mask: torch.Tensor | None) -> None:
+        """Take note of the clips' lengths, where each must go through the convolutions alone."""
+        if self._alone:
+            self.lengths = None if mask is None else mask.sum(dim=1).tolist()
+
+    def _stand_in(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        module.__dict__["forward"] = forward
+        self._stood_in.append(module)
+
+    def _receive(self, _: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Take the states, and the clips' lengths, from what the model is called with."""
+        self.listen(given.get("attention_mask"))
+        states = given.pop("states", None)
+        if states is not None:
+            self.states = states
+            given[self.parts.model.main_input_name] = states if self.convolved else self._blank_input(states)
+        return args, given
+
+    def _blank_input(self, states: torch.Tensor) -> torch.Tensor:
+        """Return a blank in place of the sound, of the shape that the family checks."""
+        model, clips = self.parts.model, states.shape[0]
+        blank = states.new_zeros(1, 1, 1)
+        if self.parts.convolutions is not None:
+            return blank[0].expand(clips, 1)
+        if model.config.model_type == "whisper":
+            return blank.expand(clips, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+        if model.config.model_type == "audio-spectrogram-transformer":
+            return blank.expand(clips, model.config.max_length, model.config.num_mel_bins)
+        return blank.expand(clips, states.shape[1], model.config.feature_projection_input_dim)
+
+    def _enter_at(self, layer: int) -> None:
+        """Leave out what comes before a layer, and put the states in there."""
+        parts = self.parts
+        config = parts.model.config
+
+        def put_in(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            assert self.states is not None
+            if args:
+                return (self.states.to(args[0].dtype), *args[1:]), given
+            return args, given | {"hidden_states": self.states}
+
+        def blank_frames(_: torch.Tensor) -> torch.Tensor:
+            assert self.states is not None
+            clips, frames = self.states.shape[:2]
+            return self.states.new_zeros(1, 1, 1).expand(clips, config.conv_dim[-1], frames)
+
+        self._handles.append(parts.layers[layer].register_forward_pre_hook(put_in, with_kwargs=True))
+        if parts.convolutions is not None:
+            self._stand_in(parts.convolutions, blank_frames)
+        for name, module in parts.backbone.named_modules():
+            if name == "encoder.pos_conv_embed":
+                self._stand_in(module, torch.zeros_like)
+            elif config.model_type == "whisper" and name in ("conv1", "conv2"):
+                wide = (2 if name == "conv1" else 1) * config.max_source_positions
+                self._stand_in(
+                    module, lambda x, wide=wide: x.new_zeros(1, 1, 1).expand(x.shape[0], config.d_model, wide)
+                )
+        for number, module in enumerate(parts.layers[:layer]):
+            self._stand_in(module, _skipped(module, number))
+
+    def _each_alone(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Let clips of one length through the convolutions together, and no clip with its padding."""
+
+        def convolve(waves: torch.Tensor) -> torch.Tensor:
+            lengths = self.lengths
+            if lengths is None or min(lengths) == waves.shape[1]:
+                return forward(waves)
+            found: torch.Tensor | None = None
+            for length in sorted(set(lengths), reverse=True):
+                rows = [row for row, own in enumerate(lengths) if own == length]
+                made = forward(waves[rows, :length])
+                if found is None:
+                    found = made.new_zeros(len(lengths), made.shape[1], int(self.parts.hearing.frames(waves.shape[1])))
+                found[rows, :, : made.shape[2]] = made
+            assert found is not None
+            return found
+
+        return convolve
+
+
+def _skipped(module: nn.Module, number: int) -> Callable[..., Any]:
+    """Return what stands in for a layer below the one that is entered: nothing, but WavLM's position bias."""
+    attention: Any = getattr(module, "attention", None)
+    if not hasattr(attention, "gru_rel_pos_linear"):
+        return lambda hidden_states, *_, **__: hidden_states
+
+    def bias(hidden_states: torch.Tensor, *_: Any, position_bias: Any = None, **__: Any) -> tuple[torch.Tensor, Any]:
+        if number == 0:
+            clips, frames = hidden_states.shape[:2]
+            position_bias = attention.compute_bias(frames, frames).repeat(clips, 1, 1)
+        return hidden_states, position_bias
+
+    return bias
+
+
+class PooledHead(nn.Module):
+    """A stock model's own head, on states that were pooled over time: the same logits, at no cost.
+
+    The stock head weighs the layers, projects each frame and takes the mean: all linear, so the mean may come first.
+
+    Args:
+        parts: of the model, whose head is trained here.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        model = parts.model
+        self.classifier: Any = model.classifier
+        self.projector: Any = getattr(model, "projector", None)
+        self.layer_weights: Any = model.layer_weights if parts.weighted else None
+
+    def forward(self, states: torch.Tensor) -> SequenceClassifierOutput:
+        """Classify pooled states, shape (clips, layers + 2, size): all layers' entrances and exits, and the last."""
+        if self.layer_weights is None:
+            hidden = states[:, -1]
+        else:
+            hidden = (states[:, :-1] * self.layer_weights.softmax(dim=-1)[None, :, None]).sum(dim=1)
+        if self.projector is not None:
+            hidden = self.projector(hidden)
+        return SequenceClassifierOutput(logits=self.classifier(hidden))
+
+
+class _Reached(Exception):
+    """A layer was reached: what lies above it need not be computed."""
+
+
+def states_of(
+    table: datasets.Dataset,
+    parts: Parts,
+    extractor: SequenceFeatureExtractor,
+    what: str | int,
+    shown: bool = True,
+    device: torch.device | str = "cpu",
+    autocast: Callable[[], Any] | None = None,
+) -> FlatCache:
+    """Return the states that a frozen model has for each clip of a prepared table, computed once and kept.
+
+    Args:
+        table: prepared. parts: of the model; it is put on the device, in evaluation mode. extractor: the model's own.
+        what: "convolutions"; a layer's number, for what enters it; or a pooling of `POOLINGS` for all layers'
+            entrances, the last one's exit, and what the head is given, pooled over time: shape (layers + 2, size).
+        shown: show progress. device: where to compute. autocast: makes a context to compute in; by default float32.
+
+    Returns:
+        The states, in half precision (float32 where pooled); unpadded.
+
+    Raises:
+        InputError: the disk is too small for them.
+    """
+    kind = what if isinstance(what, str) else f"layer {what}"
+    precision = "float32" if autocast is None else "autocast"
+    kind = what if isinstance(what, str) else f"layer {what}"
+    precision = "float32" if autocast is None else "autocast"
+    folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts), kind, precision)
+    hearing, config = parts.hearing, parts.model.config
+    samples = samples_of(table)
+    pooled = what in POOLINGS
+    if not pooled:
+        width = config.conv_dim[-1] if what == "convolutions" else config.hidden_size
+        heard = WaveFeed(table, extractor, hearing).seconds
+        make_room(folder, 2.0 * width * _STATES_PER_SECOND * float(heard.sum()))
+
+    def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        cast(nn.Module, parts.model).to(device).eval()
+        rig = Rig(parts)
+        try:
+            with torch.inference_mode(), nullcontext() if autocast is None else autocast():
+                for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), f"{kind}", shown):
+                    inputs = waves_to_inputs(clips, extractor, hearing)
+                    taken = _take(rig, what, {name: value.to(device) for name, value in inputs.items()})
+                    for row, states in zip(batch, taken, strict=True):
+                        yield int(row), states.float().cpu().numpy()
+        finally:
+            rig.remove()
+
+    return FlatCache.make(folder, len(table), arrays, "float32" if pooled else "float16")
+
+
+def fingerprint(parts: Parts) -> str:
+    """Return a hash of what a backbone's answers follow from: its weights, and what its configuration says of them."""
+    settings = parts.model.config.to_dict()
+    kept = {key: value for key, value in sorted(settings.items()) if not _ONLY_TRAINING.search(key)}
+    found = hashlib.sha256(repr(kept).encode())
+    for name, weight in parts.backbone.state_dict().items():
+        if name == "masked_spec_embed":
+            continue
+        found.update(name.encode())
+        found.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _batches(rows: np.ndarray, samples: np.ndarray, hearing: Hearing) -> Iterator[np.ndarray]:
+    """Cut rows into batches of like length, longest first, of at most so many seconds; of one length where need be."""
+    ordered = rows[np.argsort(samples[rows], kind="stable")[::-1]]
+    most = _SECONDS * audio.SAMPLE_RATE
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        full = (end - start + 1) * samples[ordered[start]] > most or end - start >= _CLIPS
+        if end == len(ordered) or full or (hearing.alike and samples[ordered[end]] != samples[ordered[start]]):
+            yield ordered[start:end]
+            start = end
+
+
+def _take(rig: Rig, what: str | int, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Return the states of each clip of a batch, unpadded, shape (frames, size)."""
+    parts, hearing = rig.parts, rig.parts.hearing
+    mask = inputs.get("attention_mask")
+    rig.listen(mask)
+    if what == "convolutions":
+        assert parts.convolutions is not None
+        states = parts.convolutions(inputs["input_values"]).transpose(1, 2)
+    elif isinstance(what, int):
+        states = _entering(parts, what, inputs)
+    else:
+        return _pooled(parts, inputs, deviation=what == "mean+std")
+    return [clip[:length] for clip, length in zip(states, _lengths(states, mask, hearing), strict=True)]
+
+
+def _lengths(states: torch.Tensor, mask: torch.Tensor | None, hearing: Hearing) -> list[int]:
+    if mask is None or hearing.alike:
+        return [states.shape[1]] * len(states)
+    own = mask.sum(dim=1)
+    return [int(length) for length in (hearing.frames(own) if hearing.kind == "waves" else own)]
+
+
+def _entering(parts: Parts, layer: int, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return what enters a layer, shape (clips, frames, size), without going further."""
+    found: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        found.append(args[0] if args else given["hidden_states"])
+        raise _Reached
+
+    handle = parts.layers[layer].register_forward_pre_hook(keep, with_kwargs=True)
+    with suppress(_Reached):
+        parts.backbone(**inputs)
+    handle.remove()
+    return found[0]
+
+
+def _pooled(parts: Parts, inputs: Mapping[str, torch.Tensor], deviation: bool) -> list[torch.Tensor]:
+    """Return each clip's states of all layers, and the last, pooled over its frames: shape (layers + 2, size)."""
+    outputs = parts.backbone(**inputs, output_hidden_states=True)
+    last = outputs.last_hidden_state
+    found = []
+    for states in (*outputs.hidden_states, last):
+        lengths = torch.tensor(_lengths(states, inputs.get("attention_mask"), parts.hearing), device=states.device)
+        real = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[..., None].float()
+        values, count = states.float(), lengths[:, None].float()
+        mean = (values * real).sum(dim=1) / count
+        if deviation:
+            variance = ((values - mean[:, None]).square() * real).sum(dim=1) / count
+            mean = torch.cat((mean, variance.sqrt()), dim=1)
+        found.append(mean)
+    # AST's head is given two special tokens instead of the mean over time.
+    pooler = getattr(outputs, "pooler_output", None)
+    if pooler is not None and not deviation:
+        found[-1] = pooler.float()
+    return list(torch.stack(found, dim=1))

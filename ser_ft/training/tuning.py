@@ -1,0 +1,247 @@
+"""What is trained of a model, and at which rate: the head alone, the top layers, all of it, or low-rank adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel, SequenceFeatureExtractor
+
+from ..errors import InputError
+from ..models import speech
+from ..models.speech import Parts
+from .cache import frames_of
+from .config import Recipe, TrainConfig, TuningConfig
+from .feeds import Feed, FrameFeed, PooledFeed, StateFeed, WaveFeed, samples_of
+from .states import PooledHead, Rig, states_of
+
+if TYPE_CHECKING:
+    import datasets
+
+# Families whose layers see a clip at another frame rate than the model gives.
+_RESAMPLING = ("sew", "sew-d")
+
+
+@dataclass
+class Setup:
+    """What the loop trains.
+
+    Attributes:
+        model: called with a batch, it gives an output with `logits`. feed: makes the batches.
+        groups: of parameters, with their rates and weight decay, as optimisers of torch take them; the head's first.
+        stages: what gradual unfreezing frees, one after the other, top first.
+        still: frozen modules, which stay in evaluation mode.
+        finish: puts the stock model together again, whole, to be saved; nothing can be trained after it.
+    """
+
+    model: nn.Module
+    feed: Feed
+    groups: list[dict[str, Any]]
+    finish: Callable[[], PreTrainedModel]
+    stages: list[list[nn.Parameter]] = field(default_factory=list)
+    still: list[nn.Module] = field(default_factory=list)
+
+
+def set_up_own(
+    model: PreTrainedModel,
+    extractor: SequenceFeatureExtractor,
+    table: datasets.Dataset,
+    settings: TrainConfig,
+    shown: bool,
+) -> Setup:
+    """Make one of our own networks ready: all of it is trained, on frames that its extractor made once."""
+    feed = FrameFeed(frames_of(table, extractor, shown), np.array(table["duration"]))
+    groups = _groups([(list(model.parameters()), settings.learning_rate)], settings.weight_decay)
+    if settings.compile:
+        model.compile(dynamic=True)
+    return Setup(model, feed, groups, lambda: model)
+
+
+def set_up_speech(
+    model: PreTrainedModel,
+    extractor: SequenceFeatureExtractor,
+    table: datasets.Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    shown: bool,
+) -> Setup:
+    """Make a pretrained speech encoder ready: freeze, take the frozen states, put adapters in, choose the rates.
+
+    Args:
+        model: as `ser_ft.models.speech.load` gives it. extractor: its own. table: prepared; its clips are the feed's.
+        recipe: `tuning` and `train` are read. device: where frozen states are computed. shown: show progress.
+
+    Raises:
+        InputError: the settings do not fit the family, or the disk is too small for the states.
+    """
+    parts, tuning = Parts.of(model), recipe.tuning
+    _check(parts, tuning)
+    _freeze(parts, tuning)
+    trained: nn.Module = model
+    rig: Rig | None = None
+    feed: Feed
+    first = _first_trained(parts, tuning)
+    if tuning.cache and tuning.mode == "probe":
+        states = states_of(table, parts, extractor, "mean", shown, device)
+        feed, trained = PooledFeed(states, np.array(table["duration"])), PooledHead(parts)
+    elif tuning.cache and first is not None and first > 0:
+        states = states_of(table, parts, extractor, first, shown, device)
+        feed, rig = StateFeed(states, parts.hearing, samples_of(table)), Rig(parts, layer=first)
+    elif tuning.cache and parts.convolutions is not None and not tuning.convolutions:
+        states = states_of(table, parts, extractor, "convolutions", shown, device)
+        feed, rig = StateFeed(states, parts.hearing, samples_of(table)), Rig(parts, convolved=True)
+    else:
+        feed, rig = WaveFeed(table, extractor, parts.hearing), Rig(parts)
+    adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
+    if recipe.train.compile:
+        for layer in parts.layers:
+            layer.compile(dynamic=True)
+
+    def finish() -> PreTrainedModel:
+        if rig is not None:
+            rig.remove()
+        return model if adapted is None else adapted.merge_and_unload()
+
+    depths = _depths(parts)
+    return Setup(
+        trained,
+        feed,
+        _groups(_rates(parts, tuning, depths, recipe.train.learning_rate), recipe.train.weight_decay),
+        finish,
+        _stages(parts, depths) if tuning.unfreeze_every else [],
+        _still(parts, tuning),
+    )
+
+
+def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> speech.Backbone:
+    """Find the encoder that a recipe names, with the settings that its tuning asks for.
+
+    Raises:
+        InputError: as `ser_ft.models.speech.find` does.
+    """
+    found = speech.find(
+        recipe.model.name,
+        classes,
+        recipe.model.network,
+        dropout=recipe.tuning.dropout,
+        weighted=recipe.tuning.mode == "probe",
+        revision=recipe.model.revision,
+    )
+    if recipe.tuning.mode in ("probe", "partial") and getattr(found.config, "apply_spec_augment", False):
+        # Masks are drawn below the frozen layers, whose states are computed once.
+        found.config.apply_spec_augment = False
+    return found
+
+
+def _check(parts: Parts, tuning: TuningConfig) -> None:
+    count = len(parts.layers)
+    if tuning.layers is not None and tuning.layers > count:
+        raise InputError(f"tuning.layers is {tuning.layers}, but the encoder has {count} layers")
+    if tuning.convolutions and parts.convolutions is None:
+        raise InputError("tuning.convolutions: this family has no convolutional encoder over the wave")
+
+
+def _freeze(parts: Parts, tuning: TuningConfig) -> None:
+    """Let gradients reach what the mode trains, and nothing else; what the family itself freezes stays frozen."""
+    kept: set[int] = set()
+    if tuning.mode == "full":
+        kept = {id(parameter) for parameter in parts.backbone.parameters()}
+        if parts.convolutions is not None and not tuning.convolutions:
+            kept -= {id(parameter) for parameter in parts.convolutions.parameters()}
+    elif tuning.mode == "partial":
+        trained = [*parts.layers[len(parts.layers) - (tuning.layers or 0) :], *parts.top]
+        kept = {id(parameter) for module in trained for parameter in module.parameters()}
+    for name, parameter in parts.backbone.named_parameters():
+        masks = name.endswith("masked_spec_embed") and parts.hearing.least_frames == 1
+        if id(parameter) not in kept or masks:
+            parameter.requires_grad_(False)
+
+
+def _first_trained(parts: Parts, tuning: TuningConfig) -> int | None:
+    """Return the lowest layer that is trained, if what enters it is all that the rest needs."""
+    if tuning.mode != "partial" or parts.weighted or parts.model.config.model_type in _RESAMPLING:
+        return None
+    return len(parts.layers) - (tuning.layers or 0)
+
+
+def _still(parts: Parts, tuning: TuningConfig) -> list[nn.Module]:
+    """Return the modules whose dropout is off, for nothing in them is trained."""
+    if tuning.mode == "probe":
+        return [parts.backbone]
+    if tuning.mode == "partial":
+        top = {id(one) for layer in parts.layers[len(parts.layers) - (tuning.layers or 0) :] for one in layer.modules()}
+        return [one for one in parts.backbone.modules() if id(one) not in top and one is not parts.backbone]
+    return [] if parts.convolutions is None or tuning.convolutions else [parts.convolutions]
+
+
+def _depths(parts: Parts) -> dict[int, int]:
+    """Return how deep below the top each of the backbone's parameters lies, by its id: the top layer's are at 0."""
+    count = len(parts.layers)
+    depths = {id(parameter): count for parameter in parts.backbone.parameters()}
+    for place, layer in enumerate(parts.layers):
+        depths |= {id(parameter): count - 1 - place for parameter in layer.parameters()}
+    return depths | {id(parameter): 0 for module in parts.top for parameter in module.parameters()}
+
+
+def _rates(
+    parts: Parts, tuning: TuningConfig, depths: dict[int, int], head_rate: float
+) -> list[tuple[list[nn.Parameter], float]]:
+    """Return the trained parameters and their rates, the head's first; lower layers get lower ones."""
+    by_depth: dict[int, list[nn.Parameter]] = {}
+    for parameter in parts.backbone.parameters():
+        if parameter.requires_grad:
+            by_depth.setdefault(depths[id(parameter)], []).append(parameter)
+    rates = [(members, tuning.learning_rate * tuning.layer_decay**depth) for depth, members in sorted(by_depth.items())]
+    return [(parts.head, head_rate), *rates]
+
+
+def _groups(rates: list[tuple[list[nn.Parameter], float]], decay: float) -> list[dict[str, Any]]:
+    """Leave biases and normalisation out of weight decay."""
+    groups = []
+    for members, rate in rates:
+        for matrices in (True, False):
+            chosen = [one for one in members if one.requires_grad and (one.ndim > 1) == matrices]
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay if matrices else 0.0})
+    return groups
+
+
+def _stages(parts: Parts, depths: dict[int, int]) -> list[list[nn.Parameter]]:
+    stages: list[list[nn.Parameter]] = [[] for _ in range(max(depths.values()) + 1)]
+    for parameter in parts.backbone.parameters():
+        if parameter.requires_grad:
+            stages[depths[id(parameter)]].append(parameter)
+    return [stage for stage in stages if stage]
+
+
+def _adapt(parts: Parts, tuning: TuningConfig) -> Any:
+    """Put low-rank adapters into the layers, in place."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise InputError("tuning.mode lora needs peft: pip install peft") from error
+    names = _adapted(parts, tuning)
+    settings = LoraConfig(
+        r=tuning.lora_rank, lora_alpha=tuning.lora_alpha, lora_dropout=tuning.lora_dropout, target_modules=names
+    )
+    head = parts.head
+    adapted = get_peft_model(parts.model, settings)
+    for parameter in head:
+        parameter.requires_grad_(True)
+    return adapted
+
+
+def _adapted(parts: Parts, tuning: TuningConfig) -> list[str]:
+    """Return the names of the linear layers that get adapters."""
+    places = {id(module): name for name, module in parts.model.named_modules()}
+    chosen = []
+    for layer in parts.layers:
+        for name, module in layer.named_modules():
+            inside = "attention" in name.lower() or "attn" in name.lower()
+            if isinstance(module, nn.Linear) and (inside or tuning.lora_targets == "all"):
+                chosen.append(places[id(module)])
+    return chosen
