@@ -30,11 +30,11 @@ def epoch_batches(
 ) -> list[list[int]]:
     """Return one process's batches of an epoch.
 
-    All processes draw the same steps from (seed, epoch): a step is `world * accumulation` batches, shared out among the
-    processes, so that two processes take the steps of one that accumulates twice as many. Each has as many batches,
-    and no clip is left out. None stands alone in a batch, which normalisation over a batch cannot take, unless batches of one are
-    asked for, it is longer than half the budget, or there is no other way to go round. The batches of one step are of
-    like padded size, so that no process waits for another; steps come in any order.
+    All processes draw the same steps from (seed, epoch): a step is `world * accumulation` batches, shared out among
+    the processes, so that two processes take the steps of one that accumulates twice as many. Each has as many
+    batches, and no clip is left out. None stands alone in a batch, which normalisation over a batch cannot take, unless
+    batches of one are asked for, it is longer than half the budget, or there is no other way to go round. The batches
+    of one step are of like padded size, so that no process waits for another; steps come in any order.
 
     Args:
         lengths: of each training clip, in any unit, shape (clips,).

@@ -21,6 +21,7 @@ from .. import audio
 from ..models.speech import Hearing, Parts
 from .cache import FlatCache, cache_folder, make_room, sounds_of
 from .feeds import WaveFeed, samples_of, waves_to_inputs
+from .wavlm import fused_attention
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +53,10 @@ class Rig:
         self._stood_in: list[nn.Module] = []
         self._alone = parts.hearing.alone and layer is None and not convolved
         self._handles = [parts.model.register_forward_pre_hook(self._receive, with_kwargs=True)]
+        if parts.model.config.model_type == "wavlm":
+            for module in parts.layers[layer or 0 :]:
+                attention = module.get_submodule("attention")
+                self._stand_in(attention, fused_attention(attention))
         if layer is not None:
             self._enter_at(layer)
         elif convolved:
@@ -157,8 +162,7 @@ def _skipped(module: nn.Module, number: int) -> Callable[..., Any]:
 
     def bias(hidden_states: torch.Tensor, *_: Any, position_bias: Any = None, **__: Any) -> tuple[torch.Tensor, Any]:
         if number == 0:
-            clips, frames = hidden_states.shape[:2]
-            position_bias = attention.compute_bias(frames, frames).repeat(clips, 1, 1)
+            position_bias = attention.compute_bias(hidden_states.shape[1], hidden_states.shape[1])
         return hidden_states, position_bias
 
     return bias

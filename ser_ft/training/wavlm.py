@@ -1,0 +1,53 @@
+"""WavLM's attention by way of its own linear layers, and of torch's fused attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+Attention = Callable[..., tuple[torch.Tensor, None, torch.Tensor]]
+
+
+def fused_attention(attention: Any) -> Attention:
+    """Return what stands in for the `forward` of a `WavLMAttention`, and answers the same.
+
+    The stock one takes the weights out of its linear layers, so that an adapter in them would do nothing without a
+    word, and works the attention weights out, which nobody asks for.
+
+    Args:
+        attention: the module; its parameters are used as they are.
+
+    Returns:
+        A function of hidden states, shape (clips, frames, size), the mask of real frames, shape (clips, frames), and
+        the bias of positions that the first layer made, shape (heads, frames, frames); it gives the new states, None
+        for the weights, and the bias.
+    """
+
+    def forward(
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None, torch.Tensor]:
+        clips, frames, size = hidden_states.shape
+        if position_bias is None:
+            position_bias = attention.compute_bias(frames, frames)
+        heads = (clips, frames, attention.num_heads, attention.head_dim)
+        gates = attention.gru_rel_pos_linear(hidden_states.view(heads).transpose(1, 2))
+        one, other = gates.view(clips, attention.num_heads, frames, 2, 4).sum(dim=-1).sigmoid().chunk(2, dim=-1)
+        bias = (one * (other * attention.gru_rel_pos_const - 1.0) + 2.0) * position_bias
+        query, key, value = (
+            layer(hidden_states).view(heads).transpose(1, 2)
+            for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        bias = bias.to(query.dtype)
+        if attention_mask is not None:
+            bias = bias.masked_fill(~attention_mask.bool()[:, None, None, :], -torch.inf)
+        dropout = attention.dropout if attention.training else 0.0
+        states = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return attention.out_proj(states.transpose(1, 2).reshape(clips, frames, size)), None, position_bias
+
+    return forward
