@@ -28,8 +28,14 @@ _FITTING = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple:
 _FIXED = ("num_labels", "id2label", "label2id", "model_type", "architectures", "hidden_size", "d_model", "dtype")
 
 _FIXED_LENGTH = ("whisper", "audio-spectrogram-transformer")
-# Their layers convolve or pool over time without a mask.
-_LEAKING = ("sew", "sew-d", "wav2vec2-conformer")
+# Their layers see pairs of frames, the last of which may be half a clip's and half silence.
+_HALVING = ("sew", "sew-d")
+# The fewest samples that give a finite answer: one frame of the convolutions, two of SEW, or one of the spectrum.
+_LEAST_SAMPLES = dict.fromkeys(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES, 400) | {
+    "sew": 720,
+    "sew-d": 720,
+    "wav2vec2-bert": 560,
+}
 
 _LAST_NORM = {
     "whisper": "layer_norm",
@@ -82,15 +88,16 @@ class Parts:
     def hearing(self) -> Hearing:
         """What the model is given, and how clips may be put together."""
         config = self.model.config
-        masked = hasattr(self.backbone, "_mask_hidden_states") and config.apply_spec_augment
+        masked = hasattr(self.backbone, "_mask_hidden_states") and getattr(config, "apply_spec_augment", True)
         spans = int(config.mask_time_length) + 1 if masked and config.mask_time_prob > 0 else 1
         kind = "waves" if self.convolutions is not None else "fixed" if config.model_type in _FIXED_LENGTH else "frames"
         return Hearing(
             kind=kind,
             kernels=tuple(config.conv_kernel) if kind == "waves" else (),
             strides=tuple(config.conv_stride) if kind == "waves" else (),
-            alone=kind == "waves" and config.feat_extract_norm != "layer",
-            alike=config.model_type in _LEAKING,
+            alone=kind == "waves" and getattr(config, "feat_extract_norm", "layer") != "layer",
+            alike=config.model_type in _HALVING,
+            least_samples=_LEAST_SAMPLES.get(config.model_type, 1),
             least_frames=spans,
         )
 
@@ -111,6 +118,7 @@ class Hearing:
         alone: padding would change what the convolutions make of a clip, for their first layer normalises over time
             (`feat_extract_norm: group`: wav2vec2-base, HuBERT-base, WavLM-base, SEW): each must go through them alone.
         alike: padding changes the answer further up, whatever the mask: exact only in batches of one length.
+        least_samples: of a clip: a shorter one is padded with silence.
         least_frames: that a batch may have in training: SpecAugment's spans must fit in.
     """
 
@@ -119,6 +127,7 @@ class Hearing:
     strides: tuple[int, ...]
     alone: bool
     alike: bool
+    least_samples: int
     least_frames: int
 
     def frames(self, samples: Any) -> Any:
@@ -186,6 +195,8 @@ def find(
         changed["use_weighted_layer_sum"] = True
     if dropout is not None:
         changed |= dict.fromkeys(_dropouts(config), dropout)
+    if hasattr(config, "mask_feature_prob") and not hasattr(config, "mask_feature_min_masks"):
+        changed["mask_feature_min_masks"] = 0  # which WavLM's configuration lacks, and its masks ask for
     changed |= network
     if config.model_type == "whisper" and "max_source_positions" in network:
         _shorten(name, config, extractor, network["max_source_positions"])
@@ -212,6 +223,9 @@ def load(found: Backbone) -> PreTrainedModel:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    if "layer_weights" in report["missing_keys"]:
+        # transformers 5.23 leaves them as the memory was.
+        torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
     parts = Parts.of(model)
     inside = {name for name, one in model.named_modules() if one is parts.backbone}
     prefix = f"{inside.pop()}."
@@ -261,12 +275,15 @@ def _shorten(name: str, config: PreTrainedConfig, extractor: Any, positions: int
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' report of what was loaded to ourselves: what matters in it is checked."""
-    before = logging.get_verbosity()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager

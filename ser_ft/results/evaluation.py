@@ -37,6 +37,7 @@ def predict(
     allowed: np.ndarray,
     batch_size: int = 32,
     alike: bool = False,
+    share: tuple[int, int] = (0, 1),
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> np.ndarray:
     """Return the probabilities that a model gives to clips, over the classes that each clip's corpus can hold.
@@ -47,10 +48,12 @@ def predict(
         rows: which clips, shape (clips,). lengths: of every row of the table, for batches of like length.
         allowed: of these clips, bool, shape (clips, classes).
         batch_size: clips at once. alike: put clips of one length alone together.
-        context: made around each call of the model, such as autocast's.
+        share: this process's number and how many there are; each computes some of the batches, which are the same
+            however many there are. context: made around each call of the model, such as autocast's.
 
     Returns:
-        Probabilities, float64, shape (clips, classes), zero for what the corpus cannot hold; rows sum to one.
+        Probabilities, float64, shape (clips, classes), zero for what the corpus cannot hold, and for clips of other
+        processes; rows sum to one.
     """
     import torch
 
@@ -63,7 +66,7 @@ def predict(
         cuts = np.union1d(cuts, 1 + np.flatnonzero(np.diff(lengths[rows][order])))
     found = np.zeros(allowed.shape, dtype=np.float64)
     with torch.inference_mode():
-        for chosen in np.split(order, cuts):
+        for chosen in np.split(order, cuts)[share[0] :: share[1]]:
             inputs = {name: value.to(device) for name, value in collate(rows[chosen].tolist()).items()}
             with context():
                 logits = model(**inputs).logits

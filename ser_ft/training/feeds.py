@@ -75,7 +75,7 @@ class StateFeed:
 
     def __init__(self, states: FlatCache, hearing: Hearing, samples: np.ndarray) -> None:
         self.states, self.hearing = states, hearing
-        self.samples = np.maximum(samples, hearing.samples(1)) if hearing.kind == "waves" else samples
+        self.samples = np.maximum(samples, hearing.least_samples)
         self.alike, self.lengths = hearing.alike, states.lengths
         self.seconds = samples / audio.SAMPLE_RATE
 
@@ -116,14 +116,13 @@ def waves_to_inputs(
     A clip that is too short for one frame is padded with silence; a batch, for SpecAugment's spans.
     """
     framed: Any = extractor  # which transformers does not declare callable
+    whole = [np.pad(clip, (0, max(0, hearing.least_samples - len(clip)))) for clip in clips]
     if hearing.kind == "fixed":
-        found = framed(list(clips), sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
+        found = framed(whole, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
         return {name: found[name] for name in framed.model_input_names if name != "attention_mask"}
     if hearing.kind == "frames":
-        found = framed(list(clips), sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
+        found = framed(whole, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
         return {name: found[name] for name in ("input_features", "attention_mask")}
-    least = hearing.samples(1)
-    whole = [np.pad(clip, (0, max(0, least - len(clip)))) for clip in clips]
     longest = max(hearing.samples(hearing.least_frames), *map(len, whole))
     made = framed(
         whole,

@@ -272,13 +272,16 @@ class Trainer:
             # Each process has running statistics of its own: those that are saved, the first one's, are asked.
             for buffer in self.setup.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        mine = np.arange(accelerator.process_index, len(rows), accelerator.num_processes)
-        found = np.zeros((len(rows), len(self.inputs.classes)))
-        if len(mine):
-            allowed = self.inputs.allowed[rows[mine]]
-            found[mine] = predict(
-                self.setup.model, feed.collate, rows[mine], feed.lengths, allowed, alike=feed.alike, context=context
-            )
+        found = predict(
+            self.setup.model,
+            feed.collate,
+            rows,
+            feed.lengths,
+            self.inputs.allowed[rows],
+            alike=feed.alike,
+            share=(accelerator.process_index, accelerator.num_processes),
+            context=context,
+        )
         if accelerator.num_processes > 1:
             # Every clip is computed by one process and is zero elsewhere: the sum is the whole, none twice.
             found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()

@@ -33,6 +33,11 @@ _CLIPS = 32
 _STATES_PER_SECOND = 50
 # Settings that change nothing in what a frozen backbone answers.
 _ONLY_TRAINING = re.compile("drop|mask_|spec_augment|label|layer_sum|classifier|_name|version|archit|problem|return_")
+# Convolutions over time inside the transformer, which have no mask: their names.
+_LEAKS = {
+    "data2vec-audio": r"encoder\.pos_conv_embed\.layers\.\d+\.conv",
+    "wav2vec2-conformer": r"encoder\.layers\.\d+\.conv_module\.depthwise_conv",
+}
 POOLINGS = ("mean", "mean+std")
 
 
@@ -49,6 +54,7 @@ class Rig:
     def __init__(self, parts: Parts, layer: int | None = None, convolved: bool = False) -> None:
         self.parts, self.layer, self.convolved = parts, layer, convolved
         self.lengths: list[int] | None = None
+        self.ends: torch.Tensor | None = None
         self.states: torch.Tensor | None = None
         self._stood_in: list[nn.Module] = []
         self._alone = parts.hearing.alone and layer is None and not convolved
@@ -57,6 +63,10 @@ class Rig:
             for module in parts.layers[layer or 0 :]:
                 attention = module.get_submodule("attention")
                 self._stand_in(attention, fused_attention(attention))
+        leaks = _LEAKS.get(parts.model.config.model_type)
+        for name, module in parts.backbone.named_modules():
+            if leaks is not None and re.fullmatch(leaks, name):
+                self._handles.append(module.register_forward_pre_hook(self._silence))
         if layer is not None:
             self._enter_at(layer)
         elif convolved:
@@ -75,9 +85,19 @@ class Rig:
         self._handles, self._stood_in = [], []
 
     def listen(self, mask: torch.Tensor | None) -> None:
-        """Take note of the clips' lengths, where each must go through the convolutions alone."""
+        """Take note of where the clips end, for what must not hear their padding."""
+        samples = None if mask is None else mask.sum(dim=1)
         if self._alone:
-            self.lengths = None if mask is None else mask.sum(dim=1).tolist()
+            self.lengths = None if samples is None else samples.tolist()
+        if self.parts.model.config.model_type in _LEAKS:
+            self.ends = None if samples is None else self.parts.hearing.frames(samples)
+
+    def _silence(self, _: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        """Put zeros, as beyond the end of a clip alone, into the padding of (clips, channels, frames)."""
+        if self.ends is None:
+            return None
+        real = torch.arange(args[0].shape[2], device=args[0].device) < self.ends[:, None]
+        return (args[0] * real[:, None].to(args[0].dtype), *args[1:])
 
     def _stand_in(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         module.__dict__["forward"] = forward

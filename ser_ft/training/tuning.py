@@ -148,6 +148,9 @@ def _check(parts: Parts, tuning: TuningConfig) -> None:
 def _freeze(parts: Parts, tuning: TuningConfig) -> None:
     """Let gradients reach what the mode trains, and nothing else; what the family itself freezes stays frozen."""
     kept: set[int] = set()
+    freeze = getattr(parts.convolutions, "_freeze_parameters", None)
+    if freeze is not None and not tuning.convolutions:
+        freeze()  # without it they ask for gradients of the sound
     if tuning.mode == "full":
         kept = {id(parameter) for parameter in parts.backbone.parameters()}
         if parts.convolutions is not None and not tuning.convolutions:
@@ -156,8 +159,10 @@ def _freeze(parts: Parts, tuning: TuningConfig) -> None:
         trained = [*parts.layers[len(parts.layers) - (tuning.layers or 0) :], *parts.top]
         kept = {id(parameter) for module in trained for parameter in module.parameters()}
     for name, parameter in parts.backbone.named_parameters():
-        masks = name.endswith("masked_spec_embed") and parts.hearing.least_frames == 1
-        if id(parameter) not in kept or masks:
+        unused = name.endswith("masked_spec_embed") and parts.hearing.least_frames == 1
+        # Whisper's positions are sines, which transformers 5.23 forgets to freeze in what it loads.
+        sines = parts.model.config.model_type == "whisper" and name == "embed_positions.weight"
+        if id(parameter) not in kept or unused or sines:
             parameter.requires_grad_(False)
 
 
