@@ -65,7 +65,7 @@ def predict(
     if alike:
         cuts = np.union1d(cuts, 1 + np.flatnonzero(np.diff(lengths[rows][order])))
     found = np.zeros(allowed.shape, dtype=np.float64)
-    with torch.inference_mode():
+    with torch.no_grad():
         for chosen in np.split(order, cuts)[share[0] :: share[1]]:
             inputs = {name: value.to(device) for name, value in collate(rows[chosen].tolist()).items()}
             with context():

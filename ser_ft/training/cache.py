@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from .. import audio
+from .. import audio, folders
 from ..data.prepare import cache_home
 from ..errors import InputError
 from ..progress import bar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import SequenceFeatureExtractor
 
 _BATCH = 32
+_WEEK = 7 * 24 * 3600.0
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 # Of the rows that are this process's: each row's number, and its array.
@@ -158,16 +160,18 @@ def cache_folder(table: datasets.Dataset, *facts: str) -> Path:
 
 
 def make_room(folder: Path, expected: float) -> None:
-    """Refuse to fill a disk.
+    """Refuse to fill a disk; caches that were not used for a week go before it comes to that, the oldest first.
 
     Raises:
         InputError: so many bytes would leave too little of it free.
     """
-    here = folder
-    while not here.exists():
-        here = here.parent
-    free = shutil.disk_usage(here).free
-    if not _whole(folder) and expected > 0.9 * free:
+    here = folders.nearest(folder.absolute())
+    outdated = sorted(folder.parent.glob("*/about.json"), key=lambda file: file.stat().st_mtime)
+    while not _whole(folder) and expected > 0.9 * shutil.disk_usage(here).free:
+        if outdated and time.time() - outdated[0].stat().st_mtime > _WEEK:
+            shutil.rmtree(outdated.pop(0).parent, ignore_errors=True)
+            continue
+        free = shutil.disk_usage(here).free
         raise InputError(
             f"the frozen states need {expected / 1e9:.1f} GB below {here}, where {free / 1e9:.1f} GB are free: "
             "name a larger disk in SER_FT_CACHE, or give --tuning.cache false to compute them anew in each epoch"

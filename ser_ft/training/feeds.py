@@ -55,10 +55,7 @@ class WaveFeed:
         self.sounds, self.extractor, self.hearing = table.select_columns(["audio"]), extractor, hearing
         self.alike = hearing.alike
         self.lengths = samples_of(table)
-        self.seconds = self.lengths / audio.SAMPLE_RATE
-        if hearing.kind == "fixed":
-            heard = _window(extractor)
-            self.lengths, self.seconds = np.ones_like(self.lengths), np.full(len(self.lengths), heard)
+        self.seconds = heard_seconds(table, extractor, hearing)
 
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """Let the extractor make a batch; there is a mask where clips were padded."""
@@ -70,14 +67,16 @@ class StateFeed:
     """States of a frozen part: `states`, shape (clips, frames, size), and the mask that the model wants with them.
 
     Args:
-        states: of each clip. hearing: of the model. samples: of each clip, shape (clips,).
+        states: of each clip of the table. extractor: the model's own. hearing: of the model.
     """
 
-    def __init__(self, states: FlatCache, hearing: Hearing, samples: np.ndarray) -> None:
+    def __init__(
+        self, states: FlatCache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing
+    ) -> None:
         self.states, self.hearing = states, hearing
-        self.samples = np.maximum(samples, hearing.least_samples)
+        self.samples = np.maximum(samples_of(table), hearing.least_samples)
         self.alike, self.lengths = hearing.alike, states.lengths
-        self.seconds = samples / audio.SAMPLE_RATE
+        self.seconds = heard_seconds(table, extractor, hearing)
 
     def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """Pad the states of clips to the longest; there is a mask where clips were padded."""
@@ -109,11 +108,11 @@ class PooledFeed:
 
 
 def waves_to_inputs(
-    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: Hearing
+    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: Hearing, padded: bool = True
 ) -> dict[str, torch.Tensor]:
     """Make a model's inputs of samples at 16 kHz, float32, each of shape (samples,).
 
-    A clip that is too short for one frame is padded with silence; a batch, for SpecAugment's spans.
+    A clip that is too short for one frame is padded with silence; a batch too, for SpecAugment's spans, if `padded`.
     """
     framed: Any = extractor  # which transformers does not declare callable
     whole = [np.pad(clip, (0, max(0, hearing.least_samples - len(clip)))) for clip in clips]
@@ -122,8 +121,12 @@ def waves_to_inputs(
         return {name: found[name] for name in framed.model_input_names if name != "attention_mask"}
     if hearing.kind == "frames":
         found = framed(whole, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
-        return {name: found[name] for name in ("input_features", "attention_mask")}
-    longest = max(hearing.samples(hearing.least_frames), *map(len, whole))
+        short = max(0, hearing.least_frames - found["input_features"].shape[1]) if padded else 0
+        return {
+            "input_features": torch.nn.functional.pad(found["input_features"], (0, 0, 0, short)),
+            "attention_mask": torch.nn.functional.pad(found["attention_mask"], (0, short)),
+        }
+    longest = max(hearing.samples(hearing.least_frames if padded else 1), *map(len, whole))
     made = framed(
         whole,
         sampling_rate=audio.SAMPLE_RATE,
@@ -154,6 +157,12 @@ def _padded(cache: FlatCache, rows: Sequence[int], least: int) -> tuple[np.ndarr
     for place, row in enumerate(rows):
         padded[place, : lengths[place]] = cache[row]
     return padded, lengths
+
+
+def heard_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing) -> np.ndarray:
+    """Return the seconds that a model computes for each clip, without padding to others, shape (clips,)."""
+    seconds = samples_of(table) / audio.SAMPLE_RATE
+    return np.full(len(seconds), _window(extractor)) if hearing.kind == "fixed" else seconds
 
 
 def _window(extractor: Any) -> float:

@@ -274,7 +274,7 @@ def _train(
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = _facts(recipe, table, split)
-    own = {"model": recipe.model.name, "parameters": parameters, "trained_parameters": trained}
+    own = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
     _write_results(folder, recipe, table, split, rows, shares, facts | own)
     if frames is not None:
         _fit_yardsticks(recipe, folder, table, inputs, frames, split, rows, facts, shown)
@@ -359,6 +359,18 @@ def _device(accelerator: Accelerator) -> str:
     if accelerator.device.type != "cuda":
         return str(accelerator.device)
     return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"
+
+
+def _called(recipe: Recipe) -> str:
+    """Return what a run's model is called in tables: of an encoder in a folder, the folder's name and no path."""
+    if not recipe.model.pretrained:
+        return recipe.model.name
+    folder = Path(recipe.model.name)
+    name = recipe.model.name
+    if folder.is_dir():
+        folder = folder.resolve()
+        name = folder.parent.name if folder.name == "model" else folder.name
+    return f"{name} ({recipe.tuning.mode})"
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from .. import audio
 from ..models.speech import Hearing, Parts
 from .cache import FlatCache, cache_folder, make_room, sounds_of
-from .feeds import WaveFeed, samples_of, waves_to_inputs
+from .feeds import heard_seconds, samples_of, waves_to_inputs
 from .wavlm import fused_attention
 
 if TYPE_CHECKING:
@@ -244,24 +244,21 @@ def states_of(
     """
     kind = what if isinstance(what, str) else f"layer {what}"
     precision = "float32" if autocast is None else "autocast"
-    kind = what if isinstance(what, str) else f"layer {what}"
-    precision = "float32" if autocast is None else "autocast"
     folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts), kind, precision)
     hearing, config = parts.hearing, parts.model.config
     samples = samples_of(table)
     pooled = what in POOLINGS
     if not pooled:
         width = config.conv_dim[-1] if what == "convolutions" else config.hidden_size
-        heard = WaveFeed(table, extractor, hearing).seconds
-        make_room(folder, 2.0 * width * _STATES_PER_SECOND * float(heard.sum()))
+        make_room(folder, 2.0 * width * _STATES_PER_SECOND * float(heard_seconds(table, extractor, hearing).sum()))
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         cast(nn.Module, parts.model).to(device).eval()
         rig = Rig(parts)
         try:
-            with torch.inference_mode(), nullcontext() if autocast is None else autocast():
-                for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), f"{kind}", shown):
-                    inputs = waves_to_inputs(clips, extractor, hearing)
+            with torch.no_grad(), nullcontext() if autocast is None else autocast():
+                for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), kind, shown):
+                    inputs = waves_to_inputs(clips, extractor, hearing, padded=False)
                     taken = _take(rig, what, {name: value.to(device) for name, value in inputs.items()})
                     for row, states in zip(batch, taken, strict=True):
                         yield int(row), states.float().cpu().numpy()

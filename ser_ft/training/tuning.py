@@ -16,7 +16,7 @@ from ..models import speech
 from ..models.speech import Parts
 from .cache import frames_of
 from .config import Recipe, TrainConfig, TuningConfig
-from .feeds import Feed, FrameFeed, PooledFeed, StateFeed, WaveFeed, samples_of
+from .feeds import Feed, FrameFeed, PooledFeed, StateFeed, WaveFeed
 from .states import PooledHead, Rig, states_of
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ def set_up_speech(
         feed, trained = PooledFeed(states, np.array(table["duration"])), PooledHead(parts)
     elif tuning.cache and first is not None and first > 0:
         states = states_of(table, parts, extractor, first, shown, device)
-        feed, rig = StateFeed(states, parts.hearing, samples_of(table)), Rig(parts, layer=first)
+        feed, rig = StateFeed(states, table, extractor, parts.hearing), Rig(parts, layer=first)
     elif tuning.cache and parts.convolutions is not None and not tuning.convolutions:
         states = states_of(table, parts, extractor, "convolutions", shown, device)
-        feed, rig = StateFeed(states, parts.hearing, samples_of(table)), Rig(parts, convolved=True)
+        feed, rig = StateFeed(states, table, extractor, parts.hearing), Rig(parts, convolved=True)
     else:
         feed, rig = WaveFeed(table, extractor, parts.hearing), Rig(parts)
     adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
@@ -131,7 +131,7 @@ def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> speech.Backbone:
         weighted=recipe.tuning.mode == "probe",
         revision=recipe.model.revision,
     )
-    if recipe.tuning.mode in ("probe", "partial") and getattr(found.config, "apply_spec_augment", False):
+    if recipe.tuning.mode in ("probe", "partial") and hasattr(found.config, "mask_time_prob"):
         # Masks are drawn below the frozen layers, whose states are computed once.
         found.config.apply_spec_augment = False
     return found

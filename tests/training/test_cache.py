@@ -1,7 +1,10 @@
 """Frames are computed once, are whole or absent, and reach the model as they were computed."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -10,7 +13,8 @@ import torch
 
 from ser_ft import audio
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.training.cache import Arrays, FlatCache, frames_of
+from ser_ft.errors import InputError
+from ser_ft.training.cache import Arrays, FlatCache, frames_of, make_room
 from ser_ft.training.feeds import FrameFeed
 from ser_ft.training.inputs import Inputs, TrainingClips
 
@@ -149,3 +153,20 @@ def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> Non
 def test_places_in_a_part_are_rows_of_the_table() -> None:
     part = TrainingClips(np.array([5, 9, 2]))
     assert [part[place] for place in range(len(part))] == [5, 9, 2]
+
+
+def test_old_caches_go_before_a_disk_is_full_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, days in (("older", 30), ("old", 20), ("fresh", 1)):
+        make(tmp_path / name)
+        then = time.time() - days * 24 * 3600
+        os.utime(tmp_path / name / "about.json", (then, then))
+
+    def disk(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=1000 - 300 * len(list(tmp_path.iterdir())))
+
+    monkeypatch.setattr("ser_ft.training.cache.shutil.disk_usage", disk)
+    make_room(tmp_path / "new", 300)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["fresh", "old"]
+    with pytest.raises(InputError, match="SER_FT_CACHE"):
+        make_room(tmp_path / "new", 900)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["fresh"]
