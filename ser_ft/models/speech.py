@@ -292,6 +292,8 @@ def _explained(name: str) -> Iterator[None]:
     """Say in one line why an encoder cannot be loaded."""
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).is_dir():

@@ -34,6 +34,7 @@ from .cache import FlatCache, frames_of
 from .config import DataConfig, Recipe
 from .inputs import Inputs
 from .loop import Trainer
+from .pretrain import check_unheard
 from .tuning import Setup, find_speech, set_up_own, set_up_speech
 
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
@@ -69,6 +70,8 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
     with accelerator.local_main_process_first():
         table = load_data(recipe.data, shown)
     split = _split(recipe, table)
+    if not split.leaking:
+        check_unheard(recipe.model.name, split)
     if shown:
         print(split.text())
     _train(recipe, folder, accelerator, table, split, shown)

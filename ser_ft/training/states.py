@@ -244,7 +244,8 @@ def states_of(
     """
     kind = what if isinstance(what, str) else f"layer {what}"
     precision = "float32" if autocast is None else "autocast"
-    folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts), kind, precision)
+    frozen = parts.convolutions if what == "convolutions" and parts.convolutions is not None else parts.backbone
+    folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts, frozen), kind, precision)
     hearing, config = parts.hearing, parts.model.config
     samples = samples_of(table)
     pooled = what in POOLINGS
@@ -268,12 +269,12 @@ def states_of(
     return FlatCache.make(folder, len(table), arrays, "float32" if pooled else "float16")
 
 
-def fingerprint(parts: Parts) -> str:
-    """Return a hash of what a backbone's answers follow from: its weights, and what its configuration says of them."""
+def fingerprint(parts: Parts, frozen: nn.Module) -> str:
+    """Return a hash of what a frozen part's answers follow from: its weights, and the configuration that runs them."""
     settings = parts.model.config.to_dict()
     kept = {key: value for key, value in sorted(settings.items()) if not _ONLY_TRAINING.search(key)}
     found = hashlib.sha256(repr(kept).encode())
-    for name, weight in parts.backbone.state_dict().items():
+    for name, weight in frozen.state_dict().items():
         if name == "masked_spec_embed":
             continue
         found.update(name.encode())

@@ -81,7 +81,7 @@ def test_the_wheel_carries_the_recipes() -> None:
     assert carried["force-include"] == {"recipes": "ser_ft/recipes"}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "machines").glob("*.yaml")), ids=lambda file: file.stem)
 def test_accelerate_knows_the_configs_of_machines(file: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 

@@ -1,0 +1,196 @@
+"""Continued pretraining on unlabelled sound before fine-tuning: its recipe, its command, and whom a model has heard.
+
+TAPT, task-adaptive pretraining: Chen & Rudnicky 2021, "Exploring wav2vec 2.0 fine-tuning for improved speech emotion
+recognition" (arXiv:2110.06309), with the task of Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ..data.splits import Split, read_split
+from ..errors import InputError, guarded, without_debug
+from ..results.runs import RunFolder
+from .config import (
+    IF_EXISTS,
+    PRECISIONS,
+    DataConfig,
+    ModelConfig,
+    SplitConfig,
+    _at_least,
+    _check,
+    _check_seed,
+)
+
+DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training
+speakers alone. A recipe is a YAML file; every setting below can be given on the command line over it, as
+--pretrain.epochs 10. What it writes is fine-tuned as any encoder is: --model.name OUT/model."""
+
+
+@dataclass
+class PretrainConfig:
+    """How the pretraining goes on; by default as Baevski et al. 2020 (section 4.2) pretrain their base model."""
+
+    epochs: int = 20
+    """Passes over the training clips."""
+
+    batch_size: int = 16
+    """Clips per batch and process."""
+
+    batch_seconds: float | None = None
+    """Seconds of sound per batch at most, padding counted in, beside the limit on clips; null: no such limit."""
+
+    accumulation: int = 1
+    """Batches per step of the optimiser."""
+
+    learning_rate: float = 1e-4
+    """Highest learning rate of AdamW; a fifth of that from scratch, as in the scripts of Chen & Rudnicky 2021."""
+
+    warmup: float = 0.08
+    """Share of all steps over which the rate rises; after it falls along a line."""
+
+    weight_decay: float = 0.01
+    """Weight decay, of all but biases and normalisation."""
+
+    clip_norm: float = 5.0
+    """Largest norm of the gradient."""
+
+    mask_prob: float = 0.65
+    """Share of the frames that the masked spans would cover if none overlapped: about half, as they do."""
+
+    mask_length: int = 10
+    """Frames of a masked span; clips that are not longer are left out."""
+
+    negatives: int = 100
+    """Other masked frames of the same clip that the true one is to be told from."""
+
+    diversity: float = 0.1
+    """Weight of the loss that keeps all codes of the quantizer in use."""
+
+    temperature: float = 2.0
+    """Of the quantizer's Gumbel softmax at the first step."""
+
+    least_temperature: float = 0.5
+    """That at which it no longer falls."""
+
+    temperature_decay: float = 0.999995
+    """The temperature of a step by that of the step before."""
+
+    mixed_precision: str | None = None
+    """no, bf16, fp16 or auto (bf16 where the machine has it, else fp16 on a GPU); null: the launcher's, else no."""
+
+    cache: bool = True
+    """Compute what the frozen convolutions give once per clip and keep it on the disk; false: anew at every step."""
+
+    checkpoint_steps: int | None = None
+    """A checkpoint every so many steps, beside the one after each epoch."""
+
+    workers: int = 0
+    """Processes that load batches; 0: the training process itself."""
+
+    def __post_init__(self) -> None:
+        if self.mixed_precision is not None:
+            _check(self.mixed_precision, PRECISIONS, "pretrain.mixed_precision")
+        for name in ("epochs", "batch_size", "accumulation", "negatives", "checkpoint_steps"):
+            _at_least(getattr(self, name), 1, f"pretrain.{name}")
+        # A span of one frame would leave nothing to tell it from.
+        _at_least(self.mask_length, 2, "pretrain.mask_length")
+        for name in ("learning_rate", "weight_decay", "diversity", "workers"):
+            _at_least(getattr(self, name), 0, f"pretrain.{name}")
+        for name in ("batch_seconds", "clip_norm", "least_temperature", "temperature"):
+            _at_least(getattr(self, name), 0, f"pretrain.{name}")
+            if getattr(self, name) == 0:
+                raise InputError(f"pretrain.{name} must be above 0")
+        _at_least(self.temperature, self.least_temperature, "pretrain.temperature")
+        for name in ("mask_prob", "temperature_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"pretrain.{name} is above 0 and at most 1, not {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"pretrain.warmup is a share between 0 and 1, not {self.warmup}")
+
+
+@dataclass
+class PretrainRecipe:
+    """A continued pretraining: whose sound, of which split, which encoder, how, and where it is written."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig("facebook/wav2vec2-base"))
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+
+    seed: int = 0
+    """Seed of everything drawn in training."""
+
+    out: str = "runs/tapt"
+    """The folder of this pretraining; its `model/` is what is fine-tuned."""
+
+    if_exists: str = "refuse"
+    """What to do where that folder exists: refuse, resume (go on where it was stopped) or replace."""
+
+    def __post_init__(self) -> None:
+        _check(self.if_exists, IF_EXISTS, "if_exists")
+        _check_seed(self.seed, "seed")
+        if not self.model.pretrained:
+            raise InputError(f"{self.model.name} is trained from scratch: only an encoder's pretraining can go on")
+
+    def text(self) -> str:
+        """Return the whole recipe as YAML, defaults included."""
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -> int:
+    """Read a recipe and carry it out: `recipes/pretrain.py`; return the exit code as `ser_ft.cli.main` does."""
+    given = without_debug(arguments)
+
+    def work() -> None:
+        from .parsing import parse_as
+
+        recipe = parse_as(PretrainRecipe, given, program, DESCRIPTION)
+        from .tapt import pretrain
+
+        pretrain(recipe)
+
+    return guarded(work)
+
+
+def heard_in_pretraining(model: str | Path) -> set[str]:
+    """Return the speakers on whose sound a model's weights were trained in runs of ser_ft, as far as can be told.
+
+    Args:
+        model: a name on the Hub (then nobody), or a folder: beside it lie a run's split.json and config.yaml, of a
+            pretraining or of a fine-tuning; the model that this run began with is followed, too.
+
+    Raises:
+        InputError: the split.json of the run is broken.
+    """
+    heard: set[str] = set()
+    seen: set[Path] = set()
+    folder = Path(model).expanduser().resolve()
+    while folder.is_dir() and folder not in seen:
+        seen.add(folder)
+        run = RunFolder(folder.parent)
+        if not (run.split_file.is_file() and run.config_file.is_file()):
+            break
+        heard |= set(read_split(run.split_file).speakers["train"])
+        heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", []))
+        folder = Path(run.config["model"]["name"]).expanduser().resolve()
+    return heard
+
+
+def check_unheard(model: str | Path, split: Split) -> None:
+    """Refuse to test a model on speakers whom it has heard.
+
+    Raises:
+        InputError: it was trained on the sound of one whom the split tests on.
+    """
+    shared = heard_in_pretraining(model) & set(split.speakers["test"])
+    if shared:
+        raise InputError(
+            f"{model}: was trained on the sound of {len(shared)} speakers whom this split tests on, {min(shared)} "
+            "first: use the split, its fold and its seed that the model was pretrained on"
+        )

@@ -1,0 +1,270 @@
+"""A continued pretraining: data, split, encoder, training, and a stock checkpoint that can be fine-tuned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForPreTraining,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SequenceFeatureExtractor,
+)
+from transformers.utils import logging
+
+from .. import audio, folders
+from ..data.splits import Split, make_split
+from ..errors import InputError
+from ..models import speech
+from ..models.speech import Hearing, Parts
+from ..results.runs import RunFolder
+from .contrastive import Pretrainer
+from .feeds import Feed, StateFeed, WaveFeed, samples_of
+from .pretrain import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
+from .run import _check_launch, _check_writable, _device, best_precision, load_data
+from .states import Rig, states_of
+from .tuning import Setup, _groups
+
+if TYPE_CHECKING:
+    import datasets
+
+FAMILIES = ("wav2vec2", "wav2vec2-conformer")
+_QUANTIZER = ("quantizer.", "project_hid.", "project_q.")
+
+
+def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
+    """Carry a recipe out, from recordings to an encoder that can be fine-tuned.
+
+    Args:
+        recipe: what to do. verbose: show what is read, the split, and progress.
+
+    Returns:
+        The folder: `config.yaml`, `environment.json`, `split.json` (with all speakers `heard`, those of pretrainings
+        before this one too), `history.jsonl`, `checkpoints/` and `model/`; one that is finished is left as it is.
+
+    Raises:
+        InputError: the recipe does not fit the data or the encoder, or its folder is taken; nothing is written then.
+    """
+    folder = RunFolder(recipe.out)
+    if _finished(recipe, folder):
+        if verbose and PartialState().is_main_process:
+            print(f"{folder.path}: this pretraining is finished; nothing to do")
+        return folder
+    accelerator = _accelerator(recipe)
+    shown = verbose and accelerator.is_main_process
+    with accelerator.local_main_process_first():
+        encoder = load(recipe)
+        table = load_data(recipe.data, shown)
+    split = _split(recipe, table)
+    if shown:
+        print(split.text())
+    rows = _long_enough(split.rows(table)["train"], samples_of(table), encoder.parts.hearing, recipe.pretrain, shown)
+    setup = _set_up(encoder, table, recipe.pretrain, accelerator.device, shown)
+    content = split.content() | {
+        "heard": sorted(heard_in_pretraining(recipe.model.name) | set(split.speakers["train"]))
+    }
+    resume = _resumes(recipe, folder, content)
+    trainer = Pretrainer(accelerator, setup, encoder.parts.hearing, rows, recipe.pretrain, folder, recipe.seed)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not resume:
+        folders.remove(folder.path)
+        folder.path.mkdir(parents=True)
+        folder.write_text(folder.config_file, recipe.text())
+        folder.write_environment()
+        folder.write_json(folder.split_file, content)
+    accelerator.wait_for_everyone()
+    trainer.fit(resume, shown)
+    if accelerator.is_main_process:
+        folder.write_environment(
+            device=_device(accelerator),
+            processes=accelerator.num_processes,
+            mixed_precision=accelerator.mixed_precision,
+            seconds=round(trainer.state.seconds, 1),
+            torch_threads=torch.get_num_threads(),
+        )
+        _save_model(setup, encoder, folder)
+        if shown:
+            print(f"\nrun: {folder.path}\nto be fine-tuned: --model.name {folder.model}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return folder
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder with the quantizer it was pretrained with.
+
+    Attributes:
+        parts: of the model. extractor: its own. stock: its configuration as it is to be saved: as it came, with what
+            the recipe changes of the network, and without what only this pretraining needs.
+    """
+
+    parts: Parts
+    extractor: SequenceFeatureExtractor
+    stock: PreTrainedConfig
+
+
+def load(recipe: PretrainRecipe) -> Encoder:
+    """Load the encoder that a recipe names, quantizer and all.
+
+    Raises:
+        InputError: there is no such encoder, it is of another family, or was saved without its quantizer.
+    """
+    name, revision = recipe.model.name, recipe.model.revision
+    found = speech.find(name, ("one", "other"), recipe.model.network, revision=revision)
+    config = found.config
+    if config.model_type not in FAMILIES:
+        raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
+    with speech._quiet(), speech._explained(name):
+        stock = AutoConfig.from_pretrained(name, revision=revision)
+        # Where its masks were turned off for fine-tuning, the frame that stands for masked ones would not be there.
+        config.apply_spec_augment, config.mask_time_prob = True, recipe.pretrain.mask_prob
+        config.mask_feature_prob = 0.0
+        model, report = AutoModelForPreTraining.from_pretrained(
+            name, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    missing = sorted(each for each in report["missing_keys"] if not each.endswith("masked_spec_embed"))
+    if any(each.startswith(_QUANTIZER) for each in missing):
+        raise InputError(
+            f"{name}: was saved without the quantizer that it was pretrained with ({missing[0]}, ... are missing), as "
+            "fine-tuned models are: start from one that was only pretrained, such as facebook/wav2vec2-base"
+        )
+    if missing:
+        raise InputError(f"{name}: {len(missing)} weights of the encoder are missing ({missing[0]}, ...)")
+    for key, value in recipe.model.network.items():
+        setattr(stock, key, value)
+    return Encoder(Parts.of(model), found.extractor, stock)
+
+
+def _finished(recipe: PretrainRecipe, folder: RunFolder) -> bool:
+    """Say whether the pretraining is there and done; refuse a folder that holds something else."""
+    _check_writable(folder.path)
+    if not folder.path.exists() or not any(folder.path.iterdir()):
+        return False
+    if not _is_pretraining(folder):
+        raise InputError(f"{folder.path}: holds something that is no pretraining; name another folder with --out")
+    if recipe.if_exists == "refuse":
+        raise InputError(
+            f"{folder.path}: a pretraining is there already: --if_exists resume or replace, or another --out"
+        )
+    if recipe.if_exists == "replace":
+        return False
+    ours = yaml.safe_load(recipe.text())
+    if any(folder.config.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out")):
+        raise InputError(
+            f"{folder.path}: holds a pretraining by another recipe, which cannot be gone on with; name another --out"
+        )
+    return folder.model.is_dir()
+
+
+def _is_pretraining(folder: RunFolder) -> bool:
+    """Say whether a folder is a pretraining's, so that replacing it loses nothing but that."""
+    try:
+        named = set(asdict(PretrainRecipe())) <= folder.config.keys()
+    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        return False
+    here = folder.path.resolve()
+    return named and here != Path.home() and here not in (Path.cwd(), *Path.cwd().parents)
+
+
+def _resumes(recipe: PretrainRecipe, folder: RunFolder, content: dict[str, Any]) -> bool:
+    """Say whether an earlier start is gone on with; refuse where its data is no longer the same."""
+    if recipe.if_exists != "resume" or not folder.split_file.is_file():
+        return False
+    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
+        raise InputError(
+            f"{folder.path}: the data, and so its split, changed since this pretraining began; name another --out"
+        )
+    return True
+
+
+def _accelerator(recipe: PretrainRecipe) -> Accelerator:
+    # Its bars over the few files of a checkpoint would break into ours.
+    logging.disable_progress_bar()
+    # A run before this one, in the same process, may have had another precision.
+    AcceleratorState._reset_state()
+    _check_launch()
+    precision = recipe.pretrain.mixed_precision
+    try:
+        accelerator = Accelerator(
+            mixed_precision=best_precision() if precision == "auto" else precision,
+            # Conformers have weights that depend on the kind of their positions.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except (ValueError, ImportError) as error:
+        raise InputError(f"pretrain: {str(error).splitlines()[0]}") from error
+    # Rank 0 draws from the seed itself; other processes from seeds of their own, or masks would be the same in all.
+    set_seed(recipe.seed, device_specific=True)
+    return accelerator
+
+
+def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
+    split = make_split(table, **asdict(recipe.split))
+    if split.leaking:
+        raise InputError(
+            f"the split {split.name!r} puts speakers on both sides: those who are tested on would be heard beforehand; "
+            "use one by speaker"
+        )
+    check_unheard(recipe.model.name, split)
+    return split
+
+
+def _long_enough(
+    rows: np.ndarray, samples: np.ndarray, hearing: Hearing, settings: PretrainConfig, shown: bool
+) -> np.ndarray:
+    """Leave out clips that a masked span would cover whole."""
+    kept: np.ndarray = rows[hearing.frames(samples[rows]) > settings.mask_length]
+    least = hearing.samples(settings.mask_length + 1) / audio.SAMPLE_RATE
+    if not len(kept):
+        raise InputError(f"no training clip is longer than a masked span ({least:.2f} s): lower pretrain.mask_length")
+    if shown and len(kept) < len(rows):
+        print(f"  {len(rows) - len(kept)} training clips under {least:.2f} s are left out: a mask would cover them")
+    return kept
+
+
+def _set_up(
+    encoder: Encoder, table: datasets.Dataset, settings: PretrainConfig, device: torch.device, shown: bool
+) -> Setup:
+    """Make an encoder ready: all but its convolutions is trained, on what they give of each clip alone.
+
+    They are asked for all clips of the table, of which the training part is then heard: fine-tuning finds them there.
+    """
+    parts, model = encoder.parts, cast(Any, encoder.parts.model)
+    assert parts.convolutions is not None
+    model.freeze_feature_encoder()
+    feed: Feed
+    if settings.cache:
+        states = states_of(table, parts, encoder.extractor, "convolutions", shown, device)
+        feed, rig = StateFeed(states, table, encoder.extractor, parts.hearing), Rig(parts, convolved=True)
+    else:
+        feed, rig = WaveFeed(table, encoder.extractor, parts.hearing), Rig(parts)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = _groups([(trained, settings.learning_rate)], settings.weight_decay)
+
+    def finish() -> PreTrainedModel:
+        rig.remove()
+        return parts.model
+
+    return Setup(model, feed, groups, finish, still=[parts.convolutions])
+
+
+def _save_model(setup: Setup, encoder: Encoder, folder: RunFolder) -> None:
+    """Write the stock checkpoint, whole or not at all."""
+    model = setup.finish()
+    model.config = encoder.stock
+    partial_folder = folder.model.with_name(".model.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    model.save_pretrained(partial_folder)
+    encoder.extractor.save_pretrained(partial_folder)
+    folders.put(partial_folder, folder.model)
