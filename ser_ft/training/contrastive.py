@@ -5,9 +5,7 @@ Masked frames are predicted: which of some frames of the clip, quantized, is the
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -21,14 +19,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
-from .. import folders
 from ..errors import InputError
 from ..models.speech import Hearing
 from ..progress import bar
 from ..results.runs import RunFolder
 from .batching import epoch_batches
+from .checkpoints import Checkpoints, trained_names
 from .inputs import TrainingClips
-from .loop import _KEPT_CHECKPOINTS, checkpoints
 from .pretrain import PretrainConfig
 from .tuning import Setup
 
@@ -104,7 +101,6 @@ class Progress:
     step: int = 0
     sums: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    processes: int = 1
 
 
 class Pretrainer:
@@ -128,7 +124,7 @@ class Pretrainer:
         self.accelerator, self.setup, self.hearing, self.rows = accelerator, setup, hearing, rows
         self.stock: Any = setup.model
         self.settings, self.run, self.seed = settings, run, seed
-        self.state = Progress(processes=accelerator.num_processes)
+        self.state = Progress()
         self.started = time.monotonic()
         optimiser = torch.optim.AdamW(
             setup.groups,
@@ -145,6 +141,7 @@ class Pretrainer:
         for name in ("forward", "_original_forward"):
             setup.model.__dict__.pop(name, None)
         accelerator.register_for_checkpointing(self.schedule)
+        self.checkpoints = Checkpoints(accelerator, run, setup.model, trained_names(setup.model, setup.groups))
         # Sums stay on the device: to read them at every step would make it wait.
         exact = torch.float64 if accelerator.device.type != "mps" else torch.float32
         self.sums = torch.zeros(len(_WATCHED) + 1, dtype=exact, device=accelerator.device)
@@ -265,38 +262,16 @@ class Pretrainer:
         return f"loss {line['contrastive_loss']:.3f}, accuracy {line['accuracy']:.3f} (chance {line['chance']:.3f})"
 
     def _save(self) -> None:
-        """Write a checkpoint, whole or not at all, and let the oldest go."""
-        accelerator = self.accelerator
-        folder = self.run.checkpoints / f"step-{self.state.step:07d}"
-        partial_folder = folder.with_name(f".{folder.name}.partial")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            shutil.rmtree(partial_folder, ignore_errors=True)
-            partial_folder.mkdir(parents=True)
-        accelerator.wait_for_everyone()
         now = time.monotonic()
         self.state.seconds, self.started = self.state.seconds + now - self.started, now
         self.state.sums = self.sums.tolist()
-        accelerator.save_state(str(partial_folder))
-        own = partial_folder / f"progress-{accelerator.process_index}.json"
-        own.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            folders.put(partial_folder, folder)
-            for outdated in checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
-                folders.remove(outdated)
-        accelerator.wait_for_everyone()
+        self.checkpoints.save(self.state.step, asdict(self.state))
 
     def _load(self) -> None:
         """Go on from the newest checkpoint; from the start where there is none."""
-        found = checkpoints(self.run)
-        if found:
-            started = json.loads((found[-1] / "progress-0.json").read_text(encoding="utf-8"))["processes"]
-            if started != self.accelerator.num_processes:
-                raise InputError(f"{self.run.path}: started on {started} processes; resume it on as many")
-            self.accelerator.load_state(str(found[-1]))
-            own = found[-1] / f"progress-{self.accelerator.process_index}.json"
-            self.state = Progress(**json.loads(own.read_text(encoding="utf-8")))
+        found = self.checkpoints.load()
+        if found is not None:
+            self.state = Progress(**found)
             self.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
         if self.accelerator.is_main_process:
             self.run.cut_history(self.state.epoch)

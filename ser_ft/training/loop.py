@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,14 +24,12 @@ from ..results.evaluation import predict
 from ..results.metrics import uar
 from ..results.runs import RunFolder
 from .batching import balancing_chances, epoch_batches
+from .checkpoints import Checkpoints, trained_names
 from .config import TrainConfig
 from .feeds import Feed
 from .inputs import Inputs, TrainingClips
 from .losses import clip_losses
 from .tuning import Setup
-
-_KEPT_CHECKPOINTS = 2
-_WEIGHTS = "trained.safetensors"
 
 
 @dataclass
@@ -51,7 +46,6 @@ class Progress:
     hits: list[list[int]] = field(default_factory=list)
     stopped: bool = False
     seconds: float = 0.0
-    processes: int = 1
 
 
 class Trainer:
@@ -79,13 +73,12 @@ class Trainer:
         self.accelerator, self.inputs, self.settings, self.run, self.seed = accelerator, inputs, settings, run, seed
         self.setup, self.unfreeze_every = setup, unfreeze_every
         self.train, self.validation = train, validation
-        self.state = Progress(processes=accelerator.num_processes)
+        self.state = Progress()
         self.started = time.monotonic()
         self.weights = self._clip_weights()
         self.chances = None
         if settings.balanced:
             self.chances = balancing_chances([(inputs.corpora[row], int(inputs.labels[row])) for row in train])
-        self.trained = trained_names(setup)
         optimiser = torch.optim.AdamW(setup.groups, lr=settings.learning_rate, fused=accelerator.device.type != "mps")
         self.accumulation = min(settings.accumulation, max(1, len(train) // accelerator.num_processes))
         # By a limit on seconds, epochs may differ by a batch or two.
@@ -96,8 +89,7 @@ class Trainer:
         for name in ("forward", "_original_forward"):
             setup.model.__dict__.pop(name, None)
         accelerator.register_for_checkpointing(self.schedule)
-        accelerator.register_save_state_pre_hook(self._save_trained)
-        accelerator.register_load_state_pre_hook(self._load_trained)
+        self.checkpoints = Checkpoints(accelerator, run, setup.model, trained_names(setup.model, setup.groups))
         # Sums stay on the device: to read them at every step would make it wait.
         self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
         self.hits = torch.zeros(2, len(inputs.classes), dtype=torch.int64)
@@ -287,101 +279,37 @@ class Trainer:
             found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
         return found
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        """Return what training changes: trained parameters, and running statistics."""
-        return {name: value for name, value in self.setup.model.state_dict().items() if name in self.trained}
-
     def _keep_best(self) -> None:
         if self.accelerator.is_main_process:
             folder = self.run.checkpoints / "best"
             partial_folder = folder.with_name(".best.partial")
             partial_folder.mkdir(parents=True, exist_ok=True)
-            write_weights(self._weights(), partial_folder)
+            self.checkpoints.write_weights(partial_folder)
             folders.put(partial_folder, folder)
 
     def _restore_best(self) -> None:
         self.accelerator.wait_for_everyone()
-        read_weights(self.setup.model, self.run.checkpoints / "best")
-
-    def _save_trained(self, _: list[Any], weights: list[Any], folder: str) -> None:
-        """Save what is trained in place of all weights: the frozen ones are where they came from."""
-        weights.clear()
-        if self.accelerator.is_main_process:
-            write_weights(self._weights(), Path(folder))
-
-    def _load_trained(self, models: list[Any], folder: str) -> None:
-        models.clear()
-        read_weights(self.setup.model, Path(folder))
+        self.checkpoints.read_weights(self.run.checkpoints / "best")
 
     def _save(self) -> None:
-        """Write a checkpoint, whole or not at all, and let the oldest go."""
-        accelerator = self.accelerator
-        folder = self.run.checkpoints / f"step-{self.state.step:07d}"
-        partial_folder = folder.with_name(f".{folder.name}.partial")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            shutil.rmtree(partial_folder, ignore_errors=True)
-            partial_folder.mkdir(parents=True)
-        accelerator.wait_for_everyone()
         now = time.monotonic()
         self.state.seconds, self.started = self.state.seconds + now - self.started, now
         self.state.hits, self.state.sums = self.hits.tolist(), self.sums.tolist()
-        accelerator.save_state(str(partial_folder))
-        own = partial_folder / f"progress-{accelerator.process_index}.json"
-        own.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            folders.put(partial_folder, folder)
-            for outdated in checkpoints(self.run)[:-_KEPT_CHECKPOINTS]:
-                folders.remove(outdated)
-        accelerator.wait_for_everyone()
+        self.checkpoints.save(self.state.step, asdict(self.state))
 
     def _load(self) -> None:
         """Go on from the newest checkpoint; from the start where there is none."""
         best = self.run.checkpoints / "best"
         if self.accelerator.is_main_process and not best.exists() and folders.old(best).exists():
             os.replace(folders.old(best), best)
-        found = checkpoints(self.run)
-        if found:
-            started = json.loads((found[-1] / "progress-0.json").read_text(encoding="utf-8"))["processes"]
-            if started != self.accelerator.num_processes:
-                raise InputError(f"{self.run.path}: started on {started} processes; resume it on as many")
-            self.accelerator.load_state(str(found[-1]))
-            own = found[-1] / f"progress-{self.accelerator.process_index}.json"
-            self.state = Progress(**json.loads(own.read_text(encoding="utf-8")))
+        found = self.checkpoints.load()
+        if found is not None:
+            self.state = Progress(**found)
             self.hits.copy_(torch.tensor(self.state.hits))
             self.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
         if self.accelerator.is_main_process:
             self.run.cut_history(self.state.epoch)
         self.accelerator.wait_for_everyone()
-
-
-def checkpoints(run: RunFolder) -> list[Path]:
-    """Return the run's whole checkpoints, oldest first."""
-    return sorted(run.checkpoints.glob("step-*"))
-
-
-def trained_names(setup: Setup) -> set[str]:
-    """Return the names, in a setup's model, of what training changes: parameters in its groups, and buffers."""
-    chosen = {id(parameter) for group in setup.groups for parameter in group["params"]}
-    return {name for name, one in setup.model.named_parameters() if id(one) in chosen} | {
-        name for name, _ in setup.model.named_buffers()
-    }
-
-
-def write_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write weights into a folder, as safetensors."""
-    from safetensors.torch import save_file
-
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / _WEIGHTS)
-
-
-def read_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Put the weights of `write_weights` into a model; all others stay as they are."""
-    from safetensors.torch import load_file
-
-    unknown = model.load_state_dict(load_file(folder / _WEIGHTS), strict=False).unexpected_keys
-    assert not unknown, f"weights of another model: {unknown[:3]}"
 
 
 def _with_rows(feed: Feed, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from .. import audio
 from ..models.speech import Hearing, Parts
 from .cache import FlatCache, cache_folder, make_room, sounds_of
+from .convolution import by_fourier
 from .feeds import heard_seconds, samples_of, waves_to_inputs
 from .wavlm import fused_attention
 
@@ -63,6 +64,10 @@ class Rig:
             for module in parts.layers[layer or 0 :]:
                 attention = module.get_submodule("attention")
                 self._stand_in(attention, fused_attention(attention))
+        positions = getattr(parts.backbone, "encoder", None)
+        positions = getattr(getattr(positions, "pos_conv_embed", None), "conv", None)
+        if layer is None and isinstance(positions, nn.Conv1d) and (faster := by_fourier(positions)) is not None:
+            self._stand_in(positions, faster)
         leaks = _LEAKS.get(parts.model.config.model_type)
         for name, module in parts.backbone.named_modules():
             if leaks is not None and re.fullmatch(leaks, name):

@@ -15,7 +15,8 @@ def fused_attention(attention: Any) -> Attention:
     """Return what stands in for the `forward` of a `WavLMAttention`, and answers the same.
 
     The stock one takes the weights out of its linear layers, so that an adapter in them would do nothing without a
-    word, and works the attention weights out, which nobody asks for.
+    word, and works the attention weights out, which nobody asks for. (Trained on CPUs, plain products are faster than
+    the fused attention, whose backward pass is slow there.)
 
     Args:
         attention: the module; its parameters are used as they are.
@@ -47,7 +48,11 @@ def fused_attention(attention: Any) -> Attention:
         if attention_mask is not None:
             bias = bias.masked_fill(~attention_mask.bool()[:, None, None, :], -torch.inf)
         dropout = attention.dropout if attention.training else 0.0
-        states = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        if query.device.type == "cpu" and torch.is_grad_enabled():
+            scores = torch.matmul(query * attention.scaling, key.transpose(2, 3)) + bias
+            states = torch.matmul(nn.functional.dropout(scores.softmax(dim=-1), dropout), value)
+        else:
+            states = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return attention.out_proj(states.transpose(1, 2).reshape(clips, frames, size)), None, position_bias
 
     return forward
