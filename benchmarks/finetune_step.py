@@ -51,7 +51,7 @@ STRONG = "transformers' Trainer, bf16, no dropout"
 RATE = 3e-5
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
 # What transformers' example takes from the command line, here as its README gives it for wav2vec2-base.
-EXAMPLE = {"learning_rate": RATE, "warmup_ratio": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0}
+EXAMPLE = {"learning_rate": RATE, "warmup_steps": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0}
 
 
 @dataclass
