@@ -43,7 +43,7 @@ from ser_ft.results.runs import RunFolder
 from ser_ft.training.config import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.training.inputs import Inputs
 from ser_ft.training.loop import Trainer as Loop
-from ser_ft.training.run import best_precision
+from ser_ft.training.machine import best_precision
 from ser_ft.training.tuning import find_speech, set_up_speech
 
 PEER = "transformers' Trainer"

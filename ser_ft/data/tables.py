@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import datasets
-import huggingface_hub.constants
 import pyarrow as pa
 
 from .. import audio
 from ..emotions import LabelScheme
 from ..errors import InputError
+from ..offline import offline_where_unreachable
 from .catalogue import Catalogue, Names, Options, Skipped
 from .corpora.folder import FACTS, own_corpus, own_utterance
 
@@ -82,39 +77,15 @@ def _row_reader(sounds: datasets.Dataset, at: int, column: str) -> Callable[[], 
     return read
 
 
-@contextmanager
-def _offline_where_unreachable(local: bool) -> Iterator[None]:
-    """Work offline (from what was fetched before, or not at all) where the Hub cannot be reached.
-
-    Its client would try again for half a minute; one attempt of a few seconds says the same.
-    """
-    hub = urlsplit(huggingface_hub.constants.ENDPOINT)
-    offline: tuple[Any, ...] = huggingface_hub.constants, datasets.config
-    before = [module.HF_HUB_OFFLINE for module in offline]
-    if not local and not any(before) and not getproxies().get(hub.scheme):
-        try:
-            socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
-        except OSError:
-            for module in offline:
-                module.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        for module, value in zip(offline, before, strict=True):
-            module.HF_HUB_OFFLINE = value
-
-
 def open_any(name: str, split: str) -> datasets.Dataset:
     """Open a data set of the Hub, or one that `datasets` saved.
 
     Raises:
         InputError: it cannot be had, or has no such split.
     """
-    # What the Hub's client says of its attempts: the one line below is enough.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
-            with _offline_where_unreachable(Path(name).exists()):
+            with offline_where_unreachable(Path(name).exists()):
                 return datasets.load_dataset(name, split=split)
         saved = datasets.load_from_disk(name)
     except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:

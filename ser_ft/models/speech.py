@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -23,10 +25,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from transformers.utils import logging
 
 from ..errors import InputError
+from ..offline import offline_where_unreachable
 
 _FITTING = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), list: (list, tuple)}
 # What follows from the classes, or would make another network of the checkpoint's weights.
-_FIXED = ("num_labels", "id2label", "label2id", "model_type", "architectures", "hidden_size", "d_model", "dtype")
+_FIXED = (
+    *("num_labels", "id2label", "label2id", "model_type", "architectures", "dtype", "return_dict", "problem_type"),
+    *("hidden_size", "d_model", "num_attention_heads", "encoder_attention_heads", "conv_dim", "conv_kernel"),
+    *("conv_stride", "feat_extract_norm", "do_stable_layer_norm", "add_adapter", "num_mel_bins"),
+)
+_COUNTS = ("num_hidden_layers", "encoder_layers")
 
 _FIXED_LENGTH = ("whisper", "audio-spectrogram-transformer")
 # Their layers see pairs of frames, the last of which may be half a clip's and half silence.
@@ -63,11 +71,13 @@ class Parts:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Parts:
-        """Find the parts: the backbone is the largest child, its layers the largest list outside the convolutions."""
+        """Find the parts: the backbone is the largest child, its layers the largest list of so many."""
         backbone = max(model.children(), key=_size)
         convolutions = getattr(backbone, "feature_extractor", None)
         inside = set() if convolutions is None else set(convolutions.modules())
+        count = model.config.num_hidden_layers
         lists = [one for one in backbone.modules() if isinstance(one, nn.ModuleList) and one not in inside]
+        lists = [one for one in lists if len(one) == count]
         return cls(model, backbone, max(lists, key=_size), convolutions)
 
     @property
@@ -150,12 +160,16 @@ def _size(module: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a name stands for, before its weights are read: a configuration, and a feature extractor."""
+    """What a name stands for, before its weights are read: a configuration, and a feature extractor.
+
+    `own_head`: it was fine-tuned for the same classes, and its head is kept.
+    """
 
     name: str
     revision: str | None
     config: PreTrainedConfig
     extractor: SequenceFeatureExtractor
+    own_head: bool
 
 
 def find(
@@ -179,7 +193,7 @@ def find(
         InputError: there is no such encoder, the Hub cannot be reached, the family is no speech encoder that
             transformers can classify with, or a setting is unknown or does not fit.
     """
-    with _quiet(), _explained(name):
+    with quiet(), explained(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
         if config.model_type not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES:
             families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
@@ -201,12 +215,14 @@ def find(
     changed |= network
     if config.model_type == "whisper" and "max_source_positions" in network:
         _shorten(name, config, extractor, network["max_source_positions"])
-    for key, value in changed.items():
-        setattr(config, key, value)
+    own_head = list(config.id2label.values()) == list(classes)
+    with explained(name):
+        for key, value in changed.items():
+            setattr(config, key, value)
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: number for number, label in enumerate(classes)}
     config.problem_type = None
-    return Backbone(name, revision, config, extractor)
+    return Backbone(name, revision, config, extractor, own_head)
 
 
 def load(found: Backbone) -> PreTrainedModel:
@@ -215,7 +231,7 @@ def load(found: Backbone) -> PreTrainedModel:
     Raises:
         InputError: the weights are not there, or are not this encoder's.
     """
-    with _quiet(), _explained(found.name):
+    with quiet(), explained(found.name):
         model, report = AutoModelForAudioClassification.from_pretrained(
             found.name,
             revision=found.revision,
@@ -228,6 +244,10 @@ def load(found: Backbone) -> PreTrainedModel:
         # transformers 5.23 leaves them as the memory was.
         torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
     parts = Parts.of(model)
+    if not found.own_head:
+        for child in model.children():
+            if child is not parts.backbone:
+                child.apply(model._init_weights)
     inside = {name for name, one in model.named_modules() if one is parts.backbone}
     prefix = f"{inside.pop()}."
     missing = {name for name in report["missing_keys"] if name.startswith(prefix)}
@@ -245,16 +265,24 @@ def load(found: Backbone) -> PreTrainedModel:
 
 
 def _check(name: str, config: PreTrainedConfig, network: Mapping[str, Any]) -> None:
-    """Refuse settings that the family's configuration does not have, or that are unlike its own."""
+    """Refuse settings that the family's configuration does not have, or that are unlike its own or out of range."""
+    known = {**config.to_dict(), **config.attribute_map}
     for key, value in network.items():
-        if not hasattr(config, key) or key in _FIXED or key.startswith("_"):
+        where = f"model.network.{key}"
+        if key not in known or key in _FIXED or key.startswith("_"):
             raise InputError(f"model.network has no setting {key!r} for {name}: its config.json holds those it has")
         if key.startswith("mask_") and config.model_type in _FIXED_LENGTH:
-            raise InputError(f"model.network.{key} does nothing in a {config.model_type}, which masks nothing")
+            raise InputError(f"{where} does nothing in a {config.model_type}, which masks nothing")
         own = getattr(config, key)
         fits = own is None or isinstance(value, _FITTING.get(type(own), (type(own),)))
         if not fits or (own is not None and isinstance(value, bool) != isinstance(own, bool)):
-            raise InputError(f"model.network.{key} is written like {own!r}, not {value!r}")
+            raise InputError(f"{where} is written like {own!r}, not {value!r}")
+        if key in _COUNTS and not 1 <= value <= own:
+            raise InputError(f"{where} is a number of the checkpoint's {own} layers, the lowest ones, not {value}")
+        if key.startswith("mask_") and key.endswith("_length") and value < 1:
+            raise InputError(f"{where} must be 1 or more, not {value}")
+        if ("prob" in key or "drop" in key) and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise InputError(f"{where} is a share between 0 and 1, not {value}")
 
 
 def _dropouts(config: PreTrainedConfig) -> list[str]:
@@ -274,30 +302,50 @@ def _shorten(name: str, config: PreTrainedConfig, extractor: Any, positions: int
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' report of what was loaded to ourselves: what matters in it is checked."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+def quiet() -> Iterator[None]:
+    """Keep transformers' report and bar of what was loaded to ourselves; the Hub's bars of downloads stay."""
+    verbosity, bars, downloads = logging.get_verbosity(), logging.is_progress_bar_enabled(), _hub_bars()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+        (enable_progress_bars if downloads else disable_progress_bars)()
+
+
+def _hub_bars() -> bool:
+    return not are_progress_bars_disabled()
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Say in one line why an encoder cannot be loaded."""
+def explained(name: str) -> Iterator[None]:
+    """Say in one line why an encoder cannot be loaded; a Hub that is out of reach, in seconds."""
+    folder = Path(name)
     try:
-        yield
+        with offline_where_unreachable(local=folder.is_dir()):
+            yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:
+        pointers = [file.name for file in folder.glob("*") if _is_pointer(file)] if folder.is_dir() else []
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if Path(name).is_dir():
+        if pointers:
+            first = f"{pointers[0]} is a git-lfs pointer, not the file itself: run `git lfs pull` there"
+        elif isinstance(error, SafetensorError | UnpicklingError | EOFError):
+            first = "its weights file is damaged, or cut short: fetch it anew"
+        if folder.is_dir():
             raise InputError(f"{name}: no speech encoder that transformers can load ({first})") from error
         raise InputError(
             f"{name}: neither a folder nor an encoder that is on this machine or can be had from the Hub ({first})"
         ) from error
+
+
+def _is_pointer(file: Path) -> bool:
+    if not file.is_file() or file.stat().st_size > 1024:
+        return False
+    return file.read_bytes().startswith(b"version https://git-lfs")

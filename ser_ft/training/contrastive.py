@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
@@ -25,7 +24,7 @@ from ..progress import bar
 from ..results.runs import RunFolder
 from .batching import epoch_batches
 from .checkpoints import Checkpoints, trained_names
-from .inputs import TrainingClips
+from .inputs import steps
 from .pretrain import PretrainConfig
 from .tuning import Setup
 
@@ -177,21 +176,15 @@ class Pretrainer:
 
     def _steps(self) -> Iterator[list[dict[str, torch.Tensor]]]:
         """Yield the batches of each remaining step of this epoch."""
-        # A loader draws its workers' seed from torch's own stream, which resuming must not move: it gets another.
-        loader = DataLoader(
-            TrainingClips(self.rows),
-            batch_sampler=self._batches(self.state.epoch)[self.state.batch :],
-            collate_fn=self.setup.feed.collate,
-            num_workers=self.settings.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator().manual_seed(self.seed),
+        return steps(
+            self.rows,
+            self._batches(self.state.epoch)[self.state.batch :],
+            self.setup.feed.collate,
+            self.accumulation,
+            self.seed,
+            self.settings.workers,
+            self.accelerator.device.type == "cuda",
         )
-        group = []
-        for batch in loader:
-            group.append(batch)
-            if len(group) == self.accumulation:
-                yield group
-                group = []
 
     def _epoch(self, progress: Any) -> None:
         self.model.train()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from ..data.prepare import about
 from ..results.evaluation import held_classes
@@ -14,6 +16,8 @@ from .feeds import Feed
 
 if TYPE_CHECKING:
     import datasets
+
+Batch = TypeVar("Batch")
 
 
 @dataclass
@@ -59,3 +63,36 @@ class TrainingClips(torch.utils.data.Dataset[int]):
 
     def __getitem__(self, place: int) -> int:
         return int(self.rows[place])
+
+
+def steps(
+    rows: np.ndarray,
+    batches: list[list[int]],
+    collate: Callable[[list[int]], Batch],
+    accumulation: int,
+    seed: int,
+    workers: int = 0,
+    pinned: bool = False,
+) -> Iterator[list[Batch]]:
+    """Yield the batches of each step.
+
+    Args:
+        rows: of a table. batches: of places in `rows`. collate: from row numbers to a batch.
+        accumulation: batches per step. seed: of a loader's workers. workers: processes that load; 0: this one.
+        pinned: put batches where a GPU fetches them fast.
+    """
+    loader = DataLoader(
+        TrainingClips(rows),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pinned,
+        # A loader draws its workers' seed from torch's own stream, which resuming must not move: it gets another.
+        generator=torch.Generator().manual_seed(seed),
+    )
+    group: list[Batch] = []
+    for batch in loader:
+        group.append(batch)
+        if len(group) == accumulation:
+            yield group
+            group = []

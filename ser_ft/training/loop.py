@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup
 
 from .. import folders
@@ -27,7 +26,7 @@ from .batching import balancing_chances, epoch_batches
 from .checkpoints import Checkpoints, trained_names
 from .config import TrainConfig
 from .feeds import Feed
-from .inputs import Inputs, TrainingClips
+from .inputs import Inputs, steps
 from .losses import clip_losses
 from .tuning import Setup
 
@@ -130,24 +129,17 @@ class Trainer:
             accumulation=self.settings.accumulation,
         )
 
-    def _groups(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:
+    def _steps(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:
         """Yield the batches of each remaining step of this epoch: the rows, and the model's inputs."""
-        batches = self._batches(self.state.epoch)[self.state.batch :]
-        # A loader draws its workers' seed from torch's own stream, which resuming must not move: it gets another.
-        loader = DataLoader(
-            TrainingClips(self.train),
-            batch_sampler=batches,
-            collate_fn=partial(_with_rows, self.inputs.feed),
-            num_workers=self.settings.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator().manual_seed(self.seed),
+        return steps(
+            self.train,
+            self._batches(self.state.epoch)[self.state.batch :],
+            partial(_with_rows, self.inputs.feed),
+            self.accumulation,
+            self.seed,
+            self.settings.workers,
+            self.accelerator.device.type == "cuda",
         )
-        group = []
-        for batch in loader:
-            group.append(batch)
-            if len(group) == self.accumulation:
-                yield group
-                group = []
 
     def _unfreeze(self) -> None:
         """Let gradients reach as many of the stages, from the top, as the epoch has come to."""
@@ -162,7 +154,7 @@ class Trainer:
         self.model.train()
         for module in self.setup.still:
             module.training = False
-        for group in self._groups():
+        for group in self._steps():
             self._step(group)
             self.state.batch += len(group)
             self.state.step += 1

@@ -14,10 +14,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from transformers import SequenceFeatureExtractor
-from transformers.utils import logging
 
 from .. import folders
 from ..data.prepare import about, load_corpora, load_table, open_prepared
@@ -34,10 +31,9 @@ from .cache import FlatCache, frames_of
 from .config import DataConfig, Recipe
 from .inputs import Inputs
 from .loop import Trainer
+from .machine import device_name, start
 from .pretrain import check_unheard
 from .tuning import Setup, find_speech, set_up_own, set_up_speech
-
-TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,13 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
     folder = RunFolder(recipe.out)
     if _finished(recipe, folder):
         return Outcome(folder, None, PartialState().is_main_process)
-    accelerator = _accelerator(recipe)
+    accelerator = start(
+        recipe.train.mixed_precision,
+        recipe.seed,
+        pretrained=recipe.model.pretrained,
+        trackers=recipe.train.trackers,
+        out=recipe.out,
+    )
     _check_model(recipe)
     shown = verbose and accelerator.is_main_process
     with accelerator.local_main_process_first():
@@ -124,7 +126,7 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
 
 def _finished(recipe: Recipe, folder: RunFolder) -> bool:
     """Say whether the run is there and done; refuse a folder that holds something else, or cannot be written."""
-    _check_writable(folder.path)
+    check_writable(folder.path)
     if not folder.path.exists() or not any(folder.path.iterdir()):
         return False
     if not _is_run(folder):
@@ -140,7 +142,12 @@ def _finished(recipe: Recipe, folder: RunFolder) -> bool:
     return folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
+    """Refuse a run folder that could not be written.
+
+    Raises:
+        InputError: the nearest folder above it cannot be written to.
+    """
     here = folders.nearest(out.absolute())
     if not here.is_dir() or not os.access(here, os.W_OK):
         raise InputError(
@@ -161,58 +168,6 @@ def _is_run(folder: RunFolder) -> bool:
 def _same(recipe: Recipe, folder: RunFolder) -> bool:
     ours = yaml.safe_load(recipe.text())
     return all(folder.config.get(key) == value for key, value in ours.items() if key not in ("if_exists", "out"))
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    # Its bars over the few files of a checkpoint would break into ours.
-    logging.disable_progress_bar()
-    for name in recipe.train.trackers:
-        if name not in TRACKERS:
-            raise InputError(f"unknown tracker {name!r}: use one of {', '.join(TRACKERS)}")
-    # A run before this one, in the same process, may have had another precision.
-    AcceleratorState._reset_state()
-    _check_launch()
-    handlers = []
-    if recipe.model.pretrained:
-        # Encoders have weights that a pass may not reach: a last normalisation under weighted layers, frozen stages.
-        handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
-    precision = recipe.train.mixed_precision
-    try:
-        accelerator = Accelerator(
-            mixed_precision=best_precision() if precision == "auto" else precision,
-            kwargs_handlers=handlers,
-            log_with=list(recipe.train.trackers) or None,
-            project_dir=recipe.out,
-        )
-    except (ValueError, ImportError) as error:
-        raise InputError(f"train: {str(error).splitlines()[0]}") from error
-    missing = set(recipe.train.trackers) - {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
-    if missing:
-        raise InputError(f"the tracker {min(missing)} is not installed: pip install {min(missing)}")
-    # Rank 0 draws from the seed itself; other processes from seeds of their own, or dropout would be the same in all.
-    set_seed(recipe.seed, device_specific=True)
-    return accelerator
-
-
-def _check_launch() -> None:
-    """Refuse to go on alone where several processes were asked for.
-
-    `accelerate launch --cpu --num_processes 2` without mpirun starts one, and only leaves an address for the others.
-    """
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
-    if launched and PartialState().num_processes == 1:
-        raise InputError(
-            "several processes were asked for and one was started: accelerate launch starts several on CPUs through "
-            "mpirun alone; use ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 recipes/finetune.py ..."
-        )
-
-
-def best_precision() -> str:
-    """Return the fastest mixed precision of this machine: bf16 where it has it, else fp16 on a GPU, else no."""
-    if torch.cuda.is_available() and PartialState().device.type != "cpu":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    own = PartialState().device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if own else "no"
 
 
 def _resumes(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
@@ -269,7 +224,7 @@ def _train(
     model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)
     folder.write_environment(
-        device=_device(accelerator),
+        device=device_name(accelerator),
         processes=accelerator.num_processes,
         mixed_precision=accelerator.mixed_precision,
         seconds=round(trainer.state.seconds, 1),
@@ -356,12 +311,6 @@ def _fit_yardsticks(
                 shares[part] = masked_softmax(found, inputs.allowed[places])
         aside = RunFolder(folder.path / "yardsticks" / name)
         _write_results(aside, recipe, table, split, rows, shares, {**facts, "model": name, "parameters": None})
-
-
-def _device(accelerator: Accelerator) -> str:
-    if accelerator.device.type != "cuda":
-        return str(accelerator.device)
-    return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"
 
 
 def _called(recipe: Recipe) -> str:

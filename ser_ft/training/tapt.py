@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate import PartialState
 from transformers import (
     AutoConfig,
     AutoModelForPreTraining,
@@ -21,7 +19,6 @@ from transformers import (
     PreTrainedModel,
     SequenceFeatureExtractor,
 )
-from transformers.utils import logging
 
 from .. import audio, folders
 from ..data.splits import Split, make_split
@@ -31,10 +28,11 @@ from ..models.speech import Hearing, Parts
 from ..results.runs import RunFolder
 from .contrastive import Pretrainer
 from .feeds import Feed, StateFeed, WaveFeed, samples_of
+from .machine import device_name, start
 from .pretrain import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
-from .run import _check_launch, _check_writable, _device, best_precision, load_data
+from .run import check_writable, load_data
 from .states import Rig, states_of
-from .tuning import Setup, _groups
+from .tuning import Setup, fast_attention, parameter_groups
 
 if TYPE_CHECKING:
     import datasets
@@ -61,7 +59,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         if verbose and PartialState().is_main_process:
             print(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
-    accelerator = _accelerator(recipe)
+    accelerator = start(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
     shown = verbose and accelerator.is_main_process
     with accelerator.local_main_process_first():
         encoder = load(recipe)
@@ -87,7 +85,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     trainer.fit(resume, shown)
     if accelerator.is_main_process:
         folder.write_environment(
-            device=_device(accelerator),
+            device=device_name(accelerator),
             processes=accelerator.num_processes,
             mixed_precision=accelerator.mixed_precision,
             seconds=round(trainer.state.seconds, 1),
@@ -126,7 +124,7 @@ def load(recipe: PretrainRecipe) -> Encoder:
     config = found.config
     if config.model_type not in FAMILIES:
         raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
-    with speech._quiet(), speech._explained(name):
+    with speech.quiet(), speech.explained(name):
         stock = AutoConfig.from_pretrained(name, revision=revision)
         # Where its masks were turned off for fine-tuning, the frame that stands for masked ones would not be there.
         config.apply_spec_augment, config.mask_time_prob = True, recipe.pretrain.mask_prob
@@ -149,7 +147,7 @@ def load(recipe: PretrainRecipe) -> Encoder:
 
 def _finished(recipe: PretrainRecipe, folder: RunFolder) -> bool:
     """Say whether the pretraining is there and done; refuse a folder that holds something else."""
-    _check_writable(folder.path)
+    check_writable(folder.path)
     if not folder.path.exists() or not any(folder.path.iterdir()):
         return False
     if not _is_pretraining(folder):
@@ -187,26 +185,6 @@ def _resumes(recipe: PretrainRecipe, folder: RunFolder, content: dict[str, Any])
             f"{folder.path}: the data, and so its split, changed since this pretraining began; name another --out"
         )
     return True
-
-
-def _accelerator(recipe: PretrainRecipe) -> Accelerator:
-    # Its bars over the few files of a checkpoint would break into ours.
-    logging.disable_progress_bar()
-    # A run before this one, in the same process, may have had another precision.
-    AcceleratorState._reset_state()
-    _check_launch()
-    precision = recipe.pretrain.mixed_precision
-    try:
-        accelerator = Accelerator(
-            mixed_precision=best_precision() if precision == "auto" else precision,
-            # Conformers have weights that depend on the kind of their positions.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-    except (ValueError, ImportError) as error:
-        raise InputError(f"pretrain: {str(error).splitlines()[0]}") from error
-    # Rank 0 draws from the seed itself; other processes from seeds of their own, or masks would be the same in all.
-    set_seed(recipe.seed, device_specific=True)
-    return accelerator
 
 
 def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
@@ -250,10 +228,13 @@ def _set_up(
     else:
         feed, rig = WaveFeed(table, encoder.extractor, parts.hearing), Rig(parts)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = _groups([(trained, settings.learning_rate)], settings.weight_decay)
+    groups = parameter_groups([(trained, settings.learning_rate)], settings.weight_decay)
+
+    restore = fast_attention(model, feed, device)
 
     def finish() -> PreTrainedModel:
         rig.remove()
+        restore()
         return parts.model
 
     return Setup(model, feed, groups, finish, still=[parts.convolutions])

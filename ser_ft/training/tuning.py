@@ -58,7 +58,7 @@ def set_up_own(
 ) -> Setup:
     """Make one of our own networks ready: all of it is trained, on frames that its extractor made once."""
     feed = FrameFeed(frames_of(table, extractor, shown), np.array(table["duration"]))
-    groups = _groups([(list(model.parameters()), settings.learning_rate)], settings.weight_decay)
+    groups = parameter_groups([(list(model.parameters()), settings.learning_rate)], settings.weight_decay)
     if settings.compile:
         model.compile(dynamic=True)
     return Setup(model, feed, groups, lambda: model)
@@ -99,9 +99,7 @@ def set_up_speech(
         feed, rig = StateFeed(states, table, extractor, parts.hearing), Rig(parts, convolved=True)
     else:
         feed, rig = WaveFeed(table, extractor, parts.hearing), Rig(parts)
-    attention = model.config._attn_implementation
-    if device.type == "cpu" and attention == "sdpa" and feed.seconds.max() <= _SHORT:
-        model.set_attn_implementation("eager")
+    restore = fast_attention(model, feed, device)
     adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
     if recipe.train.compile:
         for layer in parts.layers:
@@ -110,15 +108,14 @@ def set_up_speech(
     def finish() -> PreTrainedModel:
         if rig is not None:
             rig.remove()
-        if model.config._attn_implementation != attention:
-            model.set_attn_implementation(attention)
+        restore()
         return model if adapted is None else adapted.merge_and_unload()
 
     depths = _depths(parts)
     return Setup(
         trained,
         feed,
-        _groups(_rates(parts, tuning, depths, recipe.train.learning_rate), recipe.train.weight_decay),
+        parameter_groups(_rates(parts, tuning, depths, recipe.train.learning_rate), recipe.train.weight_decay),
         finish,
         _stages(parts, depths) if tuning.unfreeze_every else [],
         _still(parts, tuning),
@@ -143,6 +140,14 @@ def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> speech.Backbone:
         # Masks are drawn below the frozen layers, whose states are computed once.
         found.config.apply_spec_augment = False
     return found
+
+
+def fast_attention(model: PreTrainedModel, feed: Feed, device: torch.device) -> Callable[[], None]:
+    """Choose the attention that a device trains fastest with; return what puts the model's own back."""
+    own = model.config._attn_implementation
+    if device.type == "cpu" and own == "sdpa" and feed.seconds.max() <= _SHORT:
+        model.set_attn_implementation("eager")
+    return lambda: model.set_attn_implementation(own)
 
 
 def _check(parts: Parts, tuning: TuningConfig) -> None:
@@ -212,7 +217,7 @@ def _rates(
     return [(parts.head, head_rate), *rates]
 
 
-def _groups(rates: list[tuple[list[nn.Parameter], float]], decay: float) -> list[dict[str, Any]]:
+def parameter_groups(rates: list[tuple[list[nn.Parameter], float]], decay: float) -> list[dict[str, Any]]:
     """Leave biases and normalisation out of weight decay."""
     groups = []
     for members, rate in rates:
