@@ -27,6 +27,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     DataCollatorWithPadding,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -56,19 +57,25 @@ EXAMPLE = {"learning_rate": RATE, "warmup_steps": 0.1, "weight_decay": 0.0, "max
 
 @dataclass
 class Found:
-    """What a system took: seconds of each step, clips of each, the mean loss, and the padding that it computed."""
+    """What a system took: seconds of each step but the first, the lengths of its clips, and the mean loss."""
 
     seconds: list[float]
-    clips: list[int]
+    batches: list[list[int]]
     loss: float
-    padding: float = float("nan")
-    memory: float = float("nan")
+    memory: float
 
     @property
     def rate(self) -> float:
-        """Clips per second, over the second half of the steps."""
+        """Clips of mean length per second, over the second half of the steps: batches cut by length differ in it."""
         half = len(self.seconds) // 2
-        return sum(self.clips[half:]) / sum(self.seconds[half:])
+        mean = np.mean([length for batch in self.batches for length in batch])
+        heard = sum(length for batch in self.batches[half + 1 :] for length in batch)
+        return float(heard / mean / sum(self.seconds[half:]))
+
+    @property
+    def padding(self) -> float:
+        """The share of padding in what was computed."""
+        return 1 - sum(map(sum, self.batches)) / sum(max(batch) * len(batch) for batch in self.batches)
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,13 @@ def plain(folder: Path, table: datasets.Dataset, batch: int, bf16: bool, dropout
         made = extractor(audio.from_wav(row["audio"]["bytes"]), sampling_rate=16_000)
         rows.append({"input_values": made["input_values"][0], "labels": row["emotion"]})
     clock = Clock()
+    pad = DataCollatorWithPadding(extractor)  # type: ignore[arg-type]
+    batches = []
+
+    def collate(chosen: list[dict[str, object]]) -> object:
+        batches.append([len(row["input_values"]) for row in chosen])  # type: ignore[arg-type]
+        return pad(chosen)
+
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
             out,
@@ -137,6 +151,7 @@ def plain(folder: Path, table: datasets.Dataset, batch: int, bf16: bool, dropout
             disable_tqdm=True,
             remove_unused_columns=False,
             bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
             seed=0,
             dataloader_drop_last=True,
             **EXAMPLE,
@@ -145,14 +160,13 @@ def plain(folder: Path, table: datasets.Dataset, batch: int, bf16: bool, dropout
             model,
             arguments,
             train_dataset=rows,  # type: ignore[arg-type]
-            data_collator=DataCollatorWithPadding(extractor),  # type: ignore[arg-type]
+            data_collator=collate,
             callbacks=[clock],
         )
+        trainer.remove_callback(PrinterCallback)
         reset_memory()
         loss = trainer.train().training_loss
-    order = [len(row["input_values"]) for row in rows]
-    shuffled = np.array_split(np.random.default_rng(0).permutation(order), len(order) // batch)
-    return Found(np.diff(clock.ends).tolist(), [batch] * (len(clock.ends) - 1), loss, waste(shuffled), peak_memory())
+    return Found(np.diff(clock.ends).tolist(), batches, loss, peak_memory())
 
 
 def ours(folder: Path, table: datasets.Dataset, batch: int, ways: Ours) -> Found:
@@ -186,9 +200,8 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, ways: Ours) -> Found
         loop._epoch(Silent())
         loss, weight = loop.sums.tolist()
         batches = loop._batches(0)
-    sizes = [len(part) for part in batches]
-    padding = waste([setup.feed.lengths[part] for part in batches])
-    return Found(np.diff(loop.ends).tolist(), sizes[1:], loss / weight, padding, peak_memory())
+    lengths = [setup.feed.lengths[part].tolist() for part in batches]
+    return Found(np.diff(loop.ends).tolist(), lengths, loss / weight, peak_memory())
 
 
 class Silent:
@@ -196,11 +209,6 @@ class Silent:
 
     def update(self) -> None:
         pass
-
-
-def waste(batches: Sequence[np.ndarray]) -> float:
-    """Return the share of padding in what is computed."""
-    return 1 - sum(sum(part) for part in batches) / sum(max(part) * len(part) for part in batches)
 
 
 def reset_memory() -> None:

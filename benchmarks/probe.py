@@ -28,8 +28,9 @@ from ser_ft.cli import main as command
 from ser_ft.data.prepare import open_prepared
 from ser_ft.models.speech import Parts, find, load
 from ser_ft.training.feeds import samples_of, waves_to_inputs
-from ser_ft.training.run import best_precision
-from ser_ft.training.states import Rig, _batches
+from ser_ft.training.machine import best_precision
+from ser_ft.training.rig import Rig
+from ser_ft.training.states import _batches
 
 
 def write_backbone(folder: Path) -> str:

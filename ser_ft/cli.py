@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quickstart(commands)
     _add_prepare(commands)
     commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)
+    _add_probe(commands)
     _add_report(commands)
     return parser
 
@@ -109,6 +110,38 @@ def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--dataset-split", default="train", help="for --dataset: which of its splits")
     parser.add_argument("--name", default="own", help="for --dataset: what to call it")
     parser.set_defaults(work=_prepare)
+
+
+def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from .report.tables import FORMATS
+
+    about = "score every layer of pretrained encoders: which to fine-tune, and how deep"
+    parser = commands.add_parser(
+        "probe",
+        help=about,
+        description=about.capitalize() + ". Each clip goes through an encoder once; a linear classifier is fitted on "
+        "the states of each layer, with folds by speaker, and its UAR on unheard speakers is printed. The states are "
+        "kept: probing again, or with another split, takes seconds.",
+    )
+    parser.add_argument(
+        "backbones",
+        nargs="+",
+        metavar="BACKBONE",
+        help="a name on the Hub, such as facebook/wav2vec2-base, or a folder",
+    )
+    parser.add_argument("--data", required=True, metavar="PREPARED", help="a table that `ser-ft prepare` wrote")
+    parser.add_argument("--pooling", default="mean", help="of the states over time: mean or mean+std (default: mean)")
+    parser.add_argument("--folds", type=int, default=5, help="by speaker (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds' draw (default: 0)")
+    parser.add_argument(
+        "--split", metavar="FILE", help="a run's split.json, or a split file: probe its training speakers alone"
+    )
+    parser.add_argument(
+        "--precision", default="auto", help="of the encoder: auto (the fastest here), no (float32) or bf16"
+    )
+    parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
+    parser.add_argument("--figure", metavar="FILE.png", help="draw the layers' UAR there")
+    parser.set_defaults(work=_probe)
 
 
 def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -179,6 +212,32 @@ def _prepare(chosen: argparse.Namespace) -> None:
         cremad_labels=chosen.cremad_labels,
         notes=_mapping(chosen.note, "--note"),
     )
+
+
+def _probe(chosen: argparse.Namespace) -> None:
+    from .report.figures import check_file, write_layers
+    from .report.tables import ALL_SEEN, layer_rows, layer_text, render
+
+    figure = check_file(chosen.figure) if chosen.figure else None
+    from .training.probe import probe
+
+    found = probe(
+        chosen.backbones,
+        chosen.data,
+        chosen.pooling,
+        chosen.folds,
+        chosen.seed,
+        chosen.split,
+        chosen.precision,
+    )
+    if chosen.format == "table":
+        print(layer_text(found))
+    else:
+        print(render(layer_rows(found), chosen.format))
+        if chosen.split is None:
+            print(f"note: {ALL_SEEN}", file=sys.stderr)
+    if figure is not None:
+        print(f"figure: {write_layers(found, figure)}", file=sys.stderr)
 
 
 def _report(chosen: argparse.Namespace) -> None:

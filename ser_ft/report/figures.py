@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import folders
 from ..emotions import colour
+from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
-from .tables import interval_text, notes, score_text
+from .tables import interval_text, notes, score_text, split_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
 
 PART_COLOURS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
 _YARDSTICK = "#c8bfae"
+# Paul Tol's muted scheme after the house's blue: told apart with any colour vision, and by their marks.
+_BACKBONES = ("#2f6cab", "#aa4499", "#117733", "#999933", "#882255", "#44aa99", "#cc6677", "#332288")
+_MARKS = "os^DvPX"
+# Where what the head is given stands, beside depths from 0 to 1.
+_AFTER = 1.08
 _INK, _FAINT, _ALERT = "#1f2933", "#66727f", "#a3301c"
 _DPI = 160
 _LONGEST_NAME = 22
@@ -73,7 +81,7 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
     epochs = [line["epoch"] for line in history]
     unit = "epoch" if all(a < b for a, b in itertools.pairwise(epochs)) else "step"
     best = chosen(history)
-    figure, low = _figure(8.0, 2.9, f"Training of {_name(metrics['model'], 60)}", "", metrics, legend=True)
+    figure, low = _figure(8.0, 2.9, f"Training of {_name(metrics['model'], 60)}", "", metrics, legend=1)
     for place, (measure, heading) in enumerate((("loss", "loss (lower is better)"), ("uar", "UAR (higher is better)"))):
         axes = _plain_axes(figure.add_subplot(1, 2, place + 1))
         for part in ("train", "validation"):
@@ -179,6 +187,85 @@ def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = 
     return figure
 
 
+def check_file(file: str | Path) -> Path:
+    """Return where a figure is to be written, before it is drawn.
+
+    Raises:
+        InputError: it is no .png, or cannot be written there.
+    """
+    path = Path(file).expanduser()
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{file}: a figure is written as .png")
+    home = folders.nearest(path.absolute().parent)
+    if path.is_dir() or not home.is_dir() or not os.access(home, os.W_OK):
+        what = "is a folder" if path.is_dir() else f"cannot be written, for {home} is no folder that can be written to"
+        raise InputError(f"{file}: {what}; name another figure")
+    return path
+
+
+def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
+    """Draw what `ser_ft.training.probe.probe` found into a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return _save(layers(probe), file)
+
+
+def layers(probe: Mapping[str, Any]) -> Figure:
+    """Draw the UAR of each layer by its depth, a line per backbone, with a band of the deviation over the folds."""
+    names = list(dict.fromkeys(row["backbone"] for row in probe["layers"]))
+    split = probe["split"]["name"]
+    sample = f"{counted(probe['clips'], 'clip')} of {counted(probe['speakers'], 'speaker')}"
+    sample += (
+        ": all of the data" if split is None else f": the training part of split {_escape(split_name(probe['split']))}"
+    )
+    pooled = probe["pooling"].replace("std", "deviation").replace("+", " and ")
+    folds = len(probe["layers"][0]["folds"])
+    subtitle = f"{pooled} over time, linear classifier, {folds} folds by speaker; band: deviation over folds\n{sample}"
+    figure, low = _figure(7.0, 3.7, "What each layer tells of the emotion", subtitle, probe, legend=len(names))
+    axes = _plain_axes(figure.add_subplot())
+    top = max(
+        _backbone(axes, place, name, [row for row in probe["layers"] if row["backbone"] == name])
+        for place, name in enumerate(names)
+    )
+    chance = probe["chance"]
+    axes.axhline(chance, color=_FAINT, lw=1.2, ls="--")
+    axes.text(0.0, chance, f"chance {score_text(chance)}", va="bottom", fontsize=8.5, color=_FAINT)
+    axes.set_xlabel("depth: 0 is what enters the first layer, 1 what leaves the last")
+    axes.set_ylabel("UAR (higher is better)", color=_FAINT)
+    axes.set_ylim(0, min(1.0, max(top, chance) + 0.06))
+    ticks: dict[float, str] = {depth / 5: f"{depth / 5:g}" for depth in range(6)}
+    if any(row["state"] == "head" for row in probe["layers"]):
+        ticks[_AFTER] = "head"
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlim(-0.03, max(ticks) + 0.03)
+    axes.grid(axis="y", color="#e4e7eb", lw=0.8)
+    figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=1, **_LEGEND)
+    return figure
+
+
+def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Draw a backbone's line, with its best layer ringed; return how high it reaches."""
+    shade, mark = _BACKBONES[place % len(_BACKBONES)], _MARKS[place % len(_MARKS)]
+    last = max(row["layer"] for row in rows)
+    depths = [_AFTER if row["state"] == "head" else row["layer"] / last for row in rows]
+    uars, spreads = [row["uar"] for row in rows], [row["deviation"] for row in rows]
+    lows, highs = ([u + sign * s for u, s in zip(uars, spreads, strict=True)] for sign in (-1, 1))
+    best = next(at for at, row in enumerate(rows) if row["best"])
+    what = "the head's input" if rows[best]["state"] == "head" else f"layer {rows[best]['layer']} of {last}"
+    axes.fill_between(depths[: last + 1], lows[: last + 1], highs[: last + 1], color=shade, alpha=0.15, lw=0)
+    label = f"{_tail(name)}: best {what}, {score_text(uars[best])}"
+    axes.plot(depths[: last + 1], uars[: last + 1], color=shade, lw=2, marker=mark, ms=4, label=label)
+    if len(rows) > last + 1:
+        axes.plot(depths[last:], uars[last:], color=shade, lw=1.2, ls=":")
+        axes.errorbar(_AFTER, uars[-1], spreads[-1], color=shade, marker=mark, ms=4, elinewidth=1.2, capsize=3)
+    axes.plot(depths[best], uars[best], marker="o", ms=12, mfc="none", mec=shade, mew=1.6)
+    return float(max(highs))
+
+
+def _tail(name: str, longest: int = 44) -> str:
+    """Shorten a backbone's name or folder from the left, where names differ least."""
+    return _name(name, len(name)) if len(name) <= longest else f"…{_name(name[1 - longest :], longest)}"
+
+
 def _sample(metrics: Mapping[str, Any]) -> str:
     return sample_text(*judged_part(metrics), leaking=metrics["split"]["leaking"])
 
@@ -229,12 +316,12 @@ def _upright(axes: Axes, values: Mapping[str, float]) -> None:
 
 
 def _figure(
-    width: float, height: float, title: str, subtitle: str, metrics: Mapping[str, Any], legend: bool = False
+    width: float, height: float, title: str, subtitle: str, metrics: Mapping[str, Any], legend: int = 0
 ) -> tuple[Figure, float]:
     """Make an empty figure with a title above, and the run's notes below what is drawn.
 
     Width and height are those of the drawing itself, in inches; the words around it come on top of the height.
-    With `legend`, there is room for a line of legend between the drawing and the notes.
+    Between the drawing and the notes there is room for so many lines of legend.
 
     Returns:
         the figure, and the height of its notes as a share of its own: where a legend goes.
@@ -244,9 +331,9 @@ def _figure(
     words = textwrap.wrap(subtitle, int(width * 13)) if "\n" not in subtitle else subtitle.split("\n")
     warned = [part for line in notes(metrics) for part in textwrap.wrap(line[0].upper() + line[1:], int(width * 14))]
     head, foot = 0.36 + 0.19 * len(words), 0.06 + 0.17 * len(warned)
-    tall = height + head + foot + 0.28 * legend
+    bottom = foot + (0.09 + 0.19 * legend if legend else 0.0)
+    tall = height + head + bottom
     figure = Figure(figsize=(width, tall), dpi=_DPI, layout="constrained", facecolor="white")
-    bottom = foot + 0.28 * legend
     rect = (0.0, bottom / tall, 1.0, (tall - head - bottom) / tall)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04, rect=rect)  # type: ignore[union-attr,call-arg]
     left, top = 0.1 / width, 1 - 0.1 / tall

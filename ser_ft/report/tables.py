@@ -15,6 +15,10 @@ from ..results.runs import RunFolder
 
 FORMATS = ("table", "csv", "json", "jsonl")
 LEAKING = "leaking split: the test speakers were heard in training too"
+ALL_SEEN = (
+    "what is chosen here has seen all speakers: a test on any of them would come out too well; "
+    "--split FILE keeps the test speakers of a run's split.json out"
+)
 NOTHING = "-"
 _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 
@@ -80,6 +84,34 @@ def comparison(runs: Sequence[RunFolder], part: str = "test") -> list[dict[str, 
             }
         )
     return rows
+
+
+def layer_rows(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Put what `ser_ft.training.probe.probe` found into rows, one per backbone and layer.
+
+    Returns:
+        rows with backbone, layer, state, uar (the mean over the folds), deviation, folds (a list), best (of its
+        backbone), chance, clips, speakers, split (None: all clips), pooling, precision, seed and notes (a list).
+    """
+    split = probe["split"]
+    common = {key: probe[key] for key in ("chance", "clips", "speakers")}
+    common["split"] = None if split["name"] is None else split_name(split)
+    common |= {key: probe[key] for key in ("pooling", "precision", "seed")}
+    return [{**layer, **common, "notes": notes(probe)} for layer in probe["layers"]]
+
+
+def layer_text(probe: Mapping[str, Any]) -> str:
+    """Write what `ser_ft.training.probe.probe` found for people; each backbone's best layer is marked."""
+    rows = [{**row, "best": "*" if row["best"] else ""} for row in probe["layers"]]
+    folds = len(probe["layers"][0]["folds"])
+    pooled = probe["pooling"].replace("std", "deviation").replace("+", " and ")
+    head = [
+        f"UAR of a linear classifier on each layer's states ({pooled} over time), mean of {folds} folds by speaker",
+        f"{probe['clips']:,} clips of {probe['speakers']:,} speakers, chance {score_text(probe['chance'])}",
+    ]
+    table = text_table(rows, ["backbone", "layer", "state", "uar", "deviation", "best"])
+    told = [*([ALL_SEEN] if probe["split"]["name"] is None else []), *notes(probe)]
+    return "\n".join([*head, "", table, "", *(f"note: {_printable(note)}" for note in told)]).rstrip()
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: str = "table") -> str:

@@ -30,8 +30,9 @@ from .contrastive import Pretrainer
 from .feeds import Feed, StateFeed, WaveFeed, samples_of
 from .machine import device_name, start
 from .pretrain import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
+from .rig import Rig
 from .run import check_writable, load_data
-from .states import Rig, states_of
+from .states import states_of
 from .tuning import Setup, fast_attention, parameter_groups
 
 if TYPE_CHECKING:

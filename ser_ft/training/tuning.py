@@ -17,7 +17,8 @@ from ..models.speech import Parts
 from .cache import frames_of
 from .config import Recipe, TrainConfig, TuningConfig
 from .feeds import Feed, FrameFeed, PooledFeed, StateFeed, WaveFeed
-from .states import PooledHead, Rig, states_of
+from .rig import PooledHead, Rig
+from .states import states_of
 
 if TYPE_CHECKING:
     import datasets

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from ser_ft.emotions import COLOURS, NAMES
+from ser_ft.errors import InputError
 from ser_ft.report import figures
 from ser_ft.results.runs import RunFolder
 
@@ -112,6 +114,47 @@ def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
     )
     assert len(figures.write_figures(own)) == 3
     assert "much too long a name …" in words(figures.recall(own.metrics))
+
+
+def probed(*backbones: str, head: bool = False) -> dict[str, Any]:
+    """What a probe of encoders of three layers found: the second is best."""
+    rows = [
+        {"backbone": name, "layer": layer, "state": state, "uar": uar, "deviation": 0.05, "best": layer == 2}
+        for name in backbones
+        for layer, (state, uar) in enumerate((("entrance", 0.2), ("exit", 0.3), ("exit", 0.6), ("exit", 0.5)))
+    ]
+    if head:
+        rows.append({"backbone": backbones[-1], "layer": 3, "state": "head", "uar": 0.4, "deviation": 0.1})
+        rows[-1]["best"] = False
+    for row in rows:
+        row["folds"] = [row["uar"]] * 5
+    split = {"name": None, "fold": None, "leaking": False}
+    facts = {"clips": 1199, "speakers": 20, "chance": 0.125, "pooling": "mean", "notes": {"tess": "rebuilt audio"}}
+    return facts | {"split": split, "layers": rows}
+
+
+def test_layers_are_drawn_by_their_depth(tmp_path: Path) -> None:
+    probe = probed("some/base", "/far/away/" + "deep/" * 20 + "$base", head=True)
+    figure = figures.layers(probe)
+    lines = [line for line in figure.axes[0].lines if str(line.get_label()).endswith("best layer 2 of 3, 0.600")]
+    assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.2], [1 / 3, 0.3], [2 / 3, 0.6], [1, 0.5]]] * 2
+    said = words(figure)
+    assert {"head", "chance 0.125", "Rebuilt audio: tess"} <= set(said)
+    assert any("1,199 clips of 20 speakers: all of the data" in text for text in said)
+    assert "head" not in words(figures.layers(probed("some/base")))
+    part = probe | {"split": {"name": "kfold", "fold": 1, "leaking": False}}
+    assert any("the training part of split kfold fold 1" in text for text in words(figures.layers(part)))
+    check_picture(figures.write_layers(probe, tmp_path / "new" / "layers.png"))
+
+
+def test_where_a_figure_cannot_be_written_is_said_before(tmp_path: Path) -> None:
+    assert figures.check_file(tmp_path / "new" / "layers.PNG") == tmp_path / "new" / "layers.PNG"
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    wrong = {"layers.jpg": "written as .png", "file/layers.png": "no folder that", "folder.png": "is a folder"}
+    for name, said in wrong.items():
+        with pytest.raises(InputError, match=said):
+            figures.check_file(tmp_path / name)
 
 
 def test_importing_is_cheap() -> None:

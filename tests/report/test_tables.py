@@ -90,6 +90,45 @@ def test_odd_values_are_written_plainly() -> None:
     assert tables.render([]) == tables.render([], "csv") == ""
 
 
+def test_layers_in_rows_and_for_people() -> None:
+    layers = [
+        {"backbone": "some/base", "layer": 0, "state": "entrance", "uar": 0.3, "deviation": 0.02, "best": False},
+        {"backbone": "some/base", "layer": 1, "state": "exit", "uar": 0.4, "deviation": 0.03, "best": True},
+    ]
+    for row in layers:
+        row["folds"] = [0.3, 0.4]
+    probe = {"split": {"name": None, "fold": None, "leaking": False}, "notes": {"ravdess": SYNTHETIC}, "seed": 0}
+    probe |= {"clips": 1199, "speakers": 20, "chance": 0.125, "pooling": "mean+std", "precision": "bf16"}
+    probe["layers"] = layers
+    rows = tables.layer_rows(probe)
+    assert rows[1] == layers[1] | {
+        "chance": 0.125,
+        "clips": 1199,
+        "speakers": 20,
+        "split": None,
+        "pooling": "mean+std",
+        "precision": "bf16",
+        "seed": 0,
+        "notes": [f"{SYNTHETIC}: ravdess"],
+    }
+    assert tables.layer_text(probe).split("\n") == [
+        "UAR of a linear classifier on each layer's states (mean and deviation over time), mean of 2 folds by speaker",
+        "1,199 clips of 20 speakers, chance 0.125",
+        "",
+        "backbone   layer  state       UAR  deviation  best",
+        "---------  -----  --------  -----  ---------  ----",
+        "some/base      0  entrance  0.300      0.020",
+        "some/base      1  exit      0.400      0.030  *",
+        "",
+        f"note: {tables.ALL_SEEN}",
+        f"note: {SYNTHETIC}: ravdess",
+    ]
+    part = probe | {"split": {"name": "kfold", "fold": 2, "leaking": True}}
+    assert tables.layer_rows(part)[0]["split"] == "kfold fold 2"
+    assert tables.ALL_SEEN not in tables.layer_text(part)
+    assert f"note: {tables.LEAKING}" in tables.layer_text(part)
+
+
 def test_unknown_format() -> None:
     with pytest.raises(InputError, match="unknown format 'xml': use one of table, csv, json, jsonl"):
         tables.render([], "xml")

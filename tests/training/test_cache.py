@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ser_ft import audio
-from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.errors import InputError
+from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.training.cache import Arrays, FlatCache, frames_of, make_room
 from ser_ft.training.feeds import FrameFeed
 from ser_ft.training.inputs import Inputs, TrainingClips

@@ -64,14 +64,16 @@ def finish(process: subprocess.Popen[str]) -> None:
 PLAIN = ("--tuning.dropout=0", "--model.network={mask_time_prob: 0.0}")
 
 
+@pytest.mark.parametrize("more", [(), ("--tuning.unfreeze_every=1",)], ids=["at once", "layer by layer"])
 def test_two_processes_train_as_one_with_the_same_global_batch(
-    miniature_folder: Path, backbone: Path, tmp_path: Path
+    miniature_folder: Path, backbone: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     """Losses agree to 1e-4 of their size: sums of float32 numbers, taken in another order."""
     alone = run(
-        parse(recipe(miniature_folder, backbone, tmp_path / "one", *PLAIN, "--train.accumulation=2"), "test"), False
+        parse(recipe(miniature_folder, backbone, tmp_path / "one", *PLAIN, *more, "--train.accumulation=2"), "test"),
+        verbose=False,
     )
-    finish(start(2, recipe(miniature_folder, backbone, tmp_path / "two", *PLAIN)))
+    finish(start(2, recipe(miniature_folder, backbone, tmp_path / "two", *PLAIN, *more)))
     both = RunFolder(tmp_path / "two")
     assert both.environment["processes"] == 2
     for name in ("train_loss", "validation_loss"):

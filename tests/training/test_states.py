@@ -21,7 +21,8 @@ from ser_ft.models.speech import Parts, find, load
 from ser_ft.results.evaluation import predict
 from ser_ft.training import states
 from ser_ft.training.feeds import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
-from ser_ft.training.states import PooledHead, Rig, states_of
+from ser_ft.training.rig import PooledHead, Rig
+from ser_ft.training.states import states_of
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 LAYERS = 4
