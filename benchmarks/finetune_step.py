@@ -3,8 +3,9 @@
     python benchmarks/finetune_step.py --data data/ravdess
 
 True size, random weights, real clips, the same number of clips per batch: what is measured is speed, and that the loss
-falls alike; nothing here says anything of recognition. Every system trains on the same clips, one after the other, in
-turns, in one process; the rate is that of the second half of its steps. On a GPU: also memory, and the share of the
+falls alike (of the same clips, after training on each --epochs times); nothing here says anything of recognition. Every
+system trains on the same clips, one after the other, in turns, in one process; the rate is that of the second half of
+its steps. On a GPU: also memory, and the share of the
 peak rate in bf16 (--peak, in TFLOP/s, as a matrix product of the same machine gives it).
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
@@ -57,7 +59,7 @@ EXAMPLE = {"learning_rate": RATE, "warmup_steps": 0.1, "weight_decay": 0.0, "max
 
 @dataclass
 class Found:
-    """What a system took: seconds of each step but the first, the lengths of its clips, and the mean loss."""
+    """What a system took: seconds of each step but the first, the lengths of its clips, and the loss after."""
 
     seconds: list[float]
     batches: list[list[int]]
@@ -121,7 +123,7 @@ def now() -> float:
     return time.perf_counter()
 
 
-def plain(folder: Path, table: datasets.Dataset, batch: int, bf16: bool, dropout: float | None) -> Found:
+def plain(folder: Path, table: datasets.Dataset, batch: int, epochs: int, bf16: bool, dropout: float | None) -> Found:
     """Train as transformers' example does: shuffled batches padded to the longest, nothing computed beforehand."""
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     changed = {} if dropout is None else dict.fromkeys(DROPOUTS, dropout)
@@ -144,7 +146,7 @@ def plain(folder: Path, table: datasets.Dataset, batch: int, bf16: bool, dropout
         arguments = TrainingArguments(
             out,
             per_device_train_batch_size=batch,
-            num_train_epochs=1,
+            num_train_epochs=epochs,
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
@@ -165,18 +167,25 @@ def plain(folder: Path, table: datasets.Dataset, batch: int, bf16: bool, dropout
         )
         trainer.remove_callback(PrinterCallback)
         reset_memory()
-        loss = trainer.train().training_loss
+        trainer.train()
+    model.eval()
+    with torch.inference_mode():
+        losses = []
+        for row in rows:
+            sound = torch.as_tensor(row["input_values"], device=model.device)[None]
+            losses.append(cross_entropy(model(sound).logits.float().cpu(), torch.tensor([row["labels"]])))
+    loss = float(torch.stack(losses).mean())
     return Found(np.diff(clock.ends).tolist(), batches, loss, peak_memory())
 
 
-def ours(folder: Path, table: datasets.Dataset, batch: int, ways: Ours) -> Found:
+def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: Ours) -> Found:
     """Train as ser_ft does, with some of its ways switched off."""
     recipe = Recipe(
         data=DataConfig(prepared="."),
         model=ModelConfig(name=str(folder), network={"mask_time_prob": 0.0}),
         tuning=TuningConfig(mode="full", learning_rate=RATE, dropout=ways.dropout, cache=ways.cache),
         train=TrainConfig(
-            epochs=1,
+            epochs=epochs,
             batch_size=batch,
             learning_rate=RATE,
             weight_decay=0.0,
@@ -197,11 +206,13 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, ways: Ours) -> Found
         loop = Timed(accelerator, setup, Inputs.of(table, setup.feed), rows, none, recipe.train, RunFolder(out), 0)
         loop.bucketed = ways.bucketed
         reset_memory()
-        loop._epoch(Silent())
-        loss, weight = loop.sums.tolist()
-        batches = loop._batches(0)
+        for loop.state.epoch in range(epochs):
+            loop._epoch(Silent())
+        batches = [part for epoch in range(epochs) for part in loop._batches(epoch)]
+        shares = loop.probabilities(rows)
+    loss = float(-np.log(shares[rows, np.array(table["emotion"])]).mean())
     lengths = [setup.feed.lengths[part].tolist() for part in batches]
-    return Found(np.diff(loop.ends).tolist(), lengths, loss / weight, peak_memory())
+    return Found(np.diff(loop.ends).tolist(), lengths, loss, peak_memory())
 
 
 class Silent:
@@ -235,6 +246,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a table that `ser-ft prepare` wrote")
     parser.add_argument("--clips", type=int, default=96, help="trained on by each system, in each turn")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=1, help="passes over the clips, in each turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--systems", default="", help="names of the table's rows, separated by ';'; default: all")
     parser.add_argument("--peak", type=float, help="TFLOP/s in bf16 that this machine reaches")
@@ -243,9 +255,9 @@ def main() -> None:
     logging.disable_progress_bar()
     best = Ours()
     systems: dict[str, Callable[[Path, datasets.Dataset], Found]] = {
-        PEER: lambda folder, table: plain(folder, table, chosen.batch, False, None),
-        STRONG: lambda folder, table: plain(folder, table, chosen.batch, True, 0.0),
-        "ser_ft": lambda folder, table: ours(folder, table, chosen.batch, best),
+        PEER: lambda folder, table: plain(folder, table, chosen.batch, chosen.epochs, False, None),
+        STRONG: lambda folder, table: plain(folder, table, chosen.batch, chosen.epochs, True, 0.0),
+        "ser_ft": lambda folder, table: ours(folder, table, chosen.batch, chosen.epochs, best),
     }
     without = {
         "ser_ft without bf16": replace(best, precision="no"),
@@ -256,7 +268,7 @@ def main() -> None:
     if torch.cuda.is_available():
         without["ser_ft compiled"] = replace(best, compiled=True)
     for name, ways in without.items():
-        systems[name] = lambda folder, table, ways=ways: ours(folder, table, chosen.batch, ways)
+        systems[name] = lambda folder, table, ways=ways: ours(folder, table, chosen.batch, chosen.epochs, ways)
     wanted = [name for name in chosen.systems.split(";") if name] or list(systems)
     table = open_prepared(chosen.data)
     table = table.select(np.random.default_rng(0).permutation(len(table))[: chosen.clips])

@@ -73,10 +73,12 @@ def states_of(
         cast(nn.Module, parts.model).to(device).eval()
         rig = Rig(parts)
         try:
-            with torch.no_grad(), nullcontext() if autocast is None else autocast():
+            with torch.no_grad():
                 for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), kind, shown):
                     inputs = waves_to_inputs(clips, extractor, hearing, padded=False)
-                    taken = _take(rig, what, {name: value.to(device) for name, value in inputs.items()})
+                    # The extractor's own transforms stay in float32.
+                    with nullcontext() if autocast is None else autocast():
+                        taken = _take(rig, what, {name: value.to(device) for name, value in inputs.items()})
                     for row, states in zip(batch, taken, strict=True):
                         yield int(row), states.float().cpu().numpy()
         finally:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny_speech import write_tiny_backbone
 
 from ser_ft import audio
+from ser_ft.cli import train as fine_tune
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.errors import InputError
@@ -167,6 +168,16 @@ def test_a_test_speaker_who_was_heard_is_refused(finished: RunFolder, miniature_
     assert not (tmp_path / "second").exists()
     check_unheard("facebook/wav2vec2-base", other)
     check_unheard(shutil.copytree(finished.model, tmp_path / "moved"), other)
+
+
+def test_fine_tuning_does_not_test_on_who_was_heard(
+    finished: RunFolder, miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other fold's test speakers are those whom the pretraining heard."""
+    given = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
+    assert fine_tune([*given, *SPLIT, "--split.fold=1"]) == 2
+    assert "whom this split tests on" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_pretraining_says_whom_the_first_heard(

@@ -244,7 +244,6 @@ def test_states_beyond_all_bounds_are_refused(backbones: list[str], miniature_fo
         probe.probe(backbones[:1], miniature_folder, verbose=False)
 
 
-@pytest.mark.xfail(reason="states_of lets the feature extractor compute under autocast", raises=TypeError)
 def test_an_extractor_of_torch_is_not_in_half_precision(tmp_path: Path, miniature_folder: Path) -> None:
     folder = write_tiny_backbone("ast", tmp_path / "ast")
     assert probe.probe([str(folder)], miniature_folder, precision="bf16", verbose=False)["layers"]
