@@ -206,7 +206,8 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
         loop = Timed(accelerator, setup, Inputs.of(table, setup.feed), rows, none, recipe.train, RunFolder(out), 0)
         loop.bucketed = ways.bucketed
         reset_memory()
-        for loop.state.epoch in range(epochs):
+        for epoch in range(epochs):
+            loop.state.epoch, loop.state.batch = epoch, 0
             loop._epoch(Silent())
         batches = [part for epoch in range(epochs) for part in loop._batches(epoch)]
         shares = loop.probabilities(rows)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_speech import write_tiny_backbone
 
 from ser_ft import audio
-from ser_ft.cli import train as fine_tune
+from ser_ft.cli import train
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.errors import InputError
@@ -175,7 +175,7 @@ def test_fine_tuning_does_not_test_on_who_was_heard(
 ) -> None:
     """The other fold's test speakers are those whom the pretraining heard."""
     given = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
-    assert fine_tune([*given, *SPLIT, "--split.fold=1"]) == 2
+    assert train([*given, *SPLIT, "--split.fold=1"]) == 2
     assert "whom this split tests on" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -211,7 +211,7 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         "--model.name=mfcc-cnn": "only an encoder's pretraining can go on",
         "--model.name=resnet": "unknown model",
         "--model.network={layers: 3}": "no setting 'layers'",
-        "--model.network={num_hidden_layers: 9}": "weights of the encoder are missing",
+        "--model.network={num_hidden_layers: 9}": "the checkpoint's 4 layers",
         "--data.prepared=/nowhere": "no prepared table",
         "--split.kind=random": "heard beforehand",
         "--split.fold=7": "split.fold is 7",
