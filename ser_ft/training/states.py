@@ -59,10 +59,13 @@ def states_of(
         InputError: the disk is too small for them.
     """
     kind = what if isinstance(what, str) else f"layer {what}"
-    precision = "float32" if autocast is None else "autocast"
+    with nullcontext() if autocast is None else autocast():
+        place = torch.device(device).type
+        precision = str(torch.get_autocast_dtype(place)) if torch.is_autocast_enabled(place) else "float32"
     frozen = parts.convolutions if what == "convolutions" and parts.convolutions is not None else parts.backbone
     folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts, frozen), kind, precision)
     hearing, config = parts.hearing, parts.model.config
+    label = f"{config.model_type}, {kind}"
     samples = samples_of(table)
     pooled = what in POOLINGS
     if not pooled:
@@ -74,7 +77,7 @@ def states_of(
         rig = Rig(parts)
         try:
             with torch.no_grad():
-                for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), kind, shown):
+                for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), label, shown):
                     inputs = waves_to_inputs(clips, extractor, hearing, padded=False)
                     # The extractor's own transforms stay in float32.
                     with nullcontext() if autocast is None else autocast():
