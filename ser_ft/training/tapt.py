@@ -238,7 +238,7 @@ def _set_up(
         restore()
         return parts.model
 
-    return Setup(model, feed, groups, finish, still=[parts.convolutions])
+    return Setup(model, feed, groups, finish, still=list(parts.convolutions.modules()))
 
 
 def _save_model(setup: Setup, encoder: Encoder, folder: RunFolder) -> None:

@@ -190,11 +190,11 @@ def _first_trained(parts: Parts, tuning: TuningConfig) -> int | None:
 def _still(parts: Parts, tuning: TuningConfig) -> list[nn.Module]:
     """Return the modules whose dropout is off, for nothing in them is trained."""
     if tuning.mode == "probe":
-        return [parts.backbone]
+        return list(parts.backbone.modules())
     if tuning.mode == "partial":
         top = {id(one) for layer in parts.layers[len(parts.layers) - (tuning.layers or 0) :] for one in layer.modules()}
         return [one for one in parts.backbone.modules() if id(one) not in top and one is not parts.backbone]
-    return [] if parts.convolutions is None or tuning.convolutions else [parts.convolutions]
+    return [] if parts.convolutions is None or tuning.convolutions else list(parts.convolutions.modules())
 
 
 def _depths(parts: Parts) -> dict[int, int]:

@@ -334,6 +334,16 @@ def test_cached_is_as_uncached(
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_a_frozen_encoder_drops_nothing_out(folder_of: Callable[[str], Path], voices: Path, tmp_path: Path) -> None:
+    """Dropout in what is not trained would make a probe without the cache another one than with it."""
+    losses = []
+    for cache in ("true", "false"):
+        more = ["--tuning.dropout=0.5", "--train.epochs=2", "--train.batch_size=64", f"--tuning.cache={cache}"]
+        folder = run(voices, folder_of("wav2vec2"), tmp_path / cache, "probe", *more)
+        losses.append([line["train_loss"] for line in folder.history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "setting", ["--train.mixed_precision=bf16", "--train.batch_seconds=6", "--train.workers=1", "--train.balanced=true"]
 )
