@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
-from .. import folders
 from ..data.prepare import about, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
@@ -28,6 +24,7 @@ from ..progress import bar
 from ..results.evaluation import masked_softmax, part_metrics, predictions_table
 from ..results.runs import RunFolder
 from .cache import FlatCache, frames_of
+from .claim import begin, gone_on_with, resumes
 from .config import DataConfig, Recipe
 from .inputs import Inputs
 from .loop import Trainer
@@ -125,67 +122,9 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
 
 
 def _finished(recipe: Recipe, folder: RunFolder) -> bool:
-    """Say whether the run is there and done; refuse a folder that holds something else, or cannot be written."""
-    check_writable(folder.path)
-    if not folder.path.exists() or not any(folder.path.iterdir()):
-        return False
-    if not _is_run(folder):
-        raise InputError(f"{folder.path}: holds something that is no run; name another folder with --out")
-    if recipe.if_exists == "refuse":
-        raise InputError(f"{folder.path}: a run is there already: --if_exists resume or replace, or another --out")
-    if recipe.if_exists == "replace":
-        return False
-    if not _same(recipe, folder):
-        raise InputError(
-            f"{folder.path}: holds a run of another recipe, which cannot be gone on with; name another --out"
-        )
-    return folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
-
-
-def check_writable(out: Path) -> None:
-    """Refuse a run folder that could not be written.
-
-    Raises:
-        InputError: the nearest folder above it cannot be written to.
-    """
-    here = folders.nearest(out.absolute())
-    if not here.is_dir() or not os.access(here, os.W_OK):
-        raise InputError(
-            f"{out}: cannot be written, for {here} is no folder that can be written to; name another --out"
-        )
-
-
-def _is_run(folder: RunFolder) -> bool:
-    """Say whether a folder is a run's, so that replacing it loses nothing but the run."""
-    try:
-        named = set(asdict(Recipe())) <= folder.config.keys()
-    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
-        return False
-    here = folder.path.resolve()
-    return named and here != Path.home() and here not in (Path.cwd(), *Path.cwd().parents)
-
-
-def _same(recipe: Recipe, folder: RunFolder) -> bool:
-    ours = yaml.safe_load(recipe.text())
-    return all(folder.config.get(key) == value for key, value in ours.items() if key not in ("if_exists", "out"))
-
-
-def _resumes(recipe: Recipe, folder: RunFolder, split: Split) -> bool:
-    """Say whether an earlier start of this run is gone on with; refuse where its data is no longer the same."""
-    if recipe.if_exists != "resume" or not folder.split_file.is_file():
-        return False
-    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(split.content())):
-        raise InputError(f"{folder.path}: the data, and so its split, changed since this run began; name another --out")
-    return True
-
-
-def _start(recipe: Recipe, folder: RunFolder, split: Split) -> None:
-    """Put what is known before training into a run folder of its own; what was there goes away whole."""
-    folders.remove(folder.path)
-    folder.path.mkdir(parents=True)
-    folder.write_text(folder.config_file, recipe.text())
-    folder.write_environment()
-    folder.write_json(folder.split_file, split.content())
+    """Say whether the run is there and done; refuse a folder that is not to be touched."""
+    whole = folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
+    return gone_on_with(recipe, folder, "run") and whole
 
 
 def _train(
@@ -196,7 +135,7 @@ def _train(
     inputs = Inputs.of(table, setup.feed)
     frames = frames_of(table, SpectralFeatureExtractor(), shown) if recipe.yardsticks else None
     rows = split.rows(table)
-    resume = _resumes(recipe, folder, split)
+    resume = resumes(recipe, folder, split.content(), "run")
     trainer = Trainer(
         accelerator,
         setup,
@@ -210,7 +149,7 @@ def _train(
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
-        _start(recipe, folder, split)
+        begin(recipe, folder, split.content())
     accelerator.wait_for_everyone()
     if recipe.train.trackers:
         accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))

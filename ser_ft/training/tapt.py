@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 from transformers import (
     AutoConfig,
@@ -26,12 +23,13 @@ from ..errors import InputError
 from ..models import speech
 from ..models.speech import Hearing, Parts
 from ..results.runs import RunFolder
+from .claim import begin, gone_on_with, resumes
 from .contrastive import Pretrainer
 from .feeds import Feed, StateFeed, WaveFeed, samples_of
 from .machine import device_name, start
 from .pretrain import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
 from .rig import Rig
-from .run import check_writable, load_data
+from .run import load_data
 from .states import states_of
 from .tuning import Setup, fast_attention, parameter_groups
 
@@ -56,7 +54,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         InputError: the recipe does not fit the data or the encoder, or its folder is taken; nothing is written then.
     """
     folder = RunFolder(recipe.out)
-    if _finished(recipe, folder):
+    if gone_on_with(recipe, folder, "pretraining") and folder.model.is_dir():
         if verbose and PartialState().is_main_process:
             print(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
@@ -73,15 +71,11 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     content = split.content() | {
         "heard": sorted(heard_in_pretraining(recipe.model.name) | set(split.speakers["train"]))
     }
-    resume = _resumes(recipe, folder, content)
+    resume = resumes(recipe, folder, content, "pretraining")
     trainer = Pretrainer(accelerator, setup, encoder.parts.hearing, rows, recipe.pretrain, folder, recipe.seed)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
-        folders.remove(folder.path)
-        folder.path.mkdir(parents=True)
-        folder.write_text(folder.config_file, recipe.text())
-        folder.write_environment()
-        folder.write_json(folder.split_file, content)
+        begin(recipe, folder, content)
     accelerator.wait_for_everyone()
     trainer.fit(resume, shown)
     if accelerator.is_main_process:
@@ -144,48 +138,6 @@ def load(recipe: PretrainRecipe) -> Encoder:
     for key, value in recipe.model.network.items():
         setattr(stock, key, value)
     return Encoder(Parts.of(model), found.extractor, stock)
-
-
-def _finished(recipe: PretrainRecipe, folder: RunFolder) -> bool:
-    """Say whether the pretraining is there and done; refuse a folder that holds something else."""
-    check_writable(folder.path)
-    if not folder.path.exists() or not any(folder.path.iterdir()):
-        return False
-    if not _is_pretraining(folder):
-        raise InputError(f"{folder.path}: holds something that is no pretraining; name another folder with --out")
-    if recipe.if_exists == "refuse":
-        raise InputError(
-            f"{folder.path}: a pretraining is there already: --if_exists resume or replace, or another --out"
-        )
-    if recipe.if_exists == "replace":
-        return False
-    ours = yaml.safe_load(recipe.text())
-    if any(folder.config.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out")):
-        raise InputError(
-            f"{folder.path}: holds a pretraining by another recipe, which cannot be gone on with; name another --out"
-        )
-    return folder.model.is_dir()
-
-
-def _is_pretraining(folder: RunFolder) -> bool:
-    """Say whether a folder is a pretraining's, so that replacing it loses nothing but that."""
-    try:
-        named = set(asdict(PretrainRecipe())) <= folder.config.keys()
-    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
-        return False
-    here = folder.path.resolve()
-    return named and here != Path.home() and here not in (Path.cwd(), *Path.cwd().parents)
-
-
-def _resumes(recipe: PretrainRecipe, folder: RunFolder, content: dict[str, Any]) -> bool:
-    """Say whether an earlier start is gone on with; refuse where its data is no longer the same."""
-    if recipe.if_exists != "resume" or not folder.split_file.is_file():
-        return False
-    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
-        raise InputError(
-            f"{folder.path}: the data, and so its split, changed since this pretraining began; name another --out"
-        )
-    return True
 
 
 def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:

@@ -1,0 +1,94 @@
+"""A run folder is one recipe's: refused to another, gone on with by the same, replaced where that is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from .. import folders
+from ..errors import InputError
+from ..results.runs import RunFolder
+
+
+class Claim(Protocol):
+    """What a recipe of any kind says of its run folder."""
+
+    if_exists: str
+
+    def text(self) -> str:
+        """Return the whole recipe as YAML."""
+
+
+def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
+    """Say whether a folder holds a run by this recipe, to be gone on with.
+
+    Args:
+        recipe: what is to be done. folder: where. what: such a run is called in messages: "run" or "pretraining".
+
+    Raises:
+        InputError: the folder cannot be written, or holds something else, or such a run and is not to be touched.
+    """
+    _check_writable(folder.path)
+    if not folder.path.exists() or not any(folder.path.iterdir()):
+        return False
+    ours = yaml.safe_load(recipe.text())
+    if not _replaceable(folder, set(ours)):
+        raise InputError(f"{folder.path}: holds something that is no {what}; name another folder with --out")
+    if recipe.if_exists == "refuse":
+        raise InputError(f"{folder.path}: a {what} is there already: --if_exists resume or replace, or another --out")
+    if recipe.if_exists == "replace":
+        return False
+    if any(folder.config.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out")):
+        raise InputError(
+            f"{folder.path}: holds a {what} by another recipe, which cannot be gone on with; name another --out"
+        )
+    return True
+
+
+def resumes(recipe: Claim, folder: RunFolder, content: dict[str, Any], what: str) -> bool:
+    """Say whether an earlier start is gone on with.
+
+    Args:
+        content: of split.json, as it would be written now.
+
+    Raises:
+        InputError: the data, and so the split, is no longer that of the earlier start.
+    """
+    if recipe.if_exists != "resume" or not folder.split_file.is_file():
+        return False
+    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
+        raise InputError(
+            f"{folder.path}: the data, and so its split, changed since this {what} began; name another --out"
+        )
+    return True
+
+
+def begin(recipe: Claim, folder: RunFolder, content: dict[str, Any]) -> None:
+    """Put what is known before training into a folder of its own; what was there goes away whole."""
+    folders.remove(folder.path)
+    folder.path.mkdir(parents=True)
+    folder.write_text(folder.config_file, recipe.text())
+    folder.write_environment()
+    folder.write_json(folder.split_file, content)
+
+
+def _check_writable(out: Path) -> None:
+    here = folders.nearest(out.absolute())
+    if not here.is_dir() or not os.access(here, os.W_OK):
+        raise InputError(
+            f"{out}: cannot be written, for {here} is no folder that can be written to; name another --out"
+        )
+
+
+def _replaceable(folder: RunFolder, keys: set[str]) -> bool:
+    """Say whether a folder is such a run's, so that replacing it loses nothing but the run."""
+    try:
+        named = keys <= folder.config.keys()
+    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        return False
+    here = folder.path.resolve()
+    return named and here != Path.home() and here not in (Path.cwd(), *Path.cwd().parents)
