@@ -10,10 +10,13 @@ from tiny_speech import write_tiny_backbone
 from ser_ft.cli import train
 from ser_ft.models.registry import build
 from ser_ft.results.runs import RunFolder
-from ser_ft.training.parsing import parse
+from ser_ft.training.parsing import parse, parse_as
+from ser_ft.training.pretrain import PretrainRecipe
+from ser_ft.training.pretrain import main as pretrain
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+PRETRAINING = sorted((ROOT / "recipes" / "pretraining").glob("*.yaml"))
 TINY = {
     "facebook/wav2vec2-base": ("wav2vec2", {}),
     "facebook/wav2vec2-large-robust": ("wav2vec2-large", {}),
@@ -27,6 +30,7 @@ TINY = {
 def test_there_are_recipes() -> None:
     names = {parse(["--config", str(file)], "finetune.py").model.name for file in RECIPES}
     assert names == {"mfcc-cnn", *TINY}
+    assert PRETRAINING
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -88,3 +92,14 @@ def test_accelerate_knows_the_configs_of_machines(file: Path) -> None:
     config = load_config_from_file(str(file))
     assert config.num_processes == int(file.stem.removesuffix("gpu"))
     assert config.mixed_precision == "bf16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", PRETRAINING, ids=lambda file: file.stem)
+def test_a_pretraining_can_be_started(file: Path, miniature_folder: Path, tmp_path: Path) -> None:
+    assert file.read_text(encoding="utf-8").startswith("# ")
+    recipe = parse_as(PretrainRecipe, ["--config", str(file)], "pretrain.py", "")
+    assert recipe.out == f"runs/{file.stem}", "it is found under its recipe's name"
+    backbone = write_tiny_backbone(TINY[recipe.model.name][0], tmp_path / "backbone")
+    small = [f"--data.prepared={miniature_folder}", f"--model.name={backbone}", f"--out={tmp_path / 'run'}"]
+    assert pretrain(["--config", str(file), *small, "--pretrain.epochs=1"]) == 0

@@ -9,6 +9,7 @@ from ser_ft.cli import train as main
 from ser_ft.errors import InputError
 from ser_ft.training.config import DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig
 from ser_ft.training.parsing import parse
+from ser_ft.training.pretrain import PretrainConfig
 
 WRONG = {
     "an unknown key": ("train: {epoch: 3}", "epoch"),
@@ -137,3 +138,16 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
         for name in names:
             assert name in text
     assert "Clips per batch and process." in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *[("epochs", 0), ("batch_size", 0), ("mask_length", 1), ("negatives", 0), ("clip_norm", 0), ("warmup", 1)],
+        *[("mask_prob", 0), ("mask_prob", 1.5), ("temperature", 0.1), ("temperature_decay", 0), ("diversity", -1)],
+        *[("mixed_precision", "fp8"), ("learning_rate", float("nan")), ("batch_seconds", 0)],
+    ],
+)
+def test_wrong_settings_of_a_pretraining_are_refused(setting: str, value: float | str) -> None:
+    with pytest.raises(InputError, match=f"pretrain.{setting}"):
+        PretrainConfig(**{setting: value})
