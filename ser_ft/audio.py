@@ -59,6 +59,11 @@ def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> 
     Raises:
         AudioError: the file is missing, empty, cut short, too large, a git-LFS pointer, or not to be decoded.
     """
+    return decode_with_rate(source, rate, name)[0]
+
+
+def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> tuple[np.ndarray, int | None]:
+    """Decode as `decode`; return the samples, and the sampling rate (Hz) of the file itself, None through ffmpeg."""
     content = source if isinstance(source, bytes) else read_file(Path(source))
     name = name or ("sound" if isinstance(source, bytes) else str(source))
     if not content:
@@ -69,8 +74,10 @@ def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> 
         raise AudioError("cut-short", f"{name}: the file ends before its sound does: fetch it again")
     try:
         samples, own_rate = _read_samples(content)
+        found: int | None = own_rate
     except soundfile.LibsndfileError as error:
         samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
+        found = None
     if not len(samples):
         raise AudioError("empty", f"{name}: no samples in the file")
     if own_rate not in _RATES:
@@ -78,7 +85,7 @@ def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> 
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
-    return resample(mono, own_rate, rate)
+    return resample(mono, own_rate, rate), found
 
 
 def _read_samples(content: bytes) -> tuple[np.ndarray, int]:
@@ -86,7 +93,8 @@ def _read_samples(content: bytes) -> tuple[np.ndarray, int]:
         if file.subtype == "PCM_16":
             # The same numbers as libsndfile's own conversion to float, in a third of its time.
             return file.read(dtype="int16", always_2d=True) * np.float32(1 / 32768), file.samplerate
-        return file.read(dtype="float32", always_2d=True), file.samplerate
+        # GSM 6.10 in WAV cannot be sought in, and is then read by the number of its frames.
+        return file.read(-1 if file.seekable() else file.frames, dtype="float32", always_2d=True), file.samplerate
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:

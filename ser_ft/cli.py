@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .emotions import scheme
 from .errors import InputError, guarded, without_debug
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_quickstart(commands)
     _add_prepare(commands)
+    _add_explore(commands)
+    _add_augment(commands)
     commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)
     _add_probe(commands)
     _add_report(commands)
@@ -110,6 +114,57 @@ def _add_prepare(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--dataset-split", default="train", help="for --dataset: which of its splits")
     parser.add_argument("--name", default="own", help="for --dataset: what to call it")
     parser.set_defaults(work=_prepare)
+
+
+class _TransformHelp(argparse._HelpAction):
+    """Lists the transforms, which take a moment to import, only where help is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from .data.transforms import listing
+
+        parser.epilog = (
+            "transforms, in the order in which they are applied, and their settings by default:\n" + listing()
+        )
+        super().__call__(parser, *given)
+
+
+def _add_augment(commands: argparse._SubParsersAction[_Parser]) -> None:
+    about = "hear and see what each augmentation does to a recording"
+    parser = commands.add_parser(
+        "augment",
+        help=about,
+        description=textwrap.fill(
+            about.capitalize() + ". A version of the recording is written for each transform, with settings drawn from "
+            "its default ranges, and a figure with the waveform and the spectrogram of each beside the original's. The "
+            "files are listed on standard output. In a recipe, augment.transforms takes the transforms and settings "
+            "below, and p, the probability that a clip has it.",
+            80,
+        ),
+        add_help=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-h", "--help", action=_TransformHelp, help="show this help message and exit")
+    parser.add_argument("clip", metavar="CLIP", help="a sound file of up to 30 s")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that the files are written to")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws: another seed, other settings (default: 0)")
+    parser.add_argument("--only", metavar="NAME,...", help="these transforms alone, such as noise,room")
+    parser.add_argument("--noises", metavar="DIR", help="a folder of recordings to be heard in the background")
+    parser.set_defaults(work=_augment)
+
+
+def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
+    about = "report what is in a data set: emotions, speakers, levels, pitch, what tells the clips apart"
+    parser = commands.add_parser(
+        "explore",
+        help=about,
+        description=about.capitalize() + ". One page that holds everything, its pictures and a table of measures "
+        "beside it. A folder of recordings without labels is reported less what needs labels.",
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a table that `ser-ft prepare` wrote, or a folder of recordings"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="where the report is written (default: explore-NAME)")
+    parser.set_defaults(work=_explore)
 
 
 def _add_probe(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -212,6 +267,20 @@ def _prepare(chosen: argparse.Namespace) -> None:
         cremad_labels=chosen.cremad_labels,
         notes=_mapping(chosen.note, "--note"),
     )
+
+
+def _augment(chosen: argparse.Namespace) -> None:
+    from .report.augmentations import write_augmentations
+
+    only = [name.strip() for name in chosen.only.split(",")] if chosen.only is not None else None
+    for file in write_augmentations(chosen.clip, chosen.out, chosen.seed, only, chosen.noises):
+        print(file)
+
+
+def _explore(chosen: argparse.Namespace) -> None:
+    from .report.explore import explore
+
+    print(explore(chosen.source, chosen.out))
 
 
 def _probe(chosen: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from ser_ft import audio
-from ser_ft.audio import AudioError, decode, from_wav, is_silent, resample, to_pcm16, to_wav
+from ser_ft.audio import AudioError, decode, decode_with_rate, from_wav, is_silent, resample, to_pcm16, to_wav
 
 M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
 WEBM = b"\x1aE\xdf\xa3" + bytes(200)
@@ -70,6 +70,7 @@ def test_resampling_leaves_out_what_the_new_rate_cannot_hold() -> None:
         ("WAV", "PCM_U8", 1e-2),
         ("WAV", "FLOAT", 1e-6),
         ("AIFF", "PCM_16", 1e-4),
+        ("WAV", "GSM610", 0.1),
         ("FLAC", "PCM_16", 1e-4),
         ("OGG", "VORBIS", 0.05),
         ("OGG", "OPUS", 0.05),
@@ -161,7 +162,8 @@ def test_without_ffmpeg_one_line_says_what_to_do(no_ffmpeg: None, name: str | No
 
 
 def test_ffmpeg_reads_what_libsndfile_cannot_and_nothing_from_the_network(ffmpeg: Path) -> None:
-    assert len(decode(M4A)) == 8_000
+    samples, found = decode_with_rate(M4A)
+    assert (len(samples), found) == (8_000, None)
     called = ffmpeg.read_text().splitlines()
     assert called[called.index("-protocol_whitelist") + 1] == "file,pipe"
     assert Path(called[called.index("-i") + 1]).name == "sound"

@@ -34,7 +34,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     twice by its decoded content is kept once, and not at all where its labels differ.
     """
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
 
     def __init__(self, book: Catalogue, cache_dir: str | Path | None = None, progress: bool = True) -> None:
         self.book = book
@@ -78,6 +78,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             "statement": datasets.Value("string"),
             "language": datasets.Value("string"),
             "duration": datasets.Value("float64"),
+            "sampling_rate": datasets.Value("int32"),
             "path": datasets.Value("string"),
         }
         if any(clip.votes for clip in self.book.clips):
@@ -115,17 +116,19 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
 
 
 class _Sound:
-    """A decoded clip: its WAV bytes and its content's signatures, or what was wrong with it."""
+    """A decoded clip: its WAV bytes, its rate as found and its content's signatures, or what was wrong with it."""
 
-    __slots__ = ("duration", "error", "marks", "wav")
+    __slots__ = ("duration", "error", "marks", "rate", "wav")
 
     def __init__(self, clip: Clip) -> None:
         self.wav = b""
         self.duration = 0.0
+        self.rate: int | None = None
         self.marks: list[Mark] = []
         self.error: audio.AudioError | None = None
         try:
-            samples = audio.decode(clip.read(), name=PurePosixPath(clip.path.split("::")[0]).name)
+            name = PurePosixPath(clip.path.split("::")[0]).name
+            samples, self.rate = audio.decode_with_rate(clip.read(), name=name)
             if audio.is_silent(samples):
                 raise audio.AudioError("silent", REASONS["silent"])
             pcm = audio.to_pcm16(samples)
@@ -157,8 +160,8 @@ class _Sieve:
             self._skip(clip, "same-sound", f"the same recording as {first.utterance.id}")
             return False
         self._skip_twice_labelled(clip, first)
-        if _text(first.utterance.id) not in self.retracted:
-            self.retracted.add(_text(first.utterance.id))
+        if as_text(first.utterance.id) not in self.retracted:
+            self.retracted.add(as_text(first.utterance.id))
             self._skip_twice_labelled(first, clip)
         return False
 
@@ -205,21 +208,22 @@ def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
     said = clip.utterance
     row = {
         "id": said.id,
-        "audio": {"bytes": sound.wav, "path": _text(f"{said.id}.wav")},
+        "audio": {"bytes": sound.wav, "path": as_text(f"{said.id}.wav")},
         "emotion": label,
         "corpus": clip.corpus,
         "speaker": said.speaker,
         **{name: getattr(said, name) for name in _TEXTS},
         "age": said.age,
         "duration": sound.duration,
+        "sampling_rate": sound.rate,
         "path": clip.path,
     }
     if clip.votes is not None:
         row["votes"] = list(clip.votes)
-    return {key: _text(value) if isinstance(value, str) else value for key, value in row.items()}
+    return {key: as_text(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
-def _text(name: str) -> str:
+def as_text(name: str) -> str:
     """Write out the bytes of a file name that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -229,7 +233,7 @@ def write_skipped(skipped: list[Skipped], file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(("path", "corpus", "reason", "detail"))
-        writer.writerows((_text(skip.path), skip.corpus, skip.reason, _text(skip.detail)) for skip in skipped)
+        writer.writerows((as_text(skip.path), skip.corpus, skip.reason, as_text(skip.detail)) for skip in skipped)
 
 
 def read_skipped(file: Path) -> list[Skipped]:

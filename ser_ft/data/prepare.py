@@ -60,7 +60,8 @@ def load_corpora(
 
     Returns:
         A `datasets.Dataset` with the columns id, audio (`Audio(decode=False)`, 16-bit WAV bytes, 16 kHz, mono), emotion
-        (ClassLabel), corpus, speaker, gender, age, intensity, statement, language, duration (s) and path.
+        (ClassLabel), corpus, speaker, gender, age, intensity, statement, language, duration (s), sampling_rate (Hz,
+        as found; None where it is not known) and path.
 
     Raises:
         InputError: a root is missing or holds nothing that can be used; an option is unknown.

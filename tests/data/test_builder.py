@@ -40,6 +40,7 @@ def test_columns_and_types(miniature_table: datasets.Dataset) -> None:
         "statement": text,
         "language": text,
         "duration": datasets.Value("float64"),
+        "sampling_rate": datasets.Value("int32"),
         "path": text,
     }
     assert Counter(miniature_table["corpus"]).keys() == {"ravdess", "tess", "cremad", "savee"}
@@ -60,6 +61,13 @@ def test_16_bit_samples_at_16_khz_are_kept_as_they_are(tmp_path: Path) -> None:
     table = load(write(tmp_path / "x", names), tmp_path / "cache")
     kept = {Path(row["path"]).name: row["audio"]["bytes"] for row in table}
     assert kept == {name: noise(name) for name in names}
+
+
+def test_the_rate_as_found_is_kept(tmp_path: Path) -> None:
+    """The table itself is at 16 kHz: without the column nobody sees that a corpus was recorded at another rate."""
+    rates = dict(zip(actor(1)[:4], (8_000, 16_000, 24_414, 48_000), strict=True))
+    table = load(write(tmp_path / "x", {n: encode(samples(n, 0.3), rate) for n, rate in rates.items()}), tmp_path / "c")
+    assert {Path(row["path"]).name: row["sampling_rate"] for row in table} == rates
 
 
 def test_bad_files_are_listed_with_their_reason_and_nothing_else_is_lost(tmp_path: Path) -> None:

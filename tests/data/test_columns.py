@@ -109,7 +109,7 @@ def test_a_table_by_its_columns_is_cached(tmp_path: Path, monkeypatch: pytest.Mo
     one = load_table(table, columns, cache_dir=tmp_path, verbose=False)
     other = load_table(table, columns, "other", cache_dir=tmp_path, verbose=False)
     assert other["id"][0] == "other-000000"
-    monkeypatch.setattr("ser_ft.audio.decode", lambda *given, **named: pytest.fail("decoded again"))
+    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *given, **named: pytest.fail("decoded again"))
     assert load_table(table, columns, cache_dir=tmp_path, verbose=False).to_list() == one.to_list()
 
 

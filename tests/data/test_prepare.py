@@ -31,7 +31,7 @@ def state(folder: Path) -> dict[str, int]:
 def test_a_second_call_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path / "x", actor(1))
     first, before = load(root, tmp_path / "c"), state(tmp_path / "c")
-    monkeypatch.setattr("ser_ft.audio.decode", lambda *given, **named: pytest.fail("decoded again"))
+    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *given, **named: pytest.fail("decoded again"))
     second = load(root, tmp_path / "c")
     assert state(tmp_path / "c") == before
     assert second.to_list() == first.to_list()
@@ -182,7 +182,7 @@ def test_preparing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     prepare(root, out, verbose=False)
     before = state(out)
     with monkeypatch.context() as patched:
-        patched.setattr("ser_ft.audio.decode", lambda *given, **named: pytest.fail("decoded again"))
+        patched.setattr("ser_ft.audio.decode_with_rate", lambda *given, **named: pytest.fail("decoded again"))
         prepare(root, out)
     assert state(out) == before
     assert "is up to date" in capsys.readouterr().out
