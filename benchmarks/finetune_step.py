@@ -200,7 +200,7 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
     accelerator = Accelerator(mixed_precision=best_precision() if ways.precision == "auto" else ways.precision)
     torch.manual_seed(0)
     found = find_speech(recipe, tuple(table.features["emotion"].names))
-    setup = set_up_speech(load(found), found.extractor, table, recipe, accelerator.device, shown=False)
+    setup = set_up_speech(load(found), found.extractor, [table], recipe, accelerator.device, shown=False)
     with tempfile.TemporaryDirectory() as out:
         rows, none = np.arange(len(table)), np.arange(0)
         loop = Timed(accelerator, setup, Inputs.of(table, setup.feed), rows, none, recipe.train, RunFolder(out), 0)

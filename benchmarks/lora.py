@@ -36,7 +36,7 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
         train=TrainConfig(mixed_precision="no"),
     )
     found = find_speech(recipe, ("a", "b", "c", "d", "e", "f", "g", "h"))
-    setup = set_up_speech(load(found), found.extractor, table, recipe, Accelerator(cpu=True).device, shown=False)
+    setup = set_up_speech(load(found), found.extractor, [table], recipe, Accelerator(cpu=True).device, shown=False)
     optimiser = torch.optim.AdamW(setup.groups)
     setup.model.train()
     for start in range(0, clips, 8):

@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
+from .registration import register
+
 if TYPE_CHECKING:
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
@@ -48,6 +50,8 @@ __all__ = [
     "run",
 ]
 __version__ = metadata.version("ser_ft")
+
+register()
 
 
 def __getattr__(name: str) -> Any:

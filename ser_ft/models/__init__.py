@@ -1,3 +1,42 @@
 """All that is saved with a model, behind the Auto classes of transformers."""
 
-MODELS = ("mfcc-cnn",)
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn")
+"""The classic networks that transfer learning is compared with: small, and trained from nothing."""
+
+IMAGES = ("timm/", "torchvision/")
+"""What the names of image backbones begin with."""
+
+
+def kind_of(name: str) -> str:
+    """Say what a model's name stands for.
+
+    Returns:
+        "own", one of `MODELS` or a folder where one was saved; "image", a backbone of timm on the Hub, of torchvision,
+        or in a folder where timm or ser_ft saved one; otherwise "speech".
+    """
+    if name in MODELS:
+        return "own"
+    said = said_of(name)
+    if name.startswith(IMAGES) or "pretrained_cfg" in said or said.get("model_type") == "ser_ft_spectrogram":
+        return "image"
+    return "own" if saved_by_us(name) else "speech"
+
+
+def saved_by_us(folder: str) -> bool:
+    """Say whether a network of ours was saved in a folder."""
+    return str(said_of(folder).get("model_type", "")).startswith("ser_ft_")
+
+
+def said_of(folder: str) -> dict[str, Any]:
+    """Return what a folder's config.json says, if there is one."""
+    try:
+        found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

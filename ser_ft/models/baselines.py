@@ -1,4 +1,4 @@
-"""The baseline that transfer learning is compared with: a small convolutional network on MFCCs."""
+"""The classic small networks of the field, trained from nothing, that transfer learning is compared with."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -10,25 +10,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModelForAudioClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
 
+from .classifier import FrameClassifier, at_least, check_sizes, mean_and_deviation, real
 from .features import SpectralFeatureExtractor
+
+BLOCKS = ("plain", "residual", "wide")
 
 
 class MfccCnnConfig(PreTrainedConfig):
     """Configuration of `MfccCnnForAudioClassification`.
 
     Args:
-        feature_size: numbers per frame.
-        channels: of each convolution over time; after each, the frame rate is halved.
-        kernel: width of the convolutions, in frames, odd. dropout: of whole channels, after each convolution.
+        feature_size: coefficients per frame.
+        channels: of each convolution over time and coefficients; after each, both are halved.
+        kernel: width of the convolutions both ways, odd. dropout: of whole channels, after each convolution.
         head_dropout: before the last layer.
     """
 
@@ -37,16 +33,13 @@ class MfccCnnConfig(PreTrainedConfig):
     def __init__(
         self,
         feature_size: int = 20,
-        channels: Sequence[int] = (128, 128, 128, 128),
-        kernel: int = 5,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        kernel: int = 3,
         dropout: float = 0.1,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        if min(channels, default=0) < 1:
-            raise ValueError(f"channels must be one or more numbers of 1 or more, not {list(channels)}")
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel must be an odd number, not {kernel}")
+        check_sizes(channels=channels, kernel=kernel, dropout=dropout, head_dropout=head_dropout)
         self.feature_size = feature_size
         self.channels = list(channels)
         self.kernel = kernel
@@ -55,85 +48,270 @@ class MfccCnnConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
 
-class MfccCnnForAudioClassification(PreTrainedModel):
-    """Convolutions over time, mean and standard deviation over the real frames, a linear layer.
-
-    What lies beyond a clip's end is set to zero after every layer, so that padding does not change the answer.
-    """
+class MfccCnnForAudioClassification(FrameClassifier):
+    """Convolutions over time and coefficients, as over an image; mean and deviation over time; a linear layer."""
 
     config_class = MfccCnnConfig
-    base_model_prefix = "mfcc_cnn"
-    main_input_name = "input_features"
 
     def __init__(self, config: MfccCnnConfig) -> None:
         super().__init__(config)
-        widths = [config.feature_size, *config.channels]
-        self.standardise = nn.BatchNorm1d(config.feature_size)
+        widths = [1, *config.channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, out, config.kernel, padding=config.kernel // 2) for width, out in pairwise(widths)
+            nn.Conv2d(width, out, config.kernel, padding=config.kernel // 2, bias=False)
+            for width, out in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in config.channels)
+        self.dropout = nn.Dropout2d(config.dropout)
+        rows = config.feature_size
+        for _ in config.channels:
+            rows = -(-rows // 2)
+        self.finish(2 * widths[-1] * rows, config.head_dropout)
+
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Sum clips up: mean and deviation over time, of each channel and row."""
+        hidden = at_least(features, 2 ** len(self.convolutions))[:, None]
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            hidden = real(torch.relu(norm(convolution(hidden))), lengths)
+            hidden = nn.functional.max_pool2d(hidden, 2, ceil_mode=True)
+            lengths = (lengths + 1) // 2
+            hidden = self.dropout(hidden)
+        return mean_and_deviation(hidden.transpose(2, 3).flatten(1, 2), lengths)
+
+
+class Conv1dConfig(PreTrainedConfig):
+    """Configuration of `Conv1dForAudioClassification`.
+
+    Args:
+        feature_size: numbers per frame.
+        channels: of each convolution over time; after each, the frame rate is halved.
+        kernel: width of the convolutions, in frames, odd. dropout: of whole channels, after each convolution.
+        dense: units of the layer above them. head_dropout: before it, and before the last layer.
+    """
+
+    model_type = "ser_ft_conv1d"
+
+    def __init__(
+        self,
+        feature_size: int = 34,
+        channels: Sequence[int] = (128, 128, 128, 128),
+        kernel: int = 5,
+        dropout: float = 0.1,
+        dense: int = 128,
+        head_dropout: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        check_sizes(channels=channels, kernel=kernel, dense=dense, dropout=dropout, head_dropout=head_dropout)
+        self.feature_size = feature_size
+        self.channels = list(channels)
+        self.kernel = kernel
+        self.dropout = dropout
+        self.dense = dense
+        self.head_dropout = head_dropout
+        super().__init__(**kwargs)
+
+
+class Conv1dForAudioClassification(FrameClassifier):
+    """Convolutions over time on short-term descriptors, mean and deviation over time, a dense and a linear layer."""
+
+    config_class = Conv1dConfig
+
+    def __init__(self, config: Conv1dConfig) -> None:
+        super().__init__(config)
+        widths = [config.feature_size, *config.channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, out, config.kernel, padding=config.kernel // 2, bias=False)
+            for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.channels)
         self.dropout = nn.Dropout1d(config.dropout)
-        self.head_dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(2 * widths[-1], len(config.id2label or ()))
-        self.post_init()
+        self.dense_dropout = nn.Dropout(config.head_dropout)
+        self.dense = nn.Linear(2 * widths[-1], config.dense)
+        self.finish(config.dense, config.head_dropout)
 
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,  # noqa: ARG002
-    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
-        """Classify frames.
-
-        Args:
-            input_features: shape (clips, frames, feature_size).
-            attention_mask: shape (clips, frames), 1 where the frame is real; by default all are.
-            labels: class numbers, shape (clips,), for the cross entropy; optional.
-            return_dict: False for a tuple.
-            **kwargs: accepted for the pipelines of transformers, and not used.
-
-        Returns:
-            `logits`, shape (clips, classes), and `loss` where labels were given.
-        """
-        if attention_mask is None:
-            attention_mask = input_features.new_ones(input_features.shape[:2], dtype=torch.long)
-        least = 2 ** len(self.convolutions)
-        if input_features.shape[1] < least:
-            missing = least - input_features.shape[1]
-            input_features = nn.functional.pad(input_features, (0, 0, 0, missing))
-            attention_mask = nn.functional.pad(attention_mask, (0, missing))
-        lengths = attention_mask.sum(dim=1)
-        hidden = self._real(self.standardise(input_features.transpose(1, 2)), lengths)
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Sum clips up by the dense layer."""
+        hidden = at_least(features, 2 ** len(self.convolutions)).transpose(1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            hidden = nn.functional.max_pool1d(torch.relu(norm(convolution(hidden))), 2)
-            lengths = (lengths // 2).clamp(min=1)
-            hidden = self._real(self.dropout(hidden), lengths)
-        logits = self.classifier(self.head_dropout(_statistics(hidden, lengths)))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        if not (self.config.return_dict if return_dict is None else return_dict):
-            return (logits,) if loss is None else (loss, logits)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    @staticmethod
-    def _real(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        frames = torch.arange(hidden.shape[2], device=hidden.device)
-        return hidden * (frames[None] < lengths[:, None]).unsqueeze(1).to(hidden.dtype)
+            hidden = real(torch.relu(norm(convolution(hidden))), lengths)
+            hidden = nn.functional.max_pool1d(hidden, 2, ceil_mode=True)
+            lengths = (lengths + 1) // 2
+            hidden = self.dropout(hidden)
+        return torch.relu(self.dense(self.dense_dropout(mean_and_deviation(hidden, lengths))))
 
 
-def _statistics(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Return mean and standard deviation over the real frames of (clips, channels, frames): (clips, 2 channels)."""
-    count = lengths.to(hidden.dtype)[:, None]
-    real = (torch.arange(hidden.shape[2], device=hidden.device)[None] < lengths[:, None]).unsqueeze(1).to(hidden.dtype)
-    mean = hidden.sum(dim=2) / count
-    variance = ((hidden - mean[..., None]).square() * real).sum(dim=2) / count
-    return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
+class LstmConfig(PreTrainedConfig):
+    """Configuration of `LstmForAudioClassification`.
+
+    Args:
+        feature_size: numbers per frame. hidden: units of each direction. layers: one on the other.
+        step: frames that are put together to one step, so that there are fewer steps.
+        dropout: between the layers. dense: units of the layer above them. head_dropout: before the last layer.
+    """
+
+    model_type = "ser_ft_lstm"
+
+    def __init__(
+        self,
+        feature_size: int = 34,
+        hidden: int = 128,
+        layers: int = 2,
+        step: int = 8,
+        dropout: float = 0.2,
+        dense: int = 128,
+        head_dropout: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        check_sizes(hidden=hidden, layers=layers, step=step, dense=dense, dropout=dropout, head_dropout=head_dropout)
+        self.feature_size = feature_size
+        self.hidden = hidden
+        self.layers = layers
+        self.step = step
+        self.dropout = dropout
+        self.dense = dense
+        self.head_dropout = head_dropout
+        super().__init__(**kwargs)
 
 
-AutoConfig.register(MfccCnnConfig.model_type, MfccCnnConfig)
-AutoModelForAudioClassification.register(MfccCnnConfig, MfccCnnForAudioClassification)
-AutoFeatureExtractor.register(MfccCnnConfig, SpectralFeatureExtractor)
-MfccCnnConfig.register_for_auto_class()
-MfccCnnForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+class LstmForAudioClassification(FrameClassifier):
+    """A long short-term memory that reads the descriptors both ways, mean over time, a dense and a linear layer."""
+
+    config_class = LstmConfig
+
+    def __init__(self, config: LstmConfig) -> None:
+        super().__init__(config)
+        self.recurrent = nn.LSTM(
+            config.feature_size * config.step,
+            config.hidden,
+            config.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
+        self.dense = nn.Linear(2 * config.hidden, config.dense)
+        self.finish(config.dense, config.head_dropout)
+
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Sum clips up by the dense layer."""
+        step = self.config.step
+        missing = -features.shape[1] % step
+        steps = nn.functional.pad(features, (0, 0, 0, missing)).reshape(len(features), -1, step * features.shape[2])
+        lengths = (lengths + step - 1) // step
+        packed = nn.utils.rnn.pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        hidden, _ = nn.utils.rnn.pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
+        mean = hidden.sum(dim=1) / lengths[:, None].to(hidden.dtype)
+        return torch.relu(self.dense(mean))
+
+
+class StackedCnnConfig(PreTrainedConfig):
+    """Configuration of `StackedCnnForAudioClassification`.
+
+    Args:
+        feature_size: numbers per frame, of all the features that are stacked.
+        block: "plain" (one convolution), "residual" (two, and what entered them added: He et al. 2016) or "wide"
+            (branches of several widths side by side: Szegedy et al. 2015).
+        channels: of each block; after each, the frame rate is halved. kernel: of plain and residual blocks, odd.
+        branch_kernels: of the branches of wide blocks, odd.
+        dropout: of whole channels, after each block. head_dropout: before the last layer.
+    """
+
+    model_type = "ser_ft_stacked_cnn"
+
+    def __init__(
+        self,
+        feature_size: int = 73,
+        block: str = "plain",
+        channels: Sequence[int] = (128, 128, 128, 128),
+        kernel: int = 5,
+        branch_kernels: Sequence[int] = (1, 3, 7, 15),
+        dropout: float = 0.1,
+        head_dropout: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        check_sizes(channels=channels, kernel=kernel, branch_kernels=branch_kernels)
+        check_sizes(dropout=dropout, head_dropout=head_dropout)
+        if block not in BLOCKS:
+            raise ValueError(f"block must be one of {', '.join(BLOCKS)}, not {block!r}")
+        self.feature_size = feature_size
+        self.block = block
+        self.channels = list(channels)
+        self.kernel = kernel
+        self.branch_kernels = list(branch_kernels)
+        self.dropout = dropout
+        self.head_dropout = head_dropout
+        super().__init__(**kwargs)
+
+
+class StackedCnnForAudioClassification(FrameClassifier):
+    """Blocks of convolutions over time on stacked features, mean and deviation over time, a linear layer."""
+
+    config_class = StackedCnnConfig
+
+    def __init__(self, config: StackedCnnConfig) -> None:
+        super().__init__(config)
+        widths = [config.feature_size, *config.channels]
+        self.blocks = nn.ModuleList(_block(config, width, out) for width, out in pairwise(widths))
+        self.dropout = nn.Dropout1d(config.dropout)
+        self.finish(2 * widths[-1], config.head_dropout)
+
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Sum clips up: mean and deviation over time, of each channel."""
+        hidden = at_least(features, 2 ** len(self.blocks)).transpose(1, 2)
+        for block in self.blocks:
+            hidden = nn.functional.max_pool1d(real(block(hidden, lengths), lengths), 2, ceil_mode=True)
+            lengths = (lengths + 1) // 2
+            hidden = self.dropout(hidden)
+        return mean_and_deviation(hidden, lengths)
+
+
+class _Plain(nn.Module):
+    def __init__(self, width: int, out: int, kernel: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(width, out, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm1d(out)
+
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return torch.relu(self.norm(self.convolution(hidden)))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int, out: int, kernel: int) -> None:
+        super().__init__()
+        self.first = _Plain(width, out, kernel)
+        self.second = nn.Conv1d(out, out, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm1d(out)
+        self.around = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
+
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        inner = self.norm(self.second(real(self.first(hidden, lengths), lengths)))
+        return torch.relu(inner + self.around(hidden))
+
+
+class _Wide(nn.Module):
+    def __init__(self, width: int, out: int, kernels: Sequence[int]) -> None:
+        super().__init__()
+        shares = [out // len(kernels) + (place < out % len(kernels)) for place in range(len(kernels))]
+        self.branches = nn.ModuleList(
+            _Plain(width, share, kernel) for share, kernel in zip(shares, kernels, strict=True) if share
+        )
+
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(hidden, lengths) for branch in self.branches], dim=1)
+
+
+def _block(config: StackedCnnConfig, width: int, out: int) -> nn.Module:
+    if config.block == "wide":
+        return _Wide(width, out, config.branch_kernels)
+    return {"plain": _Plain, "residual": _Residual}[config.block](width, out, config.kernel)
+
+
+for _config, _model in (
+    (MfccCnnConfig, MfccCnnForAudioClassification),
+    (Conv1dConfig, Conv1dForAudioClassification),
+    (LstmConfig, LstmForAudioClassification),
+    (StackedCnnConfig, StackedCnnForAudioClassification),
+):
+    AutoConfig.register(_config.model_type, _config)
+    AutoModelForAudioClassification.register(_config, _model)
+    AutoFeatureExtractor.register(_config, SpectralFeatureExtractor)
+    _config.register_for_auto_class()
+    _model.register_for_auto_class("AutoModelForAudioClassification")

@@ -1,39 +1,47 @@
-"""Feature extractors: waveforms in, MFCC or log-mel frames out, batched, with masks for the real lengths."""
-
-# mypy: disable-error-code="no-untyped-call"
+"""The feature extractor of our own networks: waveforms in, padded frames of descriptors out, with their mask."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torchaudio import functional
 from transformers import BatchFeature, SequenceFeatureExtractor
 
-KINDS = ("mfcc", "log-mel")
-NORMALISATIONS = ("none", "mean", "mean-variance")
-_FLOOR = 1e-10
+from .descriptors import CHANGES, DESCRIPTORS, MEL_SCALES, PITCHES, Frontend, describe
+
+STANDARDISATIONS = ("none", "clip-mean", "clip", "training", "speaker")
+# Of float32, in sums over frames.
+_ROUNDING = 1e-5
 _Count = TypeVar("_Count", int, torch.Tensor)
 
 
 class SpectralFeatureExtractor(SequenceFeatureExtractor):
-    """Mel-frequency cepstral coefficients, or log-mel energies, of 16 kHz speech.
+    """Short-term descriptors of speech, of one or several kinds, side by side.
 
     A clip's frames are the same alone and in a batch: the sound is padded with zeros at both ends, as
     `librosa.feature` pads it, and a frame is real when its centre lies in the clip.
 
     Args:
-        kind: "mfcc" or "log-mel".
-        feature_size: numbers per frame: cepstral coefficients, or mel bands for "log-mel" (then equal to `mels`).
-        mels: mel bands (Slaney's scale and normalisation, as in librosa's default). low, high: their edges, in Hz.
-        window_length: length of the Hann window, and of the Fourier transform, in samples.
+        descriptors: names of `DESCRIPTORS`; their numbers stand side by side in this order (`columns` names each).
+        coefficients: of "mfcc" and its changes.
+        mels: mel bands of "mel", "log-mel" and "mfcc". low, high: their edges, in Hz.
+        mel_scale: "slaney" (triangles over Hz, of area 1, as librosa's default) or "htk" (triangles over mel, of
+            height 1, as in HTK and VGGish).
+        power: exponent of the magnitudes that the mel bands sum up.
+        log_offset: added before the logarithm is taken; with 0, what is below 1e-10 is raised to it.
+        window_length: of the Hann window, in samples.
         hop_length: samples from frame to frame.
-        normalise: per clip and coefficient: "none", take off the "mean", or also divide by the standard deviation
-            ("mean-variance").
-        sampling_rate: in Hz.
+        fft_length: of the Fourier transform, in samples, even; by default that of the window.
+        standardise: each number "none"; "clip-mean" takes off its mean over the clip, "clip" also divides by its
+            standard deviation there; "training" uses `mean` and `scale`, fitted on the training speakers; "speaker"
+            uses mean and deviation over all frames of a call, whose clips are taken to be one known speaker's: it
+            needs several unlabelled clips of that speaker with emotions mixed, or it takes the emotion off with the
+            voice. A single clip is then standardised by itself.
+        mean, scale: a number per column, for "training".
+        max_frames: of a longer clip, its middle so many frames are kept.
+        sampling_rate: in Hz. padding_value: saved for transformers; frames beyond a clip's end are 0.
 
     Raises:
         ValueError: a setting is out of its range, or two do not go together.
@@ -43,47 +51,131 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        kind: str = "mfcc",
-        feature_size: int = 20,
-        mels: int = 64,
+        descriptors: Sequence[str] = ("mfcc",),
+        coefficients: int = 20,
+        mels: int = 40,
         low: float = 20.0,
         high: float = 8000.0,
+        mel_scale: str = "slaney",
+        power: float = 2.0,
+        log_offset: float = 0.0,
         window_length: int = 512,
-        hop_length: int = 256,
-        normalise: str = "none",
+        hop_length: int = 128,
+        fft_length: int | None = None,
+        standardise: str = "none",
+        mean: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
+        max_frames: int | None = None,
         sampling_rate: int = 16_000,
         padding_value: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        if normalise not in NORMALISATIONS:
-            raise ValueError(f"normalise must be one of {', '.join(NORMALISATIONS)}, not {normalise!r}")
-        if feature_size > mels or (kind == "log-mel" and feature_size != mels):
-            rule = "as many for log-mel, at most as many for mfcc"
-            raise ValueError(f"feature_size is {feature_size} with {mels} mel bands: {rule}")
-        if min(feature_size, window_length, hop_length) < 1:
-            raise ValueError("feature_size, window_length and hop_length must be 1 or more")
-        if not 0 <= low < high <= sampling_rate / 2:
-            raise ValueError(f"0 <= low < high <= {sampling_rate / 2:g} Hz must hold; low is {low:g}, high {high:g}")
-        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
-        self.kind = kind
+        self.descriptors = [descriptors] if isinstance(descriptors, str) else list(descriptors)
+        self.coefficients = coefficients
         self.mels = mels
         self.low = low
         self.high = high
+        self.mel_scale = mel_scale
+        self.power = power
+        self.log_offset = log_offset
         self.window_length = window_length
         self.hop_length = hop_length
-        self.normalise = normalise
+        self.fft_length = fft_length
+        self.standardise = standardise
+        self.mean = None if mean is None else [float(value) for value in mean]
+        self.scale = None if scale is None else [float(value) for value in scale]
+        self.max_frames = max_frames
+        self.sampling_rate = sampling_rate
+        self._check()
+        # What was saved says how many numbers there are; it follows from the descriptors.
+        kwargs["feature_size"] = len(self.columns)
+        super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.return_attention_mask = True
 
+    def _check(self) -> None:
+        unknown = [name for name in self.descriptors if name not in DESCRIPTORS]
+        if unknown or not self.descriptors:
+            raise ValueError(
+                f"descriptors must be some of {', '.join(DESCRIPTORS)}, not {', '.join(unknown) or 'none'}"
+            )
+        if len(set(self.descriptors)) < len(self.descriptors):
+            raise ValueError(f"descriptors must differ; {', '.join(self.descriptors)} names one twice")
+        for name, value, choices in (
+            ("standardise", self.standardise, STANDARDISATIONS),
+            ("mel_scale", self.mel_scale, MEL_SCALES),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        counts = ("coefficients", "mels", "window_length", "hop_length", "max_frames")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        if self._cepstral and self.coefficients > self.mels:
+            raise ValueError(f"coefficients must be at most mels: {self.coefficients} of {self.mels} mel bands")
+        fft = self._frontend.fft
+        if fft % 2 or fft < self.window_length:
+            rule = f"fft_length must be even and at least window_length ({self.window_length}), which it is by default"
+            raise ValueError(f"{rule}: not {fft}")
+        if not 0 <= self.low < self.high <= self.sampling_rate / 2:
+            rule = f"0 <= low < high <= {self.sampling_rate / 2:g} Hz must hold"
+            raise ValueError(f"{rule}; low is {self.low:g}, high {self.high:g}")
+        if self.power <= 0 or self.log_offset < 0:
+            raise ValueError(f"power must be above 0 and log_offset not below, not {self.power:g}, {self.log_offset:g}")
+        if (self.mean is None) != (self.scale is None):
+            raise ValueError("mean and scale must be given together")
+        if self.mean is not None and self.scale is not None:
+            if not len(self.mean) == len(self.scale) == len(self.columns):
+                raise ValueError(f"mean and scale must be {len(self.columns)} numbers each, one per column")
+            if min(self.scale) <= 0:
+                raise ValueError("scale must be above 0 throughout")
+
+    @property
+    def _frontend(self) -> Frontend:
+        return Frontend(
+            self.window_length,
+            self.hop_length,
+            self.window_length if self.fft_length is None else self.fft_length,
+            self.sampling_rate,
+            self.mels,
+            self.low,
+            self.high,
+            self.mel_scale,
+            self.power,
+            self.log_offset,
+            self.coefficients,
+        )
+
+    @property
+    def _cepstral(self) -> bool:
+        return any(name.startswith("mfcc") for name in self.descriptors)
+
+    @property
+    def columns(self) -> list[str]:
+        """The name of each number of a frame, such as mfcc_1, zcr, chroma_C."""
+        names = []
+        for name in self.descriptors:
+            width = self._frontend.width(name)
+            ends = PITCHES if name == "chroma" else range(1, width + 1)
+            single = name not in ("mfcc", *CHANGES, "chroma", "mel", "log-mel")
+            names += [name] if single else [f"{name}_{end}" for end in ends]
+        return names
+
     def frames(self, samples: _Count) -> _Count:
-        """Return how many frames a clip of so many samples has."""
-        return 1 + samples // self.hop_length
+        """Return how many frames are made of a clip of so many samples."""
+        found = 1 + samples // self.hop_length
+        if self.max_frames is None:
+            return found
+        if isinstance(found, torch.Tensor):
+            return found.clamp(max=self.max_frames)
+        return min(found, self.max_frames)
 
     def __call__(
         self,
         raw_speech: np.ndarray | torch.Tensor | Sequence[np.ndarray] | Sequence[torch.Tensor] | Sequence[float],
         sampling_rate: int | None = None,
+        padding: bool | str = "longest",
+        max_length: int | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> BatchFeature:
@@ -92,6 +184,8 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_speech: a clip, shape (samples,), or a list of clips, float with full scale at 1.0.
             sampling_rate: theirs, in Hz; checked against the extractor's.
+            padding: "longest" (or True): to the longest clip; "max_length": to `max_length` frames.
+            max_length: in frames; by default `max_frames`.
             return_tensors: "pt" for torch's; otherwise numpy's.
             **kwargs: accepted for the pipelines of transformers, and not used.
 
@@ -100,7 +194,8 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             1 where the frame is real.
 
         Raises:
-            ValueError: the sampling rate is another one, or a clip is empty, not one-dimensional, or of integers.
+            ValueError: the sampling rate is another one, or a clip is empty, not one-dimensional, or of integers;
+                or a clip has more frames than it shall be padded to.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -110,53 +205,110 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         clips = [_samples(clip) for clip in ([raw_speech] if single else raw_speech)]
         if not clips:
             raise ValueError("there is no clip in the list")
-        lengths = torch.tensor([len(clip) for clip in clips])
-        features, mask = self.extract(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
+        features, mask = self._framed(clips)
+        missing = self._missing(features.shape[1], padding, max_length)
+        features = self.standardised(features, mask)
+        if missing:
+            features = torch.nn.functional.pad(features, (0, 0, 0, missing))
+            mask = torch.nn.functional.pad(mask, (0, missing))
         found = {"input_features": features.numpy(), "attention_mask": mask.numpy()}
         return BatchFeature(found, tensor_type=return_tensors)
 
+    def _missing(self, frames: int, padding: bool | str, max_length: int | None) -> int:
+        """Return how many frames of padding are to be added."""
+        if padding in ("longest", True):
+            return 0
+        if padding != "max_length":
+            raise ValueError(f"padding must be longest or max_length, not {padding!r}")
+        wanted = self.max_frames if max_length is None else max_length
+        if wanted is None:
+            raise ValueError('padding="max_length" needs max_length, or an extractor with max_frames')
+        if wanted < frames:
+            raise ValueError(f"a clip has {frames} frames, more than max_length={wanted}: crop it through max_frames")
+        return wanted - frames
+
     def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn zero-padded waveforms, shape (clips, samples), of the given lengths into frames and their mask.
+        """Compute descriptors, standardised within each clip where that is asked for, and cropped.
+
+        Args:
+            waveforms: shape (clips, samples), on any device. lengths: of each clip, in samples, shape (clips,).
 
         Returns:
             Frames, shape (clips, frames, feature_size), zero where they are not real, and the mask, int64.
         """
-        window = self.window_length
-        bank, cosines, hann = _tables(window, self.mels, self.low, self.high, self.sampling_rate, self.feature_size)
-        power = functional.spectrogram(
-            waveforms, 0, hann, window, self.hop_length, window, power=2.0, normalized=False, pad_mode="constant"
-        )
-        features = (power.transpose(1, 2) @ bank).clamp(min=_FLOOR).log()
-        if self.kind == "mfcc":
-            features = features @ cosines
-        mask = torch.arange(features.shape[1])[None] < self.frames(lengths)[:, None]
-        return self._normalised(features, mask[..., None].to(features.dtype)), mask.long()
+        clips = [row[:length].float() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
+        return self._framed(clips)
 
-    def _normalised(self, features: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        if self.normalise != "none":
-            count = real.sum(dim=1, keepdim=True)
-            features = features - (features * real).sum(dim=1, keepdim=True) / count
-            if self.normalise == "mean-variance":
-                variance = (features.square() * real).sum(dim=1, keepdim=True) / count
-                features = features / variance.sqrt().clamp(min=1e-3)
-        return features * real
+    def _framed(self, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do what `extract` does with clips, each of shape (samples,)."""
+        # Half precision would do for a network, but not here.
+        with torch.no_grad(), torch.autocast(clips[0].device.type, enabled=False):
+            features, windows = describe(clips, self.descriptors, self._frontend)
+        counts = torch.tensor(windows, device=features.device)
+        if self.standardise in ("clip-mean", "clip"):
+            features = self._within_clips(features, counts)
+        return self._cropped(features, counts)
+
+    def _within_clips(self, features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        real = _real(features, counts)
+        count = counts[:, None, None]
+        mean = features.sum(dim=1, keepdim=True) / count
+        features = (features - mean) * real
+        if self.standardise == "clip":
+            deviation = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
+            features = features / usable_scale(mean, deviation)
+        return features
+
+    def _cropped(self, features: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.max_frames is not None and features.shape[1] > self.max_frames:
+            first = ((counts - self.max_frames) // 2).clamp(min=0)
+            places = first[:, None] + torch.arange(self.max_frames, device=features.device)
+            features = features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
+            counts = counts.clamp(max=self.max_frames)
+        return features, _real(features, counts)[..., 0].long()
+
+    def standardised(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Standardise what `extract` gave, for "training" and "speaker"; give it back as it is for the others.
+
+        Args:
+            features: shape (clips, frames, feature_size). mask: shape (clips, frames).
+
+        Raises:
+            ValueError: "training" without mean and scale.
+        """
+        if self.standardise not in ("training", "speaker"):
+            return features
+        real = mask[..., None].to(features.dtype)
+        if self.standardise == "speaker":
+            mean = (features * real).sum(dim=(0, 1)) / mask.sum()
+            variance = ((features - mean).square() * real).sum(dim=(0, 1)) / mask.sum()
+            scale = usable_scale(mean, variance.sqrt())
+        elif self.mean is None or self.scale is None:
+            raise ValueError('standardise="training" needs mean and scale: fit them on the training speakers first')
+        else:
+            mean, scale = (torch.tensor(values).to(features) for values in (self.mean, self.scale))
+        return (features - mean) / scale * real
+
+
+def usable_scale(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Return what to divide by: the deviation, or 1 where a number varies by no more than its rounding."""
+    return torch.where(deviation > _ROUNDING * mean.abs(), deviation, torch.ones_like(deviation))
+
+
+def _real(features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return 1 where a frame is real, 0 where not, shape (clips, frames, 1)."""
+    return (torch.arange(features.shape[1], device=features.device) < counts[:, None])[..., None].to(features.dtype)
 
 
 def _samples(sound: Any) -> torch.Tensor:
     """Return a clip as float32, shape (samples,)."""
-    samples = sound.detach().cpu() if isinstance(sound, torch.Tensor) else torch.from_numpy(np.array(sound))
+    given = sound.detach().cpu() if isinstance(sound, torch.Tensor) else np.require(sound, None, ["C", "W"])
+    samples = torch.as_tensor(given)
     if samples.ndim != 1 or not len(samples):
         raise ValueError("a clip is a one-dimensional array of samples, at least one; several clips go in a list")
     if hasattr(sound, "dtype") and not samples.is_floating_point():
         raise ValueError(f"the samples are {sound.dtype}: floats with full scale at 1.0 are wanted")
     return samples.float()
-
-
-@functools.lru_cache(maxsize=8)
-def _tables(window: int, mels: int, low: float, high: float, rate: int, size: int) -> tuple[torch.Tensor, ...]:
-    """Return the mel filter bank (bins, mels), the orthonormal DCT-II (mels, size), and the Hann window."""
-    bank = functional.melscale_fbanks(window // 2 + 1, low, high, mels, rate, norm="slaney", mel_scale="slaney")
-    return bank, functional.create_dct(size, mels, norm="ortho"), torch.hann_window(window)
 
 
 SpectralFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

@@ -6,7 +6,26 @@ from typing import Protocol
 
 import numpy as np
 
-YARDSTICKS = ("majority", "svm")
+from .features import SpectralFeatureExtractor
+
+YARDSTICKS = ("majority", "logistic", "svm")
+DESCRIPTORS = (
+    "mfcc",
+    "zcr",
+    "rms",
+    "energy-entropy",
+    "centroid",
+    "spread",
+    "spectral-entropy",
+    "flux",
+    "rolloff",
+    "chroma",
+)
+FUNCTIONALS = (
+    *("mean", "deviation", "quartile-25", "median", "quartile-75"),
+    *("change-mean", "change-deviation", "change-quartile-25", "change-median", "change-quartile-75"),
+)
+_LOGISTIC_C = 0.01
 
 
 class Yardstick(Protocol):
@@ -19,11 +38,9 @@ class Yardstick(Protocol):
         """Return the probability of each class for each clip, shape (clips, classes)."""
 
 
-def statistics(frames: np.ndarray) -> np.ndarray:
-    """Sum up a clip's frames, shape (frames, size): mean, deviation, quartiles, and the same of its changes."""
-    change = np.diff(frames, axis=0) if len(frames) > 1 else np.zeros_like(frames)
-    parts = [np.concatenate((x.mean(0), x.std(0), *np.percentile(x, (25, 50, 75), axis=0))) for x in (frames, change)]
-    return np.concatenate(parts).astype(np.float32)
+def yardstick_features() -> SpectralFeatureExtractor:
+    """Return the extractor of the frames whose statistics yardsticks are given."""
+    return SpectralFeatureExtractor(descriptors=DESCRIPTORS, coefficients=20, mels=64, hop_length=256)
 
 
 class Majority:
@@ -38,8 +55,28 @@ class Majority:
         return np.tile(self._shares, (len(statistics), 1))
 
 
-class StatisticsSvm:
-    """Statistics of MFCCs, standardised on the training clips, and a support vector machine with a radial kernel."""
+class Logistic:
+    """Statistics of descriptors, standardised on the training clips, and logistic regression."""
+
+    def fit(self, statistics: np.ndarray, labels: np.ndarray, classes: int) -> None:
+        """Fit scaler and regression."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self._classes = classes
+        regression = LogisticRegression(C=_LOGISTIC_C, class_weight="balanced", max_iter=1000)
+        self._pipeline = make_pipeline(StandardScaler(), regression).fit(statistics, labels)
+
+    def probabilities(self, statistics: np.ndarray) -> np.ndarray:
+        """Return its probabilities; a class that was not in training gets none."""
+        scores = np.zeros((len(statistics), self._classes))
+        scores[:, self._pipeline[-1].classes_] = self._pipeline.predict_proba(statistics)
+        return scores
+
+
+class Svm:
+    """Statistics of descriptors, standardised on the training clips; a support vector machine with a radial kernel."""
 
     def fit(self, statistics: np.ndarray, labels: np.ndarray, classes: int) -> None:
         """Fit scaler and machine."""
@@ -65,5 +102,5 @@ class StatisticsSvm:
 
 def make_yardstick(name: str) -> Yardstick:
     """Make a yardstick by its name, of `YARDSTICKS`."""
-    known: dict[str, Yardstick] = {"majority": Majority(), "svm": StatisticsSvm()}
+    known: dict[str, Yardstick] = {"majority": Majority(), "logistic": Logistic(), "svm": Svm()}
     return known[name]
