@@ -9,22 +9,26 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import audio, folders
 from ..data.prepare import cache_home
 from ..errors import InputError
+from ..models.features import SpectralFeatureExtractor
+from ..models.statistics import statistics
+from ..models.yardsticks import FUNCTIONALS, yardstick_features
 from ..progress import bar
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import SequenceFeatureExtractor
 
 _BATCH = 32
 _WEEK = 7 * 24 * 3600.0
@@ -98,6 +102,29 @@ class FlatCache:
             state.wait_for_everyone()
         os.utime(folder / "about.json")
         return cls(folder)
+
+
+class JoinedCache:
+    """Caches one behind the other, as one.
+
+    Args:
+        parts: of one width.
+    """
+
+    def __init__(self, parts: Sequence[FlatCache]) -> None:
+        self.parts, self.size = list(parts), parts[0].size
+        self.lengths = np.concatenate([part.lengths for part in parts])
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        place = int(np.searchsorted(self._ends, row, side="right"))
+        return self.parts[place][row - (int(self._ends[place - 1]) if place else 0)]
+
+
+Cache = FlatCache | JoinedCache
 
 
 def _there(folder: Path) -> bool:
@@ -182,22 +209,45 @@ def _whole(folder: Path) -> bool:
     return (folder / "about.json").is_file()
 
 
-def frames_of(table: datasets.Dataset, extractor: SequenceFeatureExtractor, shown: bool = True) -> FlatCache:
+def frames_of(table: datasets.Dataset, extractor: SpectralFeatureExtractor, shown: bool = True) -> FlatCache:
     """Return the frames that an extractor makes of each clip of a prepared table, computed once and kept.
 
-    They are kept under a hash of the table's fingerprint and of the extractor's settings and code.
+    They are kept under a hash of the table's fingerprint and of the extractor's settings and code. What is fitted on
+    training speakers, or on a speaker's clips, is not applied to them.
     """
-    code = Path(inspect.getfile(type(extractor))).read_text(encoding="utf-8")
-    framed: Any = extractor  # which transformers does not declare callable
+    home = inspect.getfile(type(extractor))
+    code = "".join(Path(file).read_text(encoding="utf-8") for file in (home, *sorted(get_relative_import_files(home))))
+    settings = {key: value for key, value in extractor.to_dict().items() if key not in ("mean", "scale")}
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
         for batch, clips in sounds_of(table, batches, len(rows), "features", shown):
-            found = framed(clips, sampling_rate=audio.SAMPLE_RATE, return_tensors="np")
-            for row, frames, mask in zip(batch, found["input_features"], found["attention_mask"], strict=True):
-                yield int(row), frames[: int(mask.sum())]
+            for row, frames in zip(batch, frames_from(clips, extractor), strict=True):
+                yield int(row), frames
 
-    return FlatCache.make(cache_folder(table, extractor.to_json_string(), code), len(table), arrays)
+    facts = json.dumps(settings, sort_keys=True, default=str)
+    return FlatCache.make(cache_folder(table, facts, code), len(table), arrays)
+
+
+def statistics_of(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
+    """Return what yardsticks are given of each clip of a prepared table, computed once: shape (clips, numbers)."""
+    frames = frames_of(table, yardstick_features(), shown)
+    found = []
+    for start in range(0, len(frames), _BATCH):
+        clips = [torch.from_numpy(np.array(frames[row])) for row in range(start, min(start + _BATCH, len(frames)))]
+        mask = torch.nn.utils.rnn.pad_sequence(
+            [torch.ones(len(clip), dtype=torch.long) for clip in clips], batch_first=True
+        )
+        found.append(statistics(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), mask, FUNCTIONALS))
+    return torch.cat(found).numpy()
+
+
+def frames_from(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
+    """Return the frames of clips of samples, each of shape (frames, size), without what is fitted."""
+    waves = [torch.from_numpy(clip) for clip in clips]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    features, mask = extractor.extract(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths)
+    return [one[:length].numpy() for one, length in zip(features, mask.sum(dim=1).tolist(), strict=True)]
 
 
 def sounds_of(

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from ..data.augment import Augment, SpecAugment
 from ..data.splits import KINDS
 from ..errors import InputError
-from ..models import MODELS
+from ..models import MODELS, kind_of
 from ..models.yardsticks import YARDSTICKS
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
@@ -118,50 +119,58 @@ class ModelConfig:
     """Which network."""
 
     name: str = "mfcc-cnn"
-    """mfcc-cnn; or a pretrained speech encoder: its name on the Hub, such as facebook/wav2vec2-base, or its folder."""
+    """A classic network (mfcc-cnn, conv1d, lstm, plain-cnn, residual-cnn, wide-cnn); a pretrained speech encoder, by
+    its name on the Hub, such as facebook/wav2vec2-base; an image backbone on spectrograms, such as
+    timm/vgg16_bn.tv_in1k or torchvision/alexnet; or a folder that holds one of them."""
+
+    pretrained: bool = True
+    """Of an image backbone: start from its pretrained weights; false: from random ones."""
 
     revision: str | None = None
-    """Of an encoder on the Hub: a commit, a branch or a tag; null: the newest."""
+    """Of a speech encoder on the Hub: a commit, a branch or a tag; null: the newest."""
 
     features: dict[str, Any] = field(default_factory=dict)
-    """Settings of our own networks' feature extractor, such as feature_size; an encoder brings its own extractor."""
+    """Settings of the feature extractor, such as descriptors or mels; a speech encoder brings its own extractor."""
 
     network: dict[str, Any] = field(default_factory=dict)
     """Settings of the network, such as channels; of an encoder, those of its config.json, such as mask_time_prob."""
 
     def __post_init__(self) -> None:
-        if self.name in MODELS:
-            if self.revision is not None:
-                raise InputError(f"model.revision is of encoders on the Hub, not of {self.name}")
-        elif self.features:
-            raise InputError("model.features is of our own networks: an encoder brings its own feature extractor")
-        elif "/" not in self.name and not Path(self.name).is_dir():
-            known = ", ".join(MODELS)
+        if self.kind != "speech" and self.revision is not None:
+            raise InputError(f"model.revision is of speech encoders on the Hub, not of {self.name}")
+        if self.kind != "image" and not self.pretrained:
             raise InputError(
-                f"unknown model {self.name!r}: use {known}, a name on the Hub (facebook/wav2vec2-base), or a folder"
+                f"model.pretrained is of image backbones, such as timm/vgg16_bn.tv_in1k, not of {self.name}"
+            )
+        if self.kind == "speech" and self.features:
+            raise InputError("model.features: a speech encoder brings its own feature extractor")
+        if "/" not in self.name and self.name not in MODELS and not Path(self.name).is_dir():
+            raise InputError(
+                f"unknown model {self.name!r}: use {', '.join(MODELS)}, a name on the Hub (facebook/wav2vec2-base, "
+                "timm/vgg16_bn.tv_in1k), or a folder"
             )
 
     @property
-    def pretrained(self) -> bool:
-        """Whether it is a pretrained speech encoder."""
-        return self.name not in MODELS
+    def kind(self) -> str:
+        """What it stands for: speech, image or own."""
+        return kind_of(self.name)
 
 
 @dataclass
 class TuningConfig:
-    """What is trained of a pretrained encoder, and how fast."""
+    """What is trained of a pretrained backbone, of speech or images, and how fast."""
 
     mode: str = "full"
     """probe (the head on a learned weighting of the frozen layers), partial (the top layers), full or lora."""
 
     layers: int | None = None
-    """For partial: how many of the top layers are trained."""
+    """For partial: how many of the top layers are trained; of an image backbone, stages (all that is of one size)."""
 
     convolutions: bool = False
     """For full: train the convolutional encoder too."""
 
     learning_rate: float = 5e-5
-    """Highest rate of the encoder, or of its adapters; the head's is train.learning_rate."""
+    """Highest rate of the backbone, or of its adapters; the head's is train.learning_rate."""
 
     layer_decay: float = 1.0
     """The rate of a layer by that of the one above it."""
@@ -212,6 +221,51 @@ class TuningConfig:
                 raise InputError(f"tuning.{name} is a share between 0 and 1, not {getattr(self, name)}")
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"tuning.layer_decay is above 0 and at most 1, not {self.layer_decay:g}")
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training clips, and to no others."""
+
+    transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of the sound, each with its chance p and its ranges: noise: {p: 0.5, snr: [5, 30]}; `ser-ft augment --help`."""
+
+    copies: int = 0
+    """Versions of each training clip, made once and beside it; 0: each clip is drawn anew in each epoch."""
+
+    spec_augment: dict[str, Any] | None = None
+    """Mask stretches of time and of features in each step, as {times: 2, time_width: 0.1, bands: 2, band_width: 0.15};
+    of speech encoders, model.network.mask_time_prob does it."""
+
+    mixup: float | None = None
+    """Mix the clips of a batch in pairs, by shares of a Beta distribution of this parameter; null: not."""
+
+    def __post_init__(self) -> None:
+        if self.transforms:
+            Augment(self.transforms)
+        if self.spec_augment is not None:
+            try:
+                SpecAugment(**self.spec_augment)
+            except TypeError:
+                known = ", ".join(setting.name for setting in fields(SpecAugment))
+                raise InputError(f"augment.spec_augment has the settings {known}") from None
+        _at_least(self.copies, 0, "augment.copies")
+        if self.mixup is not None and not 0 < self.mixup < math.inf:
+            raise InputError(f"augment.mixup must be a number above 0, not {self.mixup:g}")
+        if self.copies and not self.transforms:
+            raise InputError("augment.copies: name the transforms that they are made with, in augment.transforms")
+
+    @property
+    def live(self) -> bool:
+        """Whether the sound is drawn anew in each epoch."""
+        return bool(self.transforms) and not self.copies
+
+    def check_model(self, kind: str, tuning: TuningConfig) -> None:
+        """Refuse what a model, or what is trained of it, cannot take."""
+        if kind == "speech" and self.spec_augment is not None:
+            raise InputError("augment.spec_augment: a speech encoder masks by model.network.mask_time_prob")
+        if kind != "own" and tuning.mode == "probe" and (self.live or self.spec_augment is not None):
+            raise InputError("a probe sees frozen states: give augment.copies with transforms, without spec_augment")
 
 
 @dataclass
@@ -294,10 +348,11 @@ class Recipe:
     split: SplitConfig = field(default_factory=SplitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     yardsticks: list[str] = field(default_factory=lambda: list(YARDSTICKS))
-    """Reference systems fitted on the same split and shown beside the model: majority, svm."""
+    """Reference systems fitted on the same split and shown beside the model: majority, logistic, svm."""
 
     seed: int = 0
     """Seed of everything drawn in training."""
@@ -314,8 +369,17 @@ class Recipe:
     def __post_init__(self) -> None:
         _check(self.if_exists, IF_EXISTS, "if_exists")
         _check_seed(self.seed, "seed")
-        if not self.model.pretrained and self.tuning != TuningConfig():
-            raise InputError(f"tuning is of pretrained encoders: all of {self.model.name} is trained")
+        if self.model.kind == "own" and self.tuning != TuningConfig():
+            raise InputError(f"tuning is of pretrained backbones: all of {self.model.name} is trained")
+        if self.model.kind == "image":
+            for name, used in (("mode", self.tuning.mode == "lora"), ("convolutions", self.tuning.convolutions)):
+                if used:
+                    raise InputError(f"tuning.{name}: an image backbone is tuned by probe, partial or full")
+            if self.tuning.dropout is not None:
+                raise InputError(
+                    "tuning.dropout is of speech encoders; model.network.head_dropout of an image backbone"
+                )
+        self.augment.check_model(self.model.kind, self.tuning)
         for name in self.yardsticks:
             _check(name, YARDSTICKS, "yardsticks")
 

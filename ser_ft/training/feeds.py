@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from .. import audio
+from ..models.features import SpectralFeatureExtractor
 from ..models.speech import Hearing
-from .cache import FlatCache
+from .cache import Cache
+from .drawn import Drawn, Standard
 
 if TYPE_CHECKING:
     import datasets
@@ -29,37 +31,76 @@ class Feed(Protocol):
     seconds: np.ndarray
     alike: bool
 
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return what the model is called with, for clips by row."""
+    def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
+        """Return what the model is called with.
+
+        Args:
+            rows: of the clips. epoch: of training, in which clips may be drawn anew; None: as they are.
+        """
 
 
 class FrameFeed:
-    """Frames that a feature extractor of ours made: `input_features`, padded with zeros, and `attention_mask`."""
+    """Frames that a feature extractor of ours made: `input_features`, padded with zeros, and `attention_mask`.
+
+    Args:
+        frames: of each clip, not standardised. seconds: of each, shape (clips,). extractor: that made them.
+        standard: how they are standardised. drawn: what is drawn anew for training clips.
+    """
 
     alike = False
 
-    def __init__(self, frames: FlatCache, seconds: np.ndarray) -> None:
+    def __init__(
+        self,
+        frames: Cache,
+        seconds: np.ndarray,
+        extractor: SpectralFeatureExtractor,
+        standard: Standard | None = None,
+        drawn: Drawn | None = None,
+    ) -> None:
         self.frames, self.seconds, self.lengths = frames, seconds, frames.lengths
+        self.extractor, self.standard, self.drawn = extractor, standard, drawn
 
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
         """Pad the frames of clips to the longest, shape (clips, frames, size)."""
-        features, lengths = _padded(self.frames, rows, 0)
+        if epoch is not None and self.drawn is not None and self.drawn.augment is not None:
+            clips = self.drawn.frames(rows, epoch, self.extractor)
+        else:
+            clips = [self.frames[row] for row in rows]
+        if self.standard is not None:
+            clips = [self.standard.apply(clip, row) for clip, row in zip(clips, rows, strict=True)]
+        features, lengths = _padded(clips, 0)
         mask = np.arange(features.shape[1]) < lengths[:, None]
-        return {"input_features": torch.from_numpy(features), "attention_mask": torch.from_numpy(mask).long()}
+        batch = {"input_features": torch.from_numpy(features), "attention_mask": torch.from_numpy(mask).long()}
+        return batch if epoch is None or self.drawn is None else self.drawn.masked(batch, rows, epoch)
 
 
 class WaveFeed:
-    """Sound, as a pretrained model's own feature extractor makes it of samples; nothing is computed beforehand."""
+    """Sound, as a pretrained model's own feature extractor makes it of samples; nothing is computed beforehand.
 
-    def __init__(self, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing) -> None:
+    Args:
+        table: of the clips. extractor: the model's own. hearing: of the model.
+        drawn: what is drawn anew for training clips.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        extractor: SequenceFeatureExtractor,
+        hearing: Hearing,
+        drawn: Drawn | None = None,
+    ) -> None:
         self.sounds, self.extractor, self.hearing = table.select_columns(["audio"]), extractor, hearing
+        self.drawn = drawn
         self.alike = hearing.alike
         self.lengths = samples_of(table)
         self.seconds = heard_seconds(table, extractor, hearing)
 
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
         """Let the extractor make a batch; there is a mask where clips were padded."""
-        clips = [audio.from_wav(sound["bytes"]) for sound in self.sounds[list(rows)]["audio"]]
+        if epoch is not None and self.drawn is not None:
+            clips = self.drawn.waves(rows, epoch)
+        else:
+            clips = [audio.from_wav(sound["bytes"]) for sound in self.sounds[list(rows)]["audio"]]
         return waves_to_inputs(clips, self.extractor, self.hearing)
 
 
@@ -71,16 +112,16 @@ class StateFeed:
     """
 
     def __init__(
-        self, states: FlatCache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing
+        self, states: Cache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing
     ) -> None:
         self.states, self.hearing = states, hearing
         self.samples = np.maximum(samples_of(table), hearing.least_samples)
         self.alike, self.lengths = hearing.alike, states.lengths
         self.seconds = heard_seconds(table, extractor, hearing)
 
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:  # noqa: ARG002
         """Pad the states of clips to the longest; there is a mask where clips were padded."""
-        states, lengths = _padded(self.states, rows, self.hearing.least_frames)
+        states, lengths = _padded([self.states[row] for row in rows], self.hearing.least_frames)
         batch = {"states": torch.from_numpy(states)}
         if self.hearing.kind == "fixed" or lengths.min() == states.shape[1]:
             return batch
@@ -99,10 +140,10 @@ class PooledFeed:
 
     alike = False
 
-    def __init__(self, states: FlatCache, seconds: np.ndarray) -> None:
+    def __init__(self, states: Cache, seconds: np.ndarray) -> None:
         self.states, self.seconds, self.lengths = states, seconds, np.ones(len(states), dtype=np.int64)
 
-    def collate(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:  # noqa: ARG002
         """Stack the states of clips."""
         return {"states": torch.from_numpy(np.stack([self.states[row] for row in rows]))}
 
@@ -150,12 +191,12 @@ def samples_of(table: datasets.Dataset) -> np.ndarray:
     return np.asarray((sizes - audio.HEADER_BYTES) // 2, dtype=np.int64)
 
 
-def _padded(cache: FlatCache, rows: Sequence[int], least: int) -> tuple[np.ndarray, np.ndarray]:
+def _padded(clips: Sequence[np.ndarray], least: int) -> tuple[np.ndarray, np.ndarray]:
     """Return clips' frames, padded with zeros to the longest or the least, and their lengths."""
-    lengths = cache.lengths[list(rows)]
-    padded = np.zeros((len(rows), max(least, int(lengths.max())), cache.size), dtype=np.float32)
-    for place, row in enumerate(rows):
-        padded[place, : lengths[place]] = cache[row]
+    lengths = np.array([len(clip) for clip in clips])
+    padded = np.zeros((len(clips), max(least, int(lengths.max())), clips[0].shape[1]), dtype=np.float32)
+    for place, clip in enumerate(clips):
+        padded[place, : len(clip)] = clip
     return padded, lengths
 
 

@@ -28,6 +28,7 @@ from .config import TrainConfig
 from .feeds import Feed
 from .inputs import Inputs, steps
 from .losses import clip_losses
+from .mixup import Mix
 from .tuning import Setup
 
 
@@ -55,6 +56,7 @@ class Trainer:
         train, validation: rows of the table; without validation the last weights are kept.
         run: where checkpoints and history go. seed: of the order of clips.
         unfreeze_every: epochs after which one more of the setup's stages is trained; None: all at once.
+        mixup: parameter of the Beta distribution by whose shares clips are mixed in pairs; None: not at all.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class Trainer:
         run: RunFolder,
         seed: int,
         unfreeze_every: int | None = None,
+        mixup: float | None = None,
     ) -> None:
         self.accelerator, self.inputs, self.settings, self.run, self.seed = accelerator, inputs, settings, run, seed
-        self.setup, self.unfreeze_every = setup, unfreeze_every
+        self.setup, self.unfreeze_every, self.mixup = setup, unfreeze_every, mixup
         self.train, self.validation = train, validation
         self.state = Progress()
         self.started = time.monotonic()
@@ -134,7 +137,7 @@ class Trainer:
         return steps(
             self.train,
             self._batches(self.state.epoch)[self.state.batch :],
-            partial(_with_rows, self.inputs.feed),
+            partial(_with_rows, self.inputs.feed, self.state.epoch),
             self.accumulation,
             self.seed,
             self.settings.workers,
@@ -176,6 +179,10 @@ class Trainer:
                 torch.from_numpy(values[rows]).to(accelerator.device, non_blocking=True)
                 for values in (inputs.targets, inputs.allowed, self.weights, inputs.labels)
             )
+            if self.mixup:
+                mix = Mix.draw(self.mixup, len(rows), (self.seed, self.state.step, place, accelerator.process_index))
+                batch = {name: mix.inputs(name, value) for name, value in batch.items()}
+                targets, allowed, weights = mix.shares(targets), mix.either(allowed), mix.shares(weights)
             last = place == len(group) - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
@@ -304,5 +311,5 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def _with_rows(feed: Feed, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
-    return rows, feed.collate(rows)
+def _with_rows(feed: Feed, epoch: int, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+    return rows, feed.collate(rows, epoch)

@@ -135,8 +135,8 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         _check(self.if_exists, IF_EXISTS, "if_exists")
         _check_seed(self.seed, "seed")
-        if not self.model.pretrained:
-            raise InputError(f"{self.model.name} is trained from scratch: only an encoder's pretraining can go on")
+        if self.model.kind != "speech":
+            raise InputError(f"{self.model.name} is no speech encoder: only the pretraining of one can go on")
 
     def text(self) -> str:
         """Return the whole recipe as YAML, defaults included."""

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from ..data.prepare import about, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
-from ..models import MODELS, speech
+from ..models import kind_of, speech
 from ..models.speech import Backbone, Parts
 from ..progress import bar
 from ..results.evaluation import held_classes
@@ -107,10 +107,8 @@ def _check(backbones: Sequence[str], pooling: str, folds: int, seed: int, precis
     for name in backbones:
         if list(backbones).count(name) > 1:
             raise InputError(f"{name}: is given twice")
-        if name in MODELS:
-            raise InputError(
-                f"{name}: has no pretrained layers to probe; name an encoder, such as facebook/hubert-base"
-            )
+        if kind_of(name) != "speech":
+            raise InputError(f"{name}: is no speech encoder to probe; name one, such as facebook/hubert-base-ls960")
     for what, value, known in (("pooling", pooling, POOLINGS), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise InputError(f"--{what} is one of {', '.join(known)}, not {value!r}")

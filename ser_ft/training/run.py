@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,27 @@ import torch
 from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
+from ..data.augment import Augment, augmented
 from ..data.prepare import about, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
-from ..models.features import SpectralFeatureExtractor
+from ..models import MODELS
 from ..models.registry import build
+from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.speech import load
-from ..models.yardsticks import make_yardstick, statistics
+from ..models.yardsticks import make_yardstick
 from ..progress import bar
 from ..results.evaluation import masked_softmax, part_metrics, predictions_table
 from ..results.runs import RunFolder
-from .cache import FlatCache, frames_of
+from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
 from .config import DataConfig, Recipe
 from .inputs import Inputs
 from .loop import Trainer
 from .machine import device_name, start
+from .networks import set_up_image, set_up_own
 from .pretrain import check_unheard
-from .tuning import Setup, find_speech, set_up_own, set_up_speech
+from .tuning import Setup, find_speech, set_up_speech
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
     accelerator = start(
         recipe.train.mixed_precision,
         recipe.seed,
-        pretrained=recipe.model.pretrained,
+        pretrained=recipe.model.kind != "own",
         trackers=recipe.train.trackers,
         out=recipe.out,
     )
@@ -131,21 +134,24 @@ def _train(
     recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
 ) -> None:
     classes = tuple(table.features["emotion"].names)
-    setup, extractor = _set_up(recipe, table, classes, accelerator, shown)
-    inputs = Inputs.of(table, setup.feed)
-    frames = frames_of(table, SpectralFeatureExtractor(), shown) if recipe.yardsticks else None
     rows = split.rows(table)
+    with accelerator.local_main_process_first():
+        tables = [table, *_copies(recipe, table.select(rows["train"]), shown)]
+    heard = np.concatenate([rows["train"], len(table) + np.arange(sum(map(len, tables[1:])))])
+    setup, extractor = _set_up(recipe, tables, heard, classes, accelerator, shown)
+    inputs = Inputs.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed)
     resume = resumes(recipe, folder, split.content(), "run")
     trainer = Trainer(
         accelerator,
         setup,
         inputs,
-        rows["train"],
+        heard,
         rows["validation"],
         recipe.train,
         folder,
         recipe.seed,
         recipe.tuning.unfreeze_every,
+        recipe.augment.mixup,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
@@ -173,29 +179,50 @@ def _train(
     facts = _facts(recipe, table, split)
     own = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
     _write_results(folder, recipe, table, split, rows, shares, facts | own)
-    if frames is not None:
-        _fit_yardsticks(recipe, folder, table, inputs, frames, split, rows, facts, shown)
+    if recipe.yardsticks:
+        _fit_yardsticks(recipe, folder, table, inputs, split, rows, facts, shown)
 
 
 def _check_model(recipe: Recipe) -> None:
     """Refuse a model, or settings of it, before the recordings are read."""
-    if recipe.model.pretrained:
+    chosen = recipe.model
+    if chosen.kind == "speech":
         find_speech(recipe, ("one", "other"))
     else:
-        build(recipe.model.name, ("one", "other"), recipe.model.features, recipe.model.network)
+        build(chosen.name, ("one", "other"), chosen.features, chosen.network, pretrained=False)
+
+
+def _copies(recipe: Recipe, clips: datasets.Dataset, shown: bool) -> list[datasets.Dataset]:
+    """Return the augmented versions of training clips, where the recipe asks for any: a table of the same columns."""
+    chosen = recipe.augment
+    if not chosen.copies:
+        return []
+    augment = Augment(chosen.transforms, copies=chosen.copies, seed=recipe.seed, originals=False)
+    made = augmented(clips, augment, shown=shown)
+    assert set(made["source"]) <= set(clips["id"]), "a version of a clip that is not trained on"
+    return [made.select_columns(clips.column_names)]
 
 
 def _set_up(
-    recipe: Recipe, table: datasets.Dataset, classes: tuple[str, ...], accelerator: Accelerator, shown: bool
+    recipe: Recipe,
+    tables: Sequence[datasets.Dataset],
+    heard: np.ndarray,
+    classes: tuple[str, ...],
+    accelerator: Accelerator,
+    shown: bool,
 ) -> tuple[Setup, SequenceFeatureExtractor]:
-    """Make the model, with its feature extractor, ready to be trained."""
-    if not recipe.model.pretrained:
-        extractor, model = build(recipe.model.name, classes, recipe.model.features, recipe.model.network)
-        return set_up_own(model, extractor, table, recipe.train, shown), extractor
-    found = find_speech(recipe, classes)
+    """Make the model, with its feature extractor, ready to be trained on the rows of the tables that are heard."""
+    chosen = recipe.model
+    if chosen.kind == "speech":
+        found = find_speech(recipe, classes)
+        with accelerator.local_main_process_first():
+            encoder = load(found)
+        return set_up_speech(encoder, found.extractor, tables, recipe, accelerator.device, shown), found.extractor
     with accelerator.local_main_process_first():
-        model = load(found)
-    return set_up_speech(model, found.extractor, table, recipe, accelerator.device, shown), found.extractor
+        extractor, model = build(chosen.name, classes, chosen.features, chosen.network, chosen.pretrained)
+    if isinstance(model, SpectrogramForAudioClassification):
+        return set_up_image(model, extractor, tables, heard, recipe, accelerator.device, shown), extractor
+    return set_up_own(model, extractor, tables, heard, recipe, shown), extractor
 
 
 def _facts(recipe: Recipe, table: datasets.Dataset, split: Split) -> dict[str, Any]:
@@ -233,13 +260,12 @@ def _fit_yardsticks(
     folder: RunFolder,
     table: datasets.Dataset,
     inputs: Inputs,
-    frames: FlatCache,
     split: Split,
     rows: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
     shown: bool,
 ) -> None:
-    numbers = np.stack([statistics(frames[row]) for row in range(len(frames))])
+    numbers = statistics_of(table, shown)
     for name in bar(recipe.yardsticks, desc="yardsticks", shown=shown):
         yardstick = make_yardstick(name)
         yardstick.fit(numbers[rows["train"]], inputs.labels[rows["train"]], len(inputs.classes))
@@ -254,14 +280,16 @@ def _fit_yardsticks(
 
 def _called(recipe: Recipe) -> str:
     """Return what a run's model is called in tables: of an encoder in a folder, the folder's name and no path."""
-    if not recipe.model.pretrained:
-        return recipe.model.name
-    folder = Path(recipe.model.name)
     name = recipe.model.name
+    if name in MODELS:
+        return name
+    folder = Path(name)
     if folder.is_dir():
         folder = folder.resolve()
         name = folder.parent.name if folder.name == "model" else folder.name
-    return f"{name} ({recipe.tuning.mode})"
+    if recipe.model.kind == "image":
+        name += "" if recipe.model.pretrained else ", random weights, not transfer"
+    return f"{name} ({recipe.tuning.mode})" if recipe.model.kind != "own" else name
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
+from ..data.augment import Augment
 from ..errors import InputError
 from ..models import speech
 from ..models.speech import Parts
-from .cache import frames_of
-from .config import Recipe, TrainConfig, TuningConfig
-from .feeds import Feed, FrameFeed, PooledFeed, StateFeed, WaveFeed
+from .cache import JoinedCache
+from .config import Recipe, TuningConfig
+from .drawn import Drawn
+from .feeds import Feed, PooledFeed, StateFeed, WaveFeed
 from .rig import PooledHead, Rig
 from .states import states_of
-
-if TYPE_CHECKING:
-    import datasets
 
 # Families whose layers see a clip at another frame rate than the model gives.
 _RESAMPLING = ("sew", "sew-d")
@@ -50,25 +50,10 @@ class Setup:
     still: list[nn.Module] = field(default_factory=list)
 
 
-def set_up_own(
-    model: PreTrainedModel,
-    extractor: SequenceFeatureExtractor,
-    table: datasets.Dataset,
-    settings: TrainConfig,
-    shown: bool,
-) -> Setup:
-    """Make one of our own networks ready: all of it is trained, on frames that its extractor made once."""
-    feed = FrameFeed(frames_of(table, extractor, shown), np.array(table["duration"]))
-    groups = parameter_groups([(list(model.parameters()), settings.learning_rate)], settings.weight_decay)
-    if settings.compile:
-        model.compile(dynamic=True)
-    return Setup(model, feed, groups, lambda: model)
-
-
 def set_up_speech(
     model: PreTrainedModel,
     extractor: SequenceFeatureExtractor,
-    table: datasets.Dataset,
+    tables: Sequence[datasets.Dataset],
     recipe: Recipe,
     device: torch.device,
     shown: bool,
@@ -76,8 +61,10 @@ def set_up_speech(
     """Make a pretrained speech encoder ready: freeze, take the frozen states, put adapters in, choose the rates.
 
     Args:
-        model: as `ser_ft.models.speech.load` gives it. extractor: its own. table: prepared; its clips are the feed's.
-        recipe: `tuning` and `train` are read. device: where frozen states are computed. shown: show progress.
+        model: as `ser_ft.models.speech.load` gives it. extractor: its own.
+        tables: the prepared table; behind it, the augmented copies of training clips, where there are any. The feed's
+            rows are those of all of them, one behind the other.
+        recipe: `tuning`, `augment` and `train` are read. device: where frozen states are computed. shown: show bars.
 
     Raises:
         InputError: the settings do not fit the family, or the disk is too small for the states.
@@ -89,17 +76,25 @@ def set_up_speech(
     rig: Rig | None = None
     feed: Feed
     first = _first_trained(parts, tuning)
-    if tuning.cache and tuning.mode == "probe":
-        states = states_of(table, parts, extractor, "mean", shown, device)
-        feed, trained = PooledFeed(states, np.array(table["duration"])), PooledHead(parts)
-    elif tuning.cache and first is not None and first > 0:
-        states = states_of(table, parts, extractor, first, shown, device)
-        feed, rig = StateFeed(states, table, extractor, parts.hearing), Rig(parts, layer=first)
-    elif tuning.cache and parts.convolutions is not None and not tuning.convolutions:
-        states = states_of(table, parts, extractor, "convolutions", shown, device)
-        feed, rig = StateFeed(states, table, extractor, parts.hearing), Rig(parts, convolved=True)
+    table = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(list(tables))
+    kept = tuning.cache and not recipe.augment.live
+
+    def states(what: str | int) -> JoinedCache:
+        return JoinedCache([states_of(one, parts, extractor, what, shown, device) for one in tables])
+
+    if kept and tuning.mode == "probe":
+        feed, trained = PooledFeed(states("mean"), np.array(table["duration"])), PooledHead(parts)
+    elif kept and first is not None and first > 0:
+        feed, rig = StateFeed(states(first), table, extractor, parts.hearing), Rig(parts, layer=first)
+    elif kept and parts.convolutions is not None and not tuning.convolutions:
+        feed, rig = StateFeed(states("convolutions"), table, extractor, parts.hearing), Rig(parts, convolved=True)
     else:
-        feed, rig = WaveFeed(table, extractor, parts.hearing), Rig(parts)
+        drawn = (
+            Drawn(table, recipe.seed, Augment(recipe.augment.transforms, seed=recipe.seed))
+            if recipe.augment.live
+            else None
+        )
+        feed, rig = WaveFeed(table, extractor, parts.hearing, drawn), Rig(parts)
     restore = fast_attention(model, feed, device)
     adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
     if recipe.train.compile:

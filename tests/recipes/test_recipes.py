@@ -1,5 +1,7 @@
 """Every recipe in recipes/ can be read and started: with tiny models of the same classes where it names a large one."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import yaml
 from tiny_speech import write_tiny_backbone
 
 from ser_ft.cli import train
+from ser_ft.models import MODELS
 from ser_ft.models.registry import build
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.parsing import parse, parse_as
@@ -25,11 +28,21 @@ TINY = {
     "microsoft/wavlm-large": ("wavlm-large", {}),
     "openai/whisper-medium": ("whisper", {"max_source_positions": 600}),
 }
+# Of each kind the smallest that timm has; VGG has no small one.
+IMAGES = {
+    "torchvision/alexnet": "torchvision/alexnet",
+    "timm/vgg11_bn.tv_in1k": "timm/test_resnet.r160_in1k",
+    "timm/vgg16_bn.tv_in1k": "timm/test_resnet.r160_in1k",
+    "timm/resnet50.a1_in1k": "timm/test_resnet.r160_in1k",
+    "timm/densenet121.tv_in1k": "timm/test_resnet.r160_in1k",
+    "timm/efficientnet_b0.ra_in1k": "timm/test_efficientnet.r160_in1k",
+    "timm/convnext_tiny.fb_in1k": "timm/test_convnext.r160_in1k",
+}
 
 
 def test_there_are_recipes() -> None:
     names = {parse(["--config", str(file)], "finetune.py").model.name for file in RECIPES}
-    assert names == {"mfcc-cnn", *TINY}
+    assert names == {*MODELS, *IMAGES, *TINY}
     assert PRETRAINING
 
 
@@ -37,23 +50,47 @@ def test_there_are_recipes() -> None:
 def test_a_recipe_can_be_read(file: Path) -> None:
     recipe = parse(["--config", str(file)], "finetune.py")
     assert recipe.out == f"runs/{file.stem}", "a run is found under its recipe's name"
-    if not recipe.model.pretrained:
-        extractor, model = build(recipe.model.name, ["neutral", "angry"], recipe.model.features, recipe.model.network)
+    if recipe.model.kind != "speech":
+        name = IMAGES.get(recipe.model.name, recipe.model.name)
+        extractor, model = build(
+            name, ["neutral", "angry"], recipe.model.features, recipe.model.network, pretrained=False
+        )
         assert model.config.feature_size == extractor.feature_size
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_recipe_can_be_started(file: Path, miniature_folder: Path, tmp_path: Path) -> None:
-    recipe = parse(["--config", str(file)], "finetune.py")
-    changed = ["--config", str(file), f"--out={tmp_path / 'run'}", "--train.epochs=1"]
-    if recipe.data.prepared is not None:
-        changed.append(f"--data.prepared={miniature_folder}")
-    if recipe.model.pretrained:
-        family, settings = TINY[recipe.model.name]
-        changed.append(f"--model.name={write_tiny_backbone(family, tmp_path / 'backbone', **settings)}")
-    assert train(changed) == 0
+    assert train(small(file, miniature_folder, tmp_path)) == 0
     assert RunFolder(tmp_path / "run").report_file.is_file()
+
+
+def small(file: Path, table: Path, folder: Path) -> list[str]:
+    """Arguments that carry a recipe out in one epoch, on a small table and a tiny model of the same class."""
+    recipe = parse(["--config", str(file)], "finetune.py")
+    changed = ["--config", str(file), f"--out={folder / 'run'}", "--train.epochs=1"]
+    if recipe.data.prepared is not None:
+        changed.append(f"--data.prepared={table}")
+    if recipe.model.kind == "speech":
+        family, settings = TINY[recipe.model.name]
+        changed.append(f"--model.name={write_tiny_backbone(family, folder / 'backbone', **settings)}")
+    if recipe.model.kind == "image":
+        changed += [f"--model.name={IMAGES[recipe.model.name]}", "--model.pretrained=false"]
+    return changed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv1d_ravdess", "vggish_ravdess"])
+def test_accelerate_launches_a_recipe(name: str, miniature_folder: Path, tmp_path: Path) -> None:
+    """As the README says, in a process of its own."""
+    arguments = small(ROOT / "recipes" / f"{name}.yaml", miniature_folder, tmp_path)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1"]
+    command = [*launch, str(ROOT / "recipes" / "finetune.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = RunFolder(tmp_path / "run")
+    assert folder.report_file.is_file()
+    assert folder.metrics["parts"]["test"]["uar"] >= 0
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

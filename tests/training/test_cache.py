@@ -1,6 +1,7 @@
 """Frames are computed once, are whole or absent, and reach the model as they were computed."""
 
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 from ser_ft import audio
 from ser_ft.errors import InputError
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.training.cache import Arrays, FlatCache, frames_of, make_room
+from ser_ft.models.statistics import statistics
+from ser_ft.models.yardsticks import FUNCTIONALS, yardstick_features
+from ser_ft.training.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
 from ser_ft.training.feeds import FrameFeed
 from ser_ft.training.inputs import Inputs, TrainingClips
 
@@ -115,21 +118,73 @@ def test_frames_of_a_table_are_the_extractors(monkeypatch: pytest.MonkeyPatch) -
     for row in (0, 31, 32, 39):
         alone = extractor(audio.from_wav(clips[row]["audio"]["bytes"]))["input_features"][0]
         np.testing.assert_allclose(found[row], alone, atol=1e-3)
-
-    def called(*args: object, **kwargs: object) -> None:
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(SpectralFeatureExtractor, "__call__", called)
+    monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
     assert np.array_equal(frames_of(clips, SpectralFeatureExtractor(), shown=False)[39], found[39])
     for other, settings in ((clips, {"hop_length": 200}), (clips.select(range(39)), {})):
         with pytest.raises(AssertionError, match="computed again"):
             frames_of(other, SpectralFeatureExtractor(**settings), shown=False)
 
 
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("computed again")
+
+
+def test_frames_are_not_standardised_and_found_again_whoever_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fold fits a mean and a scale of its own to the same frames: five folds compute them once."""
+    clips = table(4)
+    plain = frames_of(clips, SpectralFeatureExtractor(standardise="none"), shown=False)
+    fitted = SpectralFeatureExtractor(standardise="training", mean=[5.0] * 20, scale=[2.0] * 20)
+    found = frames_of(clips, fitted, shown=False)
+    assert all(np.array_equal(found[row], plain[row]) for row in range(4))
+    monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
+    fitted.mean = [7.0] * 20
+    assert frames_of(clips, fitted, shown=False).folder == found.folder
+
+
+def test_frames_of_another_version_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptors have a file of their own: what it says is part of what frames are known by."""
+    clips, before = table(2), Path.read_text
+    frames_of(clips, SpectralFeatureExtractor(), shown=False)
+
+    def corrected(file: Path, *args: object, **kwargs: object) -> str:
+        return before(file, *args, **kwargs) + ("# corrected" if file.name == "descriptors.py" else "")
+
+    monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
+    frames_of(clips, SpectralFeatureExtractor(), shown=False)
+    monkeypatch.setattr(Path, "read_text", corrected)
+    with pytest.raises(AssertionError, match="computed again"):
+        frames_of(clips, SpectralFeatureExtractor(), shown=False)
+
+
+def test_statistics_are_those_of_each_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, extractor = table(), yardstick_features()
+    found = statistics_of(clips, shown=False)
+    assert found.shape == (40, len(FUNCTIONALS) * len(extractor.columns))
+    assert np.isfinite(found).all()
+    for row in (0, 33, 39):
+        alone = extractor(audio.from_wav(clips[row]["audio"]["bytes"]), return_tensors="pt")
+        expected = statistics(alone["input_features"], alone["attention_mask"], FUNCTIONALS)[0]
+        np.testing.assert_allclose(found[row], expected, rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
+    assert np.array_equal(statistics_of(clips, shown=False), found)
+
+
+def test_caches_are_joined_as_one(tmp_path: Path) -> None:
+    """Copies stand behind the clips that they were made of: row 4 is the first copy."""
+    other = FlatCache.make(tmp_path / "y", 2, lambda rows: ((row, 10 + array(row)) for row in rows.tolist()))
+    joined = JoinedCache([make(tmp_path / "x"), other])
+    assert (len(joined), joined.size, joined.lengths.tolist()) == (6, 2, [*LENGTHS, *LENGTHS[:2]])
+    for row in range(6):
+        expected = array(row) if row < 4 else 10 + array(row - 4)
+        assert np.array_equal(joined[np.int64(row)], expected)
+    again = pickle.loads(pickle.dumps(joined))
+    assert np.array_equal(again[5], joined[5])
+
+
 def test_inputs_are_padded_to_the_longest_and_marked() -> None:
     clips = table()
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
-    batch = FrameFeed(frames, np.ones(40)).collate([39, 0])
+    batch = FrameFeed(frames, np.ones(40), SpectralFeatureExtractor()).collate([39, 0])
     assert batch["input_features"].shape == (2, frames.lengths[39], 20)
     assert batch["attention_mask"].sum(dim=1).tolist() == [frames.lengths[39], frames.lengths[0]]
     np.testing.assert_array_equal(batch["input_features"][0], frames[39])
@@ -141,7 +196,7 @@ def test_inputs_are_padded_to_the_longest_and_marked() -> None:
 def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> None:
     clips = table(8)
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
-    feed = FrameFeed(frames, np.ones(8))
+    feed = FrameFeed(frames, np.ones(8), SpectralFeatureExtractor())
     inputs = Inputs.of(clips, feed)
     assert inputs.labels.tolist() == [0, 1, 0, 2] * 2
     assert np.array_equal(inputs.targets, np.eye(3)[inputs.labels])

@@ -7,7 +7,15 @@ import pytest
 
 from ser_ft.cli import train as main
 from ser_ft.errors import InputError
-from ser_ft.training.config import DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig
+from ser_ft.training.config import (
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    Recipe,
+    SplitConfig,
+    TrainConfig,
+    TuningConfig,
+)
 from ser_ft.training.parsing import parse
 from ser_ft.training.pretrain import PretrainConfig
 
@@ -24,7 +32,33 @@ WRONG = {
     "a precision that is none": ("train: {mixed_precision: fp8}", "no, bf16, fp16"),
     "a split that is none": ("split: {kind: magic}", "speaker, kfold"),
     "a model that is none": ("model: {name: mfcc-rnn}", "mfcc-cnn"),
-    "a yardstick that is none": ("yardsticks: [forest]", "majority, svm"),
+    "a yardstick that is none": ("yardsticks: [forest]", "majority, logistic, svm"),
+    "all of a classic network, and a part of it": ("tuning: {mode: probe}", "all of mfcc-cnn is trained"),
+    "weights that nobody pretrained": ("model: {name: lstm, pretrained: false}", "model.pretrained is of image"),
+    "a commit of what is not on the Hub": ("model: {name: timm/vgg16, revision: main}", "model.revision is of speech"),
+    "features of an encoder": ("model: {name: a/b, features: {mels: 40}}", "brings its own feature extractor"),
+    "adapters in images": ("model: {name: timm/vgg16}\ntuning: {mode: lora}", "by probe, partial or full"),
+    "wave convolutions of images": ("model: {name: timm/vgg16}\ntuning: {convolutions: true}", "tuning.convolutions"),
+    "dropout all over images": ("model: {name: timm/vgg16}\ntuning: {dropout: 0.1}", "model.network.head_dropout"),
+    "a transform that is none": ("augment: {transforms: {echo: {}}}", "no transform 'echo'; there are pitch"),
+    "a transform's setting that is none": ("augment: {transforms: {noise: {loud: 3}}}", "noise: no setting 'loud'"),
+    "a transform out of its range": ("augment: {transforms: {speed: {rate: [0, 9]}}}", "speed.rate: give a number or"),
+    "transforms as words": ("augment: {transforms: [noise]}", "augment.transforms"),
+    "copies by nothing": ("augment: {copies: 2}", "name the transforms"),
+    "less than no copies": ("augment: {copies: -1}", "augment.copies must be 0 or more"),
+    "clips mixed by no share": ("augment: {mixup: 0}", "augment.mixup must be a number above 0"),
+    "clips mixed by no number": ("augment: {mixup: .nan}", "augment.mixup"),
+    "a mask's setting that is none": ("augment: {spec_augment: {masks: 2}}", "has the settings times, time_width"),
+    "masks wider than a clip": ("augment: {spec_augment: {time_width: 2}}", "spec_augment.time_width must be a share"),
+    "masks over states": ("model: {name: a/b}\naugment: {spec_augment: {}}", "model.network.mask_time_prob"),
+    "a frozen encoder that hears anew": (
+        "model: {name: a/b}\ntuning: {mode: probe}\naugment: {transforms: {volume: {}}}",
+        "a probe sees frozen states: give augment.copies",
+    ),
+    "frozen images that are masked": (
+        "model: {name: timm/vgg16}\ntuning: {mode: probe}\naugment: {spec_augment: {}}",
+        "a probe sees frozen states",
+    ),
     "a policy that is none": ("if_exists: overwrite", "refuse, resume, replace"),
     "a group that is a word": ("train: fast", "train"),
     "broken YAML": ("train: {epochs: 3", "line 1"),
@@ -79,7 +113,7 @@ def test_wrong_arguments_are_refused_in_one_line(
 
 
 def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
-    text = "train: {epochs: 7, batch_size: 4}\nmodel: {features: {mels: 32, feature_size: 20}}\nseed: 3"
+    text = "train: {epochs: 7, batch_size: 4}\nmodel: {features: {mels: 32, coefficients: 13}}\nseed: 3"
     file = written(tmp_path, text)
     recipe = parse(["--config", file, "--train.epochs", "9", "--model.features.mels", "48"], "finetune.py")
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.seed) == (9, 4, 3)
@@ -100,7 +134,13 @@ FULL = Recipe(
         notes={"cremad": "rebuilt: «audio»\n# from parts", "tess": "null"},
     ),
     split=SplitConfig(kind="corpus", seed=2, corpus="tess", test=0.25, file="0123"),
-    model=ModelConfig(features={"kind": "log-mel", "mels": 40}, network={"channels": [8, 16], "dropout": 0.0}),
+    model=ModelConfig(features={"descriptors": ["log-mel"], "mels": 40}, network={"channels": [8, 16], "dropout": 0.0}),
+    augment=AugmentConfig(
+        transforms={"noise": {"p": 0.5, "snr": [5, 30]}, "speed": {}},
+        copies=2,
+        spec_augment={"times": 1, "time_width": 0.2},
+        mixup=0.4,
+    ),
     train=TrainConfig(learning_rate=1e-5, patience=None, checkpoint_steps=50, trackers=["tensorboard"], balanced=True),
     yardsticks=[],
     seed=11,
@@ -111,10 +151,15 @@ FULL = Recipe(
 
 
 HUB = Recipe(data=DataConfig(dataset="someone/voices", columns={"audio": "file", "emotion": "label"}))
+IMAGE = Recipe(
+    model=ModelConfig(name="timm/vgg16_bn.tv_in1k", pretrained=False, network={"patch_frames": 96}),
+    tuning=TuningConfig(mode="partial", layers=2, cache=False),
+)
 
 
 @pytest.mark.parametrize(
-    "recipe", [Recipe(), FULL, HUB, Recipe(data=DataConfig(roots=["a", "b"])), Recipe(data=DataConfig(prepared="7"))]
+    "recipe",
+    [Recipe(), FULL, HUB, IMAGE, Recipe(data=DataConfig(roots=["a", "b"])), Recipe(data=DataConfig(prepared="7"))],
 )
 def test_a_recipes_text_reads_back_as_itself(recipe: Recipe, tmp_path: Path) -> None:
     assert parse(["--config", written(tmp_path, recipe.text())], "finetune.py") == recipe

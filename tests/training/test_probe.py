@@ -204,7 +204,7 @@ def test_a_clip_is_not_asked_for_what_its_corpus_cannot_hold() -> None:
         (["{backbone}", "--data", "{here}/none"], "no prepared table"),
         (["{here}/none", "--data", "{data}"], "neither a folder nor an encoder"),
         (["{here}", "--data", "{data}"], "no speech encoder"),
-        (["mfcc-cnn", "--data", "{data}"], "mfcc-cnn: has no pretrained layers"),
+        (["mfcc-cnn", "--data", "{data}"], "mfcc-cnn: is no speech encoder"),
         (["{backbone}", "{backbone}", "--data", "{data}"], "is given twice"),
         (["{backbone}", "--data", "{data}", "--folds", "9"], "9 folds by speaker need 9 speakers or more"),
         (["{backbone}", "--data", "{data}", "--folds", "7", "--split", "{split}"], "the training part of"),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_speech import write_tiny_backbone
 
 from ser_ft.cli import train as main
+from ser_ft.data.prepare import open_prepared
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
 from ser_ft.training.parsing import parse
@@ -139,3 +140,22 @@ def test_two_asked_for_and_one_started_is_said(miniature_folder: Path, backbone:
     assert "several processes were asked for and one was started" in done.stderr
     assert not (tmp_path / "run").exists()
     assert json.dumps("torchrun")[1:-1] in done.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--model.name=conv1d", "--model.network={channels: [8], dense: 8}", "--augment.copies=1"),
+        ("--model.name=timm/test_resnet", "--model.pretrained=false", "--tuning.mode=probe"),
+    ],
+    ids=["copies", "frozen random weights"],
+)
+def test_two_processes_hear_one_table(more: tuple[str, ...], miniature_folder: Path, tmp_path: Path) -> None:
+    """Copies are made once, and weights that each would draw for itself are one's: else frozen sums are of two."""
+    copies = ("--augment.transforms.noise.p=1.0",) if "--augment.copies=1" in more else ()
+    finish(start(2, recipe(miniature_folder, Path("unused"), tmp_path / "two", *more, *copies, "--train.epochs=1")))
+    both = RunFolder(tmp_path / "two")
+    assert both.environment["processes"] == 2
+    table = open_prepared(miniature_folder)
+    assert sorted(both.predictions["id"]) == sorted(table["id"])
+    assert np.allclose(both.predictions[table.features["emotion"].names].sum(axis=1), 1)

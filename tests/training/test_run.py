@@ -249,6 +249,7 @@ def test_tensorboard_gets_the_history(miniature_folder: Path, tmp_path: Path) ->
     assert seen == pytest.approx([line["validation_uar"] for line in folder.history])
 
 
+@pytest.mark.slow
 def test_trackio_gets_the_history(miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trackio", reason="needs trackio: pip install -e .[tracking]")
     import sqlite3

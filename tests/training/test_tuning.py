@@ -88,7 +88,7 @@ def set_up(
     found = find_speech(settings, CLASSES)
     model = speech.load(found)
     table = open_prepared(voices).select(range(clips))
-    return set_up_speech(model, found.extractor, table, settings, torch.device("cpu"), shown=False)
+    return set_up_speech(model, found.extractor, [table], settings, torch.device("cpu"), shown=False)
 
 
 def backward(setup: Setup) -> torch.Tensor:
@@ -184,7 +184,7 @@ def test_rates_and_weight_decay(folder_of: Callable[[str], Path], voices: Path) 
     found = find_speech(settings, CLASSES)
     model = speech.load(found)
     setup = set_up_speech(
-        model, found.extractor, open_prepared(voices).select(range(2)), settings, torch.device("cpu"), shown=False
+        model, found.extractor, [open_prepared(voices).select(range(2))], settings, torch.device("cpu"), shown=False
     )
     names = {id(value): name for name, value in model.named_parameters()}
     seen = {names[id(value)]: group for group in setup.groups for value in group["params"]}
@@ -258,7 +258,7 @@ def set_up_like(model: Any, backbone: Path, voices: Path) -> Setup:
     settings = Recipe(model=ModelConfig(name=str(backbone)), tuning=TuningConfig(dropout=0.0))
     extractor = find_speech(settings, CLASSES).extractor
     table = open_prepared(voices).select(range(6))
-    return set_up_speech(model, extractor, table, settings, torch.device("cpu"), shown=False)
+    return set_up_speech(model, extractor, [table], settings, torch.device("cpu"), shown=False)
 
 
 def test_adapters_of_a_large_model_are_few(voices: Path) -> None:
@@ -269,7 +269,7 @@ def test_adapters_of_a_large_model_are_few(voices: Path) -> None:
         model = AutoModelForAudioClassification.from_config(Wav2Vec2Config(num_labels=8))
         settings = Recipe(model=ModelConfig(name="a/b"), tuning=TuningConfig(mode="lora", cache=False))
         table = open_prepared(voices).select(range(2))
-        setup = set_up_speech(model, Wav2Vec2FeatureExtractor(), table, settings, torch.device("meta"), shown=False)
+        setup = set_up_speech(model, Wav2Vec2FeatureExtractor(), [table], settings, torch.device("meta"), shown=False)
     whole = sum(value.numel() for value in model.parameters())
     trained = sum(value.numel() for group in setup.groups for value in group["params"])
     assert whole > 90e6

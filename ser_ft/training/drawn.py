@@ -1,0 +1,115 @@
+"""What is fitted on training clips, and what is drawn for them anew in each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .. import audio
+from ..data.augment import Augment, SpecAugment, spec_augment
+from ..models.features import SpectralFeatureExtractor
+from .cache import Cache, frames_from
+
+if TYPE_CHECKING:
+    import datasets
+
+_LEAST_SCALE = 1e-3
+
+
+@dataclass(frozen=True)
+class Standard:
+    """How frames are standardised: by (frame - shift) / scale of their clip's group.
+
+    Attributes:
+        shift, scale: shape (groups, size), float32. groups: of each clip, shape (clips,).
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+    groups: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, extractor: SpectralFeatureExtractor, frames: Cache, speakers: Sequence[str], fitted_on: np.ndarray
+    ) -> Standard | None:
+        """Fit what an extractor asks for; None where it asks for nothing.
+
+        "training": one group, of the clips that are trained on; it is written into the extractor, too. "speaker": a
+        group for each speaker, from all of their clips, unlabelled as they are to it.
+
+        Args:
+            extractor: whose `standardise` is read. frames: not yet standardised. speakers: of each clip.
+            fitted_on: rows of the training clips.
+        """
+        if extractor.standardise == "training":
+            groups = np.zeros(len(frames), dtype=np.int64)
+            shift, scale = _moments(frames, groups, fitted_on, 1)
+            extractor.mean, extractor.scale = shift[0].tolist(), scale[0].tolist()
+            return cls(shift, scale, groups)
+        if extractor.standardise == "speaker":
+            names, groups = np.unique(np.array(speakers), return_inverse=True)
+            return cls(*_moments(frames, groups, np.arange(len(frames)), len(names)), groups)
+        return None
+
+    def apply(self, frames: np.ndarray, row: int) -> np.ndarray:
+        """Return a clip's frames, shape (frames, size), standardised."""
+        group = self.groups[row]
+        found: np.ndarray = (frames - self.shift[group]) / self.scale[group]
+        return found
+
+
+def _moments(frames: Cache, groups: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of the frames of each group's clips, float32, both of shape (groups, size)."""
+    sums, squares = np.zeros((2, count, frames.size))
+    totals = np.zeros((count, 1))
+    for row in rows:
+        values = frames[row].astype(np.float64)
+        group = groups[row]
+        sums[group] += values.sum(axis=0)
+        squares[group] += np.square(values).sum(axis=0)
+        totals[group] += len(values)
+    totals = np.maximum(totals, 1)
+    mean = sums / totals
+    deviation = np.sqrt(np.maximum(squares / totals - np.square(mean), 0.0))
+    return mean.astype(np.float32), np.maximum(deviation, _LEAST_SCALE).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training clips as they are heard in an epoch: the same for one seed, epoch and clip, whoever asks.
+
+    Attributes:
+        table: of the clips. seed: of the draw.
+        augment: of the sound, where it is drawn anew. masks: of the frames.
+    """
+
+    table: datasets.Dataset
+    seed: int
+    augment: Augment | None = None
+    masks: SpecAugment | None = None
+
+    def waves(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
+        """Return the samples of clips, augmented, each float32 of shape (samples,)."""
+        assert self.augment is not None
+        found = self.table.select_columns(["id", "audio"])[list(rows)]
+        sounds = [audio.from_wav(sound["bytes"]) for sound in found["audio"]]
+        return [self.augment.wave(wave, name, epoch) for wave, name in zip(sounds, found["id"], strict=True)]
+
+    def frames(self, rows: Sequence[int], epoch: int, extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
+        """Return the frames of augmented clips, each of shape (frames, size), not standardised."""
+        return frames_from(self.waves(rows, epoch), extractor)
+
+    def masked(self, batch: dict[str, torch.Tensor], rows: Sequence[int], epoch: int) -> dict[str, torch.Tensor]:
+        """Mask stretches of a batch's frames."""
+        if self.masks is None:
+            return batch
+        said = f"{self.seed} {epoch} {list(rows)}".encode()
+        draw = int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
+        generator = torch.Generator().manual_seed(draw)
+        masked = spec_augment(batch["input_features"], batch["attention_mask"], generator, **asdict(self.masks))
+        return batch | {"input_features": masked}
