@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from .. import folders
 from ..emotions import colour
 from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
+from .canvas import FAINT, GRID, INK, LEGEND, SHADES, blank, escape, plain, save, shown_name
+from .page import counted
 from .tables import interval_text, notes, score_text, split_name
 
 if TYPE_CHECKING:
@@ -21,15 +22,9 @@ if TYPE_CHECKING:
 
 PART_COLOURS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
 _YARDSTICK = "#c8bfae"
-# Paul Tol's muted scheme after the house's blue: told apart with any colour vision, and by their marks.
-_BACKBONES = ("#2f6cab", "#aa4499", "#117733", "#999933", "#882255", "#44aa99", "#cc6677", "#332288")
 _MARKS = "os^DvPX"
 # Where what the head is given stands, beside depths from 0 to 1.
 _AFTER = 1.08
-_INK, _FAINT, _ALERT = "#1f2933", "#66727f", "#a3301c"
-_DPI = 160
-_LONGEST_NAME = 22
-_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handlelength": 1.8, "columnspacing": 1.6}
 
 
 def write_figures(run: RunFolder) -> list[Path]:
@@ -46,7 +41,7 @@ def write_figures(run: RunFolder) -> list[Path]:
     drawn["recall"] = recall(metrics)
     drawn["parts"] = parts(metrics, [yardstick.metrics for yardstick in run.yardsticks])
     run.figures.mkdir(parents=True, exist_ok=True)
-    return [_save(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
+    return [save(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
 
 
 def chosen(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -71,36 +66,31 @@ def sample_text(part: str, scores: Mapping[str, Any], leaking: bool) -> str:
     return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"
 
 
-def counted(number: int, thing: str) -> str:
-    """Write a count: "1 clip", "1,440 clips"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Figure:
     """Draw loss and UAR over training, train beside validation, with the chosen epoch marked."""
     epochs = [line["epoch"] for line in history]
     unit = "epoch" if all(a < b for a, b in itertools.pairwise(epochs)) else "step"
     best = chosen(history)
-    figure, low = _figure(8.0, 2.9, f"Training of {_name(metrics['model'], 60)}", "", metrics, legend=1)
+    figure, low = blank(8.0, 2.9, f"Training of {shown_name(metrics['model'], 60)}", "", notes(metrics), legend=1)
     for place, (measure, heading) in enumerate((("loss", "loss (lower is better)"), ("uar", "UAR (higher is better)"))):
-        axes = _plain_axes(figure.add_subplot(1, 2, place + 1))
+        axes = plain(figure.add_subplot(1, 2, place + 1))
         for part in ("train", "validation"):
             points = [(line[unit], line[key]) for line in history if line.get(key := f"{part}_{measure}") is not None]
             if points:
                 mark = "o" if len(points) < 30 else None
                 axes.plot(*zip(*points, strict=True), color=PART_COLOURS[part], lw=2, marker=mark, ms=3.5, label=part)
         if best is not None:
-            axes.axvline(best[unit], color=_INK, lw=1.2, ls=":", label=f"chosen: {unit} {best[unit]}")
-        axes.set_title(heading, loc="left", fontsize=9.5, color=_INK)
+            axes.axvline(best[unit], color=INK, lw=1.2, ls=":", label=f"chosen: {unit} {best[unit]}")
+        axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
         axes.set_xlabel(unit)
         axes.locator_params(axis="x", integer=True)
-        axes.grid(axis="y", color="#e4e7eb", lw=0.8)
+        axes.grid(axis="y", color=GRID, lw=0.8)
         if measure == "uar":
             chance = judged_part(metrics)[1]["chance"]
-            axes.axhline(chance, color=_FAINT, lw=1.2, ls="--", label=f"chance {score_text(chance)}")
+            axes.axhline(chance, color=FAINT, lw=1.2, ls="--", label=f"chance {score_text(chance)}")
             axes.set_ylim(0, 1)
             handles, labels = axes.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.005, low), ncols=4, **_LEGEND)
+            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.005, low), ncols=4, **LEGEND)
     return figure
 
 
@@ -116,26 +106,26 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
     size = len(counts)
     side = max(3.4, min(0.66 * size, 11.0))
     subtitle = f"{_sample(metrics)}\nshare of the true emotion's clips, their number below it"
-    figure, _ = _figure(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, metrics)
+    figure, _ = blank(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, notes(metrics))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
         if not totals[row, 0]:
             axes.add_patch(Rectangle((-0.5, row - 0.5), size, 1, fc="#f2f3f5", ec="none"))
-            axes.text((size - 1) / 2, row, f"none in {part}", ha="center", va="center", fontsize=9, color=_FAINT)
+            axes.text((size - 1) / 2, row, f"none in {part}", ha="center", va="center", fontsize=9, color=FAINT)
             continue
         for column in range(size):
             _share(axes, row, column, shares[row, column], int(counts[row, column]), size)
-        axes.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, ec=_INK, lw=1.1))
-    names = [_name(name) for name in metrics["classes"]]
+        axes.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, ec=INK, lw=1.1))
+    names = [shown_name(name) for name in metrics["classes"]]
     tilt: dict[str, Any] = {}
     if max(map(len, names)) > 9 or size > 12:
         tilt = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(size), names, **tilt)
     axes.set_yticks(range(size), names)
-    axes.set_xlabel("recognised as", color=_FAINT)
-    axes.set_ylabel("true emotion", color=_FAINT)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.set_xlabel("recognised as", color=FAINT)
+    axes.set_ylabel("true emotion", color=FAINT)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.spines[:].set_visible(False)
     return figure
 
@@ -144,14 +134,14 @@ def recall(metrics: Mapping[str, Any]) -> Figure:
     """Draw the recall of each class, in the emotions' own colours."""
     part, scores = judged_part(metrics)
     classes = list(metrics["classes"])
-    figure, _ = _figure(5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", _sample(metrics), metrics)
-    axes = _plain_axes(figure.add_subplot())
+    figure, _ = blank(5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", _sample(metrics), notes(metrics))
+    axes = plain(figure.add_subplot())
     for row, name in enumerate(classes):
         value, clips = scores["recall"][name], scores["support"][name]
         axes.barh(row, value or 0.0, height=0.7, color=colour(name, row))
         found = f"{score_text(value)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
         _beside(axes, row, found, faint=not clips)
-    _score_axis(axes, [_name(name) for name in classes], "recall")
+    _score_axis(axes, [shown_name(name) for name in classes], "recall")
     lines = {"chance": scores["chance"], "UAR": scores["uar"]}
     _upright(axes, {name: value for name, value in lines.items() if value is not None})
     return figure
@@ -164,22 +154,22 @@ def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = 
     part, scores = judged_part(metrics)
     halo = [withStroke(linewidth=4, foreground="white")]
     bars = [
-        (f"{_name(metrics['model'])}, {name}", PART_COLOURS[name], metrics["parts"][name], name == part)
+        (f"{shown_name(metrics['model'])}, {name}", PART_COLOURS[name], metrics["parts"][name], name == part)
         for name in PARTS
         if name in metrics["parts"]
     ]
     for other in yardsticks:
         if part in other["parts"]:
-            bars.append((f"{_name(other['model'])}, {part}", _YARDSTICK, other["parts"][part], True))
+            bars.append((f"{shown_name(other['model'])}, {part}", _YARDSTICK, other["parts"][part], True))
     title = "UAR on each part, beside the yardsticks" if yardsticks else "UAR on each part"
-    figure, _ = _figure(5.7, 0.75 + 0.38 * len(bars), title, _sample(metrics), metrics)
-    axes = _plain_axes(figure.add_subplot())
+    figure, _ = blank(5.7, 0.75 + 0.38 * len(bars), title, _sample(metrics), notes(metrics))
+    axes = plain(figure.add_subplot())
     for row, (_, shade, values, judged) in enumerate(bars):
         axes.barh(row, values["uar"] or 0.0, height=0.66, color=shade)
         text = score_text(values["uar"])
         if judged and (interval := values.get("uar_interval")):
             ends = (interval["low"], interval["high"])
-            axes.plot(ends, (row, row), color=_INK, lw=1.6, marker="|", ms=9, mew=1.6, path_effects=halo)
+            axes.plot(ends, (row, row), color=INK, lw=1.6, marker="|", ms=9, mew=1.6, path_effects=halo)
             text += f"   {interval_text(*ends)}"
         _beside(axes, row, text, bold=values is scores)
     _score_axis(axes, [name for name, *_ in bars], "UAR")
@@ -206,7 +196,7 @@ def check_file(file: str | Path) -> Path:
 def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
     """Draw what `ser_ft.training.probe.probe` found into a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    return _save(layers(probe), file)
+    return save(layers(probe), file)
 
 
 def layers(probe: Mapping[str, Any]) -> Figure:
@@ -215,36 +205,36 @@ def layers(probe: Mapping[str, Any]) -> Figure:
     split = probe["split"]["name"]
     sample = f"{counted(probe['clips'], 'clip')} of {counted(probe['speakers'], 'speaker')}"
     sample += (
-        ": all of the data" if split is None else f": the training part of split {_escape(split_name(probe['split']))}"
+        ": all of the data" if split is None else f": the training part of split {escape(split_name(probe['split']))}"
     )
     pooled = probe["pooling"].replace("std", "deviation").replace("+", " and ")
     folds = len(probe["layers"][0]["folds"])
     subtitle = f"{pooled} over time, linear classifier, {folds} folds by speaker; band: deviation over folds\n{sample}"
-    figure, low = _figure(7.0, 3.7, "What each layer tells of the emotion", subtitle, probe, legend=len(names))
-    axes = _plain_axes(figure.add_subplot())
+    figure, low = blank(7.0, 3.7, "What each layer tells of the emotion", subtitle, notes(probe), legend=len(names))
+    axes = plain(figure.add_subplot())
     top = max(
         _backbone(axes, place, name, [row for row in probe["layers"] if row["backbone"] == name])
         for place, name in enumerate(names)
     )
     chance = probe["chance"]
-    axes.axhline(chance, color=_FAINT, lw=1.2, ls="--")
-    axes.text(0.0, chance, f"chance {score_text(chance)}", va="bottom", fontsize=8.5, color=_FAINT)
+    axes.axhline(chance, color=FAINT, lw=1.2, ls="--")
+    axes.text(0.0, chance, f"chance {score_text(chance)}", va="bottom", fontsize=8.5, color=FAINT)
     axes.set_xlabel("depth: 0 is what enters the first layer, 1 what leaves the last")
-    axes.set_ylabel("UAR (higher is better)", color=_FAINT)
+    axes.set_ylabel("UAR (higher is better)", color=FAINT)
     axes.set_ylim(0, min(1.0, max(top, chance) + 0.06))
     ticks: dict[float, str] = {depth / 5: f"{depth / 5:g}" for depth in range(6)}
     if any(row["state"] == "head" for row in probe["layers"]):
         ticks[_AFTER] = "head"
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_xlim(-0.03, max(ticks) + 0.03)
-    axes.grid(axis="y", color="#e4e7eb", lw=0.8)
-    figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=1, **_LEGEND)
+    axes.grid(axis="y", color=GRID, lw=0.8)
+    figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=1, **LEGEND)
     return figure
 
 
 def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any]]) -> float:
     """Draw a backbone's line, with its best layer ringed; return how high it reaches."""
-    shade, mark = _BACKBONES[place % len(_BACKBONES)], _MARKS[place % len(_MARKS)]
+    shade, mark = SHADES[place % len(SHADES)], _MARKS[place % len(_MARKS)]
     last = max(row["layer"] for row in rows)
     depths = [_AFTER if row["state"] == "head" else row["layer"] / last for row in rows]
     uars, spreads = [row["uar"] for row in rows], [row["deviation"] for row in rows]
@@ -263,7 +253,7 @@ def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any
 
 def _tail(name: str, longest: int = 44) -> str:
     """Shorten a backbone's name or folder from the left, where names differ least."""
-    return _name(name, len(name)) if len(name) <= longest else f"…{_name(name[1 - longest :], longest)}"
+    return shown_name(name, len(name)) if len(name) <= longest else f"…{shown_name(name[1 - longest :], longest)}"
 
 
 def _sample(metrics: Mapping[str, Any]) -> str:
@@ -274,7 +264,7 @@ def _share(axes: Axes, row: int, column: int, share: float, count: int, size: in
     """Write a cell's share, and its count below where there is room."""
     if not count:
         return
-    ink = "white" if share > 0.55 else _INK
+    ink = "white" if share > 0.55 else INK
     if size > 12:
         axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=ink)
         return
@@ -291,7 +281,7 @@ def _beside(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = F
         transform=axes.get_yaxis_transform(),
         va="center",
         fontsize=9,
-        color=_FAINT if faint else _INK,
+        color=FAINT if faint else INK,
         fontweight="bold" if bold else "normal",
     )
 
@@ -308,62 +298,8 @@ def _upright(axes: Axes, values: Mapping[str, float]) -> None:
     """Draw values as upright lines named above the axes: the lowest to its left, the next to its right."""
     for place, (name, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
         dashed = name == "chance"
-        axes.axvline(value, color=_FAINT if dashed else _INK, lw=1.2, ls="--" if dashed else "-")
+        axes.axvline(value, color=FAINT if dashed else INK, lw=1.2, ls="--" if dashed else "-")
         side = "center" if len(values) == 1 else ("right", "left")[place]
         text = f"{name} {score_text(value)}"
         where = axes.get_xaxis_transform()
-        axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=_FAINT if dashed else _INK)
-
-
-def _figure(
-    width: float, height: float, title: str, subtitle: str, metrics: Mapping[str, Any], legend: int = 0
-) -> tuple[Figure, float]:
-    """Make an empty figure with a title above, and the run's notes below what is drawn.
-
-    Width and height are those of the drawing itself, in inches; the words around it come on top of the height.
-    Between the drawing and the notes there is room for so many lines of legend.
-
-    Returns:
-        the figure, and the height of its notes as a share of its own: where a legend goes.
-    """
-    from matplotlib.figure import Figure
-
-    words = textwrap.wrap(subtitle, int(width * 13)) if "\n" not in subtitle else subtitle.split("\n")
-    warned = [part for line in notes(metrics) for part in textwrap.wrap(line[0].upper() + line[1:], int(width * 14))]
-    head, foot = 0.36 + 0.19 * len(words), 0.06 + 0.17 * len(warned)
-    bottom = foot + (0.09 + 0.19 * legend if legend else 0.0)
-    tall = height + head + bottom
-    figure = Figure(figsize=(width, tall), dpi=_DPI, layout="constrained", facecolor="white")
-    rect = (0.0, bottom / tall, 1.0, (tall - head - bottom) / tall)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04, rect=rect)  # type: ignore[union-attr,call-arg]
-    left, top = 0.1 / width, 1 - 0.1 / tall
-    figure.text(left, top, title, va="top", fontsize=11.5, fontweight="bold", color=_INK)
-    figure.text(left, top - 0.24 / tall, "\n".join(words), va="top", fontsize=9, color=_FAINT, linespacing=1.3)
-    figure.text(left, foot / tall, _escape("\n".join(warned)), va="top", fontsize=8.5, color=_ALERT, linespacing=1.3)
-    return figure, foot / tall
-
-
-def _plain_axes(axes: Axes) -> Axes:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b8c0c8")
-    axes.tick_params(color="#b8c0c8", labelcolor=_INK, labelsize=9)
-    axes.xaxis.label.set_color(_FAINT)
-    axes.set_axisbelow(True)
-    return axes
-
-
-def _name(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Shorten and escape a class's or a model's name: it may be the user's own."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in name)
-    return _escape(shown if len(shown) <= longest else shown[: longest - 1] + "…")
-
-
-def _escape(text: str) -> str:
-    """Keep matplotlib from reading dollar signs as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _save(figure: Figure, file: Path) -> Path:
-    partial = file.with_name(f".{file.name}.partial")
-    figure.savefig(partial, format="png")
-    return partial.replace(file)
+        axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=FAINT if dashed else INK)

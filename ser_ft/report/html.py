@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..emotions import colour
 from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
-from . import samples, tables
-from .figures import chosen, counted, judged_part, sample_text, write_figures
+from . import page, samples, tables
+from .figures import chosen, judged_part, sample_text, write_figures
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from jinja2 import Template
 
 _CONFUSIONS_SHOWN = 3
-_SHOWN = 0.66  # of a figure's pixels: its words are then about as large as the page's, and sharp on a fine screen
 _METHODS = {
     "t": "a t interval about the mean of the speakers' own UARs",
     "bootstrap-t": "a bootstrap-t interval over the speakers",
@@ -54,7 +50,7 @@ def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12)
     if data is not None:
         _check_same(run, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
-    run.write_text(run.report_file, _template().render(_contents(run, pictures, data, players)))
+    run.write_text(run.report_file, page.render("template.html.j2", _contents(run, pictures, data, players)))
     return run.report_file
 
 
@@ -66,20 +62,6 @@ def _check_same(run: RunFolder, data: Dataset) -> None:
     differs = "duration" in columns and bool(((theirs["duration"] - ours).abs() > 1e-3).any())
     if differs or not there.any():
         raise InputError(f"{run.path}: was not made from this data (other clips, or clips of other lengths)")
-
-
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {
-        "score": tables.score_text,
-        "interval": _interval,
-        "sentence": _sentence,
-        "short_note": tables.short_note,
-    }
-    page.globals["counted"] = counted
-    return page.from_string(resources.files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
 
 
 def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, players: int) -> dict[str, Any]:
@@ -117,7 +99,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "samples": shown,
         "longest": samples.LONGEST,
         "voices": samples.voices(shown, metrics),
-        "pictures": {name: _picture(content) for name, content in pictures.items()},
+        "pictures": {name: page.picture(content) for name, content in pictures.items()},
         "config": run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
         "environment": _flat(run.environment) if run.environment_file.is_file() else {},
         "terms": metrics.get("terms") or {},
@@ -180,16 +162,6 @@ def _heard(split: Mapping[str, Any], part: str) -> int | None:
     return len(set(known[part]["speakers"]) & set(known["train"]["speakers"]))
 
 
-def _picture(png: bytes) -> dict[str, Any]:
-    """Put a PNG into a data URI, with its size in pixels (4 bytes each from the header's 17th on) as shown."""
-    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
-    return {
-        "uri": "data:image/png;base64," + base64.b64encode(png).decode(),
-        "width": round(width * _SHOWN),
-        "height": round(height * _SHOWN),
-    }
-
-
 def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Lay a nested mapping flat: {"versions": {"torch": "2.11"}} -> {"versions: torch": "2.11"}."""
     lines: dict[str, str] = {}
@@ -204,13 +176,5 @@ def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
     return lines
 
 
-def _interval(interval: Mapping[str, Any] | None) -> str:
-    return tables.interval_text(interval["low"], interval["high"]) if interval else tables.NOTHING
-
-
 def _inside(uar: float | None, interval: Mapping[str, Any] | None) -> bool:
     return uar is not None and interval is not None and bool(interval["low"] <= uar <= interval["high"])
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

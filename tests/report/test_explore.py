@@ -1,0 +1,326 @@
+"""`ser-ft explore`: the page, its figures, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from pages import Page
+
+from ser_ft import audio
+from ser_ft.cli import main
+from ser_ft.data.builder import SKIPPED_FILE
+from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
+from ser_ft.emotions import COLOURS, NAMES
+from ser_ft.report import explore_figures, explore_map
+from ser_ft.report.explore import explore
+from ser_ft.report.findings import findings
+from ser_ft.report.sources import Source
+from ser_ft.report.survey import MEASURES, Survey
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SECTIONS = ["emotions", "speakers", "durations", "levels", "rates", "examples", "voices", "map", "left-out", "terms"]
+EVIL = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
+
+
+def sound(seed: int, hertz: float = 150.0, seconds: float = 0.3) -> bytes:
+    """A voice of harmonics in a little noise, another one for each seed, as WAV bytes."""
+    draw = np.random.default_rng(seed)
+    times = np.arange(round(seconds * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE
+    tone = sum(np.sin(2 * np.pi * hertz * k * times + draw.uniform(0, 6)) / k for k in range(1, 12))
+    return audio.to_wav((0.1 * tone + draw.normal(0, 0.003, len(times))).astype(np.float32))
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("explored") / "new" / "report"
+    assert main(["explore", str(miniature_folder), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page(report / "report.html")
+
+
+@pytest.mark.slow
+def test_every_section_is_there_and_nothing_from_elsewhere(report: Path, page: Page) -> None:
+    headings = [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
+    assert headings == ["glance", *SECTIONS, "method"]
+    page.check_alone()
+    assert {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")} <= set(headings)
+    pictures = {base64.b64decode(picture["src"].partition(",")[2]) for picture in page.all("img")}
+    files = sorted((report / "figures").iterdir())
+    names = ["durations", "emotions", "examples", "levels", "map", "speakers", "voices"]
+    assert [file.stem for file in files] == names
+    assert pictures == {file.read_bytes() for file in files}
+    assert (report / "report.html").stat().st_size < 4e6
+    assert "Synthetic voices (ser_ft miniature), not recordings: cremad, ravdess, savee, tess." in page.text
+
+
+@pytest.mark.slow
+def test_the_counts_are_the_tables(page: Page, miniature_table: Dataset) -> None:
+    frame = miniature_table.select_columns(["corpus", "emotion", "speaker", "sampling_rate"]).to_pandas()
+    for corpus, part in frame.groupby("corpus"):
+        counts = Counter(part["emotion"])
+        rows = [row[1:] for row in page.rows if row[0] == corpus]
+        assert [str(counts.get(place, 0)) for place in range(len(NAMES))] + [str(len(part))] in rows
+        assert [str(corpus), "2"] in [row[:2] for row in page.rows if len(row) == 5]
+        assert [f"{part['sampling_rate'].iloc[0]:,} Hz", str(len(part))] in rows
+    assert page.row("all")[-1] == str(len(frame))
+    assert f"{len(frame):,} clips, {sum(miniature_table['duration']) / 3600:.2f} hours" in page.text
+
+
+@pytest.mark.slow
+def test_the_table_of_measures_and_the_players(report: Path, page: Page, miniature_table: Dataset) -> None:
+    clips = pd.read_csv(report / "clips.csv")
+    assert list(clips["id"]) == miniature_table["id"][:]
+    assert set(MEASURES) <= set(clips.columns)
+    assert clips["pitch"].between(60, 600).mean() > 0.9
+    assert np.allclose(clips["duration"], miniature_table["duration"], rtol=1e-3)
+    players = page.all("audio")
+    assert [player["aria-label"].split(", ")[1] for player in players] == list(NAMES)
+    ids = [player["aria-label"].split()[1].rstrip(",") for player in players]
+    rows = clips.set_index("id").loc[ids]
+    assert rows["emotion"].tolist() == list(NAMES)
+    assert rows["speaker"].nunique() == 1, "one voice for all emotions"
+    for player in players:
+        heard = audio.decode(base64.b64decode(player["src"].partition(",")[2]))
+        assert 0.2 < len(heard) / audio.SAMPLE_RATE <= explore_map.LONGEST_SHOWN
+
+
+@pytest.mark.slow
+def test_an_older_table_and_no_list_of_what_was_left_out(miniature_folder: Path, tmp_path: Path) -> None:
+    table = open_prepared(miniature_folder)
+    few = table.remove_columns(["sampling_rate", "gender"]).select(range(0, len(table), 9))
+    few.add_column("gender", [None] * len(few)).save_to_disk(tmp_path / "old")
+    shutil.copy(miniature_folder / ABOUT_FILE, tmp_path / "old")
+    made = explore(tmp_path / "old", tmp_path / "out", verbose=False)
+    page = Page(made)
+    assert "unknown" in [row[1] for row in page.rows if len(row) == 3]
+    assert "ser-ft prepare makes it anew" in page.text
+    assert "there is no skipped.csv beside the table" in page.text
+    assert "female" not in page.text
+    (made.parent / "figures" / "old.png").write_bytes(b"")
+    again = explore(tmp_path / "old", tmp_path / "out", verbose=False)
+    assert again.read_text(encoding="utf-8") == page.source, "the same table gives the same page"
+    assert not (made.parent / "figures" / "old.png").exists(), "an older report goes away whole"
+
+
+@pytest.mark.slow
+def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
+    speakers = (f"s {EVIL.replace('/', '')}", "plain")
+    files = {
+        f"{word}/{who}/{at}.wav": sound(at + 9 * (word == "sad"))
+        for word in ("happy", "sad")
+        for at in range(4)
+        for who in speakers[at % 2 :][:1]
+    }
+    files["sad/plain/<b>bad&.wav"] = b"no sound"
+    labels = {"happy": EVIL, "sad": "b<i>c"}
+    prepare({"own": write(tmp_path / "in", files)}, tmp_path / "table", labels, verbose=False)
+    (tmp_path / "table" / SKIPPED_FILE).open("a").write(f'"{EVIL.replace(chr(34), chr(34) * 2)}",own,unheard of,<u>\n')
+    page = Page(explore(tmp_path / "table", tmp_path / "out", verbose=False))
+    assert not page.all("script")
+    assert len(page.all("img")) == 7
+    assert all(picture["src"].startswith("data:") for picture in page.all("img"))
+    assert not [tag for tag, _ in page.elements if tag in ("b", "i", "u")]
+    assert EVIL in page.text
+    assert "<b>bad&.wav" in page.text
+
+
+@pytest.mark.slow
+def test_a_folder_without_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evil = '<script>&"x.wav'
+    files = {f"{room}/{at}.wav": sound(at, 120 + 80 * (room == "b")) for room in "ab" for at in range(6)}
+    write(tmp_path / "calls", files | {f"a/{evil}": b"garbage", "b/silent.wav": audio.to_wav(np.zeros(5000))})
+    assert main(["explore", "calls"]) == 0
+    assert capsys.readouterr().out == "explore-calls/report.html\n"
+    page = Page(Path("explore-calls/report.html"))
+    headings = {attributes.get("id") for tag, attributes in page.elements if tag == "h2"}
+    assert headings == {"glance", *SECTIONS, "method"} - {"emotions", "speakers", "terms"}
+    page.check_alone()
+    assert [row[:4] for row in page.rows if row[1:2] == ["gender unknown"]] == [
+        ["a", "gender unknown", "6", "120"],
+        ["b", "gender unknown", "6", "200"],
+    ]
+    assert evil in page.text
+    assert "2 files were left out" in page.text
+    assert [row[-1] for row in page.rows if row[:4] == ["folder", "2", "12", "0.500"]] == ["other clips"]
+    assert ["a", "16,000 Hz", "6"] in page.rows
+    assert "emotion" not in page.text.replace("which emotion, would come from", "").replace("Of the emotions, only", "")
+
+
+@pytest.mark.slow
+def test_one_clip_of_each_emotion_of_one_speaker(tmp_path: Path) -> None:
+    files = {f"{word}/ann/1.wav": sound(place) for place, word in enumerate(("happy", "sad"))}
+    prepare({"own": write(tmp_path / "in", files)}, tmp_path / "table", verbose=False)
+    page = Page(explore(tmp_path / "table", tmp_path / "out", verbose=False))
+    assert "In own, all clips are one speaker's" in page.text
+    assert "map" not in {attributes.get("id") for tag, attributes in page.elements if tag == "h2"}
+    assert len(page.all("img")) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("none", "none: no such folder or archive"),
+        ("empty", "empty: neither a prepared table nor a folder that holds sound"),
+        ("text", "text: neither a prepared table nor a folder that holds sound; name recordings, or make a table"),
+        ("text/notes.txt", "text/notes.txt: not a folder"),
+        ("damaged", "damaged: a prepared table that is damaged"),
+        ("bad", "bad: none of the 1 recordings there can be read"),
+        ("voices --out text", "text: holds notes.txt, which is no part of such a report; name another folder"),
+        ("voices --out text/notes.txt", "text/notes.txt: no folder can be made there"),
+        ("voices --out run", "run: holds something that is no part of such a report"),
+        ("", "the following arguments are required: SOURCE (see ser-ft explore --help)"),
+        ("voices --loud", "unrecognized arguments: --loud"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, says: str
+) -> None:
+    monkeypatch.chdir(write(tmp_path, {"text/notes.txt": b"text", "voices/1.wav": sound(1), "bad/1.wav": b"x"}))
+    write(tmp_path, {f"damaged/{ABOUT_FILE}": b"{}", "run/report.html": b"a run's"})
+    (tmp_path / "empty").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["explore", *words.split()]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = [line for line in printed.err.splitlines() if line and not line.startswith("listening")]
+    assert len(lines) == 1, printed.err
+    assert lines[0].startswith("ser-ft: ")
+    assert says in lines[0]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def surveyed(rows: list[dict[str, object]], classes: tuple[str, ...] = NAMES) -> Survey:
+    """A survey as if these clips had been listened to."""
+    usual = {"corpus": "own", "emotion": "sad", "speaker": "own-a", "gender": None, "age": None, "intensity": None}
+    usual |= {"statement": None, "duration": 2.0, "sampling_rate": 16_000.0, "peak": -6.0, "level": -26.0}
+    usual |= {"background": -60.0, "speech": 0.8, "pitch": 200.0, "pitch_range": 5.0, "voiced": 0.6}
+    clips = pd.DataFrame([{"id": f"{at:03d}", **usual, **row} for at, row in enumerate(rows)])
+    corpora = {name: {"note": "", "classes": classes} for name in set(clips["corpus"])}
+    source = Source(Path("own"), clips, classes, corpora, [], np.zeros(len(clips)), lambda row: (np.zeros(1), None))
+    return Survey(source, clips, np.zeros((len(clips), 2)), np.arange(len(clips)), [], 0)
+
+
+def test_bars_are_as_long_as_their_counts() -> None:
+    rows = [{"emotion": "happy", "gender": "female"}] * 3 + [{"emotion": "happy", "gender": "male"}] * 2
+    rows += [{"emotion": "fear", "gender": "male"}] * 4 + [{"corpus": "other", "emotion": "fear"}] * 7
+    look = explore_figures.view(surveyed(rows))  # type: ignore[arg-type]
+    assert look.corpora == ("own", "other")
+    first, second = explore_figures.counts(look).axes
+    bars = [(to_hex(bar.get_facecolor()), bar.get_x(), bar.get_width()) for bar in first.patches if bar.get_width()]
+    full = COLOURS["happy"]
+    assert bars[0] == (full, 0, 3)
+    assert sorted(bar[1:] for bar in bars) == [(0, 3), (0, 4), (3, 2)]
+    assert [text.get_text() for text in first.texts] == ["5", "4", "9 clips, 1 speaker"]
+    assert [bar.get_width() for bar in second.patches if bar.get_width()] == [7]
+
+
+def test_shapes_stand_where_the_values_are() -> None:
+    rows = [{"emotion": "happy", "gender": "female", "pitch": pitch} for pitch in np.linspace(200, 300, 21)]
+    rows += [{"emotion": "happy", "gender": "male", "pitch": pitch} for pitch in (100.0, 110.0, np.nan)]
+    axes = explore_figures.voices(explore_figures.view(surveyed(rows))).axes[0]  # type: ignore[arg-type]
+    (shape,) = axes.collections
+    assert to_hex(shape.get_facecolor()[0]) == COLOURS["happy"]
+    corners = shape.get_paths()[0].get_extents()
+    assert (corners.x0, corners.x1) == pytest.approx((200, 300))
+    assert corners.y1 == pytest.approx(0, abs=1e-6)
+    assert corners.y0 < 0, "women above the line"
+    points, median = sorted((line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines)
+    assert points[0] == [100.0, 110.0]
+    assert min(points[1]) > 0, "men below it"
+    assert median[0] == pytest.approx([250])
+
+
+def test_each_speaker_has_a_column_of_its_clips() -> None:
+    rows = [{"speaker": "own-a"}] * 2 + [{"speaker": "own-b"}] * 5 + [{"speaker": "own-unknown"}] * 9
+    figure = explore_figures.speakers(explore_figures.view(surveyed(rows)))  # type: ignore[arg-type]
+    (axes,) = figure.axes
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].max() == 5
+    assert {(x, y) for x, y in corners if y} >= {(0, 5), (1, 5), (1, 2), (2, 2)}
+    assert "a column for each of 2 speakers" in figure.texts[1].get_text()
+
+
+def test_one_speaker_says_the_same_with_every_emotion() -> None:
+    rows = [
+        {"speaker": f"own-{who}", "emotion": emotion, "statement": said}
+        for who in "ab"
+        for emotion in ("happy", "sad", "fear")
+        for said in ("dogs", "kids")
+        if (who, emotion) != ("a", "fear")
+    ]
+    look = explore_figures.view(surveyed(rows))  # type: ignore[arg-type]
+    chosen = look.clips.loc[list(explore_map.choose(look).values())]
+    assert chosen["emotion"].tolist() == ["happy", "sad", "fear"]
+    assert set(chosen["speaker"]) == {"own-b"}
+    assert chosen["statement"].nunique() == 1
+
+
+def test_silence_around_the_speech_is_cut_off() -> None:
+    tone = audio.from_wav(sound(0, seconds=1.0))
+    clip = np.concatenate([np.zeros(20_000, np.float32), tone, np.zeros(30_000, np.float32)])
+    assert abs(len(explore_map.trimmed(clip)) / audio.SAMPLE_RATE - 1.3) < 0.05
+    assert len(explore_map.trimmed(np.tile(tone, 9))) == 6 * audio.SAMPLE_RATE
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (
+            [{"emotion": "sad"}] * 10 + [{"emotion": "calm"}] * 4,
+            r"2\.5 times as many clips of sad as of calm \(10 and 4\)",
+        ),
+        ([{"emotion": "sad"}, {"corpus": "b"}, {"emotion": "calm", "corpus": "b"}], "Only b has calm"),
+        ([{"level": -20.0}, {"corpus": "b", "level": -32.0}], "speech of own is 12 dB louder than that of b"),
+        ([{"background": -90.0}, {"corpus": "b"}], "own is 30 dB quieter than b: pauses tell the corpora apart"),
+        ([{"duration": 9.0}, {"corpus": "b"}], "clips of own are 4.5 times as long as those of b"),
+        ([{"duration": 0.3}, {}], "1 clip is shorter than half a second"),
+        ([{"peak": 0.0}, {}], "1 clip reaches full scale"),
+        (
+            [{"sampling_rate": 8000.0}, {}],
+            r"rates: 8,000 Hz \(1\), 16,000 Hz \(1\)|rates: 16,000 Hz \(1\), 8,000 Hz \(1\)",
+        ),
+        ([{"sampling_rate": 8000.0}, {}], "1 clip was found at a rate under 16 kHz"),
+        ([{"speaker": "own-unknown"}, {}], "In own, the speakers of 1 clip are not known"),
+    ],
+)
+def test_what_stands_out_is_said(rows: list[dict[str, object]], says: str) -> None:
+    found = surveyed(rows)
+    lines = findings(found, explore_figures.view(found), [])
+    assert [line for line in lines if re.search(says, line)], lines
+
+
+def test_nothing_is_said_where_nothing_stands_out() -> None:
+    rows = [
+        {"speaker": f"{corpus}-{who}", "corpus": corpus, "emotion": emotion}
+        for corpus in "xy"
+        for who in "abcd"
+        for emotion in ("happy", "sad")
+    ]
+    found = surveyed(rows)  # type: ignore[arg-type]
+    assert findings(found, explore_figures.view(found), []) == []
