@@ -164,6 +164,9 @@ def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
         "source", metavar="SOURCE", help="a table that `ser-ft prepare` wrote, or a folder of recordings"
     )
     parser.add_argument("--out", metavar="FOLDER", help="where the report is written (default: explore-NAME)")
+    parser.add_argument(
+        "--players", action="store_true", help="put the clips that are shown into the page, to be played"
+    )
     parser.set_defaults(work=_explore)
 
 
@@ -280,7 +283,7 @@ def _augment(chosen: argparse.Namespace) -> None:
 def _explore(chosen: argparse.Namespace) -> None:
     from .report.explore import explore
 
-    print(explore(chosen.source, chosen.out))
+    print(explore(chosen.source, chosen.out, chosen.players))
 
 
 def _probe(chosen: argparse.Namespace) -> None:

@@ -35,14 +35,15 @@ _LISTED = 200
 _COLOURS = 256  # in the pictures that would be large
 
 
-def explore(source: str | Path, out: str | Path | None = None, verbose: bool = True) -> Path:
+def explore(source: str | Path, out: str | Path | None = None, players: bool = False, verbose: bool = True) -> Path:
     """Look at a prepared table, or at a folder of recordings without labels, and report what is in it.
 
     Args:
         source: a table that `ser-ft prepare` wrote, or a folder of sound files, below it too.
         out: the folder to write: report.html, which holds everything; figures/, its pictures; clips.csv, a row of
             measures for each clip. By default explore-NAME in the present folder. An older report there is replaced.
-        verbose: show progress bars.
+        players: put the clips that are shown into the page, to be played: then it holds voices, under their corpus's
+            terms. verbose: show progress bars.
 
     Returns:
         the page.
@@ -59,7 +60,7 @@ def explore(source: str | Path, out: str | Path | None = None, verbose: bool = T
         fresh = Path(work) / "report"
         # Threads that wait for each other's turns take longer than one alone where a machine is busy.
         with threadpool_limits(1):
-            _write(heard, fresh, verbose)
+            _write(heard, fresh, players, verbose)
         folders.put(fresh, home.resolve())
     return home / REPORT
 
@@ -82,7 +83,7 @@ def check_out(out: Path) -> None:
         raise InputError(f"{out}: no folder can be made there; name another with --out")
 
 
-def _write(heard: Survey, folder: Path, verbose: bool) -> None:
+def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
     look = explore_figures.view(heard)
     draw = np.random.default_rng(_SEED)
     compared = draw.permutation(len(heard.clips))[:COMPARED]
@@ -94,7 +95,7 @@ def _write(heard: Survey, folder: Path, verbose: bool) -> None:
     figures.mkdir(parents=True)
     drawn = _draw(look, made, compared, examples, figures, verbose)
     heard.clips[["id", *_KEPT, *MEASURES]].to_csv(folder / CLIPS, index=False, float_format="%.4g")
-    contents = _contents(heard, look, told, examples, drawn)
+    contents = _contents(heard, look, told, examples, drawn, players)
     (folder / REPORT).write_text(page.render("explore.html.j2", contents), encoding="utf-8")
 
 
@@ -152,6 +153,7 @@ def _contents(
     told: Sequence[Told],
     examples: dict[int, explore_map.Example],
     drawn: dict[str, Path],
+    players: bool,
 ) -> dict[str, Any]:
     """Gather what the template shows."""
     clips, source = look.clips, heard.source
@@ -187,7 +189,8 @@ def _contents(
         "cut": heard.cut,
         "analysed": ANALYSED,
         "longest": explore_map.LONGEST_SHOWN,
-        "players": [_player(look, row, example) for row, example in examples.items()],
+        "shown": len(examples),
+        "players": [_player(look, row, example) for row, example in examples.items()] if players else [],
         "heard": _heard(look, source, list(examples)),
         "skipped": _skipped(heard),
         "terms": corpora if source.labelled else {},

@@ -161,6 +161,8 @@ def _train(
         accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))
     trainer.fit(resume, shown)
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
+    # All processes share this work, and wait for each other in it.
+    numbers = statistics_of(table, shown) if recipe.yardsticks else np.empty(0)
     if not accelerator.is_main_process:
         return
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
@@ -180,7 +182,7 @@ def _train(
     own = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
     _write_results(folder, recipe, table, split, rows, shares, facts | own)
     if recipe.yardsticks:
-        _fit_yardsticks(recipe, folder, table, inputs, split, rows, facts, shown)
+        _fit_yardsticks(recipe, folder, table, numbers, inputs, split, rows, facts, shown)
 
 
 def _check_model(recipe: Recipe) -> None:
@@ -259,13 +261,13 @@ def _fit_yardsticks(
     recipe: Recipe,
     folder: RunFolder,
     table: datasets.Dataset,
+    numbers: np.ndarray,
     inputs: Inputs,
     split: Split,
     rows: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
     shown: bool,
 ) -> None:
-    numbers = statistics_of(table, shown)
     for name in bar(recipe.yardsticks, desc="yardsticks", shown=shown):
         yardstick = make_yardstick(name)
         yardstick.fit(numbers[rows["train"]], inputs.labels[rows["train"]], len(inputs.classes))

@@ -52,7 +52,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 @pytest.fixture(scope="module")
 def report(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("explored") / "new" / "report"
-    assert main(["explore", str(miniature_folder), "--out", str(out)]) == 0
+    assert main(["explore", str(miniature_folder), "--players", "--out", str(out)]) == 0
     return out
 
 
@@ -119,6 +119,8 @@ def test_an_older_table_and_no_list_of_what_was_left_out(miniature_folder: Path,
     assert "ser-ft prepare makes it anew" in page.text
     assert "there is no skipped.csv beside the table" in page.text
     assert "female" not in page.text
+    assert not page.all("audio"), "a voice goes into the page only where it is asked for"
+    assert "played" not in page.source
     (made.parent / "figures" / "old.png").write_bytes(b"")
     again = explore(tmp_path / "old", tmp_path / "out", verbose=False)
     assert again.read_text(encoding="utf-8") == page.source, "the same table gives the same page"
