@@ -12,13 +12,11 @@ import torch
 
 from .. import audio
 from ..data.augment import Augment, SpecAugment, spec_augment
-from ..models.features import SpectralFeatureExtractor
+from ..models.features import SpectralFeatureExtractor, usable_scale
 from .cache import Cache, frames_from
 
 if TYPE_CHECKING:
     import datasets
-
-_LEAST_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ def _moments(frames: Cache, groups: np.ndarray, rows: np.ndarray, count: int) ->
     totals = np.maximum(totals, 1)
     mean = sums / totals
     deviation = np.sqrt(np.maximum(squares / totals - np.square(mean), 0.0))
-    return mean.astype(np.float32), np.maximum(deviation, _LEAST_SCALE).astype(np.float32)
+    scale = usable_scale(torch.from_numpy(mean), torch.from_numpy(deviation)).numpy()
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,7 @@ def test_every_setting_survives_saving(tmp_path) -> None:
     assert other.feature_size == len(other.columns) == 1
 
 
+@pytest.mark.slow
 def test_it_is_loaded_with_its_code_where_the_package_is_not(tmp_path) -> None:
     make = SpectralFeatureExtractor([*DESCRIPTORS], standardise="clip")
     make.save_pretrained(tmp_path)
