@@ -2,6 +2,7 @@
 
     ser-ft prepare ravdess=FOLDER --out data/ravdess
     python benchmarks/networks.py classic --data data/ravdess --jobs 2
+    python benchmarks/networks.py speaker --data data/ravdess --jobs 2 --network NAME
     python benchmarks/networks.py images --data data/ravdess --jobs 2 --epochs 3
     python benchmarks/networks.py augmentation --data data/ravdess --jobs 2 --network NAME
     python benchmarks/networks.py leak --data data/ravdess --jobs 2 --network NAME
@@ -54,6 +55,16 @@ def classic(chosen: argparse.Namespace) -> list[Job]:
         Job(name, f"{name}-fold{fold}-seed{seed}", recipe_of(name), folded(chosen, fold, seed))
         for name in names
         for seed in range(chosen.seeds)
+        for fold in chosen.folds
+    ]
+
+
+def speaker(chosen: argparse.Namespace) -> list[Job]:
+    """Frames standardised by their speaker's own unlabelled clips, those of test speakers too."""
+    given = "--model.features.standardise=speaker"
+    return [
+        Job(f"{name}, by speaker", f"{name}-speaker-fold{fold}", recipe_of(name), (given, *folded(chosen, fold, 0)))
+        for name in chosen.network.split(",")
         for fold in chosen.folds
     ]
 
@@ -144,7 +155,7 @@ def show(row: str, runs: Sequence[RunFolder]) -> None:
 
 
 def main() -> None:
-    parts = {"classic": classic, "images": images, "augmentation": augmentation, "leak": leak, "corpus": corpus}
+    parts = {part.__name__: part for part in (classic, speaker, images, augmentation, leak, corpus)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("--data", type=Path, required=True, help="a prepared table")
@@ -157,7 +168,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--threads", type=int, default=1, help="threads of each")
     chosen = parser.parse_args()
-    if chosen.part in ("augmentation", "leak", "corpus") and not chosen.network:
+    if chosen.part not in ("classic", "images") and not chosen.network:
         parser.error(f"{chosen.part}: name the --network")
     jobs = parts[chosen.part](chosen)
     with ThreadPoolExecutor(chosen.jobs) as pool:
