@@ -157,8 +157,12 @@ def _sums_of(
 ) -> FlatCache:
     """Return what a frozen backbone sums each clip of a table up to, shape (1, width), computed once and kept."""
     table, first = tables[place], sum(len(table) for table in tables[:place])
-    found = hashlib.sha256(repr((model.config.backbone, model.config.patch_frames)).encode())
-    found.update(feed.extractor.to_json_string().encode())
+    # Frames are kept under a name that tells their table, settings and code.
+    frames = cast(JoinedCache, feed.frames).parts[place].folder.name
+    found = hashlib.sha256(repr((frames, model.config.backbone, model.config.patch_frames)).encode())
+    if (standard := feed.standard) is not None:
+        for values in (standard.shift, standard.scale, standard.groups):
+            found.update(values.tobytes())
     for weight in model.backbone.state_dict().values():
         found.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 

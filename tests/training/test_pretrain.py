@@ -207,7 +207,7 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         f"--model.name={fine_tuned(tmp_path / 'tuned', backbone)}": "without the quantizer",
         f"--model.name={write_tiny_backbone('hubert', tmp_path / 'hubert')}": "is a hubert",
         f"--model.name={write_tiny_backbone('whisper', tmp_path / 'whisper')}": "is a whisper",
-        "--model.name=mfcc-cnn": "only an encoder's pretraining can go on",
+        "--model.name=mfcc-cnn": "only the pretraining of one can go on",
         "--model.name=resnet": "unknown model",
         "--model.network={layers: 3}": "no setting 'layers'",
         "--model.network={num_hidden_layers: 9}": "the checkpoint's 4 layers",
