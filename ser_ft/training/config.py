@@ -238,7 +238,8 @@ class AugmentConfig:
     of speech encoders, model.network.mask_time_prob does it."""
 
     mixup: float | None = None
-    """Mix the clips of a batch in pairs, by shares of a Beta distribution of this parameter; null: not."""
+    """Mix the clips of a batch in pairs, by shares of a Beta distribution of this parameter; null: not. Where states of
+    a frozen part are kept, these are mixed, and not the sound."""
 
     def __post_init__(self) -> None:
         if self.transforms:
@@ -312,7 +313,7 @@ class TrainConfig:
     """no, bf16, fp16 or auto (bf16 where the machine has it, else fp16 on a GPU); null: the launcher's, else no."""
 
     compile: bool = False
-    """Compile the network with torch.compile: a minute or more at the start, for faster steps on GPUs."""
+    """Compile a speech encoder's layers with torch.compile: a minute or more at the start, faster steps on GPUs."""
 
     checkpoint_steps: int | None = None
     """A checkpoint every so many steps, beside the one after each epoch."""
@@ -379,6 +380,10 @@ class Recipe:
                 raise InputError(
                     "tuning.dropout is of speech encoders; model.network.head_dropout of an image backbone"
                 )
+        if self.train.compile and self.model.kind != "speech":
+            raise InputError(
+                f"train.compile is of speech encoders: {self.model.name} would be compiled for each length"
+            )
         self.augment.check_model(self.model.kind, self.tuning)
         for name in self.yardsticks:
             _check(name, YARDSTICKS, "yardsticks")

@@ -48,8 +48,6 @@ def set_up_own(
     """
     feed = frame_feed(extractor, tables, train, recipe, shown)
     groups = parameter_groups([(list(model.parameters()), recipe.train.learning_rate)], recipe.train.weight_decay)
-    if recipe.train.compile:
-        model.compile(dynamic=True)
     return Setup(model, feed, groups, lambda: model)
 
 
@@ -84,8 +82,6 @@ def set_up_image(
         _made_alike(cast(nn.Module, model).to(device))
         sums = JoinedCache([_sums_of(model, feed, tables, place, device, shown) for place in range(len(tables))])
         return Setup(_Head(model), PooledFeed(sums, feed.seconds), groups, lambda: model)
-    if recipe.train.compile:
-        model.backbone.compile(dynamic=True)
     return Setup(
         model,
         feed,

@@ -60,6 +60,7 @@ WRONG = {
         "a probe sees frozen states",
     ),
     "a policy that is none": ("if_exists: overwrite", "refuse, resume, replace"),
+    "compiling what gains nothing": ("train: {compile: true}", "train.compile is of speech encoders"),
     "a group that is a word": ("train: fast", "train"),
     "broken YAML": ("train: {epochs: 3", "line 1"),
     "a list": ("- train\n- test", "mapping"),
