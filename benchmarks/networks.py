@@ -88,7 +88,7 @@ def augmentation(chosen: argparse.Namespace) -> list[Job]:
     each |= {one: (plain, (f"--augment.transforms={{{one}: {{}}}}", *once)) for one in ALONE}
     each["spec-augment"] = (plain, ("--augment.spec_augment={}",))
     each["mixup"] = (plain, ("--augment.mixup=0.4",))
-    each["all of the recipe, drawn anew"] = (recipe, ())
+    each["all of the recipe"] = (recipe, ())
     return [
         Job(
             f"{name}, {what}",
