@@ -125,7 +125,7 @@ def voices(chosen: Sequence[Sample], metrics: Mapping[str, Any]) -> list[str]:
 
 def _spread(rows: pd.DataFrame, taken: Mapping[str, int]) -> pd.DataFrame:
     """Order rows so that each true class has its turn before any has its second; `taken`: turns had before."""
-    turns = rows.groupby("label").cumcount() + rows["label"].map(lambda name: taken.get(name, 0))
+    turns = rows.groupby("label").cumcount() + rows["label"].map(lambda name: taken.get(name, 0)).astype("int64")
     return rows.assign(_turn=turns).sort_values(["_turn", "_draw"])
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from pages import Page
 
 from ser_ft import audio
 from ser_ft.errors import InputError
 from ser_ft.report.html import write_report
+from ser_ft.report.samples import _spread
 from ser_ft.results.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -205,3 +207,9 @@ def test_a_bare_run_is_enough(make_run: MakeRun) -> None:
 def test_the_limits_are_said(page: Page) -> None:
     assert "reads expression, not feeling" in page.text
     assert "Regulation (EU) 2024/1689, Article 5(1)(f)" in page.text
+
+
+def test_no_clip_to_choose_from_is_no_failure() -> None:
+    """A model that is right about no clip at all, or about every one, leaves one kind of sample empty."""
+    none = pd.DataFrame({"label": pd.Series([], dtype="str"), "_draw": pd.Series([], dtype="float64")})
+    assert _spread(none, {"angry": 2}).empty
