@@ -203,7 +203,16 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
     setup = set_up_speech(load(found), found.extractor, [table], recipe, accelerator.device, shown=False)
     with tempfile.TemporaryDirectory() as out:
         rows, none = np.arange(len(table)), np.arange(0)
-        loop = Timed(accelerator, setup, Inputs.of(table, setup.feed), rows, none, recipe.train, RunFolder(out), 0)
+        loop = Timed(
+            accelerator,
+            setup,
+            Inputs.of(table, setup.feed, table.features["emotion"].names),
+            rows,
+            none,
+            recipe.train,
+            RunFolder(out),
+            0,
+        )
         loop.bucketed = ways.bucketed
         reset_memory()
         for epoch in range(epochs):

@@ -1,4 +1,4 @@
-"""How often the intervals for UAR hold the true UAR: simulated test sets of speakers whose skill varies.
+"""How often the intervals for UAR, and for the difference of two, hold the truth: simulated test sets of speakers.
 
 A clip of speaker s and class c is recognised with probability sigmoid(b_c + a_s + e_sc): the classes' ease b is spread
 evenly over two logits, the speakers' skill a and each speaker's way with a class e are normal. The true UAR is the
@@ -7,14 +7,20 @@ one (skill around 1 logit) and a good one (around 3.5 logits, UAR about 0.95, wh
 
 Test sets, of eight classes:
     complete    8 clips of each class from each speaker: "t"; also the plain t interval, off the logit scale
-    two_groups  half of the speakers lack two classes, as CREMA-D's lack calm and surprise: "bootstrap-t"
-    holes       each speaker lacks each class with a chance of 0.2: "bootstrap-t"
-    uneven      Poisson clips of a rate that varies from speaker to speaker (gamma of shape 4, mean 6): "bootstrap-t"
+    two_groups  half of the speakers lack two classes, as CREMA-D's lack calm and surprise: "jackknife-t"
+    minority    all but a quarter of the speakers (3 or more) lack these two classes: "jackknife-t"
+    holes       each speaker lacks each class with a chance of 0.2: "jackknife-t"
+    uneven      Poisson clips of a rate that varies from speaker to speaker (gamma of shape 4, mean 6): "jackknife-t"
 
-"given" is the share of test sets for which the method gave an interval; coverage is over those. The lines at the end
-are the mean and the lowest coverage over the kinds of test set and model.
+"given" is the share of test sets for which the method gave an interval; coverage is over those.
 
-Run: python benchmarks/interval_coverage.py [--simulations 1000] [--seed 0]
+Then pairs of systems on the same clips, which share 0.7 of the variance of a and e (a speaker that is hard for one is
+hard for the other), and are equally good or 0.5 logits apart: how often the difference's interval holds the true one,
+and how often the permutation test gives p < 0.05. For equal systems that is its error, meant to be 0.05 or less: with
+four speakers p cannot be under 0.125. The lines at the end are means, lowest and highest over the kinds of test set
+and model that gave 100 intervals or more.
+
+Run: python benchmarks/interval_coverage.py [--simulations 5000] [--pairs 1000] [--seed 0]
 """
 
 from __future__ import annotations
@@ -27,16 +33,20 @@ import numpy as np
 from scipy.special import expit, stdtrit
 
 from ser_ft.results.intervals import interval_from_counts
+from ser_ft.results.paired import Paired, paired
 
 CLASSES = 8
 CLIPS = 8
 ONE_CORPUS_ONLY = (1, 7)
 MODELS = {"middling": (1.0, 0.6, 0.5), "good": (3.5, 0.8, 0.5)}  # logits: mean and spread of skill, spread of e
 LEVEL = 0.95
+SHARED = 0.7
+APART = {"equal": 0.0, "apart": 0.5}  # logits
+FEWEST_GIVEN = 100  # intervals that a coverage of the last lines rests on
 
 Ends = tuple[float, float] | None
 Design = Callable[[int, np.random.Generator], np.ndarray]
-Method = Callable[[np.ndarray, np.ndarray, np.random.Generator], Ends]
+Method = Callable[[np.ndarray, np.ndarray], Ends]
 
 
 def complete(speakers: int, _random: np.random.Generator) -> np.ndarray:
@@ -48,6 +58,13 @@ def two_groups(speakers: int, random: np.random.Generator) -> np.ndarray:
     """Half of the speakers lack two classes."""
     clips = complete(speakers, random)
     clips[: speakers // 2, ONE_CORPUS_ONLY] = 0
+    return clips
+
+
+def minority(speakers: int, random: np.random.Generator) -> np.ndarray:
+    """A quarter of the speakers, 3 or more, have all classes, the others lack two."""
+    clips = complete(speakers, random)
+    clips[max(3, speakers // 4) :, ONE_CORPUS_ONLY] = 0
     return clips
 
 
@@ -66,14 +83,14 @@ def uneven(speakers: int, random: np.random.Generator) -> np.ndarray:
 def of_package(method: str) -> Method:
     """Return what makes the package's interval, None where it has none or takes another method."""
 
-    def ends(correct: np.ndarray, clips: np.ndarray, random: np.random.Generator) -> Ends:
-        found = interval_from_counts(correct, clips, LEVEL, seed=int(random.integers(2**31)))
+    def ends(correct: np.ndarray, clips: np.ndarray) -> Ends:
+        found = interval_from_counts(correct, clips, LEVEL)
         return None if found is None or found.method != method else (found.low, found.high)
 
     return ends
 
 
-def plain_t(correct: np.ndarray, clips: np.ndarray, _random: np.random.Generator) -> Ends:
+def plain_t(correct: np.ndarray, clips: np.ndarray) -> Ends:
     """Return the t interval of the per-speaker UARs without the logit scale."""
     per_speaker = (correct / clips).mean(axis=1)
     half = stdtrit(len(clips) - 1, (1 + LEVEL) / 2) * per_speaker.std(ddof=1) / np.sqrt(len(clips))
@@ -83,7 +100,7 @@ def plain_t(correct: np.ndarray, clips: np.ndarray, _random: np.random.Generator
 METHODS: dict[str, tuple[Method, tuple[Design, ...]]] = {
     "plain t": (plain_t, (complete,)),
     "t": (of_package("t"), (complete,)),
-    "bootstrap-t": (of_package("bootstrap-t"), (two_groups, holes, uneven)),
+    "jackknife-t": (of_package("jackknife-t"), (two_groups, minority, holes, uneven)),
 }
 
 
@@ -120,41 +137,109 @@ def simulate(
     speakers: int, design: Design, model: str, method: Method, simulations: int, random: np.random.Generator
 ) -> Tally:
     """Draw test sets and tally the intervals that a method gives for them."""
-    centre, skill, manner = MODELS[model]
-    ease = centre + np.linspace(-1, 1, CLASSES)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    truth = float((expit(ease[:, None] + np.hypot(skill, manner) * nodes) @ weights / weights.sum()).mean())
+    ease, skill, manner = of_model(model)
+    truth = true_uar(model)
     tally = Tally()
     for _ in range(simulations):
         clips = design(speakers, random)
         people = len(clips)
         logits = ease + skill * random.standard_normal((people, 1)) + manner * random.standard_normal((people, CLASSES))
-        tally.add(method(random.binomial(clips, expit(logits)), clips, random), truth)
+        tally.add(method(random.binomial(clips, expit(logits)), clips), truth)
     return tally
+
+
+def of_model(model: str) -> tuple[np.ndarray, float, float]:
+    """Return the ease of each class, and the spread of skill and of each speaker's way with a class, in logits."""
+    centre, skill, manner = MODELS[model]
+    return centre + np.linspace(-1, 1, CLASSES), skill, manner
+
+
+def true_uar(model: str, harder: float = 0.0) -> float:
+    """Return the UAR over many speakers, of a model for which everything is so many logits harder."""
+    ease, skill, manner = of_model(model)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    return float((expit(ease[:, None] - harder + np.hypot(skill, manner) * nodes) @ weights / weights.sum()).mean())
+
+
+def compared(speakers: int, design: Design, model: str, harder: float, random: np.random.Generator) -> Paired:
+    """Draw a test set and two systems' answers to it, and compare them."""
+    ease, skill, manner = of_model(model)
+    clips = design(speakers, random)
+    people = len(clips)
+
+    def varied(columns: int) -> tuple[np.ndarray, np.ndarray]:
+        both, first, second = random.standard_normal((3, people, columns))
+        own = np.sqrt(1 - SHARED)
+        return np.sqrt(SHARED) * both + own * first, np.sqrt(SHARED) * both + own * second
+
+    answers = []
+    speaker, column = np.nonzero(clips)
+    number = clips[speaker, column]
+    labels = np.repeat(column, number)
+    for a, e, less in zip(varied(1), varied(CLASSES), (0.0, harder), strict=True):
+        chance = expit(ease - less + skill * a + manner * e)[speaker, column].repeat(number)
+        answers.append(np.where(random.random(len(labels)) < chance, labels, (labels + 1) % CLASSES))
+    names = np.array([f"{place:03}" for place in range(people)])[speaker].repeat(number)
+    first, second = answers
+    return paired(labels, first, second, names.tolist(), CLASSES, LEVEL, seed=int(random.integers(2**31)))
+
+
+def intervals(counts: list[int], simulations: int, random: np.random.Generator) -> dict[str, list[float]]:
+    """Print a row per kind of test set, and return the coverages by method and number of speakers."""
+    print("method       speakers test set   model     given coverage  too low too high    width (median)")
+    figures: dict[str, list[float]] = {}
+    for name, (method, designs) in METHODS.items():
+        for speakers in counts:
+            coverages = figures.setdefault(
+                f"coverage_{name.replace(' ', '_').replace('-', '_')}_{speakers}_speakers", []
+            )
+            for design, model in ((design, model) for design in designs for model in MODELS):
+                tally = simulate(speakers, design, model, method, simulations, random)
+                given = tally.given / simulations
+                print(f"{name:12} {speakers:8} {design.__name__:10} {model:8} {given:6.2f} {tally}", flush=True)
+                coverages += [tally.coverage] if tally.given >= FEWEST_GIVEN else []
+    return figures
+
+
+def differences(counts: list[int], pairs: int, random: np.random.Generator) -> dict[str, list[float]]:
+    """Print a row per kind of test set and pair, and return coverages and how often p < 0.05."""
+    print("systems      speakers test set   model     given coverage  too low too high    width (median)  p < 0.05")
+    figures: dict[str, list[float]] = {}
+    for speakers, (kind, harder) in ((speakers, pair) for speakers in counts for pair in APART.items()):
+        coverages = figures.setdefault(f"coverage_difference_{kind}_{speakers}_speakers", [])
+        found = figures.setdefault(f"p_under_0.05_{kind}_{speakers}_speakers", [])
+        for design, model in ((design, model) for design in (complete, minority, holes, uneven) for model in MODELS):
+            truth = true_uar(model) - true_uar(model, harder)
+            tally, told = Tally(), 0
+            for _ in range(pairs):
+                result = compared(speakers, design, model, harder, random)
+                ends = None if result.low is None or result.high is None else (result.low, result.high)
+                tally.add(ends, truth)
+                told += result.p < 0.05
+            given = tally.given / pairs
+            row = f"{kind:12} {speakers:8} {design.__name__:10} {model:8} {given:6.2f} {tally}"
+            print(f"{row:84} {told / pairs:8.3f}", flush=True)
+            coverages += [tally.coverage] if tally.given >= FEWEST_GIVEN else []
+            found.append(told / pairs)
+    return figures
 
 
 def main() -> None:
     """Print a row per kind of test set, then the coverage by method and number of speakers."""
     parser = argparse.ArgumentParser(description="Coverage of the nominal 95 %% intervals for UAR, by simulation.")
-    parser.add_argument("--simulations", type=int, default=1000, help="test sets per row (default: 1000)")
+    parser.add_argument("--simulations", type=int, default=5000, help="test sets per row (default: 5000)")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs of systems per row (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     parser.add_argument("--speakers", type=int, nargs="+", default=[4, 5, 10, 24], help="speakers per test set")
     chosen = parser.parse_args()
     random = np.random.default_rng(chosen.seed)
-    print("method       speakers test set   model     given coverage  too low too high    width (median)")
-    figures: dict[str, list[float]] = {}
-    for name, (method, designs) in METHODS.items():
-        for speakers in chosen.speakers:
-            coverages = figures.setdefault(f"{name.replace(' ', '_').replace('-', '_')}_{speakers}_speakers", [])
-            for design, model in ((design, model) for design in designs for model in MODELS):
-                tally = simulate(speakers, design, model, method, chosen.simulations, random)
-                given = tally.given / chosen.simulations
-                print(f"{name:12} {speakers:8} {design.__name__:10} {model:8} {given:6.2f} {tally}", flush=True)
-                coverages += [tally.coverage] if tally.given else []
-    for name, coverages in figures.items():
-        print(f"coverage_{name}: {np.mean(coverages):.3f}" if coverages else f"coverage_{name}: none given")
-        if coverages:
-            print(f"lowest_coverage_{name}: {min(coverages):.3f}")
+    figures = intervals(chosen.speakers, chosen.simulations, random)
+    figures |= differences(chosen.speakers, chosen.pairs, random)
+    for name, values in figures.items():
+        print(f"{name}: {np.mean(values):.3f}" if values else f"{name}: none given")
+        if values:
+            print(f"lowest_{name}: {min(values):.3f}")
+            print(f"highest_{name}: {max(values):.3f}")
 
 
 if __name__ == "__main__":

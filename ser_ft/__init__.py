@@ -7,6 +7,8 @@ The public names, imported when they are first used:
     prepare        the same, written to a folder; open_prepared reads it back
     make_split     who is trained on, validated on, tested on
     Recipe, run    a whole run, from recordings to a reported model
+    evaluate       a model that is there, on any prepared data
+    fuse           several runs into one system
     RunFolder      a run on disk
 """
 
@@ -21,14 +23,18 @@ if TYPE_CHECKING:
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
     from .errors import InputError
+    from .results.fusion import fuse
     from .results.runs import RunFolder
     from .road import run
     from .training.config import Recipe
+    from .training.evaluate import evaluate
 
 _HOMES = {
     "InputError": "errors",
     "Recipe": "training.config",
     "RunFolder": "results.runs",
+    "evaluate": "training.evaluate",
+    "fuse": "results.fusion",
     "load_corpora": "data.prepare",
     "load_table": "data.prepare",
     "make_split": "data.splits",
@@ -41,6 +47,8 @@ __all__ = [
     "InputError",
     "Recipe",
     "RunFolder",
+    "evaluate",
+    "fuse",
     "load_corpora",
     "load_table",
     "make_split",

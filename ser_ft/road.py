@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from .report.compare import compare, text, write_comparison
 from .report.html import write_report
 from .report.tables import comparison, render
 from .results.runs import RunFolder
 from .training.config import Recipe
 from .training.run import load_data, train
+from .training.sweep import plan, run_cells
 
 
 def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
@@ -37,3 +42,39 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         print(render(comparison([*folder.yardsticks, folder]), "table"))
         print(f"\nrun: {folder.path}\nreport: {folder.report_file}")
     return folder
+
+
+def sweep(
+    recipes: Sequence[str | Path],
+    out: str | Path,
+    seeds: Sequence[int] = (0,),
+    folds: Sequence[int] | None = None,
+    settings: Sequence[str] = (),
+    variants: str | Path | None = None,
+    jobs: int = 1,
+    threads: int = 1,
+    listed: bool = False,
+) -> list[RunFolder]:
+    """Make every run of a sweep that is not finished, and compare them: OUT/comparison.html.
+
+    Args:
+        recipes, out, seeds, folds, settings, variants: see `ser_ft.training.sweep.plan`.
+        jobs, threads: see `ser_ft.training.sweep.run_cells`.
+        listed: print the command of each run instead.
+
+    Returns:
+        The run folders; none where they are listed.
+
+    Raises:
+        InputError: a recipe does not fit (nothing is begun then), or a run failed.
+    """
+    cells = plan(recipes, out, seeds, folds, settings, variants)
+    if listed:
+        print("\n".join(cell.command for cell in cells))
+        return []
+    run_cells(cells, jobs, threads)
+    found = [cell.folder for cell in cells]
+    compared = compare([run.path for run in found])
+    print(text(compared))
+    print(f"\nruns: {out}\nreport: {write_comparison(compared, Path(out) / 'comparison.html')}")
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .corpora.folder import UNKNOWN_SPEAKER
+from .named_splits import NAMED_FOLDS, NAMED_VALIDATION
 
 if TYPE_CHECKING:
     import datasets
@@ -22,31 +23,7 @@ PARTS = ("train", "validation", "test")
 _DRAWS = 300
 
 
-def _of(corpus: str, *folds: str) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(f"{corpus}-{speaker}" for speaker in fold.split()) for fold in folds)
-
-
-# Test speakers of each fold. emobox-*: EmoBox (arXiv 2406.07162); xlsr-ravdess: cristinalunaj/MMEmotionRecognition;
-# audeering-cremad: version 1.1.0 of audeering's split, by actor; tess-talker: train on one talker, test on the other.
-NAMED_FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "emobox-ravdess": _of(
-        "ravdess", "01 11 20 21", "04 10 12 14", "08 09 19 23", "03 05 07 24", "02 15 16 18", "06 13 17 22"
-    ),
-    "xlsr-ravdess": _of(
-        "ravdess", "02 05 14 15 16", "03 06 07 13 18", "10 11 12 19 20", "08 17 21 23 24", "01 04 09 22"
-    ),
-    "emobox-savee": _of("savee", "JE", "KL", "DC", "JK"),
-    "tess-talker": _of("tess", "YAF", "OAF"),
-    "audeering-cremad": _of(
-        "cremad", "1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091"
-    ),
-}
-_NAMED_VALIDATION: dict[str, tuple[str, ...]] = {
-    "audeering-cremad": _of(
-        "cremad", "1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085"
-    )[0],
-}
-KINDS = ("speaker", "kfold", "corpus", "random", "file", *NAMED_FOLDS)
+KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "file", *NAMED_FOLDS)
 
 
 @dataclass(frozen=True)
@@ -130,12 +107,13 @@ def make_split(
 
     Args:
         table: the prepared table.
-        kind: "speaker" (one draw), "kfold" (by speaker), "corpus" (leave one corpus out), "random" (clips at random:
+        kind: "speaker" (one draw), "kfold" (by speaker), "corpus" (leave one corpus out), "cross-corpus" (train on one
+            corpus; test on speakers of it that were held back, and on all of the others), "random" (clips at random:
             LEAKS speakers; to reproduce older work), "file", or a named split of `NAMED_FOLDS`.
         seed: of the draw. fold, folds: which fold, counted from 0, of how many.
         test: share of the speakers (of the clips, for "random") that is tested on.
         validation: share of what is left for training that is validated on.
-        corpus: for "corpus", the one that is tested on.
+        corpus: for "corpus", the one that is tested on; for "cross-corpus", the one that is trained on.
         file: for "file", a `split.json`, or a JSON object part -> list of speakers.
 
     Raises:
@@ -153,6 +131,8 @@ def make_split(
         return _by_speaker(frame, kind, seed, fold, _kfold(frame, seed, fold, folds), validation)
     if kind == "corpus":
         return _leave_corpus_out(frame, seed, corpus, validation)
+    if kind == "cross-corpus":
+        return _cross_corpus(frame, seed, corpus, test, validation)
     if kind == "random":
         return _random(frame, seed, test, validation)
     if kind == "file":
@@ -168,7 +148,7 @@ def read_split(file: str | Path) -> Split:
     Raises:
         InputError: the file is missing or is no split.
     """
-    content = _read_json(file)
+    content = read_json(file)
     try:
         parts = {part: tuple(content["parts"][part]["clips"]) for part in PARTS}
         speakers = {part: tuple(content["parts"][part]["speakers"]) for part in PARTS}
@@ -177,7 +157,7 @@ def read_split(file: str | Path) -> Split:
         raise InputError(f"{file}: not a split ({error} is missing)") from error
 
 
-def _read_json(file: str | Path | None) -> Any:
+def read_json(file: str | Path | None) -> Any:
     if file is None:
         raise InputError("split.kind is 'file': name the file with split.file")
     try:
@@ -302,20 +282,31 @@ def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: flo
     if not test or len(here) == len(test):
         tests = ", ".join(NAMED_FOLDS[name][fold])
         raise InputError(f"fold {fold} of {name} tests on {tests}; the data has {', '.join(sorted(here))}")
-    if name in _NAMED_VALIDATION:
-        held = [speaker for speaker in _NAMED_VALIDATION[name] if speaker in here]
+    if name in NAMED_VALIDATION:
+        held = [speaker for speaker in NAMED_VALIDATION[name] if speaker in here]
         return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
     return _by_speaker(frame, name, seed, fold, test, validation)
 
 
 def _leave_corpus_out(frame: pd.DataFrame, seed: int, corpus: str | None, validation: float) -> Split:
+    own = _of_corpus(frame, corpus, "test")
+    return _by_speaker(frame, f"corpus-{corpus}", seed, None, sorted(own["speaker"].unique()), validation)
+
+
+def _cross_corpus(frame: pd.DataFrame, seed: int, corpus: str | None, test: float, validation: float) -> Split:
+    own = _of_corpus(frame, corpus, "train")
+    others = sorted(set(frame["speaker"]) - set(own["speaker"]))
+    held = _draw(own, [_count(test, own["speaker"].nunique())], seed)[0]
+    return _by_speaker(frame, f"cross-corpus-{corpus}", seed, None, [*held, *others], validation)
+
+
+def _of_corpus(frame: pd.DataFrame, corpus: str | None, use: str) -> pd.DataFrame:
     corpora = sorted(set(frame["corpus"]))
     if corpus not in corpora:
-        raise InputError(f"split.corpus must name the corpus to test on: one of {', '.join(corpora)}, not {corpus!r}")
+        raise InputError(f"split.corpus must name the corpus to {use} on: one of {', '.join(corpora)}, not {corpus!r}")
     if len(corpora) < 2:
-        raise InputError(f"leaving {corpus} out leaves nothing to train on: the data holds that corpus alone")
-    test = sorted(frame.loc[frame["corpus"] == corpus, "speaker"].unique())
-    return _by_speaker(frame, f"corpus-{corpus}", seed, None, test, validation)
+        raise InputError(f"the data holds {corpus} alone: a split by corpus needs two corpora or more")
+    return frame[frame["corpus"] == corpus]
 
 
 def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> Split:
@@ -334,7 +325,7 @@ def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> S
 
 
 def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
-    content = _read_json(file)
+    content = read_json(file)
     if isinstance(content, dict) and "parts" in content:
         return _fit(read_split(str(file)), frame, str(file))
     names = {"dev": "validation", "val": "validation", "valid": "validation"}
@@ -345,10 +336,8 @@ def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
         raise InputError(
             f"{file}: a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
         )
-    short = _short_names(frame)
-    lists = {
-        str(part): [_full_name(str(name), short, str(file)) for name in members] for part, members in given.items()
-    }
+    short = short_names(frame)
+    lists = {str(part): [full_name(str(name), short, str(file)) for name in members] for part, members in given.items()}
     for i, one in enumerate(lists):
         for other in list(lists)[i + 1 :]:
             shared = set(lists[one]) & set(lists[other])
@@ -369,7 +358,7 @@ def _fit(split: Split, frame: pd.DataFrame, file: str) -> Split:
     return _finish(frame, split.name, split.seed, split.fold, split.leaking, frame["id"].map(part_of))
 
 
-def _short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
+def short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
     """Return what a speaker may be called in a file -> the speakers: "ravdess-07", "07" and 7 are the same."""
     short: dict[str, set[str]] = {}
     for corpus, speaker in frame[["corpus", "speaker"]].drop_duplicates().itertuples(index=False, name=None):
@@ -379,7 +368,7 @@ def _short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
     return short
 
 
-def _full_name(name: str, short: Mapping[str, set[str]], file: str) -> str:
+def full_name(name: str, short: Mapping[str, set[str]], file: str) -> str:
     found = sorted(short.get(name, ()))
     if len(found) != 1:
         what = "no speaker" if not found else f"several speakers ({', '.join(found)})"

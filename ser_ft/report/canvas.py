@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .tables import score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +60,40 @@ def plain(axes: Axes) -> Axes:
     axes.xaxis.label.set_color(FAINT)
     axes.set_axisbelow(True)
     return axes
+
+
+def beside(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = False) -> None:
+    """Write a row's figures in a column to the right of the bars."""
+    axes.text(
+        1.02,
+        row,
+        text,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=9,
+        color=FAINT if faint else INK,
+        fontweight="bold" if bold else "normal",
+    )
+
+
+def score_axis(axes: Axes, names: Sequence[str], label: str) -> None:
+    """Name the rows of horizontal bars, the first on top, over an axis from 0 to 1."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_xlabel(label)
+    axes.tick_params(axis="y", length=0)
+
+
+def upright(axes: Axes, values: Mapping[str, float]) -> None:
+    """Draw values as upright lines named above the axes: the lowest to its left, the next to its right."""
+    for place, (name, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
+        dashed = name == "chance"
+        axes.axvline(value, color=FAINT if dashed else INK, lw=1.2, ls="--" if dashed else "-")
+        side = "center" if len(values) == 1 else ("right", "left")[place]
+        text = f"{name} {score_text(value)}"
+        where = axes.get_xaxis_transform()
+        axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=FAINT if dashed else INK)
 
 
 def shown_name(name: str, longest: int = _LONGEST_NAME) -> str:

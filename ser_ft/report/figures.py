@@ -12,9 +12,25 @@ from .. import folders
 from ..emotions import colour
 from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
-from .canvas import FAINT, GRID, INK, LEGEND, SHADES, blank, escape, plain, save, shown_name
+from .canvas import (
+    FAINT,
+    GRID,
+    INK,
+    LEGEND,
+    SHADES,
+    beside,
+    blank,
+    escape,
+    plain,
+    save,
+    score_axis,
+    shown_name,
+    upright,
+)
+from .judged import judged_part, sample
 from .page import counted
 from .tables import interval_text, notes, score_text, split_name
+from .trust_figures import groups, reliability, speakers, told_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +44,10 @@ _AFTER = 1.08
 
 
 def write_figures(run: RunFolder) -> list[Path]:
-    """Draw a run's figures into its `figures/`: curves.png (where it has a history), confusion, recall and parts.
+    """Draw a run's figures into its `figures/`.
+
+    curves.png (where it has a history), confusion, recall, parts, reliability, groups (where there are some) and
+    speakers (where there are two or more).
 
     Returns:
         the files written, in that order.
@@ -40,6 +59,12 @@ def write_figures(run: RunFolder) -> list[Path]:
     drawn["confusion"] = confusion(metrics)
     drawn["recall"] = recall(metrics)
     drawn["parts"] = parts(metrics, [yardstick.metrics for yardstick in run.yardsticks])
+    drawn["reliability"] = reliability(metrics)
+    scores = judged_part(metrics)[1]
+    if told_apart(scores):
+        drawn["groups"] = groups(metrics)
+    if scores["spread"]:
+        drawn["speakers"] = speakers(metrics)
     run.figures.mkdir(parents=True, exist_ok=True)
     return [save(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
 
@@ -52,18 +77,6 @@ def chosen(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """
     judged = [line for line in history if line.get("validation_uar") is not None]
     return max(judged, key=lambda line: (line["validation_uar"], -line.get("validation_loss", 0.0)), default=None)
-
-
-def judged_part(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the part that a run is judged on, and its scores: test, or the last part that there is."""
-    name = next(part for part in reversed(PARTS) if part in metrics["parts"])
-    return name, metrics["parts"][name]
-
-
-def sample_text(part: str, scores: Mapping[str, Any], leaking: bool) -> str:
-    """Say what a part holds: "test: 96 clips of 6 unseen speakers"."""
-    before, after = ("", "") if part == "train" else ("", " also heard in training") if leaking else ("unseen ", "")
-    return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"
 
 
 def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Figure:
@@ -105,7 +118,7 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     size = len(counts)
     side = max(3.4, min(0.66 * size, 11.0))
-    subtitle = f"{_sample(metrics)}\nshare of the true emotion's clips, their number below it"
+    subtitle = f"{sample(metrics)}\nshare of the true emotion's clips, their number below it"
     figure, _ = blank(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, notes(metrics))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -134,16 +147,16 @@ def recall(metrics: Mapping[str, Any]) -> Figure:
     """Draw the recall of each class, in the emotions' own colours."""
     part, scores = judged_part(metrics)
     classes = list(metrics["classes"])
-    figure, _ = blank(5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", _sample(metrics), notes(metrics))
+    figure, _ = blank(5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", sample(metrics), notes(metrics))
     axes = plain(figure.add_subplot())
     for row, name in enumerate(classes):
         value, clips = scores["recall"][name], scores["support"][name]
         axes.barh(row, value or 0.0, height=0.7, color=colour(name, row))
         found = f"{score_text(value)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
-        _beside(axes, row, found, faint=not clips)
-    _score_axis(axes, [shown_name(name) for name in classes], "recall")
+        beside(axes, row, found, faint=not clips)
+    score_axis(axes, [shown_name(name) for name in classes], "recall")
     lines = {"chance": scores["chance"], "UAR": scores["uar"]}
-    _upright(axes, {name: value for name, value in lines.items() if value is not None})
+    upright(axes, {name: value for name, value in lines.items() if value is not None})
     return figure
 
 
@@ -162,7 +175,7 @@ def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = 
         if part in other["parts"]:
             bars.append((f"{shown_name(other['model'])}, {part}", _YARDSTICK, other["parts"][part], True))
     title = "UAR on each part, beside the yardsticks" if yardsticks else "UAR on each part"
-    figure, _ = blank(5.7, 0.75 + 0.38 * len(bars), title, _sample(metrics), notes(metrics))
+    figure, _ = blank(5.7, 0.75 + 0.38 * len(bars), title, sample(metrics), notes(metrics))
     axes = plain(figure.add_subplot())
     for row, (_, shade, values, judged) in enumerate(bars):
         axes.barh(row, values["uar"] or 0.0, height=0.66, color=shade)
@@ -171,9 +184,9 @@ def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = 
             ends = (interval["low"], interval["high"])
             axes.plot(ends, (row, row), color=INK, lw=1.6, marker="|", ms=9, mew=1.6, path_effects=halo)
             text += f"   {interval_text(*ends)}"
-        _beside(axes, row, text, bold=values is scores)
-    _score_axis(axes, [name for name, *_ in bars], "UAR")
-    _upright(axes, {"chance": scores["chance"]})
+        beside(axes, row, text, bold=values is scores)
+    score_axis(axes, [name for name, *_ in bars], "UAR")
+    upright(axes, {"chance": scores["chance"]})
     return figure
 
 
@@ -256,10 +269,6 @@ def _tail(name: str, longest: int = 44) -> str:
     return shown_name(name, len(name)) if len(name) <= longest else f"…{shown_name(name[1 - longest :], longest)}"
 
 
-def _sample(metrics: Mapping[str, Any]) -> str:
-    return sample_text(*judged_part(metrics), leaking=metrics["split"]["leaking"])
-
-
 def _share(axes: Axes, row: int, column: int, share: float, count: int, size: int) -> None:
     """Write a cell's share, and its count below where there is room."""
     if not count:
@@ -270,36 +279,3 @@ def _share(axes: Axes, row: int, column: int, share: float, count: int, size: in
         return
     axes.text(column, row - 0.1, f"{share:.2f}", ha="center", va="center", fontsize=10, color=ink)
     axes.text(column, row + 0.26, str(count), ha="center", va="center", fontsize=7, color=ink, alpha=0.8)
-
-
-def _beside(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = False) -> None:
-    """Write a row's figures in a column to the right of the bars."""
-    axes.text(
-        1.02,
-        row,
-        text,
-        transform=axes.get_yaxis_transform(),
-        va="center",
-        fontsize=9,
-        color=FAINT if faint else INK,
-        fontweight="bold" if bold else "normal",
-    )
-
-
-def _score_axis(axes: Axes, names: Sequence[str], label: str) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(names) - 0.45, -0.55)
-    axes.set_xlabel(label)
-    axes.tick_params(axis="y", length=0)
-
-
-def _upright(axes: Axes, values: Mapping[str, float]) -> None:
-    """Draw values as upright lines named above the axes: the lowest to its left, the next to its right."""
-    for place, (name, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
-        dashed = name == "chance"
-        axes.axvline(value, color=FAINT if dashed else INK, lw=1.2, ls="--" if dashed else "-")
-        side = "center" if len(values) == 1 else ("right", "left")[place]
-        text = f"{name} {score_text(value)}"
-        where = axes.get_xaxis_transform()
-        axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=FAINT if dashed else INK)

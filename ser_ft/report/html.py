@@ -11,7 +11,9 @@ from ..emotions import colour
 from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
 from . import page, samples, tables
-from .figures import chosen, judged_part, sample_text, write_figures
+from .figures import chosen, write_figures
+from .judged import judged_part, sample_text
+from .trust_figures import told_apart
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 _CONFUSIONS_SHOWN = 3
 _METHODS = {
     "t": "a t interval about the mean of the speakers' own UARs",
-    "bootstrap-t": "a bootstrap-t interval over the speakers",
+    "jackknife-t": "a t interval over the speakers, its error that of the jackknife",
 }
 _SCORES = {
     "uar": "UAR",
@@ -96,6 +98,9 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "parts": {name: metrics["parts"][name] for name in PARTS if name in metrics["parts"]},
         "classes": _classes(metrics["classes"], scores),
         "confusions": _confusions(metrics["classes"], scores),
+        "calibration": metrics["calibration"],
+        "groups": told_apart(scores),
+        "speakers": dict(sorted(scores["by_speaker"].items(), key=lambda pair: (pair[1]["uar"], pair[0]))),
         "samples": shown,
         "longest": samples.LONGEST,
         "voices": samples.voices(shown, metrics),

@@ -90,19 +90,18 @@ def samples(
     The sound is that of `data`, the prepared table (columns id and audio); without it the samples have none.
     """
     table = choose(predictions, classes, part, count)
-    sounds = _sounds(data, list(table["id"])) if data is not None else {}
+    heard = sounds(data, list(table["id"])) if data is not None else {}
     made = []
     for row in table.to_dict("records"):
         bars = [Bar(name, float(row[name] or 0.0), colour(name, place)) for place, name in enumerate(classes)]
         if len(bars) > _MOST_BARS:
             bars = sorted(bars, key=lambda bar: -bar.share)[:_MOST_BARS]
-        known = [row["speaker"], row.get("gender"), row.get("intensity")]
-        sound, cut = sounds.get(row["id"], (None, None))
+        sound, cut = heard.get(row["id"], (None, None))
         made.append(
             Sample(
                 id=row["id"],
                 corpus=row["corpus"],
-                voice=", ".join(str(item) for item in known if isinstance(item, str) and item),
+                voice=voice(row),
                 label=row["label"],
                 recognised=row["_recognised"],
                 bars=tuple(bars),
@@ -129,7 +128,13 @@ def _spread(rows: pd.DataFrame, taken: Mapping[str, int]) -> pd.DataFrame:
     return rows.assign(_turn=turns).sort_values(["_turn", "_draw"])
 
 
-def _sounds(data: Dataset, wanted: Sequence[str]) -> dict[str, tuple[str, float | None]]:
+def voice(row: Mapping[Any, Any]) -> str:
+    """Describe the voice of a row of predictions: "ravdess-03, male, strong"."""
+    known = [row["speaker"], row.get("gender"), row.get("intensity")]
+    return ", ".join(str(item) for item in known if isinstance(item, str) and item)
+
+
+def sounds(data: Dataset, wanted: Sequence[str]) -> dict[str, tuple[str, float | None]]:
     """Find clips in the prepared table: id -> data URI, and the length in seconds of a clip that was cut."""
     names = set(wanted)
     places = {name: place for place, name in enumerate(data.select_columns(["id"])["id"]) if name in names}

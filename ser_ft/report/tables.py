@@ -7,7 +7,7 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -111,7 +111,7 @@ def layer_text(probe: Mapping[str, Any]) -> str:
     ]
     table = text_table(rows, ["backbone", "layer", "state", "uar", "deviation", "best"])
     told = [*([ALL_SEEN] if probe["split"]["name"] is None else []), *notes(probe)]
-    return "\n".join([*head, "", table, "", *(f"note: {_printable(note)}" for note in told)]).rstrip()
+    return "\n".join([*head, "", table, "", *(f"note: {printable(note)}" for note in told)]).rstrip()
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: str = "table") -> str:
@@ -142,21 +142,22 @@ def render(rows: Sequence[Mapping[str, Any]], format: str = "table") -> str:
     lines = list(dict.fromkeys(note for row in plain for note in row.get("notes") or ()))
     if not lines:
         return text_table(plain, columns)
-    return "\n".join([text_table(plain, [*columns, "notes"]), "", *(f"note: {_printable(line)}" for line in lines)])
+    return "\n".join([text_table(plain, [*columns, "notes"]), "", *(f"note: {printable(line)}" for line in lines)])
 
 
-def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str] = ()) -> str:
     """Draw rows as an aligned monospace table: numbers to the right with three decimals, what is missing as "-".
 
-    The column "interval" is made from low and high; "notes" shows the short form of each note.
+    The column "interval" is made from low and high; "notes" shows the short form of each note. `right`: columns of
+    words that stand to the right too.
     """
     cells = [[_cell(row, column) for column in columns] for row in rows]
     heads = [_HEADINGS.get(column, column.replace("_", " ")) for column in columns]
     widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
-    right = [_is_numeric(column, [row.get(column) for row in rows]) for column in columns]
+    sides = [column in right or _is_numeric(column, [row.get(column) for row in rows]) for column in columns]
     lines = [heads, ["-" * width for width in widths], *cells]
     return "\n".join(
-        "  ".join(_pad(cell, width, side) for cell, width, side in zip(line, widths, right, strict=True)).rstrip()
+        "  ".join(_pad(cell, width, side) for cell, width, side in zip(line, widths, sides, strict=True)).rstrip()
         for line in lines
     )
 
@@ -171,12 +172,27 @@ def interval_text(low: float | None, high: float | None) -> str:
     return NOTHING if low is None or high is None else f"{low:.3f}-{high:.3f}"
 
 
+def size_text(parameters: int) -> str:
+    """Write a number of parameters: "98 k", "0.31 M", "94.6 M", "1.6 G"."""
+    for size, least, unit in ((1e9, 1e9, "G"), (1e6, 1e5, "M")):
+        if parameters >= least:
+            return f"{parameters / size:.3g} {unit}"
+    return f"{parameters / 1e3:.3g} k"
+
+
+def time_text(seconds: float) -> str:
+    """Write a length of time: "45 s", "4.6 min", "2.1 h"."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
+
+
 def _cell(row: Mapping[str, Any], column: str) -> str:
     if column == "interval":
         return interval_text(row.get("low"), row.get("high"))
     value = row.get(column)
     if column == "notes" and value:
-        return _printable("; ".join(map(short_note, value)))
+        return printable("; ".join(map(short_note, value)))
     if value is None or value == []:
         return NOTHING
     if isinstance(value, bool):
@@ -184,8 +200,8 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if isinstance(value, float):
         return score_text(value)
     if isinstance(value, list | tuple):
-        return _printable("; ".join(map(str, value)))
-    return _printable(str(value))
+        return printable("; ".join(map(str, value)))
+    return printable(str(value))
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
@@ -223,7 +239,7 @@ def _is_numeric(column: str, values: Sequence[Any]) -> bool:
     return column == "interval" or (bool(known) and all(isinstance(v, int | float) for v in known))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names are the user's: no control character of theirs reaches the terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .groups import duration_groups
 from .metrics import score
 from .runs import PARTS, PREDICTION_COLUMNS
 
@@ -85,6 +86,7 @@ def masked_softmax(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 def predictions_table(
     table: datasets.Dataset,
+    classes: Sequence[str],
     parts: Mapping[str, np.ndarray],
     probabilities: Mapping[str, np.ndarray],
     fold: int | None,
@@ -93,20 +95,21 @@ def predictions_table(
     """Put the evaluated clips together as `predictions.parquet` holds them.
 
     Args:
-        table: the prepared table. parts: part -> its rows. probabilities: part -> shape (clips, classes).
+        table: the prepared table. classes: that are told apart, in the order of their numbers.
+        parts: part -> its rows, all of these classes. probabilities: part -> shape (clips, classes).
         fold, seed: of the run.
     """
     import pandas as pd
 
-    classes = table.features["emotion"].names
+    names = table.features["emotion"].names
     facts = table.select_columns([*_TABLE_COLUMNS, "emotion"]).to_pandas()
     pieces = []
     for part in PARTS:
         if part in probabilities and len(parts[part]):
             piece = facts.iloc[parts[part]].reset_index(drop=True)
-            piece["label"] = [classes[place] for place in piece.pop("emotion")]
+            piece["label"] = [names[place] for place in piece.pop("emotion")]
             piece["part"] = part
-            pieces.append(piece.join(pd.DataFrame(probabilities[part], columns=classes)))
+            pieces.append(piece.join(pd.DataFrame(probabilities[part], columns=list(classes))))
     whole = pd.concat(pieces, ignore_index=True)
     whole["fold"] = pd.Series([fold] * len(whole), dtype="Int64")
     whole["seed"] = seed
@@ -114,8 +117,15 @@ def predictions_table(
     return ordered
 
 
-def part_metrics(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Return part -> its metrics, as `ser_ft.results.metrics.score` makes them, from a predictions table."""
+def part_metrics(
+    predictions: pd.DataFrame, classes: Sequence[str], left_out: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, Any]:
+    """Return part -> its metrics, as `ser_ft.results.metrics.score` makes them, from a predictions table.
+
+    Args:
+        predictions: as `predictions_table` gives it. classes: in the order of their numbers.
+        left_out: part -> class -> how many clips are not in the table, for the model does not know their class.
+    """
     places = {label: place for place, label in enumerate(classes)}
     found = {}
     for part in PARTS:
@@ -123,5 +133,8 @@ def part_metrics(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str,
         if len(rows):
             labels = rows["label"].map(places).to_numpy(dtype=np.int64)
             shares = rows[list(classes)].to_numpy(dtype=np.float64)
-            found[part] = score(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist())
+            traits = {name: rows[name].tolist() for name in ("gender", "intensity")}
+            traits["duration"] = duration_groups(rows["duration"])
+            scores = score(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist(), traits)
+            found[part] = scores | {"left_out": dict((left_out or {}).get(part, {}))}
     return found

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import folders
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -135,6 +136,39 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """The metrics of every part: see `ser_ft.results.metrics.score`."""
         return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
+
+
+def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:
+    """Return the run folder that a command is to write.
+
+    Args:
+        path: where. command: which marks the configuration of what it writes with a key of its name.
+        replace: whether what it wrote there before may go away.
+
+    Raises:
+        InputError: nothing can be written there, or something is there that is not to go away.
+    """
+    folder = RunFolder(path)
+    here = folders.nearest(folder.path.absolute())
+    if not here.is_dir() or not os.access(here, os.W_OK):
+        raise InputError(
+            f"{path}: cannot be written, for {here} is no folder that can be written to; name another --out"
+        )
+    if here == folder.path.absolute() and any(here.iterdir()):
+        if not _marked(folder, command):
+            raise InputError(f"{path}: holds something that `ser-ft {command}` did not write; name another --out")
+        if not replace:
+            raise InputError(f"{path}: is there already: give --if-exists replace, or another --out")
+    return folder
+
+
+def _marked(folder: RunFolder, command: str) -> bool:
+    import yaml
+
+    try:
+        return command in folder.config
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        return False
 
 
 def environment() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,13 @@ def cache_folder(table: datasets.Dataset, *facts: str) -> Path:
     return cache_home() / "features" / hashlib.sha256(state.encode()).hexdigest()[:20]
 
 
+def take_in(found: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> None:
+    """Let a hash follow from weights and their names."""
+    for name, weight in weights.items():
+        found.update(name.encode())
+        found.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
 def make_room(folder: Path, expected: float) -> None:
     """Refuse to fill a disk; caches that were not used for a week go before it comes to that, the oldest first.
 
@@ -232,14 +239,19 @@ def frames_of(table: datasets.Dataset, extractor: SpectralFeatureExtractor, show
 def statistics_of(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
     """Return what yardsticks are given of each clip of a prepared table, computed once: shape (clips, numbers)."""
     frames = frames_of(table, yardstick_features(), shown)
-    found = []
-    for start in range(0, len(frames), _BATCH):
-        clips = [torch.from_numpy(np.array(frames[row])) for row in range(start, min(start + _BATCH, len(frames)))]
-        mask = torch.nn.utils.rnn.pad_sequence(
-            [torch.ones(len(clip), dtype=torch.long) for clip in clips], batch_first=True
-        )
-        found.append(statistics(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), mask, FUNCTIONALS))
-    return torch.cat(found).numpy()
+    code = Path(inspect.getfile(statistics)).read_text(encoding="utf-8")
+
+    def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH].tolist()
+            clips = [torch.from_numpy(np.array(frames[row])) for row in batch]
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(clip)) for clip in clips], batch_first=True)
+            found = statistics(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), mask, FUNCTIONALS)
+            yield from zip(batch, found[:, None].numpy(), strict=True)
+
+    home = cache_folder(table, frames.folder.name, code, repr(FUNCTIONALS))
+    kept = FlatCache.make(home, len(table), arrays)
+    return np.concatenate([kept[row] for row in range(len(kept))])
 
 
 def frames_from(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtractor) -> list[np.ndarray]:

@@ -86,7 +86,7 @@ class SplitConfig:
     """Who is trained on, validated on and tested on."""
 
     kind: str = "speaker"
-    """speaker, kfold, corpus, random (leaks speakers), file, or a named split such as emobox-ravdess."""
+    """speaker, kfold, corpus, cross-corpus, random (leaks speakers), file, or a named split such as emobox-ravdess."""
 
     seed: int = 0
     """Seed of the draw; apart from the run's, so that seeds can be compared on one split."""
@@ -98,13 +98,14 @@ class SplitConfig:
     """For kfold: how many."""
 
     test: float = 0.2
-    """Share of the speakers (for random, of the clips) that is tested on."""
+    """For speaker, cross-corpus and random: share of the speakers (for random, of the clips) that is tested on."""
 
     validation: float = 0.15
     """Share of the rest that is validated on."""
 
     corpus: str | None = None
-    """For corpus: the one that is left out of training and tested on."""
+    """For corpus: the one that is left out of training and tested on; for cross-corpus: the one that is trained on, to
+    be tested on speakers of it that were held back and on all other corpora."""
 
     file: str | None = None
     """For file: a run's split.json, or a JSON object with lists of speakers."""

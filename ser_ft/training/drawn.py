@@ -14,6 +14,7 @@ from .. import audio
 from ..data.augment import Augment, SpecAugment, spec_augment
 from ..models.features import SpectralFeatureExtractor, usable_scale
 from .cache import Cache, frames_from
+from .config import Recipe
 
 if TYPE_CHECKING:
     import datasets
@@ -91,6 +92,14 @@ class Drawn:
     seed: int
     augment: Augment | None = None
     masks: SpecAugment | None = None
+
+    @classmethod
+    def of(cls, table: datasets.Dataset, recipe: Recipe) -> Drawn | None:
+        """Draw what a recipe says of a table's clips; None where it says nothing."""
+        chosen = recipe.augment
+        augment = Augment(chosen.transforms, seed=recipe.seed) if chosen.live else None
+        masks = None if chosen.spec_augment is None else SpecAugment(**chosen.spec_augment)
+        return cls(table, recipe.seed, augment, masks) if augment or masks else None
 
     def waves(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
         """Return the samples of clips, augmented, each float32 of shape (samples,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,8 +25,9 @@ class Inputs:
     """The clips of a prepared table, ready for a model.
 
     Attributes:
-        feed: makes batches of them. classes: in the order of their numbers.
-        labels: class numbers, shape (clips,). targets: shares of each class, float32, shape (clips, classes).
+        feed: makes batches of them. classes: that the model tells apart, in the order of their numbers.
+        labels: class numbers, shape (clips,); -1 for a clip whose class is none of them.
+        targets: shares of each class, float32, shape (clips, classes).
         allowed: which classes the clip's corpus can hold, bool, shape (clips, classes).
         corpora: of each clip.
     """
@@ -39,17 +40,19 @@ class Inputs:
     corpora: list[str]
 
     @classmethod
-    def of(cls, table: datasets.Dataset, feed: Feed) -> Inputs:
-        """Gather the inputs of a prepared table; a column `votes` makes soft targets."""
-        classes = tuple(table.features["emotion"].names)
-        labels = np.array(table["emotion"], dtype=np.int64)
+    def of(cls, table: datasets.Dataset, feed: Feed, classes: Sequence[str]) -> Inputs:
+        """Gather the inputs of a table for the classes that are learned; a column `votes` makes soft targets."""
+        names = table.features["emotion"].names
+        places = [names.index(name) for name in classes]
+        numbers = np.array([classes.index(name) if name in classes else -1 for name in names])
+        labels = numbers[np.array(table["emotion"], dtype=np.int64)]
         corpora = list(table["corpus"])
         allowed = held_classes(corpora, about(table), classes)
+        targets = np.eye(len(classes), dtype=np.float32)[labels]
         if "votes" in table.column_names:
-            targets = np.array(table["votes"], dtype=np.float32)
-        else:
-            targets = np.eye(len(classes), dtype=np.float32)[labels]
-        return cls(feed, classes, labels, targets, allowed, corpora)
+            votes = np.array(table["votes"], dtype=np.float32)[:, places]
+            targets = votes if len(classes) == len(names) else votes / np.maximum(votes.sum(axis=1), 1e-6)[:, None]
+        return cls(feed, tuple(classes), labels, targets, allowed, corpora)
 
 
 class TrainingClips(torch.utils.data.Dataset[int]):

@@ -83,7 +83,7 @@ def best_precision() -> str:
     return "bf16" if own else "no"
 
 
-def device_name(accelerator: Accelerator) -> str:
+def device_name(accelerator: Accelerator | PartialState) -> str:
     """Return what is written of the device in a run's environment.json."""
     if accelerator.device.type != "cuda":
         return str(accelerator.device)

@@ -13,12 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..data.augment import Augment, SpecAugment
 from ..errors import InputError
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ..progress import bar
-from .cache import FlatCache, JoinedCache, cache_folder, frames_of
+from .cache import FlatCache, JoinedCache, cache_folder, frames_of, take_in
 from .config import Recipe, TuningConfig
 from .drawn import Drawn, Standard
 from .feeds import FrameFeed, PooledFeed
@@ -109,13 +108,7 @@ def frame_feed(
         groups = dict(zip(speakers, fitted.groups, strict=False))
         fitted = Standard(fitted.shift, fitted.scale, np.array([groups[name] for name in speakers]))
     seconds = np.concatenate([np.array(table["duration"]) for table in tables])
-    chosen = recipe.augment
-    drawn = None
-    if chosen.live or chosen.spec_augment is not None:
-        augment = Augment(chosen.transforms, seed=recipe.seed) if chosen.live else None
-        masks = None if chosen.spec_augment is None else SpecAugment(**chosen.spec_augment)
-        drawn = Drawn(tables[0], recipe.seed, augment, masks)
-    return FrameFeed(frames, seconds, extractor, fitted, drawn)
+    return FrameFeed(frames, seconds, extractor, fitted, Drawn.of(tables[0], recipe))
 
 
 def _trained_stages(tuning: TuningConfig, stages: list[list[nn.Parameter]]) -> int:
@@ -159,8 +152,7 @@ def _sums_of(
     if (standard := feed.standard) is not None:
         for values in (standard.shift, standard.scale, standard.groups):
             found.update(values.tobytes())
-    for weight in model.backbone.state_dict().values():
-        found.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    take_in(found, model.backbone.state_dict())
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         model.eval()

@@ -7,7 +7,7 @@ recognition" (arXiv:2110.06309), with the task of Baevski et al. 2020, "wav2vec 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -158,17 +158,30 @@ def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -
     return guarded(work)
 
 
-def heard_in_pretraining(model: str | Path) -> set[str]:
+def heard_in_pretraining(model: str | Path, parts: Sequence[str] = ("train",)) -> set[str]:
     """Return the speakers on whose sound a model's weights were trained in runs of ser_ft, as far as can be told.
 
     Args:
-        model: a name on the Hub (then nobody), or a folder: beside it lie a run's split.json and config.yaml, of a
-            pretraining or of a fine-tuning; the model that this run began with is followed, too.
+        model: as in `runs_behind`. parts: of those runs' splits, whose speakers count.
 
     Raises:
-        InputError: the split.json of the run is broken.
+        InputError: the split.json of a run is broken.
     """
     heard: set[str] = set()
+    for run in runs_behind(model):
+        speakers = read_split(run.split_file).speakers
+        heard.update(*(speakers[part] for part in parts))
+        heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", []))
+    return heard
+
+
+def runs_behind(model: str | Path) -> Iterator[RunFolder]:
+    """Yield the runs of ser_ft that made a model's weights, the last one first, as far as can be told.
+
+    Args:
+        model: a name on the Hub (then none), or a folder: beside it lie a run's split.json and config.yaml, of a
+            pretraining or of a fine-tuning; the model that this run began with is followed, too.
+    """
     seen: set[Path] = set()
     folder = Path(model).expanduser().resolve()
     while folder.is_dir() and folder not in seen:
@@ -176,10 +189,8 @@ def heard_in_pretraining(model: str | Path) -> set[str]:
         run = RunFolder(folder.parent)
         if not (run.split_file.is_file() and run.config_file.is_file()):
             break
-        heard |= set(read_split(run.split_file).speakers["train"])
-        heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", []))
+        yield run
         folder = Path(run.config["model"]["name"]).expanduser().resolve()
-    return heard
 
 
 def check_unheard(model: str | Path, split: Split) -> None:

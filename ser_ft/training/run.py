@@ -14,25 +14,25 @@ from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
 from ..data.augment import Augment, augmented
-from ..data.prepare import about, load_corpora, load_table, open_prepared
+from ..data.prepare import load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
 from ..models import MODELS
+from ..models.head import fold_temperature
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.speech import load
-from ..models.yardsticks import make_yardstick
-from ..progress import bar
-from ..results.evaluation import masked_softmax, part_metrics, predictions_table
 from ..results.runs import RunFolder
 from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
 from .config import DataConfig, Recipe
 from .inputs import Inputs
+from .judging import Judge
 from .loop import Trainer
 from .machine import device_name, start
 from .networks import set_up_image, set_up_own
 from .pretrain import check_unheard
+from .speed import SPEED_CLIPS, real_time_factor
 from .tuning import Setup, find_speech, set_up_speech
 
 
@@ -58,7 +58,7 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
         InputError: the recipe does not fit the data, or its run folder is taken; nothing is written then.
     """
     folder = RunFolder(recipe.out)
-    if _finished(recipe, folder):
+    if finished(recipe, folder):
         return Outcome(folder, None, PartialState().is_main_process)
     accelerator = start(
         recipe.train.mixed_precision,
@@ -117,14 +117,18 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
         corpus=wanted.corpus,
         file=wanted.file,
     )
-    rows = split.rows(table)
-    classes = {int(label) for label in np.array(table["emotion"])[rows["train"]]}
-    if len(classes) < 2:
+    if len(_learned(table, split)) < 2:
         raise InputError(f"the split {split.name!r} leaves one class alone to train on: there is nothing to tell apart")
     return split
 
 
-def _finished(recipe: Recipe, folder: RunFolder) -> bool:
+def _learned(table: datasets.Dataset, split: Split) -> tuple[str, ...]:
+    """Return the classes that the training clips have, in the order of their numbers."""
+    names = table.features["emotion"].names
+    return tuple(names[label] for label in np.unique(np.array(table["emotion"])[split.rows(table)["train"]]))
+
+
+def finished(recipe: Recipe, folder: RunFolder) -> bool:
     """Say whether the run is there and done; refuse a folder that is not to be touched."""
     whole = folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
     return gone_on_with(recipe, folder, "run") and whole
@@ -133,13 +137,16 @@ def _finished(recipe: Recipe, folder: RunFolder) -> bool:
 def _train(
     recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
 ) -> None:
-    classes = tuple(table.features["emotion"].names)
-    rows = split.rows(table)
+    classes, train = _learned(table, split), split.rows(table)["train"]
     with accelerator.local_main_process_first():
-        tables = [table, *_copies(recipe, table.select(rows["train"]), shown)]
-    heard = np.concatenate([rows["train"], len(table) + np.arange(sum(map(len, tables[1:])))])
+        tables = [table, *_copies(recipe, table.select(train), shown)]
+    heard = np.concatenate([train, len(table) + np.arange(sum(map(len, tables[1:])))])
     setup, extractor = _set_up(recipe, tables, heard, classes, accelerator, shown)
-    inputs = Inputs.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed)
+    inputs = Inputs.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed, classes)
+    judge = Judge(table, split, inputs, recipe.seed)
+    rows = judge.rows()
+    if shown:
+        _tell_left_out(judge)
     resume = resumes(recipe, folder, split.content(), "run")
     trainer = Trainer(
         accelerator,
@@ -166,7 +173,9 @@ def _train(
     if not accelerator.is_main_process:
         return
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
-    model = setup.finish()
+    model, temperature = setup.finish(), judge.temperature(shares)
+    if temperature is not None:
+        fold_temperature(model, temperature)
     folder.model.mkdir(exist_ok=True)
     model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)
@@ -176,13 +185,19 @@ def _train(
         mixed_precision=accelerator.mixed_precision,
         seconds=round(trainer.state.seconds, 1),
         torch_threads=torch.get_num_threads(),
+        speed=real_time_factor(model, extractor, table.select(rows["test"][:SPEED_CLIPS]), accelerator.device),
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    facts = _facts(recipe, table, split)
-    own = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
-    _write_results(folder, recipe, table, split, rows, shares, facts | own)
-    if recipe.yardsticks:
-        _fit_yardsticks(recipe, folder, table, numbers, inputs, split, rows, facts, shown)
+    said = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
+    judge.write(folder, shares, temperature, **said)
+    judge.fit_yardsticks(folder, recipe.yardsticks, numbers, shown)
+
+
+def _tell_left_out(judge: Judge) -> None:
+    for part, classes in judge.left_out().items():
+        if classes:
+            told = ", ".join(f"{count} {name}" for name, count in classes.items())
+            print(f"  {part}: not judged, for no training clip is of their class: {told}")
 
 
 def _check_model(recipe: Recipe) -> None:
@@ -225,59 +240,6 @@ def _set_up(
     if isinstance(model, SpectrogramForAudioClassification):
         return set_up_image(model, extractor, tables, heard, recipe, accelerator.device, shown), extractor
     return set_up_own(model, extractor, tables, heard, recipe, shown), extractor
-
-
-def _facts(recipe: Recipe, table: datasets.Dataset, split: Split) -> dict[str, Any]:
-    """Return what every metrics.json of the run says of data and split."""
-    corpora = about(table)
-    return {
-        "seed": recipe.seed,
-        "classes": list(table.features["emotion"].names),
-        "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
-        "notes": {name: fact["note"] for name, fact in corpora.items() if fact["note"]},
-        "terms": {
-            name: {key: fact[key] for key in ("title", "licence", "terms", "citation")}
-            for name, fact in corpora.items()
-        },
-    }
-
-
-def _write_results(
-    folder: RunFolder,
-    recipe: Recipe,
-    table: datasets.Dataset,
-    split: Split,
-    rows: Mapping[str, np.ndarray],
-    shares: Mapping[str, np.ndarray],
-    facts: Mapping[str, Any],
-) -> None:
-    predictions = predictions_table(table, rows, shares, split.fold, recipe.seed)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.write_predictions(predictions)
-    folder.write_json(folder.metrics_file, {**facts, "parts": part_metrics(predictions, facts["classes"])})
-
-
-def _fit_yardsticks(
-    recipe: Recipe,
-    folder: RunFolder,
-    table: datasets.Dataset,
-    numbers: np.ndarray,
-    inputs: Inputs,
-    split: Split,
-    rows: Mapping[str, np.ndarray],
-    facts: Mapping[str, Any],
-    shown: bool,
-) -> None:
-    for name in bar(recipe.yardsticks, desc="yardsticks", shown=shown):
-        yardstick = make_yardstick(name)
-        yardstick.fit(numbers[rows["train"]], inputs.labels[rows["train"]], len(inputs.classes))
-        shares = {}
-        for part, places in rows.items():
-            if len(places):
-                found = np.log(np.clip(yardstick.probabilities(numbers[places]), 1e-12, 1.0))
-                shares[part] = masked_softmax(found, inputs.allowed[places])
-        aside = RunFolder(folder.path / "yardsticks" / name)
-        _write_results(aside, recipe, table, split, rows, shares, {**facts, "model": name, "parameters": None})
 
 
 def _called(recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import audio
 from ..models.speech import Hearing, Parts
-from .cache import FlatCache, cache_folder, make_room, sounds_of
+from .cache import FlatCache, cache_folder, make_room, sounds_of, take_in
 from .feeds import heard_seconds, samples_of, waves_to_inputs
 from .rig import Rig
 
@@ -95,11 +95,7 @@ def fingerprint(parts: Parts, frozen: nn.Module) -> str:
     settings = parts.model.config.to_dict()
     kept = {key: value for key, value in sorted(settings.items()) if not _ONLY_TRAINING.search(key)}
     found = hashlib.sha256(repr(kept).encode())
-    for name, weight in frozen.state_dict().items():
-        if name == "masked_spec_embed":
-            continue
-        found.update(name.encode())
-        found.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    take_in(found, {name: weight for name, weight in frozen.state_dict().items() if name != "masked_spec_embed"})
     return found.hexdigest()
 
 

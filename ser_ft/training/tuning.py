@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
-from ..data.augment import Augment
 from ..errors import InputError
 from ..models import speech
 from ..models.speech import Parts
@@ -89,12 +88,7 @@ def set_up_speech(
     elif kept and parts.convolutions is not None and not tuning.convolutions:
         feed, rig = StateFeed(states("convolutions"), table, extractor, parts.hearing), Rig(parts, convolved=True)
     else:
-        drawn = (
-            Drawn(table, recipe.seed, Augment(recipe.augment.transforms, seed=recipe.seed))
-            if recipe.augment.live
-            else None
-        )
-        feed, rig = WaveFeed(table, extractor, parts.hearing, drawn), Rig(parts)
+        feed, rig = WaveFeed(table, extractor, parts.hearing, Drawn.of(table, recipe)), Rig(parts)
     restore = fast_attention(model, feed, device)
     adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
     if recipe.train.compile:

@@ -93,6 +93,8 @@ def check(split: Split, table: datasets.Dataset) -> None:
         ("kfold", "savee", {"folds": 4}),
         ("corpus", "ravdess tess cremad savee", {"corpus": "cremad"}),
         ("corpus", "ravdess tess", {"corpus": "ravdess"}),
+        ("cross-corpus", "ravdess tess cremad savee", {"corpus": "cremad"}),
+        ("cross-corpus", "ravdess tess", {"corpus": "tess"}),
         ("emobox-ravdess", "ravdess", {"fold": 5}),
         ("xlsr-ravdess", "ravdess", {"fold": 4}),
         ("emobox-savee", "savee", {"fold": 3}),
@@ -377,6 +379,20 @@ def test_a_split_that_overlaps_cannot_be_made(ravdess: datasets.Dataset) -> None
         replace(split, speakers={**split.speakers, "test": split.speakers["validation"]})
 
 
+def test_a_model_of_one_corpus_is_tested_on_its_held_back_speakers_and_on_all_others(four: datasets.Dataset) -> None:
+    split = make_split(four, "cross-corpus", corpus="ravdess")
+    assert {name.split("-")[0] for part in ("train", "validation") for name in split.speakers[part]} == {"ravdess"}
+    tested = [name for name in split.speakers["test"] if not name.startswith("ravdess-")]
+    assert set(tested) == {name for name in four["speaker"] if not name.startswith("ravdess-")}
+    assert len(split.speakers["test"]) - len(tested) == 5
+    assert split.name == "cross-corpus-ravdess"
+
+
+def test_a_corpus_of_one_speaker_is_trained_on_and_not_tested_on() -> None:
+    split = make_split(table_of({"mine": ["a"], "other": ["b", "c"]}), "cross-corpus", corpus="mine")
+    assert [split.speakers[part] for part in PARTS] == [("mine-a",), (), ("other-b", "other-c")]
+
+
 # Wrong input.
 
 
@@ -393,7 +409,8 @@ def test_a_split_that_overlaps_cannot_be_made(ravdess: datasets.Dataset) -> None
         ("savee", "emobox-savee", {"fold": -1}, "split.fold is -1"),
         ("savee", "emobox-ravdess", {}, "the split emobox-ravdess is of ravdess alone; the data also holds savee"),
         ("talker", "tess-talker", {}, "fold 0 of tess-talker tests on tess-YAF; the data has tess-OAF"),
-        ("savee", "corpus", {"corpus": "savee"}, "leaving savee out leaves nothing to train on"),
+        ("savee", "corpus", {"corpus": "savee"}, "the data holds savee alone: a split by corpus needs two"),
+        ("savee", "cross-corpus", {}, "split.corpus must name the corpus to train on: one of savee, not None"),
         ("savee", "corpus", {}, "split.corpus must name the corpus to test on: one of savee, not None"),
         ("savee", "corpus", {"corpus": "tess"}, "one of savee, not 'tess'"),
         ("savee", "alphabetical", {}, f"unknown split 'alphabetical': use one of {', '.join(KINDS)}"),

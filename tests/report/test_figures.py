@@ -14,7 +14,8 @@ from matplotlib.image import imread
 
 from ser_ft.emotions import COLOURS, NAMES
 from ser_ft.errors import InputError
-from ser_ft.report import figures
+from ser_ft.report import figures, trust_figures
+from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.runs import RunFolder
 
 MakeRun = Callable[..., RunFolder]
@@ -36,14 +37,16 @@ def check_picture(file: Path) -> None:
 
 def test_all_figures_are_drawn(run: RunFolder) -> None:
     files = figures.write_figures(run)
-    assert [file.name for file in files] == ["curves.png", "confusion.png", "recall.png", "parts.png"]
+    names = ["curves", "confusion", "recall", "parts", "reliability", "groups", "speakers"]
+    assert [file.stem for file in files] == names
     assert sorted(file.name for file in run.figures.iterdir()) == sorted(file.name for file in files)
     for file in files:
         check_picture(file)
 
 
 def test_a_yardstick_has_no_curves(run: RunFolder) -> None:
-    assert [f.name for f in figures.write_figures(run.yardsticks[0])] == ["confusion.png", "recall.png", "parts.png"]
+    names = [file.stem for file in figures.write_figures(run.yardsticks[0])]
+    assert names == ["confusion", "recall", "parts", "reliability", "groups", "speakers"]
 
 
 def test_the_best_validation_epoch_is_marked(run: RunFolder) -> None:
@@ -99,6 +102,7 @@ def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None
     drawn = [
         figures.curves(history, metrics),
         *(d(metrics) for d in (figures.confusion, figures.recall, figures.parts)),
+        *(d(metrics) for d in (trust_figures.reliability, trust_figures.groups, trust_figures.speakers)),
     ]
     for figure in drawn:
         text = "\n".join(words(figure))
@@ -112,8 +116,71 @@ def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
     own = make_run(
         classes=("$x$", "a\nb", "<b>", "much too long a name for an axis"), model="$\\frac$", yardsticks=False
     )
-    assert len(figures.write_figures(own)) == 3
+    assert len(figures.write_figures(own)) == 6
     assert "much too long a name …" in words(figures.recall(own.metrics))
+
+
+def test_reliability_bars_are_the_shares_that_are_right(run: RunFolder) -> None:
+    metrics = run.metrics
+    scores = metrics["parts"]["test"]
+    upper, lower = trust_figures.reliability(metrics).axes
+    bins = scores["reliability"]
+    for place, bar, gap in zip(bins, upper.patches[::2], upper.patches[1::2], strict=True):
+        assert (bar.get_x(), bar.get_height()) == pytest.approx((place["low"], place["accuracy"]))
+        ends = sorted((gap.get_y(), gap.get_y() + gap.get_height()))
+        assert ends == pytest.approx(sorted((place["accuracy"], place["confidence"])))
+    assert [bar.get_height() for bar in lower.patches] == [place["clips"] for place in bins]
+    assert sum(place["clips"] for place in bins) == scores["clips"]
+
+
+def test_the_calibration_error_stands_beside_that_before(run: RunFolder, make_run: MakeRun) -> None:
+    ece = run.metrics["parts"]["test"]["ece"]
+    said = "\n".join(words(trust_figures.reliability(run.metrics)))
+    assert f"ECE) {ece:.3f}; 0.234 before the temperature of 1.25" in said
+    bare = make_run(validation=False, yardsticks=False).metrics
+    assert "no temperature was fitted" in "\n".join(words(trust_figures.reliability(bare)))
+
+
+def test_groups_are_drawn_where_there_are_two(run: RunFolder) -> None:
+    metrics = run.metrics
+    scores = metrics["parts"]["test"]
+    assert list(trust_figures.told_apart(scores)) == ["gender", "intensity"], "all clips are under 2 s"
+    said = words(trust_figures.groups(metrics))
+    strong = scores["by_intensity"]["strong"]
+    interval = strong["uar_interval"]
+    assert {"female", "male", "normal", "strong"} <= set(said)
+    assert f"{strong['uar']:.3f}   {interval['low']:.3f}-{interval['high']:.3f}" in said
+    assert f"{scores['by_gender']['male']['uar']:.3f}" in said, "three speakers: no interval"
+
+
+def test_each_speaker_is_a_dot(run: RunFolder) -> None:
+    metrics = run.metrics
+    scores = metrics["parts"]["test"]
+    figure = trust_figures.speakers(metrics)
+    uars = sorted(found["uar"] for found in scores["by_speaker"].values())
+    (dots,) = figure.axes[0].collections
+    assert [place for place, _ in dots.get_offsets()] == uars
+    lowest = min(scores["by_speaker"], key=lambda name: scores["by_speaker"][name]["uar"])
+    assert f"from {uars[0]:.3f} ({lowest}) to {uars[-1]:.3f}" in "\n".join(words(figure))
+
+
+def test_dots_do_not_cover_each_other(run: RunFolder) -> None:
+    metrics = run.metrics
+    speakers = metrics["parts"]["test"]["by_speaker"]
+    for found in speakers.values():
+        found["uar"] = 0.5
+    (dots,) = trust_figures.speakers(metrics).axes[0].collections
+    assert np.asarray(dots.get_offsets()).tolist() == [[0.5, place] for place in range(len(speakers))]
+
+
+def test_nothing_known_of_the_clips_and_one_speaker(make_run: MakeRun) -> None:
+    made = make_run(yardsticks=False)
+    table = made.predictions
+    table = table[table["speaker"].isin(["ravdess-01", "ravdess-13", "ravdess-17"])]
+    table[["gender", "intensity"]] = None
+    made.write_json(made.metrics_file, made.metrics | {"parts": part_metrics(table, made.metrics["classes"])})
+    drawn = [file.stem for file in figures.write_figures(made)]
+    assert drawn == ["confusion", "recall", "parts", "reliability"]
 
 
 def probed(*backbones: str, head: bool = False) -> dict[str, Any]:

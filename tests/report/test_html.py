@@ -69,6 +69,56 @@ def test_the_confusion_counts_are_there_as_a_table(run: RunFolder, page: Page) -
     assert [[int(cell) for cell in row[1:]] for row in rows] == counts
 
 
+def test_calibration_before_and_after(run: RunFolder, page: Page, odd: Page) -> None:
+    parts = run.metrics["parts"]
+    assert "divided by a temperature of 1.25, fitted on 64 validation clips (over 1:" in page.text
+    for name, scores in parts.items():
+        assert [name, "0.234", f"{scores['ece']:.3f}", "2.346", f"{scores['nll']:.3f}"] in page.rows
+    for place in parts["test"]["reliability"]:
+        edges = f"{place['low']:.2f} to {place['high']:.2f}"
+        shares = [f"{place[key]:.3f}" for key in ("confidence", "accuracy")]
+        assert [edges, str(place["clips"]), *shares] in page.rows
+    assert "No temperature was fitted here" in odd.text
+
+
+def test_what_the_surest_answers_are_worth(make_run: MakeRun) -> None:
+    made = make_run(yardsticks=False)
+    metrics = made.metrics
+    metrics["parts"]["test"]["reliability"][-1] |= {"low": 14 / 15, "clips": 10, "accuracy": 0.9}
+    made.write_json(made.metrics_file, metrics)
+    told = "Of the 10 clips of the test part that it is surest of (a confidence over 0.93), 90 % are recognised."
+    assert told in Page(write_report(made, players=0)).text
+    metrics["parts"]["test"]["reliability"][-1]["clips"] = 9
+    made.write_json(made.metrics_file, metrics)
+    assert "surest of" not in Page(write_report(made, players=0)).text, "too few to say so"
+
+
+def test_groups_and_speakers_are_told_apart(run: RunFolder, page: Page) -> None:
+    test = run.metrics["parts"]["test"]
+    for trait in ("gender", "intensity"):
+        for group, scores in test[f"by_{trait}"].items():
+            interval = scores["uar_interval"]
+            told = f"{interval['low']:.3f}-{interval['high']:.3f}" if interval else "-"
+            figures = [f"{scores[key]:.3f}" for key in ("accuracy", "chance")]
+            assert page.row(group)[1:] == ["48", str(scores["speakers"]), f"{scores['uar']:.3f}", told, *figures]
+    assert not [row for row in page.rows if row[:1] == ["under 2 s"]], "one group tells nothing apart"
+    for speaker, scores in test["by_speaker"].items():
+        assert page.row(speaker)[1:3] == ["16", f"{scores['uar']:.3f}"]
+    spread = test["spread"]
+    assert f"ranges from {spread['lowest']:.3f} to {spread['highest']:.3f}, with a standard deviation" in page.text
+    assert "for a new voice, expect anything in that range" in page.text
+
+
+def test_what_was_not_judged_is_said(make_run: MakeRun, page: Page) -> None:
+    assert "Not judged" not in page.text
+    made = make_run(yardsticks=False)
+    metrics = made.metrics
+    metrics["parts"]["test"]["left_out"] = {"calm": 12, "surprise": 1}
+    made.write_json(made.metrics_file, metrics)
+    text = Page(write_report(made, players=0)).text
+    assert "Not judged: 12 clips of calm, 1 clip of surprise: the model never learned these classes." in text
+
+
 def test_nothing_is_loaded_from_elsewhere(page: Page, odd: Page) -> None:
     for shown in (page, odd):
         shown.check_alone()
@@ -76,7 +126,7 @@ def test_nothing_is_loaded_from_elsewhere(page: Page, odd: Page) -> None:
 
 def test_pictures_are_embedded_and_described(run: RunFolder, page: Page) -> None:
     pictures = page.all("img")
-    assert len(pictures) == 4
+    assert len(pictures) == 7
     embedded = {base64.b64decode(picture["src"].partition(",")[2]) for picture in pictures}
     assert embedded == {file.read_bytes() for file in run.figures.iterdir()}
     assert all(len(picture["alt"]) > 40 and int(picture["width"]) > 300 for picture in pictures)
@@ -95,6 +145,7 @@ def test_banners_appear_only_where_they_belong(page: Page, odd: Page) -> None:
     text = odd.text
     assert "Leaking split. 9 of the 9 speakers of the test part were heard in training too." in text
     assert "unseen speakers. Split" not in text
+    assert "for a new voice" not in text
     assert "9 speakers of 9 are in more than one part." in text
     assert f"{SYNTHETIC[0].upper()}{SYNTHETIC[1:]}: ravdess, savee." in text
     assert odd.row("test")[-1] == odd.row("svm")[-1] == odd.row("savee")[-1] == "leaking split; synthetic voices"
@@ -128,7 +179,7 @@ def test_names_are_escaped(make_run: MakeRun) -> None:
     made.write_json(made.metrics_file, metrics)
     page = Page(write_report(made))
     assert not page.all("script")
-    assert len(page.all("img")) == 3
+    assert len(page.all("img")) == 6
     assert evil in page.text
     assert [a["href"] for a in page.all("a") if not a["href"].startswith("#")] == ["https://example.org/?a=<b>"]
 

@@ -8,11 +8,12 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from ser_ft.errors import InputError
+from ser_ft.results.calibration import expected_calibration_error, fit_temperature, reliability
+from ser_ft.results.groups import duration_groups
 from ser_ft.results.metrics import (
     accuracy,
     brier,
     confusion,
-    expected_calibration_error,
     macro_f1,
     negative_log_likelihood,
     recalls,
@@ -77,30 +78,6 @@ def test_brier():
     assert brier([0, 2], [[0.5, 0.25, 0.25], [0, 0, 1]]) == pytest.approx((0.25 + 0.0625 + 0.0625) / 2)
 
 
-def test_calibration_error_by_hand():
-    probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]]
-    # Two bins: (0, 0.5] is empty, (0.5, 1] holds all; confidence 0.7375, accuracy 0.5.
-    assert expected_calibration_error([0, 1, 1, 0], probabilities, bins=2) == pytest.approx(0.2375)
-    # Ten: each clip alone: |1 - 0.9|, |0 - 0.8|, |1 - 0.7|, |0 - 0.55|.
-    assert expected_calibration_error([0, 1, 1, 0], probabilities, bins=10) == pytest.approx(
-        (0.1 + 0.8 + 0.3 + 0.55) / 4
-    )
-
-
-def test_calibration_bins_hold_their_upper_edge():
-    # Of two bins the lower one ends at 0.5: one clip lies on it, one above; together they would cancel to 0.05.
-    assert expected_calibration_error([0, 1], [[0.5, 0.5], [0.6, 0.4]], bins=2) == pytest.approx((0.5 + 0.6) / 2)
-
-
-def test_calibration_error_of_honest_and_boastful_probabilities():
-    random = np.random.default_rng(0)
-    share = random.uniform(0.5, 1, 50_000)
-    labels = (random.random(50_000) > share).astype(int)
-    assert expected_calibration_error(labels, np.stack([share, 1 - share], axis=1)) < 0.01
-    certain = np.tile([1.0, 0.0], (50_000, 1))
-    assert expected_calibration_error(labels, certain) == pytest.approx(labels.mean())
-
-
 def test_likelihood_survives_a_probability_of_zero():
     assert negative_log_likelihood([0], [[0.0, 1.0]]) == pytest.approx(-np.log(1e-12))
     assert negative_log_likelihood([1], [[0.0, 1.0]]) == 0
@@ -146,16 +123,11 @@ def test_accuracy_checks_its_input():
     ],
 )
 def test_wrong_probabilities(probabilities, message):
-    for function in (expected_calibration_error, negative_log_likelihood, brier):
+    for function in (negative_log_likelihood, brier, expected_calibration_error, reliability, fit_temperature):
         with pytest.raises(InputError, match=message):
             function([0, 1], probabilities)
     with pytest.raises(InputError, match=message):
         score([0, 1], probabilities, ["a", "b"], ["happy", "sad"])
-
-
-def test_calibration_error_needs_a_bin():
-    with pytest.raises(InputError, match="1 bin"):
-        expected_calibration_error([0], [[1.0, 0.0]], bins=0)
 
 
 def one_hot(predictions: list[int], classes: int, sure: float = 0.7) -> np.ndarray:
@@ -165,8 +137,8 @@ def one_hot(predictions: list[int], classes: int, sure: float = 0.7) -> np.ndarr
 def test_score_by_hand():
     found = score(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
     assert list(found) == [
-        *("clips", "speakers", "uar", "uar_interval", "accuracy", "macro_f1", "ece", "nll", "chance"),
-        *("recall", "precision", "support", "confusion"),
+        *("clips", "speakers", "uar", "uar_interval", "accuracy", "chance", "macro_f1", "ece", "nll"),
+        *("recall", "precision", "support", "confusion", "reliability", "by_speaker", "spread"),
     ]
     assert (found["clips"], found["speakers"]) == (8, 4)
     assert (found["uar"], found["accuracy"]) == (0.75, 0.75)
@@ -208,7 +180,9 @@ def test_score_of_speakers_and_corpora():
     assert list(found["by_corpus"]) == ["cremad", "ravdess"]
     for corpus, part in found["by_corpus"].items():
         rows = np.array(corpora) == corpus
-        assert part == score(labels[rows], probabilities[rows], speakers[rows], classes)
+        alone = score(labels[rows], probabilities[rows], speakers[rows], classes)
+        assert part == {key: alone[key] for key in part}
+        assert list(part)[-1] == "confusion"
     assert found["by_corpus"]["ravdess"]["speakers"] == 8
 
 
@@ -222,7 +196,7 @@ def test_score_where_a_corpus_lacks_a_class():
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     found = score(labels, probabilities, speakers, CLASSES, np.where(without, "cremad", "ravdess"))
     cremad = found["by_corpus"]["cremad"]
-    assert found["uar_interval"]["method"] == "bootstrap-t"
+    assert found["uar_interval"]["method"] == "jackknife-t"
     assert cremad["uar_interval"]["method"] == "t"
     assert (found["chance"], cremad["chance"]) == (pytest.approx(1 / 3), 0.5)
     assert cremad["recall"]["sad"] is None
@@ -320,3 +294,88 @@ def test_evaluate_metrics_in_batches(tmp_path):
     assert metric.compute(predictions=[0, 3], references=[0, 1]) == {"uar": 0.5}
     with pytest.raises(InputError, match="labels hold -100 for clip 1"):
         metric.compute(predictions=[0, 1], references=[0, -100])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_agree_with_sklearn_where_classes_are_absent(seed):
+    """Of seven classes one is never there, one never predicted, one neither; and the same for each group."""
+    random = np.random.default_rng(seed)
+    clips, classes = 300, list("abcdefg")
+    labels = random.choice([0, 1, 2, 3, 5], clips)
+    shares = random.dirichlet(np.ones(7), clips) + 0.5 * np.eye(7)[labels]
+    shares[:, [5, 6]] = 0
+    shares /= shares.sum(axis=1, keepdims=True)
+    speakers = random.choice([f"speaker-{place}" for place in range(9)], clips)
+    traits = {"gender": random.choice(["female", "male"], clips).tolist()}
+    traits["duration"] = duration_groups(random.uniform(1, 6, clips))
+    found = score(labels, shares, speakers.tolist(), classes, traits=traits)
+    check_against_sklearn(found, labels, shares.argmax(axis=1))
+    precision, recall, _, support = sklearn_metrics.precision_recall_fscore_support(
+        labels, shares.argmax(axis=1), labels=range(7), zero_division=np.nan
+    )
+    assert [np.nan if value is None else value for value in found["precision"].values()] == pytest.approx(
+        precision, nan_ok=True
+    )
+    assert [np.nan if value is None else value for value in found["recall"].values()] == pytest.approx(
+        recall, nan_ok=True
+    )
+    assert list(found["support"].values()) == support.tolist()
+    theirs = sklearn_metrics.confusion_matrix(labels, shares.argmax(axis=1), labels=range(7))
+    assert found["confusion"] == theirs.tolist()
+    wanted = sklearn_metrics.f1_score(labels, shares.argmax(axis=1), average="macro")
+    assert found["macro_f1"] == pytest.approx(wanted)
+    for trait, values in ({"speaker": speakers.tolist()} | traits).items():
+        groups = found[f"by_{trait}"]
+        assert set(groups) == set(values)
+        for group, scores in groups.items():
+            rows = np.array(values) == group
+            assert scores["speakers"] == len(set(speakers[rows]))
+            check_against_sklearn(scores, labels[rows], shares[rows].argmax(axis=1))
+
+
+def check_against_sklearn(found: dict, labels: np.ndarray, predictions: np.ndarray) -> None:
+    present = np.unique(labels)
+    recall = sklearn_metrics.recall_score(labels, predictions, labels=present, average="macro")
+    assert found["clips"] == len(labels)
+    assert found["uar"] == pytest.approx(recall)
+    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
+    assert found["chance"] == pytest.approx(1 / len(present))
+
+
+def test_groups_of_unknown_value_are_left_out():
+    shares = one_hot(PREDICTIONS, 3)
+    speakers = ["own-unknown", "own-unknown", *"aabbcc"]
+    gender = ["female", None, float("nan"), "", "female", "male", "male", "male"]
+    found = score(LABELS, shares, speakers, CLASSES, traits={"gender": gender})
+    assert {name: group["clips"] for name, group in found["by_gender"].items()} == {"female": 2, "male": 3}
+    assert set(found["by_speaker"]) == {"a", "b", "c"}
+    nothing = score(LABELS, shares, ["own-unknown"] * 8, CLASSES, traits={"gender": [None] * 8})
+    assert (nothing["by_gender"], nothing["by_speaker"], nothing["spread"]) == ({}, {}, None)
+    with pytest.raises(InputError, match="8 labels, but 1 values of gender"):
+        score(LABELS, shares, speakers, CLASSES, traits={"gender": ["male"]})
+
+
+def test_spread_of_the_speakers():
+    found = score(LABELS, one_hot(PREDICTIONS, 3), list("aaaabbbb"), CLASSES)
+    # a: three of four neutral clips; b: one of two happy ones and both sad ones.
+    assert {name: group["uar"] for name, group in found["by_speaker"].items()} == {"a": 0.75, "b": 0.75}
+    assert found["spread"] == {"lowest": 0.75, "highest": 0.75, "deviation": 0}
+    found = score(LABELS, one_hot(PREDICTIONS, 3), list("aaabbbbb"), CLASSES)
+    assert found["spread"] == {"lowest": 0.5, "highest": 1.0, "deviation": pytest.approx(np.std([1, 0.5], ddof=1))}
+    assert score(LABELS, one_hot(PREDICTIONS, 3), ["a"] * 8, CLASSES)["spread"] is None
+
+
+def test_groups_stand_in_the_order_of_their_meaning():
+    shares = one_hot(PREDICTIONS, 3)
+    seconds = [4.0, 3.999, 3.0, 2.0, 1.999, 0.1, 9.0, float("nan")]
+    intensity = ["strong", "normal", "high", "medium", "low", "other", "low", None]
+    traits = {"duration": duration_groups(seconds), "intensity": intensity}
+    found = score(LABELS, shares, list("aabbccdd"), CLASSES, traits=traits)
+    assert {name: group["clips"] for name, group in found["by_duration"].items()} == {
+        "under 2 s": 2,
+        "2 to 3 s": 1,
+        "3 to 4 s": 2,
+        "4 s and over": 2,
+    }
+    assert list(found["by_duration"]) == ["under 2 s", "2 to 3 s", "3 to 4 s", "4 s and over"]
+    assert list(found["by_intensity"]) == ["low", "medium", "normal", "high", "strong", "other"]

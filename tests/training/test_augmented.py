@@ -205,7 +205,7 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
         if isinstance(each, torch.nn.Dropout | torch.nn.Dropout1d):
             each.p = 0.0
     setup = set_up_own(model, extractor, [table], rows, Recipe(train=settings), shown=False)
-    inputs = Inputs.of(table, setup.feed)
+    inputs = Inputs.of(table, setup.feed, table.features["emotion"].names)
     out = RunFolder(tmp_path / "run")
     trainer = Trainer(accelerator, setup, inputs, rows, np.arange(0), settings, out, 5, None, 0.3)
     batches = [rows[places] for places in trainer._batches(0)]

@@ -197,12 +197,17 @@ def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> Non
     clips = table(8)
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
     feed = FrameFeed(frames, np.ones(8), SpectralFeatureExtractor())
-    inputs = Inputs.of(clips, feed)
+    names = clips.features["emotion"].names
+    inputs = Inputs.of(clips, feed, names)
     assert inputs.labels.tolist() == [0, 1, 0, 2] * 2
     assert np.array_equal(inputs.targets, np.eye(3)[inputs.labels])
     assert inputs.allowed[:2].tolist() == [[True, False, False], [False, True, True]]
     votes = [[0.5, 0.25, 0.25]] * 8
-    assert np.array_equal(Inputs.of(clips.add_column("votes", votes), feed).targets, np.array(votes))
+    voted = clips.add_column("votes", votes)
+    assert np.array_equal(Inputs.of(voted, feed, names).targets, np.array(votes))
+    fewer = Inputs.of(voted, feed, [names[0], names[2]])
+    assert fewer.labels.tolist() == [0, -1, 0, 1] * 2
+    np.testing.assert_allclose(fewer.targets, [[2 / 3, 1 / 3]] * 8, rtol=1e-6)
 
 
 def test_places_in_a_part_are_rows_of_the_table() -> None:

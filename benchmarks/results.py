@@ -1,0 +1,142 @@
+"""The README's table of results, written from run folders that are kept small beside this file.
+
+    python benchmarks/results.py keep sweeps/baselines --as ravdess     # what a sweep found, less models and sound
+    python benchmarks/results.py table                                  # README.md anew, between its two marks
+
+Of each run are kept: config.yaml, environment.json, metrics.json, and of predictions.parquet the test part, with single
+precision and without folders in the paths; of its yardsticks the last two. `ser-ft compare benchmarks/results/ravdess`
+reports them.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+from ser_ft import RunFolder
+from ser_ft.results.pooled import System
+from ser_ft.results.systems import find_runs, systems, test_sets
+
+HOME = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- results: python benchmarks/results.py table -->", "<!-- end of results -->"
+HEAD = (
+    "| | M parameters | UAR | 95 % interval over speakers | over folds ± | accuracy | s to train | real-time factor |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def keep(sweep: Path, name: str) -> None:
+    """Put what a sweep found into the repository."""
+    home = HOME / name
+    shutil.rmtree(home, ignore_errors=True)
+    for run in find_runs([sweep]):
+        place = home / run.path.relative_to(sweep)
+        for member, here in [(run, place), *((y, place / "yardsticks" / y.path.name) for y in run.yardsticks)]:
+            keep_run(member, RunFolder(here))
+
+
+def keep_run(run: RunFolder, kept: RunFolder) -> None:
+    """Keep one run, or yardstick."""
+    kept.path.mkdir(parents=True)
+    for file in (run.config_file, run.environment_file):
+        if file.is_file():
+            shutil.copyfile(file, kept.path / file.name)
+    facts = run.metrics
+    kept.write_json(kept.metrics_file, facts | {"parts": {"test": facts["parts"]["test"]}})
+    predictions = run.predictions.query("part == 'test'").reset_index(drop=True)
+    predictions["path"] = [Path(path).name for path in predictions["path"]]
+    kept.write_predictions(predictions.astype(dict.fromkeys(facts["classes"], "float32")))
+
+
+def rows(found: list[System]) -> Iterator[str]:
+    for system in found:
+        scores, cost = system.scores, system.cost
+        parameters = f"{cost['parameters'] / 1e6:.2f}" if cost["parameters"] else ""
+        interval = f"{scores['low']:.3f} to {scores['high']:.3f}" if scores["low"] is not None else "none"
+        folds = f"{scores['deviation_folds']:.3f}" if scores["deviation_folds"] is not None else ""
+        seconds = f"{cost['seconds']:.0f}" if cost["seconds"] else ""
+        speed = f"{cost['real_time_factor']:.3f}" if cost["real_time_factor"] else ""
+        cells = (system.name, parameters, f"**{scores['uar']:.3f}**", interval, folds, f"{scores['accuracy']:.3f}")
+        yield f"| {' | '.join((*cells, seconds, speed))} |"
+
+
+def command(home: Path, runs: list[RunFolder]) -> str:
+    """Return what makes a sweep's runs, from the command that each of them kept."""
+    recipes: dict[str, None] = {}
+    settings: dict[str, None] = {}
+    for run in runs:
+        words = run.environment["command"][2:]
+        recipes[words[1]] = None
+        own = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--if_exists=")
+        settings |= dict.fromkeys(word for word in words[2:] if not word.startswith(own))
+    seeds = ",".join(map(str, sorted({run.metrics["seed"] for run in runs})))
+    words = [*recipes, *(["--seeds", seeds] if seeds != "0" else []), *settings, "--out", f"sweeps/{home.name}"]
+    return f"ser-ft sweep {' '.join(words)}"
+
+
+def matrix(found: list[System]) -> Iterator[str]:
+    """Yield a train-corpus x test-corpus table."""
+    corpora = sorted({corpus for system in found for corpus in set(system.clips["corpus"])})
+    yield f"| trained on | {' | '.join(f'tested on {corpus}' for corpus in corpora)} |"
+    yield f"|---|{'---|' * len(corpora)}"
+    for system in sorted(found, key=lambda one: one.split):
+        scores = system.by("corpus")
+        cells = []
+        for corpus in corpora:
+            score = scores.get(corpus)
+            between = f" ({score['low']:.3f} to {score['high']:.3f})" if score and score["low"] is not None else ""
+            cells.append(f"{score['uar']:.3f}{between}" if score else "no speaker is held back")
+        yield f"| {system.split.removeprefix('cross-corpus-')} | {' | '.join(cells)} |"
+
+
+def section(home: Path) -> Iterator[str]:
+    runs = find_runs([home])
+    text = home / "about.md"
+    if text.is_file():
+        yield f"{text.read_text(encoding='utf-8').strip()}\n"
+    found = systems(runs)
+    crossed = [system for system in found if system.split.startswith("cross-corpus-")]
+    if crossed:
+        yield from matrix([system for system in crossed if system.is_model])
+    for one in test_sets([system for system in found if system not in crossed]):
+        mark = " **Leaking split**: the test speakers were heard in training." if one.first.leaking else ""
+        seeds = len(one.models[0].probabilities) if one.models else 1
+        clips = (
+            f"{len(one.first.labels):,} clips of {one.speakers} {'heard' if one.first.leaking else 'unseen'} speakers"
+        )
+        chance = f"chance {one.first.scores['chance']:.3f}"
+        yield f"{', '.join(one.corpora)}: {clips}, {seeds} seed{'s' if seeds > 1 else ''}, {chance}.{mark}\n"
+        yield HEAD
+        yield from rows(list(one.systems))
+        yield ""
+    yield f"\n`{command(home, runs)}`\n"
+
+
+def table() -> None:
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    sections = [line for home in sorted(HOME.iterdir()) if home.is_dir() for line in section(home)]
+    text = "\n".join(sections)
+    README.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True, dest="part")
+    kept = parts.add_parser("keep", help="put what a sweep found into the repository")
+    kept.add_argument("sweep", type=Path)
+    kept.add_argument("--as", dest="name", required=True, help="its folder below benchmarks/results")
+    parts.add_parser("table", help="write the README's table anew")
+    chosen = parser.parse_args()
+    if chosen.part == "keep":
+        keep(chosen.sweep, chosen.name)
+    table()
+    models = [one for one in systems(find_runs([HOME])) if one.is_model]
+    print(f"models: {len(models)}")
+    print(f"mean_uar: {mean(one.scores['uar'] for one in models):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The `ser-ft` command: thin; each subcommand calls the function that does the work."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..errors import InputError, guarded, without_debug
+from .data import add_audit, add_augment, add_explore, add_prepare
+from .results import add_compare, add_evaluate, add_fuse, add_report
+from .training import add_probe, add_quickstart, add_sweep
+
+_DESCRIPTION = "Fine-tune pretrained speech models to recognise emotion in speech."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 on success, 2 for wrong input, 130 when interrupted.
+
+    `audit` returns 1 where it finds something.
+    """
+    given = without_debug(arguments)
+    # A recipe's settings are read by their own parser, which knows every one of them.
+    if given[:1] == ["train"]:
+        return train(given[1:], "ser-ft train")
+    parser = _parser()
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        chosen, more = parser.parse_known_args(given or ["--help"])
+        if more and not hasattr(chosen, "settings"):
+            raise InputError(f"unrecognized arguments: {' '.join(more)} (see ser-ft {given[0]} --help)")
+        chosen.settings = more
+        code = chosen.work(chosen) or 0
+
+    return guarded(work) or code
+
+
+def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
+    """Read a recipe and carry it out: `ser-ft train`, and `recipes/finetune.py`; return the exit code as `main`."""
+    given = without_debug(arguments)
+
+    def work() -> None:
+        from ..training.parsing import parse
+
+        recipe = parse(given, program)
+        from ..road import run
+
+        run(recipe)
+
+    return guarded(work)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    add_quickstart(commands)
+    add_prepare(commands)
+    add_audit(commands)
+    add_explore(commands)
+    add_augment(commands)
+    commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)
+    add_sweep(commands)
+    add_probe(commands)
+    add_evaluate(commands)
+    add_fuse(commands)
+    add_compare(commands)
+    add_report(commands)
+    return parser

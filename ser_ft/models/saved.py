@@ -1,0 +1,81 @@
+"""Classifiers that were fine-tuned before, by ser_ft or by anyone with transformers: loaded whole, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+    SequenceFeatureExtractor,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+
+from ..audio import SAMPLE_RATE
+from ..errors import InputError
+from .speech import explained, quiet
+
+_OURS = "ser_ft_"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A classifier as it was saved.
+
+    Attributes:
+        name: its folder, or its name on the Hub. model: in float32, in evaluation mode. extractor: its own.
+        classes: its names of them, in the order of their numbers.
+    """
+
+    name: str
+    model: PreTrainedModel
+    extractor: SequenceFeatureExtractor
+    classes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, name: str) -> Saved:
+        """Load a classifier from a folder or the Hub; no code that comes with it is run.
+
+        Raises:
+            InputError: there is none, the Hub cannot be reached, it is no classifier of sound at 16 kHz, or weights of
+                it are missing, as where its head is of a kind that transformers does not know.
+        """
+        with quiet(), explained(name):
+            config = AutoConfig.from_pretrained(name)
+            family = config.model_type
+            if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES and not family.startswith(_OURS):
+                raise InputError(f"{name}: is a {family}, which classifies no sound")
+            extractor = AutoFeatureExtractor.from_pretrained(name)
+            model, report = AutoModelForAudioClassification.from_pretrained(
+                name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        # Masks are drawn in training alone.
+        missing = {key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")}
+        missing |= {key for key, *_ in report["mismatched_keys"]}
+        if missing:
+            raise InputError(
+                f"{name}: {len(missing)} weights of the classifier are missing or of another shape ({min(missing)}, "
+                "...): it was not fine-tuned yet, or its head is not transformers' own"
+            )
+        if extractor.sampling_rate != SAMPLE_RATE:
+            raise InputError(f"{name}: hears sound at {extractor.sampling_rate} Hz, and prepared sound is at 16 kHz")
+        names = model.config.id2label or {}
+        return cls(name, model.eval(), extractor, tuple(str(names[number]) for number in sorted(names)))
+
+    @property
+    def called(self) -> str:
+        """What it is called in tables: the last part of its name; of a run's model, the run's folder."""
+        folder = Path(self.name)
+        if not folder.is_dir():
+            return self.name
+        folder = folder.resolve()
+        return folder.parent.name if folder.name == "model" else folder.name
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a network of ser_ft, which is given frames of descriptors."""
+        return str(self.model.config.model_type).startswith(_OURS)

@@ -1,0 +1,190 @@
+"""Many runs beside each other: the table for the terminal, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import folders
+from ..errors import InputError
+from ..progress import bar
+from ..results.pooled import System
+from ..results.runs import RunFolder
+from ..results.systems import clip_sets, find_runs, systems
+from . import page, tables
+from .compare_contents import contents
+from .compare_pairs import Compared, check_baseline, compare_set, p_text, signed, signed_interval
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_COLUMNS = {
+    "model": "model",
+    "runs": "runs",
+    "uar": "uar",
+    "interval": "interval",
+    "over_folds": "deviation_folds",
+    "accuracy": "accuracy",
+    "macro_f1": "macro_f1",
+}
+_SAME_SECONDS = 1e-3
+_WORDS = ("parameters", "training", "real_time", "difference", "its_interval", "p")
+
+
+def compare(paths: Sequence[str], baseline: str | None = None, shown: bool = True) -> list[Compared]:
+    """Read runs, put them together into systems, and compare those that were tested on the same clips.
+
+    Args:
+        paths: run folders, or folders of runs; NAME=PATH names the model found there.
+        baseline: the name of the model that the others stand beside: see `compare_set`. shown: show progress.
+
+    Returns:
+        the test sets: those of honest splits first, then the rows of a cross-corpus matrix, then leaking ones.
+
+    Raises:
+        InputError: a path holds no run, a run cannot be compared, or there is no such baseline.
+    """
+    runs: dict[Path, RunFolder] = {}
+    names: dict[Path, str] = {}
+    for text in paths:
+        name, path = _named(text)
+        found = {run.path.resolve(): run for run in find_runs([path])}
+        runs |= found
+        names |= dict.fromkeys(found, name) if name else {}
+    sets = clip_sets(systems(list(runs.values()), names, shown))
+    check_baseline(sets, baseline)
+    return [compare_set(tested, baseline) for tested in bar(sets, desc="comparisons", shown=shown)]
+
+
+def rows(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+    """Put what was compared into rows, one per system, for a program to read.
+
+    Returns:
+        rows with test_set, leaking, clips, speakers, classes (numbers), model, kind, runs, uar, low, high,
+        deviation_folds, deviation_seeds, accuracy, macro_f1, ece, chance, parameters, trained_parameters, seconds,
+        real_time_factor, baseline, difference, difference_low, difference_high, p, smallest_p, machines, notes,
+        folders.
+    """
+    return [_row(one, system) for one in compared for system in one.tested.systems]
+
+
+def text(compared: Sequence[Compared]) -> str:
+    """Write what was compared as tables for people, one for each test set."""
+    pieces = []
+    for one in compared:
+        base = "" if one.baseline is None else f"; difference: UAR less that of {one.baseline.name}"
+        head = f"{'LEAKING split, not to be compared: ' if one.leaking else ''}{one.title}{base}"
+        found = [_shown(one, system) for system in one.tested.systems]
+        known = [name for name in _WORDS if any(row[name] is not None for row in found)]
+        told = ["notes"] if any(row["notes"] for row in found) else []
+        pieces += [tables.printable(head), "", tables.text_table(found, [*_COLUMNS, *known, *told], _WORDS), ""]
+    told = list(dict.fromkeys(note for row in rows(compared) for note in row["notes"]))
+    if any(one.beside for one in compared):
+        told.append("interval: 95 % over speakers; p: speakers' answers swapped between the two, not corrected")
+    return "\n".join([*pieces, *(f"note: {tables.printable(line)}" for line in told)]).rstrip()
+
+
+def check_out(out: str | Path) -> Path:
+    """Return where the page is to be written, before anything is read.
+
+    Raises:
+        InputError: it is no .html, or cannot be written there.
+    """
+    path = Path(out).expanduser()
+    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
+        raise InputError(f"--out {out}: name a file that ends in .html")
+    if not folders.nearest(path.absolute().parent).is_dir():
+        raise InputError(f"--out {out}: cannot be written there, name another file")
+    return path
+
+
+def write_comparison(
+    compared: Sequence[Compared], out: str | Path, data: Dataset | None = None, players: int = 12, shown: bool = True
+) -> Path:
+    """Write the page: one file that holds everything and loads nothing.
+
+    Args:
+        compared: as `compare` gives it. out: the file.
+        data: the prepared table that the runs were tested on: what no model recognised can then be listened to.
+        players: how many such clips are shown for each test set. shown: show progress.
+
+    Returns:
+        the file.
+
+    Raises:
+        InputError: the file cannot be written, or the data holds other clips than those that were tested.
+    """
+    path = check_out(out)
+    if data is not None:
+        _check_same(compared, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(page.render("compare.html.j2", contents(compared, data, players, shown)), encoding="utf-8")
+    return partial.replace(path)
+
+
+def _check_same(compared: Sequence[Compared], data: Dataset) -> None:
+    """Refuse data whose voices are not those that were judged."""
+    theirs = data.select_columns(["id", "duration"]).to_pandas().set_index("id")["duration"]
+    found = False
+    for one in compared:
+        ours = one.tested.first.clips.set_index("id")["duration"]
+        gap = (theirs.reindex(ours.index) - ours).abs().dropna()
+        found |= len(gap) > 0
+        if (gap > _SAME_SECONDS).any():
+            raise InputError(f"--data: {gap.idxmax()} has another length there than in the runs: name their own table")
+    if not found:
+        raise InputError("--data holds none of the test clips: name the table that the runs were made from")
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """Read NAME=PATH, or a path that may itself have such a sign in it."""
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).expanduser().exists():
+        return None, text
+    if not name.strip() or not path:
+        raise InputError(f"{text}: a run is a folder, or NAME=FOLDER")
+    return name.strip(), path
+
+
+def _row(one: Compared, system: System) -> dict[str, Any]:
+    found = one.beside.get(system.name)
+    scores = {key: value for key, value in system.scores.items() if key != "recall"}
+    return {
+        "test_set": one.title,
+        "leaking": one.leaking,
+        "clips": len(system.labels),
+        "speakers": one.tested.speakers,
+        "classes": len(system.classes),
+        "model": system.name,
+        "kind": system.kind,
+        "runs": len(system.members),
+        **scores,
+        **system.cost,
+        "baseline": one.baseline and one.baseline.name,
+        "difference": found and found.difference,
+        "difference_low": found and found.low,
+        "difference_high": found and found.high,
+        "p": found and found.p,
+        "smallest_p": found and found.smallest_p,
+        "notes": tables.notes(system.members[0].metrics),
+        "folders": [str(member.folder.path) for member in system.members],
+    }
+
+
+def _shown(one: Compared, system: System) -> dict[str, Any]:
+    row = _row(one, system)
+    found = one.beside.get(system.name)
+    return {
+        **{name: row.get(key) for name, key in _COLUMNS.items()},
+        "low": row["low"],
+        "high": row["high"],
+        "parameters": row["parameters"] and tables.size_text(row["parameters"]),
+        "training": row["seconds"] and tables.time_text(row["seconds"]),
+        "real_time": row["real_time_factor"] and f"{row['real_time_factor']:.3g}",
+        "difference": found and signed(found.difference),
+        "its_interval": found and signed_interval(found),
+        "p": found and p_text(found.p),
+        "notes": row["notes"],
+    }

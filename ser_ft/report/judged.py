@@ -1,0 +1,26 @@
+"""What a run is judged on, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..results.runs import PARTS
+from .page import counted
+
+
+def judged_part(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the part that a run is judged on, and its scores: test, or the last part that there is."""
+    name = next(part for part in reversed(PARTS) if part in metrics["parts"])
+    return name, metrics["parts"][name]
+
+
+def sample_text(part: str, scores: Mapping[str, Any], leaking: bool) -> str:
+    """Say what a part holds: "test: 96 clips of 6 unseen speakers"."""
+    before, after = ("", "") if part == "train" else ("", " also heard in training") if leaking else ("unseen ", "")
+    return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"
+
+
+def sample(metrics: Mapping[str, Any]) -> str:
+    """Say what the part holds that a run is judged on."""
+    return sample_text(*judged_part(metrics), leaking=metrics["split"]["leaking"])

@@ -1,0 +1,74 @@
+"""What labels, predictions, probabilities and speakers must be before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+
+# How far from 1 the probabilities of a clip may add up: what rounding to bfloat16 does to a softmax.
+_SUM_TOLERANCE = 0.02
+
+
+def array(values: ArrayLike, what: str, dtype: type[np.float64] | None = None) -> NDArray[Any]:
+    """Return values as an array; `what` names them where they are none."""
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} must be numbers, equally many for each clip") from None
+
+
+def class_numbers(values: ArrayLike, what: str, classes: int | None = None) -> Ints:
+    """Return class numbers, shape (N,) with N over 0, each under `classes` where that is given."""
+    numbers = array(values, what)
+    if numbers.ndim != 1:
+        raise InputError(f"{what} must be a list of class numbers, not of shape {numbers.shape}")
+    if not len(numbers):
+        raise InputError(f"no {what}: a score needs one clip or more")
+    if numbers.dtype.kind not in "iu":
+        raise InputError(f"{what} must be class numbers, not values of type {numbers.dtype}")
+    wrong = numbers < 0 if classes is None else (numbers < 0) | (numbers >= classes)
+    if wrong.any():
+        place = int(wrong.argmax())
+        known = "numbered from 0" if classes is None else f"numbered 0 to {classes - 1}"
+        raise InputError(f"{what} hold {numbers[place]} for clip {place}: the classes are {known}")
+    return numbers.astype(np.int64)
+
+
+def pair(labels: ArrayLike, predictions: ArrayLike, classes: int | None = None) -> tuple[Ints, Ints]:
+    """Return labels and predictions, both of shape (N,)."""
+    true = class_numbers(labels, "labels", classes)
+    predicted = class_numbers(predictions, "predictions", classes)
+    if len(true) != len(predicted):
+        raise InputError(f"{len(true)} labels, but {len(predicted)} predictions")
+    return true, predicted
+
+
+def labels_and_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
+    """Return labels, shape (N,), and probabilities, shape (N, C), each row adding up to about 1."""
+    shares: Floats = array(probabilities, "probabilities", np.float64)
+    if shares.ndim != 2:
+        raise InputError(f"probabilities must be of shape (clips, classes), not {shares.shape}")
+    true = class_numbers(labels, "labels", shares.shape[1])
+    if len(true) != len(shares):
+        raise InputError(f"{len(true)} labels, but probabilities for {len(shares)} clips")
+    if not np.isfinite(shares).all():
+        raise InputError(f"probabilities of clip {int((~np.isfinite(shares)).any(axis=1).argmax())} are not finite")
+    wrong = (shares < 0).any(axis=1) | (np.abs(shares.sum(axis=1) - 1) > _SUM_TOLERANCE)
+    if wrong.any():
+        raise InputError(f"probabilities of clip {int(wrong.argmax())} are none: under 0, or not adding up to 1")
+    return true, shares
+
+
+def names(values: Sequence[str], what: str, clips: int) -> NDArray[np.str_]:
+    """Return a name for each of so many clips, such as its speaker, shape (clips,)."""
+    if len(values) != clips:
+        raise InputError(f"{clips} labels, but {len(values)} {what}")
+    return np.asarray(values, dtype=np.str_)

@@ -1,0 +1,127 @@
+"""Two systems on the same clips: how much better one is, and how easily chance alone would make it so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import InputError
+from . import checks
+from .checks import Floats, Ints
+from .intervals import difference_from_counts, speaker_counts
+
+# Up to so many speakers every way of swapping is tried, beyond that so many drawn ones.
+MOST_ENUMERATED = 16
+DRAWS = 10_000
+# Differences this near to each other are equal: what the order of a sum does to it.
+_EQUAL = 1e-12
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of two systems' UARs over the same clips.
+
+    Attributes:
+        difference: UAR of the first system minus that of the second. Where each speaker has every class that occurs
+            it is the mean over the speakers of their own UARs, otherwise that of all clips pooled.
+        low: the lower end of an interval for it, None where none can be trusted.
+        high: the upper end, likewise.
+        level: the nominal coverage of that interval.
+        p: how often so large a difference, either way, comes about where each speaker's answers are swapped between
+            the systems at random.
+        smallest_p: the least p that so many speakers can give: over 0.05, no difference could ever be told.
+        speakers: their number.
+        clips: their number.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    level: float
+    p: float
+    smallest_p: float
+    speakers: int
+    clips: int
+
+
+def paired(
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    speakers: Sequence[str],
+    classes: int,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Paired:
+    """Compare two systems that answered the same clips.
+
+    The test is a permutation test over speakers (Good 2005, "Permutation, Parametric and Bootstrap Tests of
+    Hypotheses"): were the systems alike, a speaker's answers could have come from either. Up to 16
+    speakers all 2^n ways of swapping are tried, beyond that 10 000 drawn ones, with p = (1 + count) / (1 + draws)
+    (Phipson & Smyth 2010, "Permutation p-values should never be zero"). The interval is that of
+    `ser_ft.results.intervals.difference_from_counts`; near the edge the two may disagree. The order of the clips
+    does not matter.
+
+    Args:
+        labels: class numbers, shape (N,).
+        first: predictions of the first system, shape (N,), or (seeds, N) where it was trained several times: a
+            speaker's right answers are then averaged over the seeds.
+        second: of the second system, likewise, with its own number of seeds.
+        speakers: the speaker of each clip, shape (N,).
+        classes: C, the number of classes.
+        level: the nominal coverage of the interval.
+        seed: of the draws.
+
+    Raises:
+        InputError: no clips, lengths that differ, a number that is no class, or a level out of range.
+    """
+    true = checks.class_numbers(labels, "labels", classes)
+    who = checks.names(speakers, "speakers", len(true))
+    recognised = []
+    for answers, system in ((first, "first"), (second, "second")):
+        predicted = _several(answers, f"{system} system's predictions", len(true), classes)
+        correct, _ = speaker_counts(true, predicted, who, classes)
+        recognised.append(correct / len(predicted))
+    _, clips = speaker_counts(true, true, who, classes)
+    gained = recognised[0] - recognised[1]
+    parts = _parts(gained, clips)
+    ends = difference_from_counts(gained, clips, level)
+    low, high = ends or (None, None)
+    count = len(parts)
+    smallest = 2.0 ** (1 - count) if count <= MOST_ENUMERATED else 1 / (1 + DRAWS)
+    return Paired(float(parts.sum()), low, high, level, _swapped(parts, seed), smallest, count, len(true))
+
+
+def _several(predictions: ArrayLike, what: str, clips: int, classes: int) -> Ints:
+    """Return predictions of shape (seeds, N)."""
+    numbers = checks.array(predictions, what)
+    rows = [numbers] if numbers.ndim < 2 else list(numbers)
+    if not rows:
+        raise InputError(f"no {what}: a comparison needs one seed or more of each system")
+    several = np.stack([checks.class_numbers(row, what, classes) for row in rows])
+    if several.shape[1] != clips:
+        raise InputError(f"{clips} labels, but {several.shape[1]} of the {what}: compare answers to the same clips")
+    return several
+
+
+def _parts(gained: Floats, clips: Ints) -> Floats:
+    """Return what each speaker adds to the difference of the UARs, shape (speakers,)."""
+    present = clips.any(axis=0)
+    gained, clips = gained[:, present], clips[:, present]
+    shares = gained / clips / len(clips) if (clips > 0).all() else gained / clips.sum(axis=0)
+    return np.asarray(shares.mean(axis=1))
+
+
+def _swapped(parts: Floats, seed: int) -> float:
+    """Return the two-sided p of the sum of the parts, were each of them as likely of the other sign."""
+    count = len(parts)
+    if exact := count <= MOST_ENUMERATED:
+        swaps = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    else:
+        swaps = np.random.default_rng(seed).integers(0, 2, (DRAWS, count))
+    sums = np.abs((1 - 2 * swaps) @ parts)
+    reached = int((sums >= np.abs(parts.sum()) - _EQUAL).sum())
+    return reached / len(swaps) if exact else (1 + reached) / (1 + DRAWS)

@@ -1,0 +1,248 @@
+"""A system: runs that differ in fold and seed alone, their test answers pooled and scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import metrics as measures
+from .calibration import expected_calibration_error
+from .checks import Floats, Ints
+from .intervals import Interval, interval_from_counts, speaker_counts
+from .runs import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = ("transfer", "baseline", "classic", "fusion", "other", "yardstick")
+CROSS = "cross-corpus-"
+LEFT_OUT = "corpus-"
+CLIP_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A run of a system: its folder, its files as read, and its answers on the test part, a row per clip."""
+
+    folder: RunFolder
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    test: pd.DataFrame
+    given: str | None = None
+
+    @property
+    def repetition(self) -> tuple[int, int]:
+        """The seeds of split and training: each clip is tested once for each pair of them."""
+        return int(self.metrics["split"]["seed"]), int(self.metrics["seed"])
+
+    @property
+    def uar(self) -> float:
+        """The UAR on the test part of this run alone."""
+        return float(self.metrics["parts"]["test"]["uar"])
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Runs that differ in fold (or corpus) and seed alone, pooled.
+
+    Attributes:
+        name: for people, unique in a test set. kind: one of `KINDS`. members: its runs.
+        clips: a row per test clip, by id: `CLIP_COLUMNS`. labels: their class numbers, shape (N,).
+        probabilities: shape (repetitions, N, C), for each pair of seeds.
+    """
+
+    name: str
+    kind: str
+    members: tuple[Member, ...]
+    clips: pd.DataFrame
+    labels: Ints
+    probabilities: Floats
+
+    @property
+    def model(self) -> str:
+        """What the runs call their model."""
+        return str(self.members[0].metrics["model"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of their numbers."""
+        return tuple(self.members[0].metrics["classes"])
+
+    @property
+    def leaking(self) -> bool:
+        """Whether speakers of the test part were heard in training."""
+        return bool(self.members[0].metrics["split"]["leaking"])
+
+    @property
+    def split(self) -> str:
+        """The name of the split, without its fold: "kfold"; "corpus" where each corpus is left out in turn."""
+        return family(self.members[0].metrics)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is more than a yardstick."""
+        return self.kind != "yardstick"
+
+    @cached_property
+    def tested(self) -> Hashable:
+        """What it was tested on: the same for two systems that may be compared."""
+        # The rows of a cross-corpus matrix are never one test set with a split of another kind.
+        return digest(self.clips), self.classes, self.leaking, self.split if self.split.startswith(CROSS) else None
+
+    @cached_property
+    def predictions(self) -> Ints:
+        """The most probable class of each clip, shape (repetitions, N)."""
+        return np.asarray(self.probabilities.argmax(axis=2), dtype=np.int64)
+
+    @cached_property
+    def confusion(self) -> Ints:
+        """Counts summed over the repetitions, shape (C, C): a row for each label, a column for each prediction."""
+        size = len(self.classes)
+        counts = [measures.confusion(self.labels, row, size) for row in self.predictions]
+        return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """The pooled scores, each the mean over the repetitions.
+
+        uar, accuracy, macro_f1, ece, chance; low, high (of the UAR's interval over speakers, from counts summed over
+        the repetitions) or None; deviation_folds and deviation_seeds (of the UAR; n - 1 in the denominator), None
+        where there is one alone; recall: class -> share, None where it has no clips.
+        """
+        size, truth = len(self.classes), self.labels
+        rows = list(zip(self.predictions, self.probabilities, strict=True))
+        uars = [measures.uar(truth, row, size) for row in self.predictions]
+        interval = self.interval()
+        support = self.confusion.sum(axis=1)
+        return {
+            "uar": float(np.mean(uars)),
+            "low": interval and interval.low,
+            "high": interval and interval.high,
+            "deviation_folds": _deviation(self._fold_uars()),
+            "deviation_seeds": _deviation(uars),
+            "accuracy": float((self.predictions == truth).mean()),
+            "macro_f1": float(np.mean([measures.macro_f1(truth, row, size) for row, _ in rows])),
+            "ece": float(np.mean([expected_calibration_error(truth, shares) for _, shares in rows])),
+            "chance": 1 / int((support > 0).sum()),
+            "recall": {
+                name: float(self.confusion[place, place] / support[place]) if support[place] else None
+                for place, name in enumerate(self.classes)
+            },
+        }
+
+    def interval(self, rows: np.ndarray | None = None) -> Interval | None:
+        """Estimate the interval of the UAR over speakers, of all clips or of some rows: see `interval_from_counts`."""
+        chosen = np.arange(len(self.labels)) if rows is None else rows
+        speakers = self.clips["speaker"].to_numpy(dtype=str)[chosen]
+        correct, clips = speaker_counts(self.labels[chosen], self.predictions[:, chosen], speakers, len(self.classes))
+        return interval_from_counts(correct, clips)
+
+    def by(self, column: str) -> dict[str, dict[str, Any]]:
+        """Score the groups of a column of the clips: "corpus", "gender", "intensity".
+
+        Returns:
+            group -> clips, speakers, uar (over the classes that occur in it), low, high, chance; without the clips of
+            an unknown group.
+        """
+        values = self.clips[column].to_numpy(dtype=object)
+        groups = sorted({value for value in values if isinstance(value, str) and value})
+        found = {}
+        for group in groups:
+            rows = np.flatnonzero(values == group)
+            labels, interval = self.labels[rows], self.interval(rows)
+            uars = [measures.uar(labels, answers, len(self.classes)) for answers in self.predictions[:, rows]]
+            found[group] = {
+                "clips": len(rows),
+                "speakers": int(self.clips["speaker"].iloc[rows].nunique()),
+                "uar": float(np.mean(uars)),
+                "low": interval and interval.low,
+                "high": interval and interval.high,
+                "chance": 1 / len(np.unique(labels)),
+            }
+        return found
+
+    @cached_property
+    def cost(self) -> dict[str, Any]:
+        """What it costs, None where the runs do not say.
+
+        parameters; trained_parameters; seconds: of training, the mean of the runs; real_time_factor: seconds of
+        computing per second of sound, one clip at a time, the mean of the runs; machines: what they ran on.
+        """
+        kept = [member.environment for member in self.members if member.environment]
+        seconds = [float(item["seconds"]) for item in kept if item.get("seconds") is not None]
+        speeds = [float(item["speed"]["real_time_factor"]) for item in kept if item.get("speed")]
+        facts = self.members[0].metrics
+        return {
+            "parameters": facts.get("parameters"),
+            "trained_parameters": facts.get("trained_parameters"),
+            "seconds": float(np.mean(seconds)) if seconds else None,
+            "real_time_factor": float(np.mean(speeds)) if speeds else None,
+            "machines": tuple(sorted({machine_of(item) for item in kept})),
+        }
+
+    def _fold_uars(self) -> list[float]:
+        """Return the UAR of each set of clips that was tested at once, the mean over its repetitions."""
+        folds: dict[frozenset[str], list[float]] = {}
+        for member in self.members:
+            folds.setdefault(frozenset(member.test["id"]), []).append(member.uar)
+        return [float(np.mean(found)) for found in folds.values()]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipSet:
+    """Systems that were tested on the same clips under the same classes, the highest UAR first."""
+
+    systems: tuple[System, ...]
+
+    @property
+    def first(self) -> System:
+        """The system with the highest UAR; clips, classes, split and leaking are the same for all."""
+        return self.systems[0]
+
+    @property
+    def models(self) -> tuple[System, ...]:
+        """The systems that are more than yardsticks."""
+        return tuple(system for system in self.systems if system.is_model)
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora that the clips are of."""
+        return tuple(sorted(set(self.first.clips["corpus"])))
+
+    @property
+    def speakers(self) -> int:
+        """How many people speak in the clips."""
+        return int(self.first.clips["speaker"].nunique())
+
+    @property
+    def crosses(self) -> bool:
+        """Whether its systems learned from one corpus and are tested on others too: a row of the matrix."""
+        return self.first.split.startswith(CROSS)
+
+
+def digest(clips: pd.DataFrame) -> str:
+    """Return a fingerprint of clips and their labels; `clips`: in the order of their ids."""
+    text = "\n".join(clips["id"] + "\t" + clips["label"])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def family(facts: Mapping[str, Any]) -> str:
+    """Name the split of a run's metrics.json without its fold, or the corpus that it leaves out."""
+    name = str(facts["split"]["name"])
+    return "corpus" if name.startswith(LEFT_OUT) else name
+
+
+def machine_of(environment: Mapping[str, Any]) -> str:
+    """Name the machine of a run's environment.json in a few words: "cpu, x86_64, 2 cores"."""
+    device = str(environment.get("device", "unknown device"))
+    return f"{device}, {environment.get('processor', '?')}, {environment.get('cores', '?')} cores"
+
+
+def _deviation(values: list[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None

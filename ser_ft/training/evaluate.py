@@ -1,0 +1,365 @@
+"""A model that was fine-tuned before, by ser_ft or by anyone, judged on a prepared table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from torch import nn
+
+from .. import folders
+from ..data.prepare import about, open_prepared
+from ..data.splits import Split, read_split
+from ..emotions import canonical
+from ..errors import InputError
+from ..models.features import SpectralFeatureExtractor
+from ..models.saved import Saved
+from ..models.speech import Parts
+from ..progress import bar
+from ..results.evaluation import held_classes, part_metrics, predict, predictions_table
+from ..results.runs import RunFolder, to_write
+from .cache import frames_of
+from .drawn import Standard
+from .feeds import Feed, FrameFeed, WaveFeed
+from .machine import device_name
+from .pretrain import heard_in_pretraining, runs_behind
+from .rig import Rig
+from .speed import SPEED_CLIPS, real_time_factor
+
+if TYPE_CHECKING:
+    import datasets
+
+COMMAND = "evaluate"
+_UNKNOWN = "what the model was trained on is not known, so it may have heard these speakers"
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    heard: bool = False,
+    replace: bool = False,
+    verbose: bool = True,
+) -> RunFolder:
+    """Judge a model on the clips of a prepared table, and write what it answered as a run of its own.
+
+    Clips whose class the model does not know are left out, and it is not asked for what the data, or a clip's corpus,
+    cannot hold. Where a run made the model, the speakers that it was trained or validated on are left out, too.
+
+    Args:
+        model: a run, a folder with a saved classifier, or its name on the Hub.
+        data: a table that `ser-ft prepare` wrote. out: the folder to write; by default evaluations/NAME-on-DATA.
+        mapping: the model's class -> the data's, where their names do not say it. Where several of the model's stand
+            for one of the data's, their probabilities are added.
+        heard: judge the speakers that were trained or validated on, too; the result is marked as leaking.
+        replace: let an earlier evaluation in that folder go. verbose: show what is left out, and progress.
+
+    Returns:
+        The run folder, less model and checkpoints; all clips are of the part "test".
+
+    Raises:
+        InputError: the model or the data cannot be had, they share fewer than two classes, no clip is left, or the
+            folder is taken.
+    """
+    folder = _model_folder(Path(model).expanduser())
+    run = next(runs_behind(folder), None) if folder else None
+    table, name = open_prepared(data), Path(data).expanduser().resolve().name
+    target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
+    subject = Subject(Saved.load(str(folder or model)), run)
+    known = heard_in_pretraining(subject.saved.name, ("train", "validation")) if run else set()
+    classes = Classes.shared(subject.saved.classes, table.features["emotion"].names, mapping or {})
+    judged = Judged.of(table, classes, known, heard)
+    if verbose:
+        print("\n".join((f"{subject.called} on {name}", *judged.lines())))
+    judged.check()
+    device = PartialState().device
+    shares = _probabilities(subject.saved, judged, device, verbose)
+    clips = table.select(judged.rows[:SPEED_CLIPS])
+    speed = real_time_factor(subject.saved.model, subject.saved.extractor, clips, device)
+    settings = {"model": str(model), "data": str(data), "map": dict(mapping or {}), "heard": heard}
+    _write(target, settings, subject, judged, shares, name, device=device_name(PartialState()), speed=speed)
+    return target
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and the run that made it, where it is known."""
+
+    saved: Saved
+    run: RunFolder | None
+
+    @property
+    def called(self) -> str:
+        """What it is called in tables."""
+        known = self.run is not None and self.run.metrics_file.is_file()
+        return str(self.run.metrics["model"]) if self.run and known else self.saved.called
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What config.yaml says of it: the model, and the seed that it was trained with."""
+        if self.run is None:
+            return {"model": {"name": self.saved.name}, "seed": 0}
+        return {key: self.run.config[key] for key in ("model", "seed")}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a model can be asked on some data.
+
+    Attributes:
+        names: the classes of the data that it knows, in the data's order. theirs: the model's own, by number.
+        places: of each of the model's, its place in `names`; -1 where the data has no such class; shape (theirs,).
+    """
+
+    names: tuple[str, ...]
+    theirs: tuple[str, ...]
+    places: np.ndarray
+
+    @classmethod
+    def shared(cls, theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str]) -> Classes:
+        """Put a model's classes to the data's: by name, by `ser_ft.emotions.canonical`, or as a mapping says.
+
+        Raises:
+            InputError: fewer than two are shared, or the mapping names a class that is not there.
+        """
+        stands = [_among(ours, name) for name in theirs]
+        for word, other in mapping.items():
+            place, target = _among(theirs, word), _among(ours, other)
+            if place is None or target is None:
+                whose, known, missing = ("model", theirs, word) if place is None else ("data", ours, other)
+                raise InputError(f"--map {word}={other}: the {whose} has no class {missing}; it has {', '.join(known)}")
+            stands[place] = target
+        shared = sorted({place for place in stands if place is not None})
+        if len(shared) < 2:
+            raise InputError(
+                f"the model knows {', '.join(theirs)}, and the data {', '.join(ours)}: two or more must be shared; "
+                "--map THEIRS=OURS,... says which of the model's stand for which of the data's"
+            )
+        places = np.array([-1 if place is None else shared.index(place) for place in stands])
+        return cls(tuple(ours[place] for place in shared), tuple(theirs), places)
+
+    def allowed(self, held: np.ndarray) -> np.ndarray:
+        """Return which of the model's classes each clip can have, of which of `names` it can, shape (clips, ...)."""
+        return np.asarray(held[:, self.places] & (self.places >= 0))
+
+    def added(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probabilities of `names`, shape (clips, names), of those of `theirs`."""
+        return np.asarray(probabilities @ (self.places[:, None] == np.arange(len(self.names))))
+
+
+def _among(names: Sequence[str], word: str) -> int | None:
+    """Return the place of a class among others: of its very name in any case, else of another word for it."""
+    plain = [name.strip().lower() for name in names]
+    if word.strip().lower() in plain:
+        return plain.index(word.strip().lower())
+    meant = canonical(word)
+    known = [canonical(name) for name in names]
+    return known.index(meant) if meant is not None and meant in known else None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The clips of a table that a model is judged on, and why the others are not.
+
+    Attributes:
+        table: the prepared table. classes: that the model is asked. rows: of the clips, shape (clips,).
+        left_out: class -> clips, for the model does not know it.
+        known: rows of clips of speakers that the model was trained or validated on, of classes that it knows.
+        heard: these are judged, too.
+    """
+
+    table: datasets.Dataset
+    classes: Classes
+    rows: np.ndarray
+    left_out: Mapping[str, int]
+    known: np.ndarray
+    heard: bool
+
+    @classmethod
+    def of(cls, table: datasets.Dataset, classes: Classes, speakers: set[str], heard: bool) -> Judged:
+        """Choose among a table's clips; `speakers` are those that the model was trained or validated on."""
+        names = table.features["emotion"].names
+        labels = [names[number] for number in table["emotion"]]
+        askable = np.array([label in classes.names for label in labels])
+        known = np.array([name in speakers for name in table["speaker"]])
+        taken = np.ones(len(table), dtype=bool) if heard else ~known
+        lost = Counter(label for label, left in zip(labels, taken & ~askable, strict=True) if left)
+        left_out = {name: lost[name] for name in names if lost[name]}
+        return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(known & askable), heard)
+
+    @property
+    def leaking(self) -> bool:
+        """Whether a clip is judged whose speaker the model has heard."""
+        return self.heard and len(self.known) > 0
+
+    def check(self) -> None:
+        """Refuse to judge nothing.
+
+        Raises:
+            InputError: no clip is left.
+        """
+        if not len(self.rows):
+            if len(self.known):
+                raise InputError(
+                    "all clips are of speakers whom the model was trained or validated on, so that nothing is left to "
+                    "judge it on; --heard judges it on them, and marks the result as leaking"
+                )
+            raise InputError(f"no clip of the data is {' or '.join(self.classes.names)}, which is what the model knows")
+
+    def lines(self) -> list[str]:
+        """Say for people what is left out."""
+        classes, speakers = self.classes, len(set(self.table.select(self.known)["speaker"]))
+        same = [(theirs, place) for theirs, place in zip(classes.theirs, classes.places.tolist(), strict=True)]
+        renamed = [f"{name} for {classes.names[at]}" for name, at in same if at >= 0 and name != classes.names[at]]
+        unasked = [name for name, at in same if at < 0]
+        lines = [f"  clips: {len(self.rows)}, classes: {', '.join(classes.names)}"]
+        if renamed:
+            lines.append(f"  the model's names: {', '.join(renamed)}")
+        if unasked:
+            lines.append(f"  never answered, for the data has no such class: {', '.join(unasked)}")
+        if self.left_out:
+            told = ", ".join(f"{count} {name}" for name, count in self.left_out.items())
+            lines.append(f"  not judged, for the model does not know their class: {told}")
+        if len(self.known) and self.heard:
+            lines.append(f"  LEAKING: {len(self.known)} clips are of {speakers} speakers whom the model has heard")
+        elif len(self.known):
+            whom = f"{speakers} speakers whom the model was trained or validated on"
+            lines.append(f"  left out: {len(self.known)} clips of {whom} (--heard takes them in)")
+        return lines
+
+    def facts(self, name: str, unknown: str | None) -> dict[str, Any]:
+        """Return what metrics.json says of the data.
+
+        Args:
+            name: of the data. unknown: what the model is called, where it is not known what it was trained on.
+        """
+        corpora = {each: fact for each, fact in about(self.table).items() if each in self.corpora}
+        speakers = len(set(self.table.select(self.known)["speaker"]))
+        heard = {"clips": len(self.known), "speakers": speakers, "judged": self.leaking}
+        return {
+            "classes": list(self.classes.names),
+            "split": {"name": f"evaluated-on-{name}", "fold": None, "seed": 0, "leaking": self.leaking},
+            "heard": None if unknown else heard,
+            "answers": {
+                theirs: self.classes.names[place] if place >= 0 else None
+                for theirs, place in zip(self.classes.theirs, self.classes.places.tolist(), strict=True)
+            },
+            "calibration": None,
+            "notes": {each: fact["note"] for each, fact in corpora.items() if fact["note"]}
+            | ({unknown: _UNKNOWN} if unknown else {}),
+            "terms": {
+                each: {key: fact[key] for key in ("title", "licence", "terms", "citation")}
+                for each, fact in corpora.items()
+            },
+        }
+
+    @property
+    def corpora(self) -> list[str]:
+        """The corpus of each clip that is judged."""
+        return list(self.table.select_columns(["corpus"]).select(self.rows)["corpus"])
+
+
+def _model_folder(given: Path) -> Path | None:
+    """Return the folder of a model, which may be a run's; None where a name on the Hub is meant.
+
+    Raises:
+        InputError: the run holds no model.
+    """
+    if (given / "model").is_dir():
+        return given / "model"
+    run = RunFolder(given)
+    if not (given / "config.json").is_file() and (run.config_file.is_file() or run.metrics_file.is_file()):
+        raise InputError(f"{given}: no model in this run: train it, or resume it, first")
+    return given if given.is_dir() else None
+
+
+def _short(model: str, run: RunFolder | None) -> str:
+    """Name a model in a folder's name: a sweep's fold0-seed0 with what lies above it."""
+    folder = run.path.resolve() if run else Path(model)
+    of_sweep = run is not None and re.fullmatch(r".+-seed\d+", folder.name)
+    return f"{folder.parent.name}-{folder.name}" if of_sweep else folder.name
+
+
+def _write(
+    target: RunFolder,
+    settings: Mapping[str, Any],
+    subject: Subject,
+    judged: Judged,
+    shares: np.ndarray,
+    name: str,
+    **environment: Any,
+) -> None:
+    """Write the run folder: what was judged on what, with which answers, and what they are worth."""
+    config, classes = {COMMAND: settings, **subject.about}, judged.classes.names
+    predictions = predictions_table(
+        judged.table, classes, {"test": judged.rows}, {"test": shares}, None, config["seed"]
+    )
+    metrics = {
+        "model": subject.called,
+        "parameters": sum(parameter.numel() for parameter in subject.saved.model.parameters()),
+        "seed": config["seed"],
+        **judged.facts(name, None if subject.run else subject.called),
+        "parts": part_metrics(predictions, classes, {"test": judged.left_out}),
+    }
+    folders.remove(target.path)
+    target.path.mkdir(parents=True)
+    target.write_text(target.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    target.write_environment(**environment)
+    if split := _split(subject.run, judged, metrics["split"]):
+        target.write_json(target.split_file, split.content())
+    target.write_predictions(predictions)
+    target.write_json(target.metrics_file, metrics)
+
+
+def _probabilities(saved: Saved, judged: Judged, device: torch.device, shown: bool) -> np.ndarray:
+    """Return the probabilities of the classes for the clips that are judged, shape (clips, classes)."""
+    feed, classes = _feed(saved, judged.table, shown), judged.classes
+    held = held_classes(judged.corpora, about(judged.table), classes.names)
+    rig = None if saved.ours else Rig(Parts.of(saved.model))
+    cast(nn.Module, saved.model).to(device)
+    with bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:
+
+        def collate(rows: Sequence[int]) -> Mapping[str, Any]:
+            progress.update(len(rows))
+            return feed.collate(rows)
+
+        found = predict(saved.model, collate, judged.rows, feed.lengths, classes.allowed(held), alike=feed.alike)
+    if rig is not None:
+        rig.remove()
+    return classes.added(found)
+
+
+def _feed(saved: Saved, table: datasets.Dataset, shown: bool) -> Feed:
+    """Return what makes a model's batches of a table, as they were made in training."""
+    extractor = saved.extractor
+    if not isinstance(extractor, SpectralFeatureExtractor):
+        return WaveFeed(table, extractor, Parts.of(saved.model).hearing)
+    frames = frames_of(table, extractor, shown)
+    if extractor.standardise == "training":
+        groups = np.zeros(len(table), dtype=np.int64)
+        shift, scale = (np.array([values], dtype=np.float32) for values in (extractor.mean, extractor.scale))
+        standard: Standard | None = Standard(shift, scale, groups)
+    else:
+        standard = Standard.fit(extractor, frames, table["speaker"], np.arange(len(table)))
+    return FrameFeed(frames, np.array(table["duration"]), extractor, standard)
+
+
+def _split(run: RunFolder | None, judged: Judged, about_it: Mapping[str, Any]) -> Split | None:
+    """Return who was trained on and who is judged; None where that is not known, or they are not apart."""
+    made = read_split(run.split_file) if run else None
+    if made is None or made.leaking or judged.leaking:
+        return None
+    clips = judged.table.select_columns(["id", "speaker"]).select(judged.rows)
+    parts = {**made.parts, "test": tuple(clips["id"])}
+    speakers = {**made.speakers, "test": tuple(sorted(set(clips["speaker"])))}
+    return Split(about_it["name"], about_it["seed"], None, False, parts, speakers)

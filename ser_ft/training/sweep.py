@@ -1,0 +1,236 @@
+"""Many runs as one: recipes x variants x folds (or corpora) x seeds, each an ordinary run folder below the sweep's."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ..data.named_splits import NAMED_FOLDS
+from ..data.splits import make_split
+from ..errors import InputError
+from ..progress import bar
+from ..results.runs import RunFolder
+from .config import Recipe, SplitConfig
+from .parsing import parse
+from .run import finished, load_data
+
+if TYPE_CHECKING:
+    import datasets
+
+PROGRAM = "ser-ft train"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run of a sweep.
+
+    Attributes:
+        name: its place below the sweep's folder, such as "mfcc_cnn_ravdess/fold0-seed1".
+        arguments: of `ser-ft train`, that make it or go on with it. recipe: what they come to.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    recipe: Recipe
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is, or will be."""
+        return RunFolder(self.recipe.out)
+
+    @property
+    def command(self) -> str:
+        """The command that makes it, as it is typed."""
+        return f"{PROGRAM} {shlex.join(self.arguments)}"
+
+
+def plan(
+    recipes: Sequence[str | Path],
+    out: str | Path,
+    seeds: Sequence[int] = (0,),
+    folds: Sequence[int] | None = None,
+    settings: Sequence[str] = (),
+    variants: str | Path | None = None,
+) -> list[Cell]:
+    """Lay out the runs of a sweep, and check each before any is begun.
+
+    What is run of a recipe follows from its `split.kind`: all folds of kfold and of a named split (those whose test
+    speakers the data has), each corpus of corpus and cross-corpus unless `split.corpus` names one, one run otherwise.
+
+    Args:
+        recipes: their files. out: the sweep's folder. seeds: each run is made with each. folds: these alone.
+        settings: of `ser-ft train`, over each recipe: ["--train.epochs=2"].
+        variants: a YAML file, name -> settings over each recipe, as in a recipe: `mixup: {augment: {mixup: 0.4}}`.
+
+    Raises:
+        InputError: a recipe or a setting is wrong, does not fit its data, or a run's folder holds something else.
+    """
+    _check_names([Path(recipe).stem for recipe in recipes])
+    cells: list[Cell] = []
+    tables: dict[str, datasets.Dataset] = {}
+    read = {"": {}} if variants is None else _read_variants(Path(variants))
+    for recipe in map(Path, recipes):
+        for variant, changes in read.items():
+            over = ["--config", str(recipe)]
+            if changes:
+                over += ["--config", yaml.safe_dump(dict(changes), default_flow_style=True, width=2**16).strip()]
+            over += settings
+            chosen = parse(over, "ser-ft sweep")
+            if repr(chosen.data) not in tables:
+                tables[repr(chosen.data)] = load_data(chosen.data, verbose=False)
+            for part, place in _places(chosen.split, tables[repr(chosen.data)], folds):
+                split = replace(chosen.split, **place)
+                for seed in seeds:
+                    name = "/".join(filter(None, (recipe.stem, variant, f"{part}seed{seed}")))
+                    here = str(Path(out) / name)
+                    own = [*(f"--split.{key}={value}" for key, value in place.items()), f"--seed={seed}"]
+                    own += [f"--out={here}", "--if_exists=resume"]
+                    exact = replace(chosen, split=split, seed=seed, out=here, if_exists="resume")
+                    cells.append(Cell(name, (*over, *own), exact))
+    for cell in cells:
+        finished(cell.recipe, cell.folder)
+    return cells
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InputError(f"two recipes are called {min(twice)}: their runs would fall into one folder")
+
+
+def _read_variants(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from error
+    if not isinstance(found, dict) or not found or not all(isinstance(one or {}, dict) for one in found.values()):
+        raise InputError(f"{file}: must be a mapping, name: settings, as mixup: {{augment: {{mixup: 0.4}}}}")
+    for name in found:
+        if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+            raise InputError(f"{file}: {name!r} names a folder: letters, digits and .+-_ alone")
+    return {str(name): dict(settings or {}) for name, settings in found.items()}
+
+
+def _places(
+    split: SplitConfig, table: datasets.Dataset, folds: Sequence[int] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give what a recipe's split stands for in a sweep: how its runs' folders begin, and the settings of `split`."""
+    folded = split.kind == "kfold" or split.kind in NAMED_FOLDS
+    if folds is not None and not folded:
+        raise InputError(f"--fold: the split {split.kind!r} has no folds")
+    places: list[tuple[str, dict[str, Any]]] = [("", {})]
+    if split.kind in ("corpus", "cross-corpus"):
+        found = [split.corpus] if split.corpus else sorted(set(table["corpus"]))
+        places = [(f"{corpus}-", {"corpus": corpus}) for corpus in found]
+    elif folded:
+        if folds is None:
+            named, known = NAMED_FOLDS.get(split.kind), set(table["speaker"])
+            folds = [at for at in range(len(named or range(split.folds))) if named is None or known & set(named[at])]
+        places = [(f"fold{fold}-", {"fold": fold}) for fold in folds]
+    for name, place in places:
+        make_split(table, **vars(replace(split, **place)))
+        yield name, place
+
+
+def run_cells(cells: Sequence[Cell], jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
+    """Make the runs of a sweep that are not finished, each in a process of its own.
+
+    What a run prints goes into a file NAME.log beside its folder. Where this process ends, however it does, the runs
+    end too, to be gone on with later. With several GPUs each run gets one.
+
+    Args:
+        cells: of `plan`. jobs: how many runs at a time. threads: of each on the CPU: their number, and not that of the
+            jobs, has a part in the last digits of a result. shown: show progress.
+
+    Raises:
+        InputError: `jobs` or `threads` is under 1; or a run failed: the others were made.
+    """
+    for name, value in (("--jobs", jobs), ("--threads", threads)):
+        if value < 1:
+            raise InputError(f"{name} must be 1 or more, not {value}")
+    left = [cell for cell in cells if not finished(cell.recipe, cell.folder)]
+    crew = _Crew(jobs, threads)
+    failed: list[str] = []
+    progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
+    with progress, ThreadPoolExecutor(jobs) as pool:
+        doing = {pool.submit(crew.run, cell): cell for cell in left}
+        try:
+            for done in as_completed(doing):
+                cell, said = doing[done], done.result()
+                progress.update()
+                if not finished(cell.recipe, cell.folder):
+                    failed.append(f"{cell.name} ({said})")
+                elif shown:
+                    progress.write(f"{cell.name}: {said}", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            crew.stop()
+            raise
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(cells)} runs failed; the log beside each tells more: {'; '.join(failed)}"
+        )
+
+
+class _Crew:
+    """Processes at work, each on one run."""
+
+    def __init__(self, jobs: int, threads: int) -> None:
+        self.threads = threads
+        self.devices: queue.Queue[str | None] = queue.Queue()
+        for device in _devices(jobs):
+            self.devices.put(device)
+        self.working: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, cell: Cell) -> str:
+        """Make a run; return a line that says what came of it."""
+        device = self.devices.get()
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        log = cell.folder.path.with_name(f"{cell.folder.path.name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "ser_ft.leashed", *cell.arguments]
+        began = time.monotonic()
+        with log.open("ab") as out:
+            start = out.tell()
+            # The run waits for the end of its standard input, which comes with the end of this process: see `leashed`.
+            with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=out) as process:
+                self.working.add(process)
+                process.wait()
+            self.working.discard(process)
+        self.devices.put(device)
+        if finished(cell.recipe, cell.folder):
+            test = cell.folder.metrics["parts"]["test"]
+            return f"UAR {test['uar']:.3f} on {test['speakers']} speakers, {time.monotonic() - began:.0f} s"
+        lines = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it said nothing"
+
+    def stop(self) -> None:
+        """End what is at work."""
+        for process in list(self.working):
+            process.terminate()
+
+
+def _devices(jobs: int) -> list[str | None]:
+    """Return what CUDA_VISIBLE_DEVICES is for each of the runs at a time; None: as it is here."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if jobs == 1 or count < 2:
+        return [None] * jobs
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name for name in named.split(",") if name] or [str(number) for number in range(count)]
+    return [names[place % len(names)] for place in range(jobs)]

@@ -1,0 +1,181 @@
+"""Late fusion: the mean that one computes by hand, of the same clips alone, and a run like any other."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_ft.cli import main
+from ser_ft.errors import InputError
+from ser_ft.results.evaluation import part_metrics
+from ser_ft.results.fusion import fuse
+from ser_ft.results.runs import RunFolder
+
+CLASSES = ["angry", "happy", "sad"]
+SPEED = {"real_time_factor": 0.25, "clips": 10, "threads": 1}
+
+
+def write_run(
+    path: Path,
+    seed: int = 0,
+    *,
+    model: str = "mfcc-cnn",
+    parts: Sequence[str] = ("train", "validation", "test"),
+    classes: Sequence[str] = tuple(CLASSES),
+    speakers: int = 6,
+    fold: int | None = 0,
+    leaking: bool = False,
+    **facts: Any,
+) -> RunFolder:
+    """Write a run as training leaves it, with answers drawn by its seed; its clips follow from its fold alone."""
+    random, rows = np.random.default_rng(seed), []
+    for part in parts:
+        for speaker in range(speakers):
+            for take in range(len(classes) * 2):
+                name = f"tess-{part}-{fold}-{speaker}-{take}"
+                facts_of = {"id": name, "path": f"{name}.wav", "corpus": "tess", "duration": 1.0 + take / 4}
+                facts_of |= {"speaker": f"tess-{part}-{fold}-{speaker}", "gender": "female", "intensity": None}
+                facts_of |= {"part": part, "fold": fold, "seed": seed, "label": classes[take % len(classes)]}
+                shares = random.dirichlet(np.ones(len(classes)) + 2 * np.eye(len(classes))[take % len(classes)])
+                rows.append(facts_of | dict(zip(classes, shares, strict=True)))
+    table = pd.DataFrame(rows).sample(frac=1, random_state=seed)
+    run = RunFolder(path)
+    run.path.mkdir(parents=True)
+    run.write_predictions(table)
+    split = {"name": "kfold", "fold": fold, "seed": 0, "leaking": leaking}
+    metrics = {"model": model, "parameters": 1000, "seed": seed, "classes": list(classes), "split": split}
+    metrics |= {
+        "notes": {"tess": "made up"},
+        "terms": {"tess": {"title": "T", "licence": "other", "terms": "none", "citation": ""}},
+    }
+    run.write_json(run.metrics_file, metrics | facts | {"parts": part_metrics(table, classes)})
+    sides = table.groupby("part")
+    content = {part: {"speakers": sorted(set(side["speaker"])), "clips": sorted(side["id"])} for part, side in sides}
+    run.write_json(run.split_file, split | {"parts": content})
+    run.write_environment(seconds=60.0, speed=SPEED, device="cpu")
+    return run
+
+
+def test_the_fusion_is_the_mean_of_the_probabilities_clip_by_clip(tmp_path: Path) -> None:
+    """The members have their clips in other orders; two and one weigh as two and one."""
+    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, model="svm")
+    for weights, share in ((None, 1 / 2), ((2, 1), 2 / 3)):
+        (fused,) = fuse([one.path, other.path], tmp_path / "fused", weights, replace=True)
+        ours, theirs = (run.predictions.set_index("id")[CLASSES] for run in (one, other))
+        told = fused.predictions.set_index("id")
+        assert np.allclose(told[CLASSES], share * ours + (1 - share) * theirs.loc[ours.index])
+        assert fused.metrics["parts"] == part_metrics(fused.predictions, CLASSES)
+        assert set(fused.predictions["part"]) == {"train", "validation", "test"}
+        assert list(fused.predictions.columns) == list(one.predictions.columns)
+
+
+def test_a_fused_run_is_a_run(tmp_path: Path) -> None:
+    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, model="svm", notes={"x": "noisy"})
+    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+    metrics = fused.metrics
+    assert metrics["model"] == "fusion of mfcc-cnn, svm"
+    assert metrics["parameters"] == 2000
+    assert metrics["split"] == one.metrics["split"]
+    assert metrics["notes"] == {"tess": "made up", "x": "noisy"}
+    assert metrics["terms"] == one.metrics["terms"]
+    assert fused.config["fuse"] == {"members": [str(one.path), str(other.path)], "weights": None}
+    assert fused.environment["speed"] == SPEED | {"real_time_factor": 0.5}
+    assert fused.environment["seconds"] == 120.0
+    assert json.loads(fused.split_file.read_text()) == json.loads(one.split_file.read_text())
+    (twice,) = fuse([fused.path, one.path], tmp_path / "twice", [2, 1])
+    assert twice.metrics["model"] == "fusion of fusion of mfcc-cnn, svm (2), mfcc-cnn (1)"
+    (seeds,) = fuse([one.path, write_run(tmp_path / "again", 2).path], tmp_path / "seeds")
+    assert seeds.metrics["model"] == "fusion of 2 x mfcc-cnn"
+
+
+def test_a_cost_that_is_not_known_of_all_is_not_given(tmp_path: Path) -> None:
+    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, parameters=None)
+    other.write_environment(device="cpu")
+    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+    assert fused.metrics["parameters"] is None
+    assert not {"speed", "seconds"} & fused.environment.keys()
+
+
+def test_a_leaking_member_makes_the_fusion_leak(tmp_path: Path) -> None:
+    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, leaking=True)
+    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+    assert fused.metrics["split"]["leaking"] is True
+
+
+def test_parts_that_all_have_are_fused(tmp_path: Path) -> None:
+    """An evaluation holds a test part alone."""
+    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, parts=("test",))
+    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+    assert fused.metrics["parts"].keys() == {"test"}
+    assert not fused.split_file.exists()
+    held = write_run(tmp_path / "held", 1, parts=("validation",))
+    with pytest.raises(InputError, match="no part in common"):
+        fuse([other.path, held.path], tmp_path / "never")
+
+
+def test_sweeps_are_matched_by_split_fold_and_seed(tmp_path: Path) -> None:
+    for system in ("a", "b"):
+        for fold in (0, 1):
+            for seed in (0, 1):
+                folder = tmp_path / system / ("fold" + str(fold) + "-seed" + str(seed))
+                write_run(folder, seed, fold=fold, model=system, parts=("test",))
+    # Another name for the same cell: it is the split, fold and seed that say what belongs together.
+    (tmp_path / "b" / "fold1-seed1").rename(tmp_path / "b" / "last")
+    fused = fuse([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    names = {str(run.path.relative_to(tmp_path / "both")) for run in fused}
+    assert names == {"fold0-seed0", "fold0-seed1", "fold1-seed0", "fold1-seed1"}
+    for run in fused:
+        one = RunFolder(tmp_path / "a" / run.path.name)
+        assert run.metrics["split"] == one.metrics["split"]
+        assert run.metrics["seed"] == one.metrics["seed"]
+        assert run.config["fuse"]["members"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    (tmp_path / "b" / "last" / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"b: has no run of the split, fold and seed of .*fold1-seed1"):
+        fuse([tmp_path / "a", tmp_path / "b"], tmp_path / "never")
+    with pytest.raises(InputError, match="name the folder of one system's runs"):
+        fuse([tmp_path, tmp_path / "b"], tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_runs_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one")
+    swapped = write_run(tmp_path / "swapped", 1)
+    table = swapped.predictions
+    table.loc[table.index[0], "label"] = next(name for name in CLASSES if name != table["label"].iloc[0])
+    swapped.write_predictions(table)
+    wrong = {
+        "other clips": write_run(tmp_path / "clips", 1, speakers=5),
+        "tells angry, sad apart": write_run(tmp_path / "classes", 1, classes=("angry", "sad")),
+        "other labels": swapped,
+        "of other clips": write_run(tmp_path / "fold", 1, fold=1),
+    }
+    for said, run in wrong.items():
+        with pytest.raises(InputError, match=said):
+            fuse([one.path, run.path], tmp_path / "never")
+    with pytest.raises(InputError, match="needs two runs or more"):
+        fuse([one.path], tmp_path / "never")
+    for weights in ((1,), (1, 0), (1, float("nan")), (1, 1, 1)):
+        with pytest.raises(InputError, match="a number above 0 for each of the 2 runs"):
+            fuse([one.path, one.path], tmp_path / "never", weights)
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(write_run(tmp_path / name, seed, model=name).path) for seed, name in enumerate(("one", "other"))]
+    out = tmp_path / "fused"
+    assert main(["fuse", *runs, "--out", str(out), "--weights", "2,1"]) == 0
+    assert "fusion of one (2), other (1)" in capsys.readouterr().out
+    assert "fusion of one (2), other (1)" in (out / "report.html").read_text()
+    assert any((out / "figures").iterdir())
+    assert main(["fuse", *runs, "--out", str(out)]) == 2
+    assert "--if-exists replace" in capsys.readouterr().err
+    assert main(["fuse", *runs, "--out", str(out), "--if-exists", "replace"]) == 0
+    # A run that was trained is not what fuse wrote.
+    assert main(["fuse", *runs, "--out", runs[0], "--if-exists", "replace"]) == 2
+    assert RunFolder(runs[0]).metrics["model"] == "one"
+    assert main(["fuse", *runs, "--out", str(tmp_path / "never"), "--weights", "a,b"]) == 2
+    assert "takes numbers, such as 2,1" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sweeps import CLASSES, write_folds, write_run
+
+from ser_ft.errors import InputError
+from ser_ft.results import metrics
+from ser_ft.results.pooled import System
+from ser_ft.results.runs import RunFolder
+from ser_ft.results.systems import clip_sets, find_runs, systems
+
+WAV2VEC2 = "facebook/wav2vec2-base (full)"
+
+
+def found(*paths: Path) -> list[System]:
+    return systems(find_runs(paths))
+
+
+def named(all_of_them: list[System], name: str) -> System:
+    return next(system for system in all_of_them if system.name == name)
+
+
+def test_runs_are_found_below_a_sweep_but_not_yardsticks_or_unfinished_ones(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", yardsticks=("svm",))
+    write_run(tmp_path / "mfcc" / "mixup" / "fold0-seed0")
+    (tmp_path / "mfcc" / "fold9-seed0").mkdir()
+    names = [str(run.path.relative_to(tmp_path)) for run in find_runs([tmp_path, tmp_path / "mfcc" / "fold0-seed0"])]
+    assert names == ["mfcc/fold0-seed0", "mfcc/fold1-seed0", "mfcc/mixup/fold0-seed0"]
+
+
+def test_a_path_without_runs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no evaluated run in it"):
+        find_runs([tmp_path])
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_a_run_that_was_not_tested_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    run.write_json(run.metrics_file, run.metrics | {"parts": {"train": run.metrics["parts"]["test"]}})
+    with pytest.raises(InputError, match="run: no test part in it"):
+        found(tmp_path)
+
+
+def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", seeds=(0, 1))
+    (system,) = found(tmp_path)
+    files = {seed: [pd.read_parquet(p) for p in tmp_path.glob(f"mfcc/*seed{seed}/*.parquet")] for seed in (0, 1)}
+    uars = []
+    for tables in files.values():
+        table = pd.concat(tables)
+        labels = [CLASSES.index(name) for name in table["label"]]
+        uars.append(metrics.uar(labels, table[list(CLASSES)].to_numpy().argmax(axis=1), 4))
+    assert len(system.members) == 4
+    assert system.probabilities.shape == (2, 64, 4)
+    assert system.scores["uar"] == pytest.approx(np.mean(uars))
+    assert system.scores["deviation_seeds"] == pytest.approx(np.std(uars, ddof=1))
+    folds = [
+        np.mean([RunFolder(tmp_path / f"mfcc/fold{f}-seed{s}").metrics["parts"]["test"]["uar"] for s in (0, 1)])
+        for f in (0, 1)
+    ]
+    assert system.scores["deviation_folds"] == pytest.approx(np.std(folds, ddof=1))
+    assert system.confusion.sum() == 2 * 64
+    assert system.scores["low"] < system.scores["uar"] < system.scores["high"]
+    assert system.interval() is not None
+    assert system.interval().speakers == 8
+
+
+def test_one_seed_has_the_scores_of_its_clips(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", folds=1, people=6)
+    (system,) = found(tmp_path)
+    test = system.members[0].metrics["parts"]["test"]
+    for key in ("uar", "accuracy", "macro_f1", "ece", "chance", "recall"):
+        assert system.scores[key] == pytest.approx(test[key])
+    assert system.scores["low"] == pytest.approx(test["uar_interval"]["low"])
+    assert system.scores["deviation_folds"] is None
+    assert system.scores["deviation_seeds"] is None
+    assert system.confusion.tolist() == test["confusion"]
+    assert system.by("gender")["male"]["clips"] == 24
+
+
+def test_a_clip_tested_twice_with_one_seed_is_refused(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc")
+    shutil.copytree(tmp_path / "mfcc" / "fold0-seed0", tmp_path / "copy")
+    with pytest.raises(InputError, match=r"copy and .*mfcc/fold0-seed0 are runs of one system and both test ravdess-"):
+        found(tmp_path)
+    runs = find_runs([tmp_path])
+    assert {system.name for system in systems(runs, {(tmp_path / "copy").resolve(): "again"})} == {"again", "mfcc-cnn"}
+
+
+def test_other_settings_are_another_system_named_by_its_folder(tmp_path: Path) -> None:
+    write_folds(tmp_path / "plain", model="plain-cnn")
+    write_folds(tmp_path / "plain" / "mixup", model="plain-cnn", settings={"epochs": 5})
+    write_folds(tmp_path / "wav2vec2", model=WAV2VEC2)
+    assert [system.name for system in found(tmp_path)] == ["plain-cnn, plain", "plain-cnn, mixup", WAV2VEC2]
+
+
+def test_a_folder_that_names_the_model_is_name_enough(tmp_path: Path) -> None:
+    for name, epochs in (("plain_cnn_ravdess", 3), ("plain_cnn_augmented", 5)):
+        write_folds(tmp_path / name, model="plain-cnn", settings={"epochs": epochs})
+    assert [system.name for system in found(tmp_path)] == ["plain_cnn_augmented", "plain_cnn_ravdess"]
+
+
+def test_other_clips_are_another_test_set(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", seeds=(0, 1))
+    write_folds(tmp_path / "plain", model="plain-cnn")
+    shutil.rmtree(tmp_path / "mfcc" / "fold1-seed1")
+    sets = clip_sets(found(tmp_path))
+    assert [[(one.name, len(one.labels)) for one in tested.systems] for tested in sets][1:] == [[("mfcc-cnn", 32)]]
+    assert {one.name for one in sets[0].systems} == {"mfcc-cnn", "plain-cnn"}
+    assert sets[0].speakers == 8
+
+
+def test_other_classes_and_leaking_splits_stand_apart(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc")
+    write_folds(tmp_path / "leak", model="plain-cnn", split="random", leaking=True, skill=4.0)
+    write_folds(tmp_path / "words", model="lstm", classes=(*CLASSES[:3], "fear"))
+    sets = clip_sets(found(tmp_path))
+    assert [tested.systems[0].name for tested in sets][2] == "plain-cnn"
+    assert [len(tested.systems) for tested in sets] == [1, 1, 1]
+    assert [tested.first.leaking for tested in sets] == [False, False, True]
+
+
+def test_yardsticks_of_one_name_are_one_system(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", yardsticks=("svm", "majority"), seeds=(0, 1))
+    write_folds(tmp_path / "plain", model="plain-cnn", yardsticks=("svm",))
+    kinds = [(system.name, system.kind, len(system.members)) for system in found(tmp_path)]
+    assert kinds[2:] == [("majority", "yardstick", 4), ("svm", "yardstick", 4)]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("mfcc-cnn", "baseline"),
+        ("wide-cnn", "classic"),
+        ("timm/vgg16_bn.tv_in1k, random weights, not transfer (full)", "classic"),
+        ("timm/vgg16_bn.tv_in1k (partial)", "transfer"),
+        (WAV2VEC2, "transfer"),
+        ("fusion of mfcc-cnn, plain-cnn", "fusion"),
+    ],
+)
+def test_what_a_model_stands_for(tmp_path: Path, model: str, kind: str) -> None:
+    write_run(tmp_path / "run", model=model)
+    assert found(tmp_path)[0].kind == kind
+
+
+def test_each_corpus_left_out_is_a_fold_and_each_trained_on_alone_is_not(tmp_path: Path) -> None:
+    for corpus in ("ravdess", "tess"):
+        people = {name: [f"{name}-{number:02d}" for number in range(4)] for name in ("ravdess", "tess")}
+        left = tmp_path / "left" / corpus
+        write_run(left, split=f"corpus-{corpus}", fold=None, speakers=people[corpus])
+        everyone = people["ravdess"][:2] + people["tess"]
+        write_run(tmp_path / "cross" / corpus, split=f"cross-corpus-{corpus}", fold=None, speakers=everyone)
+    splits = [(system.split, len(system.members), len(system.labels)) for system in found(tmp_path)]
+    assert sorted(splits) == [("corpus", 2, 64), ("cross-corpus-ravdess", 1, 48), ("cross-corpus-tess", 1, 48)]
+    assert len(clip_sets(found(tmp_path))) == 3
+    left = named([one for one in found(tmp_path) if one.split == "corpus"], "mfcc-cnn")
+    assert {name: cell["speakers"] for name, cell in left.by("corpus").items()} == {"ravdess": 4, "tess": 4}
+
+
+def test_cost_is_the_mean_of_the_runs(tmp_path: Path) -> None:
+    for fold, factor in enumerate((0.1, 0.3)):
+        cost = {"speed": {"real_time_factor": factor, "clips": 10, "threads": 1}}
+        write_run(tmp_path / str(fold), fold=fold, speakers=[f"ravdess-0{fold}"], cost=cost)
+    write_run(tmp_path / "plain", model="plain-cnn")
+    known, bare = (system.cost for system in found(tmp_path))
+    assert known["real_time_factor"] == pytest.approx(0.2)
+    assert known["seconds"] == pytest.approx(90.5)
+    assert known["parameters"] == 100_000
+    assert len(known["machines"]) == 1
+    assert bare["real_time_factor"] is None
