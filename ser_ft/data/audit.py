@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..progress import bar
 from .fingerprints import COPY, Index, Landmarks, landmarks, likeness, narrow
 from .repeats import Repeats, signatures
-from .splits import PARTS, Split, full_name, read_json, short_names
+from .splits import PARTS, Split, read_json, speaker_lists
 
 if TYPE_CHECKING:
     import datasets
@@ -129,22 +129,17 @@ def _sides(frame: pd.DataFrame, split: Split | str | Path) -> Sides:
     file = Path(split).expanduser()
     file = file / "split.json" if file.is_dir() else file
     content = read_json(file)
-    names = {"dev": "validation", "val": "validation", "valid": "validation"}
-    try:
-        if "parts" in content:
+    if isinstance(content, dict) and "parts" in content:
+        try:
             sides = _by_clip({part: list(map(str, content["parts"][part]["clips"])) for part in PARTS})
-            if not sides.keys() & set(frame["id"]):
-                raise InputError(f"{file}: none of its clips is in the data: is it a split of other data?")
-            return sides
-        lists = {names.get(key, key): [str(name) for name in members] for key, members in content.items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: neither a run's split.json nor an object with lists of speakers") from error
-    if not lists.keys() <= set(PARTS):
-        raise InputError(f"{file}: its parts are {', '.join(lists)}: name them train, validation and test")
-    short = short_names(frame)
-    of = frame.groupby("speaker")["id"].apply(list).to_dict()
-    speakers = {part: {full_name(name, short, str(file)) for name in members} for part, members in lists.items()}
-    return _by_clip({part: [clip for name in members for clip in of[name]] for part, members in speakers.items()})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{file}: not a split ({error} is missing)") from error
+        if not sides.keys() & set(frame["id"]):
+            raise InputError(f"{file}: none of its clips is in the data: is it a split of other data?")
+        return sides
+    clips = frame.groupby("speaker")["id"].apply(list).to_dict()
+    lists = {part: dict.fromkeys(names) for part, names in speaker_lists(content, frame, str(file)).items()}
+    return _by_clip({part: [clip for name in names for clip in clips[name]] for part, names in lists.items()})
 
 
 def _by_clip(parts: Mapping[str, Sequence[str]]) -> Sides:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "validation", "test")
 _DRAWS = 300
+_FILE_FORM = "a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
 
 
 KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "file", *NAMED_FOLDS)
@@ -158,6 +159,11 @@ def read_split(file: str | Path) -> Split:
 
 
 def read_json(file: str | Path | None) -> Any:
+    """Read a split file, whatever is in it.
+
+    Raises:
+        InputError: there is none, or it is no JSON.
+    """
     if file is None:
         raise InputError("split.kind is 'file': name the file with split.file")
     try:
@@ -328,22 +334,32 @@ def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
     content = read_json(file)
     if isinstance(content, dict) and "parts" in content:
         return _fit(read_split(str(file)), frame, str(file))
-    names = {"dev": "validation", "val": "validation", "valid": "validation"}
-    given = {names.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
-    if not {"train", "test"} <= given.keys() <= set(PARTS) or not all(
-        isinstance(value, list) for value in given.values()
-    ):
-        raise InputError(
-            f"{file}: a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
-        )
-    short = short_names(frame)
-    lists = {str(part): [full_name(str(name), short, str(file)) for name in members] for part, members in given.items()}
+    lists = speaker_lists(content, frame, str(file))
+    if not {"train", "test"} <= lists.keys():
+        raise InputError(f"{file}: {_FILE_FORM}")
     for i, one in enumerate(lists):
         for other in list(lists)[i + 1 :]:
             shared = set(lists[one]) & set(lists[other])
             if shared:
                 raise InputError(f"{file}: speaker {min(shared)} is both in {one} and in {other}")
     return _assemble(frame, f"file-{Path(str(file)).stem}", 0, None, lists)
+
+
+def speaker_lists(content: Any, frame: pd.DataFrame, file: str) -> dict[str, list[str]]:
+    """Return part -> speakers of the data, as a split file with lists of speakers names them.
+
+    Args:
+        content: of the file. frame: columns speaker and corpus of the data. file: its name, for messages.
+
+    Raises:
+        InputError: it holds something else, or names a speaker whom the data has not, or has several of.
+    """
+    names = {"dev": "validation", "val": "validation", "valid": "validation"}
+    given = {names.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    if not given or not given.keys() <= set(PARTS) or not all(isinstance(value, list) for value in given.values()):
+        raise InputError(f"{file}: {_FILE_FORM}")
+    short = _short_names(frame)
+    return {str(part): [_full_name(str(name), short, file) for name in members] for part, members in given.items()}
 
 
 def _fit(split: Split, frame: pd.DataFrame, file: str) -> Split:
@@ -358,7 +374,7 @@ def _fit(split: Split, frame: pd.DataFrame, file: str) -> Split:
     return _finish(frame, split.name, split.seed, split.fold, split.leaking, frame["id"].map(part_of))
 
 
-def short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
+def _short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
     """Return what a speaker may be called in a file -> the speakers: "ravdess-07", "07" and 7 are the same."""
     short: dict[str, set[str]] = {}
     for corpus, speaker in frame[["corpus", "speaker"]].drop_duplicates().itertuples(index=False, name=None):
@@ -368,7 +384,7 @@ def short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
     return short
 
 
-def full_name(name: str, short: Mapping[str, set[str]], file: str) -> str:
+def _full_name(name: str, short: Mapping[str, set[str]], file: str) -> str:
     found = sorted(short.get(name, ()))
     if len(found) != 1:
         what = "no speaker" if not found else f"several speakers ({', '.join(found)})"

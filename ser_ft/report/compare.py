@@ -32,7 +32,7 @@ _SAME_SECONDS = 1e-3
 _WORDS = ("parameters", "training", "real_time", "difference", "its_interval", "p")
 
 
-def compare(paths: Sequence[str], baseline: str | None = None, shown: bool = True) -> list[Compared]:
+def compare(paths: Sequence[str | Path], baseline: str | None = None, shown: bool = True) -> list[Compared]:
     """Read runs, put them together into systems, and compare those that were tested on the same clips.
 
     Args:
@@ -48,7 +48,7 @@ def compare(paths: Sequence[str], baseline: str | None = None, shown: bool = Tru
     runs: dict[Path, RunFolder] = {}
     names: dict[Path, str] = {}
     for text in paths:
-        name, path = _named(text)
+        name, path = _named(str(text))
         found = {run.path.resolve(): run for run in find_runs([path])}
         runs |= found
         names |= dict.fromkeys(found, name) if name else {}

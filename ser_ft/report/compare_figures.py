@@ -41,6 +41,7 @@ COST_WORDS = {
 _MARKS = {"transfer": "o", "baseline": "D", "classic": "s", "fusion": "^", "other": "v", "yardstick": "P"}
 _POINTS = "os^DvPX*"
 _TIMES = (1, 10, 60, 600, 3600, 36_000, 360_000)
+_FINE_TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000)
 _LONGEST = 38
 
 
@@ -132,7 +133,11 @@ def _cost_axis(axes: Axes, measure: str, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2.5, max(values) * 2.5)
     write = {"parameters": lambda value: size_text(int(value)), "seconds": time_text}.get(measure, "{:g}".format)
-    axes.xaxis.set_major_locator(FixedLocator(_TIMES) if measure == "seconds" else LogLocator())
+    narrow = max(values) < 20 * min(values)
+    times = FixedLocator(_FINE_TIMES if narrow else _TIMES)
+    axes.xaxis.set_major_locator(
+        times if measure == "seconds" else LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,))
+    )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     if measure == "real_time_factor" and max(values) > 0.1:
