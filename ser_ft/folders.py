@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import InputError
 
 
 def nearest(folder: Path) -> Path:
@@ -34,3 +38,23 @@ def _move_aside(folder: Path) -> None:
     shutil.rmtree(old(folder), ignore_errors=True)
     if folder.exists():
         os.replace(folder, old(folder))
+
+
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Keep a second process of a kind out of a folder, for as long as this one lives at most.
+
+    Args:
+        folder: made where it is not there. what: is at work in it, for the message.
+
+    Raises:
+        InputError: another such process is at work.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / f".{what}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"{folder}: another {what} is at work here: wait for its end, or stop it") from None

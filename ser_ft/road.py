@@ -72,7 +72,7 @@ def sweep(
     if listed:
         print("\n".join(cell.command for cell in cells))
         return []
-    run_cells(cells, jobs, threads)
+    run_cells(cells, out, jobs, threads)
     found = [cell.folder for cell in cells]
     compared = compare([run.path for run in found])
     print(text(compared))

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
 from . import page, samples, tables
 from .figures import chosen, write_figures
-from .judged import judged_part, sample_text
+from .judged import judged_part, sample
 from .trust_figures import told_apart
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "notes": [note for note in tables.notes(metrics) if note != tables.LEAKING],
         "marks": _marks(metrics),
         "corpora": list(scores.get("by_corpus") or metrics.get("terms") or ()),
-        "sample": sample_text(part, scores, leaking),
+        "sample": sample(metrics),
         "split_name": tables.split_name(metrics["split"]),
         "split": split,
         "heard": _heard(split, part),

@@ -15,12 +15,10 @@ def judged_part(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, metrics["parts"][name]
 
 
-def sample_text(part: str, scores: Mapping[str, Any], leaking: bool) -> str:
-    """Say what a part holds: "test: 96 clips of 6 unseen speakers"."""
-    before, after = ("", "") if part == "train" else ("", " also heard in training") if leaking else ("unseen ", "")
-    return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"
-
-
 def sample(metrics: Mapping[str, Any]) -> str:
-    """Say what the part holds that a run is judged on."""
-    return sample_text(*judged_part(metrics), leaking=metrics["split"]["leaking"])
+    """Say what the part holds that a run is judged on: "test: 96 clips of 6 unseen speakers"."""
+    part, scores = judged_part(metrics)
+    unknown = "heard" in metrics and metrics["heard"] is None
+    before = "" if part == "train" or metrics["split"]["leaking"] or unknown else "unseen "
+    after = " also heard in training" if metrics["split"]["leaking"] and part != "train" else ""
+    return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"

@@ -20,6 +20,7 @@ import yaml
 from ..data.named_splits import NAMED_FOLDS
 from ..data.splits import make_split
 from ..errors import InputError
+from ..folders import alone
 from ..progress import bar
 from ..results.runs import RunFolder
 from .config import Recipe, SplitConfig
@@ -144,51 +145,58 @@ def _places(
         yield name, place
 
 
-def run_cells(cells: Sequence[Cell], jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
+def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
     """Make the runs of a sweep that are not finished, each in a process of its own.
 
     What a run prints goes into a file NAME.log beside its folder. Where this process ends, however it does, the runs
     end too, to be gone on with later. With several GPUs each run gets one.
 
     Args:
-        cells: of `plan`. jobs: how many runs at a time. threads: of each on the CPU: their number, and not that of the
+        cells: of `plan`. out: the sweep's folder, which this process alone works in. jobs: how many runs at a time. threads: of each on the CPU: their number, and not that of the
             jobs, has a part in the last digits of a result. shown: show progress.
 
     Raises:
-        InputError: `jobs` or `threads` is under 1; or a run failed: the others were made.
+        InputError: `jobs` or `threads` is under 1; another sweep is at work there; or a run failed: the others were
+            made.
     """
     for name, value in (("--jobs", jobs), ("--threads", threads)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, not {value}")
-    left = [cell for cell in cells if not finished(cell.recipe, cell.folder)]
-    crew = _Crew(jobs, threads)
+    with alone(Path(out).expanduser(), "sweep"):
+        left = [cell for cell in cells if not finished(cell.recipe, cell.folder)]
+        progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
+        with progress:
+            failed = _make(left, _Crew(jobs, threads), progress)
+    if failed:
+        told = "; ".join(failed)
+        raise InputError(f"{len(failed)} of {len(cells)} runs failed; the log beside each tells more: {told}")
+
+
+def _make(cells: Sequence[Cell], crew: _Crew, progress: Any) -> list[str]:
+    """Let a crew make runs; return which failed, and what each said."""
     failed: list[str] = []
-    progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
-    with progress, ThreadPoolExecutor(jobs) as pool:
-        doing = {pool.submit(crew.run, cell): cell for cell in left}
+    with ThreadPoolExecutor(crew.jobs) as pool:
+        doing = {pool.submit(crew.run, cell): cell for cell in cells}
         try:
             for done in as_completed(doing):
                 cell, said = doing[done], done.result()
                 progress.update()
                 if not finished(cell.recipe, cell.folder):
                     failed.append(f"{cell.name} ({said})")
-                elif shown:
+                elif not progress.disable:
                     progress.write(f"{cell.name}: {said}", file=sys.stderr)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             crew.stop()
             raise
-    if failed:
-        raise InputError(
-            f"{len(failed)} of {len(cells)} runs failed; the log beside each tells more: {'; '.join(failed)}"
-        )
+    return failed
 
 
 class _Crew:
     """Processes at work, each on one run."""
 
     def __init__(self, jobs: int, threads: int) -> None:
-        self.threads = threads
+        self.jobs, self.threads = jobs, threads
         self.devices: queue.Queue[str | None] = queue.Queue()
         for device in _devices(jobs):
             self.devices.put(device)
