@@ -11,6 +11,7 @@ Test sets, of eight classes:
     minority    all but a quarter of the speakers (3 or more) lack these two classes: "jackknife-t"
     holes       each speaker lacks each class with a chance of 0.2: "jackknife-t"
     uneven      Poisson clips of a rate that varies from speaker to speaker (gamma of shape 4, mean 6): "jackknife-t"
+    unequal     a third of the speakers have four times as many clips of each class as the others: "jackknife-t"
 
 "given" is the share of test sets for which the method gave an interval; coverage is over those.
 
@@ -80,6 +81,13 @@ def uneven(speakers: int, random: np.random.Generator) -> np.ndarray:
     return clips[clips.any(axis=1)]
 
 
+def unequal(speakers: int, _random: np.random.Generator) -> np.ndarray:
+    """A third of the speakers have four times as many clips as the others."""
+    clips = complete(speakers, _random)
+    clips[: -(-speakers // 3)] *= 4
+    return clips
+
+
 def of_package(method: str) -> Method:
     """Return what makes the package's interval, None where it has none or takes another method."""
 
@@ -100,8 +108,11 @@ def plain_t(correct: np.ndarray, clips: np.ndarray) -> Ends:
 METHODS: dict[str, tuple[Method, tuple[Design, ...]]] = {
     "plain t": (plain_t, (complete,)),
     "t": (of_package("t"), (complete,)),
-    "jackknife-t": (of_package("jackknife-t"), (two_groups, minority, holes, uneven)),
+    "jackknife-t": (of_package("jackknife-t"), (two_groups, minority, holes, uneven, unequal)),
 }
+
+
+PAIRED: tuple[Design, ...] = (complete, minority, holes, uneven, unequal)
 
 
 @dataclass
@@ -208,7 +219,7 @@ def differences(counts: list[int], pairs: int, random: np.random.Generator) -> d
     for speakers, (kind, harder) in ((speakers, pair) for speakers in counts for pair in APART.items()):
         coverages = figures.setdefault(f"coverage_difference_{kind}_{speakers}_speakers", [])
         found = figures.setdefault(f"p_under_0.05_{kind}_{speakers}_speakers", [])
-        for design, model in ((design, model) for design in (complete, minority, holes, uneven) for model in MODELS):
+        for design, model in ((design, model) for design in PAIRED for model in MODELS):
             truth = true_uar(model) - true_uar(model, harder)
             tally, told = Tally(), 0
             for _ in range(pairs):

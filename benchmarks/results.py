@@ -16,7 +16,7 @@ from statistics import mean
 
 from ser_ft import RunFolder
 from ser_ft.results.pooled import System
-from ser_ft.results.systems import find_runs, systems, test_sets
+from ser_ft.results.systems import clip_sets, find_runs, systems
 
 HOME = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -100,7 +100,7 @@ def section(home: Path) -> Iterator[str]:
     crossed = [system for system in found if system.split.startswith("cross-corpus-")]
     if crossed:
         yield from matrix([system for system in crossed if system.is_model])
-    for one in test_sets([system for system in found if system not in crossed]):
+    for one in clip_sets([system for system in found if system not in crossed]):
         mark = " **Leaking split**: the test speakers were heard in training." if one.first.leaking else ""
         seeds = len(one.models[0].probabilities) if one.models else 1
         clips = (

@@ -16,6 +16,20 @@ def nearest(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
+def check_writable(path: Path, instead: str = "name another --out") -> None:
+    """Refuse a folder that cannot be made or written to.
+
+    Args:
+        path: the folder; it need not be there. instead: what to do about it.
+
+    Raises:
+        InputError: the nearest that is there is no folder, or may not be written to.
+    """
+    here = nearest(path.absolute())
+    if not here.is_dir() or not os.access(here, os.W_OK):
+        raise InputError(f"{path}: cannot be written, for {here} is no folder that can be written to; {instead}")
+
+
 def old(folder: Path) -> Path:
     """Return where a folder waits while another takes its place."""
     return folder.with_name(f".{folder.name}.old")

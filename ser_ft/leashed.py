@@ -9,16 +9,19 @@ import threading
 
 def main() -> int:
     """Train as the arguments say, for as long as standard input is open; return the exit code."""
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+    # The pipe moves aside: what is imported or started later never finds a blocked standard input.
+    pipe, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    threading.Thread(target=_wait_for_the_end, args=(pipe,), daemon=True).start()
     sys.argv[:1] = ["ser-ft", "train"]  # as the run's environment.json says it was made
     from .cli import train
 
     return train(sys.argv[2:], "ser-ft train")
 
 
-def _wait_for_the_end() -> None:
+def _wait_for_the_end(pipe: int) -> None:
     # Nothing is ever sent: a read returns when the other end is closed, killed or not.
-    os.read(0, 1)
+    os.read(pipe, 1)
     os._exit(1)
 
 

@@ -68,9 +68,9 @@ def sweep(
     Raises:
         InputError: a recipe does not fit (nothing is begun then), or a run failed.
     """
-    cells = plan(recipes, out, seeds, folds, settings, variants)
+    cells = plan(recipes, out, seeds, folds, settings, variants, shown=not listed)
     if listed:
-        print("\n".join(cell.command for cell in cells))
+        print("\n".join(f"OMP_NUM_THREADS={threads} {cell.command}" for cell in cells))
         return []
     run_cells(cells, out, jobs, threads)
     found = [cell.folder for cell in cells]

@@ -327,9 +327,7 @@ def check_out(out: Path) -> None:
         if files and (foreign or _key_of(home) is None):
             what = f"holds {min(foreign)}, which" if foreign else "holds something that"
             raise InputError(f"{out}: {what} is no part of a prepared table; name another folder with --out")
-    above = folders.nearest(home.parent)
-    if (home.exists() and not home.is_dir()) or not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"{out}: no folder can be made there; name another with --out")
+    folders.check_writable(home)
 
 
 def _book_of_table(

@@ -339,9 +339,9 @@ def explained(name: str) -> Iterator[None]:
         elif isinstance(error, SafetensorError | UnpicklingError | EOFError):
             first = "its weights file is damaged, or cut short: fetch it anew"
         if folder.is_dir():
-            raise InputError(f"{name}: no speech encoder that transformers can load ({first})") from error
+            raise InputError(f"{name}: no model of speech that transformers can load ({first})") from error
         raise InputError(
-            f"{name}: neither a folder nor an encoder that is on this machine or can be had from the Hub ({first})"
+            f"{name}: neither a folder nor a model that is on this machine or can be had from the Hub ({first})"
         ) from error
 
 

@@ -12,7 +12,7 @@ from ..progress import bar
 from ..results.pooled import System
 from ..results.runs import RunFolder
 from ..results.systems import clip_sets, find_runs, systems
-from . import page, tables
+from . import page, samples, tables
 from .compare_contents import contents
 from .compare_pairs import Compared, check_baseline, compare_set, p_text, signed, signed_interval
 
@@ -28,7 +28,6 @@ _COLUMNS = {
     "accuracy": "accuracy",
     "macro_f1": "macro_f1",
 }
-_SAME_SECONDS = 1e-3
 _WORDS = ("parameters", "training", "real_time", "difference", "its_interval", "p")
 
 
@@ -73,7 +72,7 @@ def text(compared: Sequence[Compared]) -> str:
     """Write what was compared as tables for people, one for each test set."""
     pieces = []
     for one in compared:
-        base = "" if one.baseline is None else f"; difference: UAR less that of {one.baseline.name}"
+        base = "" if one.baseline is None or not one.beside else f"; difference: UAR less that of {one.baseline.name}"
         head = f"{'LEAKING split, not to be compared: ' if one.leaking else ''}{one.title}{base}"
         found = [_shown(one, system) for system in one.tested.systems]
         known = [name for name in _WORDS if any(row[name] is not None for row in found)]
@@ -94,8 +93,7 @@ def check_out(out: str | Path) -> Path:
     path = Path(out).expanduser()
     if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
         raise InputError(f"--out {out}: name a file that ends in .html")
-    if not folders.nearest(path.absolute().parent).is_dir():
-        raise InputError(f"--out {out}: cannot be written there, name another file")
+    folders.check_writable(path.parent)
     return path
 
 
@@ -115,27 +113,15 @@ def write_comparison(
     Raises:
         InputError: the file cannot be written, or the data holds other clips than those that were tested.
     """
+    import pandas as pd
+
     path = check_out(out)
     if data is not None:
-        _check_same(compared, data)
+        samples.check_same(pd.concat([one.tested.first.clips for one in compared]), data)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(page.render("compare.html.j2", contents(compared, data, players, shown)), encoding="utf-8")
     return partial.replace(path)
-
-
-def _check_same(compared: Sequence[Compared], data: Dataset) -> None:
-    """Refuse data whose voices are not those that were judged."""
-    theirs = data.select_columns(["id", "duration"]).to_pandas().set_index("id")["duration"]
-    found = False
-    for one in compared:
-        ours = one.tested.first.clips.set_index("id")["duration"]
-        gap = (theirs.reindex(ours.index) - ours).abs().dropna()
-        found |= len(gap) > 0
-        if (gap > _SAME_SECONDS).any():
-            raise InputError(f"--data: {gap.idxmax()} has another length there than in the runs: name their own table")
-    if not found:
-        raise InputError("--data holds none of the test clips: name the table that the runs were made from")
 
 
 def _named(text: str) -> tuple[str | None, str]:

@@ -81,6 +81,14 @@ def _block(one: Compared, name: str, pictures: dict[str, Figure], data: Dataset 
         "id": name,
         "title": one.title,
         "leaking": one.leaking,
+        "unsure": any(
+            member.metrics.get("heard", ()) is None for system in one.tested.models for member in system.members
+        ),
+        "nameless": one.tested.first.nameless,
+        # What the recipes of the package are made for.
+        "usual": one.tested.corpora == ("ravdess",)
+        and one.tested.first.split == "kfold"
+        and len(one.tested.first.classes) == 8,
         "baseline": one.baseline,
         "chance": one.tested.first.scores["chance"],
         "corpora": one.tested.corpora,
@@ -208,7 +216,9 @@ def _groups(one: Compared, name: str, pictures: dict[str, Figure], notes: Sequen
 
 
 def _pairs(one: Compared) -> list[dict[str, Any]]:
-    """Return the rows of the table of differences: each model less those below it."""
+    """Return the rows of the table of differences, each model less those below it; none where there is nothing told."""
+    if not one.pairs:
+        return []
     names = [system.name for system in one.tested.models]
     rows = []
     for place, name in enumerate(names):
@@ -229,7 +239,7 @@ def _hard(one: Compared, data: Dataset | None, players: int) -> dict[str, Any]:
     first = found[0]
     missed = np.flatnonzero(np.all([(one.predictions != first.labels).all(axis=0) for one in found], axis=0))
     shares = np.mean([system.probabilities.mean(axis=0) for system in found], axis=0)
-    votes = np.stack([system.probabilities.mean(axis=0).argmax(axis=1) for system in found])
+    votes = np.concatenate([system.predictions for system in found])
     counts = Counter(first.clips["label"].iloc[missed])
     order = sorted(missed.tolist(), key=lambda row: float(shares[row, first.labels[row]]))
     turns: Counter[int] = Counter()
@@ -266,11 +276,13 @@ def _matrix(compared: Sequence[Compared], pictures: dict[str, Figure]) -> dict[s
     used: list[System] = []
     for system in (system for one in compared for system in one.tested.models):
         if system.split.startswith(CROSS):
-            rows.setdefault(system.name, {})[system.split.removeprefix(CROSS)] = system.by("corpus")
+            row = rows.setdefault(system.name, {}).setdefault(system.split.removeprefix(CROSS), {})
+            row.update(system.by("corpus"))
             used.append(system)
     for system in (system for one in compared for system in one.tested.models):
         if rows and system.split == "corpus":
-            rows.setdefault(system.name, {})[_OTHERS] = system.by("corpus")
+            # Corpora whose leaving out leaves other classes to learn are systems of their own.
+            rows.setdefault(system.name, {}).setdefault(_OTHERS, {}).update(system.by("corpus"))
             used.append(system)
     if not rows:
         return {}

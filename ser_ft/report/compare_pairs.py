@@ -47,12 +47,14 @@ class Compared:
 
 
 def compare_set(tested: ClipSet, wanted: str | None = None) -> Compared:
-    """Make the comparisons of a test set; none on a leaking split, whose figures say nothing of new speakers.
+    """Make the comparisons of a test set.
+
+    None on a leaking split, whose figures say nothing of new speakers, and none where speakers are not known.
 
     Args:
         tested: the systems. wanted: the baseline's name; by default the best mfcc-cnn, else the best classic network.
     """
-    if tested.first.leaking:
+    if tested.first.leaking or tested.first.nameless:
         return Compared(tested)
     baseline = _baseline(tested, wanted)
     beside = {}

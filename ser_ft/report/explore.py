@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -78,9 +77,7 @@ def check_out(out: Path) -> None:
         if foreign or (names and CLIPS not in names):
             what = f"holds {foreign[0]}, which" if foreign else "holds something that"
             raise InputError(f"{out}: {what} is no part of such a report; name another folder with --out")
-    above = folders.nearest(home.parent)
-    if (home.exists() and not home.is_dir()) or not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"{out}: no folder can be made there; name another with --out")
+    folders.check_writable(home)
 
 
 def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,10 +198,9 @@ def check_file(file: str | Path) -> Path:
     path = Path(file).expanduser()
     if path.suffix.lower() != ".png":
         raise InputError(f"{file}: a figure is written as .png")
-    home = folders.nearest(path.absolute().parent)
-    if path.is_dir() or not home.is_dir() or not os.access(home, os.W_OK):
-        what = "is a folder" if path.is_dir() else f"cannot be written, for {home} is no folder that can be written to"
-        raise InputError(f"{file}: {what}; name another figure")
+    if path.is_dir():
+        raise InputError(f"{file}: is a folder; name another figure")
+    folders.check_writable(path.parent, "name another figure")
     return path
 
 

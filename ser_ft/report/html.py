@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..emotions import colour
-from ..errors import InputError
 from ..results.runs import PARTS, RunFolder
 from . import page, samples, tables
 from .figures import chosen, write_figures
@@ -50,20 +49,10 @@ def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12)
         InputError: the data is another one than the run's: its voices must not stand for those that were judged.
     """
     if data is not None:
-        _check_same(run, data)
+        samples.check_same(run.predictions, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
     run.write_text(run.report_file, page.render("template.html.j2", _contents(run, pictures, data, players)))
     return run.report_file
-
-
-def _check_same(run: RunFolder, data: Dataset) -> None:
-    ours = run.predictions.set_index("id")["duration"]
-    columns = [name for name in ("id", "duration") if name in data.column_names]
-    theirs = data.select_columns(columns).to_pandas().set_index("id").reindex(ours.index)
-    there = ours.index.isin(data["id"])
-    differs = "duration" in columns and bool(((theirs["duration"] - ours).abs() > 1e-3).any())
-    if differs or not there.any():
-        raise InputError(f"{run.path}: was not made from this data (other clips, or clips of other lengths)")
 
 
 def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, players: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST = 12.0  # seconds of a clip that go into a report
 _MOST_BARS = 10
+_SAME_SECONDS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,26 @@ class Sample:
     def right(self) -> bool:
         """Whether the clip was recognised."""
         return self.label == self.recognised
+
+
+def check_same(clips: pd.DataFrame, data: Dataset) -> None:
+    """Refuse data whose voices are not those that were judged.
+
+    Args:
+        clips: that were judged, columns id and duration. data: a prepared table, columns id and, where known, duration.
+
+    Raises:
+        InputError: it holds none of them, or clips of other lengths under their names.
+    """
+    ours = clips.drop_duplicates("id").set_index("id")["duration"]
+    if not ours.index.isin(data["id"]).any():
+        raise InputError("--data: was not what the runs were made from: it holds none of their clips")
+    if "duration" not in data.column_names:
+        return
+    theirs = data.select_columns(["id", "duration"]).to_pandas().set_index("id")["duration"]
+    gap = (theirs.reindex(ours.index) - ours).abs().dropna()
+    if (gap > _SAME_SECONDS).any():
+        raise InputError(f"--data: was not what the runs were made from: {gap.idxmax()} has another length there")
 
 
 def choose(predictions: pd.DataFrame, classes: Sequence[str], part: str, count: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import yaml
 from .. import folders
 from ..errors import InputError
 from .evaluation import part_metrics
-from .runs import PARTS, RunFolder, to_write
+from .runs import PARTS, RunFolder, reading, to_write
 from .systems import find_runs
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def fuse(
     """
     shares = _shares(weights, len(paths))
     groups = [find_runs([path]) for path in paths]
+    for run in (run for group in groups for run in group):
+        with reading(run):
+            _ = run.metrics["classes"], run.predictions
     settings = {"members": [str(path) for path in paths], "weights": None if weights is None else list(weights)}
     found = []
     for place, members in _matched(paths, groups).items():
@@ -139,6 +142,7 @@ def _metrics(
         "classes": first["classes"],
         "split": first["split"] | {"leaking": any(metrics["split"]["leaking"] for metrics in said)},
         "calibration": None,
+        **({"heard": None} if any("heard" in metrics and metrics["heard"] is None for metrics in said) else {}),
         **{key: _joined([metrics.get(key) or {} for metrics in said]) for key in ("notes", "terms")},
         "parts": part_metrics(predictions, first["classes"], left_out),
     }
@@ -168,7 +172,7 @@ def _cost(members: Sequence[RunFolder]) -> dict[str, Any]:
     if factor is not None and len(machines) == 1 and len({speed["threads"] for speed in speeds}) == 1:
         clips = min(speed["clips"] for speed in speeds)
         cost["speed"] = {"real_time_factor": factor, "clips": clips, "threads": speeds[0]["threads"]}
-        cost["device"] = known[0].get("device")
+        cost |= {key: known[0].get(key) for key in ("device", "processor", "cores")}
     return cost
 
 

@@ -53,13 +53,14 @@ def members(values: Sequence[object], what: str, clips: int) -> dict[str, NDArra
     """
     if len(values) != clips:
         raise InputError(f"{clips} labels, but {len(values)} values of {what}")
-    groups = np.array([value if _known(value) else "" for value in values], dtype=np.str_)
+    groups = np.array([value if known(value) else "" for value in values], dtype=np.str_)
     names = sorted({*groups.tolist()} - {""}, key=lambda name: (_place(name), name))
     return {name: groups == name for name in names}
 
 
-def _known(value: object) -> bool:
-    return isinstance(value, str) and value.rpartition("-")[2] != UNKNOWN_SPEAKER
+def known(value: object) -> bool:
+    """Say whether a group's value tells a group: a text, not empty, that is no speaker of unknown name."""
+    return isinstance(value, str) and bool(value) and value.rpartition("-")[2] != UNKNOWN_SPEAKER
 
 
 def _place(name: str) -> int:

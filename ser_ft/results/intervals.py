@@ -3,7 +3,7 @@
 Clips of one speaker succeed and fail together, so speakers, not clips, are what is sampled. Two methods, from each
 speaker's clips and correct clips per class alone:
 
-- "t", where every speaker has every class: Student's t on the mean of the per-speaker UARs.
+- "t", where the speakers are `balanced`: Student's t on the mean of the per-speaker UARs.
 - "jackknife-t", otherwise: Student's t on the UAR of all clips pooled, with the standard error of the
   delete-one-speaker jackknife (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11) and the
   degrees of freedom of `_effective`.
@@ -29,8 +29,10 @@ from ..errors import InputError
 from .checks import Floats, Ints
 
 FEWEST_SPEAKERS = 4
-FEWEST_INCOMPLETE = 5
+FEWEST_UNBALANCED = 5
 FEWEST_PER_CLASS = 3
+# The effective number of speakers by their number, from which on each may count alike: clips that vary by a third.
+_ALIKE = 0.9
 # Standard errors below this are rounding noise.
 TINY = 1e-12
 
@@ -59,7 +61,7 @@ class _Estimate:
     centre: float
     error: float
     freedom: float
-    complete: bool
+    balanced: bool
 
     def half(self, level: float) -> float:
         """Return half the width of the interval on the plain scale."""
@@ -76,7 +78,7 @@ def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Int
 
     Returns:
         The interval, or None where none can be trusted: fewer than 4 speakers; no difference between them (all
-        right, say: nothing then tells how much other speakers would differ); and, where a speaker lacks a class,
+        right, say: nothing then tells how much other speakers would differ); and, where they are not `balanced`,
         fewer than 5 speakers, a class of fewer than 3, or an effective number of speakers under 4: see `_effective`.
 
     Raises:
@@ -86,7 +88,7 @@ def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Int
     if found is None:
         return None
     middle, half = logit(found.centre), found.half(level) / (found.centre * (1 - found.centre))
-    method: Literal["t", "jackknife-t"] = "t" if found.complete else "jackknife-t"
+    method: Literal["t", "jackknife-t"] = "t" if found.balanced else "jackknife-t"
     return Interval(float(expit(middle - half)), float(expit(middle + half)), level, method, len(clips))
 
 
@@ -109,6 +111,19 @@ def difference_from_counts(gained: Floats, clips: Ints, level: float = 0.95) -> 
         return None
     half = found.half(level)
     return max(found.centre - half, -1.0), min(found.centre + half, 1.0)
+
+
+def balanced(clips: Ints) -> bool:
+    """Say whether the mean of the per-speaker UARs may stand for the UAR of all clips.
+
+    So where each speaker has every class that occurs, and about as many clips as the others: an effective number
+    (see `_effective`) of nine tenths of their number or more.
+
+    Args:
+        clips: of each speaker and class, shape (speakers, classes).
+    """
+    present = clips[:, clips.any(axis=0)]
+    return bool((present > 0).all()) and _effective(present) >= _ALIKE * len(present)
 
 
 def speaker_counts(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> tuple[Ints, Ints]:
@@ -136,22 +151,22 @@ def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
         raise InputError(f"the level of an interval must lie between 0 and 1, not {level}")
     present = clips.any(axis=0)
     counts, clips = counts[:, present], clips[:, present]
-    speakers, complete = len(clips), bool((clips > 0).all())
+    speakers, alike = len(clips), balanced(clips)
     if speakers < FEWEST_SPEAKERS:
         return None
-    if complete:
+    if alike:
         per_speaker = (counts / clips).mean(axis=1)
         centre, error = per_speaker.mean(), per_speaker.std(ddof=1) / np.sqrt(speakers)
         freedom = speakers - 1.0
     else:
-        if speakers < FEWEST_INCOMPLETE or (clips > 0).sum(axis=0).min() < FEWEST_PER_CLASS:
+        if speakers < FEWEST_UNBALANCED or (clips > 0).sum(axis=0).min() < FEWEST_PER_CLASS:
             return None
         effective = _effective(clips)
         if effective < FEWEST_SPEAKERS:
             return None
         centre, error = _jackknife(counts, clips)
         freedom = effective - 1.0
-    return None if error < TINY else _Estimate(float(centre), float(error), freedom, complete)
+    return None if error < TINY else _Estimate(float(centre), float(error), freedom, alike)
 
 
 def _effective(clips: Ints) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from .calibration import expected_calibration_error, reliability
 from .checks import Floats, Ints, labels_and_probabilities, names, pair
-from .groups import members
+from .groups import known, members
 from .intervals import Interval, interval_from_counts, speaker_counts
 
 __all__ = [
@@ -114,9 +114,9 @@ def speaker_interval(
 ) -> Interval | None:
     """Estimate an interval for UAR over speakers, not clips.
 
-    Where each speaker has every class that occurs in the labels it is a t interval about the mean of the per-speaker
-    UARs (which is the UAR of all clips only where the speakers have equally many of each class), otherwise a
-    jackknife-t interval about the UAR of all clips: see `ser_ft.results.intervals`.
+    Where each speaker has every class that occurs in the labels, and about as many clips as the others, it is a t
+    interval about the mean of the per-speaker UARs, otherwise a jackknife-t interval about the UAR of all clips: see
+    `ser_ft.results.intervals`.
 
     Args:
         labels: class numbers, shape (N,).
@@ -126,13 +126,17 @@ def speaker_interval(
         level: the nominal coverage.
 
     Returns:
-        The interval; None under 4 speakers, and where `ser_ft.results.intervals.interval_from_counts` says so.
+        The interval; None where a speaker is not known (the clips may be anybody's), under 4 speakers, and where
+        `ser_ft.results.intervals.interval_from_counts` says so.
 
     Raises:
         InputError: wrong input, as in `confusion`, a speaker missing, or a level out of range.
     """
     true, predicted = pair(labels, predictions, classes)
-    counts = speaker_counts(true, predicted, names(speakers, "speakers", len(true)), classes)
+    who = names(speakers, "speakers", len(true))
+    if not all(map(known, who.tolist())):
+        return None
+    counts = speaker_counts(true, predicted, who, classes)
     return interval_from_counts(*counts, level)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,10 +12,10 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from . import checks
 from .checks import Floats, Ints
-from .intervals import difference_from_counts, speaker_counts
+from .intervals import balanced, difference_from_counts, speaker_counts
 
 # Up to so many speakers every way of swapping is tried, beyond that so many drawn ones.
-MOST_ENUMERATED = 16
+MOST_ENUMERATED = 20
 DRAWS = 10_000
 # Differences this near to each other are equal: what the order of a sum does to it.
 _EQUAL = 1e-12
@@ -25,8 +26,8 @@ class Paired:
     """The difference of two systems' UARs over the same clips.
 
     Attributes:
-        difference: UAR of the first system minus that of the second. Where each speaker has every class that occurs
-            it is the mean over the speakers of their own UARs, otherwise that of all clips pooled.
+        difference: UAR of the first system minus that of the second. Where the speakers are
+            `ser_ft.results.intervals.balanced` it is the mean of their own, otherwise that of all clips pooled.
         low: the lower end of an interval for it, None where none can be trusted.
         high: the upper end, likewise.
         level: the nominal coverage of that interval.
@@ -59,7 +60,7 @@ def paired(
     """Compare two systems that answered the same clips.
 
     The test is a permutation test over speakers (Good 2005, "Permutation, Parametric and Bootstrap Tests of
-    Hypotheses"): were the systems alike, a speaker's answers could have come from either. Up to 16
+    Hypotheses"): were the systems alike, a speaker's answers could have come from either. Up to 20
     speakers all 2^n ways of swapping are tried, beyond that 10 000 drawn ones, with p = (1 + count) / (1 + draws)
     (Phipson & Smyth 2010, "Permutation p-values should never be zero"). The interval is that of
     `ser_ft.results.intervals.difference_from_counts`; near the edge the two may disagree. The order of the clips
@@ -111,17 +112,23 @@ def _parts(gained: Floats, clips: Ints) -> Floats:
     """Return what each speaker adds to the difference of the UARs, shape (speakers,)."""
     present = clips.any(axis=0)
     gained, clips = gained[:, present], clips[:, present]
-    shares = gained / clips / len(clips) if (clips > 0).all() else gained / clips.sum(axis=0)
+    shares = gained / clips / len(clips) if balanced(clips) else gained / clips.sum(axis=0)
     return np.asarray(shares.mean(axis=1))
 
 
 def _swapped(parts: Floats, seed: int) -> float:
     """Return the two-sided p of the sum of the parts, were each of them as likely of the other sign."""
-    count = len(parts)
-    if exact := count <= MOST_ENUMERATED:
-        swaps = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    if len(parts) <= MOST_ENUMERATED:
+        sums = np.zeros(1)
+        for part in parts:
+            sums = np.concatenate((sums + part, sums - part))
     else:
-        swaps = np.random.default_rng(seed).integers(0, 2, (DRAWS, count))
-    sums = np.abs((1 - 2 * swaps) @ parts)
-    reached = int((sums >= np.abs(parts.sum()) - _EQUAL).sum())
-    return reached / len(swaps) if exact else (1 + reached) / (1 + DRAWS)
+        sums = _signs(len(parts), seed) @ parts
+    reached = int((np.abs(sums) >= np.abs(parts.sum()) - _EQUAL).sum())
+    return reached / len(sums) if len(parts) <= MOST_ENUMERATED else (1 + reached) / (1 + DRAWS)
+
+
+@lru_cache(maxsize=8)
+def _signs(count: int, seed: int) -> Floats:
+    """Return 1 or -1 for each speaker in each draw, shape (draws, speakers)."""
+    return np.where(np.random.default_rng(seed).integers(0, 2, (DRAWS, count)), -1.0, 1.0)

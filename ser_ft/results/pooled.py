@@ -13,6 +13,7 @@ import numpy as np
 from . import metrics as measures
 from .calibration import expected_calibration_error
 from .checks import Floats, Ints
+from .groups import known, members
 from .intervals import Interval, interval_from_counts, speaker_counts
 from .runs import RunFolder
 
@@ -85,6 +86,11 @@ class System:
         return family(self.members[0].metrics)
 
     @property
+    def nameless(self) -> bool:
+        """Whether a clip's speaker is not known, so that nothing can be said over speakers."""
+        return not all(map(known, self.clips["speaker"]))
+
+    @property
     def is_model(self) -> bool:
         """Whether it is more than a yardstick."""
         return self.kind != "yardstick"
@@ -137,8 +143,13 @@ class System:
         }
 
     def interval(self, rows: np.ndarray | None = None) -> Interval | None:
-        """Estimate the interval of the UAR over speakers, of all clips or of some rows: see `interval_from_counts`."""
+        """Estimate the interval of the UAR over speakers, of all clips or of some rows: see `interval_from_counts`.
+
+        None where a speaker is not known, too.
+        """
         chosen = np.arange(len(self.labels)) if rows is None else rows
+        if not all(map(known, self.clips["speaker"].iloc[chosen])):
+            return None
         speakers = self.clips["speaker"].to_numpy(dtype=str)[chosen]
         correct, clips = speaker_counts(self.labels[chosen], self.predictions[:, chosen], speakers, len(self.classes))
         return interval_from_counts(correct, clips)
@@ -150,11 +161,9 @@ class System:
             group -> clips, speakers, uar (over the classes that occur in it), low, high, chance; without the clips of
             an unknown group.
         """
-        values = self.clips[column].to_numpy(dtype=object)
-        groups = sorted({value for value in values if isinstance(value, str) and value})
         found = {}
-        for group in groups:
-            rows = np.flatnonzero(values == group)
+        for group, there in members(self.clips[column].tolist(), column, len(self.labels)).items():
+            rows = np.flatnonzero(there)
             labels, interval = self.labels[rows], self.interval(rows)
             uars = [measures.uar(labels, answers, len(self.classes)) for answers in self.predictions[:, rows]]
             found[group] = {
@@ -239,9 +248,12 @@ def family(facts: Mapping[str, Any]) -> str:
 
 
 def machine_of(environment: Mapping[str, Any]) -> str:
-    """Name the machine of a run's environment.json in a few words: "cpu, x86_64, 2 cores"."""
+    """Name what a run's environment.json was measured on: "cpu, x86_64, 2 cores, 1 thread, 2 runs at a time"."""
     device = str(environment.get("device", "unknown device"))
-    return f"{device}, {environment.get('processor', '?')}, {environment.get('cores', '?')} cores"
+    named = f"{device}, {environment.get('processor', '?')}, {environment.get('cores', '?')} cores"
+    threads, jobs = (environment.get("speed") or {}).get("threads"), environment.get("jobs", 1)
+    named += f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
+    return named + (f", {jobs} runs at a time" if jobs > 1 else "")
 
 
 def _deviation(values: list[float]) -> float | None:

@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +140,21 @@ class RunFolder:
         return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
 
 
+@contextmanager
+def reading(run: RunFolder) -> Iterator[None]:
+    """Say in one line which run cannot be read.
+
+    Raises:
+        InputError: one of its files is missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{run.path}: cannot be read ({type(error).__name__}: {error})") from error
+
+
 def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:
     """Return the run folder that a command is to write.
 
@@ -149,12 +166,8 @@ def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder
         InputError: nothing can be written there, or something is there that is not to go away.
     """
     folder = RunFolder(path)
-    here = folders.nearest(folder.path.absolute())
-    if not here.is_dir() or not os.access(here, os.W_OK):
-        raise InputError(
-            f"{path}: cannot be written, for {here} is no folder that can be written to; name another --out"
-        )
-    if here == folder.path.absolute() and any(here.iterdir()):
+    folders.check_writable(folder.path)
+    if folder.path.exists() and any(folder.path.iterdir()):
         if not _marked(folder, command):
             raise InputError(f"{path}: holds something that `ser-ft {command}` did not write; name another --out")
         if not replace:
@@ -184,6 +197,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
+        "jobs": int(os.environ.get("SER_FT_JOBS", "1")),
         "versions": versions,
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..models import MODELS
 from ..progress import bar
 from .pooled import CLIP_COLUMNS, ClipSet, Member, System, digest, family
-from .runs import RunFolder
+from .runs import RunFolder, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,17 +90,13 @@ def _below(top: Path) -> Iterable[Path]:
 
 
 def _read(run: RunFolder, given: str | None = None) -> Member:
-    try:
+    with reading(run):
         facts = run.metrics
         if "test" not in facts["parts"]:
             raise InputError(f"{run.path}: no test part in it: only tested runs can be compared")
         table = run.predictions
         config = run.config if run.config_file.is_file() else {}
         environment = run.environment if run.environment_file.is_file() else {}
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{run.path}: cannot be read ({type(error).__name__}: {error})") from error
     test = table[table["part"] == "test"].reset_index(drop=True)
     return Member(run, facts, config, environment, test, given)
 
@@ -200,6 +196,8 @@ def _named(models: Sequence[System]) -> list[System]:
             alike = [one for one in found if one.name == system.name]
             clash = [one for one in alike if one is not system and one.tested == system.tested]
             clashes = bool(clash) or len({recipe(one) for one in alike}) > 1
+            if clashes and system.members[0].given:
+                raise InputError(f"{system.name}=...: stands for runs of different models: give each a name of its own")
             made.append(replace(system, name=label(system, alike)) if clashes else system)
         return made
 

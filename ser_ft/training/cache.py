@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import inspect
 import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from filelock import BaseFileLock, FileLock
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import audio, folders
@@ -83,6 +87,15 @@ class FlatCache:
             folder: of the cache. clips: how many rows. arrays: from row numbers to arrays, in any order.
             dtype: float32, or float16; a clip that half precision cannot hold is scaled.
         """
+        state = PartialState()
+        # Runs side by side wait for the one that computes; the processes of one run share the work.
+        with _turn(folder) if state.num_processes == 1 and not _whole(folder) else nullcontext():
+            cls._fill(folder, clips, arrays, dtype)
+        os.utime(folder / "about.json")
+        return cls(folder)
+
+    @staticmethod
+    def _fill(folder: Path, clips: int, arrays: Arrays, dtype: str) -> None:
         if not _there(folder):
             state = PartialState()
             token = broadcast_object_list([secrets.token_hex(4)])[0]
@@ -100,8 +113,6 @@ class FlatCache:
                 if state.is_local_main_process:
                     shutil.rmtree(partial, ignore_errors=True)
             state.wait_for_everyone()
-        os.utime(folder / "about.json")
-        return cls(folder)
 
 
 class JoinedCache:
@@ -125,6 +136,12 @@ class JoinedCache:
 
 
 Cache = FlatCache | JoinedCache
+
+
+def _turn(folder: Path) -> BaseFileLock:
+    """Return a lock that one process of a user holds at a time for a folder; it lies where nobody counts files."""
+    known = hashlib.sha256(f"{getpass.getuser()} {folder.absolute()}".encode()).hexdigest()[:20]
+    return FileLock(Path(tempfile.gettempdir()) / f"ser_ft-{known}.lock", is_singleton=True)
 
 
 def _there(folder: Path) -> bool:

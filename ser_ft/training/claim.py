@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +31,7 @@ def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
     Raises:
         InputError: the folder cannot be written, or holds something else, or such a run and is not to be touched.
     """
-    _check_writable(folder.path)
+    folders.check_writable(folder.path)
     if not folder.path.exists() or not any(folder.path.iterdir()):
         return False
     ours = yaml.safe_load(recipe.text())
@@ -42,7 +41,8 @@ def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
         raise InputError(f"{folder.path}: a {what} is there already: --if_exists resume or replace, or another --out")
     if recipe.if_exists == "replace":
         return False
-    if any(folder.config.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out")):
+    held = folder.config
+    if any(held.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out")):
         raise InputError(
             f"{folder.path}: holds a {what} by another recipe, which cannot be gone on with; name another --out"
         )
@@ -74,14 +74,6 @@ def begin(recipe: Claim, folder: RunFolder, content: dict[str, Any]) -> None:
     folder.write_text(folder.config_file, recipe.text())
     folder.write_environment()
     folder.write_json(folder.split_file, content)
-
-
-def _check_writable(out: Path) -> None:
-    here = folders.nearest(out.absolute())
-    if not here.is_dir() or not os.access(here, os.W_OK):
-        raise InputError(
-            f"{out}: cannot be written, for {here} is no folder that can be written to; name another --out"
-        )
 
 
 def _replaceable(folder: RunFolder, keys: set[str]) -> bool:

@@ -25,6 +25,7 @@ from ..models.saved import Saved
 from ..models.speech import Parts
 from ..progress import bar
 from ..results.evaluation import held_classes, part_metrics, predict, predictions_table
+from ..results.groups import known
 from ..results.runs import RunFolder, to_write
 from .cache import frames_of
 from .drawn import Standard
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     import datasets
 
 COMMAND = "evaluate"
-_UNKNOWN = "what the model was trained on is not known, so it may have heard these speakers"
+_UNKNOWN = "training unknown: nothing says what the model was trained on, and it may have heard these speakers"
+_NAMELESS = "speakers unknown: not all have names, and the model may have heard those who are judged"
 
 
 def evaluate(
@@ -76,9 +78,9 @@ def evaluate(
     table, name = open_prepared(data), Path(data).expanduser().resolve().name
     target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
     subject = Subject(Saved.load(str(folder or model)), run)
-    known = heard_in_pretraining(subject.saved.name, ("train", "validation")) if run else set()
+    trained = heard_in_pretraining(subject.saved.name, ("train", "validation")) if run else set()
     classes = Classes.shared(subject.saved.classes, table.features["emotion"].names, mapping or {})
-    judged = Judged.of(table, classes, known, heard)
+    judged = Judged.of(table, classes, trained, heard)
     if verbose:
         print("\n".join((f"{subject.called} on {name}", *judged.lines())))
     judged.check()
@@ -237,11 +239,11 @@ class Judged:
             lines.append(f"  left out: {len(self.known)} clips of {whom} (--heard takes them in)")
         return lines
 
-    def facts(self, name: str, unknown: str | None) -> dict[str, Any]:
+    def facts(self, name: str, called: str, doubt: str | None) -> dict[str, Any]:
         """Return what metrics.json says of the data.
 
         Args:
-            name: of the data. unknown: what the model is called, where it is not known what it was trained on.
+            name: of the data. called: of the model. doubt: why it may have heard those who are judged.
         """
         corpora = {each: fact for each, fact in about(self.table).items() if each in self.corpora}
         speakers = len(set(self.table.select(self.known)["speaker"]))
@@ -249,14 +251,14 @@ class Judged:
         return {
             "classes": list(self.classes.names),
             "split": {"name": f"evaluated-on-{name}", "fold": None, "seed": 0, "leaking": self.leaking},
-            "heard": None if unknown else heard,
+            "heard": None if doubt else heard,
             "answers": {
                 theirs: self.classes.names[place] if place >= 0 else None
                 for theirs, place in zip(self.classes.theirs, self.classes.places.tolist(), strict=True)
             },
             "calibration": None,
             "notes": {each: fact["note"] for each, fact in corpora.items() if fact["note"]}
-            | ({unknown: _UNKNOWN} if unknown else {}),
+            | ({called: doubt} if doubt else {}),
             "terms": {
                 each: {key: fact[key] for key in ("title", "licence", "terms", "citation")}
                 for each, fact in corpora.items()
@@ -267,6 +269,15 @@ class Judged:
     def corpora(self) -> list[str]:
         """The corpus of each clip that is judged."""
         return list(self.table.select_columns(["corpus"]).select(self.rows)["corpus"])
+
+
+def _doubt(subject: Subject, judged: Judged) -> str | None:
+    """Say why the model may have heard those whom it is judged on; None where it cannot."""
+    if subject.run is None:
+        return _UNKNOWN
+    trained = heard_in_pretraining(subject.saved.name, ("train", "validation"))
+    named = all(map(known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
+    return None if named else _NAMELESS
 
 
 def _model_folder(given: Path) -> Path | None:
@@ -280,6 +291,10 @@ def _model_folder(given: Path) -> Path | None:
     run = RunFolder(given)
     if not (given / "config.json").is_file() and (run.config_file.is_file() or run.metrics_file.is_file()):
         raise InputError(f"{given}: no model in this run: train it, or resume it, first")
+    if given.is_dir() and not (given / "config.json").is_file():
+        raise InputError(
+            f"{given}: no run and no saved classifier (config.json) there; of a sweep, name one of its runs"
+        )
     return given if given.is_dir() else None
 
 
@@ -308,7 +323,7 @@ def _write(
         "model": subject.called,
         "parameters": sum(parameter.numel() for parameter in subject.saved.model.parameters()),
         "seed": config["seed"],
-        **judged.facts(name, None if subject.run else subject.called),
+        **judged.facts(name, subject.called, _doubt(subject, judged)),
         "parts": part_metrics(predictions, classes, {"test": judged.left_out}),
     }
     folders.remove(target.path)

@@ -31,7 +31,7 @@ from .judging import Judge
 from .loop import Trainer
 from .machine import device_name, start
 from .networks import set_up_image, set_up_own
-from .pretrain import check_unheard
+from .pretrain import check_unheard, heard_in_pretraining
 from .speed import SPEED_CLIPS, real_time_factor
 from .tuning import Setup, find_speech, set_up_speech
 
@@ -117,9 +117,18 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
         corpus=wanted.corpus,
         file=wanted.file,
     )
-    if len(_learned(table, split)) < 2:
+    learned, names = _learned(table, split), table.features["emotion"].names
+    if len(learned) < 2:
         raise InputError(f"the split {split.name!r} leaves one class alone to train on: there is nothing to tell apart")
+    if not any(names[table["emotion"][row]] in learned for row in split.rows(table)["test"]):
+        raise InputError(f"the split {split.name!r} tests on classes alone that no training clip has")
     return split
+
+
+def split_content(recipe: Recipe, split: Split) -> dict[str, Any]:
+    """Return what a run's split.json holds: the split, and whom the model had heard before."""
+    heard = heard_in_pretraining(recipe.model.name, ("train", "validation"))
+    return split.content() | ({"heard": sorted(heard)} if heard else {})
 
 
 def _learned(table: datasets.Dataset, split: Split) -> tuple[str, ...]:
@@ -147,7 +156,8 @@ def _train(
     rows = judge.rows()
     if shown:
         _tell_left_out(judge)
-    resume = resumes(recipe, folder, split.content(), "run")
+    content = split_content(recipe, split)
+    resume = resumes(recipe, folder, content, "run")
     trainer = Trainer(
         accelerator,
         setup,
@@ -162,7 +172,7 @@ def _train(
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
-        begin(recipe, folder, split.content())
+        begin(recipe, folder, content)
     accelerator.wait_for_everyone()
     if recipe.train.trackers:
         accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))

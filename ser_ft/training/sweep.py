@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..data.named_splits import NAMED_FOLDS
-from ..data.splits import make_split
+from ..data.splits import Split, make_split
 from ..errors import InputError
 from ..folders import alone
 from ..progress import bar
 from ..results.runs import RunFolder
+from .claim import resumes
 from .config import Recipe, SplitConfig
 from .parsing import parse
-from .run import finished, load_data
+from .run import finished, load_data, split_content
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +54,11 @@ class Cell:
         return RunFolder(self.recipe.out)
 
     @property
+    def done(self) -> bool:
+        """Whether it is made, and reported."""
+        return finished(self.recipe, self.folder) and self.folder.report_file.is_file()
+
+    @property
     def command(self) -> str:
         """The command that makes it, as it is typed."""
         return f"{PROGRAM} {shlex.join(self.arguments)}"
@@ -64,6 +71,7 @@ def plan(
     folds: Sequence[int] | None = None,
     settings: Sequence[str] = (),
     variants: str | Path | None = None,
+    shown: bool = True,
 ) -> list[Cell]:
     """Lay out the runs of a sweep, and check each before any is begun.
 
@@ -74,11 +82,13 @@ def plan(
         recipes: their files. out: the sweep's folder. seeds: each run is made with each. folds: these alone.
         settings: of `ser-ft train`, over each recipe: ["--train.epochs=2"].
         variants: a YAML file, name -> settings over each recipe, as in a recipe: `mixup: {augment: {mixup: 0.4}}`.
+        shown: show what is read.
 
     Raises:
-        InputError: a recipe or a setting is wrong, does not fit its data, or a run's folder holds something else.
+        InputError: a recipe or a setting is wrong, does not fit its data, or a run's folder holds something else, or a
+            run of data that has changed since.
     """
-    _check_names([Path(recipe).stem for recipe in recipes])
+    _check_given(list(map(Path, recipes)), settings)
     cells: list[Cell] = []
     tables: dict[str, datasets.Dataset] = {}
     read = {"": {}} if variants is None else _read_variants(Path(variants))
@@ -90,25 +100,34 @@ def plan(
             over += settings
             chosen = parse(over, "ser-ft sweep")
             if repr(chosen.data) not in tables:
-                tables[repr(chosen.data)] = load_data(chosen.data, verbose=False)
-            for part, place in _places(chosen.split, tables[repr(chosen.data)], folds):
+                tables[repr(chosen.data)] = load_data(chosen.data, shown)
+            for part, place, drawn in _places(chosen.split, tables[repr(chosen.data)], folds):
                 split = replace(chosen.split, **place)
+                content = split_content(chosen, drawn)
                 for seed in seeds:
                     name = "/".join(filter(None, (recipe.stem, variant, f"{part}seed{seed}")))
                     here = str(Path(out) / name)
                     own = [*(f"--split.{key}={value}" for key, value in place.items()), f"--seed={seed}"]
                     own += [f"--out={here}", "--if_exists=resume"]
                     exact = replace(chosen, split=split, seed=seed, out=here, if_exists="resume")
-                    cells.append(Cell(name, (*over, *own), exact))
-    for cell in cells:
-        finished(cell.recipe, cell.folder)
+                    cell = Cell(name, (*over, *own), exact)
+                    finished(exact, cell.folder)
+                    resumes(exact, cell.folder, content, "run")
+                    cells.append(cell)
     return cells
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_given(recipes: Sequence[Path], settings: Sequence[str]) -> None:
+    names = [recipe.stem for recipe in recipes]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(f"two recipes are called {min(twice)}: their runs would fall into one folder")
+    for recipe in recipes:
+        if not recipe.is_file():
+            raise InputError(f"{recipe}: no such recipe (settings come after the recipes, or as --train.epochs=10)")
+    for word in settings:
+        if word.split("=")[0] in ("--seed", "--out", "--if_exists", "--config"):
+            raise InputError(f"{word.split('=')[0]}: a sweep gives each run its own")
 
 
 def _read_variants(file: Path) -> dict[str, dict[str, Any]]:
@@ -126,8 +145,8 @@ def _read_variants(file: Path) -> dict[str, dict[str, Any]]:
 
 def _places(
     split: SplitConfig, table: datasets.Dataset, folds: Sequence[int] | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give what a recipe's split stands for in a sweep: how its runs' folders begin, and the settings of `split`."""
+) -> Iterator[tuple[str, dict[str, Any], Split]]:
+    """Give what a recipe's split stands for in a sweep: how its runs' folders begin, settings, and who is where."""
     folded = split.kind == "kfold" or split.kind in NAMED_FOLDS
     if folds is not None and not folded:
         raise InputError(f"--fold: the split {split.kind!r} has no folds")
@@ -141,8 +160,7 @@ def _places(
             folds = [at for at in range(len(named or range(split.folds))) if named is None or known & set(named[at])]
         places = [(f"fold{fold}-", {"fold": fold}) for fold in folds]
     for name, place in places:
-        make_split(table, **vars(replace(split, **place)))
-        yield name, place
+        yield name, place, make_split(table, **vars(replace(split, **place)))
 
 
 def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
@@ -152,8 +170,9 @@ def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: in
     end too, to be gone on with later. With several GPUs each run gets one.
 
     Args:
-        cells: of `plan`. out: the sweep's folder, which this process alone works in. jobs: how many runs at a time. threads: of each on the CPU: their number, and not that of the
-            jobs, has a part in the last digits of a result. shown: show progress.
+        cells: of `plan`. out: the sweep's folder, where this process alone is at work. jobs: how many runs at a time.
+        threads: of each on the CPU: their number, and not that of the jobs, has a part in the last digits of a result.
+        shown: show progress.
 
     Raises:
         InputError: `jobs` or `threads` is under 1; another sweep is at work there; or a run failed: the others were
@@ -163,7 +182,7 @@ def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: in
         if value < 1:
             raise InputError(f"{name} must be 1 or more, not {value}")
     with alone(Path(out).expanduser(), "sweep"):
-        left = [cell for cell in cells if not finished(cell.recipe, cell.folder)]
+        left = [cell for cell in cells if not cell.done]
         progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
         with progress:
             failed = _make(left, _Crew(jobs, threads), progress)
@@ -181,7 +200,7 @@ def _make(cells: Sequence[Cell], crew: _Crew, progress: Any) -> list[str]:
             for done in as_completed(doing):
                 cell, said = doing[done], done.result()
                 progress.update()
-                if not finished(cell.recipe, cell.folder):
+                if not cell.done:
                     failed.append(f"{cell.name} ({said})")
                 elif not progress.disable:
                     progress.write(f"{cell.name}: {said}", file=sys.stderr)
@@ -201,11 +220,20 @@ class _Crew:
         for device in _devices(jobs):
             self.devices.put(device)
         self.working: set[subprocess.Popen[bytes]] = set()
+        self.stopping = False
+        self.turn = threading.Lock()
 
     def run(self, cell: Cell) -> str:
         """Make a run; return a line that says what came of it."""
         device = self.devices.get()
+        try:
+            return self._run(cell, device)
+        finally:
+            self.devices.put(device)
+
+    def _run(self, cell: Cell, device: str | None) -> str:
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        environment["SER_FT_JOBS"] = str(self.jobs)
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         log = cell.folder.path.with_name(f"{cell.folder.path.name}.log")
@@ -214,22 +242,27 @@ class _Crew:
         began = time.monotonic()
         with log.open("ab") as out:
             start = out.tell()
-            # The run waits for the end of its standard input, which comes with the end of this process: see `leashed`.
-            with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=out) as process:
+            with self.turn:
+                if self.stopping:
+                    return "not begun"
+                # The run waits for the end of its standard input, which comes with that of this process: see `leashed`.
+                process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=out)
                 self.working.add(process)
+            with process:
                 process.wait()
             self.working.discard(process)
-        self.devices.put(device)
-        if finished(cell.recipe, cell.folder):
+        if cell.done:
             test = cell.folder.metrics["parts"]["test"]
             return f"UAR {test['uar']:.3f} on {test['speakers']} speakers, {time.monotonic() - began:.0f} s"
         lines = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else f"it said nothing, exit code {process.returncode}"
 
     def stop(self) -> None:
-        """End what is at work."""
-        for process in list(self.working):
-            process.terminate()
+        """End what is at work, and begin nothing more."""
+        with self.turn:
+            self.stopping = True
+            for process in self.working:
+                process.terminate()
 
 
 def _devices(jobs: int) -> list[str | None]:

@@ -58,7 +58,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         ("a*b=good --out out", "a corpus's name is made of letters, digits, - and _, not 'a*b'"),
         ("tess=good --out out", "none of the recordings found there can be used (the file's name fits no corpus: 16)"),
         ("good --out thesis", "thesis: holds thesis.txt, which is no part of a prepared table"),
-        ("good --out text/notes.txt", "text/notes.txt: no folder can be made there"),
+        ("good --out text/notes.txt", "text/notes.txt: cannot be written, for"),
         ("--out out", "name one or more folders of recordings, or `miniature`"),
         ("good", "the following arguments are required: --out (see ser-ft prepare --help)"),
         ("good --out out --loud", "unrecognized arguments: --loud"),

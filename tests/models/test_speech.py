@@ -190,7 +190,7 @@ def copy_of(folder_of: Callable[[str], Path], tmp_path: Path) -> Callable[[str],
 def test_a_folder_without_an_encoder_or_its_extractor_is_refused(
     tmp_path: Path, folder_of: Callable[[str], Path]
 ) -> None:
-    refused(f"^{tmp_path}: no speech encoder", lambda: find(str(tmp_path), CLASSES))
+    refused(f"^{tmp_path}: no model of speech", lambda: find(str(tmp_path), CLASSES))
     shutil.copy(folder_of("hubert") / "config.json", tmp_path)
     refused("preprocessor_config.json", lambda: find(str(tmp_path), CLASSES))
 

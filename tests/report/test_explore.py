@@ -194,7 +194,7 @@ def test_one_clip_of_each_emotion_of_one_speaker(tmp_path: Path) -> None:
         ("damaged", "damaged: a prepared table that is damaged"),
         ("bad", "bad: none of the 1 recordings there can be read"),
         ("voices --out text", "text: holds notes.txt, which is no part of such a report; name another folder"),
-        ("voices --out text/notes.txt", "text/notes.txt: no folder can be made there"),
+        ("voices --out text/notes.txt", "text/notes.txt: cannot be written, for"),
         ("voices --out run", "run: holds something that is no part of such a report"),
         ("", "the following arguments are required: SOURCE (see ser-ft explore --help)"),
         ("voices --loud", "unrecognized arguments: --loud"),

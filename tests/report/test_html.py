@@ -235,7 +235,7 @@ def test_another_datas_voices_do_not_stand_for_the_runs(make_run: MakeRun) -> No
     before = made.report_file.read_bytes()
     foreign = data.remove_columns("id").add_column("id", [f"own-{row}" for row in range(len(data))])
     for other in (data.add_column("duration", durations + 0.5), foreign):
-        with pytest.raises(InputError, match="was not made from this data"):
+        with pytest.raises(InputError, match="was not what the runs were made from"):
             write_report(made, other)
     assert made.report_file.read_bytes() == before
 

@@ -179,3 +179,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert RunFolder(runs[0]).metrics["model"] == "one"
     assert main(["fuse", *runs, "--out", str(tmp_path / "never"), "--weights", "a,b"]) == 2
     assert "takes numbers, such as 2,1" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / name) for name in ("first", "second"))
+    second.predictions_file.unlink()
+    with pytest.raises(InputError, match="second: cannot be read"):
+        fuse([first.path, second.path], tmp_path / "fused")
+    second.metrics_file.write_text("{")
+    with pytest.raises(InputError, match="second: cannot be read"):
+        fuse([first.path, second.path], tmp_path / "fused")
+
+
+def test_whom_a_member_may_have_heard_the_fusion_may_have_heard(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / name) for name in ("first", "second"))
+    second.write_json(second.metrics_file, second.metrics | {"heard": None})
+    (fused,) = fuse([first.path, second.path], tmp_path / "fused")
+    assert fused.metrics["heard"] is None
+    (apart,) = fuse([first.path, first.path], tmp_path / "apart")
+    assert "heard" not in apart.metrics

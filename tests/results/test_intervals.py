@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit, logit
 
 from ser_ft.errors import InputError
 from ser_ft.results.intervals import Interval, difference_from_counts, interval_from_counts, speaker_counts
@@ -42,10 +43,18 @@ def test_t_by_hand():
     assert found.high == pytest.approx(1 / (1 + np.exp(-half - middle)))
 
 
-def test_t_is_about_the_mean_of_the_speakers_whatever_their_clips():
-    correct, clips = four_speakers()
-    more = np.array([[1, 3], [1, 1], [2, 1], [30, 7]])
-    assert interval_from_counts(correct * more, clips * more) == interval_from_counts(correct, clips)
+def test_a_speaker_with_many_more_clips_is_not_counted_like_the_others():
+    correct, clips = (np.tile(counts, (3, 1)) for counts in four_speakers())
+    more = np.where(np.arange(12) < 2, 4, 1)[:, None]
+    found = interval_from_counts(correct * more, clips * more)
+    assert found is not None
+    assert found.method == "jackknife-t"
+    pooled = ((correct * more).sum(axis=0) / (clips * more).sum(axis=0)).mean()
+    assert expit((logit(found.low) + logit(found.high)) / 2) == pytest.approx(pooled)
+    assert interval_from_counts(correct, clips).method == "t"
+    assert (
+        interval_from_counts(correct[:4] * np.array([[1], [1], [1], [50]]), clips[:4] * [[1], [1], [1], [50]]) is None
+    )
 
 
 def test_a_higher_level_gives_a_wider_interval():

@@ -4,6 +4,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -230,3 +231,17 @@ def test_old_caches_go_before_a_disk_is_full_and_new_ones_stay(tmp_path: Path, m
     with pytest.raises(InputError, match="SER_FT_CACHE"):
         make_room(tmp_path / "new", 900)
     assert [folder.name for folder in tmp_path.iterdir()] == ["fresh"]
+
+
+def test_two_runs_side_by_side_compute_once(tmp_path: Path) -> None:
+    computed: list[int] = []
+
+    def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        computed.append(len(rows))
+        time.sleep(0.3)
+        yield from ((int(row), np.full((1, 2), row, dtype=np.float32)) for row in rows)
+
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(FlatCache.make, tmp_path / "kept", 3, arrays) for _ in range(2)]
+        assert [float(one.result()[2][0, 0]) for one in made] == [2.0, 2.0]
+    assert computed == [3]

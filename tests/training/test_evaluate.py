@@ -198,7 +198,7 @@ def test_a_model_that_anyone_fine_tuned(stock: Path, miniature_folder: Path, tmp
     assert metrics["parts"]["test"]["left_out"] == others
     assert len(result.predictions) == len(table) - sum(others.values())
     assert metrics["heard"] is None
-    assert any("is not known" in note for note in notes(metrics))
+    assert any("training unknown" in note for note in notes(metrics))
     assert metrics["model"] == "their-emotions"
     model = AutoModelForAudioClassification.from_pretrained(stock).eval()
     extractor = AutoFeatureExtractor.from_pretrained(stock)
@@ -295,8 +295,8 @@ def test_the_command(
     out = tmp_path / "evaluations" / "their-emotions-on-voices"
     assert "UAR" in said
     assert "report: evaluations/their-emotions-on-voices/report.html" in said
-    assert "is not known" in said
-    assert "is not known" in (out / "report.html").read_text()
+    assert "training unknown" in said
+    assert "training unknown" in (out / "report.html").read_text()
     assert main(command) == 2
     assert "--if-exists replace" in capsys.readouterr().err
     (out / "mark").write_text("old")

@@ -1,5 +1,6 @@
 """What a run says of its model: calibrated, and only of classes that the model learned."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,15 @@ import torch
 from torch import nn
 
 from ser_ft.data.prepare import open_prepared
+from ser_ft.data.splits import read_split
+from ser_ft.errors import InputError
 from ser_ft.models import said_of
 from ser_ft.models.head import fold_temperature
 from ser_ft.results.calibration import fit_temperature
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
 from ser_ft.training.parsing import parse
+from ser_ft.training.pretrain import heard_in_pretraining
 
 SIX = ["neutral", "happy", "sad", "angry", "fear", "disgust"]
 
@@ -104,3 +108,23 @@ def test_a_run_says_how_fast_its_model_answers(crossed: RunFolder) -> None:
     speed = crossed.environment["speed"]
     assert 0 < speed["real_time_factor"] < 10
     assert speed["clips"] == 10
+
+
+def test_whom_the_first_model_heard_is_known_wherever_the_second_goes(
+    crossed: RunFolder, miniature_folder: Path, tmp_path: Path
+) -> None:
+    given = [
+        *(f"--data.prepared={miniature_folder}", f"--out={tmp_path / 'second'}", "--split.kind=cross-corpus"),
+        *("--split.corpus=ravdess", "--train.epochs=1", f"--model.name={crossed.model}", "--yardsticks=[]"),
+    ]
+    with pytest.raises(InputError, match="was trained on the sound of"):
+        run(parse(given, "test"), verbose=False)
+    test = read_split(crossed.split_file).speakers["test"]
+    ours = {"train": [name for name in test if name.startswith("ravdess")], "test": ["tess-OAF", "savee-DC"]}
+    (tmp_path / "split.json").write_text(json.dumps(ours))
+    kept = [one for one in given if not one.startswith("--split")]
+    second = run(parse([*kept, "--split.kind=file", f"--split.file={tmp_path / 'split.json'}"], "test"), verbose=False)
+    moved = tmp_path / "elsewhere"
+    second.path.rename(moved)
+    heard = heard_in_pretraining(moved / "model")
+    assert heard >= {*ours["train"], *read_split(crossed.split_file).speakers["train"]}

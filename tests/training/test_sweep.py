@@ -79,10 +79,10 @@ def test_each_listed_command_makes_its_run(recipe: Path, tmp_path: Path, capsys:
     assert not out.exists()
     first, second = capsys.readouterr().out.splitlines()
     words = shlex.split(first)
-    assert words[:2] == ["ser-ft", "train"]
-    assert main(words[1:]) == 0
+    assert words[:3] == ["OMP_NUM_THREADS=1", "ser-ft", "train"]
+    assert main(words[2:]) == 0
     cells = plan([recipe], out, settings=["--train.batch_size", "32"], variants=variants)
-    assert [cell.command for cell in cells] == [first, second]
+    assert [f"OMP_NUM_THREADS=1 {cell.command}" for cell in cells] == [first, second]
     assert [cell.folder.metrics_file.is_file() for cell in cells] == [True, False]
     assert cells[0].folder.config["augment"]["mixup"] == 0.4
     assert cells[0].folder.config["train"]["batch_size"] == 32
@@ -176,7 +176,6 @@ def test_a_run_that_fails_is_told_and_the_others_are_made(
 ) -> None:
     out = tmp_path / "out"
     (out / "tiny").mkdir(parents=True)
-    # Where the model of the second fold would go there is a file: its run fails when it is over.
     cells = plan([recipe], out)
     broken = cells[0].folder
     broken.path.mkdir()
@@ -196,3 +195,13 @@ def test_a_second_sweep_keeps_out_of_a_folder(recipe: Path, tmp_path: Path, caps
         assert main(["sweep", str(recipe), "--out", str(tmp_path / "out")]) == 2
     assert "another sweep is at work here" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("tiny*"))
+
+
+def test_a_finished_run_of_other_data_is_not_mixed_with_new_ones(recipe: Path, tmp_path: Path) -> None:
+    (first, *_) = plan([recipe], tmp_path / "out")
+    assert main(shlex.split(first.command)[1:]) == 0
+    split = json.loads(first.folder.split_file.read_text())
+    split["parts"]["test"]["clips"].pop()
+    first.folder.write_json(first.folder.split_file, split)
+    with pytest.raises(InputError, match="changed since this run began"):
+        plan([recipe], tmp_path / "out")
