@@ -1,7 +1,7 @@
 """The README's table of results, written from run folders that are kept small beside this file.
 
-    python benchmarks/results.py keep sweeps/baselines --as ravdess     # what a sweep found, less models and sound
-    python benchmarks/results.py table                                  # README.md anew, between its two marks
+    python benchmarks/results.py keep sweeps/ravdess --as ravdess     # what a sweep found, less models and sound
+    python benchmarks/results.py table                                # README.md anew, between its two marks
 
 Of each run are kept: config.yaml, environment.json, metrics.json, and of predictions.parquet the test part, with single
 precision and without folders in the paths; of its yardsticks the last two. `ser-ft compare benchmarks/results/ravdess`
@@ -22,19 +22,20 @@ HOME = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results: python benchmarks/results.py table -->", "<!-- end of results -->"
 HEAD = (
-    "| | M parameters | UAR | 95 % interval over speakers | over folds ± | accuracy | s to train | real-time factor |\n"
+    "| | M parameters | folds x seeds | UAR | 95 % interval over speakers | over folds ± | accuracy | s to train |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
 
-def keep(sweep: Path, name: str) -> None:
-    """Put what a sweep found into the repository."""
+def keep(sweeps: list[Path], name: str) -> None:
+    """Put what sweeps found into the repository."""
     home = HOME / name
     shutil.rmtree(home, ignore_errors=True)
-    for run in find_runs([sweep]):
-        place = home / run.path.relative_to(sweep)
-        for member, here in [(run, place), *((y, place / "yardsticks" / y.path.name) for y in run.yardsticks)]:
-            keep_run(member, RunFolder(here))
+    for sweep in sweeps:
+        for run in find_runs([sweep]):
+            place = home / run.path.relative_to(sweep)
+            for member, here in [(run, place), *((y, place / "yardsticks" / y.path.name) for y in run.yardsticks)]:
+                keep_run(member, RunFolder(here))
 
 
 def keep_run(run: RunFolder, kept: RunFolder) -> None:
@@ -57,23 +58,35 @@ def rows(found: list[System]) -> Iterator[str]:
         interval = f"{scores['low']:.3f} to {scores['high']:.3f}" if scores["low"] is not None else "none"
         folds = f"{scores['deviation_folds']:.3f}" if scores["deviation_folds"] is not None else ""
         seconds = f"{cost['seconds']:.0f}" if cost["seconds"] else ""
-        speed = f"{cost['real_time_factor']:.3f}" if cost["real_time_factor"] else ""
-        cells = (system.name, parameters, f"**{scores['uar']:.3f}**", interval, folds, f"{scores['accuracy']:.3f}")
-        yield f"| {' | '.join((*cells, seconds, speed))} |"
+        seeds = len(system.probabilities)
+        runs = f"{len(system.members) // seeds} x {seeds}"
+        cells = (
+            system.name,
+            parameters,
+            runs,
+            f"**{scores['uar']:.3f}**",
+            interval,
+            folds,
+            f"{scores['accuracy']:.3f}",
+        )
+        yield f"| {' | '.join((*cells, seconds))} |"
 
 
-def command(home: Path, runs: list[RunFolder]) -> str:
-    """Return what makes a sweep's runs, from the command that each of them kept."""
-    recipes: dict[str, None] = {}
-    settings: dict[str, None] = {}
+def commands(home: Path, runs: list[RunFolder]) -> Iterator[str]:
+    """Yield what makes runs, from the command that each of them kept: recipes of one seed and setting together."""
+    ours = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--if_exists=")
+    made: dict[str, set[int]] = {}
     for run in runs:
         words = run.environment["command"][2:]
-        recipes[words[1]] = None
-        own = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--if_exists=")
-        settings |= dict.fromkeys(word for word in words[2:] if not word.startswith(own))
-    seeds = ",".join(map(str, sorted({run.metrics["seed"] for run in runs})))
-    words = [*recipes, *(["--seeds", seeds] if seeds != "0" else []), *settings, "--out", f"sweeps/{home.name}"]
-    return f"ser-ft sweep {' '.join(words)}"
+        told = " ".join(word for word in words[1:] if not word.startswith(ours))
+        made.setdefault(told, set()).add(run.metrics["seed"])
+    together: dict[tuple[str, str], list[str]] = {}
+    for told, seeds in made.items():
+        recipe, _, settings = told.partition(" ")
+        together.setdefault((",".join(map(str, sorted(seeds))), settings), []).append(recipe)
+    for (seeds, settings), recipes in together.items():
+        words = [*sorted(recipes), f"--seeds {seeds}" if seeds != "0" else "", settings, f"--out sweeps/{home.name}"]
+        yield f"ser-ft sweep {' '.join(filter(None, words))}"
 
 
 def matrix(found: list[System]) -> Iterator[str]:
@@ -93,25 +106,24 @@ def matrix(found: list[System]) -> Iterator[str]:
 
 def section(home: Path) -> Iterator[str]:
     runs = find_runs([home])
-    text = home / "about.md"
-    if text.is_file():
-        yield f"{text.read_text(encoding='utf-8').strip()}\n"
     found = systems(runs)
     crossed = [system for system in found if system.split.startswith("cross-corpus-")]
     if crossed:
+        yield "UAR on unseen speakers, and its 95 % interval where one can be given:\n"
         yield from matrix([system for system in crossed if system.is_model])
     for one in clip_sets([system for system in found if system not in crossed]):
         mark = " **Leaking split**: the test speakers were heard in training." if one.first.leaking else ""
-        seeds = len(one.models[0].probabilities) if one.models else 1
         clips = (
             f"{len(one.first.labels):,} clips of {one.speakers} {'heard' if one.first.leaking else 'unseen'} speakers"
         )
         chance = f"chance {one.first.scores['chance']:.3f}"
-        yield f"{', '.join(one.corpora)}: {clips}, {seeds} seed{'s' if seeds > 1 else ''}, {chance}.{mark}\n"
+        yield f"{', '.join(one.corpora)}: {clips}, {chance}.{mark}\n"
         yield HEAD
         yield from rows(list(one.systems))
         yield ""
-    yield f"\n`{command(home, runs)}`\n"
+    yield "```bash"
+    yield from commands(home, runs)
+    yield "```\n"
 
 
 def table() -> None:
@@ -126,12 +138,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True, dest="part")
     kept = parts.add_parser("keep", help="put what a sweep found into the repository")
-    kept.add_argument("sweep", type=Path)
+    kept.add_argument("sweeps", type=Path, nargs="+")
     kept.add_argument("--as", dest="name", required=True, help="its folder below benchmarks/results")
     parts.add_parser("table", help="write the README's table anew")
     chosen = parser.parse_args()
     if chosen.part == "keep":
-        keep(chosen.sweep, chosen.name)
+        keep(chosen.sweeps, chosen.name)
     table()
     models = [one for one in systems(find_runs([HOME])) if one.is_model]
     print(f"models: {len(models)}")

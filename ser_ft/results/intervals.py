@@ -172,11 +172,12 @@ def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
 def _effective(clips: Ints) -> float:
     """Return the number of equal speakers whose spread would tell as much about the standard error as these do.
 
-    A rare class rests on few speakers, and so then does the standard error: Satterthwaite 1946, "An approximate
-    distribution of estimates of variance components", (sum of v)^2 / sum of v^2, with v a speaker's part of the
-    variance of the pooled UAR were its clips as hard as any others (of a class of N clips, n / N^2 for n of them).
+    A rare class rests on few speakers, and one with many clips weighs much; the standard error then rests on few, too:
+    Satterthwaite 1946, "An approximate distribution of estimates of variance components", (sum of v)^2 / sum of v^2,
+    with v a speaker's part of the variance of the pooled UAR were their skills equally spread (of a class of N clips,
+    (n / N)^2 for n of them).
     """
-    variances = (clips / np.square(clips.sum(axis=0))).sum(axis=1)
+    variances = np.square(clips / clips.sum(axis=0)).sum(axis=1)
     return float(variances.sum() ** 2 / np.square(variances).sum())
 
 
