@@ -4,8 +4,8 @@
     python benchmarks/results.py table                                # README.md anew, between its two marks
 
 Of each run are kept: config.yaml, environment.json, metrics.json, and of predictions.parquet the test part, with single
-precision and without folders in the paths; of its yardsticks the last two. `ser-ft compare benchmarks/results/ravdess`
-reports them.
+precision and without folders in the paths; of its yardsticks the last two, once for each split.
+`ser-ft compare benchmarks/results/ravdess` reports them.
 """
 
 import argparse
@@ -31,11 +31,15 @@ def keep(sweeps: list[Path], name: str) -> None:
     """Put what sweeps found into the repository."""
     home = HOME / name
     shutil.rmtree(home, ignore_errors=True)
+    judged: set[str] = set()
     for sweep in sweeps:
         for run in find_runs([sweep]):
             place = home / run.path.relative_to(sweep)
-            for member, here in [(run, place), *((y, place / "yardsticks" / y.path.name) for y in run.yardsticks)]:
-                keep_run(member, RunFolder(here))
+            keep_run(run, RunFolder(place))
+            if (split := str(run.metrics["split"])) not in judged:
+                judged.add(split)
+                for yardstick in run.yardsticks:
+                    keep_run(yardstick, RunFolder(place / "yardsticks" / yardstick.path.name))
 
 
 def keep_run(run: RunFolder, kept: RunFolder) -> None:
@@ -48,7 +52,8 @@ def keep_run(run: RunFolder, kept: RunFolder) -> None:
     kept.write_json(kept.metrics_file, facts | {"parts": {"test": facts["parts"]["test"]}})
     predictions = run.predictions.query("part == 'test'").reset_index(drop=True)
     predictions["path"] = [Path(path).name for path in predictions["path"]]
-    kept.write_predictions(predictions.astype(dict.fromkeys(facts["classes"], "float32")))
+    shares = dict.fromkeys(facts["classes"], "float32")
+    predictions.astype(shares).to_parquet(kept.predictions_file, index=False, compression="zstd")
 
 
 def rows(found: list[System]) -> Iterator[str]:
@@ -90,9 +95,16 @@ def commands(home: Path, runs: list[RunFolder]) -> Iterator[str]:
 
 
 def matrix(found: list[System]) -> Iterator[str]:
-    """Yield a train-corpus x test-corpus table."""
+    """Yield a train-corpus x test-corpus table; what must be said of a corpus stands wherever it does."""
     corpora = sorted({corpus for system in found for corpus in set(system.clips["corpus"])})
-    yield f"| trained on | {' | '.join(f'tested on {corpus}' for corpus in corpora)} |"
+    notes = {name: note for system in found for name, note in system.members[0].metrics["notes"].items()}
+    called = {name: f"{name} ({notes[name]})" if name in notes else name for name in corpora}
+    classes = sorted({len(system.classes) for system in found})
+    yield (
+        f"{found[0].model}, trained on one corpus and tested on all ({len(found[0].probabilities)} seeds, "
+        f"{' or '.join(map(str, classes))} classes): UAR on unseen speakers, with its 95 % interval where there is one.\n"
+    )
+    yield f"| trained on | {' | '.join(f'tested on {called[corpus]}' for corpus in corpora)} |"
     yield f"|---|{'---|' * len(corpora)}"
     for system in sorted(found, key=lambda one: one.split):
         scores = system.by("corpus")
@@ -101,7 +113,7 @@ def matrix(found: list[System]) -> Iterator[str]:
             score = scores.get(corpus)
             between = f" ({score['low']:.3f} to {score['high']:.3f})" if score and score["low"] is not None else ""
             cells.append(f"{score['uar']:.3f}{between}" if score else "no speaker is held back")
-        yield f"| {system.split.removeprefix('cross-corpus-')} | {' | '.join(cells)} |"
+        yield f"| {called[system.split.removeprefix('cross-corpus-')]} | {' | '.join(cells)} |"
 
 
 def section(home: Path) -> Iterator[str]:
@@ -109,8 +121,8 @@ def section(home: Path) -> Iterator[str]:
     found = systems(runs)
     crossed = [system for system in found if system.split.startswith("cross-corpus-")]
     if crossed:
-        yield "UAR on unseen speakers, and its 95 % interval where one can be given:\n"
         yield from matrix([system for system in crossed if system.is_model])
+        yield ""
     for one in clip_sets([system for system in found if system not in crossed]):
         mark = " **Leaking split**: the test speakers were heard in training." if one.first.leaking else ""
         clips = (
