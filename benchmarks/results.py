@@ -102,7 +102,7 @@ def matrix(found: list[System]) -> Iterator[str]:
     classes = sorted({len(system.classes) for system in found})
     yield (
         f"{found[0].model}, trained on one corpus and tested on all ({len(found[0].probabilities)} seeds, "
-        f"{' or '.join(map(str, classes))} classes): UAR on unseen speakers, with its 95 % interval where there is one.\n"
+        f"{' or '.join(map(str, classes))} classes): UAR on unseen speakers, with a 95 % interval where there is one.\n"
     )
     yield f"| trained on | {' | '.join(f'tested on {called[corpus]}' for corpus in corpora)} |"
     yield f"|---|{'---|' * len(corpora)}"
