@@ -7,6 +7,7 @@ The public names, imported when they are first used:
     prepare        the same, written to a folder; open_prepared reads it back
     make_split     who is trained on, validated on, tested on
     Recipe, run    a whole run, from recordings to a reported model
+    sweep          many of them: folds, corpora, seeds
     evaluate       a model that is there, on any prepared data
     fuse           several runs into one system
     RunFolder      a run on disk
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .results.fusion import fuse
     from .results.runs import RunFolder
-    from .road import run
+    from .road import run, sweep
     from .training.config import Recipe
     from .training.evaluate import evaluate
 
@@ -42,6 +43,7 @@ _HOMES = {
     "prepare": "data.prepare",
     "read_split": "data.splits",
     "run": "road",
+    "sweep": "road",
 }
 __all__ = [
     "InputError",
@@ -56,6 +58,7 @@ __all__ = [
     "prepare",
     "read_split",
     "run",
+    "sweep",
 ]
 __version__ = metadata.version("ser_ft")
 

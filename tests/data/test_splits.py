@@ -5,53 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+from people import SPEAKERS, check, only, table_of
 
-from ser_ft.data.splits import KINDS, NAMED_FOLDS, PARTS, Split, make_split, read_split
-from ser_ft.emotions import NAMES
+from ser_ft.data.splits import KINDS, NAMED_FOLDS, PARTS, make_split
 from ser_ft.errors import InputError
 
-SPEAKERS = {
-    "ravdess": [f"{actor:02d}" for actor in range(1, 25)],
-    "tess": ["OAF", "YAF"],
-    "cremad": [str(actor) for actor in range(1001, 1092)],
-    "savee": ["DC", "JE", "JK", "KL"],
-}
 EMOBOX_RAVDESS = [{1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, {2, 15, 16, 18}, {6, 13, 17, 22}]
 XLSR_RAVDESS = [{2, 5, 14, 15, 16}, {3, 6, 7, 13, 18}, {10, 11, 12, 19, 20}, {8, 17, 21, 23, 24}, {1, 4, 9, 22}]
-
-
-def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.Dataset:
-    """A table of some speakers of some corpora, as `load_corpora` makes it, without sound: `clips` of each emotion."""
-    rows = []
-    for corpus, names in speakers.items():
-        emotions = [name for name in NAMES if corpus == "ravdess" or (name != "calm")]
-        emotions = [name for name in emotions if corpus != "cremad" or name != "surprise"]
-        for place, name in enumerate(names):
-            for emotion in emotions:
-                # Some speakers say less, as in CREMA-D.
-                for take in range(clips - (corpus == "cremad" and place % 3 == 0 and emotion == "neutral")):
-                    rows.append(
-                        {
-                            "id": f"{corpus}-{name}-{emotion}-{take}",
-                            "speaker": f"{corpus}-{name}",
-                            "corpus": corpus,
-                            "emotion": NAMES.index(emotion),
-                            "gender": "male" if place % 2 else "female",
-                        }
-                    )
-    return datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list(NAMES)))
-
-
-def only(*corpora: str) -> datasets.Dataset:
-    return table_of({name: SPEAKERS[name] for name in corpora})
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +34,6 @@ def ravdess() -> datasets.Dataset:
 
 def actors(speakers: Sequence[str]) -> set[int]:
     return {int(speaker.rsplit("-", 1)[1]) for speaker in speakers}
-
-
-def check(split: Split, table: datasets.Dataset) -> None:
-    """Every clip of a part is of its speakers, no clip is used twice, and no speaker stands on two sides."""
-    speaker_of = dict(zip(table["id"], table["speaker"], strict=True))
-    rows = split.rows(table)
-    for part in PARTS:
-        assert [table["id"][int(row)] for row in rows[part][:3]] == list(split.parts[part][:3])
-        assert {speaker_of[clip] for clip in split.parts[part]} == set(split.speakers[part])
-    assert len(set().union(*split.parts.values())) == sum(map(len, split.parts.values()))
-    assert len(set().union(*split.speakers.values())) == sum(map(len, split.speakers.values()))
-    assert not split.leaking
-    assert "LEAKING" not in split.text()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -265,118 +219,6 @@ def test_random_splits_leak_and_say_so(four: datasets.Dataset, test: float, vali
     per_class = Counter(emotion[clip] for clip in split.parts["test"])
     for label, count in Counter(emotion.values()).items():
         assert abs(per_class[label] / count - test) < 0.02
-
-
-# A file.
-
-
-@pytest.mark.parametrize("kind", ["speaker", "kfold", "random"])
-def test_a_split_fed_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) -> None:
-    split = make_split(ravdess, kind, seed=7)
-    file = tmp_path / "split.json"
-    file.write_text(json.dumps(split.content()))
-    assert read_split(file) == split
-    again = make_split(ravdess.shuffle(seed=2), "file", file=file)
-    assert again.speakers == split.speakers
-    assert {part: set(clips) for part, clips in again.parts.items()} == {
-        part: set(clips) for part, clips in split.parts.items()
-    }
-    assert (again.name, again.seed, again.fold, again.leaking) == (split.name, 7, split.fold, kind == "random")
-
-
-@pytest.mark.parametrize(
-    ("lists", "speakers"),
-    [
-        (
-            {"train": ["ravdess-01", "savee-DC"], "test": ["ravdess-02"]},
-            {"train": {"ravdess-01", "savee-DC"}, "validation": set(), "test": {"ravdess-02"}},
-        ),
-        (
-            {"train": ["01", "DC"], "dev": ["3"], "test": [2, "JE"]},
-            {"train": {"ravdess-01", "savee-DC"}, "validation": {"ravdess-03"}, "test": {"ravdess-02", "savee-JE"}},
-        ),
-        (
-            {"train": [1], "val": [3], "test": [2]},
-            {"train": {"ravdess-01"}, "validation": {"ravdess-03"}, "test": {"ravdess-02"}},
-        ),
-        ({"train": ["my-own-7"], "test": ["8"]}, {"train": {"my-own-7"}, "validation": set(), "test": {"my-own-8"}}),
-    ],
-)
-def test_lists_of_speakers(tmp_path: Path, lists: dict[str, list[Any]], speakers: dict[str, set[str]]) -> None:
-    table = table_of({"ravdess": ["01", "02", "03"], "savee": ["DC", "JE"], "my-own": ["7", "8"]})
-    (tmp_path / "mine.json").write_text(json.dumps(lists))
-    split = make_split(table, "file", file=tmp_path / "mine.json")
-    check(split, table)
-    assert {part: set(split.speakers[part]) for part in PARTS} == speakers
-    assert split.name == "file-mine"
-
-
-def run_file(split: Split, **changes: Any) -> dict[str, Any]:
-    return {**split.content(), **changes}
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"train": ["01", "02"], "test": ["02"]}, "speaker ravdess-02 is both in train and in test"),
-        ({"train": ["01", "ravdess-02"], "test": [2]}, "speaker ravdess-02 is both in train and in test"),
-        ({"train": ["01"], "test": ["99"]}, "'99' names no speaker of the data"),
-        ({"train": ["01"]}, "a split file is a run's split.json, or an object with lists of speakers"),
-        ({"train": ["01"], "test": "02"}, "a split file is"),
-        ({"train": ["01"], "test": ["02"], "other": ["03"]}, "a split file is"),
-        ({"train": ["01"], "test": []}, "leaves no clip for test"),
-        (["01", "02"], "a split file is"),
-        ({"parts": {"train": {}}}, "not a split ('clips' is missing)"),
-        ({"parts": []}, "not a split"),
-        ("not JSON", "not JSON"),
-        (None, "no split file there"),
-    ],
-)
-def test_wrong_files_are_refused(ravdess: datasets.Dataset, tmp_path: Path, content: Any, says: str) -> None:
-    file = tmp_path / "split.json"
-    if content is not None:
-        file.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(InputError, match=re.escape(says)) as caught:
-        make_split(ravdess, "file", file=file)
-    assert str(file) in str(caught.value) or "leaves no clip" in says
-
-
-def test_a_name_of_two_speakers(tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text(json.dumps({"train": ["1"], "test": ["b-2"]}))
-    with pytest.raises(InputError, match=r"several speakers .a-1, b-1. of the data; write CORPUS-SPEAKER"):
-        make_split(table_of({"a": ["1"], "b": ["1", "2"]}), "file", file=tmp_path / "s.json")
-
-
-def test_a_split_of_other_data(ravdess: datasets.Dataset, tmp_path: Path) -> None:
-    split = make_split(ravdess)
-    (tmp_path / "split.json").write_text(json.dumps(split.content()))
-    fewer = ravdess.select(range(len(ravdess) - 5))
-    with pytest.raises(InputError, match=r"5 of its clips are not in the data, .* first: is it the same data"):
-        make_split(fewer, "file", file=tmp_path / "split.json")
-    with pytest.raises(InputError, match="5 clips of the split are not in the data"):
-        split.rows(fewer)
-
-
-def test_a_split_file_cannot_hide_a_leak(ravdess: datasets.Dataset, tmp_path: Path) -> None:
-    """Whose clips they are is told by the data, not by the file."""
-    content = make_split(ravdess).content()
-    parts = content["parts"]
-    parts["test"]["clips"].append(parts["train"]["clips"].pop())
-    (tmp_path / "split.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"speaker .* is both in train and in test"):
-        make_split(ravdess, "file", file=tmp_path / "split.json")
-    parts["test"]["clips"].append(parts["train"]["clips"][0])
-    (tmp_path / "split.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"clip .* is both in train and in test"):
-        make_split(ravdess, "file", file=tmp_path / "split.json")
-
-
-def test_a_split_that_overlaps_cannot_be_made(ravdess: datasets.Dataset) -> None:
-    split = make_split(ravdess)
-    with pytest.raises(InputError, match="is both in train and in test"):
-        replace(split, parts={**split.parts, "test": split.parts["train"]})
-    with pytest.raises(InputError, match="is both in validation and in test"):
-        replace(split, speakers={**split.speakers, "test": split.speakers["validation"]})
 
 
 def test_a_model_of_one_corpus_is_tested_on_its_held_back_speakers_and_on_all_others(four: datasets.Dataset) -> None:

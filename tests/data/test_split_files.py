@@ -1,0 +1,130 @@
+"""Splits that are read from files: a run's own, or lists of speakers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from people import check, only, table_of
+
+from ser_ft.data.splits import PARTS, Split, make_split, read_split
+from ser_ft.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def ravdess() -> datasets.Dataset:
+    return only("ravdess")
+
+
+@pytest.mark.parametrize("kind", ["speaker", "kfold", "random"])
+def test_a_split_fed_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) -> None:
+    split = make_split(ravdess, kind, seed=7)
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(split.content()))
+    assert read_split(file) == split
+    again = make_split(ravdess.shuffle(seed=2), "file", file=file)
+    assert again.speakers == split.speakers
+    assert {part: set(clips) for part, clips in again.parts.items()} == {
+        part: set(clips) for part, clips in split.parts.items()
+    }
+    assert (again.name, again.seed, again.fold, again.leaking) == (split.name, 7, split.fold, kind == "random")
+
+
+@pytest.mark.parametrize(
+    ("lists", "speakers"),
+    [
+        (
+            {"train": ["ravdess-01", "savee-DC"], "test": ["ravdess-02"]},
+            {"train": {"ravdess-01", "savee-DC"}, "validation": set(), "test": {"ravdess-02"}},
+        ),
+        (
+            {"train": ["01", "DC"], "dev": ["3"], "test": [2, "JE"]},
+            {"train": {"ravdess-01", "savee-DC"}, "validation": {"ravdess-03"}, "test": {"ravdess-02", "savee-JE"}},
+        ),
+        (
+            {"train": [1], "val": [3], "test": [2]},
+            {"train": {"ravdess-01"}, "validation": {"ravdess-03"}, "test": {"ravdess-02"}},
+        ),
+        ({"train": ["my-own-7"], "test": ["8"]}, {"train": {"my-own-7"}, "validation": set(), "test": {"my-own-8"}}),
+    ],
+)
+def test_lists_of_speakers(tmp_path: Path, lists: dict[str, list[Any]], speakers: dict[str, set[str]]) -> None:
+    table = table_of({"ravdess": ["01", "02", "03"], "savee": ["DC", "JE"], "my-own": ["7", "8"]})
+    (tmp_path / "mine.json").write_text(json.dumps(lists))
+    split = make_split(table, "file", file=tmp_path / "mine.json")
+    check(split, table)
+    assert {part: set(split.speakers[part]) for part in PARTS} == speakers
+    assert split.name == "file-mine"
+
+
+def run_file(split: Split, **changes: Any) -> dict[str, Any]:
+    return {**split.content(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"train": ["01", "02"], "test": ["02"]}, "speaker ravdess-02 is both in train and in test"),
+        ({"train": ["01", "ravdess-02"], "test": [2]}, "speaker ravdess-02 is both in train and in test"),
+        ({"train": ["01"], "test": ["99"]}, "'99' names no speaker of the data"),
+        ({"train": ["01"]}, "a split file is a run's split.json, or an object with lists of speakers"),
+        ({"train": ["01"], "test": "02"}, "a split file is"),
+        ({"train": ["01"], "test": ["02"], "other": ["03"]}, "a split file is"),
+        ({"train": ["01"], "test": []}, "leaves no clip for test"),
+        (["01", "02"], "a split file is"),
+        ({"parts": {"train": {}}}, "not a split ('clips' is missing)"),
+        ({"parts": []}, "not a split"),
+        ("not JSON", "not JSON"),
+        (None, "no split file there"),
+    ],
+)
+def test_wrong_files_are_refused(ravdess: datasets.Dataset, tmp_path: Path, content: Any, says: str) -> None:
+    file = tmp_path / "split.json"
+    if content is not None:
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        make_split(ravdess, "file", file=file)
+    assert str(file) in str(caught.value) or "leaves no clip" in says
+
+
+def test_a_name_of_two_speakers(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps({"train": ["1"], "test": ["b-2"]}))
+    with pytest.raises(InputError, match=r"several speakers .a-1, b-1. of the data; write CORPUS-SPEAKER"):
+        make_split(table_of({"a": ["1"], "b": ["1", "2"]}), "file", file=tmp_path / "s.json")
+
+
+def test_a_split_of_other_data(ravdess: datasets.Dataset, tmp_path: Path) -> None:
+    split = make_split(ravdess)
+    (tmp_path / "split.json").write_text(json.dumps(split.content()))
+    fewer = ravdess.select(range(len(ravdess) - 5))
+    with pytest.raises(InputError, match=r"5 of its clips are not in the data, .* first: is it the same data"):
+        make_split(fewer, "file", file=tmp_path / "split.json")
+    with pytest.raises(InputError, match="5 clips of the split are not in the data"):
+        split.rows(fewer)
+
+
+def test_a_split_file_cannot_hide_a_leak(ravdess: datasets.Dataset, tmp_path: Path) -> None:
+    """Whose clips they are is told by the data, not by the file."""
+    content = make_split(ravdess).content()
+    parts = content["parts"]
+    parts["test"]["clips"].append(parts["train"]["clips"].pop())
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"speaker .* is both in train and in test"):
+        make_split(ravdess, "file", file=tmp_path / "split.json")
+    parts["test"]["clips"].append(parts["train"]["clips"][0])
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"clip .* is both in train and in test"):
+        make_split(ravdess, "file", file=tmp_path / "split.json")
+
+
+def test_a_split_that_overlaps_cannot_be_made(ravdess: datasets.Dataset) -> None:
+    split = make_split(ravdess)
+    with pytest.raises(InputError, match="is both in train and in test"):
+        replace(split, parts={**split.parts, "test": split.parts["train"]})
+    with pytest.raises(InputError, match="is both in validation and in test"):
+        replace(split, speakers={**split.speakers, "test": split.speakers["validation"]})
