@@ -101,20 +101,33 @@ def plan(
             chosen = parse(over, "ser-ft sweep")
             if repr(chosen.data) not in tables:
                 tables[repr(chosen.data)] = load_data(chosen.data, shown)
-            for part, place, drawn in _places(chosen.split, tables[repr(chosen.data)], folds):
-                split = replace(chosen.split, **place)
-                content = split_content(chosen, drawn)
-                for seed in seeds:
-                    name = "/".join(filter(None, (recipe.stem, variant, f"{part}seed{seed}")))
-                    here = str(Path(out) / name)
-                    own = [*(f"--split.{key}={value}" for key, value in place.items()), f"--seed={seed}"]
-                    own += [f"--out={here}", "--if_exists=resume"]
-                    exact = replace(chosen, split=split, seed=seed, out=here, if_exists="resume")
-                    cell = Cell(name, (*over, *own), exact)
-                    finished(exact, cell.folder)
-                    resumes(exact, cell.folder, content, "run")
-                    cells.append(cell)
+            name = "/".join(filter(None, (recipe.stem, variant)))
+            cells += _cells(chosen, over, tables[repr(chosen.data)], Path(out), name, folds, seeds)
     return cells
+
+
+def _cells(
+    recipe: Recipe,
+    arguments: Sequence[str],
+    table: datasets.Dataset,
+    home: Path,
+    above: str,
+    folds: Sequence[int] | None,
+    seeds: Sequence[int],
+) -> Iterator[Cell]:
+    """Give the runs of a recipe, each checked against its data and against what its folder holds."""
+    for part, place, drawn in _places(recipe.split, table, folds):
+        content = split_content(recipe, drawn)
+        for seed in seeds:
+            name = f"{above}/{part}seed{seed}"
+            out = str(home / name)
+            own = [*(f"--split.{key}={value}" for key, value in place.items()), f"--seed={seed}"]
+            given = (*arguments, *own, f"--out={out}", "--if_exists=resume")
+            exact = replace(recipe, split=replace(recipe.split, **place), seed=seed, out=out, if_exists="resume")
+            cell = Cell(name, given, exact)
+            finished(exact, cell.folder)
+            resumes(exact, cell.folder, content, "run")
+            yield cell
 
 
 def _check_given(recipes: Sequence[Path], settings: Sequence[str]) -> None:

@@ -174,20 +174,14 @@ def test_killed_and_gone_on_with_or_in_parallel_a_sweep_gives_the_same(recipe: P
 def test_a_run_that_fails_is_told_and_the_others_are_made(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    (out / "tiny").mkdir(parents=True)
-    cells = plan([recipe], out)
-    broken = cells[0].folder
-    broken.path.mkdir()
-    broken.write_text(broken.config_file, cells[0].recipe.text())
-    broken.write_json(broken.split_file, {"not": "the split of this data"})
-    assert main(["sweep", str(recipe), "--out", str(out)]) == 2
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("diverges: {train: {learning_rate: 1.0e+30}}\nlearns: {}\n")
+    given = [str(recipe), "--out", str(tmp_path / "out"), "--variants", str(variants), "--fold", "0"]
+    assert main(["sweep", *given]) == 2
     said = capsys.readouterr().err
     assert "1 of 2 runs failed" in said
-    assert "tiny/fold0-seed0 (ser-ft:" in said
-    assert "changed since this run began" in said
-    assert cells[1].folder.metrics_file.is_file()
-    assert json.loads(broken.split_file.read_text()) == {"not": "the split of this data"}
+    assert "tiny/diverges/fold0-seed0 (ser-ft: the loss is no longer a number" in said
+    assert RunFolder(tmp_path / "out" / "tiny" / "learns" / "fold0-seed0").metrics["classes"]
 
 
 def test_a_second_sweep_keeps_out_of_a_folder(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
