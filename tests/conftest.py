@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before `datasets` is imported, which reads these once.
@@ -52,3 +53,17 @@ def miniature_folder(miniature_tree: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def miniature_table(miniature_folder: Path) -> datasets.Dataset:
     return open_prepared(miniature_folder)
+
+
+@pytest.fixture(scope="module")
+def undrawn_reports() -> Iterator[None]:
+    """Reports with empty pictures: to draw them takes most of a tiny run's time, and tests/report looks at them."""
+    from PIL import Image
+
+    def blank(_: object, file: Path, colours: int | None = None) -> Path:
+        Image.new("RGB", (1, 1)).save(file)
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ser_ft.report.figures.save", blank)
+        yield
