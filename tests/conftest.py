@@ -57,7 +57,7 @@ def miniature_table(miniature_folder: Path) -> datasets.Dataset:
 
 @pytest.fixture(scope="module")
 def undrawn_reports() -> Iterator[None]:
-    """Reports with empty pictures: to draw them takes most of a tiny run's time, and tests/report looks at them."""
+    """Runs that are over sooner: empty pictures, which tests/report looks at, and the speed of two clips measured."""
     from PIL import Image
 
     def blank(_: object, file: Path, colours: int | None = None) -> Path:
@@ -66,4 +66,5 @@ def undrawn_reports() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ser_ft.report.figures.save", blank)
+        patch.setattr("ser_ft.training.run.SPEED_CLIPS", 2)
         yield
