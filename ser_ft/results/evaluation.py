@@ -30,6 +30,19 @@ def held_classes(corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]],
     return np.stack([rows[corpus] for corpus in corpora])
 
 
+def notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what metrics.json says of corpora: `notes` where there are any, and `terms`.
+
+    Args:
+        facts: as `ser_ft.data.prepare.about` gives them.
+    """
+    said = ("title", "licence", "terms", "citation")
+    return {
+        "notes": {name: fact["note"] for name, fact in facts.items() if fact["note"]},
+        "terms": {name: {key: fact[key] for key in said} for name, fact in facts.items()},
+    }
+
+
 def predict(
     model: torch.nn.Module,
     collate: Callable[[Sequence[int]], Mapping[str, torch.Tensor]],

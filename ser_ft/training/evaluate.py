@@ -24,7 +24,7 @@ from ..models.features import SpectralFeatureExtractor
 from ..models.saved import Saved
 from ..models.speech import Parts
 from ..progress import bar
-from ..results.evaluation import held_classes, part_metrics, predict, predictions_table
+from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
 from ..results.groups import known
 from ..results.runs import RunFolder, to_write
 from .cache import frames_of
@@ -245,7 +245,8 @@ class Judged:
         Args:
             name: of the data. called: of the model. doubt: why it may have heard those who are judged.
         """
-        corpora = {each: fact for each, fact in about(self.table).items() if each in self.corpora}
+        there = set(self.corpora)
+        said = notes_and_terms({each: fact for each, fact in about(self.table).items() if each in there})
         speakers = len(set(self.table.select(self.known)["speaker"]))
         heard = {"clips": len(self.known), "speakers": speakers, "judged": self.leaking}
         return {
@@ -257,12 +258,7 @@ class Judged:
                 for theirs, place in zip(self.classes.theirs, self.classes.places.tolist(), strict=True)
             },
             "calibration": None,
-            "notes": {each: fact["note"] for each, fact in corpora.items() if fact["note"]}
-            | ({called: doubt} if doubt else {}),
-            "terms": {
-                each: {key: fact[key] for key in ("title", "licence", "terms", "citation")}
-                for each, fact in corpora.items()
-            },
+            **said | {"notes": said["notes"] | ({called: doubt} if doubt else {})},
         }
 
     @property

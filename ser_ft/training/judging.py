@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..data.splits import Split
 from ..models.yardsticks import make_yardstick
 from ..progress import bar
 from ..results.calibration import expected_calibration_error, fit_temperature, tempered
-from ..results.evaluation import masked_softmax, part_metrics, predictions_table
+from ..results.evaluation import masked_softmax, notes_and_terms, part_metrics, predictions_table
 from ..results.metrics import negative_log_likelihood
 from ..results.runs import RunFolder
 from .inputs import Inputs
@@ -37,12 +38,14 @@ class Judge:
     inputs: Inputs
     seed: int
 
+    @cached_property
     def rows(self) -> dict[str, np.ndarray]:
-        """Return part -> the rows that are judged: those whose class is learned."""
+        """Part -> the rows that are judged: those whose class is learned."""
         return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.rows(self.table).items()}
 
+    @cached_property
     def left_out(self) -> dict[str, dict[str, int]]:
-        """Return part -> class -> how many of its clips are not judged, for no training clip is of that class."""
+        """Part -> class -> how many of its clips are not judged, for no training clip is of that class."""
         names, emotions = self.table.features["emotion"].names, np.array(self.table["emotion"])
         return {
             part: dict(Counter(names[emotions[row]] for row in rows if self.inputs.labels[row] < 0))
@@ -55,7 +58,7 @@ class Judge:
         Args:
             probabilities: part -> of its judged clips, shape (clips, classes).
         """
-        held = self.rows()["validation"]
+        held = self.rows["validation"]
         return fit_temperature(self.inputs.labels[held], probabilities["validation"]) if len(held) else None
 
     def write(
@@ -71,7 +74,7 @@ class Judge:
             folder: of the system. probabilities, temperature: as above; the probabilities are not yet calibrated.
             about_it: what metrics.json says of the system: its name as `model`, its number of `parameters`.
         """
-        rows, labels, classes = self.rows(), self.inputs.labels, self.inputs.classes
+        rows, labels, classes = self.rows, self.inputs.labels, self.inputs.classes
         calibrated = {part: tempered(shares, temperature or 1.0) for part, shares in probabilities.items()}
         predictions = predictions_table(self.table, classes, rows, calibrated, self.split.fold, self.seed)
         before = {
@@ -85,7 +88,7 @@ class Judge:
         content = {**self._facts(), **about_it, "calibration": fitted if temperature is not None else None}
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_predictions(predictions)
-        folder.write_json(folder.metrics_file, content | {"parts": part_metrics(predictions, classes, self.left_out())})
+        folder.write_json(folder.metrics_file, content | {"parts": part_metrics(predictions, classes, self.left_out)})
 
     def fit_yardsticks(self, folder: RunFolder, names: list[str], numbers: np.ndarray, shown: bool) -> None:
         """Fit yardsticks on the training clips, and judge them beside the run.
@@ -94,7 +97,7 @@ class Judge:
             folder: of the run. names: of the yardsticks. numbers: statistics of all clips, shape (clips, numbers).
             shown: show progress.
         """
-        rows, labels = self.rows(), self.inputs.labels
+        rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
         for name in bar(names, desc="yardsticks", shown=shown):
             yardstick = make_yardstick(name)
@@ -109,14 +112,10 @@ class Judge:
 
     def _facts(self) -> dict[str, Any]:
         """Return what every metrics.json of the run says of data and split."""
-        corpora, split = about(self.table), self.split
+        split = self.split
         return {
             "seed": self.seed,
             "classes": list(self.inputs.classes),
             "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
-            "notes": {name: fact["note"] for name, fact in corpora.items() if fact["note"]},
-            "terms": {
-                name: {key: fact[key] for key in ("title", "licence", "terms", "citation")}
-                for name, fact in corpora.items()
-            },
+            **notes_and_terms(about(self.table)),
         }

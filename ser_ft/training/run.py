@@ -117,10 +117,11 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
         corpus=wanted.corpus,
         file=wanted.file,
     )
-    learned, names = _learned(table, split), table.features["emotion"].names
+    labels, rows = np.array(table["emotion"]), split.rows(table)
+    learned = np.unique(labels[rows["train"]])
     if len(learned) < 2:
         raise InputError(f"the split {split.name!r} leaves one class alone to train on: there is nothing to tell apart")
-    if not any(names[table["emotion"][row]] in learned for row in split.rows(table)["test"]):
+    if not np.isin(labels[rows["test"]], learned).any():
         raise InputError(f"the split {split.name!r} tests on classes alone that no training clip has")
     return split
 
@@ -153,7 +154,7 @@ def _train(
     setup, extractor = _set_up(recipe, tables, heard, classes, accelerator, shown)
     inputs = Inputs.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed, classes)
     judge = Judge(table, split, inputs, recipe.seed)
-    rows = judge.rows()
+    rows = judge.rows
     if shown:
         _tell_left_out(judge)
     content = split_content(recipe, split)
@@ -204,7 +205,7 @@ def _train(
 
 
 def _tell_left_out(judge: Judge) -> None:
-    for part, classes in judge.left_out().items():
+    for part, classes in judge.left_out.items():
         if classes:
             told = ", ".join(f"{count} {name}" for name, count in classes.items())
             print(f"  {part}: not judged, for no training clip is of their class: {told}")
