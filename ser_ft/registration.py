@@ -21,7 +21,7 @@ def register() -> None:
 
 
 def _import_networks() -> None:
-    for name in ("baselines", "spectrogram"):
+    for name in ("baselines", "compact", "spectrogram"):
         import_module(f"{__package__}.models.{name}")
 
 

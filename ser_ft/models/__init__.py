@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn")
-"""The classic networks that transfer learning is compared with: small, and trained from nothing."""
+MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn", "compact-cnn")
+"""Small networks, trained from nothing: the classic ones that transfer learning is compared with, and compact-cnn."""
 
 IMAGES = ("timm/", "torchvision/")
 """What the names of image backbones begin with."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
 
-from .classifier import FrameClassifier, at_least, check_sizes, mean_and_deviation, real
+from .classifier import FrameClassifier, check_sizes, halved, mean_and_deviation, real
 from .features import SpectralFeatureExtractor
 
 BLOCKS = ("plain", "residual", "wide")
@@ -61,19 +61,20 @@ class MfccCnnForAudioClassification(FrameClassifier):
             for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in config.channels)
+        self.least_frames = 2 ** len(config.channels)
         self.dropout = nn.Dropout2d(config.dropout)
         rows = config.feature_size
         for _ in config.channels:
             rows = -(-rows // 2)
         self.finish(2 * widths[-1] * rows, config.head_dropout)
 
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up: mean and deviation over time, of each channel and row."""
-        hidden = at_least(features, 2 ** len(self.convolutions))[:, None]
+        hidden = features[:, None]
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             hidden = real(torch.relu(norm(convolution(hidden))), lengths)
             hidden = nn.functional.max_pool2d(hidden, 2, ceil_mode=True)
-            lengths = (lengths + 1) // 2
+            lengths = halved(lengths)
             hidden = self.dropout(hidden)
         return mean_and_deviation(hidden.transpose(2, 3).flatten(1, 2), lengths)
 
@@ -123,18 +124,19 @@ class Conv1dForAudioClassification(FrameClassifier):
             for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.channels)
+        self.least_frames = 2 ** len(config.channels)
         self.dropout = nn.Dropout1d(config.dropout)
         self.dense_dropout = nn.Dropout(config.head_dropout)
         self.dense = nn.Linear(2 * widths[-1], config.dense)
         self.finish(config.dense, config.head_dropout)
 
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up by the dense layer."""
-        hidden = at_least(features, 2 ** len(self.convolutions)).transpose(1, 2)
+        hidden = features.transpose(1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             hidden = real(torch.relu(norm(convolution(hidden))), lengths)
             hidden = nn.functional.max_pool1d(hidden, 2, ceil_mode=True)
-            lengths = (lengths + 1) // 2
+            lengths = halved(lengths)
             hidden = self.dropout(hidden)
         return torch.relu(self.dense(self.dense_dropout(mean_and_deviation(hidden, lengths))))
 
@@ -190,11 +192,13 @@ class LstmForAudioClassification(FrameClassifier):
         self.dense = nn.Linear(2 * config.hidden, config.dense)
         self.finish(config.dense, config.head_dropout)
 
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up by the dense layer."""
         step = self.config.step
         missing = -features.shape[1] % step
-        steps = nn.functional.pad(features, (0, 0, 0, missing)).reshape(len(features), -1, step * features.shape[2])
+        steps = nn.functional.pad(features, (0, 0, 0, missing)).reshape(features.shape[0], -1, step * features.shape[2])
+        if lengths is None:
+            return torch.relu(self.dense(self.recurrent(steps)[0].mean(dim=1)))
         lengths = (lengths + step - 1) // step
         packed = nn.utils.rnn.pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
         hidden, _ = nn.utils.rnn.pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
@@ -250,15 +254,16 @@ class StackedCnnForAudioClassification(FrameClassifier):
         super().__init__(config)
         widths = [config.feature_size, *config.channels]
         self.blocks = nn.ModuleList(_block(config, width, out) for width, out in pairwise(widths))
+        self.least_frames = 2 ** len(self.blocks)
         self.dropout = nn.Dropout1d(config.dropout)
         self.finish(2 * widths[-1], config.head_dropout)
 
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up: mean and deviation over time, of each channel."""
-        hidden = at_least(features, 2 ** len(self.blocks)).transpose(1, 2)
+        hidden = features.transpose(1, 2)
         for block in self.blocks:
             hidden = nn.functional.max_pool1d(real(block(hidden, lengths), lengths), 2, ceil_mode=True)
-            lengths = (lengths + 1) // 2
+            lengths = halved(lengths)
             hidden = self.dropout(hidden)
         return mean_and_deviation(hidden, lengths)
 
@@ -269,7 +274,7 @@ class _Plain(nn.Module):
         self.convolution = nn.Conv1d(width, out, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm1d(out)
 
-    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:  # noqa: ARG002
         return torch.relu(self.norm(self.convolution(hidden)))
 
 
@@ -281,7 +286,7 @@ class _Residual(nn.Module):
         self.norm = nn.BatchNorm1d(out)
         self.around = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
 
-    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         inner = self.norm(self.second(real(self.first(hidden, lengths), lengths)))
         return torch.relu(inner + self.around(hidden))
 
@@ -294,7 +299,7 @@ class _Wide(nn.Module):
             _Plain(width, share, kernel) for share, kernel in zip(shares, kernels, strict=True) if share
         )
 
-    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         return torch.cat([branch(hidden, lengths) for branch in self.branches], dim=1)
 
 

@@ -16,11 +16,15 @@ class FrameClassifier(PreTrainedModel):
     """Classifies clips of frames: what a network makes of them, dropout, a linear layer.
 
     A subclass makes its layers, calls `finish`, and gives `encode`.
+
+    Attributes:
+        least_frames: that it sums up; a clip of fewer is padded with silence.
     """
 
     config_class: Any = PreTrainedConfig
     base_model_prefix = ""
     main_input_name = "input_features"
+    least_frames = 1
 
     def finish(self, width: int, dropout: float) -> None:
         """Put the head on what `encode` returns, shape (clips, width)."""
@@ -28,12 +32,12 @@ class FrameClassifier(PreTrainedModel):
         self.classifier = nn.Linear(width, len(self.config.id2label or ()))
         self.post_init()
 
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up.
 
         Args:
             features: shape (clips, frames, feature_size), zero beyond each clip's end.
-            lengths: frames of each clip, shape (clips,), 1 or more.
+            lengths: frames of each clip, shape (clips,), 1 or more; None: all frames are real.
 
         Returns:
             Shape (clips, width).
@@ -60,10 +64,10 @@ class FrameClassifier(PreTrainedModel):
         Returns:
             `logits`, shape (clips, classes), and `loss` where labels were given.
         """
-        if attention_mask is None:
-            attention_mask = input_features.new_ones(input_features.shape[:2], dtype=torch.long)
-        lengths = attention_mask.sum(dim=1)
-        features = input_features * attention_mask[..., None].to(input_features.dtype)
+        features, lengths = input_features, None
+        if attention_mask is not None:
+            features, lengths = features * attention_mask[..., None].to(features.dtype), attention_mask.sum(dim=1)
+        features, lengths = _at_least(features, lengths, self.least_frames)
         logits = self.classifier(self.head_dropout(self.encode(features, lengths)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         if not (self.config.return_dict if return_dict is None else return_dict):
@@ -76,24 +80,37 @@ class FrameClassifier(PreTrainedModel):
             module.reset_parameters()
 
 
-def real(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def real(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Set what lies beyond each clip's end to zero, in (clips, channels, frames) or (clips, channels, frames, ...)."""
+    if lengths is None:
+        return hidden
     inside = torch.arange(hidden.shape[2], device=hidden.device)[None] < lengths[:, None]
     return hidden * inside.reshape(len(hidden), 1, -1, *[1] * (hidden.ndim - 3)).to(hidden.dtype)
 
 
-def mean_and_deviation(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def halved(lengths: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the lengths after a step of two frames, the last of which may be half a clip's."""
+    return None if lengths is None else (lengths + 1) // 2
+
+
+def mean_and_deviation(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Return both over the real frames of (clips, channels, frames): shape (clips, 2 channels)."""
-    count = lengths.to(hidden.dtype)[:, None]
+    count = hidden.shape[2] if lengths is None else lengths.to(hidden.dtype)[:, None]
     mean = real(hidden, lengths).sum(dim=2) / count
     variance = real((hidden - mean[..., None]).square(), lengths).sum(dim=2) / count
     return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
 
 
-def at_least(features: torch.Tensor, frames: int) -> torch.Tensor:
+def _at_least(
+    features: torch.Tensor, lengths: torch.Tensor | None, frames: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Pad (clips, frames, size) with silence to so many frames, where there are fewer."""
-    missing = frames - features.shape[1]
-    return nn.functional.pad(features, (0, 0, 0, missing)) if missing > 0 else features
+    there = features.shape[1]
+    if there >= frames:
+        return features, lengths
+    if lengths is None:
+        lengths = torch.full((len(features),), there, device=features.device)
+    return nn.functional.pad(features, (0, 0, 0, frames - there)), lengths
 
 
 def check_sizes(**settings: Any) -> None:

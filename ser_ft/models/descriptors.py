@@ -42,8 +42,8 @@ ROLLOFF = 0.9
 FLOOR = 1e-10
 CHANGES = {"mfcc-delta": 1, "mfcc-delta2": 2}
 # librosa's width of a delta, in windows.
-_FITTED = 9
-_OF_ENERGY = {"energy", "rms", "energy-entropy"}
+FITTED = 9
+OF_ENERGY = {"energy", "rms", "energy-entropy"}
 _OF_MAGNITUDES = {"centroid", "spread", "flux"}
 _OF_MELS = {"mel", "log-mel", "mfcc"}
 _OF_PITCHES = {"chroma", "chroma-deviation"}
@@ -177,13 +177,13 @@ def _of_samples(group: _Group) -> dict[str, torch.Tensor]:
         crossings[borders[(borders >= 0) & (borders < len(crossings))]] = False
         running = _running(crossings, torch.int32)
         computed["zcr"] = (running[starts + window - 1] - running[starts]) / window
-    if wanted & _OF_ENERGY:
+    if wanted & OF_ENERGY:
         running = _running(sound.double().square_(), torch.float64)
         energy = ((running[starts + window] - running[starts]) / window).to(sound.dtype)
         computed |= {"energy": energy, "rms": energy.sqrt()}
         if "energy-entropy" in wanted:
             edges = torch.arange(PARTS + 1, device=sound.device) * window // PARTS
-            computed["energy-entropy"] = _entropy(running[starts + edges].diff(dim=1).to(sound.dtype))
+            computed["energy-entropy"] = entropy(running[starts + edges].diff(dim=1).to(sound.dtype))
     return computed
 
 
@@ -197,7 +197,7 @@ def _running(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _of_spectra(group: _Group) -> dict[str, torch.Tensor]:
     """Compute what follows from the spectra, which all share."""
     layout, first, last, wanted, frontend = group
-    if not wanted - _OF_ENERGY - {"zcr"}:
+    if not wanted - OF_ENERGY - {"zcr"}:
         return {}
     tables = make_tables(frontend, wanted, layout.sound.device)
     # The flux of the first window looks at the one before.
@@ -205,25 +205,40 @@ def _of_spectra(group: _Group) -> dict[str, torch.Tensor]:
     shape, begin = (last - first + before, frontend.fft), (first - before) * frontend.hop
     windows = layout.sound.as_strided(shape, (frontend.hop, 1), begin)
     squares = torch.view_as_real(torch.fft.rfft(windows * tables.hann)).square_()
-    power = squares[..., 0] + squares[..., 1]
+    return of_power(squares[..., 0] + squares[..., 1], before, wanted, frontend, tables)
+
+
+def of_power(
+    power: torch.Tensor, before: int, wanted: frozenset[str], frontend: Frontend, tables: Tables
+) -> dict[str, torch.Tensor]:
+    """Compute the descriptors that follow from power spectra.
+
+    Args:
+        power: of windows one after the other, shape (windows, bins) or (clips, windows, bins).
+        before: 1 where the first of them only serves the flux of the next, else 0: its own flux is then 0.
+        wanted: names of `DESCRIPTORS`; more than these may be computed. frontend: the settings. tables: made of them.
+
+    Returns:
+        Name -> numbers, shape (windows - before, width) or (clips, windows - before, width).
+    """
     computed: dict[str, torch.Tensor] = {}
     if wanted & _OF_MAGNITUDES:
         computed |= _of_magnitudes(power.sqrt(), before, wanted, frontend.rate, tables.offsets)
-    power = power[before:]
+    power = power[..., before:, :]
     if "rolloff" in wanted:
-        running = power.cumsum(dim=1)
-        bins = torch.searchsorted(running, ROLLOFF * running[:, -1:])
+        running = power.cumsum(dim=-1)
+        bins = (running < ROLLOFF * running[..., -1:]).sum(dim=-1, keepdim=True)
         computed["rolloff"] = bins * (frontend.rate / frontend.fft)
-    sums = dict(zip(tables.summed, (power @ tables.sums).split(tables.widths, dim=1), strict=False))
+    sums = dict(zip(tables.summed, (power @ tables.sums).split(tables.widths, dim=-1), strict=False))
     if wanted & _OF_MELS:
         mel = sums["mel"] if frontend.power == 2 else power ** (frontend.power / 2) @ tables.mels
         computed |= _of_mels(mel, wanted, tables.cosines, frontend.log_offset)
     if wanted & _OF_PITCHES:
-        chroma = sums["chroma"] / sums["chroma"].amax(dim=1, keepdim=True).clamp(min=_TINY)
-        apart = chroma - chroma.mean(dim=1, keepdim=True)
-        computed |= {"chroma": chroma, "chroma-deviation": apart.square_().mean(dim=1, keepdim=True).sqrt()}
+        chroma = sums["chroma"] / sums["chroma"].amax(dim=-1, keepdim=True).clamp(min=_TINY)
+        apart = chroma - chroma.mean(dim=-1, keepdim=True)
+        computed |= {"chroma": chroma, "chroma-deviation": apart.square_().mean(dim=-1, keepdim=True).sqrt()}
     if "spectral-entropy" in wanted:
-        computed["spectral-entropy"] = _entropy(sums["spectral-entropy"])
+        computed["spectral-entropy"] = entropy(sums["spectral-entropy"])
     return computed
 
 
@@ -231,17 +246,18 @@ def _of_magnitudes(
     magnitude: torch.Tensor, before: int, wanted: frozenset[str], rate: int, offsets: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Compute centroid, spread and flux; the first `before` windows only serve the flux of the next."""
-    total = magnitude.sum(dim=1, keepdim=True)
+    total = magnitude.sum(dim=-1, keepdim=True)
     shares = magnitude / total.clamp(min=_TINY)
     computed: dict[str, torch.Tensor] = {}
     if "flux" in wanted:
-        flux = torch.linalg.vector_norm(shares[1:] - shares[:-1], dim=1, keepdim=True).square_()
+        steps = shares[..., 1:, :] - shares[..., :-1, :]
+        flux = torch.linalg.vector_norm(steps, dim=-1, keepdim=True).square_()
         computed["flux"] = flux if before else torch.nn.functional.pad(flux, (0, 0, 1, 0))
     if wanted & {"centroid", "spread"}:
         # Moments around the middle of the spectrum, where squares lose the least.
-        mean = (shares @ offsets)[before:, None]
-        square = (shares @ offsets.square())[before:, None]
-        sounds = total[before:] > _TINY
+        mean = (shares @ offsets)[..., before:, None]
+        square = (shares @ offsets.square())[..., before:, None]
+        sounds = total[..., before:, :] > _TINY
         computed["centroid"] = (mean + rate / 4) * sounds
         computed["spread"] = (square - mean.square()).clamp(min=0).sqrt()
     return computed
@@ -258,11 +274,10 @@ def _of_mels(
     return computed
 
 
-def _entropy(energies: torch.Tensor) -> torch.Tensor:
+def entropy(energies: torch.Tensor) -> torch.Tensor:
     """Return the entropy of the shares of energy in a window's parts, in bits; 0 where there is no energy."""
-    shares = energies / energies.sum(dim=1, keepdim=True).clamp(min=_TINY)
-    entropy: torch.Tensor = torch.special.entr(shares).sum(dim=1, keepdim=True) / math.log(2)
-    return entropy
+    shares = energies / energies.sum(dim=-1, keepdim=True).clamp(min=_TINY)
+    return (shares * shares.clamp(min=_TINY).log()).sum(dim=-1, keepdim=True) / -math.log(2)
 
 
 def changes(numbers: torch.Tensor, layout: Layout, order: int) -> torch.Tensor:
@@ -275,24 +290,24 @@ def changes(numbers: torch.Tensor, layout: Layout, order: int) -> torch.Tensor:
         numbers: of the windows of a layout, shape (slots, size).
     """
     inner = torch.zeros_like(numbers)
-    if len(numbers) >= _FITTED:
-        for place, weight in enumerate(_fit(_FITTED, order)):
-            inner[: 1 - _FITTED].add_(numbers[place : len(numbers) - _FITTED + 1 + place], alpha=weight)
+    if len(numbers) >= FITTED:
+        for place, weight in enumerate(derivative(FITTED, order)):
+            inner[: 1 - FITTED].add_(numbers[place : len(numbers) - FITTED + 1 + place], alpha=weight)
     places = torch.zeros(len(numbers), dtype=torch.long)
     for slot, count in zip(layout.slots, layout.counts, strict=True):
-        if count >= _FITTED:
-            middle = torch.arange(count) - _FITTED // 2
-            places[slot : slot + count] = middle.clamp_(0, count - _FITTED).add_(slot)
+        if count >= FITTED:
+            middle = torch.arange(count) - FITTED // 2
+            places[slot : slot + count] = middle.clamp_(0, count - FITTED).add_(slot)
     found = inner[places.to(numbers.device)]
     for slot, count in zip(layout.slots, layout.counts, strict=True):
-        if count < _FITTED:
-            fitted = torch.tensor(_fit(count, order)).to(numbers)
+        if count < FITTED:
+            fitted = torch.tensor(derivative(count, order)).to(numbers)
             found[slot : slot + count] = fitted @ numbers[slot : slot + count]
     return found
 
 
 @functools.cache
-def _fit(width: int, order: int) -> list[float]:
+def derivative(width: int, order: int) -> list[float]:
     """Return the weights of so many windows that give the derivative of that order of the polynomial of that order."""
     if width <= order:
         return [0.0] * width

@@ -113,7 +113,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"{name} must be 1 or more, not {value}")
         if self._cepstral and self.coefficients > self.mels:
             raise ValueError(f"coefficients must be at most mels: {self.coefficients} of {self.mels} mel bands")
-        fft = self._frontend.fft
+        fft = self.frontend.fft
         if fft % 2 or fft < self.window_length:
             rule = f"fft_length must be even and at least window_length ({self.window_length}), which it is by default"
             raise ValueError(f"{rule}: not {fft}")
@@ -131,7 +131,8 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError("scale must be above 0 throughout")
 
     @property
-    def _frontend(self) -> Frontend:
+    def frontend(self) -> Frontend:
+        """The settings that windows depend on."""
         return Frontend(
             self.window_length,
             self.hop_length,
@@ -155,7 +156,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         """The name of each number of a frame, such as mfcc_1, zcr, chroma_C."""
         names = []
         for name in self.descriptors:
-            width = self._frontend.width(name)
+            width = self.frontend.width(name)
             ends = PITCHES if name == "chroma" else range(1, width + 1)
             single = name not in ("mfcc", *CHANGES, "chroma", "mel", "log-mel")
             names += [name] if single else [f"{name}_{end}" for end in ends]
@@ -243,7 +244,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         """Do what `extract` does with clips, each of shape (samples,)."""
         # Half precision would do for a network, but not here.
         with torch.no_grad(), torch.autocast(clips[0].device.type, enabled=False):
-            features, windows = describe(clips, self.descriptors, self._frontend)
+            features, windows = describe(clips, self.descriptors, self.frontend)
         counts = torch.tensor(windows, device=features.device)
         if self.standardise in ("clip-mean", "clip"):
             features = self._within_clips(features, counts)

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 
 from ..errors import InputError
 from ..offline import offline_where_unreachable
-from . import MODELS, kind_of, said_of, saved_by_us
+from . import MODELS, compact, kind_of, said_of, saved_by_us
 from . import baselines as own
 from . import spectrogram as image
 from .features import SpectralFeatureExtractor
@@ -50,6 +50,12 @@ NETWORKS = {
     "plain-cnn": Network(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "plain"}),
     "residual-cnn": Network(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "residual"}),
     "wide-cnn": Network(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "wide"}),
+    "compact-cnn": Network(
+        compact.CompactCnnConfig,
+        compact.CompactCnnForAudioClassification,
+        {"descriptors": ("log-mel",), "mels": 80, "low": 50.0, "mel_scale": "htk", "window_length": 400}
+        | {"hop_length": 160, "fft_length": 512},
+    ),
 }
 _IMAGE = Network(
     image.SpectrogramConfig,
@@ -95,6 +101,10 @@ def build(
     try:
         extractor = SpectralFeatureExtractor(**{**known.features, **features})
         settings |= {"feature_size": extractor.feature_size, **known.settings, **network}
+        if name == "compact-cnn" and (extractor.descriptors, extractor.standardise) != (["log-mel"], "none"):
+            raise InputError(
+                f"{name}: measures log-mel levels itself: model.features.descriptors must be [log-mel], standardise none"
+            )
         if known is not _IMAGE:
             return extractor, known.model(known.config(**settings))
         config = image.SpectrogramConfig(backbone=_called_in_timm(name), **settings)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ ALEXNET = "torchvision/alexnet"
 # Of AlexNet's convolutions: channels of the last, and pixels of the spectrogram for one of its map.
 _ALEXNET_WIDTH, _ALEXNET_REDUCTION = 256, 32
 _LEAST = 64
+_Count = TypeVar("_Count", int, torch.Tensor)
 
 
 class SpectrogramConfig(PreTrainedConfig):
@@ -72,11 +73,13 @@ class SpectrogramForAudioClassification(FrameClassifier):
         width, self.reduction = width_and_reduction(backbone)
         self.finish(width, config.head_dropout)
 
-    def encode(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up: the mean of the map, each frame of it weighing what it holds of the clip."""
         patch = self.config.patch_frames
         if patch is not None:
             return self._patches(features, lengths, patch)
+        if lengths is None:
+            return self._mean(features, None, self.padded(features.shape[1]))
         whole = self.padded(lengths)
         if self.training or len(set(whole.tolist())) == 1:
             return self._mean(features, lengths, int(whole.max()))
@@ -89,29 +92,38 @@ class SpectrogramForAudioClassification(FrameClassifier):
         assert found is not None
         return found
 
-    def padded(self, lengths: torch.Tensor) -> torch.Tensor:
+    def padded(self, lengths: _Count) -> _Count:
         """Return how many frames clips of these lengths are seen as: whole frames of the map, and enough for one."""
-        return (-(-lengths // self.reduction) * self.reduction).clamp(min=_LEAST)
+        whole = -(-lengths // self.reduction) * self.reduction
+        if isinstance(whole, torch.Tensor):
+            return whole.clamp(min=_LEAST)
+        frames: int = torch.sym_max(whole, _LEAST)
+        return frames
 
-    def _mean(self, features: torch.Tensor, lengths: torch.Tensor, frames: int) -> torch.Tensor:
+    def _mean(self, features: torch.Tensor, lengths: torch.Tensor | None, frames: int) -> torch.Tensor:
         hidden = self._map(_fitted(features, frames))
+        if lengths is None:
+            lengths = torch.full((1,), features.shape[1], device=features.device)
         weights = self._weights(lengths, hidden.shape[2], frames)
         return ((hidden * weights[:, None]).sum(dim=2) / weights.sum(dim=1, keepdim=True)).to(hidden.dtype)
 
-    def _patches(self, features: torch.Tensor, lengths: torch.Tensor, patch: int) -> torch.Tensor:
+    def _patches(self, features: torch.Tensor, lengths: torch.Tensor | None, patch: int) -> torch.Tensor:
         """Look at patches alone; each weighs what it holds of the clip."""
-        clips, size = len(features), features.shape[2]
+        clips, size = features.shape[0], features.shape[2]
         count = -(-features.shape[1] // patch)
         starts = patch * torch.arange(count, device=features.device)
-        inside = (lengths[:, None] - starts).clamp(min=0, max=patch).flatten()
-        patches = _fitted(features, count * patch).reshape(clips * count, patch, size)[inside > 0]
-        frames = int(self.padded(torch.tensor(patch)))
+        ends = features.shape[1] if lengths is None else lengths[:, None]
+        inside = (ends - starts).clamp(min=0, max=patch).expand(clips, count).flatten()
+        # Of clips of one length, every patch holds something.
+        taken = slice(None) if lengths is None else inside > 0
+        patches = _fitted(features, count * patch).reshape(clips * count, patch, size)[taken]
+        frames = self.padded(patch)
         hidden = self._map(_fitted(patches, frames))
-        weights = self._weights(inside[inside > 0], hidden.shape[2], frames)
+        weights = self._weights(inside[taken], hidden.shape[2], frames)
         sums = weights.new_zeros(clips * count, hidden.shape[1])
-        sums[inside > 0] = (hidden * weights[:, None]).sum(dim=2)
+        sums[taken] = (hidden * weights[:, None]).sum(dim=2)
         shares = weights.new_zeros(clips * count)
-        shares[inside > 0] = weights.sum(dim=1)
+        shares[taken] = weights.sum(dim=1)
         whole = shares.reshape(clips, count).sum(dim=1, keepdim=True)
         return (sums.reshape(clips, count, -1).sum(dim=1) / whole).to(hidden.dtype)
 

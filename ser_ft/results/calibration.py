@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: how far they are from it, and the temperature that brings them nearer.
+"""Probabilities that mean what they say: how far they are from it, what brings them nearer, and when to say nothing.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): a network's logits z are divided by one number,
 the temperature T, found on validation data, before the softmax. No clip's order of classes changes, so neither do UAR
@@ -78,6 +78,53 @@ def tempered(probabilities: ArrayLike, temperature: float) -> Floats:
     if not temperature > 0:
         raise InputError(f"a temperature must be over 0, not {temperature}")
     return np.asarray(softmax(_logarithms(np.asarray(probabilities, dtype=np.float64)) / temperature, axis=1))
+
+
+def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Find the confidence under which an answer is more often wrong than right: there it is better called uncertain.
+
+    The share that is right is fitted as a function of the confidence that never falls (isotonic regression: Zadrozny &
+    Elkan 2002, "Transforming Classifier Scores into Accurate Multiclass Probability Estimates", KDD).
+
+    Args:
+        labels: class numbers of validation clips, shape (N,).
+        probabilities: calibrated, shape (N, C).
+
+    Returns:
+        the lowest confidence at which at least half are right; 0 where that is so throughout, 1 where nowhere.
+
+    Raises:
+        InputError: the labels or probabilities are of the wrong shape or range.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    true, shares = labels_and_probabilities(labels, probabilities)
+    confidence = shares.max(axis=1)
+    fitted = IsotonicRegression().fit_transform(confidence, shares.argmax(axis=1) == true)
+    if (fitted >= 0.5).all():
+        return 0.0
+    return float(confidence[fitted >= 0.5].min(initial=1.0))
+
+
+def abstention(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
+    """Say what becomes of answers where those whose largest probability is under a threshold count as uncertain.
+
+    Args:
+        labels: class numbers, shape (N,). probabilities: shape (N, C). threshold: of the largest probability.
+
+    Returns:
+        uncertain: their share. certain_accuracy: the accuracy of the others; None where there are none.
+
+    Raises:
+        InputError: the labels or probabilities are of the wrong shape or range.
+    """
+    true, shares = labels_and_probabilities(labels, probabilities)
+    certain = shares.max(axis=1) >= threshold
+    right = shares.argmax(axis=1) == true
+    return {
+        "uncertain": float(1 - certain.mean()),
+        "certain_accuracy": float(right[certain].mean()) if certain.any() else None,
+    }
 
 
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> float:

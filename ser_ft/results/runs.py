@@ -155,6 +155,24 @@ def reading(run: RunFolder) -> Iterator[None]:
         raise InputError(f"{run.path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
+def model_folder(given: Path) -> Path | None:
+    """Return the folder of a model, which may be a run's; None where a name on the Hub is meant.
+
+    Raises:
+        InputError: the run holds no model, or the folder neither run nor model.
+    """
+    if (given / "model").is_dir():
+        return given / "model"
+    run = RunFolder(given)
+    if not (given / "config.json").is_file() and (run.config_file.is_file() or run.metrics_file.is_file()):
+        raise InputError(f"{given}: no model in this run: train it, or resume it, first")
+    if given.is_dir() and not (given / "config.json").is_file():
+        raise InputError(
+            f"{given}: no run and no saved classifier (config.json) there; of a sweep, name one of its runs"
+        )
+    return given if given.is_dir() else None
+
+
 def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:
     """Return the run folder that a command is to write.
 

@@ -10,29 +10,16 @@ from typing import Any
 import yaml
 
 from ..data.augment import Augment, SpecAugment
+from ..data.spectral import SpectralAugment
 from ..data.splits import KINDS
 from ..errors import InputError
 from ..models import MODELS, kind_of
 from ..models.yardsticks import YARDSTICKS
+from .bounds import among, at_least, check_seed
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 TUNINGS = ("probe", "partial", "full", "lora")
 IF_EXISTS = ("refuse", "resume", "replace")
-
-
-def _check(value: Any, allowed: tuple[str, ...], name: str) -> None:
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-
-
-def _at_least(value: float | None, least: float, name: str) -> None:
-    if value is not None and not least <= value < math.inf:
-        raise InputError(f"{name} must be {least:g} or more, not {value:g}")
-
-
-def _check_seed(seed: int, name: str) -> None:
-    if not 0 <= seed < 2**32:
-        raise InputError(f"{name} must be a whole number from 0 to {2**32 - 1}, not {seed}")
 
 
 @dataclass
@@ -111,8 +98,8 @@ class SplitConfig:
     """For file: a run's split.json, or a JSON object with lists of speakers."""
 
     def __post_init__(self) -> None:
-        _check(self.kind, KINDS, "split.kind")
-        _check_seed(self.seed, "split.seed")
+        among(self.kind, KINDS, "split.kind")
+        check_seed(self.seed, "split.seed")
 
 
 @dataclass
@@ -198,8 +185,8 @@ class TuningConfig:
     """Compute what is frozen once per clip and keep it on the disk; false: anew at every step."""
 
     def __post_init__(self) -> None:
-        _check(self.mode, TUNINGS, "tuning.mode")
-        _check(self.lora_targets, ("attention", "all"), "tuning.lora_targets")
+        among(self.mode, TUNINGS, "tuning.mode")
+        among(self.lora_targets, ("attention", "all"), "tuning.lora_targets")
         if (self.mode == "partial") != (self.layers is not None):
             raise InputError("tuning.layers goes with tuning.mode partial, which needs it")
         if self.convolutions and self.mode != "full":
@@ -214,9 +201,9 @@ class TuningConfig:
             ):
                 raise InputError(f"tuning.{setting.name} goes with tuning.mode lora")
         for name in ("layers", "unfreeze_every", "lora_rank"):
-            _at_least(getattr(self, name), 1, f"tuning.{name}")
+            at_least(getattr(self, name), 1, f"tuning.{name}")
         for name in ("learning_rate", "lora_alpha"):
-            _at_least(getattr(self, name), 0, f"tuning.{name}")
+            at_least(getattr(self, name), 0, f"tuning.{name}")
         for name in ("dropout", "lora_dropout"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise InputError(f"tuning.{name} is a share between 0 and 1, not {getattr(self, name)}")
@@ -234,6 +221,10 @@ class AugmentConfig:
     copies: int = 0
     """Versions of each training clip, made once and beside it; 0: each clip is drawn anew in each epoch."""
 
+    spectral: dict[str, Any] | None = None
+    """Hear log-mel spectrograms in other voices, tempos, rooms, noises and through other microphones in each step, as
+    {tempo: 0.25, warp: 0.15, noise: 0.5}, or {} for the defaults; the features must be [log-mel]."""
+
     spec_augment: dict[str, Any] | None = None
     """Mask stretches of time and of features in each step, as {times: 2, time_width: 0.1, bands: 2, band_width: 0.15};
     of speech encoders, model.network.mask_time_prob does it."""
@@ -245,13 +236,14 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if self.transforms:
             Augment(self.transforms)
-        if self.spec_augment is not None:
-            try:
-                SpecAugment(**self.spec_augment)
-            except TypeError:
-                known = ", ".join(setting.name for setting in fields(SpecAugment))
-                raise InputError(f"augment.spec_augment has the settings {known}") from None
-        _at_least(self.copies, 0, "augment.copies")
+        for name, kind in (("spectral", SpectralAugment), ("spec_augment", SpecAugment)):
+            if getattr(self, name) is not None:
+                try:
+                    kind(**getattr(self, name))
+                except TypeError:
+                    known = ", ".join(setting.name for setting in fields(kind))
+                    raise InputError(f"augment.{name} has the settings {known}") from None
+        at_least(self.copies, 0, "augment.copies")
         if self.mixup is not None and not 0 < self.mixup < math.inf:
             raise InputError(f"augment.mixup must be a number above 0, not {self.mixup:g}")
         if self.copies and not self.transforms:
@@ -264,10 +256,13 @@ class AugmentConfig:
 
     def check_model(self, kind: str, tuning: TuningConfig) -> None:
         """Refuse what a model, or what is trained of it, cannot take."""
-        if kind == "speech" and self.spec_augment is not None:
-            raise InputError("augment.spec_augment: a speech encoder masks by model.network.mask_time_prob")
-        if kind != "own" and tuning.mode == "probe" and (self.live or self.spec_augment is not None):
-            raise InputError("a probe sees frozen states: give augment.copies with transforms, without spec_augment")
+        drawn = [name for name in ("spectral", "spec_augment") if getattr(self, name) is not None]
+        if kind == "speech" and drawn:
+            other = "a speech encoder masks by model.network.mask_time_prob, and hears augment.transforms"
+            raise InputError(f"augment.{drawn[0]} is of spectrograms: {other}")
+        if kind != "own" and tuning.mode == "probe" and (self.live or drawn):
+            without = f", without {drawn[0]}" if drawn else ""
+            raise InputError(f"a probe sees frozen states: give augment.copies with transforms{without}")
 
 
 @dataclass
@@ -307,6 +302,10 @@ class TrainConfig:
     balanced: bool = False
     """Draw clips so that each corpus x emotion comes equally often (with replacement)."""
 
+    average: float | None = None
+    """Validate and keep an exponential mean of the weights, each step's share being 1 less this (0.998); null: the
+    weights as they are."""
+
     patience: int | None = 10
     """Epochs without a better validation UAR after which training stops; null: never."""
 
@@ -327,16 +326,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.mixed_precision is not None:
-            _check(self.mixed_precision, PRECISIONS, "train.mixed_precision")
+            among(self.mixed_precision, PRECISIONS, "train.mixed_precision")
         if self.class_weights and self.balanced:
             raise InputError("train.class_weights and train.balanced do the same twice over: choose one")
         for name in ("epochs", "batch_size", "accumulation", "patience", "checkpoint_steps"):
-            _at_least(getattr(self, name), 1, f"train.{name}")
+            at_least(getattr(self, name), 1, f"train.{name}")
         for name in ("learning_rate", "weight_decay", "clip_norm", "workers", "batch_seconds"):
-            _at_least(getattr(self, name), 0, f"train.{name}")
+            at_least(getattr(self, name), 0, f"train.{name}")
         for name in ("clip_norm", "batch_seconds"):
             if getattr(self, name) == 0:
                 raise InputError(f"train.{name} must be above 0")
+        if self.average is not None and not 0 < self.average < 1:
+            raise InputError(f"train.average is a share between 0 and 1, not {self.average}")
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"train.{name} is a share between 0 and 1, not {getattr(self, name)}")
@@ -369,8 +370,8 @@ class Recipe:
     """Put sample recordings into the report, to be played: then it holds voices, under their corpus's terms."""
 
     def __post_init__(self) -> None:
-        _check(self.if_exists, IF_EXISTS, "if_exists")
-        _check_seed(self.seed, "seed")
+        among(self.if_exists, IF_EXISTS, "if_exists")
+        check_seed(self.seed, "seed")
         if self.model.kind == "own" and self.tuning != TuningConfig():
             raise InputError(f"tuning is of pretrained backbones: all of {self.model.name} is trained")
         if self.model.kind == "image":
@@ -387,7 +388,7 @@ class Recipe:
             )
         self.augment.check_model(self.model.kind, self.tuning)
         for name in self.yardsticks:
-            _check(name, YARDSTICKS, "yardsticks")
+            among(name, YARDSTICKS, "yardsticks")
 
     def text(self) -> str:
         """Return the whole recipe as YAML, defaults included."""

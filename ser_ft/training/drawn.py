@@ -12,6 +12,7 @@ import torch
 
 from .. import audio
 from ..data.augment import Augment, SpecAugment, spec_augment
+from ..data.spectral import SpectralAugment, spectral_augment
 from ..models.features import SpectralFeatureExtractor, usable_scale
 from .cache import Cache, frames_from
 from .config import Recipe
@@ -55,11 +56,11 @@ class Standard:
             return cls(*_moments(frames, groups, np.arange(len(frames)), len(names)), groups)
         return None
 
-    def apply(self, frames: np.ndarray, row: int) -> np.ndarray:
-        """Return a clip's frames, shape (frames, size), standardised."""
-        group = self.groups[row]
-        found: np.ndarray = (frames - self.shift[group]) / self.scale[group]
-        return found
+    def apply(self, frames: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Return the frames of clips, shape (clips, frames, size), standardised."""
+        groups = self.groups[list(rows)]
+        shift, scale = (torch.from_numpy(values[groups])[:, None] for values in (self.shift, self.scale))
+        return (frames - shift) / scale
 
 
 def _moments(frames: Cache, groups: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,12 +86,13 @@ class Drawn:
 
     Attributes:
         table: of the clips. seed: of the draw.
-        augment: of the sound, where it is drawn anew. masks: of the frames.
+        augment: of the sound, where it is drawn anew. spectral: of log-mel spectrograms. masks: of the frames.
     """
 
     table: datasets.Dataset
     seed: int
     augment: Augment | None = None
+    spectral: SpectralAugment | None = None
     masks: SpecAugment | None = None
 
     @classmethod
@@ -99,7 +101,8 @@ class Drawn:
         chosen = recipe.augment
         augment = Augment(chosen.transforms, seed=recipe.seed) if chosen.live else None
         masks = None if chosen.spec_augment is None else SpecAugment(**chosen.spec_augment)
-        return cls(table, recipe.seed, augment, masks) if augment or masks else None
+        spectral = None if chosen.spectral is None else SpectralAugment(**chosen.spectral)
+        return cls(table, recipe.seed, augment, spectral, masks) if augment or spectral or masks else None
 
     def waves(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
         """Return the samples of clips, augmented, each float32 of shape (samples,)."""
@@ -116,8 +119,24 @@ class Drawn:
         """Mask stretches of a batch's frames."""
         if self.masks is None:
             return batch
-        said = f"{self.seed} {epoch} {list(rows)}".encode()
-        draw = int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
-        generator = torch.Generator().manual_seed(draw)
+        generator = self._generator(rows, epoch)
         masked = spec_augment(batch["input_features"], batch["attention_mask"], generator, **asdict(self.masks))
         return batch | {"input_features": masked}
+
+    def heard(
+        self,
+        features: torch.Tensor,
+        lengths: torch.Tensor,
+        rows: Sequence[int],
+        epoch: int,
+        extractor: SpectralFeatureExtractor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augment log-mel spectrograms: see `ser_ft.data.spectral.spectral_augment`."""
+        assert self.spectral is not None
+        generator = self._generator((-1, *rows), epoch)
+        seconds = extractor.hop_length / extractor.sampling_rate
+        return spectral_augment(features, lengths, generator, self.spectral, seconds)
+
+    def _generator(self, rows: Sequence[int], epoch: int) -> torch.Generator:
+        said = f"{self.seed} {epoch} {list(rows)}".encode()
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1)

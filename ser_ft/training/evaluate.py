@@ -26,7 +26,7 @@ from ..models.speech import Parts
 from ..progress import bar
 from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
 from ..results.groups import known
-from ..results.runs import RunFolder, to_write
+from ..results.runs import RunFolder, model_folder, to_write
 from .cache import frames_of
 from .drawn import Standard
 from .feeds import Feed, FrameFeed, WaveFeed
@@ -73,7 +73,7 @@ def evaluate(
         InputError: the model or the data cannot be had, they share fewer than two classes, no clip is left, or the
             folder is taken.
     """
-    folder = _model_folder(Path(model).expanduser())
+    folder = model_folder(Path(model).expanduser())
     run = next(runs_behind(folder), None) if folder else None
     table, name = open_prepared(data), Path(data).expanduser().resolve().name
     target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
@@ -274,24 +274,6 @@ def _doubt(subject: Subject, judged: Judged) -> str | None:
     trained = heard_in_pretraining(subject.saved.name, ("train", "validation"))
     named = all(map(known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
     return None if named else _NAMELESS
-
-
-def _model_folder(given: Path) -> Path | None:
-    """Return the folder of a model, which may be a run's; None where a name on the Hub is meant.
-
-    Raises:
-        InputError: the run holds no model.
-    """
-    if (given / "model").is_dir():
-        return given / "model"
-    run = RunFolder(given)
-    if not (given / "config.json").is_file() and (run.config_file.is_file() or run.metrics_file.is_file()):
-        raise InputError(f"{given}: no model in this run: train it, or resume it, first")
-    if given.is_dir() and not (given / "config.json").is_file():
-        raise InputError(
-            f"{given}: no run and no saved classifier (config.json) there; of a sweep, name one of its runs"
-        )
-    return given if given.is_dir() else None
 
 
 def _short(model: str, run: RunFolder | None) -> str:

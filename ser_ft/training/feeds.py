@@ -10,6 +10,7 @@ import torch
 
 from .. import audio
 from ..models.features import SpectralFeatureExtractor
+from ..models.inputs import waves_to_inputs
 from ..models.speech import Hearing
 from .cache import Cache
 from .drawn import Drawn, Standard
@@ -62,16 +63,20 @@ class FrameFeed:
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
         """Pad the frames of clips to the longest, shape (clips, frames, size)."""
-        if epoch is not None and self.drawn is not None and self.drawn.augment is not None:
-            clips = self.drawn.frames(rows, epoch, self.extractor)
+        drawn = self.drawn if epoch is not None else None
+        if drawn is not None and drawn.augment is not None:
+            clips = drawn.frames(rows, epoch or 0, self.extractor)
         else:
             clips = [self.frames[row] for row in rows]
+        padded, counts = _padded(clips, 0)
+        features, lengths = torch.from_numpy(padded), torch.from_numpy(counts)
+        if drawn is not None and drawn.spectral is not None:
+            features, lengths = drawn.heard(features, lengths, rows, epoch or 0, self.extractor)
         if self.standard is not None:
-            clips = [self.standard.apply(clip, row) for clip, row in zip(clips, rows, strict=True)]
-        features, lengths = _padded(clips, 0)
-        mask = np.arange(features.shape[1]) < lengths[:, None]
-        batch = {"input_features": torch.from_numpy(features), "attention_mask": torch.from_numpy(mask).long()}
-        return batch if epoch is None or self.drawn is None else self.drawn.masked(batch, rows, epoch)
+            features = self.standard.apply(features, rows)
+        mask = torch.arange(features.shape[1]) < lengths[:, None]
+        batch = {"input_features": features * mask[..., None], "attention_mask": mask.long()}
+        return batch if drawn is None else drawn.masked(batch, rows, epoch or 0)
 
 
 class WaveFeed:
@@ -146,40 +151,6 @@ class PooledFeed:
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:  # noqa: ARG002
         """Stack the states of clips."""
         return {"states": torch.from_numpy(np.stack([self.states[row] for row in rows]))}
-
-
-def waves_to_inputs(
-    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: Hearing, padded: bool = True
-) -> dict[str, torch.Tensor]:
-    """Make a model's inputs of samples at 16 kHz, float32, each of shape (samples,).
-
-    A clip that is too short for one frame is padded with silence; a batch too, for SpecAugment's spans, if `padded`.
-    """
-    framed: Any = extractor  # which transformers does not declare callable
-    whole = [np.pad(clip, (0, max(0, hearing.least_samples - len(clip)))) for clip in clips]
-    if hearing.kind == "fixed":
-        found = framed(whole, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
-        return {name: found[name] for name in framed.model_input_names if name != "attention_mask"}
-    if hearing.kind == "frames":
-        found = framed(whole, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
-        short = max(0, hearing.least_frames - found["input_features"].shape[1]) if padded else 0
-        return {
-            "input_features": torch.nn.functional.pad(found["input_features"], (0, 0, 0, short)),
-            "attention_mask": torch.nn.functional.pad(found["attention_mask"], (0, short)),
-        }
-    longest = max(hearing.samples(hearing.least_frames if padded else 1), *map(len, whole))
-    made = framed(
-        whole,
-        sampling_rate=audio.SAMPLE_RATE,
-        padding="max_length",
-        max_length=longest,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    batch = {"input_values": made["input_values"]}
-    if min(map(len, whole)) < longest:
-        batch["attention_mask"] = made["attention_mask"].long()
-    return batch
 
 
 def samples_of(table: datasets.Dataset) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ..data.prepare import about
 from ..data.splits import Split
 from ..models.yardsticks import make_yardstick
 from ..progress import bar
-from ..results.calibration import expected_calibration_error, fit_temperature, tempered
+from ..results.calibration import abstention, expected_calibration_error, fit_temperature, fit_threshold, tempered
 from ..results.evaluation import masked_softmax, notes_and_terms, part_metrics, predictions_table
 from ..results.metrics import negative_log_likelihood
 from ..results.runs import RunFolder
@@ -22,6 +22,19 @@ from .inputs import Inputs
 
 if TYPE_CHECKING:
     import datasets
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What validation says of a system's answers.
+
+    Attributes:
+        temperature: that its logits are divided by. threshold: of the largest probability, once that is done: an answer
+            under it is uncertain.
+    """
+
+    temperature: float
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -52,40 +65,48 @@ class Judge:
             for part, rows in self.split.rows(self.table).items()
         }
 
-    def temperature(self, probabilities: Mapping[str, np.ndarray]) -> float | None:
-        """Fit the temperature of a system's answers on validation; None where there is none.
+    def trust(self, probabilities: Mapping[str, np.ndarray]) -> Trust | None:
+        """Fit on validation how far a system's answers can be trusted; None where there is no validation.
 
         Args:
             probabilities: part -> of its judged clips, shape (clips, classes).
         """
         held = self.rows["validation"]
-        return fit_temperature(self.inputs.labels[held], probabilities["validation"]) if len(held) else None
+        if not len(held):
+            return None
+        labels, shares = self.inputs.labels[held], probabilities["validation"]
+        temperature = fit_temperature(labels, shares)
+        return Trust(temperature, fit_threshold(labels, tempered(shares, temperature)))
 
     def write(
         self,
         folder: RunFolder,
         probabilities: Mapping[str, np.ndarray],
-        temperature: float | None,
+        trust: Trust | None,
         **about_it: Any,
     ) -> None:
         """Write predictions.parquet and metrics.json of a system's calibrated answers.
 
         Args:
-            folder: of the system. probabilities, temperature: as above; the probabilities are not yet calibrated.
+            folder: of the system. probabilities, trust: as above; the probabilities are not yet calibrated.
             about_it: what metrics.json says of the system: its name as `model`, its number of `parameters`.
         """
         rows, labels, classes = self.rows, self.inputs.labels, self.inputs.classes
-        calibrated = {part: tempered(shares, temperature or 1.0) for part, shares in probabilities.items()}
+        temperature = trust.temperature if trust else 1.0
+        calibrated = {part: tempered(shares, temperature) for part, shares in probabilities.items()}
         predictions = predictions_table(self.table, classes, rows, calibrated, self.split.fold, self.seed)
-        before = {
-            part: {
-                "ece_before": expected_calibration_error(labels[rows[part]], shares),
-                "nll_before": negative_log_likelihood(labels[rows[part]], shares),
+        fitted = None
+        if trust is not None:
+            parts = {
+                part: {
+                    "ece_before": expected_calibration_error(labels[rows[part]], shares),
+                    "nll_before": negative_log_likelihood(labels[rows[part]], shares),
+                    **abstention(labels[rows[part]], calibrated[part], trust.threshold),
+                }
+                for part, shares in probabilities.items()
             }
-            for part, shares in probabilities.items()
-        }
-        fitted = {"temperature": temperature, "clips": len(rows["validation"]), "parts": before}
-        content = {**self._facts(), **about_it, "calibration": fitted if temperature is not None else None}
+            fitted = {**asdict(trust), "clips": len(rows["validation"]), "parts": parts}
+        content = {**self._facts(), **about_it, "calibration": fitted}
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_predictions(predictions)
         folder.write_json(folder.metrics_file, content | {"parts": part_metrics(predictions, classes, self.left_out)})
@@ -108,7 +129,7 @@ class Judge:
                     found = np.log(np.clip(yardstick.probabilities(numbers[places]), 1e-12, 1.0))
                     shares[part] = masked_softmax(found, self.inputs.allowed[places])
             aside = RunFolder(folder.path / "yardsticks" / name)
-            self.write(aside, shares, self.temperature(shares), model=name, parameters=None)
+            self.write(aside, shares, self.trust(shares), model=name, parameters=None)
 
     def _facts(self) -> dict[str, Any]:
         """Return what every metrics.json of the run says of data and split."""

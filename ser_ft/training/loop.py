@@ -22,6 +22,7 @@ from ..progress import bar
 from ..results.evaluation import predict
 from ..results.metrics import uar
 from ..results.runs import RunFolder
+from .average import Average
 from .batching import balancing_chances, epoch_batches
 from .checkpoints import Checkpoints, trained_names
 from .config import TrainConfig
@@ -91,7 +92,12 @@ class Trainer:
         for name in ("forward", "_original_forward"):
             setup.model.__dict__.pop(name, None)
         accelerator.register_for_checkpointing(self.schedule)
-        self.checkpoints = Checkpoints(accelerator, run, setup.model, trained_names(setup.model, setup.groups))
+        trained = trained_names(setup.model, setup.groups)
+        self.checkpoints = Checkpoints(accelerator, run, setup.model, trained)
+        self.average = None
+        if settings.average is not None:
+            self.average = Average(setup.model, trained, settings.average)
+            accelerator.register_for_checkpointing(self.average)
         # Sums stay on the device: to read them at every step would make it wait.
         self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
         self.hits = torch.zeros(2, len(inputs.classes), dtype=torch.int64)
@@ -198,6 +204,8 @@ class Trainer:
         self.optimiser.step()
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
+            if self.average is not None:
+                self.average.update()
         self.optimiser.zero_grad()
 
     def _end_epoch(self) -> str:
@@ -215,19 +223,11 @@ class Trainer:
         }
         if not math.isfinite(line["train_loss"]):
             raise InputError(f"the loss is no longer a number in epoch {line['epoch']}: lower train.learning_rate")
-        better = True
-        if len(self.validation):
-            line |= self._validate()
-            now = (line["validation_uar"], -line["validation_loss"])
-            better = now > (state.best_uar, -state.best_loss)
-            if better:
-                state.best_uar, state.best_loss = line["validation_uar"], line["validation_loss"]
         state.epoch, state.batch = state.epoch + 1, 0
         self.sums.zero_()
         self.hits.zero_()
-        if better:
-            state.best_epoch = state.epoch
-            self._keep_best()
+        with self.average.used() if self.average is not None else nullcontext():
+            line |= self._judge()
         patience = self.settings.patience
         state.stopped = bool(len(self.validation) and patience and state.epoch - state.best_epoch >= patience)
         if self.accelerator.is_main_process:
@@ -238,6 +238,20 @@ class Trainer:
         return shown + (
             f", validation {line['validation_uar']:.3f} (best {state.best_uar:.3f})" if len(self.validation) else ""
         )
+
+    def _judge(self) -> dict[str, float]:
+        """Evaluate the weights on validation, where there is any, and keep them if they are the best so far."""
+        state, scores, better = self.state, {}, True
+        if len(self.validation):
+            scores = self._validate()
+            now = (scores["validation_uar"], -scores["validation_loss"])
+            better = now > (state.best_uar, -state.best_loss)
+            if better:
+                state.best_uar, state.best_loss = scores["validation_uar"], scores["validation_loss"]
+        if better:
+            state.best_epoch = state.epoch
+            self._keep_best()
+        return scores
 
     def _validate(self) -> dict[str, float]:
         rows, allowed = self.validation, self.inputs.allowed[self.validation]

@@ -99,6 +99,12 @@ def frame_feed(
     shown: bool,
 ) -> FrameFeed:
     """Take the frames of all clips, standardise them as the extractor asks, draw anew what the recipe asks."""
+    if recipe.augment.spectral is not None and extractor.descriptors != ["log-mel"]:
+        raise InputError(
+            f"augment.spectral is of log-mel spectrograms: {recipe.model.name} hears {', '.join(extractor.descriptors)}"
+        )
+    if recipe.augment.spectral is not None and extractor.standardise in ("clip", "clip-mean"):
+        raise InputError(f"augment.spectral: model.features.standardise must be none, not {extractor.standardise}")
     frames = JoinedCache([frames_of(table, extractor, shown) for table in tables])
     speakers = [name for table in tables for name in table["speaker"]]
     # Copies say no more of a speaker than the clips do that they were made of.

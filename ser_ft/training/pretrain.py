@@ -16,16 +16,8 @@ import yaml
 from ..data.splits import Split, read_split
 from ..errors import InputError, guarded, without_debug
 from ..results.runs import RunFolder
-from .config import (
-    IF_EXISTS,
-    PRECISIONS,
-    DataConfig,
-    ModelConfig,
-    SplitConfig,
-    _at_least,
-    _check,
-    _check_seed,
-)
+from .bounds import among, at_least, check_seed
+from .config import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
 
 DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training
 speakers alone. A recipe is a YAML file; every setting below can be given on the command line over it, as
@@ -95,18 +87,18 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if self.mixed_precision is not None:
-            _check(self.mixed_precision, PRECISIONS, "pretrain.mixed_precision")
+            among(self.mixed_precision, PRECISIONS, "pretrain.mixed_precision")
         for name in ("epochs", "batch_size", "accumulation", "negatives", "checkpoint_steps"):
-            _at_least(getattr(self, name), 1, f"pretrain.{name}")
+            at_least(getattr(self, name), 1, f"pretrain.{name}")
         # A span of one frame would leave nothing to tell it from.
-        _at_least(self.mask_length, 2, "pretrain.mask_length")
+        at_least(self.mask_length, 2, "pretrain.mask_length")
         for name in ("learning_rate", "weight_decay", "diversity", "workers"):
-            _at_least(getattr(self, name), 0, f"pretrain.{name}")
+            at_least(getattr(self, name), 0, f"pretrain.{name}")
         for name in ("batch_seconds", "clip_norm", "least_temperature", "temperature"):
-            _at_least(getattr(self, name), 0, f"pretrain.{name}")
+            at_least(getattr(self, name), 0, f"pretrain.{name}")
             if getattr(self, name) == 0:
                 raise InputError(f"pretrain.{name} must be above 0")
-        _at_least(self.temperature, self.least_temperature, "pretrain.temperature")
+        at_least(self.temperature, self.least_temperature, "pretrain.temperature")
         for name in ("mask_prob", "temperature_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"pretrain.{name} is above 0 and at most 1, not {getattr(self, name)}")
@@ -133,8 +125,8 @@ class PretrainRecipe:
     """What to do where that folder exists: refuse, resume (go on where it was stopped) or replace."""
 
     def __post_init__(self) -> None:
-        _check(self.if_exists, IF_EXISTS, "if_exists")
-        _check_seed(self.seed, "seed")
+        among(self.if_exists, IF_EXISTS, "if_exists")
+        check_seed(self.seed, "seed")
         if self.model.kind != "speech":
             raise InputError(f"{self.model.name} is no speech encoder: only the pretraining of one can go on")
 

@@ -184,9 +184,10 @@ def _train(
     if not accelerator.is_main_process:
         return
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
-    model, temperature = setup.finish(), judge.temperature(shares)
-    if temperature is not None:
-        fold_temperature(model, temperature)
+    model, trust = setup.finish(), judge.trust(shares)
+    if trust is not None:
+        fold_temperature(model, trust.temperature)
+        model.config.ser_ft_threshold = trust.threshold
     folder.model.mkdir(exist_ok=True)
     model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)
@@ -200,7 +201,7 @@ def _train(
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     said = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
-    judge.write(folder, shares, temperature, **said)
+    judge.write(folder, shares, trust, **said)
     judge.fit_yardsticks(folder, recipe.yardsticks, numbers, shown)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,9 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from .. import audio
-from ..models.features import SpectralFeatureExtractor
-from ..models.speech import Parts
-from .feeds import waves_to_inputs
+from ..models.inputs import alike_inputs
 
 if TYPE_CHECKING:
     import datasets
@@ -38,7 +35,7 @@ def real_time_factor(
     Returns:
         real_time_factor: seconds of computing per second of sound. clips: how many were measured. threads: of torch.
     """
-    prepared = _preparation(model, extractor)
+    prepared = alike_inputs(model, extractor)
     training = model.training
     cast(nn.Module, model).to(device).eval()
     sounds = [audio.from_wav(sound["bytes"]) for sound in clips["audio"]]
@@ -49,7 +46,7 @@ def real_time_factor(
             if found and time.monotonic() - began > _SECONDS:
                 break
             start = time.perf_counter()
-            inputs = {name: value.to(device) for name, value in prepared(sound).items()}
+            inputs = {name: value.to(device) for name, value in prepared([sound]).items()}
             # To bring the answer back is to wait for it.
             model(**inputs).logits.float().softmax(dim=-1).cpu()
             if place:
@@ -57,14 +54,3 @@ def real_time_factor(
     model.train(training)
     factor = float(f"{np.median(found):.3g}")
     return {"real_time_factor": factor, "clips": len(found), "threads": torch.get_num_threads()}
-
-
-def _preparation(
-    model: PreTrainedModel, extractor: SequenceFeatureExtractor
-) -> Callable[[np.ndarray], dict[str, torch.Tensor]]:
-    """Return what makes a model's inputs of a clip."""
-    if isinstance(extractor, SpectralFeatureExtractor):
-        ours = extractor
-        return lambda sound: dict(ours(sound, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt"))
-    hearing = Parts.of(model).hearing
-    return lambda sound: waves_to_inputs([sound], extractor, hearing, padded=False)

@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "plain-cnn": {"channels": [18, 18]},
     "residual-cnn": {"channels": [18, 18]},
     "wide-cnn": {"channels": [18, 18]},
+    "compact-cnn": {"channels": 16, "blocks": 3},
 }
 STILL = {"dropout": 0.0, "head_dropout": 0.0}
 Made = tuple[SpectralFeatureExtractor, PreTrainedModel]
@@ -227,7 +228,14 @@ def test_what_the_networks_hear() -> None:
     assert {"rms", "mfcc_20", "mfcc-delta_20", "chroma_B", "log-mel_40"} < set(columns["plain-cnn"])
 
 
-@every
+def test_compact_hears_levels_alone() -> None:
+    assert build("compact-cnn", CLASSES, {}, {})[0].columns == [f"log-mel_{place}" for place in range(1, 81)]
+    for features in ({"descriptors": ["mfcc"]}, {"descriptors": ["log-mel", "zcr"]}, {"standardise": "clip"}):
+        with pytest.raises(InputError, match=r"descriptors must be \[log-mel\], standardise none"):
+            build("compact-cnn", CLASSES, features, {})
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "compact-cnn"])
 def test_build_takes_settings(name: str) -> None:
     features = {"descriptors": ["log-mel", "zcr"], "mels": 32, "standardise": "clip"}
     extractor, model = build(name, ["a", "b", "c"], features, {"dropout": 0})

@@ -6,8 +6,10 @@ from ser_ft.errors import InputError
 from ser_ft.results.calibration import (
     COLDEST,
     WARMEST,
+    abstention,
     expected_calibration_error,
     fit_temperature,
+    fit_threshold,
     reliability,
     tempered,
 )
@@ -140,3 +142,26 @@ def test_where_no_temperature_is_better_than_another():
 def test_a_temperature_must_be_over_zero(temperature):
     with pytest.raises(InputError, match="over 0"):
         tempered([[0.5, 0.5]], temperature)
+
+
+def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_wrong():
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1, 20_000)
+    # Right by a share that rises from 0.2 to 0.8: it passes a half at a confidence of 0.75.
+    right = random.random(20_000) < 0.2 + 1.2 * (confidence - 0.5)
+    shares = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.where(right, 0, 1)
+    threshold = fit_threshold(labels, shares)
+    assert threshold == pytest.approx(0.75, abs=0.03)
+    told = abstention(labels, shares, threshold)
+    assert told["uncertain"] == pytest.approx(0.5, abs=0.06)
+    assert told["certain_accuracy"] == pytest.approx(0.65, abs=0.03)
+
+
+@pytest.mark.parametrize(("label", "threshold", "share"), [(0, 0.0, 0.0), (1, 1.0, 1.0)])
+def test_threshold_of_a_model_that_is_always_right_or_always_wrong(label, threshold, share):
+    shares = [[0.6, 0.4], [0.8, 0.2], [0.9, 0.1]]
+    assert fit_threshold([label] * 3, shares) == threshold
+    told = abstention([label] * 3, shares, threshold)
+    assert told["uncertain"] == share
+    assert told["certain_accuracy"] == (None if share else 1.0)

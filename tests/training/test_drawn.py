@@ -82,7 +82,9 @@ def test_mean_and_scale_are_those_of_all_training_frames(tmp_path: Path) -> None
     assert found.scale[0, 2] == 1.0
     assert extractor.mean == pytest.approx(found.shift[0].tolist())
     assert extractor.scale == pytest.approx(found.scale[0].tolist())
-    np.testing.assert_allclose(found.apply(clips[1], 1), (clips[1] - found.shift[0]) / found.scale[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        found.apply(torch.from_numpy(clips[1][None]), [1])[0], (clips[1] - found.shift[0]) / found.scale[0], rtol=1e-5
+    )
 
 
 def test_speakers_who_are_not_trained_on_change_nothing() -> None:

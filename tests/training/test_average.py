@@ -1,0 +1,82 @@
+"""The exponential mean of the weights: what it is by hand, and that a killed run goes on with it to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ser_ft.cli import train as main
+from ser_ft.training.average import Average
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_mean_by_hand_and_that_it_steps_aside() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = Average(model, {"weight"}, decay=0.5)
+    expected = model.weight.item()
+    for step, value in enumerate((1.0, 2.0, 3.0, 4.0), start=1):
+        model.weight.data.fill_(value)
+        average.update()
+        keep = min(0.5, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * value
+    with average.used():
+        assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert model.weight.item() == 4.0
+
+
+def test_what_is_not_trained_is_left_alone() -> None:
+    model = torch.nn.BatchNorm1d(2)
+    average = Average(model, {"weight", "running_mean", "num_batches_tracked"}, decay=0.9)
+    model.bias.data.fill_(7.0)
+    model.num_batches_tracked.fill_(5)
+    average.update()
+    with average.used():
+        assert model.bias.tolist() == [7.0, 7.0]
+        assert int(model.num_batches_tracked) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn_reports")
+def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path: Path) -> None:
+    """SIGKILL in the second epoch of compact-cnn, heard through spectral augmentation, its weights averaged."""
+
+    def recipe(out: Path) -> list[str]:
+        return [
+            f"--data.prepared={miniature_folder}",
+            "--model.name=compact-cnn",
+            "--model.network={channels: 16, blocks: 2}",
+            "--augment.spectral={}",
+            "--augment.spec_augment={times: 1}",
+            "--train.average=0.9",
+            "--train.epochs=3",
+            "--train.batch_size=8",
+            "--train.checkpoint_steps=3",
+            "--yardsticks=[]",
+            f"--out={out}",
+        ]
+
+    assert main(recipe(tmp_path / "whole")) == 0
+    out = tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "recipes" / "finetune.py"), *recipe(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        steps = [int(folder.name.split("-")[1]) for folder in (out / "checkpoints").glob("step-*")]
+        if steps and max(steps) >= 3:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists(), "the run ended before it was killed: nothing was tested"
+    assert main([*recipe(out), "--if_exists=resume"]) == 0
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "whole" / "metrics.json").read_text() == (out / "metrics.json").read_text()
