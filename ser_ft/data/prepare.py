@@ -21,6 +21,7 @@ from ..errors import InputError
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalogue import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
 from .corpora import REASONS
+from .scan import SYNTHETIC
 from .tables import columns_of_table, open_any
 
 MINIATURE = "miniature"
@@ -175,6 +176,11 @@ def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
         can_hold = [name for place, name in enumerate(names) if (corpus, place) in seen]
         facts[corpus] = blank | {"classes": can_hold} | known.get(corpus, {})
     return facts
+
+
+def is_synthetic(table: datasets.Dataset) -> bool:
+    """Say whether a table holds the miniature's voices."""
+    return any(SYNTHETIC in fact["note"] for fact in about(table).values())
 
 
 def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:

@@ -9,16 +9,24 @@ from typing import Any
 MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn", "compact-cnn")
 """Small networks, trained from nothing: the classic ones that transfer learning is compared with, and compact-cnn."""
 
+SHIPPED = "shipped"
+"""The name of the model that comes with ser_ft."""
+
 IMAGES = ("timm/", "torchvision/")
 """What the names of image backbones begin with."""
+
+
+def folder_of(name: str) -> str:
+    """Return where a model lies: of the one that comes with ser_ft, its folder; of others, their name as it is."""
+    return str(Path(__file__).resolve().parents[1] / "assets" / "model") if name == SHIPPED else name
 
 
 def kind_of(name: str) -> str:
     """Say what a model's name stands for.
 
     Returns:
-        "own", one of `MODELS` or a folder where one was saved; "image", a backbone of timm on the Hub, of torchvision,
-        or in a folder where timm or ser_ft saved one; otherwise "speech".
+        "own", one of `MODELS`, the one that comes with ser_ft or a folder where one was saved; "image", a backbone of
+        timm on the Hub, of torchvision, or in a folder where timm or ser_ft saved one; otherwise "speech".
     """
     if name in MODELS:
         return "own"
@@ -36,7 +44,7 @@ def saved_by_us(folder: str) -> bool:
 def said_of(folder: str) -> dict[str, Any]:
     """Return what a folder's config.json says, if there is one."""
     try:
-        found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((Path(folder_of(folder)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,8 +1,8 @@
 """A small network on log-mel spectrograms that hears how something is said, whatever the level and the microphone.
 
 Each clip is measured by itself before it is heard: what lies far below its loudest frame is raised to one floor, and
-each band's mean over the frames in which somebody speaks is taken off, as cepstral mean subtraction does (Atal 1974):
-a gain, a filter in the path and the silence around the speech then change little. Residual blocks over time
+each band is standardised by its mean and deviation over the frames in which somebody speaks (mean and variance
+normalisation: Viikki & Laurila 1998): a gain, a filter in the path and the silence around the speech change little. Residual blocks over time
 (He et al. 2016) with squeeze and excitation (Hu et al. 2018) follow, and statistics pooling (Snyder et al. 2018).
 """
 
@@ -24,8 +24,8 @@ _DECIBELS = 10 / math.log(10)
 # Decibels over which a frame passes from pause to speech.
 _SOFTNESS = 3.0
 _SILENT = -1000.0
-# What becomes of levels in dB, so that they vary by about 1.
-_SCALE = 12.0
+# Of a band, in squared decibels: what varies less, digital silence say, is not made to vary more.
+_LEAST_VARIANCE = 1e-2
 
 
 class CompactCnnConfig(PreTrainedConfig):
@@ -106,7 +106,7 @@ class CompactCnnForAudioClassification(FrameClassifier):
         return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1).to(self.classifier.weight.dtype)
 
     def levelled(self, features: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Measure log-mel levels by the clip's own speech: 0 is each band's mean while somebody speaks.
+        """Measure log-mel levels by the clip's own speech: each band has mean 0 and deviation 1 while somebody speaks.
 
         Args:
             features: natural logarithms of energies, shape (clips, frames, bands). lengths: frames of each clip.
@@ -123,14 +123,17 @@ class CompactCnnForAudioClassification(FrameClassifier):
         floor = energies.amax(dim=1) - self.config.dynamic_range - 10 * math.log10(self.config.feature_size)
         levels = torch.maximum(levels, floor[:, None, None])
         spoken = torch.sigmoid((below + self.config.gate) / _SOFTNESS)
-        means = (levels * (spoken / spoken.sum(dim=1, keepdim=True))[..., None]).sum(dim=1, keepdim=True)
-        return ((levels - means) / _SCALE).to(features.dtype), spoken
+        weights = (spoken / spoken.sum(dim=1, keepdim=True))[..., None]
+        levels = levels - (levels * weights).sum(dim=1, keepdim=True)
+        deviations = (levels.square() * weights).sum(dim=1, keepdim=True).clamp(min=_LEAST_VARIANCE).sqrt()
+        return (levels / deviations).to(features.dtype), spoken
 
 
 def _halved_weights(weights: torch.Tensor) -> torch.Tensor:
     """Return the mean weights of steps of two frames; a clip's end is followed by nothing."""
     missing = weights.shape[1] % 2
-    return nn.functional.pad(weights, (0, missing)).unflatten(1, (-1, 2)).mean(dim=2)
+    halves: torch.Tensor = nn.functional.pad(weights, (0, missing)).unflatten(1, (-1, 2)).mean(dim=2)
+    return halves
 
 
 class _Block(nn.Module):

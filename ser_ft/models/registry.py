@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 
 from ..errors import InputError
 from ..offline import offline_where_unreachable
-from . import MODELS, compact, kind_of, said_of, saved_by_us
+from . import MODELS, compact, folder_of, kind_of, said_of, saved_by_us
 from . import baselines as own
 from . import spectrogram as image
 from .features import SpectralFeatureExtractor
@@ -82,8 +82,8 @@ def build(
     """Make a network for the given classes, and its feature extractor.
 
     Args:
-        name: of `MODELS`; a folder where one was saved; or an image backbone: timm/NAME as on the Hub, a folder that
-            timm saved, or torchvision/alexnet. classes: in the order of their numbers.
+        name: of `MODELS`; "shipped"; a folder where one was saved; or an image backbone: timm/NAME as on the Hub, a
+            folder that timm saved, or torchvision/alexnet. classes: in the order of their numbers.
         features: settings of the feature extractor. network: settings of the network.
         pretrained: give an image backbone its pretrained weights; otherwise random ones.
 
@@ -91,7 +91,7 @@ def build(
         InputError: the name, or a setting, is unknown or does not fit, or the weights cannot be had.
     """
     if saved_by_us(name):
-        return _saved(name, classes, features, network)
+        return _saved(folder_of(name), classes, features, network)
     known = NETWORKS.get(name, _IMAGE)
     if known is _IMAGE and kind_of(name) != "image":
         raise InputError(f"unknown model {name!r}: use one of {', '.join(MODELS)}, or timm/vgg16_bn.tv_in1k")
@@ -103,7 +103,7 @@ def build(
         settings |= {"feature_size": extractor.feature_size, **known.settings, **network}
         if name == "compact-cnn" and (extractor.descriptors, extractor.standardise) != (["log-mel"], "none"):
             raise InputError(
-                f"{name}: measures log-mel levels itself: model.features.descriptors must be [log-mel], standardise none"
+                f"{name}: measures levels itself: model.features.descriptors must be [log-mel], standardise none"
             )
         if known is not _IMAGE:
             return extractor, known.model(known.config(**settings))

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 from ..audio import SAMPLE_RATE
 from ..errors import InputError
+from . import folder_of
 from .speech import explained, quiet
 
 _OURS = "ser_ft_"
@@ -38,20 +39,23 @@ class Saved:
 
     @classmethod
     def load(cls, name: str) -> Saved:
-        """Load a classifier from a folder or the Hub; no code that comes with it is run.
+        """Load a classifier from a folder or the Hub, or the one that comes with ser_ft ("shipped").
+
+        No code that comes with it is run.
 
         Raises:
             InputError: there is none, the Hub cannot be reached, it is no classifier of sound at 16 kHz, or weights of
                 it are missing, as where its head is of a kind that transformers does not know.
         """
+        place = folder_of(name)
         with quiet(), explained(name):
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(place)
             family = config.model_type
             if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES and not family.startswith(_OURS):
                 raise InputError(f"{name}: is a {family}, which classifies no sound")
-            extractor = AutoFeatureExtractor.from_pretrained(name)
+            extractor = AutoFeatureExtractor.from_pretrained(place)
             model, report = AutoModelForAudioClassification.from_pretrained(
-                name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+                place, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
         # Masks are drawn in training alone.
         missing = {key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")}

@@ -94,11 +94,8 @@ class SpectrogramForAudioClassification(FrameClassifier):
 
     def padded(self, lengths: _Count) -> _Count:
         """Return how many frames clips of these lengths are seen as: whole frames of the map, and enough for one."""
-        whole = -(-lengths // self.reduction) * self.reduction
-        if isinstance(whole, torch.Tensor):
-            return whole.clamp(min=_LEAST)
-        frames: int = torch.sym_max(whole, _LEAST)
-        return frames
+        whole = (lengths + self.reduction - 1) // self.reduction * self.reduction
+        return whole.clamp(min=_LEAST) if isinstance(whole, torch.Tensor) else max(whole, _LEAST)
 
     def _mean(self, features: torch.Tensor, lengths: torch.Tensor | None, frames: int) -> torch.Tensor:
         hidden = self._map(_fitted(features, frames))
@@ -110,20 +107,19 @@ class SpectrogramForAudioClassification(FrameClassifier):
     def _patches(self, features: torch.Tensor, lengths: torch.Tensor | None, patch: int) -> torch.Tensor:
         """Look at patches alone; each weighs what it holds of the clip."""
         clips, size = features.shape[0], features.shape[2]
-        count = -(-features.shape[1] // patch)
+        count = (features.shape[1] + patch - 1) // patch
         starts = patch * torch.arange(count, device=features.device)
         ends = features.shape[1] if lengths is None else lengths[:, None]
         inside = (ends - starts).clamp(min=0, max=patch).expand(clips, count).flatten()
-        # Of clips of one length, every patch holds something.
-        taken = slice(None) if lengths is None else inside > 0
-        patches = _fitted(features, count * patch).reshape(clips * count, patch, size)[taken]
+        patches, taken = _fitted(features, count * patch).reshape(clips * count, patch, size), inside > 0
+        if lengths is not None:
+            patches, inside = patches[taken], inside[taken]
         frames = self.padded(patch)
         hidden = self._map(_fitted(patches, frames))
-        weights = self._weights(inside[taken], hidden.shape[2], frames)
-        sums = weights.new_zeros(clips * count, hidden.shape[1])
-        sums[taken] = (hidden * weights[:, None]).sum(dim=2)
-        shares = weights.new_zeros(clips * count)
-        shares[taken] = weights.sum(dim=1)
+        weights = self._weights(inside, hidden.shape[2], frames)
+        sums, shares = (hidden * weights[:, None]).sum(dim=2), weights.sum(dim=1)
+        if lengths is not None:
+            sums, shares = _put_back(sums, taken), _put_back(shares, taken)
         whole = shares.reshape(clips, count).sum(dim=1, keepdim=True)
         return (sums.reshape(clips, count, -1).sum(dim=1) / whole).to(hidden.dtype)
 
@@ -138,6 +134,13 @@ class SpectrogramForAudioClassification(FrameClassifier):
         under = seen / frames
         ends = lengths[:, None].float() / under - torch.arange(frames, device=lengths.device)
         return ends.clamp(min=0.0, max=1.0)
+
+
+def _put_back(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return values of some rows at their places among all, the others zero."""
+    found = values.new_zeros(len(places), *values.shape[1:])
+    found[places] = values
+    return found
 
 
 def _fitted(features: torch.Tensor, frames: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ..data.augment import Augment, SpecAugment
 from ..data.spectral import SpectralAugment
 from ..data.splits import KINDS
 from ..errors import InputError
-from ..models import MODELS, kind_of
+from ..models import MODELS, SHIPPED, kind_of
 from ..models.yardsticks import YARDSTICKS
 from .bounds import among, at_least, check_seed
 
@@ -107,9 +107,10 @@ class ModelConfig:
     """Which network."""
 
     name: str = "mfcc-cnn"
-    """A classic network (mfcc-cnn, conv1d, lstm, plain-cnn, residual-cnn, wide-cnn); a pretrained speech encoder, by
-    its name on the Hub, such as facebook/wav2vec2-base; an image backbone on spectrograms, such as
-    timm/vgg16_bn.tv_in1k or torchvision/alexnet; or a folder that holds one of them."""
+    """A small network, from nothing (mfcc-cnn, conv1d, lstm, plain-cnn, residual-cnn, wide-cnn, compact-cnn); the model
+    that comes with ser_ft (shipped); a pretrained speech encoder, by its name on the Hub, such as
+    facebook/wav2vec2-base; an image backbone on spectrograms, such as timm/vgg16_bn.tv_in1k or torchvision/alexnet; or
+    a folder that holds one of them."""
 
     pretrained: bool = True
     """Of an image backbone: start from its pretrained weights; false: from random ones."""
@@ -132,10 +133,10 @@ class ModelConfig:
             )
         if self.kind == "speech" and self.features:
             raise InputError("model.features: a speech encoder brings its own feature extractor")
-        if "/" not in self.name and self.name not in MODELS and not Path(self.name).is_dir():
+        if "/" not in self.name and self.name not in (*MODELS, SHIPPED) and not Path(self.name).is_dir():
             raise InputError(
-                f"unknown model {self.name!r}: use {', '.join(MODELS)}, a name on the Hub (facebook/wav2vec2-base, "
-                "timm/vgg16_bn.tv_in1k), or a folder"
+                f"unknown model {self.name!r}: use {', '.join((*MODELS, SHIPPED))}, a name on the Hub "
+                "(facebook/wav2vec2-base, timm/vgg16_bn.tv_in1k), or a folder"
             )
 
     @property
@@ -355,7 +356,8 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     yardsticks: list[str] = field(default_factory=lambda: list(YARDSTICKS))
-    """Reference systems fitted on the same split and shown beside the model: majority, logistic, svm."""
+    """Reference systems fitted on the same split and shown beside the model: majority, logistic, svm; or small
+    networks, such as mfcc-cnn, trained from nothing as `train` says, without augmentation."""
 
     seed: int = 0
     """Seed of everything drawn in training."""
@@ -388,7 +390,7 @@ class Recipe:
             )
         self.augment.check_model(self.model.kind, self.tuning)
         for name in self.yardsticks:
-            among(name, YARDSTICKS, "yardsticks")
+            among(name, (*YARDSTICKS, *MODELS), "yardsticks")
 
     def text(self) -> str:
         """Return the whole recipe as YAML, defaults included."""

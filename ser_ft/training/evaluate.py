@@ -16,10 +16,11 @@ from accelerate import PartialState
 from torch import nn
 
 from .. import folders
-from ..data.prepare import about, open_prepared
+from ..data.prepare import about, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
 from ..emotions import canonical
 from ..errors import InputError
+from ..models import folder_of
 from ..models.features import SpectralFeatureExtractor
 from ..models.saved import Saved
 from ..models.speech import Parts
@@ -59,7 +60,7 @@ def evaluate(
     cannot hold. Where a run made the model, the speakers that it was trained or validated on are left out, too.
 
     Args:
-        model: a run, a folder with a saved classifier, or its name on the Hub.
+        model: a run, a folder with a saved classifier, its name on the Hub, or "shipped", which comes with ser_ft.
         data: a table that `ser-ft prepare` wrote. out: the folder to write; by default evaluations/NAME-on-DATA.
         mapping: the model's class -> the data's, where their names do not say it. Where several of the model's stand
             for one of the data's, their probabilities are added.
@@ -73,12 +74,13 @@ def evaluate(
         InputError: the model or the data cannot be had, they share fewer than two classes, no clip is left, or the
             folder is taken.
     """
-    folder = model_folder(Path(model).expanduser())
+    folder = model_folder(Path(folder_of(str(model))).expanduser())
     run = next(runs_behind(folder), None) if folder else None
     table, name = open_prepared(data), Path(data).expanduser().resolve().name
     target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
     subject = Subject(Saved.load(str(folder or model)), run)
-    trained = heard_in_pretraining(subject.saved.name, ("train", "validation")) if run else set()
+    parts, synthetic = ("train", "validation"), is_synthetic(table)
+    trained = heard_in_pretraining(subject.saved.name, parts, synthetic) if run else set()
     classes = Classes.shared(subject.saved.classes, table.features["emotion"].names, mapping or {})
     judged = Judged.of(table, classes, trained, heard)
     if verbose:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import yaml
 
+from ..data.scan import SYNTHETIC
 from ..data.splits import Split, read_split
 from ..errors import InputError, guarded, without_debug
+from ..models import folder_of
 from ..results.runs import RunFolder
 from .bounds import among, at_least, check_seed
 from .config import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
@@ -150,17 +152,23 @@ def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -
     return guarded(work)
 
 
-def heard_in_pretraining(model: str | Path, parts: Sequence[str] = ("train",)) -> set[str]:
+def heard_in_pretraining(
+    model: str | Path, parts: Sequence[str] = ("train",), synthetic: bool | None = None
+) -> set[str]:
     """Return the speakers on whose sound a model's weights were trained in runs of ser_ft, as far as can be told.
 
     Args:
         model: as in `runs_behind`. parts: of those runs' splits, whose speakers count.
+        synthetic: whether those who are asked about are the miniature's voices, which bear the names of real speakers:
+            runs that are known to have heard the other kind then do not count; None: all do.
 
     Raises:
         InputError: the split.json of a run is broken.
     """
     heard: set[str] = set()
     for run in runs_behind(model):
+        if synthetic is not None and run.metrics_file.is_file() and _of_synthetic(run) != synthetic:
+            continue
         speakers = read_split(run.split_file).speakers
         heard.update(*(speakers[part] for part in parts))
         heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", []))
@@ -171,27 +179,31 @@ def runs_behind(model: str | Path) -> Iterator[RunFolder]:
     """Yield the runs of ser_ft that made a model's weights, the last one first, as far as can be told.
 
     Args:
-        model: a name on the Hub (then none), or a folder: beside it lie a run's split.json and config.yaml, of a
-            pretraining or of a fine-tuning; the model that this run began with is followed, too.
+        model: a name on the Hub (then none), "shipped", or a folder: beside it lie a run's split.json and config.yaml,
+            of a pretraining or of a fine-tuning; the model that this run began with is followed, too.
     """
     seen: set[Path] = set()
-    folder = Path(model).expanduser().resolve()
+    folder = Path(folder_of(str(model))).expanduser().resolve()
     while folder.is_dir() and folder not in seen:
         seen.add(folder)
         run = RunFolder(folder.parent)
         if not (run.split_file.is_file() and run.config_file.is_file()):
             break
         yield run
-        folder = Path(run.config["model"]["name"]).expanduser().resolve()
+        folder = Path(folder_of(run.config["model"]["name"])).expanduser().resolve()
 
 
-def check_unheard(model: str | Path, split: Split) -> None:
-    """Refuse to test a model on speakers whom it has heard.
+def _of_synthetic(run: RunFolder) -> bool:
+    return any(SYNTHETIC in note for note in run.metrics["notes"].values())
+
+
+def check_unheard(model: str | Path, split: Split, synthetic: bool | None = None) -> None:
+    """Refuse to test a model on speakers whom it has heard; `synthetic` as in `heard_in_pretraining`.
 
     Raises:
         InputError: it was trained on the sound of one whom the split tests on.
     """
-    shared = heard_in_pretraining(model) & set(split.speakers["test"])
+    shared = heard_in_pretraining(model, synthetic=synthetic) & set(split.speakers["test"])
     if shared:
         raise InputError(
             f"{model}: was trained on the sound of {len(shared)} speakers whom this split tests on, {min(shared)} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,19 @@ from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
 from ..data.augment import Augment, augmented
-from ..data.prepare import load_corpora, load_table, open_prepared
+from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..errors import InputError
-from ..models import MODELS
+from ..models import MODELS, SHIPPED
 from ..models.head import fold_temperature
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.speech import load
+from ..models.yardsticks import YARDSTICKS
 from ..results.runs import RunFolder
 from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
-from .config import DataConfig, Recipe
+from .config import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
 from .inputs import Inputs
 from .judging import Judge
 from .loop import Trainer
@@ -73,11 +74,14 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
         table = load_data(recipe.data, shown)
     split = _split(recipe, table)
     if not split.leaking:
-        check_unheard(recipe.model.name, split)
+        check_unheard(recipe.model.name, split, is_synthetic(table))
     if shown:
         print(split.text())
     _train(recipe, folder, accelerator, table, split, shown)
     accelerator.end_training()
+    for name in dict.fromkeys(recipe.yardsticks):
+        if name in MODELS:
+            train(_beside(recipe, name), verbose=False)
     return Outcome(folder, table, accelerator.is_main_process)
 
 
@@ -180,7 +184,8 @@ def _train(
     trainer.fit(resume, shown)
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
     # All processes share this work, and wait for each other in it.
-    numbers = statistics_of(table, shown) if recipe.yardsticks else np.empty(0)
+    simple = [name for name in recipe.yardsticks if name in YARDSTICKS]
+    numbers = statistics_of(table, shown) if simple else np.empty(0)
     if not accelerator.is_main_process:
         return
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
@@ -202,7 +207,22 @@ def _train(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     said = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
     judge.write(folder, shares, trust, **said)
-    judge.fit_yardsticks(folder, recipe.yardsticks, numbers, shown)
+    judge.fit_yardsticks(folder, simple, numbers, shown)
+
+
+def _beside(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe of a small network that is trained from nothing beside a recipe's model, as its yardstick."""
+    return replace(
+        recipe,
+        model=ModelConfig(name),
+        tuning=TuningConfig(),
+        augment=AugmentConfig(),
+        train=replace(recipe.train, compile=False, trackers=[]),
+        yardsticks=[],
+        out=str(RunFolder(recipe.out).path / "yardsticks" / name),
+        if_exists="resume",
+        players=False,
+    )
 
 
 def _tell_left_out(judge: Judge) -> None:
@@ -259,6 +279,8 @@ def _called(recipe: Recipe) -> str:
     name = recipe.model.name
     if name in MODELS:
         return name
+    if name == SHIPPED:
+        return f"{name} (fine-tuned)"
     folder = Path(name)
     if folder.is_dir():
         folder = folder.resolve()

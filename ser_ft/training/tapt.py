@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from .. import audio, folders
+from ..data.prepare import is_synthetic
 from ..data.splits import Split, make_split
 from ..errors import InputError
 from ..models import speech
@@ -147,7 +148,7 @@ def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
             f"the split {split.name!r} puts speakers on both sides: those who are tested on would be heard beforehand; "
             "use one by speaker"
         )
-    check_unheard(recipe.model.name, split)
+    check_unheard(recipe.model.name, split, is_synthetic(table))
     return split
 
 
