@@ -11,6 +11,7 @@ The public names, imported when they are first used:
     evaluate       a model that is there, on any prepared data
     fuse           several runs into one system
     RunFolder      a run on disk
+    EmotionRecognizer  what is said with which emotion, in any sound
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
     from .errors import InputError
+    from .recognition.recognizer import EmotionRecognizer
     from .results.fusion import fuse
     from .results.runs import RunFolder
     from .road import run, sweep
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .training.evaluate import evaluate
 
 _HOMES = {
+    "EmotionRecognizer": "recognition.recognizer",
     "InputError": "errors",
     "Recipe": "training.config",
     "RunFolder": "results.runs",
@@ -46,6 +49,7 @@ _HOMES = {
     "sweep": "road",
 }
 __all__ = [
+    "EmotionRecognizer",
     "InputError",
     "Recipe",
     "RunFolder",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
+import stat
 import struct
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import soundfile
@@ -35,7 +36,10 @@ Source: TypeAlias = "str | Path | bytes"
 
 
 class AudioError(InputError):
-    """Sound that cannot be used. `reason` is one of: empty, unreadable, cut-short, silent, lfs-pointer, too-large."""
+    """Sound that cannot be used.
+
+    `reason` is one of: empty, too-short, unreadable, cut-short, silent, lfs-pointer, too-large.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -66,12 +70,7 @@ def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None =
     """Decode as `decode`; return the samples, and the sampling rate (Hz) of the file itself, None through ffmpeg."""
     content = source if isinstance(source, bytes) else read_file(Path(source))
     name = name or ("sound" if isinstance(source, bytes) else str(source))
-    if not content:
-        raise AudioError("empty", f"{name}: the file is empty")
-    if content.startswith(LFS_HEADER):
-        raise AudioError("lfs-pointer", f"{name}: a git-LFS pointer, not sound: run `git lfs pull` where it came from")
-    if _is_cut_short(content):
-        raise AudioError("cut-short", f"{name}: the file ends before its sound does: fetch it again")
+    check_whole(io.BytesIO(content), name)
     try:
         samples, own_rate = _read_samples(content)
         found: int | None = own_rate
@@ -80,9 +79,8 @@ def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None =
         found = None
     if not len(samples):
         raise AudioError("empty", f"{name}: no samples in the file")
-    if own_rate not in _RATES:
-        raise AudioError("unreadable", f"{name}: its header claims a sampling rate of {own_rate} Hz")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    check_rate(own_rate, name)
+    mono = mix_down(samples)
     if not np.isfinite(mono).all():
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
     return resample(mono, own_rate, rate), found
@@ -90,11 +88,46 @@ def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None =
 
 def _read_samples(content: bytes) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(io.BytesIO(content)) as file:
-        if file.subtype == "PCM_16":
-            # The same numbers as libsndfile's own conversion to float, in a third of its time.
-            return file.read(dtype="int16", always_2d=True) * np.float32(1 / 32768), file.samplerate
         # GSM 6.10 in WAV cannot be sought in, and is then read by the number of its frames.
-        return file.read(-1 if file.seekable() else file.frames, dtype="float32", always_2d=True), file.samplerate
+        return read_frames(file, -1 if file.seekable() else file.frames), file.samplerate
+
+
+def read_frames(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+    """Read on in an open file, to its end where `frames` is -1: float32, shape (samples, channels)."""
+    if file.subtype == "PCM_16":
+        # The same numbers as libsndfile's own conversion to float, in a third of its time.
+        return from_pcm16(file.read(frames, dtype="int16", always_2d=True))
+    samples: np.ndarray = file.read(frames, dtype="float32", always_2d=True)
+    return samples
+
+
+def mix_down(samples: np.ndarray) -> np.ndarray:
+    """Return the mean of the channels: float32, shape (samples, channels) -> (samples,)."""
+    mixed: np.ndarray = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return mixed
+
+
+def check_whole(file: BinaryIO, name: str) -> None:
+    """Look at a file before it is decoded, without reading all of it.
+
+    Raises:
+        AudioError: it is empty, a git-LFS pointer, or ends before its sound does.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if not size:
+        raise AudioError("empty", f"{name}: the file is empty")
+    if file.read(len(LFS_HEADER)) == LFS_HEADER:
+        raise AudioError("lfs-pointer", f"{name}: a git-LFS pointer, not sound: run `git lfs pull` where it came from")
+    if _is_cut_short(file, size):
+        raise AudioError("cut-short", f"{name}: the file ends before its sound does: fetch it again")
+    file.seek(0)
+
+
+def check_rate(rate: int, name: str) -> None:
+    """Raise AudioError where a file's sampling rate, in Hz, cannot be true."""
+    if rate not in _RATES:
+        raise AudioError("unreadable", f"{name}: its header claims a sampling rate of {rate} Hz")
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -117,6 +150,11 @@ def to_pcm16(samples: np.ndarray) -> np.ndarray:
     scaled = samples * np.float32(32768)
     np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
     return scaled.astype("<i2")
+
+
+def from_pcm16(samples: np.ndarray) -> np.ndarray:
+    """Turn int16 samples, of any shape, into float32 with full scale at 1.0."""
+    return samples * np.float32(1 / 32768)
 
 
 def to_wav(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
@@ -149,10 +187,14 @@ def read_file(path: Path) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        AudioError: there is no such file, it cannot be read, or is larger than 2 GiB.
+        AudioError: there is no such file, it is a folder, a pipe or a device, cannot be read, or is larger than 2 GiB.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        about = path.stat()
+        # A pipe or a device may keep whoever opens it waiting, or never end.
+        if not stat.S_ISREG(about.st_mode):
+            raise AudioError("unreadable", f"{path}: cannot be read (not a file, but a folder, a pipe or a device)")
+        if about.st_size > MAX_BYTES:
             raise AudioError("too-large", f"{path}: larger than 2 GiB: cut it into shorter files")
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -162,13 +204,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _through_ffmpeg(content: bytes, name: str, rate: int, why: str) -> tuple[np.ndarray, int]:
-    ffmpeg = shutil.which("ffmpeg")
-    suffix = Path(name).suffix.lower()
-    if ffmpeg is None or (suffix in SUFFIXES and not _is_foreign_container(content)):
-        hint = ""
-        if suffix in FFMPEG_SUFFIXES or _is_foreign_container(content):
-            hint = ": install ffmpeg, or convert it to wav, flac, ogg or mp3"
-        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({_plain(why)}){hint}")
+    ffmpeg = find_ffmpeg(content[:12], name, why)
     # From a file, since an m4a's index may lie at its end; and from files only, since what it holds may name addresses.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "sound")
@@ -183,34 +219,55 @@ def _through_ffmpeg(content: bytes, name: str, rate: int, why: str) -> tuple[np.
             raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
     if done.returncode != 0 or not done.stdout:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise AudioError(
-            "unreadable", f"{name}: ffmpeg cannot decode it ({_plain(lines[-1] if lines else 'no sound')})"
-        )
+        raise AudioError("unreadable", f"{name}: ffmpeg cannot decode it ({plain(lines[-1] if lines else 'no sound')})")
     return np.frombuffer(done.stdout, dtype="<f4")[:, None], rate
 
 
-def _is_cut_short(content: bytes) -> bool:
+def find_ffmpeg(head: bytes, name: str, why: str) -> str:
+    """Return the ffmpeg that is to decode what libsndfile cannot.
+
+    Args:
+        head: the first bytes of the file, 12 or more. name: of the file. why: what libsndfile said.
+
+    Raises:
+        AudioError: none is installed, or the file is of a kind that libsndfile reads when it is whole.
+    """
+    ffmpeg = shutil.which("ffmpeg")
+    suffix = Path(name).suffix.lower()
+    if ffmpeg is None or (suffix in SUFFIXES and not _is_foreign_container(head)):
+        hint = ""
+        if suffix in FFMPEG_SUFFIXES or _is_foreign_container(head):
+            hint = ": install ffmpeg, or convert it to wav, flac, ogg or mp3"
+        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({plain(why)}){hint}")
+    return ffmpeg
+
+
+def _is_cut_short(file: BinaryIO, size: int) -> bool:
     """Say whether a WAV or AIFF file lacks samples that its header promises, which libsndfile passes over.
 
     A little may lack without harm. Most other formats do not decode by themselves when they are cut.
     """
-    if content[:4] not in (b"RIFF", b"FORM") or content[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] not in (b"RIFF", b"FORM") or head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         return False
-    order: Literal["little", "big"] = "little" if content[:4] == b"RIFF" else "big"
+    order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
     start = 12
-    while start + 8 <= len(content):
-        size = int.from_bytes(content[start + 4 : start + 8], order)
-        if content[start : start + 4] in (b"data", b"SSND"):
-            missing = start + 8 + size - len(content)
-            return size < _UNKNOWN_SIZE and missing > min(1024, size // 10)
-        start += 8 + size + size % 2
+    while start + 8 <= size:
+        file.seek(start)
+        kind, length = file.read(4), int.from_bytes(file.read(4), order)
+        if kind in (b"data", b"SSND"):
+            missing = start + 8 + length - size
+            return length < _UNKNOWN_SIZE and missing > min(1024, length // 10)
+        start += 8 + length + length % 2
     return False
 
 
-def _is_foreign_container(content: bytes) -> bool:
+def _is_foreign_container(head: bytes) -> bool:
     """Say whether the bytes begin as MP4/M4A (ftyp) or as Matroska/WebM (EBML)."""
-    return content[4:8] == b"ftyp" or content[:4] == b"\x1aE\xdf\xa3"
+    return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
 
 
-def _plain(message: str) -> str:
+def plain(message: str) -> str:
+    """Shorten what a decoder said to its last part, on one line."""
     return message.replace("\n", " ").split(": ", 1)[-1].rstrip(". ")

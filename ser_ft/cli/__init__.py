@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from ..errors import InputError, guarded, without_debug
 from .data import add_audit, add_augment, add_explore, add_prepare
+from .export import add_export
+from .monitor import add_monitor
+from .predict import add_predict
 from .results import add_compare, add_evaluate, add_fuse, add_report
 from .training import add_probe, add_quickstart, add_sweep
 
@@ -75,4 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fuse(commands)
     add_compare(commands)
     add_report(commands)
+    add_predict(commands)
+    add_monitor(commands)
+    add_export(commands)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -18,7 +19,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from ..audio import SAMPLE_RATE
 from ..errors import InputError
 from . import folder_of
-from .speech import explained, quiet
+from .descriptors import CHANGES, FITTED
+from .features import SpectralFeatureExtractor
+from .speech import Parts, explained, quiet
 
 _OURS = "ser_ft_"
 
@@ -78,6 +81,22 @@ class Saved:
             return self.name
         folder = folder.resolve()
         return folder.parent.name if folder.name == "model" else folder.name
+
+    @property
+    def shortest(self) -> int:
+        """The samples of the shortest clip that it is asked about; shorter ones are padded with silence."""
+        extractor = self.extractor
+        if not isinstance(extractor, SpectralFeatureExtractor):
+            return Parts.of(self.model).hearing.least_samples
+        summed: Any = self.model
+        frames = max(summed.least_frames, FITTED if CHANGES.keys() & set(extractor.descriptors) else 1)
+        return max(extractor.window_length, (int(frames) - 1) * extractor.hop_length)
+
+    @property
+    def threshold(self) -> float | None:
+        """The top probability under which an answer is uncertain, as it was fitted; None: it was not."""
+        found = getattr(self.model.config, "ser_ft_threshold", None)
+        return None if found is None else float(found)
 
     @property
     def ours(self) -> bool:

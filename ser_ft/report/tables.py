@@ -153,11 +153,11 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right:
     """
     cells = [[_cell(row, column) for column in columns] for row in rows]
     heads = [_HEADINGS.get(column, column.replace("_", " ")) for column in columns]
-    widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(heads, *cells, strict=True)]
     sides = [column in right or _is_numeric(column, [row.get(column) for row in rows]) for column in columns]
     lines = [heads, ["-" * width for width in widths], *cells]
     return "\n".join(
-        "  ".join(_pad(cell, width, side) for cell, width, side in zip(line, widths, sides, strict=True)).rstrip()
+        "  ".join(padded(cell, width, side) for cell, width, side in zip(line, widths, sides, strict=True)).rstrip()
         for line in lines
     )
 
@@ -244,11 +244,12 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Count terminal cells: wide signs take two, combining ones none."""
     return sum(0 if unicodedata.combining(s) else 2 if unicodedata.east_asian_width(s) in "WF" else 1 for s in text)
 
 
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(text))
+def padded(text: str, width: int, right: bool = False) -> str:
+    """Put spaces behind a text, or before it, until it takes so many terminal cells."""
+    space = " " * (width - width_of(text))
     return space + text if right else text + space

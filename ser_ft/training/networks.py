@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..errors import InputError
+from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ..progress import bar
@@ -44,7 +45,12 @@ def set_up_own(
         tables: the prepared table; behind it, the augmented copies of training clips, where there are any.
         train: rows of the clips that are trained on, of all tables one behind the other.
         recipe: `train` and `augment` are read. shown: show progress.
+
+    Raises:
+        InputError: the augmentation does not fit the network or its features.
     """
+    if recipe.augment.mixup is not None and isinstance(model, CompactCnnForAudioClassification):
+        raise InputError("augment.mixup would mix levels before compact-cnn has measured them: leave it out")
     feed = frame_feed(extractor, tables, train, recipe, shown)
     groups = parameter_groups([(list(model.parameters()), recipe.train.learning_rate)], recipe.train.weight_decay)
     return Setup(model, feed, groups, lambda: model)

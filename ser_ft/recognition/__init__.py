@@ -1,0 +1,1 @@
+"""Recognition: what a model hears in files, in long recordings and in streams."""

@@ -1,0 +1,147 @@
+"""What is known of a conversation: its voices, who talks when, how each sounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import InputError
+from . import dissatisfaction, talk
+from .baseline import Baseline
+from .dissatisfaction import Run
+from .engines import Facts
+from .moments import Moment
+from .windows import Segment, Window, WindowSettings
+
+PAUSE = 5.0
+"""Seconds in which nobody talks that count as a pause."""
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    """How a conversation is judged.
+
+    Attributes:
+        windows: how it is cut and smoothed.
+        names: of its channels; None: "channel 1" and so on.
+        baseline: seconds of each voice's speech that are its own baseline; None: it has none.
+        negative: the emotions that count as dissatisfaction.
+    """
+
+    windows: WindowSettings = field(default_factory=WindowSettings)
+    names: tuple[str, ...] | None = None
+    baseline: float | None = None
+    negative: tuple[str, ...] = dissatisfaction.NEGATIVE
+
+    def __post_init__(self) -> None:
+        """Check the baseline."""
+        if self.baseline is not None and not 0 < self.baseline < float("inf"):
+            raise InputError(f"a baseline is some seconds of speech, such as 60, not {self.baseline}")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A channel of the recording, or all of them mixed.
+
+    Attributes:
+        name: of it. windows: in order, the judged and the others. segments: in order. talk: where it speaks.
+        shares: of its speech, how much sounds of each class; what is uncertain counts for none.
+        uncertain: the share of its speech that is too uncertain to name. runs: of dissatisfaction.
+        baseline: what was taken off its answers; None: nothing was.
+    """
+
+    name: str
+    windows: Sequence[Window]
+    segments: Sequence[Segment]
+    talk: talk.Spans
+    shares: dict[str, float]
+    uncertain: float
+    runs: Sequence[Run]
+    baseline: Baseline | None
+
+    @property
+    def spoken(self) -> float:
+        """Seconds of speech."""
+        return talk.seconds(self.talk)
+
+    @property
+    def judged(self) -> int:
+        """How many windows were given an answer."""
+        return sum(window.smoothed is not None for window in self.windows)
+
+    @property
+    def dissatisfied(self) -> float | None:
+        """The share of its speech in runs of dissatisfaction; None where nothing was judged."""
+        return sum(run.speech for run in self.runs) / self.spoken if self.judged and self.spoken else None
+
+    @property
+    def top(self) -> str | None:
+        """The class that most of its speech sounds of; None where none can be named."""
+        return max(self.shares, key=lambda name: self.shares[name]) if any(self.shares.values()) else None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A recording of a conversation, judged; times in seconds.
+
+    Attributes:
+        path: of the file. duration: of the recording. rate: sampling rate of the file, in Hz.
+        channels: how many the file has. mixed: whether its one voice is all that is heard, speakers not told apart.
+        facts: of the model. settings: how it was judged. negative: the model's classes that are dissatisfaction.
+        voices: one for each channel, or one. silence: seconds in which nobody talks.
+        overlap: seconds in which two or more talk. pauses: silences of `PAUSE` or more, in order.
+        moments: to listen to. notes: what must be borne in mind, a line each.
+    """
+
+    path: str
+    duration: float
+    rate: int
+    channels: int
+    mixed: bool
+    facts: Facts
+    settings: MonitorSettings
+    negative: tuple[str, ...]
+    voices: Sequence[Voice]
+    silence: float
+    overlap: float
+    pauses: talk.Spans
+    moments: Sequence[Moment]
+    notes: Sequence[str]
+
+    @property
+    def dissatisfied(self) -> float | None:
+        """The share of all speech in runs of dissatisfaction; None where nothing was judged."""
+        judged = [voice for voice in self.voices if voice.dissatisfied is not None]
+        spoken = sum(voice.spoken for voice in judged)
+        return sum(run.speech for voice in judged for run in voice.runs) / spoken if spoken else None
+
+
+def is_uncertain(answer: np.ndarray, facts: Facts) -> bool:
+    """Say whether the highest of a window's probabilities is under the model's threshold."""
+    return facts.threshold is not None and float(answer.max()) < facts.threshold
+
+
+def shares(
+    windows: Sequence[Window], facts: Facts, start: float = 0.0, end: float = float("inf")
+) -> tuple[dict[str, float], float]:
+    """Share out speech by how it sounds; each window weighs as much as there is speech in it.
+
+    Args:
+        windows: of one voice. facts: of the model. start: of a part of them, by their middles. end: likewise.
+
+    Returns:
+        the share of each class, and of what is uncertain: together 1, or all 0 where no window was judged.
+    """
+    weights = dict.fromkeys(facts.classes, 0.0)
+    unsure = 0.0
+    for window in windows:
+        if window.smoothed is None or not start <= (window.start + window.end) / 2 <= end:
+            continue
+        if is_uncertain(window.smoothed, facts):
+            unsure += window.speech
+        else:
+            weights[facts.classes[int(window.smoothed.argmax())]] += window.speech
+    total = sum(weights.values()) + unsure
+    return {name: weight / total if total else 0.0 for name, weight in weights.items()}, unsure / total if total else 0

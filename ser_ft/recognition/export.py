@@ -1,0 +1,312 @@
+"""A trained classifier as one .onnx file, from samples to calibrated logits, checked against the model itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import audio
+from ..audio import SAMPLE_RATE
+from ..errors import InputError
+from ..models.inputs import alike_inputs
+from ..models.saved import Saved
+from ..progress import bar
+from ..results.runs import RunFolder, model_folder
+from .engines import Facts
+from .files import find
+from .graph_speech import front_end
+from .onnx_engine import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
+
+TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
+"""How far a probability may be from the model's own, by default."""
+CLIPS = 32
+"""As many are asked about to check a file."""
+_OPSET = 17
+_LARGEST = 2**31 - 2**26  # bytes of weights: protobuf holds 2 GiB
+_LONGEST = 20.0  # seconds of a clip that only checks that length does not matter
+_TURNS = 5
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An .onnx file, and how it compares with the model that it was made of.
+
+    Attributes:
+        path: of the file. bytes: its size. clips: that both were asked about. source: of these clips, in words.
+        difference: of two probabilities, the largest. agreement: share of clips with the same most probable class.
+        seconds: of the clip whose times were taken. took: seconds to answer it, the median of alternating turns.
+        torch_took: the same of the model itself.
+    """
+
+    path: Path
+    bytes: int
+    clips: int
+    source: str
+    difference: float
+    agreement: float
+    seconds: float
+    took: float
+    torch_took: float
+
+
+def export(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    int8: bool = False,
+    data: str | Path | None = None,
+    tolerance: float | None = None,
+    replace: bool = False,
+    verbose: bool = True,
+) -> Exported:
+    """Write a trained classifier as an .onnx file that `EmotionRecognizer` takes alone.
+
+    Its input `waveform` is float32 at 16 kHz, shape (clips, samples), its output `logits`, shape (clips, classes):
+    the features are computed inside. The file is kept only if it answers as the model itself does.
+
+    Args:
+        model: a run folder, a folder with a saved classifier, or a name on the Hub.
+        out: the file; by default NAME.onnx, or NAME-int8.onnx, in the current folder.
+        int8: keep the weights of matrix products as 8-bit integers, and multiply in them: smaller, faster, less exact.
+        data: clips to check it on: a table that `ser-ft prepare` wrote, or a folder of sound files; by default the
+            table that the run was trained on where it is still there, else synthetic voices.
+        tolerance: largest difference of a probability; by default 1e-4, and 0.1 in 8 bits.
+        replace: let a file that is there go. verbose: show progress.
+
+    Raises:
+        InputError: the model cannot be had or exported, the file is there or cannot be written, there are no clips, or
+            an answer is too far from the model's own; nothing is left behind then.
+    """
+    _check_packages()
+    folder = model_folder(Path(model).expanduser())
+    saved = Saved.load(str(folder or model))
+    target = _target(saved, out, int8, replace)
+    source, clips = _clips(folder, data, verbose)
+    facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest)
+    checked = [*clips, *_lengths(clips[0], facts.shortest)]
+    wanted = np.stack([_answer(saved, clip) for clip in bar(checked, desc="the model's answers", shown=verbose)])
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
+    try:
+        write(saved, partial, facts, int8)
+        engine = OnnxEngine(partial)
+        found = np.stack(
+            [engine.probabilities(clip[None])[0] for clip in bar(checked, desc="the file's", shown=verbose)]
+        )
+        difference = float(np.abs(found - wanted).max())
+        most = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
+        if not difference <= most:
+            apart = f"a probability of the file's is {difference:.2g} from the model's own, and --tolerance is {most:g}"
+            raise InputError(f"{target}: not written, for {apart}")
+        agreement = float((found.argmax(axis=1) == wanted.argmax(axis=1))[: len(clips)].mean())
+        clip = sorted(clips, key=len)[len(clips) // 2]
+        took, torch_took = _times(engine, saved, clip)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Exported(
+        target,
+        target.stat().st_size,
+        len(clips),
+        source,
+        difference,
+        agreement,
+        len(clip) / SAMPLE_RATE,
+        took,
+        torch_took,
+    )
+
+
+class Graph(nn.Module):
+    """A classifier with its features: waveforms of one length in, logits out.
+
+    Args:
+        saved: the classifier; its weights are taken over, and the way that they are normalised is settled.
+
+    Raises:
+        InputError: its feature extractor is of a kind that cannot be exported.
+    """
+
+    def __init__(self, saved: Saved) -> None:
+        super().__init__()
+        self.front_end = front_end(saved.extractor)
+        self.network = cast(nn.Module, saved.model)
+        for module in self.network.modules():
+            if nn.utils.parametrize.is_parametrized(module, "weight"):
+                nn.utils.parametrize.remove_parametrizations(module, "weight")
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Answer waveforms of shape (clips, samples): logits, shape (clips, classes)."""
+        logits: torch.Tensor = self.network(self.front_end(waveforms)).logits
+        return logits
+
+
+def write(saved: Saved, path: Path, facts: Facts, int8: bool = False) -> None:
+    """Write a classifier as an .onnx file, unchecked.
+
+    Args:
+        saved: the classifier. path: the file. facts: what it is to say of itself. int8: in 8 bits.
+    """
+    import onnx
+
+    graph = Graph(saved).eval()
+    # Of an odd number of SEW's frames, so that what is done about these is in the graph.
+    example = torch.randn(2, max(16_000, facts.shortest), generator=torch.Generator().manual_seed(0)) * 0.1
+    with _silence(), torch.no_grad():
+        # By tracing: torch's newer exporter proves what holds for every length, or gives up; and it takes 30 times as
+        # long. SEW's frames in pairs, and a maximum over two frames of any number of them, it does not export.
+        torch.onnx.export(
+            graph,
+            (example,),
+            path,
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "clips", 1: "samples"}, OUTPUT: {0: "clips"}},
+        )
+        if int8:
+            _quantise(path, saved.ours)
+    made = onnx.load(path)
+    about = {"format": FORMAT, "sampling_rate": SAMPLE_RATE, **asdict(facts)}
+    onnx.helper.set_model_props(made, {KEY: json.dumps(about)})
+    onnx.save(made, path)
+
+
+def _quantise(path: Path, ours: bool) -> None:
+    """Turn the weights of the network, but nothing of the features, into 8-bit integers.
+
+    In our own networks all of them, unsigned, without which onnxruntime's convolutions are slower than in float32. In
+    speech encoders those of matrix products alone (in convolutions, they cost 20 times the error, and gain no speed),
+    signed, and of 7 bits, which no processor's products overflow.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    nodes = onnx.load(path).graph.node
+    quantize_dynamic(
+        path,
+        path,
+        op_types_to_quantize=["MatMul", "Gemm", "Conv", "LSTM"] if ours else ["MatMul", "Gemm"],
+        per_channel=True,
+        reduce_range=not ours,
+        weight_type=QuantType.QUInt8 if ours else QuantType.QInt8,
+        nodes_to_exclude=[node.name for node in nodes if node.name.startswith("/front_end/")],
+    )
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise InputError(f'to export takes what is not installed ({error}): pip install "ser_ft[onnx]"') from error
+
+
+def _target(saved: Saved, out: str | Path | None, int8: bool, replace: bool) -> Path:
+    """Return the file to write, once it is sure that it can be."""
+    weights = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
+    if weights > _LARGEST:
+        raise InputError(f"{saved.name}: its weights take {weights / 2**30:.1f} GiB; an .onnx file holds less than 2")
+    target = Path(out).expanduser() if out else Path(f"{Path(saved.called).name}{'-int8' if int8 else ''}.onnx")
+    if target.suffix.lower() != ".onnx":
+        raise InputError(f"--out is the name of an .onnx file, not {target}")
+    if target.is_dir() or (target.exists() and not replace):
+        raise InputError(f"{target}: is there already: give --replace, or another --out")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise InputError(f"{target}: cannot be written, for {target.absolute().parent} is no folder to write to")
+    return target
+
+
+def _clips(folder: Path | None, data: str | Path | None, verbose: bool) -> tuple[str, list[np.ndarray]]:
+    """Return some clips, float32 at 16 kHz, each of shape (samples,), and where they are from."""
+    from ..data.prepare import ABOUT_FILE
+
+    if data is not None:
+        path = Path(data).expanduser()
+        clips = _of_table(path) if (path / ABOUT_FILE).is_file() else _of_files(path)
+        return str(data), clips
+    run = RunFolder(folder.parent) if folder is not None and folder.name == "model" else None
+    if run is not None and run.config_file.is_file():
+        prepared = (run.config.get("data") or {}).get("prepared")
+        if prepared and (Path(prepared).expanduser() / ABOUT_FILE).is_file():
+            return str(prepared), _of_table(Path(prepared).expanduser())
+    return "synthetic voices (no recordings: --data names some)", _synthetic(verbose)
+
+
+def _of_table(path: Path) -> list[np.ndarray]:
+    from ..data.prepare import open_prepared
+
+    table = open_prepared(path)
+    return [audio.from_wav(table[row]["audio"]["bytes"]) for row in _some(range(len(table)))]
+
+
+def _of_files(path: Path) -> list[np.ndarray]:
+    files = [found.path for found in find([path]) if found.error is None]
+    if not files:
+        raise InputError(f"{path}: no prepared table, and no folder with sound files")
+    return [audio.decode(file) for file in _some(files)]
+
+
+def _synthetic(verbose: bool) -> list[np.ndarray]:
+    from ..data import miniature
+
+    chosen = _some(miniature.clips())
+    spoken = [miniature.speak(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose)]
+    return [audio.resample(sound, rate) for sound, rate in spoken]
+
+
+def _some(items: Sequence[Any]) -> list[Any]:
+    """Return a few, spread over all."""
+    return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, min(CLIPS, len(items))).astype(int))]
+
+
+def _lengths(clip: np.ndarray, shortest: int) -> list[np.ndarray]:
+    """Return a clip at the shortest length, one sample more, and a long one."""
+    return [np.resize(clip, length) for length in (shortest, shortest + 1, int(_LONGEST * SAMPLE_RATE) + 1)]
+
+
+def _answer(saved: Saved, clip: np.ndarray) -> np.ndarray:
+    """Return the model's own probabilities for a clip of shape (samples,)."""
+    padded = np.pad(clip, (0, max(0, saved.shortest - len(clip))))
+    with torch.inference_mode():
+        logits = cast(nn.Module, saved.model)(**alike_inputs(saved.model, saved.extractor)([padded])).logits
+    return np.asarray(logits[0].double().softmax(dim=-1).numpy())
+
+
+def _times(engine: OnnxEngine, saved: Saved, clip: np.ndarray) -> tuple[float, float]:
+    """Return the seconds that the file and the model take to answer a clip: medians of alternating turns."""
+    turns = []
+    for _ in range(_TURNS):
+        start = time.perf_counter()
+        engine.probabilities(clip[None])
+        between = time.perf_counter()
+        _answer(saved, clip)
+        turns.append((between - start, time.perf_counter() - between))
+    ours, theirs = (median(times) for times in zip(*turns, strict=True))
+    return ours, theirs
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep to ourselves that tracing follows one path, and what quantisation would like to be done before."""
+    off = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(off)

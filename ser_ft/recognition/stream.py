@@ -1,0 +1,80 @@
+"""Sound as it comes in, from a microphone or a call: windows as soon as they are known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..audio import SAMPLE_RATE
+from ..audio_stream import Mixer
+from ..errors import InputError
+from .engines import Engine, Facts
+from .windows import Window, WindowAnswer, Windower, WindowSettings, window_answer
+
+
+class Stream:
+    """Answers sound that is fed in chunks of any size, with the windows that `file_windows` gives for the whole.
+
+    A window is answered at most one second after its end (`voice.LATENCY`, and what resampling from 8 kHz or more holds
+    back); hardly more than one window and that second are kept. The answers do not depend on how the sound is cut into
+    chunks, save for what an engine's own answers differ by alone and in a batch (under 1e-5).
+
+    Args:
+        engine: that answers.
+        settings: how to cut; the defaults where None.
+        rate: sampling rate of the chunks, in Hz.
+        channel: the one that is heard, from 0; None mixes all of them.
+
+    Raises:
+        AudioError: that is no sampling rate.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: WindowSettings | None = None,
+        rate: int = SAMPLE_RATE,
+        channel: int | None = None,
+    ) -> None:
+        self._mixer = Mixer(rate, channel)
+        self._windower = Windower(engine, settings or WindowSettings())
+        self._open = True
+
+    def feed(self, chunk: np.ndarray) -> list[Window]:
+        """Take a chunk and return the windows that are ready.
+
+        Args:
+            chunk: float with full scale at 1.0, or int16; shape (samples,) or (samples, channels).
+
+        Raises:
+            InputError: the chunk is no sound, or the stream is finished.
+        """
+        if not self._open:
+            raise InputError("the stream is finished: open another for more sound")
+        return self._windower.feed(self._mixer.feed(chunk))
+
+    def finish(self) -> list[Window]:
+        """Return the windows that are left; a second time, none."""
+        if not self._open:
+            return []
+        self._open = False
+        return self._windower.feed(self._mixer.finish()) + self._windower.finish()
+
+
+class AnswerStream:
+    """A `Stream` whose windows are told as `EmotionRecognizer.windows` tells them.
+
+    Args:
+        stream: that is fed. facts: of the model that answers it.
+    """
+
+    def __init__(self, stream: Stream, facts: Facts) -> None:
+        self._stream = stream
+        self._facts = facts
+
+    def feed(self, chunk: np.ndarray) -> list[WindowAnswer]:
+        """Take a chunk as `Stream.feed` does, and return the answers to the windows that are ready."""
+        return [window_answer(window, self._facts) for window in self._stream.feed(chunk)]
+
+    def finish(self) -> list[WindowAnswer]:
+        """Return the answers that are left; a second time, none."""
+        return [window_answer(window, self._facts) for window in self._stream.finish()]

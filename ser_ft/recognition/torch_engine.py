@@ -1,0 +1,77 @@
+"""Any saved classifier, computed by torch in float32."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..models.features import SpectralFeatureExtractor
+from ..models.inputs import alike_inputs
+from ..models.saved import Saved
+from ..models.speech import Parts
+from ..results.runs import model_folder
+from .engines import Facts
+
+
+class TorchEngine:
+    """A classifier of a run folder, of a folder, or of the Hub.
+
+    Args:
+        model: the folder, or the name on the Hub. device: by default a GPU where there is one.
+        threads: of torch, in the whole process; by default as it is set.
+
+    Raises:
+        InputError: there is no such model, or no such device.
+    """
+
+    def __init__(self, model: str, device: str | None = None, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = _device(device)
+        saved = Saved.load(str(model_folder(Path(model).expanduser()) or model))
+        self._network = cast(nn.Module, saved.model).to(self.device)
+        self._inputs = alike_inputs(saved.model, saved.extractor)
+        ours = isinstance(saved.extractor, SpectralFeatureExtractor)
+        threshold = getattr(saved.model.config, "ser_ft_threshold", None)
+        self.facts = Facts(
+            name=saved.called,
+            classes=saved.classes,
+            threshold=None if threshold is None else float(threshold),
+            shortest=1 if ours else Parts.of(saved.model).hearing.least_samples,
+        )
+        # A GPU gains nothing from two batches at once, and its settings are the process's.
+        self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
+
+    def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
+        """Answer clips of one length: see `Engine`."""
+        inputs = self._inputs(list(waveforms))
+        with self._turn, torch.inference_mode(), _exact(self.device):
+            logits = self._network(**{name: value.to(self.device) for name, value in inputs.items()}).logits
+            return np.asarray(logits.double().softmax(dim=-1).cpu().numpy())
+
+
+def _exact(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep a GPU's convolutions in float32: rounded to TF32, a clip's answer would change with its batch."""
+    stack = ExitStack()
+    if device.type == "cuda":
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+    return stack
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"device {name}: not to be had on this machine ({said}); cpu always is") from error
+    return device

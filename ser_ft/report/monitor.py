@@ -1,0 +1,220 @@
+"""`ser-ft monitor`: a page for each recorded conversation, and one that sets several beside each other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .. import folders
+from ..errors import InputError
+from ..progress import bar
+from ..recognition import baseline, dissatisfaction
+from ..recognition.conversation import Conversation, MonitorSettings
+from ..recognition.engines import Engine
+from ..recognition.files import find
+from ..recognition.monitor import monitor
+from . import page, tables
+from .monitor_page import About, write_call
+from .timeline import strip
+
+REPORT, RECORD, INDEX, ROWS = "report.html", "monitor.json", "index.html", "calls.csv"
+_OF_A_VOICE = ("speech", "emotion", "dissatisfied", "uncertain")
+_DELAY = 2.0  # seconds before a progress bar is shown
+
+Tell = Callable[[str], None]
+
+
+def write_reports(
+    engine: Engine,
+    calls: Sequence[str | Path],
+    out: str | Path,
+    settings: MonitorSettings,
+    model: str | Path | None = None,
+    sound: bool = True,
+    tell: Tell = print,
+    verbose: bool = True,
+) -> list[dict[str, Any]]:
+    """Judge recorded conversations, and write what was found.
+
+    Of one file: out/report.html, which holds everything, and out/monitor.json, all its numbers. Of several, or of a
+    folder: such a folder for each, out/index.html and out/calls.csv, a row each. An older report there is replaced.
+
+    Args:
+        engine: that answers. calls: sound files, and folders of them. out: the folder to write.
+        settings: how they are judged. model: where the engine's model lies, to say how good it is.
+        sound: put moments into the pages, to be played: then they hold voices.
+        tell: called with a line for each call that cannot be judged. verbose: show a progress bar.
+
+    Returns:
+        a row for each call: see `row` and `failed`.
+
+    Raises:
+        InputError: there is no call, the settings do not fit the model, or `out` holds something else.
+    """
+    check(engine, settings)
+    home = Path(out).expanduser()
+    check_out(home)
+    found = list(find(calls))
+    if not found:
+        raise InputError(f"{', '.join(map(str, calls))}: no sound files found there")
+    about = About.of(engine.facts, settings, model)
+    single = len(found) == 1 and not Path(calls[0]).is_dir()
+    rows: list[dict[str, Any]] = []
+    strips: dict[str, str] = {}
+    names = [""] if single else _names([entry.path for entry in found])
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with bar(total=len(found), desc="judging", bar_format=form, delay=_DELAY, shown=verbose) as progress:
+        try:
+            for done, (entry, name) in enumerate(zip(found, names, strict=True), 1):
+                try:
+                    if entry.error:
+                        raise InputError(f"{entry.path}: {entry.error}")
+                    call = monitor(engine, entry.path, settings, progress.update)
+                    if not strips:
+                        _clear(home)
+                    write_call(call, home / name, about, sound)
+                    rows.append(row(call, name))
+                    strips[entry.path] = strip(call)
+                except InputError as error:
+                    tell(str(error))
+                    rows.append(failed(entry.path, error))
+                progress.update(done - progress.n)
+        finally:
+            # What is done is not lost where hours of it are interrupted.
+            if rows and not single:
+                write_index(rows, strips, home, about)
+    return rows
+
+
+def check(engine: Engine, settings: MonitorSettings) -> None:
+    """Refuse settings that a model cannot serve.
+
+    Raises:
+        InputError: a baseline is asked of a model that knows nothing ordinary, or none of the emotions that the user
+            names as dissatisfaction is known to it.
+    """
+    classes = engine.facts.classes
+    if settings.baseline is not None:
+        baseline.ordinary(classes)
+    for name in settings.negative if settings.negative != dissatisfaction.NEGATIVE else ():
+        if not dissatisfaction.named(classes, [name]):
+            raise InputError(f"--negative: the model knows no {name}: name some of {', '.join(classes)}")
+
+
+def row(call: Conversation, folder: str) -> dict[str, Any]:
+    """Sum a conversation up.
+
+    Args:
+        call: the conversation. folder: that its page is in, below the index; empty where it is alone.
+
+    Returns:
+        call (the file's name), path, seconds, silence, overlap (seconds), dissatisfied (share of the speech), runs,
+        longest (run, in seconds); for each voice its speech (seconds), emotion, dissatisfied and uncertain, under
+        "NAME speech" and so on; error (None), report (its page) and notes.
+    """
+    found = [run for voice in call.voices for run in voice.runs]
+    run = dissatisfaction.longest(found)
+    told: dict[str, Any] = {
+        "call": Path(call.path).name,
+        "path": call.path,
+        "seconds": round(call.duration, 2),
+        "silence": round(call.silence, 2),
+        "overlap": round(call.overlap, 2),
+        "dissatisfied": _rounded(call.dissatisfied),
+        "runs": len(found),
+        "longest": round(run.end - run.start, 2) if run else 0.0,
+    }
+    for voice in call.voices:
+        told |= {
+            f"{voice.name} speech": round(voice.spoken, 2),
+            f"{voice.name} emotion": voice.top,
+            f"{voice.name} dissatisfied": _rounded(voice.dissatisfied),
+            f"{voice.name} uncertain": _rounded(voice.uncertain),
+        }
+    return told | {"error": None, "report": f"{folder}/{REPORT}" if folder else REPORT, "notes": list(call.notes)}
+
+
+def voices(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Take the voices out of a row again: name, speech, emotion, dissatisfied and uncertain of each."""
+    names = [key.removesuffix(" uncertain") for key in entry if key.endswith(" uncertain")]
+    return [{"name": name} | {key: entry[f"{name} {key}"] for key in _OF_A_VOICE} for name in names]
+
+
+def failed(path: str, error: InputError) -> dict[str, Any]:
+    """Make the row of a call that could not be judged: call, path and error."""
+    return {"call": Path(path).name, "path": path, "error": " ".join(str(error).split())}
+
+
+def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], folder: Path, about: About) -> None:
+    """Write the page and the table of several calls, those with the largest share of dissatisfaction first.
+
+    Args:
+        rows: as `row` and `failed` make them. strips: of each path, as `timeline.strip` draws it.
+        folder: where index.html and calls.csv go. about: the model and the settings.
+    """
+    done = [entry for entry in rows if not entry["error"]]
+    ranked = sorted(done, key=lambda entry: (-(entry["dissatisfied"] or 0.0), -entry["longest"], entry["path"]))
+    shown = [
+        entry | {"strip": strips[entry["path"]], "link": quote(entry["report"]), "voices": voices(entry)}
+        for entry in map(dict, ranked)
+    ]
+    contents = {
+        "rows": shown,
+        "failed": [entry for entry in rows if entry["error"]],
+        "seconds": sum(entry["seconds"] for entry in done),
+        "with_runs": sum(bool(entry["runs"]) for entry in done),
+        **about.contents(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).write_text(page.render("monitor_index.html.j2", contents), encoding="utf-8")
+    (folder / ROWS).write_text(tables.render(rows, "csv") + "\n", encoding="utf-8")
+
+
+def check_out(out: Path) -> None:
+    """Refuse to write over anything but an older report of this kind, or where nothing can be written.
+
+    Raises:
+        InputError: the folder is there and holds something else, or it cannot be made.
+    """
+    if out.is_dir():
+        for entry in sorted(out.iterdir()):
+            folder = entry.is_dir() and not entry.is_symlink()
+            inside = {file.name for file in entry.iterdir()} if folder else {entry.name}
+            whole = {REPORT, RECORD} if folder else {REPORT, RECORD, INDEX, ROWS}
+            if inside - whole - {".DS_Store"}:
+                raise InputError(
+                    f"{out}: holds {entry.name}, which is no part of such a report; name another folder with --out"
+                )
+    folders.check_writable(out)
+
+
+def _clear(out: Path) -> None:
+    """Take an older report away: what is left of it would stand beside the new one's."""
+    if out.is_dir():
+        for entry in out.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _names(paths: Iterable[str]) -> list[str]:
+    """Name a folder for each file, after it; a number tells those of one name apart."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        stem = Path(path).stem.lstrip(".")[:100] or "call"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)

@@ -1,0 +1,136 @@
+"""What the page of one conversation shows, and what both kinds of page say of the model and how it was used."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from ..audio import SAMPLE_RATE
+from ..recognition import baseline, dissatisfaction, moments
+from ..recognition.conversation import PAUSE, Conversation, MonitorSettings, Voice
+from ..recognition.engines import Facts
+from ..recognition.feedback import clock, feedback, percent
+from ..recognition.monitor import cut
+from ..recognition.record import KEYS, VOICE_KEYS, record
+from ..results.runs import RunFolder
+from . import page, tables
+from .judged import judged_part, sample
+from .timeline import colours, timeline
+
+_LISTED = 300  # segments of a voice
+
+
+@dataclass(frozen=True)
+class About:
+    """The model and the settings of a report.
+
+    Attributes:
+        facts: what the model says of itself. settings: how calls are judged.
+        negative: the model's classes that are dissatisfaction.
+        known: how well the model did: uar, interval, chance, sample, corpora and notes; None: it is not known.
+    """
+
+    facts: Facts
+    settings: MonitorSettings
+    negative: tuple[str, ...]
+    known: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, facts: Facts, settings: MonitorSettings, model: str | Path | None) -> About:
+        """Gather it; how well the model did is read from the run folder that it lies in, where it lies in one."""
+        return cls(facts, settings, dissatisfaction.named(facts.classes, settings.negative), _known(model))
+
+    def contents(self) -> dict[str, Any]:
+        """Return what both templates show."""
+        gap = self.settings.windows.gap
+        return {
+            "about": self,
+            "fills": colours(self.facts.classes),
+            "definition": dissatisfaction.definition(self.negative, gap),
+            "ordinary": baseline.ORDINARY_SHARE,
+            "pause": PAUSE,
+            "change": moments.CHANGE,
+            "clock": clock,
+            "percent": percent,
+        }
+
+
+def write_call(call: Conversation, folder: Path, about: About, sound: bool = True) -> None:
+    """Write a conversation's page, report.html, and its numbers, monitor.json.
+
+    Args:
+        call: the conversation. folder: where they go; made where it is not there.
+        about: the model and the settings. sound: put the moments into the page, to be played.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    html = page.render("monitor.html.j2", _contents(call, sound) | about.contents())
+    (folder / "monitor.json").write_text(json.dumps(record(call), ensure_ascii=False, allow_nan=False), "utf-8")
+    (folder / "report.html").write_text(html, "utf-8")
+
+
+def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
+    fills = colours(call.facts.classes)
+    uris = [_uri(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
+    return {
+        "call": call,
+        "name": Path(call.path).name,
+        "feedback": feedback(call),
+        "timelines": [timeline(call, number) for number in range(len(call.voices))],
+        "moments": [
+            {"about": moment, "fill": fills[moment.emotion], "voice": call.voices[moment.voice].name, "uri": uri}
+            for moment, uri in zip(call.moments, uris, strict=True)
+        ],
+        "sound": sound,
+        "voices": [{"about": voice, "shares": _shares(voice, call)} for voice in call.voices],
+        "runs": [(voice.name, run) for voice in call.voices for run in voice.runs],
+        "listed": _LISTED,
+        "keys": KEYS,
+        "voice_keys": VOICE_KEYS,
+        "lowered": {voice.name: _lowered(voice) for voice in call.voices if voice.baseline},
+    }
+
+
+def _shares(voice: Voice, call: Conversation) -> Sequence[tuple[str, float]]:
+    """Return the share of each class, dissatisfaction first as in the timeline; empty where nothing was judged."""
+    if not voice.judged:
+        return []
+    order = [*call.negative, *(name for name in voice.shares if name not in call.negative)]
+    return [(name, voice.shares[name]) for name in order]
+
+
+def _lowered(voice: Voice) -> str:
+    """Say what was taken off a voice's log-odds: "angry 1.24, fear 0.31"."""
+    found = voice.baseline.lowered if voice.baseline else {}
+    return ", ".join(f"{name} {amount:.2f}" for name, amount in found.items() if amount >= 0.005) or "nothing"
+
+
+def _uri(samples: np.ndarray) -> str:
+    """Put samples into a data URI: FLAC, which is exact, half of WAV's size, and played by every browser."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _known(model: str | Path | None) -> dict[str, Any] | None:
+    given = Path(model or "").expanduser()
+    run = next((run for run in map(RunFolder, (given, given.parent)) if model and run.metrics_file.is_file()), None)
+    if run is None:
+        return None
+    metrics = run.metrics
+    _, scores = judged_part(metrics)
+    return {
+        "uar": scores["uar"],
+        "interval": scores.get("uar_interval"),
+        "chance": scores["chance"],
+        "sample": sample(metrics),
+        "corpora": list(metrics.get("terms") or ()),
+        "notes": tables.notes(metrics),
+    }

@@ -1,0 +1,195 @@
+"""Two hundred odd files: each has an answer, or one clear line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_ft.cli import main
+
+RATE = 16_000
+ANSWER, EITHER = "answer", "either"
+FORMATS = {
+    "wav": ("PCM_16", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM"),
+    "wavex": ("PCM_16", "PCM_24", "FLOAT"),
+    "rf64": ("PCM_16", "FLOAT"),
+    "w64": ("PCM_16", "PCM_24"),
+    "aiff": ("PCM_16", "PCM_S8", "PCM_24", "FLOAT"),
+    "au": ("PCM_16", "ULAW", "FLOAT"),
+    "caf": ("PCM_16", "ALAC_16"),
+    "flac": ("PCM_16", "PCM_S8", "PCM_24"),
+    "ogg": ("VORBIS", "OPUS"),
+    "mp3": ("MPEG_LAYER_III",),
+}
+RATES = (8_000, 11_025, 12_000, 22_050, 24_000, 24_414, 32_000, 44_100, 48_000, 96_000, 192_000)
+NAMES = (
+    "UPPER.WAV", "two words.wav", "ümläut é.wav", "日本語.wav", "العربية.wav", "😀.wav", "combined e\u0301.wav",
+    "new\nline.wav", "zero\u200bwidth.wav", "\u2028.wav",
+    "tab\t.wav", "quote\"'.wav", "-rf.wav", "$HOME.wav", "*.wav", "a;b|c&d.wav", "\x1b[31mred.wav", "\u202eright.wav",
+    "percent%s{}.wav", "back\\slash.wav", f"{'long' * 62}.wav", os.fsdecode(b"caf\xe9.wav"),
+)  # fmt: skip
+
+
+def encoded(sound: np.ndarray, rate: int = RATE, kind: str = "wav", subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format=kind.upper(), subtype=subtype)
+    return file.getvalue()
+
+
+def whole(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
+    """Yield names, contents and what is expected of files that must have an answer."""
+    for kind, subtypes in FORMATS.items():
+        for subtype in subtypes:
+            yield (
+                f"{kind}-{subtype}.{kind if kind in ('flac', 'ogg', 'mp3') else 'wav'}",
+                encoded(voice, RATE, kind, subtype),
+                ANSWER,
+            )
+    for rate in RATES:
+        sound = np.interp(np.arange(0, len(voice), RATE / rate), np.arange(len(voice)), voice)
+        yield f"{rate}.wav", encoded(sound, rate), ANSWER
+    for count in (2, 3, 4, 6, 8, 16):
+        yield f"{count}-channels.wav", encoded(np.stack([voice] * count, axis=1)), ANSWER
+    yield "gsm.wav", encoded(voice[::2], 8_000, "wav", "GSM610"), ANSWER
+    for name in NAMES:
+        yield name, encoded(voice), ANSWER
+    for suffix in ("mp3", "flac", "ogg", "opus", "aif", "au"):
+        yield f"wav-named.{suffix}", encoded(voice), ANSWER
+    plain = encoded(voice)
+    yield "unknown-size.wav", plain[:4] + b"\xff" * 4 + plain[8:40] + b"\xff" * 4 + plain[44:], ANSWER
+    extra = b"LIST" + struct.pack("<I", 5) + b"hello\0"
+    yield "extra-chunk-before.wav", plain[:12] + extra + plain[12:], ANSWER
+    yield "extra-chunk-after.wav", plain + extra, ANSWER
+    yield "a-few-samples-short.wav", plain[:-100], ANSWER
+    yield "a-tenth-of-a-second.wav", encoded(voice[8_000:9_600]), ANSWER
+    yield "quiet.wav", encoded(voice * 0.01, subtype="FLOAT"), ANSWER
+    yield "offset.wav", encoded(voice * 0.5 + 0.5, subtype="FLOAT"), ANSWER
+    yield "clipped.wav", encoded(np.clip(voice * 30, -1, 1)), ANSWER
+    yield "over-full-scale.wav", encoded(voice * 30, subtype="FLOAT"), ANSWER
+    yield "twenty-one-seconds.wav", encoded(np.resize(voice, 21 * RATE)), ANSWER
+
+
+def damaged(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
+    """Yield names, contents and what is said of files that are not as they should be."""
+    plain = encoded(voice)
+    yield "empty.wav", b"", "the file is empty"
+    yield "half.wav", plain[: len(plain) // 2], "ends before its sound does"
+    yield "half.aiff", encoded(voice, kind="aiff")[: len(voice)], "ends before its sound does"
+    for length in (1, 4, 8, 12, 20, 36, 40):
+        yield f"first-{length}-bytes.wav", plain[:length], "not a sound file that can be decoded"
+    yield "header-alone.wav", plain[:44], "ends before its sound does"
+    for kind, subtype in (
+        ("flac", "PCM_16"),
+        ("ogg", "VORBIS"),
+        ("ogg", "OPUS"),
+        ("mp3", "MPEG_LAYER_III"),
+        ("caf", "PCM_16"),
+    ):
+        content = encoded(voice, kind=kind, subtype=subtype)
+        for share in (0.02, 0.3, 0.9):
+            yield f"{subtype}-{share}.{kind}", content[: int(len(content) * share)], EITHER
+    yield "text.wav", b"This is no sound.\n" * 99, "not a sound file that can be decoded"
+    yield "page.mp3", b"<!DOCTYPE html><html><body>404 not found</body></html>", "not a sound file that can be decoded"
+    yield "zeros.wav", bytes(5_000), "not a sound file that can be decoded"
+    yield "film.mp4", b"\0\0\0\x20ftypisom" + bytes(500), "decode"
+    yield "record.webm", b"\x1aE\xdf\xa3" + bytes(500), "decode"
+    yield "pointer.wav", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-LFS pointer"
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("clip.wav", plain)
+    yield "archive.wav", archive.getvalue(), "not a sound file that can be decoded"
+    for name, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):
+        sound = voice.copy()
+        sound[100] = value
+        yield f"{name}.wav", encoded(sound, subtype="FLOAT"), "no numbers"
+    yield "silence.wav", encoded(np.zeros(RATE)), "silent: nothing in it is louder than -60 dBFS"
+    yield "silence.flac", encoded(np.zeros(RATE), kind="flac"), "silent"
+    yield "noise-of-a-converter.wav", encoded(np.random.default_rng(0).normal(0, 1e-5, RATE)), "silent"
+    yield "constant.wav", encoded(np.full(RATE, 0.5)), "silent"
+    yield "no-samples.wav", encoded(np.zeros(0)), "no samples"
+    for samples in (1, 160, 1_599):
+        yield f"{samples}-samples.wav", encoded(voice[8_000 : 8_000 + samples]), "too short: 0.1 s is the least"
+    for rate in (0, 1, 999, 1_000_001, 2**31 - 1, 2**32 - 1):
+        yield f"claims-{rate}-hz.wav", plain[:24] + struct.pack("<I", rate) + plain[28:], "Hz|decoded"
+    for count in (0, 1025, 65_535):
+        yield f"claims-{count}-channels.wav", plain[:22] + struct.pack("<H", count) + plain[24:], "decode"
+    random = np.random.default_rng(1)
+    for place in range(60):
+        kind, subtype = [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")][place % 4]
+        content = bytearray(encoded(voice, kind=kind, subtype=subtype))
+        for at in random.integers(0, len(content) if place % 8 > 3 else 64, 12):
+            content[at] = random.integers(256)
+        yield f"bytes-changed-{place}.{kind}", bytes(content), EITHER
+
+
+def devices(folder: Path) -> dict[str, str]:
+    """Make what is no file, and return what is said of each."""
+    (folder / "folder.wav").mkdir()
+    (folder / "folder.wav" / "inside.txt").touch()
+    (folder / "folder.wav" / "up").symlink_to("..")
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "device.wav").symlink_to("/dev/zero")
+    (folder / "nowhere.wav").symlink_to("gone.wav")
+    (folder / "itself.wav").symlink_to("itself.wav")
+    said = {"device.wav": "cannot be read", "nowhere.wav": "no such file", "itself.wav": "no such file|cannot be read"}
+    if os.geteuid():
+        (folder / "locked.wav").write_bytes(b"RIFF")
+        (folder / "locked.wav").chmod(0)
+        said["locked.wav"] = "cannot be read"
+    return said
+
+
+@pytest.fixture(scope="module")
+def odd(voices: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The folder, and what is expected of each file in it."""
+    folder = tmp_path_factory.mktemp("odd")
+    expected = {}
+    for name, content, wanted in (*whole(voices[0]), *damaged(voices[0])):
+        assert name not in expected
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+        expected[name] = wanted
+    return folder, expected | devices(folder)
+
+
+def test_each_has_an_answer_or_one_line(
+    odd: tuple[Path, dict[str, str]], tiny_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, expected = odd
+    code = main(["predict", str(folder), "--model", str(tiny_run), "--format", "jsonl"])
+    out, err = capfd.readouterr()
+    rows = {os.path.basename(row["path"]): row for row in map(json.loads, out.splitlines())}
+    assert code == 1
+    assert len(expected) >= 200
+    assert set(rows) == set(expected)
+    wrong = {name: rows[name].get("error") for name, wanted in expected.items() if not _as_wanted(rows[name], wanted)}
+    assert wrong == {}
+    failed = sum("error" in row for row in rows.values())
+    # A line for each, and the last that counts them; libraries say nothing of their own.
+    lines = [line for line in err.splitlines() if line.strip() and "file/s" not in line]
+    assert len(lines) == failed + 1
+    assert all(line.startswith("ser-ft: ") and line.isprintable() and len(line) < 700 for line in lines)
+    assert lines[-1] == f"ser-ft: {failed} of {len(rows)} files could not be recognised"
+
+
+def _as_wanted(row: dict[str, str], wanted: str) -> bool:
+    if "error" not in row:
+        return wanted in (ANSWER, EITHER) and np.isfinite(row["scores"]["happy"])  # type: ignore[index]
+    return wanted == EITHER or any(part in row["error"] for part in wanted.split("|"))
+
+
+@pytest.mark.parametrize("name", ["pipe.wav", "/dev/zero", "/dev/null"])
+def test_pipes_and_devices_that_are_named(
+    odd: tuple[Path, dict[str, str]], tiny_run: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["predict", str(odd[0] / name), "--model", str(tiny_run)]) == 1
+    assert "cannot be read" in capfd.readouterr().err

@@ -1,0 +1,244 @@
+"""`EmotionRecognizer`: one answer to one sound, however it comes."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import ser_ft
+from ser_ft import audio
+from ser_ft.audio import AudioError
+from ser_ft.errors import InputError
+from ser_ft.recognition.recognizer import Answer, EmotionRecognizer
+from ser_ft.recognition.sounds import items
+
+RATE = audio.SAMPLE_RATE
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_run: Path) -> EmotionRecognizer:
+    return EmotionRecognizer(tiny_run)
+
+
+def near(one: Answer, other: Answer, tolerance: float = 1e-5) -> bool:
+    """Whether two answers are the same, the path aside."""
+    apart = [abs(one["scores"][name] - other["scores"][name]) for name in one["scores"]]
+    rest = ("emotion", "uncertain", "duration", "speech")
+    return max(apart) < tolerance and all(one[key] == other[key] for key in rest)  # type: ignore[literal-required]
+
+
+def wav(sound: np.ndarray, rate: int = RATE) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def test_an_answer(recognizer: EmotionRecognizer, tree: Path, voices: list[np.ndarray]) -> None:
+    (found,) = recognizer(tree / "clip 0.wav")
+    assert ser_ft.EmotionRecognizer is EmotionRecognizer
+    assert list(found) == ["path", "emotion", "scores", "uncertain", "duration", "speech"]
+    assert found["path"] == str(tree / "clip 0.wav")
+    assert list(found["scores"]) == ["neutral", "happy", "sad", "angry"]
+    assert sum(found["scores"].values()) == pytest.approx(1)
+    assert found["emotion"] == max(found["scores"], key=found["scores"].__getitem__)
+    assert found["duration"] == len(voices[0]) / RATE
+    assert 0 < found["speech"] <= found["duration"]
+
+
+def test_it_is_what_the_extractor_and_the_model_say(tiny_run: Path, voices: list[np.ndarray]) -> None:
+    from transformers import pipeline
+
+    stock = pipeline("audio-classification", model=str(tiny_run / "model"), top_k=None)
+    found = EmotionRecognizer(tiny_run)([(RATE, voice) for voice in voices[:3]])
+    for voice, answer in zip(voices, found, strict=False):
+        wanted = {each["label"]: each["score"] for each in stock({"raw": voice, "sampling_rate": RATE})}
+        assert answer["scores"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_run_its_model_folder_and_a_path_in_text_are_one_model(tiny_run: Path, voices: list[np.ndarray]) -> None:
+    sound = (RATE, voices[0])
+    (first,) = EmotionRecognizer(tiny_run)(sound)
+    assert near(first, EmotionRecognizer(str(tiny_run / "model"))(sound)[0])
+
+
+def test_alone_and_among_others(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    # Some of one length, so that there are batches, and lengths mixed, so that they are put together.
+    short = min(map(len, voices))
+    clips = [voice[:short] if place % 2 else voice for place, voice in enumerate(voices)] * 5
+    together = recognizer([(RATE, clip) for clip in clips])
+    assert len(together) == 60
+    assert len({answer["emotion"] for answer in together}) > 1
+    for clip, answer in zip(clips[:12], together, strict=False):
+        assert near(recognizer((RATE, clip))[0], answer)
+
+
+def test_clips_of_one_length_are_answered_together(
+    tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, sizes = EmotionRecognizer(tiny_run), []
+    asked = recognizer.engine.probabilities
+
+    def counted(waveforms: np.ndarray) -> np.ndarray:
+        sizes.append(len(waveforms))
+        return asked(waveforms)
+
+    monkeypatch.setattr(recognizer.engine, "probabilities", counted)
+    recognizer([(RATE, voices[place % 2]) for place in range(8)])
+    assert sizes == [4, 4]
+
+
+def test_every_form_of_a_clip_has_one_answer(
+    recognizer: EmotionRecognizer, voices: list[np.ndarray], tmp_path: Path
+) -> None:
+    file = tmp_path / "clip.wav"
+    file.write_bytes(wav(voices[0]))
+    forms: list[Any] = [file, str(file), wav(voices[0]), (RATE, voices[0]), {"raw": voices[0], "sampling_rate": RATE}]
+    found = recognizer(forms)
+    assert all(near(found[0], answer) for answer in found)
+    assert [answer["path"] for answer in found] == [str(file), str(file), None, None, None]
+    (stereo,) = recognizer((RATE, np.stack([voices[0] * 0.5, voices[0] * 1.5], axis=1)))
+    assert near(found[0], stereo, 1e-3)
+
+
+def test_a_folder_is_answered_in_the_order_of_its_files(recognizer: EmotionRecognizer, tree: Path) -> None:
+    found = recognizer(tree)
+    assert [Path(answer["path"] or "").name for answer in found] == [f"clip {place}.wav" for place in range(6)]
+
+
+def test_several_threads_may_ask(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    wanted = [recognizer((RATE, voice))[0] for voice in voices]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda place: recognizer((RATE, voices[place % 12]))[0], range(48)))
+    assert all(near(answer, wanted[place % 12]) for place, answer in enumerate(found))
+
+
+def test_what_is_under_the_threshold_is_uncertain(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    assert recognizer.facts.threshold == 0.3
+    found = recognizer([(RATE, voice) for voice in voices])
+    voiced = [answer for answer in found if answer["speech"]]
+    assert {answer["uncertain"] for answer in voiced} == {max(a["scores"].values()) < 0.3 for a in voiced}
+
+
+def test_sound_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> None:
+    hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(3 * RATE) / RATE)
+    (found,) = recognizer((RATE, hum))
+    assert found["speech"] == 0
+    assert found["uncertain"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "reason", "said"),
+    [
+        (np.zeros(RATE), "silent", "sound: silent: "),
+        (np.full(RATE, 0.5), "silent", "sound: silent: "),
+        (np.zeros(0), "too-short", "0.0 ms of sound is too short"),
+        (np.ones(1590), "too-short", "99.4 ms of sound is too short: 0.1 s is the least"),
+    ],
+)
+def test_nothing_to_hear(recognizer: EmotionRecognizer, sound: np.ndarray, reason: str, said: str) -> None:
+    with pytest.raises(AudioError, match=said) as caught:
+        recognizer((RATE, sound))
+    assert caught.value.reason == reason
+
+
+def test_the_shortest_clip_has_an_answer(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    assert recognizer((RATE, voices[0][8000:9600]))[0]["duration"] == 0.1
+
+
+def test_one_bad_sound_among_others_is_named(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    sounds = [(RATE, voices[0]), (RATE, np.zeros(RATE)), (RATE, voices[1])]
+    with pytest.raises(AudioError, match="sound 2: silent"):
+        recognizer(sounds)
+    outcomes = [outcome for _, outcome in recognizer.each(items(sounds))]
+    assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, False]
+
+
+def test_no_sounds_no_answers(recognizer: EmotionRecognizer) -> None:
+    assert recognizer([]) == []
+
+
+def test_a_long_clip_is_the_mean_of_its_windows(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    sound = np.concatenate(voices * 2)[: 25 * RATE]
+    (found,) = recognizer((RATE, sound))
+    cuts = [(0, 10), (10, 20), (15, 25)]
+    parts = recognizer([(RATE, sound[start * RATE : end * RATE]) for start, end in cuts])
+    weights = [part["speech"] for part in parts]
+    for name, share in found["scores"].items():
+        # The gate hears a window's edges a little differently where the sound goes on.
+        assert share == pytest.approx(np.average([part["scores"][name] for part in parts], weights=weights), abs=0.01)
+    assert found["duration"] == 25
+    assert 0 < found["speech"] <= 25
+
+
+def test_twenty_seconds_are_answered_whole(
+    tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, lengths = EmotionRecognizer(tiny_run), []
+    asked = recognizer.engine.probabilities
+
+    def noted(waveforms: np.ndarray) -> np.ndarray:
+        lengths.append(waveforms.shape[1] / RATE)
+        return asked(waveforms)
+
+    monkeypatch.setattr(recognizer.engine, "probabilities", noted)
+    sound = np.concatenate(voices * 2)[: 20 * RATE + 1]
+    recognizer((RATE, sound[:-1]))
+    assert lengths == [20]
+    recognizer((RATE, sound))
+    assert set(lengths[1:]) == {10}
+
+
+def test_silence_in_a_long_clip_does_not_count(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    voiced = np.concatenate(voices)[: 10 * RATE]
+    (alone,) = recognizer((RATE, voiced))
+    (found,) = recognizer((RATE, np.concatenate([voiced, np.zeros(30 * RATE, np.float32)])))
+    assert found["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert found["duration"] == 40
+
+
+def test_a_long_file_and_its_samples_have_one_answer(
+    recognizer: EmotionRecognizer, voices: list[np.ndarray], tmp_path: Path
+) -> None:
+    sound = np.concatenate([voices[0], *voices])[: 31 * 8000]
+    file = tmp_path / "long.wav"
+    file.write_bytes(wav(sound, 8000))
+    assert near(recognizer(file)[0], recognizer((8000, sound))[0])
+
+
+def test_a_long_sound_without_speech_is_answered_and_uncertain(recognizer: EmotionRecognizer) -> None:
+    hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(25 * RATE) / RATE)
+    (found,) = recognizer((RATE, hum))
+    assert found["uncertain"]
+    assert found["speech"] == 0
+    with pytest.raises(AudioError, match="silent"):
+        recognizer((RATE, np.zeros(25 * RATE)))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("no/such/model", "neither a folder nor a model"),
+        ("none.onnx", "none.onnx"),
+        (".", "no run and no saved classifier"),
+    ],
+)
+def test_models_that_are_not_there(model: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=said) as caught:
+        EmotionRecognizer(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_and_threads_that_are_not_there(tiny_run: Path) -> None:
+    with pytest.raises(InputError, match="device warp: not to be had"):
+        EmotionRecognizer(tiny_run, device="warp")
+    with pytest.raises(InputError, match="threads must be 1 or more"):
+        EmotionRecognizer(tiny_run, threads=0)
+    with pytest.raises(InputError, match="runs on the processor"):
+        EmotionRecognizer("model.onnx", device="cuda")

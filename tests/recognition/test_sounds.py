@@ -1,0 +1,119 @@
+"""What can be handed in, and that it means the same sound in every form."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ser_ft import audio
+from ser_ft.audio import AudioError
+from ser_ft.errors import InputError
+from ser_ft.recognition.sounds import items
+
+RATE = 16_000
+TONE = (0.4 * np.sin(2 * np.pi * 300 * np.arange(RATE) / RATE)).astype(np.float32)
+
+
+def samples(sound: Any) -> np.ndarray:
+    (item,) = items(sound)
+    return np.concatenate(list(item.blocks()))
+
+
+def wav(rate: int = RATE, sound: np.ndarray = TONE) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        {"array": TONE, "sampling_rate": RATE},
+        {"raw": TONE.astype(np.float64), "sampling_rate": np.int64(RATE), "path": None},
+        {"array": torch.from_numpy(TONE), "sampling_rate": float(RATE)},
+        {"array": TONE.tolist(), "sampling_rate": RATE},
+        (RATE, TONE),
+        (RATE, np.stack([TONE, TONE], axis=1)),
+        (RATE, np.stack([TONE, TONE])),
+        (RATE, (TONE * 32768).astype(np.int16)),
+        (RATE, (TONE * 2**31).astype(np.int32)),
+        (RATE, (TONE * 128 + 128).astype(np.uint8)),
+        (RATE, np.stack([TONE * 32768] * 2, axis=1).astype(np.int16)),
+        wav(),
+        bytearray(wav()),
+        {"bytes": wav(), "path": "clip.wav"},
+    ],
+)
+def test_forms_of_one_sound(sound: Any) -> None:
+    found = samples(sound)
+    assert found.dtype == np.float32
+    assert found.shape == TONE.shape
+    assert np.abs(found - TONE).max() < 1e-2
+
+
+def test_arrays_are_resampled_as_files_are() -> None:
+    assert np.array_equal(samples((44_100, TONE)), audio.decode(wav(44_100)))
+    assert np.array_equal(samples(wav(44_100)), audio.decode(wav(44_100)))
+
+
+def test_a_path_a_folder_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.wav").write_bytes(wav())
+    for given in (str(tmp_path / "a.wav"), tmp_path / "a.wav", "~/a.wav", tmp_path, {"bytes": None, "path": "~/a.wav"}):
+        assert np.array_equal(samples(given), TONE)
+    found = list(items([tmp_path, (RATE, TONE), [wav()]]))
+    assert [item.path for item in found] == [f"{tmp_path}/a.wav", None, None]
+    assert [item.name for item in found] == [f"{tmp_path}/a.wav", "sound 2", "sound 3 1"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "said"),
+    [
+        (TONE, "samples without their rate"),
+        (3, "int cannot be recognised"),
+        (None, "NoneType cannot be recognised"),
+        ({"array": TONE}, "a mapping with array"),
+        ({}, "a mapping with nothing"),
+        ([b"", object()], "sound 2: object cannot be recognised"),
+    ],
+)
+def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        list(items(sound))
+
+
+@pytest.mark.parametrize(
+    ("rate", "given", "said"),
+    [
+        (0, TONE, "0 Hz"),
+        (-8000, TONE, "-8000 Hz"),
+        (16000.5, TONE, "whole number"),
+        ("16000", TONE, "whole number"),
+        (RATE, TONE[:, None, None], r"not \(16000, 1, 1\)"),
+        (RATE, np.float32(0.1), r"not \(\)"),
+        (RATE, TONE * np.nan, "no numbers"),
+        (RATE, np.full(RATE, np.inf), "no numbers"),
+        (RATE, TONE * 32768, "full scale of floats is 1.0"),
+        (RATE, (TONE * 32768).astype(np.int64), "not int64"),
+        (RATE, TONE > 0, "not bool"),
+        (RATE, TONE.astype(np.complex64), "not complex64"),
+        (RATE, ["a", "b"], "not <U1"),
+        (RATE, [[0.1, 0.2], [0.1]], "make no array"),
+    ],
+)
+def test_arrays_that_are_not_made_as_sound_is(rate: Any, given: Any, said: str) -> None:
+    with pytest.raises(AudioError, match=said) as caught:
+        samples({"array": given, "sampling_rate": rate})
+    assert str(caught.value).startswith("sound: ")
+
+
+def test_a_folder_without_sound(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="no sound files in this folder"):
+        list(items(tmp_path))

@@ -1,0 +1,160 @@
+"""Streams: what comes out is what the whole file gives, soon and in bounded memory."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fake_engine import FakeEngine
+
+from ser_ft.audio import AudioError, to_pcm16
+from ser_ft.errors import InputError
+from ser_ft.recognition.engines import open_engine
+from ser_ft.recognition.recognizer import EmotionRecognizer
+from ser_ft.recognition.stream import Stream
+from ser_ft.recognition.windows import Window, WindowSettings, file_windows
+
+
+@pytest.fixture(scope="module")
+def call(voices: list[np.ndarray]) -> np.ndarray:
+    """Two channels of voices and pauses, int16, shape (samples, 2)."""
+    pause = np.zeros(60_000, np.float32)
+    one = np.concatenate([*voices[:3], pause, *voices[3:6]])
+    both = np.stack([one, np.roll(one, 50_000)], axis=1)
+    return to_pcm16(both + 1e-4 * np.random.default_rng(0).normal(size=both.shape).astype(np.float32))
+
+
+def wav(samples: np.ndarray, rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV")
+    return file.getvalue()
+
+
+def streamed(stream: Stream, sound: np.ndarray, largest: int, seed: int = 0) -> list[Window]:
+    random, at, found = np.random.default_rng(seed), 0, []
+    while at < len(sound):
+        size = int(random.integers(0, largest))
+        found += stream.feed(sound[at : at + size])
+        at += size
+    return found + stream.finish()
+
+
+def assert_same(some: list[Window], others: list[Window], near: float) -> None:
+    assert len(some) == len(others) > 3
+    for one, other in zip(some, others, strict=True):
+        assert (one.start, one.end, one.speech, one.spans) == (other.start, other.end, other.speech, other.spans)
+        assert one.level == other.level
+        assert (one.probabilities is None) == (other.probabilities is None)
+        if one.probabilities is not None and one.smoothed is not None:
+            assert np.abs(one.probabilities - other.probabilities).max() <= near
+            assert np.abs(one.smoothed - other.smoothed).max() <= near
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("largest", [700, 20_000, 10_000_000])
+@pytest.mark.parametrize("channel", [None, 1])
+def test_chunks_of_any_size_give_what_the_file_gives(
+    call: np.ndarray, rate: int, largest: int, channel: int | None
+) -> None:
+    settings = WindowSettings(window=2.0, hop=0.7)
+    file = list(file_windows(FakeEngine(), wav(call, rate), settings, channel))
+    assert_same(streamed(Stream(FakeEngine(), settings, rate, channel), call, largest), file, 0.0)
+
+
+def test_a_model_gives_what_it_gives_for_the_file(call: np.ndarray, tiny_run: Path) -> None:
+    engine = open_engine(tiny_run)
+    file = list(file_windows(engine, wav(call, 16_000)))
+    assert_same(streamed(Stream(engine), call, 9_000), file, 1e-5)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_a_window_is_answered_within_a_second_of_its_end(call: np.ndarray, rate: int) -> None:
+    stream, size, answered = Stream(FakeEngine(), rate=rate), rate // 50, 0
+    for at in range(0, len(call), size):
+        now = (at + size) / rate
+        for window in stream.feed(call[at : at + size]):
+            assert window.end <= now <= window.end + 1.0
+            answered += 1
+    assert answered >= int(len(call) / rate - 4.0)
+
+
+def test_a_stream_keeps_no_more_of_a_long_sound(call: np.ndarray) -> None:
+    stream, kept = Stream(FakeEngine()), []
+    for start in range(0, 8 * len(call), 8000):
+        stream.feed(np.take(call, range(start, start + 8000), axis=0, mode="wrap"))
+        kept.append(held(vars(stream)))
+    assert max(kept) < 1_500_000
+    assert max(kept[len(kept) // 2 :]) <= max(kept[: len(kept) // 2])
+
+
+def held(parts: dict[str, object]) -> int:
+    """Bytes of the arrays that an object keeps, and that what it keeps keeps."""
+    return sum(
+        part.nbytes if isinstance(part, np.ndarray) else held(vars(part)) if hasattr(part, "feed") else 0
+        for part in parts.values()
+    )
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_run: Path) -> EmotionRecognizer:
+    return EmotionRecognizer(tiny_run)
+
+
+def test_a_recognizer_tells_windows_of_whatever_it_is_given(
+    recognizer: EmotionRecognizer, call: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "call.wav").write_bytes(wav(call, 16_000))
+    told = recognizer.windows(tmp_path / "call.wav", window=2.0)
+    assert set(told[0]) == {"start", "end", "emotion", "scores", "uncertain", "speech"}
+    for window in told:
+        if window["speech"] < 0.1:
+            assert (window["emotion"], window["scores"], window["uncertain"]) == (None, None, True)
+        if window["scores"] is not None:
+            best = max(window["scores"].values())
+            assert window["scores"][window["emotion"]] == best
+            assert sum(window["scores"].values()) == pytest.approx(1)
+            assert window["uncertain"] == (best < recognizer.facts.threshold)
+    assert len({window["emotion"] for window in told}) >= 2
+    stream = recognizer.stream(window=2.0)
+    streamed = [*stream.feed(call[:50_000]), *stream.feed(call[50_000:]), *stream.finish()]
+    others = recognizer.windows(wav(call, 16_000), window=2.0), recognizer.windows((16_000, call), window=2.0), streamed
+    for other in others:
+        for one, same in zip(told, other, strict=True):
+            assert same == {**one, "scores": pytest.approx(one["scores"], abs=1e-5) if one["scores"] else None}
+
+
+def test_a_recognizer_tells_segments_within_the_sound(recognizer: EmotionRecognizer, call: np.ndarray) -> None:
+    found = recognizer.segments((16_000, call), window=2.0, hop=0.5)
+    assert found
+    assert 0 <= found[0].start < found[-1].end <= len(call) / 16_000
+    assert {segment.emotion for segment in found} <= set(recognizer.facts.classes)
+
+
+def test_windows_are_of_one_sound(recognizer: EmotionRecognizer, call: np.ndarray) -> None:
+    with pytest.raises(InputError, match="one sound at a time"):
+        recognizer.windows([(16_000, call), (16_000, call)])
+
+
+def test_a_stream_without_sound_has_no_windows() -> None:
+    stream = Stream(FakeEngine())
+    assert stream.feed(np.zeros(0, np.float32)) == []
+    assert stream.finish() == []
+
+
+def test_a_finished_stream_takes_no_more(call: np.ndarray) -> None:
+    stream = Stream(FakeEngine())
+    stream.feed(call)
+    assert stream.finish()
+    assert stream.finish() == []
+    with pytest.raises(InputError, match="open another"):
+        stream.feed(call)
+
+
+def test_wrong_rates_and_chunks_are_refused(call: np.ndarray) -> None:
+    with pytest.raises(AudioError, match=r"the stream: .* 5 Hz"):
+        Stream(FakeEngine(), rate=5)
+    with pytest.raises(InputError, match="int16, or float"):
+        Stream(FakeEngine()).feed(call.astype(np.int64))

@@ -1,0 +1,143 @@
+"""The voice gate: what counts as speech, at any level and in noise, and what does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ser_ft.recognition.voice import LATENCY, Gate, speech_frames
+
+SECONDS = np.arange(6 * 16_000) / 16_000
+
+
+def noise(seconds: float = 6.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=round(16_000 * seconds)).astype(np.float32)
+
+
+def hum() -> np.ndarray:
+    """Mains hum with its harmonics."""
+    return 0.05 * sum(np.sin(2 * np.pi * 50 * k * SECONDS) / k for k in range(1, 20))
+
+
+def tones(*hertz: float) -> np.ndarray:
+    return 0.1 * sum(np.sin(2 * np.pi * each * SECONDS) for each in hertz)
+
+
+def melody(step: float, decay: float) -> np.ndarray:
+    """Notes with six harmonics, one after the other."""
+    notes = 220 * 2 ** (np.random.default_rng(1).integers(0, 13, 99) / 12)
+    pitch, since = notes[(SECONDS // step).astype(int)], SECONDS % step
+    return 0.1 * np.exp(-decay * since) * sum(np.sin(2 * np.pi * pitch * k * since) / k for k in range(1, 7))
+
+
+def clicks() -> np.ndarray:
+    random, sound = np.random.default_rng(2), 1e-4 * noise()
+    for start in random.integers(0, len(sound) - 400, 30):
+        sound[start : start + 400] += 0.3 * random.normal(size=400) * np.exp(-np.arange(400) / 60)
+    return sound
+
+
+def from_second(start: float, sound: np.ndarray) -> np.ndarray:
+    return np.where(start <= SECONDS, sound, 0)
+
+
+@pytest.fixture(scope="module")
+def talk(voices: list[np.ndarray]) -> np.ndarray:
+    """A second of quiet before and after each of six voices, as a microphone has it."""
+    quiet = np.zeros(16_000, np.float32)
+    joined = np.concatenate([quiet, *(part for voice in voices[:6] for part in (voice, quiet))])
+    return joined + 1e-4 * noise(len(joined) / 16_000)
+
+
+@pytest.fixture(scope="module")
+def spoken(talk: np.ndarray) -> np.ndarray:
+    """Frames within 30 dB of the loudest."""
+    power = (talk[: len(talk) // 160 * 160].reshape(-1, 160) ** 2).mean(axis=1)
+    return power > power.max() / 1000
+
+
+def test_speech_is_found_and_the_pauses_are_not(talk: np.ndarray, spoken: np.ndarray) -> None:
+    found = speech_frames(talk)
+    assert found.dtype == bool
+    assert found.shape == (len(talk) // 160,)
+    assert found[spoken].mean() > 0.9
+    pauses = np.lib.stride_tricks.sliding_window_view(np.pad(spoken, 30), 61).max(axis=1) == 0
+    assert pauses.mean() > 0.1
+    assert found[pauses].mean() < 0.02
+
+
+@pytest.mark.parametrize("gain", [-40, -20, 10])
+def test_the_level_of_a_recording_does_not_matter(talk: np.ndarray, gain: int) -> None:
+    assert np.mean(speech_frames(talk * 10 ** (gain / 20)) == speech_frames(talk)) > 0.99
+
+
+def test_an_offset_does_not_matter(talk: np.ndarray) -> None:
+    assert np.mean(speech_frames(talk + 0.2) == speech_frames(talk)) > 0.98
+
+
+@pytest.mark.parametrize(("ratio", "least"), [(20, 0.85), (10, 0.75)])
+def test_speech_is_found_in_noise_and_the_noise_is_not(
+    talk: np.ndarray, spoken: np.ndarray, ratio: int, least: float
+) -> None:
+    power = np.mean(talk[: len(spoken) * 160].reshape(-1, 160)[spoken] ** 2)
+    noisy = talk + noise(len(talk) / 16_000, 5) * np.sqrt(power) * 10 ** (-ratio / 20)
+    clean, found = speech_frames(talk), speech_frames(noisy)
+    assert found[clean].mean() > least
+    assert found[~clean].mean() < 0.05
+
+
+def test_speech_over_hum_is_found(talk: np.ndarray) -> None:
+    clean, found = speech_frames(talk), speech_frames(talk + 0.4 * np.resize(hum(), len(talk)))
+    assert np.mean(clean == found) > 0.9
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        pytest.param(np.zeros(96_000), id="digital silence"),
+        pytest.param(1e-5 * noise(), id="a converter's noise"),
+        pytest.param(0.05 * noise(), id="noise"),
+        pytest.param(from_second(2, 0.05 * noise()), id="noise after silence"),
+        pytest.param(np.where(SECONDS % 0.6 < 0.25, 0.05, 1e-4) * noise(), id="bursts of noise"),
+        pytest.param(hum() + 1e-3 * noise(), id="hum"),
+        pytest.param(from_second(2, hum()) + 1e-4 * noise(), id="hum from two seconds on"),
+        pytest.param(from_second(2, tones(440)) + 1e-4 * noise(), id="a tone"),
+        pytest.param(from_second(1, tones(350, 440)) + 1e-4 * noise(), id="a dial tone"),
+        pytest.param(np.where(SECONDS % 1 < 0.5, tones(480, 620), 0) + 1e-4 * noise(), id="a busy tone"),
+        pytest.param(clicks(), id="clicks"),
+        pytest.param(np.full(96_000, 0.5), id="an offset"),
+    ],
+)
+def test_what_is_no_speech(sound: np.ndarray) -> None:
+    assert not speech_frames(sound.astype(np.float32)).any()
+
+
+@pytest.mark.parametrize(("step", "decay"), [(0.5, 0.0), (0.5, 3.0), (0.25, 0.0)])
+def test_a_slow_melody_is_no_speech(step: float, decay: float) -> None:
+    assert speech_frames(melody(step, decay).astype(np.float32) + 1e-4 * noise()).mean() < 0.1
+
+
+@pytest.mark.parametrize("largest", [300, 5_000, 400_000])
+def test_the_decisions_do_not_depend_on_the_chunks(talk: np.ndarray, largest: int) -> None:
+    sound = talk[: 16_000 * 4] if largest < 1000 else talk
+    random, gate, at, found = np.random.default_rng(largest), Gate(), 0, []
+    while at < len(sound):
+        size = int(random.integers(0, largest))
+        found.append(gate.feed(sound[at : at + size]))
+        at = min(len(sound), at + size)
+        assert at / 16_000 - sum(map(len, found)) * 0.01 <= LATENCY
+    assert np.array_equal(np.concatenate([*found, gate.finish()]), speech_frames(sound))
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 1599, 1600, 1601, 20_000])
+def test_there_is_a_decision_for_every_whole_frame(talk: np.ndarray, samples: int) -> None:
+    assert speech_frames(talk[16_000 : 16_000 + samples]).shape == (samples // 160,)
+
+
+def test_a_gate_keeps_no_more_of_a_long_sound(talk: np.ndarray) -> None:
+    gate, kept = Gate(), []
+    for _ in range(6):
+        gate.feed(talk)
+        kept.append(sum(part.nbytes for part in vars(gate).values() if isinstance(part, np.ndarray)))
+    assert max(kept) < 1_000_000
+    assert kept[-1] <= max(kept[:3]) * 1.1

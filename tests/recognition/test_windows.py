@@ -1,0 +1,246 @@
+"""Long recordings: the same answers as for clips, times that are right, and no more memory for more sound."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fake_engine import CLASSES, FakeEngine, ToldEngine
+
+from ser_ft.audio import AudioError, decode, to_wav
+from ser_ft.errors import InputError
+from ser_ft.recognition.engines import Facts, open_engine
+from ser_ft.recognition.windows import Segment, Window, Windower, WindowSettings, file_windows, segments, smooth
+
+FACTS = Facts("fake", CLASSES, 0.6, 400)
+SETTINGS = WindowSettings()
+
+
+@pytest.fixture(scope="module")
+def talk(voices: list[np.ndarray]) -> np.ndarray:
+    """Half a minute: voices without pauses, ten seconds of quiet, voices again."""
+    quiet = np.zeros(160_000, np.float32)
+    joined = np.concatenate([*voices[:5], quiet, *voices[5:9]])
+    return joined + (1e-4 * np.random.default_rng(0).normal(size=len(joined))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def windows(talk: np.ndarray) -> list[Window]:
+    return cut(FakeEngine(), talk)
+
+
+def cut(engine: FakeEngine, samples: np.ndarray, **settings: float) -> list[Window]:
+    return list(file_windows(engine, wav(samples), WindowSettings(**settings)))
+
+
+def wav(samples: np.ndarray) -> bytes:
+    return to_wav(samples)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_clip_of_one_window_gets_the_answer_of_the_clip(voices: list[np.ndarray], tmp_path: Path, rate: int) -> None:
+    clip = np.concatenate(voices)[: 3 * rate]
+    soundfile.write(tmp_path / "clip.wav", np.stack([clip, 0.3 * clip[::-1]], axis=1), rate)
+    engine = FakeEngine()
+    (window,) = file_windows(engine, tmp_path / "clip.wav")
+    assert (window.start, window.end) == (0.0, 3.0)
+    assert window.probabilities is not None
+    assert np.array_equal(window.probabilities, engine.probabilities(decode(tmp_path / "clip.wav")[None])[0])
+
+
+def test_a_model_answers_a_window_as_it_answers_the_clip(voices: list[np.ndarray], tiny_run: Path) -> None:
+    engine = open_engine(tiny_run)
+    sound = decode(wav(np.concatenate(voices)[: 16_000 * 10]))
+    for window in file_windows(engine, wav(sound)):
+        assert window.probabilities is not None
+        clip = sound[round(window.start * 16_000) : round(window.end * 16_000)]
+        assert np.abs(window.probabilities - engine.probabilities(clip[None])[0]).max() < 1e-5
+
+
+def test_windows_hop_along_and_the_last_ends_with_the_sound(talk: np.ndarray, windows: list[Window]) -> None:
+    seconds = len(talk) / 16_000
+    hops = int(seconds - 3.0) + 1
+    assert [window.start for window in windows] == [*range(hops), seconds - 3.0]
+    assert all(window.end - window.start == pytest.approx(3.0) for window in windows)
+    assert windows[-1].end == seconds
+
+
+def test_sound_shorter_than_a_window_is_one_window(voices: list[np.ndarray]) -> None:
+    short = voices[0][:11_111]
+    engine = FakeEngine(shortest=12_000)
+    (window,) = cut(engine, short)
+    assert (window.start, window.end) == (0.0, 11_111 / 16_000)
+    assert engine.asked == [(1, 12_000)]
+
+
+def test_a_rest_shorter_than_a_frame_is_no_window(talk: np.ndarray) -> None:
+    assert len(cut(FakeEngine(), talk[: 16_000 * 5 + 100])) == 3
+    assert len(cut(FakeEngine(), talk[: 16_000 * 5 + 200])) == 4
+
+
+def test_windows_without_speech_are_not_asked_about(talk: np.ndarray, windows: list[Window]) -> None:
+    quiet = [window for window in windows if window.probabilities is None]
+    start = next(window.start for window in quiet)
+    assert {window.start for window in quiet} == set(np.arange(start, start + len(quiet)))
+    assert 6 <= len(quiet) <= 9
+    assert all(window.smoothed is None and window.speech < 0.1 and window.level < -50 for window in quiet)
+    assert all(window.speech > 0.1 and window.level > -40 for window in windows if window not in quiet)
+
+
+def test_spans_are_the_share_of_speech_that_is_told(windows: list[Window]) -> None:
+    for window in windows:
+        assert sum(end - start for start, end in window.spans) / 3.0 == pytest.approx(window.speech, abs=0.01)
+        assert all(window.start - 0.01 <= start < end <= window.end + 0.01 for start, end in window.spans)
+
+
+def test_the_level_is_the_root_mean_square(talk: np.ndarray, windows: list[Window]) -> None:
+    decoded = decode(wav(talk))
+    assert windows[2].level == pytest.approx(10 * np.log10(np.mean(decoded[32_000:80_000] ** 2)), abs=1e-3)
+    assert cut(FakeEngine(), np.zeros(16_000, np.float32))[0].level == -120
+
+
+def test_windows_are_answered_in_batches(talk: np.ndarray) -> None:
+    engine = FakeEngine()
+    made = cut(engine, np.tile(talk, 3))
+    answered = sum(window.probabilities is not None for window in made)
+    assert sum(shape[0] for shape in engine.asked) == answered
+    assert len(engine.asked) < answered / 8
+    assert max(shape[0] for shape in engine.asked) <= 32
+
+
+def test_one_channel_is_heard(talk: np.ndarray, windows: list[Window], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "call.wav", np.stack([np.zeros_like(talk), talk], axis=1), 16_000)
+    heard = list(file_windows(FakeEngine(), tmp_path / "call.wav", channel=1))
+    assert [window.smoothed is None for window in heard] == [window.smoothed is None for window in windows]
+    assert all(window.probabilities is None for window in file_windows(FakeEngine(), tmp_path / "call.wav", channel=0))
+    with pytest.raises(InputError, match="no channel 2: the sound has 2"):
+        list(file_windows(FakeEngine(), tmp_path / "call.wav", channel=2))
+
+
+def test_a_file_that_breaks_off_gives_the_windows_before(voices: list[np.ndarray], tmp_path: Path) -> None:
+    sound = np.tile(np.concatenate(voices), 6)
+    soundfile.write(tmp_path / "call.flac", sound, 16_000)
+    whole = (tmp_path / "call.flac").read_bytes()
+    (tmp_path / "call.flac").write_bytes(whole[: len(whole) * 3 // 4])
+    found = []
+    with pytest.raises(AudioError, match=r"after .* s, it cannot be decoded"):
+        found.extend(file_windows(FakeEngine(), tmp_path / "call.flac"))
+    assert found[-1].end > 25
+
+
+def test_three_minutes_take_no_more_memory_than_one(talk: np.ndarray, tmp_path: Path) -> None:
+    peaks = []
+    for minutes in (1, 3):
+        soundfile.write(tmp_path / "long.wav", np.resize(talk, minutes * 60 * 16_000), 16_000)
+        tracemalloc.start()
+        assert sum(1 for _ in file_windows(FakeEngine(), tmp_path / "long.wav")) == minutes * 60 - 2
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.1
+
+
+LEFT, RIGHT = [0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0]
+
+
+def smoothed(answers: list[list[float]], sound: np.ndarray, smoothing: float) -> list[np.ndarray]:
+    made = Windower(ToldEngine(answers), WindowSettings(window=1.0, hop=1.0, smoothing=smoothing, min_speech=0.2))
+    return [window.smoothed for window in made.feed(sound) + made.finish() if window.smoothed is not None]
+
+
+def test_smoothing_is_the_formula_that_it_says(voices: list[np.ndarray]) -> None:
+    sound = np.concatenate(voices)[: 3 * 16_000]
+    first, second, _ = smoothed([LEFT, RIGHT, RIGHT], sound, 2.0)
+    kept = np.exp(-1 / 2.0)
+    assert np.array_equal(first, LEFT)
+    assert np.allclose(second, kept * np.array(LEFT) + (1 - kept) * np.array(RIGHT))
+
+
+def test_without_smoothing_answers_stay_as_they_are(voices: list[np.ndarray]) -> None:
+    sound = np.concatenate(voices)[: 3 * 16_000]
+    for answer, told in zip(smoothed([LEFT, RIGHT, LEFT], sound, 0.0), [LEFT, RIGHT, LEFT], strict=True):
+        assert np.array_equal(answer, told)
+
+
+def test_smoothing_anew_gives_the_same(windows: list[Window]) -> None:
+    for before, after in zip(windows, smooth(windows, SETTINGS), strict=True):
+        assert (before.smoothed is None) == (after.smoothed is None)
+        assert before.smoothed is None or np.array_equal(before.smoothed, after.smoothed)
+
+
+def test_after_a_long_silence_smoothing_starts_anew(voices: list[np.ndarray]) -> None:
+    voice = np.concatenate(voices)[:16_000]
+    sound = np.concatenate([voice, np.zeros(20 * 16_000, np.float32), voice])
+    assert np.allclose(smoothed([LEFT, RIGHT], sound, 2.0)[-1], RIGHT, atol=1e-3)
+
+
+def told(answers: list[list[float] | None], spans: list[tuple[float, float]]) -> list[Window]:
+    """Windows of 3 s, one per second, with these answers; of one recording in which these stretches are speech."""
+    made = []
+    for start, answer in enumerate(answers):
+        inside = [(max(begin, start), min(end, start + 3.0)) for begin, end in spans]
+        here = tuple((float(begin), end) for begin, end in inside if begin < end)
+        share = sum(end - begin for begin, end in here) / 3
+        given = None if answer is None else np.array(answer)
+        made.append(Window(float(start), start + 3.0, share, given, given, -20.0, here))
+    return made
+
+
+def test_segments_follow_the_speech_and_change_midway_between_windows() -> None:
+    made = told([LEFT, LEFT, RIGHT, RIGHT], [(0.5, 5.5)])
+    assert segments(made, FACTS, SETTINGS) == [
+        Segment(0.5, 3.0, "neutral", pytest.approx(0.9), False),
+        Segment(3.0, 5.5, "happy", pytest.approx(0.8), False),
+    ]
+
+
+def test_a_long_silence_ends_a_segment_and_a_short_one_does_not() -> None:
+    spans = [(0.5, 2.0), (3.0, 4.0), (8.5, 10.0)]
+    answers: list[list[float] | None] = [LEFT, LEFT, LEFT, LEFT, None, None, LEFT, LEFT, LEFT]
+    found = segments(told(answers, spans), FACTS, SETTINGS)
+    assert [(segment.start, segment.end) for segment in found] == [(0.5, 4.0), (8.5, 10.0)]
+    assert len(segments(told(answers, spans), FACTS, WindowSettings(gap=5.0))) == 1
+
+
+def test_a_segments_probability_is_the_mean_over_its_speech() -> None:
+    made = told([[0.5, 0.4, 0.1, 0.0], [0.7, 0.3, 0.0, 0.0]], [(1.5, 4.0)])
+    (segment,) = segments(made, FACTS, SETTINGS)
+    assert segment.probability == pytest.approx((0.5 * 0.5 + 2.0 * 0.7) / 2.5)
+    assert not segment.uncertain
+
+
+def test_segments_under_the_threshold_are_uncertain() -> None:
+    made = told([[0.5, 0.4, 0.1, 0.0]], [(0.0, 3.0)])
+    assert segments(made, FACTS, SETTINGS)[0].uncertain
+    assert not segments(made, Facts("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
+
+
+def test_no_speech_makes_no_segments() -> None:
+    assert segments([], FACTS, SETTINGS) == []
+    assert segments(told([None, None], [(1.0, 1.1)]), FACTS, SETTINGS) == []
+
+
+def test_segments_of_a_recording_lie_in_order_within_its_speech(windows: list[Window]) -> None:
+    found = segments(windows, FACTS, SETTINGS)
+    edges = [time for segment in found for time in (segment.start, segment.end)]
+    assert edges == sorted(edges)
+    assert len(found) >= 2
+    spoken = {round(at, 2) for window in windows for span in window.spans for at in np.arange(*span, 0.01)}
+    assert all(round(segment.start, 2) in spoken for segment in found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"window": 0.0}, "window must be 0.1"),
+        ({"hop": -1.0}, "hop must be"),
+        ({"hop": 4.0}, "skips sound"),
+        ({"smoothing": float("nan")}, "smoothing must be"),
+        ({"min_speech": 5.0}, "never holds"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        WindowSettings(**wrong)

@@ -1,0 +1,194 @@
+"""Sound piece by piece: the same samples as the whole file, the same refusals, and no more memory for more sound."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_ft.audio import AudioError, decode, to_pcm16, to_wav
+from ser_ft.audio_stream import Mixer, Resampler, blocks, channels, open_sound
+from ser_ft.errors import InputError
+
+
+def noise(rate: int, seconds: float = 1.3, count: int = 1) -> np.ndarray:
+    samples = 0.1 * np.random.default_rng(rate).normal(size=(round(rate * seconds), count))
+    return samples.astype(np.float32)
+
+
+def encode(samples: np.ndarray, rate: int = 16_000, kind: str = "WAV", subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def whole(source: bytes | Path, seconds: float = 0.3) -> np.ndarray:
+    return np.concatenate(list(blocks(source, seconds)))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_414, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 60.0])
+def test_blocks_join_to_what_decode_returns(rate: int, seconds: float) -> None:
+    file = encode(noise(rate), rate)
+    assert np.array_equal(whole(file, seconds)[:, 0], decode(file))
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        ("WAV", "PCM_U8"),
+        ("WAV", "PCM_24"),
+        ("WAV", "FLOAT"),
+        ("WAV", "ALAW"),
+        ("WAV", "ULAW"),
+        ("WAV", "GSM610"),
+        ("AIFF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_every_format_comes_out_as_decode_has_it(tmp_path: Path, kind: str, subtype: str) -> None:
+    file = tmp_path / "clip.wav"
+    file.write_bytes(encode(noise(16_000), 16_000, kind, subtype))
+    got, wanted = whole(file, 0.05)[:, 0], decode(file)
+    assert got.shape == wanted.shape
+    assert np.abs(got - wanted).max() <= (1e-7 if kind == "MP3" else 0)
+
+
+def test_each_channel_is_resampled_by_itself() -> None:
+    both = noise(44_100, count=2)
+    file = encode(both, 44_100, subtype="FLOAT")
+    assert channels(file) == 2
+    got = whole(file)
+    for place in range(2):
+        assert np.array_equal(got[:, place], decode(encode(both[:, place], 44_100, subtype="FLOAT")))
+
+
+def test_a_file_larger_than_decode_takes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ser_ft.audio.MAX_BYTES", 10)
+    (tmp_path / "long.wav").write_bytes(to_wav(noise(16_000)[:, 0]))
+    assert len(whole(tmp_path / "long.wav")) == 20_800
+
+
+def test_the_length_is_known_before_the_sound_is_read() -> None:
+    with open_sound(encode(noise(8_000), 8_000)) as sound:
+        assert (sound.rate, sound.channels, sound.seconds) == (8_000, 1, pytest.approx(1.3))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", "empty", id="no bytes"),
+        pytest.param(to_wav(np.zeros(0, np.int16)), "empty", id="no samples"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "lfs-pointer", id="lfs"),
+        pytest.param(b"<html>Not found</html>" * 9, "unreadable", id="html"),
+        pytest.param(encode(noise(16_000))[:8000], "cut-short", id="wav cut in half"),
+        pytest.param(encode(noise(16_000), kind="AIFF")[:8000], "cut-short", id="aiff cut in half"),
+        pytest.param(encode(noise(16_000, 20), kind="FLAC")[:300_000], "unreadable", id="flac cut in half"),
+        pytest.param(to_wav(to_pcm16(noise(16_000)[:, 0]), rate=1), "unreadable", id="1 Hz"),
+        pytest.param(encode(np.array([0, np.inf, 0.1], np.float32), subtype="FLOAT"), "unreadable", id="infinite"),
+    ],
+)
+def test_what_cannot_be_used_says_why_in_one_line(monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(AudioError) as caught:
+        list(blocks(content, name="clip.wav"))
+    assert caught.value.reason == reason
+    assert str(caught.value).startswith("clip.wav: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no such file"):
+        channels(tmp_path / "none.wav")
+    with pytest.raises(AudioError, match="no regular file"):
+        channels(tmp_path)
+
+
+M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
+
+
+@pytest.fixture
+def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that writes half a second of stereo ramps as ffmpeg's .au, and keeps what it was called with."""
+    ramp = np.linspace(-1, 1, 8000, dtype=">f4")
+    au = (
+        b".snd"
+        + struct.pack(">5I", 32, 0xFFFFFFFF, 6, 16_000, 2)
+        + b"madebyff"
+        + np.stack([ramp, -ramp], 1).astype(">f4").tobytes()
+    )
+    (tmp_path / "sound.au").write_bytes(au)
+    script = tmp_path / "ffmpeg"
+    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/called\ncat {tmp_path}/sound.au\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr("shutil.which", lambda name: str(script))
+    return script
+
+
+def test_ffmpeg_is_read_through_a_pipe_with_its_channels(ffmpeg: Path, tmp_path: Path) -> None:
+    (tmp_path / "-call.m4a").write_bytes(M4A)
+    for source in (M4A, tmp_path / "-call.m4a"):
+        got = whole(source)
+        assert np.array_equal(got, np.stack([np.linspace(-1, 1, 8000, dtype=np.float32)] * 2, 1) * [1, -1])
+        called = (tmp_path / "called").read_text().splitlines()
+        assert called[called.index("-protocol_whitelist") + 1] == "file,pipe"
+        assert called[called.index("-i") + 1].startswith("file:/")
+    assert channels(M4A) == 2
+
+
+def test_a_reader_that_stops_early_leaves_no_decoder_behind(ffmpeg: Path) -> None:
+    ffmpeg.write_text(ffmpeg.read_text() + "exec sleep 60\n")
+    with open_sound(M4A) as sound:
+        assert sound.read(100).shape == (100, 2)
+
+
+@pytest.mark.parametrize("told", ["", "head -c 4000 {folder}/sound.au\n"])
+def test_what_ffmpeg_cannot_read(ffmpeg: Path, tmp_path: Path, told: str) -> None:
+    said = "echo 'pipe: Invalid data found' >&2\nexit 1\n"
+    ffmpeg.write_text("#!/bin/sh\n" + told.format(folder=tmp_path) + said)
+    with pytest.raises(AudioError, match=r"ffmpeg cannot decode it .Invalid data found"):
+        whole(M4A)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_chunks_of_any_size_mix_to_what_decode_returns(rate: int) -> None:
+    both = to_pcm16(noise(rate, count=2))
+    sizes = np.random.default_rng(3).integers(0, 2000, 500)
+    mixer, at, heard = Mixer(rate), 0, []
+    for size in sizes:
+        heard.append(mixer.feed(both[at : at + size]))
+        at += size
+    assert at > len(both)
+    assert np.array_equal(np.concatenate([*heard, mixer.finish()]), decode(encode(both, rate)))
+
+
+def test_one_channel_of_a_stream_is_kept() -> None:
+    both = noise(16_000, count=2)
+    assert np.array_equal(Mixer(16_000, channel=1).feed(both), both[:, 1])
+    with pytest.raises(InputError, match="no channel 2"):
+        Mixer(16_000, channel=2).feed(both)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 24_414, 48_000])
+def test_resampling_lags_by_less_than_an_eighth_of_a_second(rate: int) -> None:
+    resampler, fed, ready = Resampler(rate), 0, 0
+    for _ in range(100):
+        fed += rate // 50
+        ready += len(resampler.feed(noise(rate, 0.02)))
+        assert fed / rate - ready / 16_000 < 0.12
+
+
+@pytest.mark.parametrize(
+    "chunk", [np.zeros((2, 2, 2), np.float32), np.zeros(9, np.int32), np.array([np.nan]), np.zeros((3, 0))]
+)
+def test_a_chunk_that_is_no_sound_is_refused_in_one_line(chunk: np.ndarray) -> None:
+    with pytest.raises(InputError, match="chunk"):
+        Mixer(16_000).feed(chunk)
