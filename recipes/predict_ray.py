@@ -27,9 +27,10 @@ from ser_ft.recognition.engines import open_engine
 from ser_ft.recognition.recognizer import EmotionRecognizer
 from ser_ft.recognition.sounds import Item
 
-# Reading and writing mostly wait; a worker that recognises leaves them a tenth of its core.
+# Shares of a core as Ray plans with them. Reading and writing mostly wait; workers that took whole cores would leave
+# none for the tasks that Ray itself begins with, and wait for them for ever.
 _WAITING = {"num_cpus": 0.1}
-_WORKING = {"num_cpus": 0.9}
+_WORKING = {"num_cpus": 0.5, "scheduling_strategy": "SPREAD"}
 
 
 class Recogniser:
@@ -103,7 +104,8 @@ def predict(
             raise InputError(f"{source}: nothing is there")
     open_engine(model, "cpu")  # or say at once what is wrong with it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(ignore_reinit_error=True)
+    cores = None if "RAY_ADDRESS" in os.environ else max(2, os.cpu_count() or 1)
+    ray.init(num_cpus=cores, ignore_reinit_error=True)
     there = ray.cluster_resources()
     each = {"num_gpus": 1} if there.get("GPU") else _WORKING
     count = workers or int(there.get("GPU") or there["CPU"])

@@ -15,8 +15,8 @@ def add_export(commands: argparse._SubParsersAction[Any]) -> None:
         "export",
         help=about,
         description=about.capitalize() + ". The features are computed inside: what goes in is sound at 16 kHz, what "
-        "comes out the logits of the classes. The file is asked about real clips beside the model itself, and kept only "
-        "if the probabilities are the same. `ser-ft predict --model FILE.onnx` recognises with it.",
+        "comes out the logits of the classes. The file is asked about clips beside the model itself, and kept only if "
+        "the probabilities are the same. `ser-ft predict --model FILE.onnx` recognises with it.",
     )
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL", help="a run folder, a folder with a saved classifier, or a name on the Hub"

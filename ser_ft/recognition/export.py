@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -21,14 +20,14 @@ from torch import nn
 from .. import audio
 from ..audio import SAMPLE_RATE
 from ..errors import InputError
-from ..models.inputs import alike_inputs
 from ..models.saved import Saved
 from ..progress import bar
 from ..results.runs import RunFolder, model_folder
-from .engines import Facts
+from .engines import Engine, Facts
 from .files import find
 from .graph_speech import front_end
 from .onnx_engine import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
+from .torch_engine import TorchEngine
 
 TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
 """How far a probability may be from the model's own, by default."""
@@ -96,37 +95,26 @@ def export(
     target = _target(saved, out, int8, replace)
     source, clips = _clips(folder, data, verbose)
     facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest)
-    checked = [*clips, *_lengths(clips[0], facts.shortest)]
-    wanted = np.stack([_answer(saved, clip) for clip in bar(checked, desc="the model's answers", shown=verbose)])
+    reference = TorchEngine(str(model), "cpu")
+    wanted = _answers(reference, [*clips, *_lengths(clips[0], facts.shortest)], "the model's answers", verbose)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
     try:
         write(saved, partial, facts, int8)
         engine = OnnxEngine(partial)
-        found = np.stack(
-            [engine.probabilities(clip[None])[0] for clip in bar(checked, desc="the file's", shown=verbose)]
-        )
+        found = _answers(engine, [*clips, *_lengths(clips[0], facts.shortest)], "the file's answers", verbose)
         difference = float(np.abs(found - wanted).max())
         most = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
         if not difference <= most:
             apart = f"a probability of the file's is {difference:.2g} from the model's own, and --tolerance is {most:g}"
             raise InputError(f"{target}: not written, for {apart}")
-        agreement = float((found.argmax(axis=1) == wanted.argmax(axis=1))[: len(clips)].mean())
         clip = sorted(clips, key=len)[len(clips) // 2]
-        took, torch_took = _times(engine, saved, clip)
+        took, torch_took = _times((engine, reference), clip[None])
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return Exported(
-        target,
-        target.stat().st_size,
-        len(clips),
-        source,
-        difference,
-        agreement,
-        len(clip) / SAMPLE_RATE,
-        took,
-        torch_took,
-    )
+    agreement = float((found.argmax(axis=1) == wanted.argmax(axis=1))[: len(clips)].mean())
+    size, seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
+    return Exported(target, size, len(clips), source, difference, agreement, seconds, took, torch_took)
 
 
 class Graph(nn.Module):
@@ -264,7 +252,7 @@ def _synthetic(verbose: bool) -> list[np.ndarray]:
     from ..data import miniature
 
     chosen = _some(miniature.clips())
-    spoken = [miniature.speak(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose)]
+    spoken = [miniature.speak(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose, delay=2)]
     return [audio.resample(sound, rate) for sound, rate in spoken]
 
 
@@ -278,25 +266,21 @@ def _lengths(clip: np.ndarray, shortest: int) -> list[np.ndarray]:
     return [np.resize(clip, length) for length in (shortest, shortest + 1, int(_LONGEST * SAMPLE_RATE) + 1)]
 
 
-def _answer(saved: Saved, clip: np.ndarray) -> np.ndarray:
-    """Return the model's own probabilities for a clip of shape (samples,)."""
-    padded = np.pad(clip, (0, max(0, saved.shortest - len(clip))))
-    with torch.inference_mode():
-        logits = cast(nn.Module, saved.model)(**alike_inputs(saved.model, saved.extractor)([padded])).logits
-    return np.asarray(logits[0].double().softmax(dim=-1).numpy())
+def _answers(engine: Engine, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
+    """Return the probabilities of clips, each asked about alone, shape (clips, classes)."""
+    return np.concatenate([engine.probabilities(clip[None]) for clip in bar(clips, desc=what, shown=verbose, delay=2)])
 
 
-def _times(engine: OnnxEngine, saved: Saved, clip: np.ndarray) -> tuple[float, float]:
-    """Return the seconds that the file and the model take to answer a clip: medians of alternating turns."""
+def _times(engines: Sequence[Engine], waveforms: np.ndarray) -> list[float]:
+    """Return the seconds that each takes to answer: medians of alternating turns."""
     turns = []
     for _ in range(_TURNS):
-        start = time.perf_counter()
-        engine.probabilities(clip[None])
-        between = time.perf_counter()
-        _answer(saved, clip)
-        turns.append((between - start, time.perf_counter() - between))
-    ours, theirs = (median(times) for times in zip(*turns, strict=True))
-    return ours, theirs
+        marks = [time.perf_counter()]
+        for engine in engines:
+            engine.probabilities(waveforms)
+            marks.append(time.perf_counter())
+        turns.append(np.diff(marks))
+    return [float(seconds) for seconds in np.median(turns, axis=0)]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -12,10 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..models.features import SpectralFeatureExtractor
 from ..models.inputs import alike_inputs
 from ..models.saved import Saved
-from ..models.speech import Parts
 from ..results.runs import model_folder
 from .engines import Facts
 
@@ -38,20 +36,14 @@ class TorchEngine:
         saved = Saved.load(str(model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
         self._inputs = alike_inputs(saved.model, saved.extractor)
-        ours = isinstance(saved.extractor, SpectralFeatureExtractor)
-        threshold = getattr(saved.model.config, "ser_ft_threshold", None)
-        self.facts = Facts(
-            name=saved.called,
-            classes=saved.classes,
-            threshold=None if threshold is None else float(threshold),
-            shortest=1 if ours else Parts.of(saved.model).hearing.least_samples,
-        )
+        self.facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest)
         # A GPU gains nothing from two batches at once, and its settings are the process's.
         self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         """Answer clips of one length: see `Engine`."""
-        inputs = self._inputs(list(waveforms))
+        missing = max(0, self.facts.shortest - waveforms.shape[1])
+        inputs = self._inputs(list(np.pad(waveforms, ((0, 0), (0, missing)))))
         with self._turn, torch.inference_mode(), _exact(self.device):
             logits = self._network(**{name: value.to(self.device) for name, value in inputs.items()}).logits
             return np.asarray(logits.double().softmax(dim=-1).cpu().numpy())
@@ -59,10 +51,10 @@ class TorchEngine:
 
 def _exact(device: torch.device) -> AbstractContextManager[Any]:
     """Keep a GPU's convolutions in float32: rounded to TF32, a clip's answer would change with its batch."""
-    stack = ExitStack()
-    if device.type == "cuda":
-        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-    return stack
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
 
 
 def _device(name: str | None) -> torch.device:

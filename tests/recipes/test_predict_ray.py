@@ -20,10 +20,12 @@ from pyarrow.dataset import dataset
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.models.registry import build
+from ser_ft.recognition.export import export
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict_ray.py"
 CLASSES = ("neutral", "happy", "sad")
 
+pytest.importorskip("onnx", reason='onnx is not installed: pip install "ser_ft[onnx]"')
 pytest.importorskip("ray", reason='Ray is not installed: pip install "ser_ft[ray]"')
 pytestmark = pytest.mark.slow
 
@@ -33,8 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     extractor, network = build("plain-cnn", CLASSES, {"standardise": "clip"}, {"channels": [8]})
     for each in (extractor, network):
-        each.save_pretrained(folder / "model")
-    return folder
+        each.save_pretrained(folder)
+    return export(folder, folder / "model.onnx", verbose=False).path
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,9 @@ import torch
 
 from ser_ft import audio
 from ser_ft.models.registry import build
+from ser_ft.models.saved import Saved
+from ser_ft.recognition.engines import Facts
+from ser_ft.recognition.export import write
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 
@@ -31,6 +34,15 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder / "model")
     extractor.save_pretrained(folder / "model")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as an .onnx file."""
+    file = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    saved = Saved.load(str(tiny_run / "model"))
+    write(saved, file, Facts(saved.called, saved.classes, saved.threshold, saved.shortest))
+    return file
 
 
 @pytest.fixture(scope="session")

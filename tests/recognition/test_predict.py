@@ -185,11 +185,32 @@ def test_strange_names_reach_every_format(run: Run, voices: list[np.ndarray], tm
     assert err.replace("\n", "").isprintable()
 
 
-@pytest.mark.slow
-def test_who_has_read_enough_is_no_error(tiny_run: Path, tree: Path) -> None:
-    command = [sys.executable, "-m", "ser_ft.cli", "predict", str(tree), "--model", str(tiny_run), "--format", "jsonl"]
+def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "accelerate", "pyarrow")
+
+
+def test_an_onnx_file_is_answered_without_torch(tiny_onnx: Path, run: Run, tree: Path) -> None:
+    code = (
+        "import sys; from ser_ft.cli import main; code = main(sys.argv[1:]);"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = python(code, "predict", tree, "--model", tiny_onnx, "--format", "jsonl")
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    _, out, _ = run(tree, "--format", "jsonl")
+    for row, wanted in zip(done.stdout.splitlines(), out.splitlines(), strict=True):
+        assert json.loads(row)["scores"] == pytest.approx(json.loads(wanted)["scores"], abs=1e-4)
+
+
+def test_who_has_read_enough_is_no_error(tiny_onnx: Path, tree: Path) -> None:
+    command = [sys.executable, "-m", "ser_ft.cli", "predict", str(tree), "--model", str(tiny_onnx), "--format", "jsonl"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+    assert process.returncode == 1

@@ -1,0 +1,105 @@
+"""The model that ships: small, whole, the same in both of its files, and made by the recipe that is beside it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ser_ft import EmotionRecognizer, audio
+from ser_ft.cli import train
+from ser_ft.data.miniature import clips, speak
+from ser_ft.emotions import SCHEMES
+from ser_ft.models import SHIPPED, folder_of
+from ser_ft.models.registry import build
+from ser_ft.recognition.engines import SHIPPED as SHIPPED_FILE
+from ser_ft.recognition.engines import open_engine
+from ser_ft.results.runs import RunFolder
+
+ROOT = Path(__file__).parents[2]
+HOME = Path(folder_of(SHIPPED)).parent
+
+
+def said(place: int) -> np.ndarray:
+    return audio.resample(*speak(clips(1)[place]))
+
+
+def test_it_is_small_whole_and_says_what_it_is() -> None:
+    sizes = {file.name: file.stat().st_size for file in HOME.rglob("*") if file.is_file()}
+    assert sizes["model.safetensors"] < 5e6
+    assert sizes["model.onnx"] < 5e6
+    card = (HOME / "model" / "README.md").read_text(encoding="utf-8")
+    for word in ("RAVDESS", "CREMA-D, rebuilt audio", "non-commercial", "2024/1689", "benchmarks/shipped.py"):
+        assert word in card
+    speakers = json.loads((HOME / "split.json").read_text(encoding="utf-8"))["parts"]
+    assert not any(name.startswith("tess") for part in speakers.values() for name in part["speakers"])
+
+
+def test_both_of_its_files_answer_alike() -> None:
+    onnx, network = open_engine(SHIPPED_FILE, threads=1), open_engine(HOME / "model", "cpu")
+    assert onnx.facts.classes == network.facts.classes == SCHEMES["eight"]
+    assert onnx.facts.threshold == network.facts.threshold
+    assert onnx.facts.threshold is not None
+    for seconds in (0.3, 2.0, 9.0):
+        wave = np.resize(said(0), int(seconds * audio.SAMPLE_RATE))[None]
+        np.testing.assert_allclose(onnx.probabilities(wave), network.probabilities(wave), atol=1e-4)
+
+
+def test_a_level_and_silence_around_do_not_change_the_answer() -> None:
+    recognise = EmotionRecognizer(threads=1)
+    still = np.zeros(audio.SAMPLE_RATE, dtype=np.float32)
+    for place in range(0, 12, 3):
+        wave = said(place)
+        variants = [wave, wave * np.float32(0.03), np.concatenate([still, wave, still])]
+        plain, soft, framed = (recognise((audio.SAMPLE_RATE, one))[0] for one in variants)
+        assert plain["emotion"] == soft["emotion"] == framed["emotion"]
+        assert plain["scores"] == pytest.approx(soft["scores"], abs=0.01)
+        assert plain["scores"] == pytest.approx(framed["scores"], abs=0.1)
+
+
+def test_predict_with_it_needs_no_torch(tmp_path: Path) -> None:
+    file = tmp_path / "clip.wav"
+    file.write_bytes(audio.to_wav(said(0)))
+    code = (
+        "import sys; from ser_ft.cli import main; code = main(['predict', sys.argv[1], '--format', 'json']); "
+        "print(code, sorted({'torch', 'transformers', 'datasets', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    *answer, last = done.stdout.strip().splitlines()
+    assert last == "0 []", done.stderr
+    assert json.loads("\n".join(answer))[0]["emotion"] in SCHEMES["eight"]
+
+
+def test_it_can_be_trained_on() -> None:
+    extractor, model = build(SHIPPED, ("calm", "angry", "bored"), {}, {})
+    answer = model(**extractor(said(0), return_tensors="pt")).logits
+    assert answer.shape == (1, 3)
+    same = load_file(HOME / "model" / "model.safetensors")
+    assert torch.equal(model.state_dict()["stem.weight"], same["stem.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn_reports")
+def test_its_recipe_makes_it_in_miniature(miniature_folder: Path, tmp_path: Path) -> None:
+    """On synthetic voices, a few epochs: the same network and features, and far better than chance."""
+    settings = [
+        f"--config={ROOT / 'recipes' / 'shipped.yaml'}",
+        f"--data.prepared={miniature_folder}",
+        "--split.kind=speaker",
+        "--train.epochs=10",
+        "--train.average=0.9",
+        "--yardsticks=[]",
+        f"--out={tmp_path / 'run'}",
+    ]
+    assert train(settings) == 0
+    run = RunFolder(tmp_path / "run")
+    made, shipped = (load_file(folder / "model.safetensors") for folder in (run.model, HOME / "model"))
+    assert {name: value.shape for name, value in made.items()} == {name: one.shape for name, one in shipped.items()}
+    hears = [json.loads((folder / "preprocessor_config.json").read_text()) for folder in (run.model, HOME / "model")]
+    hears[0].pop("auto_map", None)
+    assert hears[0] == hears[1]
+    assert run.metrics["parts"]["test"]["uar"] > 0.3

@@ -1,0 +1,95 @@
+"""Engines: a clip's answer is its own, whatever computes it and whatever is beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_speech import FAMILIES, write_tiny_backbone
+from transformers import pipeline
+
+from ser_ft.models import MODELS
+from ser_ft.models.registry import build
+from ser_ft.models.speech import find, load
+from ser_ft.recognition.engines import Engine, open_engine
+
+CLASSES = ("neutral", "happy", "sad")
+RATE = 16_000
+
+
+def noise(clips: int, samples: int) -> np.ndarray:
+    levels = np.geomspace(0.002, 0.2, clips)[:, None]
+    return (np.random.default_rng(samples).normal(size=(clips, samples)) * levels).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny classifier of a family, fine-tuned as far as its random head goes."""
+    family = str(request.param)
+    folder = tmp_path_factory.mktemp("families")
+    backbone = write_tiny_backbone(family, folder / "backbone")
+    torch.manual_seed(0)
+    found = find(str(backbone), CLASSES)
+    model = load(found)
+    model.save_pretrained(folder / "classifier")
+    found.extractor.save_pretrained(folder / "classifier")
+    return folder / "classifier"
+
+
+def check(engine: Engine, samples: int) -> np.ndarray:
+    """Check that clips are answered alone as together; return the answers."""
+    clips = noise(5, samples)
+    together = engine.probabilities(clips)
+    alone = np.concatenate([engine.probabilities(clip[None]) for clip in clips])
+    assert together.dtype == np.float64
+    assert together.shape == (5, len(CLASSES))
+    assert np.abs(together.sum(axis=1) - 1).max() < 1e-6
+    assert np.abs(together - alone).max() < 1e-5
+    return together
+
+
+def test_speech_encoders_answer_alone_as_together(classifier: Path) -> None:
+    engine = open_engine(classifier)
+    answers = check(engine, 20_000)
+    assert np.ptp(answers, axis=0).max() > 1e-3
+    stock = pipeline("audio-classification", model=str(classifier), top_k=None)
+    for clip, answer in zip(noise(5, 20_000), answers, strict=True):
+        wanted = {each["label"]: each["score"] for each in stock({"raw": clip, "sampling_rate": RATE})}
+        assert dict(zip(CLASSES, answer.tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_speech_encoders_answer_the_shortest_clips(classifier: Path) -> None:
+    engine = open_engine(classifier)
+    for samples in (100, engine.facts.shortest, 1_600):
+        assert np.isfinite(check(engine, samples)).all()
+
+
+@pytest.mark.parametrize("standardise", ["speaker", "clip"])
+@pytest.mark.parametrize("name", MODELS)
+def test_own_networks_answer_alone_as_together(name: str, standardise: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    features = {} if name == "compact-cnn" else {"standardise": standardise}
+    extractor, model = build(name, CLASSES, features, {})
+    for each in (extractor, model):
+        each.save_pretrained(tmp_path)
+    engine = open_engine(tmp_path)
+    for samples in (50, 1_600, 12_345):
+        assert np.isfinite(check(engine, samples)).all()
+
+
+def test_what_a_model_says_of_itself(tiny_run: Path) -> None:
+    facts = open_engine(tiny_run).facts
+    assert facts.name == "tiny"
+    assert facts.classes == ("neutral", "happy", "sad", "angry")
+    assert facts.threshold == 0.3
+
+
+def test_threads_are_as_asked(tiny_run: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        open_engine(tiny_run, threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,118 @@
+"""Inside an .onnx file the features are the extractor's: else a model hears what it was never trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_speech import write_tiny_backbone
+from transformers import SpeechT5FeatureExtractor
+
+from ser_ft.errors import InputError
+from ser_ft.models.descriptors import DESCRIPTORS
+from ser_ft.models.features import SpectralFeatureExtractor
+from ser_ft.models.inputs import waves_to_inputs
+from ser_ft.models.speech import Parts, find, load
+from ser_ft.recognition.graph_features import Descriptors
+from ser_ft.recognition.graph_speech import front_end
+
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"hop_length": 256, "coefficients": 13},
+    {"window_length": 400, "hop_length": 160, "fft_length": 512},
+    {"window_length": 301, "hop_length": 100, "fft_length": 400},
+    {"window_length": 256, "hop_length": 300},
+    {"mel_scale": "htk", "power": 1.0, "log_offset": 1e-6, "mels": 64, "low": 50.0, "high": 7000.0},
+)
+SMALL = {"descriptors": ("mfcc", "mfcc-delta", "rms"), "hop_length": 200}
+
+
+def computed(graph: torch.nn.Module, *clips: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return graph(torch.from_numpy(np.stack(clips))).numpy()
+
+
+def close(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Within 1e-4 of what a number varies by."""
+    assert found.shape == wanted.shape
+    spread = wanted.std(axis=(0, 1)) + 1e-3
+    assert (np.abs(found - wanted) / spread).max() < 1e-4
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(settings) or "defaults")
+def test_every_descriptor_is_the_extractor_s(settings: dict[str, Any], voices: list[np.ndarray]) -> None:
+    names = tuple(name for name in DESCRIPTORS if name != "rolloff")
+    extractor, rolloff = (SpectralFeatureExtractor(some, **settings) for some in (names, ["rolloff"]))
+    graph, bins = Descriptors(extractor), Descriptors(rolloff)
+    for voice in voices[:4]:
+        close(computed(graph, voice), extractor(voice)["input_features"])
+        # It jumps from bin to bin, and seldom is one off.
+        apart = np.abs(computed(bins, voice) - rolloff(voice)["input_features"])
+        assert apart.max() < 1.01 * 16_000 / rolloff.frontend.fft
+        assert (apart > 1).mean() < 0.02
+
+
+@pytest.mark.parametrize("samples", [512, 1599, 1600, 1601, 4000, 20_001])
+def test_frames_are_cut_alike_at_any_length(samples: int, voices: list[np.ndarray]) -> None:
+    extractor = SpectralFeatureExtractor(("zcr", "energy", "energy-entropy", "flux", "log-mel"), hop_length=160)
+    clip = voices[0][5000 : 5000 + samples] if samples < 5000 else np.resize(voices[0], samples)
+    assert np.abs(computed(Descriptors(extractor), clip) - extractor(clip)["input_features"]).max() < 2e-4
+
+
+def test_silence_and_a_full_scale_square_give_the_same_numbers() -> None:
+    """What is divided by nothing, or has no logarithm."""
+    extractor = SpectralFeatureExtractor(tuple(DESCRIPTORS))
+    square = np.sign(np.sin(2 * np.pi * 200 * np.arange(8000) / 16_000)).astype(np.float32)
+    for clip in (np.zeros(8000, np.float32), square):
+        found, wanted = computed(Descriptors(extractor), clip), extractor(clip)["input_features"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [None, 60, 61, 1000])
+@pytest.mark.parametrize("kind", ["none", "clip-mean", "clip", "speaker", "training"])
+def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | None, voices: list[np.ndarray]) -> None:
+    """In a batch, too: nothing of a clip's neighbours may enter it."""
+    extractor = SpectralFeatureExtractor(standardise=kind, max_frames=frames, **SMALL)
+    if kind == "training":
+        width = extractor.feature_size
+        extractor.mean, extractor.scale = np.linspace(-9, 9, width).tolist(), np.linspace(1, 5, width).tolist()
+    graph = Descriptors(extractor)
+    length = min(map(len, voices))
+    clips = [voice[:length] for voice in voices]
+    together = computed(graph, *clips)
+    for clip, found in zip(clips, together, strict=True):
+        np.testing.assert_allclose(found[None], extractor(clip)["input_features"], atol=1e-3, rtol=1e-4)
+        np.testing.assert_allclose(found, computed(graph, clip)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_an_extractor_that_was_not_fitted_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs mean and scale"):
+        Descriptors(SpectralFeatureExtractor(standardise="training"))
+
+
+@pytest.mark.parametrize(
+    ("family", "tolerance"),
+    [("wav2vec2", 1e-5), ("wavlm", 0), ("sew", 1e-5), ("whisper", 1e-4), ("ast", 2e-4), ("wav2vec2-bert", 2e-3)],
+)
+def test_what_speech_encoders_hear(family: str, tolerance: float, voices: list[np.ndarray], tmp_path: Path) -> None:
+    """Of an odd and an even number of frames, of less and of more sound than a fixed length holds."""
+    found = find(str(write_tiny_backbone(family, tmp_path)), ("happy", "sad"))
+    hearing = Parts.of(load(found)).hearing
+    graph = front_end(found.extractor)
+    for length in (1600, 8000, 8160, 24_321, 90_000):
+        clip = np.resize(voices[0], length)
+        inputs = waves_to_inputs([clip], found.extractor, hearing, padded=False)
+        wanted = next(iter(inputs.values()))
+        if hearing.kind == "frames":
+            wanted = wanted[:, : int(inputs["attention_mask"].sum())]
+        made = computed(graph, clip)
+        assert made.shape == tuple(wanted.shape)
+        assert np.abs(made - wanted.numpy()).max() <= tolerance
+
+
+def test_an_extractor_of_another_kind_is_told_by_name() -> None:
+    with pytest.raises(InputError, match="a SpeechT5FeatureExtractor cannot be exported: only Spectral"):
+        front_end(SpeechT5FeatureExtractor())
