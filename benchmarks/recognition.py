@@ -33,6 +33,7 @@ from ser_ft.recognition.recognizer import EmotionRecognizer
 PROCESSES = 7
 BATCH = 8
 MELS = 128
+COMPARED = (("onnx_single", "pipeline_single"), ("onnx_single", "librosa_loop"), ("onnx_many", "pipeline_batches"))
 
 
 def stock(pipe: Pipeline, batch: int) -> Callable[[Sequence[Path]], list[dict[str, float]]]:
@@ -65,18 +66,16 @@ def loop(parameters: int) -> Callable[[Sequence[Path]], list[list[float]]]:
     return answer
 
 
-def seconds_of(work: Callable[[Sequence[Path]], object], files: Sequence[Path]) -> float:
-    began = time.perf_counter()
-    work(files)
-    return time.perf_counter() - began
+def timed(work: Callable[[], object]) -> np.ndarray:
+    """Return the seconds on the clock, and those of the processor, in all threads and in processes that ended."""
+    began = time.perf_counter(), sum(os.times()[:4])
+    work()
+    return np.array([time.perf_counter() - began[0], sum(os.times()[:4]) - began[1]])
 
 
-def cold_start(file: Path, model: str) -> float:
-    """Return the seconds that one command takes."""
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "ser_ft.cli", "predict", str(file), "--model", model]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+def command(file: Path, model: str) -> None:
+    arguments = [sys.executable, "-m", "ser_ft.cli", "predict", str(file), "--model", model]
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -106,23 +105,23 @@ def main() -> None:
     }
     for work in works.values():
         work(files[:4])
-    turns = [[seconds_of(work, files) for work in works.values()] for _ in range(chosen.turns)]
+    turns = [[timed(lambda work=work: work(files)) for work in works.values()] for _ in range(chosen.turns)]
     taken = dict(zip(works, np.median(turns, axis=0), strict=True))
     ours, theirs = by_onnx(files), stock(pipe, 1)(files)
     apart = max(abs(a["scores"][name] - share) for a, b in zip(ours, theirs, strict=True) for name, share in b.items())
     sound = sum(answer["duration"] for answer in ours)
-    starts = [cold_start(files[0], chosen.onnx) for _ in range(PROCESSES)]
+    start = np.median([timed(lambda: command(files[0], chosen.onnx)) for _ in range(PROCESSES)], axis=0)
     print(f"{len(files)} files, {sound / 60:.1f} minutes; {parameters} parameters; the median of {chosen.turns} turns")
     print(f"{chosen.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"largest_difference_from_pipeline: {apart:.2g}")
-    for name, seconds in taken.items():
-        print(f"{name}_ms_a_clip: {1000 * seconds / len(files):.2f}")
-    for name, seconds in taken.items():
-        print(f"{name}_real_time_factor: {seconds / sound:.5f}")
-    for name in ("pipeline_single", "librosa_loop"):
-        print(f"onnx_single_over_{name}: {taken[name] / taken['onnx_single']:.2f}")
-    print(f"onnx_many_over_pipeline_batches: {taken['pipeline_batches'] / taken['onnx_many']:.2f}")
-    print(f"cold_start_s: {np.median(starts):.2f}")
+    for name, (wall, cpu) in taken.items():
+        print(f"{name}_ms_a_clip: {1000 * wall / len(files):.2f}; of the processor {1000 * cpu / len(files):.2f}")
+    for name, (wall, cpu) in taken.items():
+        print(f"{name}_real_time_factor: {wall / sound:.5f}; of the processor {cpu / sound:.5f}")
+    for one, other in COMPARED:
+        wall, cpu = taken[other] / taken[one]
+        print(f"{one}_over_{other}: {wall:.2f}; of the processor {cpu:.2f}")
+    print(f"cold_start_s: {start[0]:.2f}; of the processor {start[1]:.2f}")
 
 
 if __name__ == "__main__":

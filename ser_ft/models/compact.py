@@ -1,8 +1,8 @@
 """A small network on log-mel spectrograms that hears how something is said, whatever the level and the microphone.
 
-Each clip is measured by itself before it is heard: what lies far below its loudest frame is raised to one floor, and
-each band is standardised by its mean and deviation over the frames in which somebody speaks (mean and variance
-normalisation: Viikki & Laurila 1998): a gain, a filter in the path and the silence around the speech change little. Residual blocks over time
+Each clip is measured by itself before it is heard: each band's level is that above a floor, which lies some decibels
+below the band's mean over the frames in which somebody speaks (after cepstral mean subtraction: Atal 1974). A gain, a
+filter in the path, faint noise and the silence around the speech then change little, and silence is 0, as padding is. Residual blocks over time
 (He et al. 2016) with squeeze and excitation (Hu et al. 2018) follow, and statistics pooling (Snyder et al. 2018).
 """
 
@@ -24,8 +24,8 @@ _DECIBELS = 10 / math.log(10)
 # Decibels over which a frame passes from pause to speech.
 _SOFTNESS = 3.0
 _SILENT = -1000.0
-# Of a band, in squared decibels: what varies less, digital silence say, is not made to vary more.
-_LEAST_VARIANCE = 1e-2
+# What levels above the floor are divided by, in dB, so that they vary by about 1.
+_SCALE = 12.0
 
 
 class CompactCnnConfig(PreTrainedConfig):
@@ -33,7 +33,8 @@ class CompactCnnConfig(PreTrainedConfig):
 
     Args:
         feature_size: mel bands of the log-mel spectrogram, natural logarithms of energies.
-        dynamic_range: decibels below the clip's loudest frame under which nothing is told apart.
+        dynamic_range: decibels below the clip's loudest frame under which nothing counts in the bands' means.
+        depth: decibels below a band's mean under which nothing is told apart.
         gate: decibels below the loudest frame from which a frame counts as speech in the bands' means.
         channels: of every block. kernel: over time, odd. blocks: how many; after each two, the frame rate is halved.
         squeeze: by how much fewer numbers the channels are weighted.
@@ -45,7 +46,8 @@ class CompactCnnConfig(PreTrainedConfig):
     def __init__(
         self,
         feature_size: int = 80,
-        dynamic_range: float = 25.0,
+        dynamic_range: float = 30.0,
+        depth: float = 12.0,
         gate: float = 20.0,
         channels: int = 160,
         kernel: int = 5,
@@ -57,13 +59,14 @@ class CompactCnnConfig(PreTrainedConfig):
     ) -> None:
         check_sizes(channels=channels, kernel=kernel, blocks=blocks, squeeze=squeeze)
         check_sizes(dropout=dropout, head_dropout=head_dropout)
-        for name, value in (("dynamic_range", dynamic_range), ("gate", gate)):
+        for name, value in (("dynamic_range", dynamic_range), ("depth", depth), ("gate", gate)):
             if value <= 0:
                 raise ValueError(f"{name} must be above 0 dB, not {value:g}")
         if squeeze > channels:
             raise ValueError(f"squeeze must be at most channels: {squeeze} of {channels}")
         self.feature_size = feature_size
         self.dynamic_range = dynamic_range
+        self.depth = depth
         self.gate = gate
         self.channels = channels
         self.kernel = kernel
@@ -106,13 +109,14 @@ class CompactCnnForAudioClassification(FrameClassifier):
         return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1).to(self.classifier.weight.dtype)
 
     def levelled(self, features: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Measure log-mel levels by the clip's own speech: each band has mean 0 and deviation 1 while somebody speaks.
+        """Measure log-mel levels by the clip's own speech.
 
         Args:
             features: natural logarithms of energies, shape (clips, frames, bands). lengths: frames of each clip.
 
         Returns:
-            the levels, of the same shape, and how far each frame is speech, from 0 to 1, shape (clips, frames).
+            the levels above each band's floor, of the same shape, and how far each frame is speech, from 0 to 1, shape
+            (clips, frames).
         """
         levels = features.float() * _DECIBELS
         energies = torch.logsumexp(features.float(), dim=2) * _DECIBELS
@@ -120,13 +124,12 @@ class CompactCnnForAudioClassification(FrameClassifier):
             beyond = torch.arange(features.shape[1], device=features.device)[None] >= lengths[:, None]
             energies = energies.masked_fill(beyond, _SILENT)
         below = energies - energies.amax(dim=1, keepdim=True)
-        floor = energies.amax(dim=1) - self.config.dynamic_range - 10 * math.log10(self.config.feature_size)
-        levels = torch.maximum(levels, floor[:, None, None])
+        lowest = energies.amax(dim=1) - self.config.dynamic_range - 10 * math.log10(self.config.feature_size)
+        levels = torch.maximum(levels, lowest[:, None, None])
         spoken = torch.sigmoid((below + self.config.gate) / _SOFTNESS)
-        weights = (spoken / spoken.sum(dim=1, keepdim=True))[..., None]
-        levels = levels - (levels * weights).sum(dim=1, keepdim=True)
-        deviations = (levels.square() * weights).sum(dim=1, keepdim=True).clamp(min=_LEAST_VARIANCE).sqrt()
-        return (levels / deviations).to(features.dtype), spoken
+        means = (levels * (spoken / spoken.sum(dim=1, keepdim=True))[..., None]).sum(dim=1, keepdim=True)
+        above = torch.relu(levels - means + self.config.depth)
+        return (above / _SCALE).to(features.dtype), spoken
 
 
 def _halved_weights(weights: torch.Tensor) -> torch.Tensor:

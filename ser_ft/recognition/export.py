@@ -149,12 +149,13 @@ def write(saved: Saved, path: Path, facts: Facts, int8: bool = False) -> None:
     """
     import onnx
 
-    graph = Graph(saved).eval()
     # Of an odd number of SEW's frames, so that what is done about these is in the graph.
     example = torch.randn(2, max(16_000, facts.shortest), generator=torch.Generator().manual_seed(0)) * 0.1
     with _silence(), torch.no_grad():
-        # By tracing: torch's newer exporter proves what holds for every length, or gives up; and it takes 30 times as
-        # long. SEW's frames in pairs, and a maximum over two frames of any number of them, it does not export.
+        graph = Graph(saved).eval()
+        # By tracing. torch 2.11's newer exporter (dynamo=True) must prove what holds at every length: of SEW's pairs of
+        # frames, of an LSTM's steps and of the maximum over two frames of an odd number it does not, and it then gives
+        # up, or makes a file for clips of one length.
         torch.onnx.export(
             graph,
             (example,),
@@ -285,7 +286,7 @@ def _times(engines: Sequence[Engine], waveforms: np.ndarray) -> list[float]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep to ourselves that tracing follows one path, and what quantisation would like to be done before."""
+    """Keep to ourselves that tracing follows one path, that a mel band may be empty, and quantisation's advice."""
     off = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -61,7 +61,9 @@ def wanted(archive: Path, model: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, str(RECIPE), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Ray lets its workers give way to everything else, such as other tests.
+    environment = os.environ | {"RAY_worker_niceness": "0"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:

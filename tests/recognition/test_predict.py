@@ -185,6 +185,14 @@ def test_strange_names_reach_every_format(run: Run, voices: list[np.ndarray], tm
     assert err.replace("\n", "").isprintable()
 
 
+def test_what_takes_long_has_a_bar(run: Run, broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ser_ft.cli.predict._BAR_AFTER", 0.0)
+    _, out, err = run(broken, "--format", "jsonl")
+    assert len(out.splitlines()) == 7
+    assert "7/7" in err
+    assert f"ser-ft: {broken}/clip 0b.wav: the file is empty\n" in err
+
+
 def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

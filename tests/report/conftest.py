@@ -113,8 +113,8 @@ def write_run(
 
 
 def _calibration(parts: Sequence[str]) -> dict[str, Any]:
-    before = {part: {"ece_before": 0.2345, "nll_before": 2.3456} for part in parts}
-    return {"temperature": 1.25, "clips": 64, "parts": before}
+    told = {"ece_before": 0.2345, "nll_before": 2.3456, "uncertain": 0.25, "certain_accuracy": 0.789}
+    return {"temperature": 1.25, "threshold": 0.42, "clips": 64, "parts": dict.fromkeys(parts, told)}
 
 
 def _line(epoch: int, validation: bool) -> dict[str, float]:

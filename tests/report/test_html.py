@@ -73,7 +73,9 @@ def test_calibration_before_and_after(run: RunFolder, page: Page, odd: Page) -> 
     parts = run.metrics["parts"]
     assert "divided by a temperature of 1.25, fitted on 64 validation clips (over 1:" in page.text
     for name, scores in parts.items():
-        assert [name, "0.234", f"{scores['ece']:.3f}", "2.346", f"{scores['nll']:.3f}"] in page.rows
+        before_and_after = ["0.234", f"{scores['ece']:.3f}", "2.346", f"{scores['nll']:.3f}"]
+        assert [name, *before_and_after, "25 %", "0.789"] in page.rows
+    assert "An answer whose confidence is under 0.42 is called uncertain" in page.text
     for place in parts["test"]["reliability"]:
         edges = f"{place['low']:.2f} to {place['high']:.2f}"
         shares = [f"{place[key]:.3f}" for key in ("confidence", "accuracy")]

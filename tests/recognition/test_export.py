@@ -1,0 +1,223 @@
+"""`ser-ft export`: a file that answers as the model does, or none at all."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+import torch
+import yaml
+from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
+from transformers.utils import logging
+
+from ser_ft import audio
+from ser_ft.cli import main
+from ser_ft.errors import InputError
+from ser_ft.models.registry import build
+from ser_ft.models.saved import Saved
+from ser_ft.models.speech import find, load
+from ser_ft.recognition import export as module
+from ser_ft.recognition.export import Exported, export
+from ser_ft.recognition.onnx_engine import OnnxEngine
+from ser_ft.recognition.torch_engine import TorchEngine
+
+CLASSES = ("neutral", "happy", "sad", "angry")
+RESNET = "timm/test_resnet.r160_in1k"
+NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "plain-cnn": ("plain-cnn", {}, {}),
+    "compact-cnn": ("compact-cnn", {}, {"channels": 16, "squeeze": 4}),
+    "lstm": ("lstm", {}, {"hidden": 16}),
+    "an image backbone": (RESNET, {}, {}),
+    "mfcc-cnn": ("mfcc-cnn", {"standardise": "clip"}, {}),
+    "conv1d": ("conv1d", {"standardise": "speaker", "max_frames": 90}, {}),
+    "residual-cnn": ("residual-cnn", {"standardise": "clip-mean"}, {}),
+    "wide-cnn": ("wide-cnn", {"hop_length": 128}, {}),
+    "patches": (RESNET, {}, {"patch_frames": 96}),
+    "EfficientNet": ("timm/test_efficientnet.r160_in1k", {}, {}),
+    "ConvNeXt": ("timm/test_convnext", {}, {}),
+    "AlexNet": ("torchvision/alexnet", {}, {}),
+}
+FAST = ("plain-cnn", "compact-cnn", "lstm")
+
+
+@pytest.fixture(scope="module")
+def sounds(voices: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of clips of 0.4 to 4 s, of as many different lengths."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for place, voice in enumerate(voices[:8]):
+        clip = np.resize(voice, 6400 + 7321 * place)
+        soundfile.write(folder / f"{place}.wav", clip, audio.SAMPLE_RATE, subtype="FLOAT")
+    return folder
+
+
+def save(name: str, features: dict[str, Any], network: dict[str, Any], folder: Path) -> Path:
+    """A network with random weights, whose answers differ, and its extractor, as a run had fitted it."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(1)
+        extractor, model = build(name, CLASSES, features, network, pretrained=False)
+        model.classifier.weight.mul_(4)
+        frames, _ = extractor.extract(torch.randn(4, 16_000) * 0.05, torch.tensor([16_000] * 4))
+    extractor.mean = frames.mean(dim=(0, 1)).tolist()
+    extractor.scale = (frames.std(dim=(0, 1)) + 1e-3).tolist()
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in FAST else pytest.mark.slow) for case in NETWORKS]
+)
+def test_our_networks_answer_the_same(case: str, sounds: Path, tmp_path: Path) -> None:
+    name, features, network = NETWORKS[case]
+    folder = save(name, features, network, tmp_path / "model")
+    made = export(folder, tmp_path / "a.onnx", data=sounds, tolerance=5e-5, verbose=False)
+    assert (made.clips, made.agreement, made.source) == (8, 1.0, str(sounds))
+    _batches(made, folder, sounds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
+def test_speech_encoders_answer_the_same(family: str, sounds: Path, tmp_path: Path) -> None:
+    """Of all families, with the features of each inside; SEW's frames go in pairs, and one may be left over."""
+    logging.disable_progress_bar()
+    found = find(str(write_tiny_backbone(family, tmp_path / "backbone")), CLASSES)
+    folder = tmp_path / "model"
+    load(found).save_pretrained(folder)
+    found.extractor.save_pretrained(folder)
+    made = export(folder, tmp_path / "a.onnx", data=sounds, tolerance=1e-4, verbose=False)
+    _batches(made, folder, sounds)
+
+
+def _batches(made: Exported, folder: Path, sounds: Path) -> None:
+    """One file answers batches of 1 and of 7, of lengths that it was not made for."""
+    ours, theirs = OnnxEngine(made.path), TorchEngine(str(folder), "cpu")
+    clips = [audio.decode(sounds / f"{place}.wav") for place in range(7)]
+    for length in (8000, 8161, 16_320, 45_001):
+        batch = np.stack([np.resize(clip, length) for clip in clips])
+        together = ours.probabilities(batch)
+        assert np.abs(together - np.concatenate([ours.probabilities(clip[None]) for clip in batch])).max() < 1e-5
+        assert np.abs(together - theirs.probabilities(batch)).max() < 1e-4
+    assert together.std(axis=0).max() > 1e-3, "the clips cannot be told apart: nothing is tested"
+
+
+def test_eight_bits_make_a_smaller_file_whose_features_are_exact(sounds: Path, tmp_path: Path) -> None:
+    """Quantised log-mels would be noise."""
+    folder = save("plain-cnn", {}, {}, tmp_path / "model")
+    whole = export(folder, tmp_path / "whole.onnx", data=sounds, verbose=False)
+    small = export(folder, tmp_path / "small.onnx", int8=True, data=sounds, verbose=False)
+    weights = 4 * sum(each.numel() for each in Saved.load(str(folder)).model.parameters())
+    assert whole.bytes - small.bytes > 0.65 * weights
+    assert whole.difference < 1e-5 < small.difference < 0.05
+    kinds = {one.name: one.data_type for one in onnx.load(small.path).graph.initializer}
+    assert onnx.TensorProto.UINT8 in kinds.values()
+    assert {kind for name, kind in kinds.items() if name.startswith("front_end.")} == {onnx.TensorProto.FLOAT}
+
+
+def test_a_file_too_far_from_the_model_is_not_kept(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "a.onnx"
+    out.parent.mkdir()
+    said = r"a.onnx: not written, .* from the model's own, and --tolerance is 1e-12$"
+    with pytest.raises(InputError, match=said):
+        export(tiny_run, out, data=sounds, tolerance=1e-12, verbose=False)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_nothing_is_left_of_an_export_that_fails(
+    tiny_run: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the file that was there before touched."""
+    out = tmp_path / "a.onnx"
+    out.write_bytes(b"precious")
+
+    def broken(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(onnx, "save", broken)
+    with pytest.raises(OSError, match="full"):
+        export(tiny_run, out, data=sounds, replace=True, verbose=False)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.onnx", b"precious")]
+
+
+def test_a_file_that_is_there_is_kept_unless_it_may_go(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.onnx"
+    out.write_bytes(b"precious")
+    with pytest.raises(InputError, match="is there already: give --replace, or another --out"):
+        export(tiny_run, out, data=sounds, verbose=False)
+    assert out.read_bytes() == b"precious"
+    assert export(tiny_run, out, data=sounds, replace=True, verbose=False).bytes == out.stat().st_size > 10_000
+
+
+def test_a_run_is_checked_on_its_own_table_where_it_is_still_there(
+    tiny_run: Path, miniature_folder: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"prepared": str(miniature_folder)}}))
+    made = export(run, tmp_path / "a.onnx", verbose=False)
+    assert (made.source, made.clips) == (str(miniature_folder), module.CLIPS)
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"prepared": str(tmp_path / "gone")}}))
+    made = export(run, tmp_path / "b.onnx", verbose=False)
+    assert made.source.startswith("synthetic voices")
+    assert made.agreement == 1.0
+
+
+def _unlike(tiny_run: Path, folder: Path) -> Path:
+    """The run, cut off from its weights."""
+    run = Path(shutil.copytree(tiny_run, folder / "unlike"))
+    (run / "model" / "model.safetensors").write_bytes(b"")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("--out is the name of an .onnx file, not .*a.bin", lambda run, some: export(run, some / "a.bin")),
+        ("is there already", lambda run, some: export(run, Path(some, "b.onnx").mkdir() or some / "b.onnx")),
+        ("no folder to write to", lambda run, some: export(run, some / "no" / "a.onnx")),
+        ("no prepared table, and no folder with sound", lambda run, some: export(run, some / "a.onnx", data=some)),
+        ("damaged", lambda run, some: export(_unlike(run, some), some / "a.onnx")),
+        ("neither a folder nor a model", lambda run, some: export("nobody/nothing", some / "a.onnx")),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_one_line(
+    said: str, asked: Callable[[Path, Path], Any], tiny_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said) as e:
+        asked(tiny_run, tmp_path)
+    assert "\n" not in str(e.value)
+    assert not list(tmp_path.rglob("*.onnx.*"))
+
+
+def test_weights_that_no_onnx_file_holds(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGEST", 1000)
+    with pytest.raises(InputError, match="file holds less than 2"):
+        export(tiny_run, tmp_path / "a.onnx")
+
+
+def test_packages_that_are_not_installed(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r'pip install "ser_ft\[onnx\]"'):
+        export(tiny_run, tmp_path / "a.onnx")
+
+
+def test_the_command(
+    tiny_run: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(tiny_run), "--data", str(sounds)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("written: tiny.onnx (")
+    assert f"checked on 8 clips of {sounds}" in told
+    assert "the same answer for 8 of 8" in told
+    assert main(["export", str(tiny_run), "--data", str(sounds), "--int8"]) == 0
+    assert Path("tiny-int8.onnx").stat().st_size < Path("tiny.onnx").stat().st_size
+    assert main(["export", str(tiny_run), "--data", str(sounds)]) == 2
+    assert capsys.readouterr().err == "ser-ft: tiny.onnx: is there already: give --replace, or another --out\n"
+    assert main(["export", str(tiny_run), "--tolerance", "0"]) == 2
+    assert "--tolerance is a share above 0" in capsys.readouterr().err
