@@ -109,7 +109,7 @@ def predict(
     there = ray.cluster_resources()
     each = {"num_gpus": 1} if there.get("GPU") else _WORKING
     count = workers or int(there.get("GPU") or there["CPU"])
-    paths, options = [path for _, path in found], {"filesystem": found[0][0], "ray_remote_args": _WAITING}
+    paths, options = [path for _, path in found], {"filesystem": _reader(found[0][0]), "ray_remote_args": _WAITING}
     if column is None:
         suffixes = [suffix.removeprefix(".") for suffix in SUFFIXES | FFMPEG_SUFFIXES]
         sounds = ray.data.read_binary_files(paths, include_paths=True, file_extensions=suffixes, **options)
@@ -123,8 +123,13 @@ def predict(
         compute=ray.data.ActorPoolStrategy(size=count),
         **each,
     )
-    answers.write_parquet(folder, filesystem=store, ray_remote_args=_WAITING)
+    answers.write_parquet(folder, filesystem=_reader(store), ray_remote_args=_WAITING)
     return int(dataset(folder, filesystem=store, format="parquet").count_rows())
+
+
+def _reader(store: Any) -> Any:
+    """Return what Ray reads a store with: for this machine's files, its own way, which follows links."""
+    return None if "file" in store.protocol else store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

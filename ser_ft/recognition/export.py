@@ -169,7 +169,7 @@ def write(saved: Saved, path: Path, facts: Facts, int8: bool = False) -> None:
         if int8:
             _quantise(path, saved.ours)
     made = onnx.load(path)
-    about = {"format": FORMAT, "sampling_rate": SAMPLE_RATE, **asdict(facts)}
+    about = {"format": FORMAT, "sampling_rate": SAMPLE_RATE, **asdict(facts)} | ({"int8": True} if int8 else {})
     onnx.helper.set_model_props(made, {KEY: json.dumps(about)})
     onnx.save(made, path)
 

@@ -34,14 +34,20 @@ class OnnxEngine:
         if not path.is_file():
             raise InputError(f"{path}: no such file; `ser-ft export RUN --out {path.name}` makes one")
         self._session = _session(path, threads)
-        self.facts = _facts(path, self._session.get_modelmeta().custom_metadata_map)
+        said = _said(path, self._session.get_modelmeta().custom_metadata_map)
+        self.facts = _facts(path, said)
+        # What 8-bit products are scaled by follows from all clips of a batch, and an answer must not.
+        self._alone = bool(said.get("int8"))
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         """Answer clips of one length: see `Engine`."""
         missing = max(0, self.facts.shortest - waveforms.shape[1])
         given = np.pad(waveforms, ((0, 0), (0, missing))) if missing else waveforms
-        found = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(given, dtype=np.float32)})[0]
-        logits = found.astype(np.float64)
+        batches = np.split(given, len(given)) if self._alone else [given]
+        found = [
+            self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(one, dtype=np.float32)})[0] for one in batches
+        ]
+        logits = np.concatenate(found).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
@@ -62,12 +68,18 @@ def _session(path: Path, threads: int | None) -> Any:
         raise InputError(f"{path}: no .onnx file, or a damaged one ({said}): fetch or export it anew") from error
 
 
-def _facts(path: Path, metadata: Mapping[str, str]) -> Facts:
+def _said(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Read what a model says of itself."""
     if KEY not in metadata:
         raise InputError(f"{path}: an .onnx file of another make, which says neither classes nor input: export a run")
     try:
-        said = json.loads(metadata[KEY])
+        return dict(json.loads(metadata[KEY]))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: what it says of itself cannot be read ({error!r}): export it anew") from error
+
+
+def _facts(path: Path, said: Mapping[str, Any]) -> Facts:
+    try:
         if said["format"] != FORMAT:
             raise InputError(f"{path}: written by another version of ser_ft (format {said['format']}): export it anew")
         if said["sampling_rate"] != SAMPLE_RATE:

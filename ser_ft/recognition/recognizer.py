@@ -305,6 +305,10 @@ def _ahead(pool: ThreadPoolExecutor, hear: Callable[[Item], _Heard], sounds: Ite
     coming: deque[list[Future[_Heard]]] = deque()
     left = iter(sounds)
     while some := list(islice(left, _AHEAD)):
+        if len(some) == 1 and not coming:
+            # Beside nothing else it is read here, which spares the start of a thread.
+            yield [hear(some[0])]
+            continue
         coming.append([pool.submit(hear, item) for item in some])
         if len(coming) == 2:
             yield [one.result() for one in coming.popleft()]

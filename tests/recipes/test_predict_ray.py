@@ -41,11 +41,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def archive(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 clips and of two that cannot be answered."""
+    """A folder of 60 clips, one of them a link, and of two that cannot be answered."""
     folder = tmp_path_factory.mktemp("archive")
-    for place, file in enumerate(sorted(miniature_tree.rglob("*.wav"))[:60]):
+    for place, file in enumerate(sorted(miniature_tree.rglob("*.wav"))[:59]):
         (folder / f"{place % 3}").mkdir(exist_ok=True)
         (folder / f"{place % 3}" / f"{place}.wav").write_bytes(file.read_bytes())
+    (folder / "linked.wav").symlink_to(folder / "0" / "0.wav")
     (folder / "empty.wav").touch()
     (folder / "silent.wav").write_bytes(audio.to_wav(np.zeros(16_000)))
     return folder
