@@ -2,8 +2,9 @@
 
 Each clip is measured by itself before it is heard: each band's level is that above a floor, which lies some decibels
 below the band's mean over the frames in which somebody speaks (after cepstral mean subtraction: Atal 1974). A gain, a
-filter in the path, faint noise and the silence around the speech then change little, and silence is 0, as padding is. Residual blocks over time
-(He et al. 2016) with squeeze and excitation (Hu et al. 2018) follow, and statistics pooling (Snyder et al. 2018).
+filter in the path, faint noise and the silence around the speech then change little, and silence is 0, as padding is.
+Residual blocks over time (He et al. 2016) with squeeze and excitation (Hu et al. 2018) follow, and statistics pooling
+(Snyder et al. 2018).
 """
 
 # mypy: disable-error-code="no-untyped-call"
