@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,11 +63,11 @@ def in_ray(folder: Path, out: Path, model: list[str], until: float, log: Path) -
     command = [sys.executable, str(RECIPE), str(folder), "--out", str(out), "--workers", "2", *model]
     with log.open("w") as said, subprocess.Popen(command, stderr=said) as process:
         while process.poll() is None:
-            there = workers(process.pid)
-            if not killed and len(there) == 2 and sum(sum(one.cpu_times()[:2]) for one in there) > until:
-                killed = there[0].pid
-                there[0].kill()
-                print(f"killed worker {killed}", flush=True)
+            with suppress(psutil.Error):
+                there = [] if killed else workers(process.pid)
+                if len(there) == 2 and sum(sum(one.cpu_times()[:2]) for one in there) > until:
+                    there[0].kill()
+                    killed = there[0].pid
             time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"predict_ray.py: {process.returncode}\n{log.read_text()[-2000:]}")
@@ -75,8 +76,13 @@ def in_ray(folder: Path, out: Path, model: list[str], until: float, log: Path) -
 
 def workers(driver: int) -> list[psutil.Process]:
     """Return the processes that recognise."""
-    below = psutil.Process(driver).children(recursive=True)
-    return [one for one in below if "Recogniser" in " ".join(one.cmdline())]
+    found = []
+    # Some end while they are looked at.
+    with suppress(psutil.Error):
+        for one in psutil.Process(driver).children(recursive=True):
+            with suppress(psutil.Error):
+                found += [one] if "Recogniser" in " ".join(one.cmdline()) else []
+    return found
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,13 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that recognise."""
-    below = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in below if "Recogniser" in " ".join(one.cmdline())]
+    found = []
+    # Some end while they are looked at.
+    with suppress(psutil.Error):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                found += [one] if "Recogniser" in " ".join(one.cmdline()) else []
+    return found
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
