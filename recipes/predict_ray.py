@@ -91,7 +91,7 @@ def predict(
         import ray
     except ImportError as error:
         raise InputError('Ray is not installed: pip install "ser_ft[ray]"') from error
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+    from fsspec.core import url_to_fs
 
     store, folder = url_to_fs(out)
     if store.exists(folder) and (not store.isdir(folder) or store.ls(folder)):
