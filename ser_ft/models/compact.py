@@ -2,9 +2,9 @@
 
 Each clip is measured by itself before it is heard: each band's level is that above a floor, which lies some decibels
 below the band's mean over the frames in which somebody speaks (after cepstral mean subtraction: Atal 1974). A gain, a
-filter in the path, faint noise and the silence around the speech then change little, and silence is 0, as padding is.
-Residual blocks over time (He et al. 2016) with squeeze and excitation (Hu et al. 2018) follow, and statistics pooling
-(Snyder et al. 2018).
+filter in the path and faint noise then change little. Residual blocks over time (He et al. 2016) with squeeze and
+excitation (Hu et al. 2018) follow, and statistics pooling (Snyder et al. 2018); what is far softer than the speech
+fades out of all of them, so that the silence around it counts as little as padding does: not at all.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
 
-from .classifier import FrameClassifier, check_sizes, halved, real
+from .classifier import FrameClassifier, check_sizes, real
 from .features import SpectralFeatureExtractor
 
 _DECIBELS = 10 / math.log(10)
@@ -36,7 +36,8 @@ class CompactCnnConfig(PreTrainedConfig):
         feature_size: mel bands of the log-mel spectrogram, natural logarithms of energies.
         dynamic_range: decibels below the clip's loudest frame under which nothing counts in the bands' means.
         depth: decibels below a band's mean under which nothing is told apart.
-        gate: decibels below the loudest frame from which a frame counts as speech in the bands' means.
+        gate: decibels below the loudest frame from which a frame counts as speech, in means and deviations.
+        fade: decibels below the loudest frame from which a frame is heard at all.
         channels: of every block. kernel: over time, odd. blocks: how many; after each two, the frame rate is halved.
         squeeze: by how much fewer numbers the channels are weighted.
         dropout: of whole channels, in each block. head_dropout: before the last layer.
@@ -50,7 +51,8 @@ class CompactCnnConfig(PreTrainedConfig):
         dynamic_range: float = 30.0,
         depth: float = 12.0,
         gate: float = 20.0,
-        channels: int = 160,
+        fade: float = 25.0,
+        channels: int = 112,
         kernel: int = 5,
         blocks: int = 5,
         squeeze: int = 8,
@@ -60,7 +62,7 @@ class CompactCnnConfig(PreTrainedConfig):
     ) -> None:
         check_sizes(channels=channels, kernel=kernel, blocks=blocks, squeeze=squeeze)
         check_sizes(dropout=dropout, head_dropout=head_dropout)
-        for name, value in (("dynamic_range", dynamic_range), ("depth", depth), ("gate", gate)):
+        for name, value in (("dynamic_range", dynamic_range), ("depth", depth), ("gate", gate), ("fade", fade)):
             if value <= 0:
                 raise ValueError(f"{name} must be above 0 dB, not {value:g}")
         if squeeze > channels:
@@ -69,6 +71,7 @@ class CompactCnnConfig(PreTrainedConfig):
         self.dynamic_range = dynamic_range
         self.depth = depth
         self.gate = gate
+        self.fade = fade
         self.channels = channels
         self.kernel = kernel
         self.blocks = blocks
@@ -95,29 +98,31 @@ class CompactCnnForAudioClassification(FrameClassifier):
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up: mean and deviation of each channel while somebody speaks."""
-        levels, spoken = self.levelled(features, lengths)
+        levels, spoken, audible = self.levelled(features, lengths)
         hidden = real(levels.transpose(1, 2), lengths)
-        lengths, spoken = halved(lengths), _halved_weights(spoken)
-        hidden = real(torch.relu(self.stem_norm(self.stem(hidden))), lengths)
+        spoken, audible = _halved_weights(spoken), _halved_weights(audible)
+        hidden = torch.relu(self.stem_norm(self.stem(hidden))) * audible.to(hidden.dtype)
         for number, block in enumerate(self.blocks, start=1):
-            hidden = block(hidden, lengths)
+            hidden = block(hidden, audible.to(hidden.dtype))
             if number % 2 == 0 and number < len(self.blocks):
-                hidden, lengths = nn.functional.max_pool1d(hidden, 2, ceil_mode=True), halved(lengths)
-                spoken = _halved_weights(spoken)
-        hidden, weights = hidden.float(), (spoken / spoken.sum(dim=1, keepdim=True))[:, None]
+                hidden = nn.functional.max_pool1d(hidden, 2, ceil_mode=True)
+                spoken, audible = _halved_weights(spoken), _halved_weights(audible)
+        hidden, weights = hidden.float(), spoken / spoken.sum(dim=2, keepdim=True)
         mean = (hidden * weights).sum(dim=2)
         variance = ((hidden - mean[..., None]).square() * weights).sum(dim=2)
         return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1).to(self.classifier.weight.dtype)
 
-    def levelled(self, features: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def levelled(
+        self, features: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Measure log-mel levels by the clip's own speech.
 
         Args:
             features: natural logarithms of energies, shape (clips, frames, bands). lengths: frames of each clip.
 
         Returns:
-            the levels above each band's floor, of the same shape, and how far each frame is speech, from 0 to 1, shape
-            (clips, frames).
+            the levels above each band's floor, of the same shape; how far each frame is speech, and how far it is
+            heard at all, from 0 to 1, shape (clips, 1, frames), both 0 beyond a clip's end.
         """
         levels = features.float() * _DECIBELS
         energies = torch.logsumexp(features.float(), dim=2) * _DECIBELS
@@ -127,15 +132,17 @@ class CompactCnnForAudioClassification(FrameClassifier):
         below = energies - energies.amax(dim=1, keepdim=True)
         lowest = energies.amax(dim=1) - self.config.dynamic_range - 10 * math.log10(self.config.feature_size)
         levels = torch.maximum(levels, lowest[:, None, None])
-        spoken = torch.sigmoid((below + self.config.gate) / _SOFTNESS)
-        means = (levels * (spoken / spoken.sum(dim=1, keepdim=True))[..., None]).sum(dim=1, keepdim=True)
+        spoken, audible = (
+            torch.sigmoid((below + depth) / _SOFTNESS)[:, None] for depth in (self.config.gate, self.config.fade)
+        )
+        means = (levels * (spoken / spoken.sum(dim=2, keepdim=True)).transpose(1, 2)).sum(dim=1, keepdim=True)
         above = torch.relu(levels - means + self.config.depth)
-        return (above / _SCALE).to(features.dtype), spoken
+        return (above / _SCALE).to(features.dtype), spoken, audible
 
 
 def _halved_weights(weights: torch.Tensor) -> torch.Tensor:
     """Return the mean weights of steps of two frames; a clip's end is followed by nothing."""
-    return (weights[:, ::2] + nn.functional.pad(weights, (0, 1))[:, 1::2]) / 2
+    return (weights[..., ::2] + nn.functional.pad(weights, (0, 1))[..., 1::2]) / 2
 
 
 class _Block(nn.Module):
@@ -150,12 +157,12 @@ class _Block(nn.Module):
         self.excite = nn.Linear(width // config.squeeze, width)
         self.dropout = nn.Dropout1d(config.dropout)
 
-    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        inner = real(torch.relu(self.first_norm(self.first(hidden))), lengths)
-        inner = real(self.second_norm(self.second(inner)), lengths)
-        count = hidden.shape[2] if lengths is None else lengths[:, None].to(hidden.dtype)
-        weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(inner.sum(dim=2) / count))))
-        return real(torch.relu(hidden + self.dropout(inner * weights[..., None])), lengths)
+    def forward(self, hidden: torch.Tensor, audible: torch.Tensor) -> torch.Tensor:
+        inner = torch.relu(self.first_norm(self.first(hidden))) * audible
+        inner = self.second_norm(self.second(inner))
+        mean = (inner * audible).sum(dim=2) / audible.sum(dim=2)
+        weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
+        return torch.relu(hidden + self.dropout(inner * weights[..., None])) * audible
 
 
 AutoConfig.register(CompactCnnConfig.model_type, CompactCnnConfig)
