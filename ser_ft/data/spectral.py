@@ -161,6 +161,7 @@ def _warped(
     fewest = lengths.clamp(max=_FEWEST)
     made = (lengths / tempo).round().long().maximum(fewest)
     times = torch.arange(int(made.max()))[None] * (lengths / made)[:, None]
+    times = times.minimum(lengths[:, None] - 1)
     at = torch.arange(bands)[None] * warp[:, None]
     shape = (clips, times.shape[1], bands)
     across = (2 * at / max(bands - 1, 1) - 1)[:, None].expand(shape)

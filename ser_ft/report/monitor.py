@@ -44,7 +44,7 @@ def write_reports(
 
     Args:
         engine: that answers. calls: sound files, and folders of them. out: the folder to write.
-        settings: how they are judged. model: where the engine's model lies, to say how good it is.
+        settings: how they are judged. model: where the engine's model lies, to say how good it is; None: in the package.
         sound: put moments into the pages, to be played: then they hold voices.
         tell: called with a line for each call that cannot be judged. verbose: show a progress bar.
 

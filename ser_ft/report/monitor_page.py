@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from ..audio import SAMPLE_RATE
+from ..models import SHIPPED, folder_of
 from ..recognition import baseline, dissatisfaction, moments
 from ..recognition.conversation import PAUSE, Conversation, MonitorSettings, Voice
 from ..recognition.engines import Facts
@@ -45,7 +46,10 @@ class About:
 
     @classmethod
     def of(cls, facts: Facts, settings: MonitorSettings, model: str | Path | None) -> About:
-        """Gather it; how well the model did is read from the run folder that it lies in, where it lies in one."""
+        """Gather it; how well the model did is read from the run folder that it lies in, where it lies in one.
+
+        `model`: where it lies; None: it is the one that ships.
+        """
         return cls(facts, settings, dissatisfaction.named(facts.classes, settings.negative), _known(model))
 
     def contents(self) -> dict[str, Any]:
@@ -120,8 +124,8 @@ def _uri(samples: np.ndarray) -> str:
 
 
 def _known(model: str | Path | None) -> dict[str, Any] | None:
-    given = Path(model or "").expanduser()
-    run = next((run for run in map(RunFolder, (given, given.parent)) if model and run.metrics_file.is_file()), None)
+    given = Path(folder_of(str(model or SHIPPED))).expanduser()
+    run = next((run for run in map(RunFolder, (given, given.parent)) if run.metrics_file.is_file()), None)
     if run is None:
         return None
     metrics = run.metrics

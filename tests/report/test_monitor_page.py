@@ -50,7 +50,8 @@ def monitored(*words: str | Path) -> int:
 
 @pytest.fixture
 def page(sounds: Path, tmp_path: Path) -> Page:
-    assert monitored(sounds / "complaint.wav", "--channels", "agent,customer", "--out", tmp_path / "out") == 0
+    chosen = ["--channels", "agent,customer", "--model", "loud.onnx", "--out", tmp_path / "out"]
+    assert monitored(sounds / "complaint.wav", *chosen) == 0
     return Page(tmp_path / "out" / "report.html")
 
 
