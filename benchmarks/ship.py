@@ -11,46 +11,55 @@ The card, ser_ft/assets/model/README.md, is written by hand.
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from ser_ft import RunFolder, read_split
+from ser_ft.errors import InputError
 from ser_ft.recognition.export import export
 from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.systems import find_runs
 
-HOME = Path(__file__).parents[1] / "ser_ft" / "assets"
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / "ser_ft" / "assets"
+RECIPE = yaml.safe_load((ROOT / "recipes" / "shipped.yaml").read_text(encoding="utf-8"))
+FOLDS = 5
 
 
-def put_in(run: RunFolder, seed: int, judged: Path) -> None:
-    """Copy what is shipped of a run, and write how well its recipe does."""
-    model = HOME / "model"
-    card = (model / "README.md").read_text(encoding="utf-8") if (model / "README.md").is_file() else None
-    shutil.rmtree(model, ignore_errors=True)
+def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
+    """Gather in a folder what is shipped of a run, and write how well its recipe does.
+
+    Raises:
+        InputError: a fold of its recipe was not judged with that seed.
+    """
     # Whoever has ser_ft has its code.
-    shutil.copytree(run.model, model, ignore=shutil.ignore_patterns("*.py"))
+    shutil.copytree(run.model, home.model, ignore=shutil.ignore_patterns("*.py"))
     for name in ("config.json", "preprocessor_config.json"):
-        said = json.loads((model / name).read_text(encoding="utf-8"))
+        said = json.loads((home.model / name).read_text(encoding="utf-8"))
         said.pop("auto_map", None)
-        (model / name).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    if card is not None:
-        (model / "README.md").write_text(card, encoding="utf-8")
-    home = RunFolder(HOME)
-    home.write_text(home.config_file, yaml.safe_dump(run.config, sort_keys=False))
+        (home.model / name).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    shutil.copy(HOME / "model" / "README.md", home.model)
+    config = run.config
+    config["data"]["prepared"], config["out"] = RECIPE["data"]["prepared"], RECIPE["out"]
+    home.write_text(home.config_file, yaml.safe_dump(config, sort_keys=False))
     split = read_split(run.split_file).content()
     for part in split["parts"].values():
         part["clips"] = []
     home.write_json(home.split_file, split)
-    folds = [fold for fold in find_runs([judged]) if fold.metrics["seed"] == seed]
-    answers = pd.concat([fold.predictions.query("part == 'test'") for fold in folds], ignore_index=True)
+    folds = {fold.metrics["split"]["fold"]: fold for fold in find_runs([judged]) if fold.metrics["seed"] == seed}
+    missing = set(range(FOLDS)) - folds.keys()
+    if missing:
+        raise InputError(f"{judged}: seed {seed} lacks the folds {sorted(missing)}")
+    answers = pd.concat([fold.predictions.query("part == 'test'") for fold in folds.values()], ignore_index=True)
     facts = folds[0].metrics
     facts["split"] |= {"fold": None}
     facts["parts"] = part_metrics(answers, facts["classes"])
     facts["calibration"] = None
     home.write_json(home.metrics_file, facts)
-    export(run.path, HOME / "model.onnx", replace=True)
+    export(home.path, home.path / "model.onnx")
 
 
 def main() -> None:
@@ -59,9 +68,15 @@ def main() -> None:
     parser.add_argument("--judged", type=Path, required=True, help="its recipe's runs on all folds")
     parser.add_argument("--seed", type=int, default=0, help="of the runs whose answers are told")
     chosen = parser.parse_args()
-    put_in(RunFolder.open(chosen.run), chosen.seed, chosen.judged)
+    with tempfile.TemporaryDirectory() as folder:
+        # The model is called as its folder is.
+        home = RunFolder(Path(folder, "shipped"))
+        gathered(RunFolder.open(chosen.run), chosen.seed, chosen.judged, home)
+        shutil.rmtree(HOME)
+        shutil.copytree(home.path, HOME)
     for file in sorted(HOME.rglob("*")):
         if file.is_file():
+            file.chmod(0o644)
             print(f"{file.relative_to(HOME)}: {file.stat().st_size / 1e6:.2f} MB")
 
 

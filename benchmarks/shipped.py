@@ -55,7 +55,7 @@ CONDITIONS: dict[str, Change] = {
     "20 % faster": transform("stretch", rate=1.2),
     "20 % slower": transform("stretch", rate=0.8),
     "a second of silence on both sides": between_silence,
-    "MP3, 16 kbit/s": transform("codec", formats="mp3", compression=0.95),
+    "MP3, variable rate, about 14 kbit/s": transform("codec", formats="mp3", compression=0.95),
     "room, 0.5 s": transform("room", rt60=0.5, direct=3.0),
 }
 
@@ -65,9 +65,13 @@ class Answers:
 
     def __init__(self) -> None:
         self.parts: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
+        self.certain: list[np.ndarray] = []
 
-    def add(self, seed: int, labels: np.ndarray, shares: np.ndarray, speakers: np.ndarray) -> None:
+    def add(self, seed: int, labels: np.ndarray, shares: np.ndarray, speakers: np.ndarray, least: float) -> None:
+        """Take in answers; those whose largest probability is below `least` are uncertain."""
         self.parts[seed].append((labels, shares, speakers))
+        sure = shares.max(axis=1) >= least
+        self.certain.append(np.stack([sure, sure & (shares.argmax(axis=1) == labels)]))
 
     def pooled(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for pieces in self.parts.values():
@@ -87,7 +91,10 @@ class Answers:
         known = [(found.low, found.high) for found in intervals if found is not None]
         low, high = np.mean(known, axis=0) if known else (np.nan, np.nan)
         spread = f" ({low:.3f} to {high:.3f})" if known else ""
-        return f"UAR {np.mean(scores):.3f}{spread}, accuracy {right:.3f}, {len(rows[0][0])} clips x {len(rows)}"
+        sure, sure_and_right = np.concatenate(self.certain, axis=1).mean(axis=1)
+        unsure = f"uncertain {1 - sure:.3f}, accuracy of the others {sure_and_right / max(sure, 1e-9):.3f}"
+        clips = f"{len(rows[0][0])} clips x {len(rows)}"
+        return f"UAR {np.mean(scores):.3f}{spread}, accuracy {right:.3f}, {unsure}, {clips}"
 
     def calibration(self) -> tuple[float, float]:
         """The calibration error, and what one whose every probability were true would show by chance alone."""
@@ -143,7 +150,9 @@ def main() -> None:
                     continue
                 rows = test[corpora[test] == corpus]
                 shares = ask(engine, table, rows, CONDITIONS[condition], f"{run.path.name} {corpus} {condition}")
-                answers[f"{corpus}, {condition}"].add(seed, labels_of(table, rows, classes), shares, speakers[rows])
+                least = engine.facts.threshold or 0.0
+                labels = labels_of(table, rows, classes)
+                answers[f"{corpus}, {condition}"].add(seed, labels, shares, speakers[rows], least)
         if unseen is not None:
             rows = np.arange(len(unseen))
             shares = ask(engine, unseen, rows, CONDITIONS["as recorded"], f"{run.path.name} unseen")

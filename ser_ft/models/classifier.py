@@ -4,12 +4,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+@dataclass
+class FrameClassifierOutput(SequenceClassifierOutput):
+    """Logits of clips; `member_logits`, shape (members, clips, classes): in training, those of each member."""
+
+    member_logits: torch.Tensor | None = None
 
 
 class FrameClassifier(PreTrainedModel):
@@ -19,12 +27,15 @@ class FrameClassifier(PreTrainedModel):
 
     Attributes:
         least_frames: that it sums up; a clip of fewer is padded with silence.
+        members: networks whose logits are averaged, and which are trained each for itself: an ensemble in one model.
+            Each makes an equal part of what `encode` returns.
     """
 
     config_class: Any = PreTrainedConfig
     base_model_prefix = ""
     main_input_name = "input_features"
     least_frames = 1
+    members = 1
 
     def finish(self, width: int, dropout: float) -> None:
         """Put the head on what `encode` returns, shape (clips, width)."""
@@ -68,11 +79,19 @@ class FrameClassifier(PreTrainedModel):
         if attention_mask is not None:
             features, lengths = features * attention_mask[..., None].to(features.dtype), attention_mask.sum(dim=1)
         features, lengths = _at_least(features, lengths, self.least_frames)
-        logits = self.classifier(self.head_dropout(self.encode(features, lengths)))
+        summed = self.head_dropout(self.encode(features, lengths))
+        logits = self.classifier(summed)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         if not (self.config.return_dict if return_dict is None else return_dict):
             return (logits,) if loss is None else (loss, logits)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        apart = self._member_logits(summed) if self.training and self.members > 1 else None
+        return FrameClassifierOutput(loss=loss, logits=logits, member_logits=apart)
+
+    def _member_logits(self, summed: torch.Tensor) -> torch.Tensor:
+        """Return what each member says by itself, shape (members, clips, classes); their mean is what all say."""
+        parts, weights = summed.chunk(self.members, dim=1), self.classifier.weight.chunk(self.members, dim=1)
+        said = [nn.functional.linear(*each) for each in zip(parts, weights, strict=True)]
+        return self.members * torch.stack(said) + self.classifier.bias
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave every layer as torch, or its own library, begins it; make anew a head that was not loaded."""

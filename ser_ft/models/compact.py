@@ -1,10 +1,11 @@
 """A small network on log-mel spectrograms that hears how something is said, whatever the level and the microphone.
 
-Each clip is measured by itself before it is heard: each band's level is that above a floor, which lies some decibels
-below the band's mean over the frames in which somebody speaks (after cepstral mean subtraction: Atal 1974). A gain, a
-filter in the path and faint noise then change little. Residual blocks over time (He et al. 2016) with squeeze and
-excitation (Hu et al. 2018) follow, and statistics pooling (Snyder et al. 2018); what is far softer than the speech
-fades out of all of them, so that the silence around it counts as little as padding does: not at all.
+Each clip is measured by itself before it is heard: what lies too far below its loudest frame is cut off, and from each
+band its mean is taken while somebody speaks (cepstral mean subtraction: Atal 1974), so that neither a gain nor a filter
+in the path changes anything but what is cut off. Residual blocks over time (He et al. 2016) with squeeze and excitation
+(Hu et al. 2018) follow, and statistics pooling (Snyder et al. 2018), in all of which frames weigh as much as they are
+speech, so that the silence around it counts as little as padding does: not at all. A few such networks, each trained
+for itself, answer together (deep ensembles: Lakshminarayanan et al. 2017).
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -25,7 +26,7 @@ _DECIBELS = 10 / math.log(10)
 # Decibels over which a frame passes from pause to speech.
 _SOFTNESS = 3.0
 _SILENT = -1000.0
-# What levels above the floor are divided by, in dB, so that they vary by about 1.
+# What levels are divided by, in dB, so that they vary by about 1.
 _SCALE = 12.0
 
 
@@ -34,10 +35,8 @@ class CompactCnnConfig(PreTrainedConfig):
 
     Args:
         feature_size: mel bands of the log-mel spectrogram, natural logarithms of energies.
-        dynamic_range: decibels below the clip's loudest frame under which nothing counts in the bands' means.
-        depth: decibels below a band's mean under which nothing is told apart.
-        gate: decibels below the loudest frame from which a frame counts as speech, in means and deviations.
-        fade: decibels below the loudest frame from which a frame is heard at all.
+        dynamic_range: decibels below the loudest frame under which a frame is no speech, and nothing is told apart.
+        members: networks whose answers are averaged. stride: in frames, of their first convolution; 1, 2, 4 or 8.
         channels: of every block. kernel: over time, odd. blocks: how many; after each two, the frame rate is halved.
         squeeze: by how much fewer numbers the channels are weighted.
         dropout: of whole channels, in each block. head_dropout: before the last layer.
@@ -48,11 +47,10 @@ class CompactCnnConfig(PreTrainedConfig):
     def __init__(
         self,
         feature_size: int = 80,
-        dynamic_range: float = 30.0,
-        depth: float = 12.0,
-        gate: float = 20.0,
-        fade: float = 25.0,
-        channels: int = 112,
+        dynamic_range: float = 25.0,
+        members: int = 2,
+        stride: int = 2,
+        channels: int = 80,
         kernel: int = 5,
         blocks: int = 5,
         squeeze: int = 8,
@@ -60,18 +58,18 @@ class CompactCnnConfig(PreTrainedConfig):
         head_dropout: float = 0.3,
         **kwargs: Any,
     ) -> None:
-        check_sizes(channels=channels, kernel=kernel, blocks=blocks, squeeze=squeeze)
+        check_sizes(members=members, channels=channels, kernel=kernel, blocks=blocks, squeeze=squeeze)
         check_sizes(dropout=dropout, head_dropout=head_dropout)
-        for name, value in (("dynamic_range", dynamic_range), ("depth", depth), ("gate", gate), ("fade", fade)):
-            if value <= 0:
-                raise ValueError(f"{name} must be above 0 dB, not {value:g}")
+        if dynamic_range <= 0:
+            raise ValueError(f"dynamic_range must be above 0 dB, not {dynamic_range:g}")
+        if stride not in (1, 2, 4, 8):
+            raise ValueError(f"stride must be 1, 2, 4 or 8 frames, not {stride}")
         if squeeze > channels:
             raise ValueError(f"squeeze must be at most channels: {squeeze} of {channels}")
         self.feature_size = feature_size
         self.dynamic_range = dynamic_range
-        self.depth = depth
-        self.gate = gate
-        self.fade = fade
+        self.members = members
+        self.stride = stride
         self.channels = channels
         self.kernel = kernel
         self.blocks = blocks
@@ -82,67 +80,78 @@ class CompactCnnConfig(PreTrainedConfig):
 
 
 class CompactCnnForAudioClassification(FrameClassifier):
-    """Levels measured by the clip's own speech, residual blocks over time, mean and deviation, a linear layer."""
+    """Levels measured by the clip's own speech; members, whose answers are averaged; a linear layer for each."""
 
     config_class = CompactCnnConfig
 
     def __init__(self, config: CompactCnnConfig) -> None:
         super().__init__(config)
-        width = config.channels
-        self.stem = nn.Conv1d(config.feature_size, width, 5, stride=2, padding=2, bias=False)
-        self.stem_norm = nn.BatchNorm1d(width)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.members = config.members
+        self.networks = nn.ModuleList(_Member(config) for _ in range(config.members))
         # Two are left at the end: normalisation over a batch of one clip takes no fewer.
-        self.least_frames = 2 ** (2 + (config.blocks - 1) // 2)
-        self.finish(2 * width, config.head_dropout)
+        self.least_frames = 2 * config.stride * 2 ** ((config.blocks - 1) // 2)
+        self.finish(2 * config.channels * config.members, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Sum clips up: mean and deviation of each channel while somebody speaks."""
-        levels, spoken, audible = self.levelled(features, lengths)
-        hidden = real(levels.transpose(1, 2), lengths)
-        spoken, audible = _halved_weights(spoken), _halved_weights(audible)
-        hidden = torch.relu(self.stem_norm(self.stem(hidden))) * audible.to(hidden.dtype)
-        for number, block in enumerate(self.blocks, start=1):
-            hidden = block(hidden, audible.to(hidden.dtype))
-            if number % 2 == 0 and number < len(self.blocks):
-                hidden = nn.functional.max_pool1d(hidden, 2, ceil_mode=True)
-                spoken, audible = _halved_weights(spoken), _halved_weights(audible)
-        hidden, weights = hidden.float(), spoken / spoken.sum(dim=2, keepdim=True)
-        mean = (hidden * weights).sum(dim=2)
-        variance = ((hidden - mean[..., None]).square() * weights).sum(dim=2)
-        return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1).to(self.classifier.weight.dtype)
+        """Sum clips up: mean and deviation of each channel of each member while somebody speaks."""
+        levels, spoken = self.levelled(features, lengths)
+        levels = real(levels.transpose(1, 2), lengths)
+        summed = [network(levels, spoken) for network in self.networks]
+        return torch.cat(summed, dim=1).to(self.classifier.weight.dtype)
 
-    def levelled(
-        self, features: torch.Tensor, lengths: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def levelled(self, features: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Measure log-mel levels by the clip's own speech.
 
         Args:
             features: natural logarithms of energies, shape (clips, frames, bands). lengths: frames of each clip.
 
         Returns:
-            the levels above each band's floor, of the same shape; how far each frame is speech, and how far it is
-            heard at all, from 0 to 1, shape (clips, 1, frames), both 0 beyond a clip's end.
+            the levels less each band's mean, of the same shape, in units of 12 dB; and how far each frame is speech,
+            from 0 to 1, shape (clips, 1, frames), 0 beyond a clip's end.
         """
         levels = features.float() * _DECIBELS
         energies = torch.logsumexp(features.float(), dim=2) * _DECIBELS
         if lengths is not None:
             beyond = torch.arange(features.shape[1], device=features.device)[None] >= lengths[:, None]
             energies = energies.masked_fill(beyond, _SILENT)
-        below = energies - energies.amax(dim=1, keepdim=True)
-        lowest = energies.amax(dim=1) - self.config.dynamic_range - 10 * math.log10(self.config.feature_size)
-        levels = torch.maximum(levels, lowest[:, None, None])
-        spoken, audible = (
-            torch.sigmoid((below + depth) / _SOFTNESS)[:, None] for depth in (self.config.gate, self.config.fade)
-        )
-        means = (levels * (spoken / spoken.sum(dim=2, keepdim=True)).transpose(1, 2)).sum(dim=1, keepdim=True)
-        above = torch.relu(levels - means + self.config.depth)
-        return (above / _SCALE).to(features.dtype), spoken, audible
+        loudest = energies.amax(dim=1, keepdim=True)
+        spoken = torch.sigmoid((energies - loudest + self.config.dynamic_range) / _SOFTNESS)
+        lowest = loudest - self.config.dynamic_range - 10 * math.log10(self.config.feature_size)
+        levels = torch.maximum(levels, lowest[..., None])
+        means = (levels * (spoken / spoken.sum(dim=1, keepdim=True))[..., None]).sum(dim=1, keepdim=True)
+        return ((levels - means) / _SCALE).to(features.dtype), spoken[:, None]
 
 
 def _halved_weights(weights: torch.Tensor) -> torch.Tensor:
     """Return the mean weights of steps of two frames; a clip's end is followed by nothing."""
     return (weights[..., ::2] + nn.functional.pad(weights, (0, 1))[..., 1::2]) / 2
+
+
+class _Member(nn.Module):
+    """Residual blocks over time, mean and deviation."""
+
+    def __init__(self, config: CompactCnnConfig) -> None:
+        super().__init__()
+        width, self.stride = config.channels, config.stride
+        self.stem = nn.Conv1d(
+            config.feature_size, width, 2 * self.stride + 1, stride=self.stride, padding=self.stride, bias=False
+        )
+        self.stem_norm = nn.BatchNorm1d(width)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+
+    def forward(self, levels: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.stride.bit_length() - 1):
+            spoken = _halved_weights(spoken)
+        hidden = torch.relu(self.stem_norm(self.stem(levels)))
+        hidden = hidden * spoken.to(hidden.dtype)
+        for number, block in enumerate(self.blocks, start=1):
+            hidden = block(hidden, spoken.to(hidden.dtype))
+            if number % 2 == 0 and number < len(self.blocks):
+                hidden, spoken = nn.functional.max_pool1d(hidden, 2, ceil_mode=True), _halved_weights(spoken)
+        hidden, weights = hidden.float(), spoken / spoken.sum(dim=2, keepdim=True)
+        mean = (hidden * weights).sum(dim=2)
+        variance = ((hidden - mean[..., None]).square() * weights).sum(dim=2)
+        return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
 
 
 class _Block(nn.Module):
@@ -157,12 +166,12 @@ class _Block(nn.Module):
         self.excite = nn.Linear(width // config.squeeze, width)
         self.dropout = nn.Dropout1d(config.dropout)
 
-    def forward(self, hidden: torch.Tensor, audible: torch.Tensor) -> torch.Tensor:
-        inner = torch.relu(self.first_norm(self.first(hidden))) * audible
+    def forward(self, hidden: torch.Tensor, spoken: torch.Tensor) -> torch.Tensor:
+        inner = torch.relu(self.first_norm(self.first(hidden))) * spoken
         inner = self.second_norm(self.second(inner))
-        mean = (inner * audible).sum(dim=2) / audible.sum(dim=2)
+        mean = (inner * spoken).sum(dim=2) / spoken.sum(dim=2)
         weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
-        return torch.relu(hidden + self.dropout(inner * weights[..., None])) * audible
+        return torch.relu(hidden + self.dropout(inner * weights[..., None])) * spoken
 
 
 AutoConfig.register(CompactCnnConfig.model_type, CompactCnnConfig)

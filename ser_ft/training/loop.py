@@ -192,8 +192,11 @@ class Trainer:
             last = place == len(group) - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
-                    logits = self.model(**batch).logits
-                loss = (clip_losses(logits, targets, allowed, self.settings.label_smoothing) * weights).sum()
+                    answers = self.model(**batch)
+                logits, apart = answers.logits, answers.get("member_logits")
+                said = logits[None] if apart is None else apart
+                losses = [clip_losses(each, targets, allowed, self.settings.label_smoothing) for each in said]
+                loss = (torch.stack(losses).mean(dim=0) * weights).sum()
                 accelerator.backward(loss * scale)
             guesses = logits.detach().float().masked_fill(~allowed, -torch.inf).argmax(dim=1)
             self.hits[0].index_add_(0, labels, (guesses == labels).long())
