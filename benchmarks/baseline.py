@@ -18,11 +18,12 @@ import numpy as np
 from ser_ft.emotions import canonical
 from ser_ft.recognition import baseline
 from ser_ft.recognition.dissatisfaction import named
-from ser_ft.recognition.windows import Window
+from ser_ft.recognition.windows import Window, WindowSettings
 from ser_ft.results.runs import RunFolder
 
 BASELINES = {"ordinary": baseline.ORDINARY, "any": None, "angry": ("angry",)}
 CLIPS, DRAWS = 6, 10
+SETTINGS = WindowSettings(smoothing=0.0)
 
 
 def windows(answers: np.ndarray) -> list[Window]:
@@ -54,7 +55,7 @@ def judged(
     )
     if found is None:
         return None
-    after = [window.smoothed for window in baseline.taken_off(windows(answers[rest]), found)]
+    after = [window.smoothed for window in baseline.taken_off(windows(answers[rest]), found, SETTINGS)]
     return np.array([scores(given, labels[rest], classes) for given in (answers[rest], np.array(after))])
 
 

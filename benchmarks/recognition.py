@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -105,7 +106,7 @@ def main() -> None:
     }
     for work in works.values():
         work(files[:4])
-    turns = [[timed(lambda work=work: work(files)) for work in works.values()] for _ in range(chosen.turns)]
+    turns = [[timed(partial(work, files)) for work in works.values()] for _ in range(chosen.turns)]
     taken = dict(zip(works, np.median(turns, axis=0), strict=True))
     ours, theirs = by_onnx(files), stock(pipe, 1)(files)
     apart = max(abs(a["scores"][name] - share) for a, b in zip(ours, theirs, strict=True) for name, share in b.items())
@@ -120,7 +121,7 @@ def main() -> None:
         print(f"{name}_real_time_factor: {wall / sound:.5f}; of the processor {cpu / sound:.5f}")
     for one, other in COMPARED:
         wall, cpu = taken[other] / taken[one]
-        print(f"{one}_over_{other}: {wall:.2f}; of the processor {cpu:.2f}")
+        print(f"{one}_times_faster_than_{other}: {wall:.2f}; of the processor {cpu:.2f}")
     print(f"cold_start_s: {start[0]:.2f}; of the processor {start[1]:.2f}")
 
 

@@ -50,6 +50,7 @@ def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the windows judged (default: 3)")
     parser.add_argument("--hop", type=float, metavar="SECONDS", help="from one to the next (default: 1)")
+    parser.add_argument("--replace", action="store_true", help="let a report that is there go")
     parser.add_argument("--no-audio", action="store_true", help="leave the voices out of the pages: no players")
     parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
     parser.set_defaults(work=_monitor)
@@ -59,8 +60,9 @@ def _monitor(chosen: argparse.Namespace) -> int:
     from ..recognition.conversation import MonitorSettings
     from ..recognition.dissatisfaction import NEGATIVE
     from ..recognition.engines import open_engine
+    from ..recognition.record import readable
     from ..recognition.windows import WindowSettings
-    from ..report.monitor import INDEX, REPORT, check_out, write_reports
+    from ..report.monitor import check_out, write_reports
     from ..report.tables import render
 
     lengths = {"window": chosen.window, "hop": chosen.hop}
@@ -71,22 +73,24 @@ def _monitor(chosen: argparse.Namespace) -> int:
         negative=_words(chosen.negative, "--negative") or NEGATIVE,
     )
     out = Path(chosen.out).expanduser()
-    check_out(out)
-    engine = open_engine(chosen.model)
-    rows = write_reports(engine, chosen.calls, out, settings, chosen.model, not chosen.no_audio, _tell)
+    check_out(out, chosen.replace)
+    engine, sound = open_engine(chosen.model), not chosen.no_audio
+    made = write_reports(engine, chosen.calls, out, settings, chosen.model, sound, _tell, chosen.replace)
     people = chosen.format == "table"
-    print(_text(rows) if people else render(rows, chosen.format), flush=True)
-    page = next((out / name for name in (INDEX, REPORT) if (out / name).is_file()), None)
-    if page:
+    print(_text(made.rows) if people else render(made.rows, chosen.format), flush=True)
+    if made.page:
+        page = readable(str(made.page))
         print(f"\nreport: {page}" if people else f"report: {page}", file=sys.stdout if people else sys.stderr)
-    return 1 if any(row["error"] for row in rows) else 0
+    return 1 if any(row["error"] for row in made.rows) else 0
 
 
 def _words(text: str | None, what: str) -> tuple[str, ...] | None:
     """Read NAME,NAME,..., each name once."""
+    from ..recognition.record import readable
+
     if text is None:
         return None
-    words = tuple(word.strip() for word in text.split(","))
+    words = tuple(readable(word.strip()) for word in text.split(","))
     if not all(words) or len({word.casefold() for word in words}) < len(words):
         raise InputError(f"{what} takes different names, such as a,b, not {text!r}")
     return words

@@ -21,6 +21,8 @@ _FLICKER = 0.6
 # Frames that a room's echoes last at most, and how far the first of them lie below the sound itself, in dB.
 _ECHOES, _FIRST_ECHO = 30, (3.0, 18.0)
 _REVERBERATION = (0.1, 0.7)
+# Decibels below a clip's loudest frame from which it is silence that lies around what is said.
+_AUDIBLE = 40.0
 # What lies outside of a channel's band is softer by this, in dB.
 _OUTSIDE = 30.0
 # Falling deviations, in dB, of the slow curves over the bands that stand for microphones and for colours of noise.
@@ -34,7 +36,7 @@ class SpectralAugment:
     """What is drawn for each training clip in each epoch."""
 
     crop: float = 0.5
-    """Chance that a stretch of the clip is heard, not all of it."""
+    """Chance that a stretch of what is said is heard, not all of the clip."""
 
     shortest: float = 1.0
     """Shortest such stretch, in seconds."""
@@ -138,15 +140,30 @@ class _Draw:
 def _cropped(
     features: torch.Tensor, lengths: torch.Tensor, draw: _Draw, settings: SpectralAugment, frame_seconds: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take a stretch of some clips."""
+    """Take a stretch of some clips, of what lies between their silences."""
     import torch
 
-    least = torch.full_like(lengths, max(1, round(settings.shortest / frame_seconds))).minimum(lengths)
-    wanted = least + (draw.evenly(0.0, 1.0) * (lengths - least + 1)).floor().long()
-    taken = torch.where(draw.chosen(settings.crop), wanted.minimum(lengths), lengths)
-    first = (draw.evenly(0.0, 1.0) * (lengths - taken + 1)).floor().long()
-    places = (first[:, None] + torch.arange(int(taken.max()))).clamp(max=features.shape[1] - 1)
+    first, heard = _heard(features, lengths)
+    least = torch.full_like(lengths, max(1, round(settings.shortest / frame_seconds))).minimum(heard)
+    wanted = least + (draw.evenly(0.0, 1.0) * (heard - least + 1)).floor().long()
+    wanted = wanted.minimum(heard)
+    start = first + (draw.evenly(0.0, 1.0) * (heard - wanted + 1)).floor().long()
+    chosen = draw.chosen(settings.crop)
+    taken, start = torch.where(chosen, wanted, lengths), torch.where(chosen, start, torch.zeros_like(start))
+    places = (start[:, None] + torch.arange(int(taken.max()))).clamp(max=features.shape[1] - 1)
     return features.gather(1, places[..., None].expand(-1, -1, features.shape[2])), taken
+
+
+def _heard(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first frame of each clip that is heard, and how many there are from it to the last."""
+    import torch
+
+    energies = torch.logsumexp(features, dim=2)
+    at = torch.arange(features.shape[1])[None]
+    energies = energies.masked_fill(at >= lengths[:, None], -math.inf)
+    heard = energies >= energies.amax(dim=1, keepdim=True) - _AUDIBLE / _DECIBELS
+    first = torch.where(heard, at, features.shape[1]).amin(dim=1)
+    return first, torch.where(heard, at, -1).amax(dim=1) - first + 1
 
 
 def _warped(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..errors import InputError
 from . import dissatisfaction, talk
 from .baseline import Baseline
 from .dissatisfaction import Run
 from .engines import Facts
 from .moments import Moment
-from .windows import Segment, Window, WindowSettings
+from .windows import Segment, Window, WindowSettings, window_answer
 
 PAUSE = 5.0
 """Seconds in which nobody talks that count as a pause."""
@@ -78,8 +76,9 @@ class Voice:
 
     @property
     def top(self) -> str | None:
-        """The class that most of its speech sounds of; None where none can be named."""
-        return max(self.shares, key=lambda name: self.shares[name]) if any(self.shares.values()) else None
+        """The class that most of its speech sounds of; None where more of it is too uncertain to name."""
+        name = max(self.shares, key=lambda name: self.shares[name], default=None)
+        return name if name is not None and self.shares[name] > self.uncertain else None
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,6 @@ class Conversation:
         return sum(run.speech for voice in judged for run in voice.runs) / spoken if spoken else None
 
 
-def is_uncertain(answer: np.ndarray, facts: Facts) -> bool:
-    """Say whether the highest of a window's probabilities is under the model's threshold."""
-    return facts.threshold is not None and float(answer.max()) < facts.threshold
-
-
 def shares(
     windows: Sequence[Window], facts: Facts, start: float = 0.0, end: float = float("inf")
 ) -> tuple[dict[str, float], float]:
@@ -137,11 +131,12 @@ def shares(
     weights = dict.fromkeys(facts.classes, 0.0)
     unsure = 0.0
     for window in windows:
-        if window.smoothed is None or not start <= (window.start + window.end) / 2 <= end:
+        answer = window_answer(window, facts)
+        if answer["emotion"] is None or not start <= (window.start + window.end) / 2 <= end:
             continue
-        if is_uncertain(window.smoothed, facts):
+        if answer["uncertain"]:
             unsure += window.speech
         else:
-            weights[facts.classes[int(window.smoothed.argmax())]] += window.speech
+            weights[answer["emotion"]] += window.speech
     total = sum(weights.values()) + unsure
     return {name: weight / total if total else 0.0 for name, weight in weights.items()}, unsure / total if total else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from . import talk
 from .conversation import Conversation, Voice, shares
 from .dissatisfaction import adjective, longest
 
@@ -13,6 +14,8 @@ ENDING = 15.0
 """Seconds at the end of a voice's speech that say how it ends."""
 _LONG_PAUSE = 10.0
 _AFTER = 5.0  # seconds after another's run in which a voice still answers it
+_ENOUGH = 4.0  # seconds of speech in a short stretch under which nothing is said of it
+_LATE = 30.0  # seconds before the end of a call in which a voice is heard at the end
 _TREND = 0.2  # of the speech: less than this between the first and the last third is no change
 _MUCH = 0.3  # of the speech
 
@@ -71,14 +74,19 @@ def _pauses(call: Conversation) -> Iterator[str]:
 
 
 def _sounded(voice: Voice) -> str:
-    if voice.top is None:
-        return f"{voice.name}: the speech was too uncertain to name an emotion."
+    """Say how a voice sounded, what there is most of first: an emotion, or what is too uncertain to name."""
     ranked = sorted(voice.shares.items(), key=lambda pair: -pair[1])
-    told = [f"{adjective(ranked[0][0])} ({percent(ranked[0][1])} of the speech)"]
-    told += [f"{adjective(name)} ({percent(share)})" for name, share in ranked[1:3] if share >= 0.1]
-    line = f"{voice.name} sounded {_listed(told)}"
-    if voice.uncertain >= _MUCH:
-        line += f"; {percent(voice.uncertain)} was too uncertain to name"
+    told = [f"{adjective(name)} ({percent(share)})" for name, share in ranked[1:3] if share >= 0.1]
+    name, share = ranked[0]
+    if voice.top is not None:
+        line = f"{voice.name} sounded {_listed([f'{adjective(name)} ({percent(share)} of the speech)', *told])}"
+        if voice.uncertain >= _MUCH:
+            line += f"; {percent(voice.uncertain)} was too uncertain to name"
+    elif share:
+        line = f"{voice.name}: {percent(voice.uncertain)} of the speech was too uncertain to name an emotion; what "
+        line += f"could be named sounded mostly {_listed([f'{adjective(name)} ({percent(share)})', *told])}"
+    else:
+        return f"{voice.name}: the speech was too uncertain to name an emotion."
     if voice.spoken < LITTLE:
         line += f"; that is {voice.spoken:.0f} s of speech, too little for shares to mean much"
     return line + "."
@@ -108,24 +116,25 @@ def _first(voices: list[Voice]) -> Iterator[str]:
 
 
 def _answers(call: Conversation, voices: list[Voice]) -> Iterator[str]:
-    """Say how each other voice sounded around a voice's longest run."""
+    """Say how each other voice sounded in a voice's longest run and just after it."""
     for voice in voices:
         run = longest(voice.runs)
         for other in voices:
             if run is None or other is voice:
                 continue
-            there, _ = shares(other.windows, call.facts, run.start, run.end + _AFTER)
-            name = max(there, key=lambda emotion: there[emotion])
-            if there[name] >= 0.5:
-                when = f"{clock(run.start)} to {clock(run.end)}"
-                yield f"from {when}, while {voice.name} sounded so, {other.name} sounded mostly {adjective(name)}."
+            start, end = run.start, min(run.end + _AFTER, call.duration)
+            name = _mostly(call, other, start, end)
+            if name is not None:
+                when = f"from {clock(start)} to {clock(end)}, while {voice.name} sounded so and just after"
+                yield f"{when}, {other.name} sounded mostly {adjective(name)}."
 
 
 def _trend(call: Conversation, voice: Voice) -> Iterator[str]:
-    third = call.duration / 3
-    parts = [shares(voice.windows, call.facts, *span)[0] for span in ((0.0, third), (2 * third, call.duration))]
+    thirds = (0.0, call.duration / 3), (2 * call.duration / 3, call.duration)
+    parts = [shares(voice.windows, call.facts, *span)[0] for span in thirds]
     first, last = (sum(part[name] for name in call.negative) for part in parts)
-    if all(any(part.values()) for part in parts) and abs(last - first) >= _TREND:
+    enough = all(talk.seconds(voice.talk, *span) >= LITTLE / 2 for span in thirds)
+    if enough and all(any(part.values()) for part in parts) and abs(last - first) >= _TREND:
         word = "fell" if last < first else "rose"
         sounds = _listed([*map(adjective, call.negative)], "or")
         yield (
@@ -137,13 +146,19 @@ def _trend(call: Conversation, voice: Voice) -> Iterator[str]:
 def _ending(call: Conversation, voices: list[Voice]) -> Iterator[str]:
     told: list[str] = []
     for voice in voices:
-        start = voice.talk[-1][1] - ENDING
-        there, _ = shares(voice.windows, call.facts, start)
-        name = max(there, key=lambda emotion: there[emotion])
-        if there[name] >= 0.5:
+        until = max((end for _, end in voice.talk), default=0.0)
+        name = _mostly(call, voice, until - ENDING, call.duration)
+        if name is not None and call.duration - until <= _LATE:
             told.append(f"{voice.name} {'' if told else 'sounded '}{adjective(name)}")
     if told:
         yield f"at the end {_listed(told)}."
+
+
+def _mostly(call: Conversation, voice: Voice, start: float, end: float) -> str | None:
+    """Return what half or more of a voice's speech in a stretch sounds of; None: nothing, or there is little of it."""
+    there, _ = shares(voice.windows, call.facts, start, end)
+    name = max(there, key=lambda emotion: there[emotion])
+    return name if there[name] >= 0.5 and talk.seconds(voice.talk, start, end) >= _ENOUGH else None
 
 
 def _part(seconds: float, whole: float) -> str:

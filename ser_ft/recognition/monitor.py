@@ -18,6 +18,7 @@ from . import baseline, dissatisfaction, talk
 from .conversation import PAUSE, Conversation, MonitorSettings, Voice, shares
 from .engines import Engine, Facts
 from .moments import Moment, moments
+from .recognizer import SHORTEST
 from .windows import Window, file_windows, segments
 
 ALIKE = 0.98
@@ -49,7 +50,7 @@ def monitor(engine: Engine, path: str | Path, settings: MonitorSettings, seen: S
         seen: called as it moves on, with the share of the work done since the last time.
 
     Raises:
-        AudioError: the file cannot be read, or is silent.
+        AudioError: the file cannot be read, is silent, or shorter than 0.1 s.
         InputError: the settings do not fit the file or the model.
     """
     name, look = str(path), _look(path)
@@ -96,12 +97,16 @@ def _look(path: str | Path) -> _Look:
             shared += block.T @ block
             peak = np.maximum(peak, np.ptp(block, axis=0) / 2)
             count += len(block)
+    seconds = count / sound.rate
+    if seconds < SHORTEST:
+        found = f"{1000 * seconds:.1f} ms"
+        raise AudioError("too-short", f"{path}: {found} of sound is too short: {SHORTEST} s is the least")
     silent = peak < audio.SILENCE_PEAK
     if silent.all():
         raise AudioError("silent", f"{path}: holds no sound above -60 dBFS")
     power = np.sqrt(np.diag(shared))
     alike = not silent.any() and bool((shared >= ALIKE * np.outer(power, power)).all())
-    return _Look(sound.rate, sound.channels, count / sound.rate, alike, tuple(map(bool, silent)))
+    return _Look(sound.rate, sound.channels, seconds, alike, tuple(map(bool, silent)))
 
 
 def _windows(

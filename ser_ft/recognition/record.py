@@ -7,10 +7,10 @@ from importlib import metadata
 from typing import Any
 
 from . import dissatisfaction
-from .conversation import PAUSE, Conversation, Voice, is_uncertain
+from .conversation import PAUSE, Conversation, Voice
 from .engines import Facts
 from .feedback import feedback
-from .windows import Window
+from .windows import window_answer
 
 FORMAT = 1
 """Of monitor.json: raised when the meaning of a key changes."""
@@ -24,7 +24,7 @@ KEYS = {
     "channels": "how many the recording has",
     "mixed": "whether all voices are judged as one, speakers not told apart",
     "model": "name; classes; threshold, under which an answer is uncertain (null: none is); shortest, in samples at "
-    "16 kHz",
+    "16 kHz; longest, the seconds of a clip that it hears (null: any)",
     "settings": "window, hop, smoothing, min_speech, gap, baseline (null: none) and pause, all in seconds",
     "negative": "the classes that count as dissatisfaction",
     "definition": "what a run of dissatisfaction is; null: the model knows none of its emotions",
@@ -42,14 +42,14 @@ VOICE_KEYS = {
     "name": "of the channel",
     "speech": "seconds of speech",
     "talk": "where it speaks: start, end",
-    "shares": "of its speech, how much sounds of each class; with uncertain they add up to 1",
-    "uncertain": "the share that is too uncertain to name",
+    "shares": "of its speech, how much is in windows of each class; with uncertain they add up to 1",
+    "uncertain": "the share in windows too uncertain to name: their highest probability is under the threshold",
     "dissatisfied": "share of its speech in runs of dissatisfaction; null: nothing was judged",
-    "runs": "of dissatisfaction: start, end; speech, seconds of it within; emotion, the one with most of it; emotions, "
-    "seconds of each; probability, the mean",
+    "runs": "of dissatisfaction, made of segments: start, end; speech, seconds of it within; emotion, the one with "
+    "most of it; emotions, seconds of each; probability, the mean",
     "baseline": "until, where it ends; windows, how many; lowered, what was taken off each class's log-odds; null: no "
     "baseline",
-    "segments": "start, end, emotion, probability (the mean), uncertain",
+    "segments": "start, end, emotion, probability (the mean of its windows), uncertain (it is under the threshold)",
     "windows": "start, end; speech, the share of it that is speech; level, in dBFS; emotion; uncertain; scores, the "
     "smoothed probability of each class; null where too little was said",
 }
@@ -65,7 +65,7 @@ def record(call: Conversation) -> dict[str, Any]:
         {
             "format": FORMAT,
             "versions": {name: metadata.version(name) for name in ("ser_ft", "numpy", "soundfile", "soxr")},
-            "path": call.path,
+            "path": readable(call.path),
             "duration": call.duration,
             "rate": call.rate,
             "channels": call.channels,
@@ -98,18 +98,13 @@ def _voice_record(voice: Voice, facts: Facts) -> dict[str, Any]:
         "runs": [asdict(run) for run in voice.runs],
         "baseline": asdict(voice.baseline) if voice.baseline else None,
         "segments": [asdict(segment) for segment in voice.segments],
-        "windows": [_window_record(window, facts) for window in voice.windows],
+        "windows": [window_answer(window, facts) | {"level": window.level} for window in voice.windows],
     }
 
 
-def _window_record(window: Window, facts: Facts) -> dict[str, Any]:
-    answer = window.smoothed
-    known = {"start": window.start, "end": window.end, "speech": window.speech, "level": window.level}
-    if answer is None:
-        return {**known, "emotion": None, "uncertain": True, "scores": None}
-    scores = dict(zip(facts.classes, map(float, answer), strict=True))
-    emotion = facts.classes[int(answer.argmax())]
-    return {**known, "emotion": emotion, "uncertain": is_uncertain(answer, facts), "scores": scores}
+def readable(name: str) -> str:
+    """Make a name such as a file's, which need not be text, one that can be written: with escapes for what is none."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _rounded(value: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,8 +17,9 @@ from ..progress import bar
 from ..recognition import baseline, dissatisfaction
 from ..recognition.conversation import Conversation, MonitorSettings
 from ..recognition.engines import Engine
-from ..recognition.files import find
+from ..recognition.files import Found, find
 from ..recognition.monitor import monitor
+from ..recognition.record import readable
 from . import page, tables
 from .monitor_page import About, write_call
 from .timeline import strip
@@ -27,6 +31,18 @@ _DELAY = 2.0  # seconds before a progress bar is shown
 Tell = Callable[[str], None]
 
 
+@dataclass
+class Reports:
+    """What was written of calls.
+
+    Attributes:
+        rows: one for each call: see `row` and `failed`. page: to begin with; None: nothing was written.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    page: Path | None = None
+
+
 def write_reports(
     engine: Engine,
     calls: Sequence[str | Path],
@@ -35,58 +51,65 @@ def write_reports(
     model: str | Path | None = None,
     sound: bool = True,
     tell: Tell = print,
+    replace: bool = False,
     verbose: bool = True,
-) -> list[dict[str, Any]]:
+) -> Reports:
     """Judge recorded conversations, and write what was found.
 
     Of one file: out/report.html, which holds everything, and out/monitor.json, all its numbers. Of several, or of a
-    folder: such a folder for each, out/index.html and out/calls.csv, a row each. An older report there is replaced.
+    folder: such a folder for each, out/index.html and out/calls.csv, a row each. What goes wrong with one call is told,
+    and the others go on.
 
     Args:
         engine: that answers. calls: sound files, and folders of them. out: the folder to write.
-        settings: how they are judged. model: where the engine's model lies, to say how good it is; None: in the package.
+        settings: how they are judged. model: where the engine's model lies, to say how good it is; None: in ser_ft.
         sound: put moments into the pages, to be played: then they hold voices.
-        tell: called with a line for each call that cannot be judged. verbose: show a progress bar.
-
-    Returns:
-        a row for each call: see `row` and `failed`.
+        tell: called with a line for each call that cannot be judged.
+        replace: let an older report there go, once a call was judged. verbose: show a progress bar.
 
     Raises:
-        InputError: there is no call, the settings do not fit the model, or `out` holds something else.
+        InputError: there is no call, the settings do not fit the model, or `out` holds something already.
     """
     check(engine, settings)
     home = Path(out).expanduser()
-    check_out(home)
+    check_out(home, replace)
     found = list(find(calls))
     if not found:
         raise InputError(f"{', '.join(map(str, calls))}: no sound files found there")
     about = About.of(engine.facts, settings, model)
     single = len(found) == 1 and not Path(calls[0]).is_dir()
-    rows: list[dict[str, Any]] = []
+    reports, older = Reports(), _held(home)
     strips: dict[str, str] = {}
     names = [""] if single else _names([entry.path for entry in found])
+
+    def judge(entry: Found, name: str) -> None:
+        if entry.error:
+            raise InputError(f"{entry.path}: {entry.error}")
+        call = monitor(engine, entry.path, settings, progress.update)
+        told, drawn = row(call, name), strip(call)
+        if not strips:
+            _clear(home)
+        write_call(call, home / name, about, sound)
+        reports.rows.append(told)
+        strips[told["path"]] = drawn
+
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     with bar(total=len(found), desc="judging", bar_format=form, delay=_DELAY, shown=verbose) as progress:
         try:
             for done, (entry, name) in enumerate(zip(found, names, strict=True), 1):
                 try:
-                    if entry.error:
-                        raise InputError(f"{entry.path}: {entry.error}")
-                    call = monitor(engine, entry.path, settings, progress.update)
-                    if not strips:
-                        _clear(home)
-                    write_call(call, home / name, about, sound)
-                    rows.append(row(call, name))
-                    strips[entry.path] = strip(call)
-                except InputError as error:
-                    tell(str(error))
-                    rows.append(failed(entry.path, error))
+                    judge(entry, name)
+                except Exception as error:
+                    reports.rows.append(failed(entry.path, error))
+                    tell(reports.rows[-1]["error"])
                 progress.update(done - progress.n)
         finally:
             # What is done is not lost where hours of it are interrupted.
-            if rows and not single:
-                write_index(rows, strips, home, about)
-    return rows
+            if single:
+                reports.page = home / REPORT if strips else None
+            elif reports.rows and (strips or not older):
+                reports.page = write_index(reports.rows, strips, home, about)
+    return reports
 
 
 def check(engine: Engine, settings: MonitorSettings) -> None:
@@ -118,8 +141,8 @@ def row(call: Conversation, folder: str) -> dict[str, Any]:
     found = [run for voice in call.voices for run in voice.runs]
     run = dissatisfaction.longest(found)
     told: dict[str, Any] = {
-        "call": Path(call.path).name,
-        "path": call.path,
+        "call": readable(Path(call.path).name),
+        "path": readable(call.path),
         "seconds": round(call.duration, 2),
         "silence": round(call.silence, 2),
         "overlap": round(call.overlap, 2),
@@ -143,17 +166,25 @@ def voices(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name} | {key: entry[f"{name} {key}"] for key in _OF_A_VOICE} for name in names]
 
 
-def failed(path: str, error: InputError) -> dict[str, Any]:
-    """Make the row of a call that could not be judged: call, path and error."""
-    return {"call": Path(path).name, "path": path, "error": " ".join(str(error).split())}
+def failed(path: str, error: Exception) -> dict[str, Any]:
+    """Make the row of a call that could not be judged: call, path and error, in one line."""
+    said = " ".join(str(error).split())
+    if not isinstance(error, InputError):
+        said = f"{path}: failed: {type(error).__name__}: {said[:500] or 'no reason given'} (--debug shows where)"
+        if os.environ.get("SER_FT_DEBUG"):
+            traceback.print_exception(error)
+    return {"call": readable(Path(path).name), "path": readable(path), "error": readable(said)}
 
 
-def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], folder: Path, about: About) -> None:
+def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], folder: Path, about: About) -> Path:
     """Write the page and the table of several calls, those with the largest share of dissatisfaction first.
 
     Args:
         rows: as `row` and `failed` make them. strips: of each path, as `timeline.strip` draws it.
         folder: where index.html and calls.csv go. about: the model and the settings.
+
+    Returns:
+        the page.
     """
     done = [entry for entry in rows if not entry["error"]]
     ranked = sorted(done, key=lambda entry: (-(entry["dissatisfied"] or 0.0), -entry["longest"], entry["path"]))
@@ -171,24 +202,31 @@ def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], fo
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).write_text(page.render("monitor_index.html.j2", contents), encoding="utf-8")
     (folder / ROWS).write_text(tables.render(rows, "csv") + "\n", encoding="utf-8")
+    return folder / INDEX
 
 
-def check_out(out: Path) -> None:
-    """Refuse to write over anything but an older report of this kind, or where nothing can be written.
+def check_out(out: Path, replace: bool = False) -> None:
+    """Refuse to write over anything but an older report of this kind that may go, or where nothing can be written.
 
     Raises:
-        InputError: the folder is there and holds something else, or it cannot be made.
+        InputError: the folder is there and holds something else, or a report without `replace`, or it cannot be made.
     """
-    if out.is_dir():
-        for entry in sorted(out.iterdir()):
-            folder = entry.is_dir() and not entry.is_symlink()
-            inside = {file.name for file in entry.iterdir()} if folder else {entry.name}
-            whole = {REPORT, RECORD} if folder else {REPORT, RECORD, INDEX, ROWS}
-            if inside - whole - {".DS_Store"}:
-                raise InputError(
-                    f"{out}: holds {entry.name}, which is no part of such a report; name another folder with --out"
-                )
+    for entry in _held(out):
+        folder = entry.is_dir() and not entry.is_symlink()
+        inside = {file.name for file in entry.iterdir()} if folder else {entry.name}
+        whole = {REPORT, RECORD} if folder else {REPORT, RECORD, INDEX, ROWS}
+        if inside - whole - {".DS_Store"}:
+            raise InputError(
+                f"{out}: holds {entry.name}, which is no part of such a report; name another folder with --out"
+            )
+    if _held(out) and not replace:
+        raise InputError(f"{out}: a report is there already: give --replace, or another --out")
     folders.check_writable(out)
+
+
+def _held(out: Path) -> list[Path]:
+    """Return what a folder holds, sorted; nothing where it is not there."""
+    return sorted(entry for entry in out.iterdir() if entry.name != ".DS_Store") if out.is_dir() else []
 
 
 def _clear(out: Path) -> None:
@@ -202,11 +240,11 @@ def _clear(out: Path) -> None:
 
 
 def _names(paths: Iterable[str]) -> list[str]:
-    """Name a folder for each file, after it; a number tells those of one name apart."""
+    """Name a folder for each file, after it, without what cannot be read; a number tells those of one name apart."""
     taken: set[str] = set()
     names = []
     for path in paths:
-        stem = Path(path).stem.lstrip(".")[:100] or "call"
+        stem = "".join(sign if sign.isprintable() else "_" for sign in Path(path).stem.lstrip(".")[:100]) or "call"
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1

@@ -20,7 +20,7 @@ from ..recognition.conversation import PAUSE, Conversation, MonitorSettings, Voi
 from ..recognition.engines import Facts
 from ..recognition.feedback import clock, feedback, percent
 from ..recognition.monitor import cut
-from ..recognition.record import KEYS, VOICE_KEYS, record
+from ..recognition.record import KEYS, VOICE_KEYS, readable, record
 from ..results.runs import RunFolder
 from . import page, tables
 from .judged import judged_part, sample
@@ -85,7 +85,8 @@ def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
     uris = [_uri(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
     return {
         "call": call,
-        "name": Path(call.path).name,
+        "name": readable(Path(call.path).name),
+        "path": readable(call.path),
         "feedback": feedback(call),
         "timelines": [timeline(call, number) for number in range(len(call.voices))],
         "moments": [
@@ -128,7 +129,13 @@ def _known(model: str | Path | None) -> dict[str, Any] | None:
     run = next((run for run in map(RunFolder, (given, given.parent)) if run.metrics_file.is_file()), None)
     if run is None:
         return None
-    metrics = run.metrics
+    # Others put files of that name beside their models, too.
+    try:
+        metrics = run.metrics
+    except (ValueError, TypeError):
+        return None
+    if not {"parts", "split"} <= metrics.keys():
+        return None
     _, scores = judged_part(metrics)
     return {
         "uar": scores["uar"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from math import ceil, floor
 
 import numpy as np
 from markupsafe import Markup
@@ -112,8 +113,8 @@ def _ground(duration: float, scale: float, marked: bool) -> Iterator[str]:
 
 
 def _talk(voice: Voice, scale: float) -> Iterator[str]:
-    """Draw where a voice speaks; what is nearer than half a pixel is one."""
-    shown = union((round(2 * start * scale) / 2, max(1, round(2 * end * scale)) / 2) for start, end in voice.talk)
+    """Draw where a voice speaks, out to half pixels: nothing is too short to be seen, and what is nearer is one."""
+    shown = union((floor(2 * start * scale) / 2, ceil(2 * end * scale) / 2) for start, end in voice.talk)
     steps = "".join(f"M{LEFT + x:g} {_TALK}h{end - x:g}v{_TALK_HEIGHT}h{x - end:g}z" for x, end in shown)
     yield f'<path class="speech" d="{steps}"/>'
 

@@ -192,7 +192,8 @@ def _train(
     model, trust = setup.finish(), judge.trust(shares)
     if trust is not None:
         fold_temperature(model, trust.temperature)
-        model.config.ser_ft_threshold = trust.threshold
+    # Also where there is none: the one of a model that was trained further is of what it was.
+    model.config.ser_ft_threshold = trust.threshold if trust is not None else None
     folder.model.mkdir(exist_ok=True)
     model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)

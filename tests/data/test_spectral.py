@@ -31,7 +31,8 @@ def drawn(seed: int = 0, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def test_nothing_asked_for_changes_nothing() -> None:
     features, lengths = drawn()
     assert torch.equal(lengths, LENGTHS)
-    torch.testing.assert_close(features, spectrograms(), atol=2e-4, rtol=0)
+    for clip, (found, given) in enumerate(zip(features, spectrograms(), strict=True)):
+        torch.testing.assert_close(found[: LENGTHS[clip]], given[: LENGTHS[clip]], atol=2e-4, rtol=0)
 
 
 def test_one_seed_is_one_draw_and_another_another() -> None:
@@ -62,16 +63,36 @@ def test_a_crop_is_a_stretch_of_the_clip_no_shorter_than_asked() -> None:
     assert any(cut)
 
 
+def test_a_crop_is_never_of_the_silence_around_what_is_said() -> None:
+    """A stretch in which nobody speaks would be learned under the clip's emotion."""
+    features = torch.full((1, 400, 40), -14.0)
+    features[:, 150:250] = spectrograms()[:1, :100] + 4.0
+    settings = SpectralAugment(**(OFF | {"crop": 1.0, "shortest": 0.3}))
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        cut, lengths = spectral_augment(features, torch.tensor([400]), generator, settings, 0.01)
+        assert 30 <= int(lengths) <= 100
+        assert float((cut[0, : int(lengths)].mean(dim=1) > -13.9).float().mean()) > 0.99
+
+
+def test_a_slowed_clip_ends_with_its_own_last_frame() -> None:
+    features, lengths = drawn(3, tempo=0.25)
+    for clip, length in enumerate(lengths.tolist()):
+        own = spectrograms()[clip, : int(LENGTHS[clip])]
+        assert float((features[clip, length - 1] - own[-1]).abs().max()) < 1.0
+
+
 def test_warp_moves_bands_and_leaves_time_alone() -> None:
     features, lengths = drawn(3, warp=0.3)
     assert torch.equal(lengths, LENGTHS)
     loud = features.mean(dim=2)
     assert all(40 <= int(clip[: int(n)].argmax()) < 44 for clip, n in zip(loud, LENGTHS, strict=True))
-    assert (features - spectrograms())[:, :, 20:].abs().mean() > 0.1
+    assert (features - spectrograms())[:, : int(LENGTHS.min()), 20:].abs().mean() > 0.1
 
 
 def test_a_microphone_is_one_curve_over_all_frames_of_a_clip() -> None:
-    added = torch.cat([drawn(seed, channel=6.0)[0] - spectrograms() for seed in range(40)]) * DECIBELS
+    shortest = int(LENGTHS.min())
+    added = torch.cat([(drawn(seed, channel=6.0)[0] - spectrograms())[:, :shortest] for seed in range(40)]) * DECIBELS
     assert added.std(dim=1).max() < 0.01
     assert 3.0 < added[:, 0].std() < 9.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,9 @@ def test_names_and_files_that_do_not_fit_are_refused(wide: Path, tmp_path: Path)
     soundfile.write(tmp_path / "silent.wav", np.zeros((32_000, 2)), 16_000)
     with pytest.raises(AudioError, match="holds no sound above -60 dBFS"):
         monitor(ENGINE, tmp_path / "silent.wav", NAMED)
+    soundfile.write(tmp_path / "short.wav", np.full(30, 0.5), 16_000)
+    with pytest.raises(AudioError, match=r"short\.wav: 1\.9 ms of sound is too short: 0\.1 s is the least"):
+        monitor(ENGINE, tmp_path / "short.wav", MonitorSettings())
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(AudioError, match=r"text\.wav: not a sound file"):
         monitor(ENGINE, tmp_path / "text.wav", NAMED)
@@ -128,8 +132,12 @@ def test_a_baseline_takes_off_what_a_voice_always_shows(miniature_tree: Path, tm
     assert own.voices[1].baseline.lowered["angry"] > 1
     assert own.voices[0].shares == plain.voices[0].shares
     for before, after in zip(plain.voices[1].windows, own.voices[1].windows, strict=True):
-        if before.smoothed is not None:
-            gone = np.log(before.smoothed) - np.log(after.smoothed) - list(own.voices[1].baseline.lowered.values())
+        if before.probabilities is not None:
+            gone = (
+                np.log(before.probabilities)
+                - np.log(after.probabilities)
+                - list(own.voices[1].baseline.lowered.values())
+            )
             assert np.ptp(gone) < 1e-9
     much = monitor(ENGINE, loud, MonitorSettings(names=NAMED.names, baseline=100.0))
     assert "no baseline: agent, customer spoke less than twice 100 s, so none was taken off" in much.notes
@@ -160,6 +168,7 @@ def test_all_numbers_are_in_the_record_and_every_key_is_explained(judged: Conver
     judged_windows = [window for window in customer["windows"] if window["scores"]]
     assert all(set(window["scores"]) == set(CLASSES) for window in judged_windows)
     assert len(judged_windows) < len(customer["windows"])
-    assert told["model"] == {"name": "made-up", "classes": list(CLASSES), "threshold": 0.5, "shortest": 160}
+    assert told["model"] == asdict(ENGINE.facts) | {"classes": list(CLASSES)}
+    assert all(key in KEYS["model"] for key in told["model"])
     assert told["settings"]["window"] == 3.0
     assert all(moment["voice"] in ("agent", "customer") for moment in told["moments"])

@@ -218,10 +218,10 @@ def test_moments_are_few_short_apart_and_inside() -> None:
 
 def test_the_sentences_of_a_complaint() -> None:
     agent = voice("agent", [answer("neutral")] * 15 + [None] * 20 + [answer("neutral")] * 10 + [None] * 15, 0)
-    customer = voice("customer", [None] * 17 + [answer("angry")] * 15 + [None] * 15 + [answer("happy")] * 12, 0)
-    told = feedback(conversation(agent, customer, duration=80.0))
-    assert told[0].startswith("Agent talked for 0:29 (36 %), customer for 0:31 (39 %), nobody for 0:")
-    assert told[0].endswith("and two at once for 0:00 (0 %).")
+    customer = voice("customer", [None] * 15 + [answer("angry")] * 17 + [None] * 15 + [answer("happy")] * 15, 0)
+    told = feedback(conversation(agent, customer, duration=76.0))
+    assert told[0].startswith("Agent talked for 0:29 (38 %), customer for 0:36 (47 %), nobody for 0:")
+    assert told[0].endswith("and two at once for 0:02 (3 %).")
     assert "Agent sounded neutral (100 % of the speech)." in told
     assert any(line.startswith("Customer sounded dissatisfied in one run, ") for line in told)
     assert any(line.endswith("mostly angry.") for line in told)
@@ -238,7 +238,38 @@ def test_the_sentences_say_who_was_first_and_how_the_other_answered() -> None:
     second = voice("agent", [None] * 8 + [answer("neutral")] * 12 + [None] * 5 + [answer("sad")] * 10)
     told = feedback(conversation(first, second))
     assert any(line.startswith("Customer was the first to sound so, at 0:0") for line in told)
-    assert any("while customer sounded so, agent sounded mostly neutral" in line for line in told)
+    assert "From 0:00 to 0:26, while customer sounded so and just after, agent sounded mostly neutral." in told
+
+
+def test_nothing_is_said_of_how_a_voice_answered_in_a_word() -> None:
+    angry = voice("customer", [answer("angry")] * 20 + [None] * 30)
+    word = Voice("agent", windows([answer("happy")], 8), [], [(9.0, 10.0)], {"happy": 1.0}, 0.0, [], None)
+    assert not any("just after" in line for line in feedback(conversation(angry, word)))
+
+
+def test_an_emotion_is_named_where_there_is_more_of_it_than_of_what_is_uncertain() -> None:
+    """3 % of anger is not "mostly angry" where the rest cannot be named."""
+    rare = voice("customer", [answer("angry")] * 3 + [answer("angry", 0.4)] * 97)
+    assert (rare.top, rare.shares["angry"], rare.uncertain) == (None, pytest.approx(0.03), pytest.approx(0.97))
+    told = feedback(conversation(rare, duration=120.0))
+    (line,) = (line for line in told if line.startswith("Customer: 97 % of the speech was too uncertain to name"))
+    assert line.endswith("an emotion; what could be named sounded mostly angry (3 %).")
+    assert voice("customer", [answer("angry")] * 3 + [answer("angry", 0.4)] * 2).top == "angry"
+
+
+def test_no_trend_from_a_word() -> None:
+    """A single window in the first third made it rise from 0 % to 100 %."""
+    angry = [None] * 70 + [answer("angry")] * 25
+    told = feedback(conversation(voice("customer", [answer("neutral")] * 3 + angry[3:])))
+    assert not any("third" in line for line in told)
+    told = feedback(conversation(voice("customer", [answer("neutral")] * 12 + angry[12:])))
+    assert any("rose from 0 % in the first third to 100 % in the last" in line for line in told)
+
+
+def test_who_fell_silent_long_before_is_not_heard_at_the_end() -> None:
+    agent, customer = voice("agent", [answer("neutral")] * 95), voice("customer", [answer("angry")] * 40)
+    assert feedback(conversation(agent, customer))[-1] == "At the end agent sounded neutral."
+    assert not any(line.startswith("At the end") for line in feedback(conversation(customer)))
 
 
 def test_the_sentences_say_where_little_is_known() -> None:
@@ -248,7 +279,11 @@ def test_the_sentences_say_where_little_is_known() -> None:
     assert told[1] == "The longest pause, 1:28, began at 0:12."
     assert "The voices: the speech was too uncertain to name an emotion." in told
     short = feedback(conversation(voice("the voices", [answer("happy")] * 5 + [answer("sad", 0.4)] * 5)))
-    assert any("50 % was too uncertain to name; that is 12 s of speech, too little" in line for line in short)
+    assert any(
+        "50 % of the speech was too uncertain to name an emotion; what could be named sounded mostly happy (50 %); that"
+        in line
+        for line in short
+    )
     silent = feedback(conversation(voice("the voices", [None] * 5)))
     assert silent[-1] == "There was too little speech to judge."
 

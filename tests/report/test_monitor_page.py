@@ -6,9 +6,13 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,14 +138,83 @@ def test_several_calls_are_a_row_each_and_a_bad_one_stops_nothing(
     assert "script" not in {tag for tag, _ in page.elements}
 
 
-def test_a_report_takes_the_place_of_an_older_one_and_of_nothing_else(sounds: Path, tmp_path: Path) -> None:
+def test_a_report_takes_the_place_of_an_older_one_and_of_nothing_else(
+    sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert monitored(sounds, "--out", out) == 1
-    assert monitored(sounds / "mono.wav", "--out", out) == 0
+    assert monitored(sounds / "mono.wav", "--out", out, "--replace") == 0
     assert {file.name for file in out.iterdir()} == {"report.html", "monitor.json"}
     before = (out / "report.html").read_bytes()
-    assert monitored(sounds / "text.wav", "--out", out) == 1
-    assert (out / "report.html").read_bytes() == before
+    capsys.readouterr()
+    for calls in ([sounds / "text.wav"], [sounds / "text.wav"] * 2):
+        assert monitored(*calls, "--out", out, "--replace") == 1
+        assert "report: " not in capsys.readouterr().out, "it wrote none: what is there is of another call"
+        assert {file.name for file in out.iterdir()} == {"report.html", "monitor.json"}
+        assert (out / "report.html").read_bytes() == before
+
+
+def test_a_report_goes_away_only_where_that_is_asked_for(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else `monitor one.wav` would delete the folder of `monitor calls/`, and Ctrl-C cost what was done before it."""
+    monkeypatch.chdir(tmp_path)
+    whole = monitor
+
+    def interrupted(engine: Any, path: str, *more: Any) -> Any:
+        if path.endswith("mono.wav"):
+            raise KeyboardInterrupt
+        return whole(engine, path, *more)
+
+    monkeypatch.setattr("ser_ft.report.monitor.monitor", interrupted)
+    assert monitored(sounds) == 130
+    before = {file: file.read_bytes() for file in sorted((tmp_path / "monitor").rglob("*.*"))}
+    assert {file.name for file in before} == {"index.html", "calls.csv", "report.html", "monitor.json"}
+    capsys.readouterr()
+    for calls in (sounds, sounds / "complaint.wav"):
+        assert monitored(calls) == 2
+        said = capsys.readouterr().err
+        assert said == "ser-ft: monitor: a report is there already: give --replace, or another --out\n"
+    assert {file: file.read_bytes() for file in sorted((tmp_path / "monitor").rglob("*.*"))} == before
+
+
+def test_what_fails_in_one_call_stops_no_other(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(LoudIsAngry):
+        def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
+            if np.abs(waveforms).max() > 0.25:
+                raise RuntimeError("out of\nmemory")
+            return super().probabilities(waveforms)
+
+    monkeypatch.setattr("ser_ft.recognition.engines.open_engine", lambda model=None: Broken())
+    assert monitored(sounds, "--out", tmp_path / "out", "--format", "json") == 1
+    said = capsys.readouterr()
+    first, _, _, quiet = json.loads(said.out)
+    assert quiet["error"] is None
+    assert first["error"] == f"{first['path']}: failed: RuntimeError: out of memory (--debug shows where)"
+    assert f"ser-ft: {first['error']}" in said.err.splitlines()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text are Linux's")
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_name_that_is_no_text_can_be_written(
+    sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    (tmp_path / "in").mkdir()
+    shutil.copy(sounds / "mono.wav", tmp_path / "in" / name)
+    (tmp_path / "in" / os.fsdecode(b"no\xe9.wav")).write_text("no sound at all")
+    assert monitored(tmp_path / "in", "--out", tmp_path / "out", "--format", form) == 1
+    said = capsys.readouterr().out
+    assert said.encode().decode() == said
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"index.html", "calls.csv", "caf_"}
+    page = Page(tmp_path / "out" / "index.html")
+    assert r"caf\udce9.wav" in page.text
+    assert "caf_/report.html" in {link["href"] for link in page.all("a")}
+    record = json.loads((tmp_path / "out" / "caf_" / "monitor.json").read_text("utf-8"))
+    assert record["path"].endswith(r"caf\udce9.wav")
+    assert r"caf\udce9.wav: how it sounded" in Page(tmp_path / "out" / "caf_" / "report.html").text
 
 
 @pytest.mark.parametrize(
@@ -219,6 +292,21 @@ def test_a_model_from_a_run_folder_is_said_to_be_as_good_as_it_was(
     assert "where guessing gives 0.125" in text
 
 
+def test_the_page_says_how_good_the_model_is_that_ships(sounds: Path, tmp_path: Path) -> None:
+    assert monitored(sounds / "mono.wav", "--out", tmp_path / "out") == 0
+    text = Page(tmp_path / "out" / "report.html").text
+    assert re.search(r"UAR 0\.\d{3} on test: [\d,]+ clips", text)
+    assert "How often it is right is not known here" not in text
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 0.9}', "[0.9]", "no JSON"])
+def test_a_strangers_metrics_beside_a_model_say_nothing(sounds: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "metrics.json").write_text(content)
+    assert monitored(sounds / "mono.wav", "--model", tmp_path / "model", "--out", tmp_path / "out") == 0
+    assert "How often it is right is not known here" in Page(tmp_path / "out" / "report.html").text
+
+
 def test_a_baseline_is_explained_and_its_numbers_shown(sounds: Path, tmp_path: Path) -> None:
     words = ("--baseline", "5", "--out", tmp_path / "out")
     assert monitored(sounds / "complaint.wav", *words) == 0
@@ -238,6 +326,17 @@ def test_the_timeline_draws_what_was_judged(sounds: Path) -> None:
     numbers = [float(number) for number in re.findall(r"[-\d.]+", " ".join(re.findall(r' d="([^"]*)"', drawn)))]
     assert min(numbers) >= -1000
     assert max(numbers) <= 1000
+
+
+def test_a_word_is_drawn_however_long_the_call(sounds: Path) -> None:
+    """Two of them, of 0.2 s each, in 90 minutes: both ends of each lie in one half of a pixel."""
+    call = monitor(LoudIsAngry(), sounds / "mono.wav", MonitorSettings())
+    talk = [(1000.0, 1000.2), (3000.0, 3000.2)]
+    long = replace(call, duration=5400.0, moments=[], voices=[replace(call.voices[0], talk=talk)])
+    (steps,) = re.findall(r'<path class="speech" d="([^"]*)"', str(timeline(long, 0)))
+    widths = [float(width) for width in re.findall(r"h([\d.]+)v", steps)]
+    assert len(widths) == 2
+    assert min(widths) >= 0.5
 
 
 @pytest.mark.parametrize("duration", [0.4, 9, 64, 600, 3599, 10_800, 90_000])

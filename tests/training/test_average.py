@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from safetensors.torch import load_file
 
 from ser_ft.cli import train as main
 from ser_ft.training.average import Average
+from ser_ft.training.loop import Trainer
 
 ROOT = Path(__file__).parents[2]
+LAYER = "classifier.weight"
 
 
 def test_the_mean_by_hand_and_that_it_steps_aside() -> None:
@@ -40,6 +43,40 @@ def test_what_is_not_trained_is_left_alone() -> None:
     with average.used():
         assert model.bias.tolist() == [7.0, 7.0]
         assert int(model.num_batches_tracked) == 5
+
+
+@pytest.mark.usefixtures("undrawn_reports")
+def test_the_mean_is_what_is_judged_and_saved(
+    miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, judged = [], []
+    update, judge = Average.update, Trainer.probabilities
+
+    def noted(average: Average) -> None:
+        if not steps:
+            steps.append(average.values[LAYER].clone())
+        steps.append(average.model.state_dict()[LAYER].clone())
+        update(average)
+
+    def watched(trainer: Trainer, *more: Any) -> Any:
+        judged.append(trainer.setup.model.state_dict()[LAYER].clone())
+        return judge(trainer, *more)
+
+    monkeypatch.setattr(Average, "update", noted)
+    monkeypatch.setattr(Trainer, "probabilities", watched)
+    monkeypatch.setattr("ser_ft.training.run.fold_temperature", lambda *_: None)
+    given = ["--train.average=0.9", "--train.epochs=1", "--train.batch_size=8", "--yardsticks=[]"]
+    model = ["--model.name=lstm", "--model.network={hidden: 8, dense: 8}"]
+    assert main([f"--data.prepared={miniature_folder}", *model, *given, f"--out={tmp_path / 'run'}"]) == 0
+    mean = steps[0]
+    for step, value in enumerate(steps[1:], 1):
+        keep = min(0.9, (1 + step) / (10 + step))
+        mean = keep * mean + (1 - keep) * value
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")[LAYER]
+    assert len(judged) > 1
+    for found in (*judged, saved):
+        torch.testing.assert_close(found, mean, rtol=1e-4, atol=1e-6)
+    assert (mean - steps[-1]).abs().max() > 1e-4, "the last weights would have passed, too"
 
 
 @pytest.mark.slow

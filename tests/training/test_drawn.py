@@ -165,6 +165,24 @@ def test_masks_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
         assert not changed[asked["attention_mask"] == 0].any()
 
 
+def test_spectra_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
+    def log_mel() -> SpectralFeatureExtractor:
+        return SpectralFeatureExtractor(descriptors=["log-mel"], standardise="none")
+
+    feed, rows = feed_of(log_mel(), table(), spectral={"crop": 0.0, "tempo": 0.0}), [5, 0, 3]
+    asked, first, second = feed.collate(rows), feed.collate(rows, 0), feed.collate(rows, 1)
+    plain = feed_of(log_mel(), table()).collate(rows)
+    assert torch.equal(asked["input_features"], plain["input_features"]), "evaluation is never augmented"
+    assert torch.equal(feed.collate(rows, 0)["input_features"], first["input_features"])
+    heard = asked["attention_mask"].bool()
+    for one, other in ((first, asked), (second, asked), (first, second)):
+        assert torch.equal(one["attention_mask"], other["attention_mask"])
+        changed = (one["input_features"] != other["input_features"])[heard]
+        assert changed.any(dim=1).float().mean() > 0.9
+    cut = feed_of(log_mel(), table(), spectral={"crop": 1.0, "shortest": 0.1}).collate(rows, 0)
+    assert cut["attention_mask"].sum() < asked["attention_mask"].sum()
+
+
 def test_a_pretrained_encoder_hears_augmented_sound_in_training_alone() -> None:
     clips = table()
     hearing = Hearing("waves", (400,), (320,), False, False, 400, 1)

@@ -1,5 +1,6 @@
 """What is trained of an image backbone: its stages, their rates, their statistics; and what a run of ours saves."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ser_ft import audio
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.errors import InputError
 from ser_ft.models.registry import build
+from ser_ft.models.saved import Saved
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.config import ModelConfig, Recipe, TrainConfig, TuningConfig
@@ -274,6 +276,17 @@ def test_a_run_goes_on_from_another_runs_network(voices: Path, tmp_path: Path) -
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
     # A run's "model" folder is called by its run.
     assert second.metrics["model"] == "first"
+
+
+def test_a_threshold_is_of_the_run_that_fitted_it(voices: Path, tmp_path: Path) -> None:
+    """Trained further without validation, a model's answers are others: what they may be trusted from is not known."""
+    first = run(voices, tmp_path / "first", "--model.name=lstm", "--model.network={hidden: 8, dense: 8}")
+    assert Saved.load(first.model).threshold is None
+    config = json.loads((first.model / "config.json").read_text())
+    (first.model / "config.json").write_text(json.dumps(config | {"ser_ft_threshold": 0.47}))
+    assert Saved.load(first.model).threshold == 0.47
+    second = run(voices, tmp_path / "second", f"--model.name={first.model}")
+    assert Saved.load(second.model).threshold is None
 
 
 @pytest.mark.slow
