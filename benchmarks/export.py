@@ -22,7 +22,7 @@ from transformers.utils import logging
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.models.saved import Saved
-from ser_ft.recognition.engines import Engine, Facts
+from ser_ft.recognition.engines import Engine
 from ser_ft.recognition.export import write
 from ser_ft.recognition.onnx_engine import OnnxEngine
 from ser_ft.recognition.torch_engine import TorchEngine
@@ -49,8 +49,7 @@ def write_both(model: str, folder: Path) -> dict[str, Path]:
     """Write both files of a model."""
     files = {"onnx": folder / "onnx.onnx", "int8": folder / "int8.onnx"}
     for name, file in files.items():
-        saved = Saved.load(model)
-        write(saved, file, Facts(saved.called, saved.classes, saved.threshold, saved.shortest), name == "int8")
+        write(Saved.load(model), file, TorchEngine(model, "cpu").facts, name == "int8")
     return files
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -30,6 +30,10 @@ from .audio import (
 )
 from .errors import InputError
 
+LOUDEST = 256.0
+"""Samples beyond this are not full scale at 1.0: integers that nothing divided, or what is no sound at all."""
+# Numbers in a block: what a damaged header claims of rate and channels would fill the memory.
+_MOST_NUMBERS = 2**22
 # Sun/NeXT .au, the plainest header that says how many channels there are: six big-endian words.
 _AU_HEADER = 24
 
@@ -40,43 +44,55 @@ class Sound:
 
     Attributes:
         name: of the file. rate: sampling rate in Hz. channels: how many.
-        seconds: how long it is, None where only reading it to the end tells.
         read: the next so many samples, fewer at the end: float32, shape (samples, channels).
     """
 
     name: str
     rate: int
     channels: int
-    seconds: float | None
     read: Callable[[int], np.ndarray]
 
     def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
         """Read on to the end.
 
         Args:
-            seconds: length of a block; the last one is shorter.
+            seconds: length of a block; the last one is shorter, and so are all where there are many channels.
 
         Yields:
             float32 samples at the file's own rate, full scale at 1.0, shape (samples, channels).
 
         Raises:
-            AudioError: the file cannot be decoded any further, or holds no samples, or some that are no numbers.
+            AudioError: the file cannot be read or decoded any further, or holds no samples, or some that are no sound.
         """
-        size, done = max(1, round(seconds * self.rate)), 0
+        size, done = max(1, min(round(seconds * self.rate), _MOST_NUMBERS // self.channels)), 0
         while len(block := self._next(size, done)):
             done += len(block)
-            if not np.isfinite(block).all():
-                raise AudioError("unreadable", f"{self.name}: holds samples that are no numbers")
+            check_samples(block, self.name)
             yield block
         if not done:
             raise AudioError("empty", f"{self.name}: no samples in the file")
 
     def _next(self, size: int, done: int) -> np.ndarray:
-        try:
-            return self.read(size)
-        except soundfile.LibsndfileError as error:
-            after = f"after {done / self.rate:.1f} s, it cannot be decoded"
-            raise AudioError("unreadable", f"{self.name}: {after} ({plain(str(error))})") from error
+        after = f"after {done / self.rate:.1f} s, it cannot be"
+        with _explained(self.name, f"{after} read"):
+            try:
+                return self.read(size)
+            except soundfile.LibsndfileError as error:
+                raise AudioError("unreadable", f"{self.name}: {after} decoded ({plain(str(error))})") from error
+
+
+def check_samples(samples: np.ndarray, name: str) -> None:
+    """Refuse floats, of any shape, that are no samples of sound with full scale at 1.0.
+
+    Raises:
+        AudioError: some are no numbers, or beyond `LOUDEST`.
+    """
+    low, high = (float(samples.min()), float(samples.max())) if samples.size else (0.0, 0.0)
+    if low >= -LOUDEST and high <= LOUDEST:
+        return
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
+    raise AudioError("unreadable", f"{name}: its samples reach {max(-low, high):.5g}: full scale of floats is 1.0")
 
 
 @contextmanager
@@ -92,15 +108,8 @@ def open_sound(source: Source, name: str | None = None) -> Iterator[Sound]:
     """
     name = name or ("sound" if isinstance(source, bytes) else str(source))
     with ExitStack() as stack:
-        raw = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source)))
-        check_whole(raw, name)
-        head = raw.read(12)
-        raw.seek(0)
-        try:
-            sound = _through_libsndfile(stack.enter_context(soundfile.SoundFile(raw)), name)
-        except soundfile.LibsndfileError as error:
-            ffmpeg = find_ffmpeg(head, name, str(error))
-            sound = stack.enter_context(_through_ffmpeg(ffmpeg, source, name))
+        with _explained(name):
+            sound = _opened(stack, source, name)
         check_rate(sound.rate, name)
         yield sound
 
@@ -131,16 +140,6 @@ def blocks(
                 yield resampled
         if len(rest := resampler.finish()):
             yield rest
-
-
-def channels(source: Source, name: str | None = None) -> int:
-    """Return how many channels a file has.
-
-    Raises:
-        AudioError: as `open_sound`.
-    """
-    with open_sound(source, name) as sound:
-        return sound.channels
 
 
 class Resampler:
@@ -192,7 +191,7 @@ class Mixer:
             float32 at 16 kHz, shape (samples,).
 
         Raises:
-            InputError: it is of another type or shape, has no such channel, or holds samples that are no numbers.
+            InputError: it is of another type or shape, has no such channel, or holds what is no sound.
         """
         samples = np.asarray(chunk)
         if samples.ndim not in (1, 2) or (samples.ndim == 2 and not samples.shape[1]):
@@ -201,8 +200,7 @@ class Mixer:
             samples = from_pcm16(samples)
         elif samples.dtype.kind != "f":
             raise InputError(f"the samples of a chunk are int16, or float with full scale at 1.0, not {samples.dtype}")
-        if not np.isfinite(samples).all():
-            raise InputError("a chunk holds samples that are no numbers")
+        check_samples(samples, "a chunk")
         samples = samples.astype(np.float32, copy=False).reshape(len(samples), -1 if samples.size else 1)
         return self._resampler.feed(self._pick(samples)[:, None])[:, 0]
 
@@ -218,34 +216,83 @@ class Mixer:
         return samples[:, self._channel]
 
 
-def _open(path: Path) -> BinaryIO:
+@contextmanager
+def _explained(name: str, what: str = "cannot be read") -> Iterator[None]:
+    """Turn what goes wrong with a disk, the memory or a decoder's arguments into one line on the file."""
     try:
-        if not path.exists():
-            raise AudioError("unreadable", f"{path}: no such file")
-        if not path.is_file():
-            raise AudioError("unreadable", f"{path}: cannot be read (no regular file)")
-        return path.open("rb")
-    except OSError as error:
-        raise AudioError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
+        yield
+    except (OSError, TypeError, MemoryError) as error:
+        why = "it takes more memory than there is" if isinstance(error, MemoryError) else str(error)
+        said = plain(getattr(error, "strerror", None) or why or type(error).__name__)
+        raise AudioError("unreadable", f"{name}: {what} ({said})") from error
 
 
-def _through_libsndfile(file: soundfile.SoundFile, name: str) -> Sound:
-    seconds = file.frames / file.samplerate if file.seekable() and file.samplerate else None
+def _opened(stack: ExitStack, source: Source, name: str) -> Sound:
+    raw = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source)))
+    check_whole(raw, name)
+    head = raw.read(12)
+    raw.seek(0)
+    given = _Given(raw)
+    try:
+        file = stack.enter_context(soundfile.SoundFile(given))
+    except soundfile.LibsndfileError as error:
+        given.check()
+        return stack.enter_context(_through_ffmpeg(find_ffmpeg(head, name, str(error)), source, name))
     # soundfile seeks after each read where it can, over which an mp3 decoder stumbles.
     file.seekable = lambda: False
-    return Sound(name, file.samplerate, file.channels, seconds, lambda frames: read_frames(file, frames))
+
+    def read(frames: int) -> np.ndarray:
+        samples = read_frames(file, frames)
+        given.check()
+        return samples
+
+    return Sound(name, file.samplerate, file.channels, read)
+
+
+def _open(path: Path) -> BinaryIO:
+    if not path.exists():
+        raise AudioError("unreadable", f"{path}: no such file")
+    if not path.is_file():
+        raise AudioError("unreadable", f"{path}: cannot be read (no regular file)")
+    return path.open("rb")
+
+
+class _Given:
+    """A file as soundfile is handed it.
+
+    It has no name, since soundfile takes what is called .raw for samples without a header. An error of the disk, which
+    libsndfile would take for the file's end, is kept.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file: Any = file
+        self._error: OSError | None = None
+        self.seek, self.tell = file.seek, file.tell
+
+    def readinto(self, buffer: Any) -> int:
+        """Read, as files do."""
+        try:
+            return int(self._file.readinto(buffer))
+        except OSError as error:
+            self._error = error
+            return 0
+
+    def check(self) -> None:
+        """Raise the error that there was."""
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager
 def _through_ffmpeg(ffmpeg: str, source: Source, name: str) -> Iterator[Sound]:
-    """Decode through a pipe, at 16 kHz; what ffmpeg complains of goes to a file, since a full pipe would block it."""
+    """Decode through a pipe, at the file's own rate; what ffmpeg complains of goes to a file: a full pipe blocks."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "errors").open("w+b") as errors:
         path = Path(folder, "sound") if isinstance(source, bytes) else Path(source).absolute()
         if isinstance(source, bytes):
             path.write_bytes(source)
         # From files only, since what they hold may name addresses.
         given = ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}", "-map", "0:a:0"]
-        wanted = ["-ar", str(SAMPLE_RATE), "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+        wanted = ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
         command = [ffmpeg, "-nostdin", "-v", "error", *given, *wanted]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
             assert process.stdout is not None
@@ -278,4 +325,4 @@ def _read_au(pipe: IO[bytes], name: str, complaint: Callable[[], str | None]) ->
         whole = len(content) // (count * 4) * count
         return np.frombuffer(content, ">f4", whole).astype(np.float32).reshape(-1, count)
 
-    return Sound(name, rate, count, None, read)
+    return Sound(name, rate, count, read)

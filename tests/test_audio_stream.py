@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import struct
+import time
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from ser_ft.audio import AudioError, decode, to_pcm16, to_wav
-from ser_ft.audio_stream import Mixer, Resampler, blocks, channels, open_sound
+from ser_ft.audio_stream import Mixer, Resampler, blocks, open_sound
 from ser_ft.errors import InputError
 
 
@@ -65,8 +69,8 @@ def test_every_format_comes_out_as_decode_has_it(tmp_path: Path, kind: str, subt
 def test_each_channel_is_resampled_by_itself() -> None:
     both = noise(44_100, count=2)
     file = encode(both, 44_100, subtype="FLOAT")
-    assert channels(file) == 2
     got = whole(file)
+    assert got.shape[1] == 2
     for place in range(2):
         assert np.array_equal(got[:, place], decode(encode(both[:, place], 44_100, subtype="FLOAT")))
 
@@ -75,11 +79,6 @@ def test_a_file_larger_than_decode_takes_is_read(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("ser_ft.audio.MAX_BYTES", 10)
     (tmp_path / "long.wav").write_bytes(to_wav(noise(16_000)[:, 0]))
     assert len(whole(tmp_path / "long.wav")) == 20_800
-
-
-def test_the_length_is_known_before_the_sound_is_read() -> None:
-    with open_sound(encode(noise(8_000), 8_000)) as sound:
-        assert (sound.rate, sound.channels, sound.seconds) == (8_000, 1, pytest.approx(1.3))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +106,80 @@ def test_what_cannot_be_used_says_why_in_one_line(monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
-        channels(tmp_path / "none.wav")
+        whole(tmp_path / "none.wav")
     with pytest.raises(AudioError, match="no regular file"):
-        channels(tmp_path)
+        whole(tmp_path)
+
+
+def test_a_name_that_says_raw_says_nothing(tmp_path: Path) -> None:
+    """soundfile would take such a file for samples without a header."""
+    file = tmp_path / "clip.raw"
+    file.write_bytes(encode(noise(16_000)))
+    assert len(whole(file)) == 20_800
+    file.write_bytes(bytes(5_000))
+    with pytest.raises(AudioError, match="not a sound file that can be decoded"):
+        whole(file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc here")
+def test_a_file_that_nobody_can_read() -> None:
+    with pytest.raises(AudioError, match=r"/proc/self/mem: cannot be read \("):
+        whole(Path("/proc/self/mem"))
+
+
+class BadDisk(io.BytesIO):
+    """Ends in a bad sector."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self.tell() > 30_000:
+            raise OSError(5, "Input/output error")
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_an_error_of_the_disk_is_not_the_end_of_the_sound(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode(noise(16_000, 5.0), kind=kind)
+    monkeypatch.setattr("ser_ft.audio_stream._open", lambda path: BadDisk(content))
+    heard = []
+    with pytest.raises(AudioError, match=r"clip: after [01]\.\d s, it cannot be read \(Input/output error\)"):
+        heard.extend(blocks("clip", 0.3))
+    assert heard
+
+
+@pytest.mark.parametrize(("rate", "count"), [(192_000, 100), (900_000, 1_000)])
+def test_what_a_header_claims_does_not_fill_the_memory(rate: int, count: int) -> None:
+    content = encode(noise(16_000, 1.0))
+    lying = content[:22] + struct.pack("<HIIH", count, rate, rate * count * 2 % 2**32, count * 2) + content[34:]
+    tracemalloc.start()
+    try:
+        with open_sound(lying) as sound:
+            assert (sound.rate, sound.channels) == (rate, count)
+            assert sum(map(len, sound.blocks())) == 32_000 // (2 * count)
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_takes_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ser_ft.audio_stream.read_frames", full)
+    with pytest.raises(
+        AudioError, match=r"clip: after 0.0 s, it cannot be read \(it takes more memory than there is\)"
+    ):
+        list(blocks(encode(noise(16_000)), name="clip"))
+
+
+@pytest.mark.parametrize("value", [1e25, -1e25, 300.0])
+def test_samples_far_beyond_full_scale_are_no_sound(value: float) -> None:
+    """In one channel, for a moment: their squares would make every answer no number."""
+    both = noise(16_000, count=2)
+    both[9_000, 1] = value
+    with pytest.raises(AudioError, match=r"clip: its samples reach .*: full scale of floats is 1.0"):
+        list(blocks(encode(both, subtype="DOUBLE"), name="clip"))
+    with pytest.raises(InputError, match="a chunk: its samples reach"):
+        Mixer(16_000).feed(both)
 
 
 M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
@@ -117,11 +187,11 @@ M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
 
 @pytest.fixture
 def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that writes half a second of stereo ramps as ffmpeg's .au, and keeps what it was called with."""
+    """A stand-in that writes a second of stereo ramps as ffmpeg's .au, and keeps what it was called with."""
     ramp = np.linspace(-1, 1, 8000, dtype=">f4")
     au = (
         b".snd"
-        + struct.pack(">5I", 32, 0xFFFFFFFF, 6, 16_000, 2)
+        + struct.pack(">5I", 32, 0xFFFFFFFF, 6, 8_000, 2)
         + b"madebyff"
         + np.stack([ramp, -ramp], 1).astype(">f4").tobytes()
     )
@@ -136,18 +206,28 @@ def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ffmpeg_is_read_through_a_pipe_with_its_channels(ffmpeg: Path, tmp_path: Path) -> None:
     (tmp_path / "-call.m4a").write_bytes(M4A)
     for source in (M4A, tmp_path / "-call.m4a"):
-        got = whole(source)
+        with open_sound(source) as sound:
+            assert (sound.rate, sound.channels) == (8_000, 2)
+            got = np.concatenate(list(sound.blocks(0.3)))
         assert np.array_equal(got, np.stack([np.linspace(-1, 1, 8000, dtype=np.float32)] * 2, 1) * [1, -1])
+        assert whole(source).shape == (16_000, 2)
         called = (tmp_path / "called").read_text().splitlines()
         assert called[called.index("-protocol_whitelist") + 1] == "file,pipe"
         assert called[called.index("-i") + 1].startswith("file:/")
-    assert channels(M4A) == 2
+        # Whether a call was recorded at 8 kHz is told by its own rate.
+        assert "-ar" not in called
 
 
-def test_a_reader_that_stops_early_leaves_no_decoder_behind(ffmpeg: Path) -> None:
-    ffmpeg.write_text(ffmpeg.read_text() + "exec sleep 60\n")
+def test_a_reader_that_stops_early_leaves_no_decoder_behind(ffmpeg: Path, tmp_path: Path) -> None:
+    ffmpeg.write_text(ffmpeg.read_text() + f"echo $$ > {tmp_path}/pid\nexec sleep 60\n")
+    started = time.monotonic()
     with open_sound(M4A) as sound:
         assert sound.read(100).shape == (100, 2)
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith("\n"):
+            time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert time.monotonic() - started < 50
 
 
 @pytest.mark.parametrize("told", ["", "head -c 4000 {folder}/sound.au\n"])

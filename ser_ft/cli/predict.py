@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..audio import AudioError
     from ..recognition.recognizer import Answer, EmotionRecognizer
     from ..recognition.sounds import Item
+    from ..report.answers import Held
 
 _FORMATS = ("table", "csv", "json", "jsonl")
 # Shown where it takes longer, in seconds.
@@ -48,7 +49,10 @@ def add_predict(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--out", metavar="FILE", help="where the answers go, each as soon as it is there")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the files that --out (csv or jsonl) does not hold yet"
+        "--resume",
+        action="store_true",
+        help="go on with the files that --out (csv or jsonl) holds no answer of; those that failed are tried again. "
+        "Give the same model: the file does not say which one answered, and only other classes are noticed",
     )
     parser.set_defaults(work=_predict)
 
@@ -72,14 +76,18 @@ def _predict(chosen: argparse.Namespace) -> int:
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
     from ..progress import bar
-    from ..report.answers import answered, sheet
+    from ..report.answers import Held, held, sheet, take_errors_out
     from ..report.tables import printable
 
-    classes, there = recognizer.facts.classes, out is not None and out.exists()
-    done = answered(out, format, classes) if out and there else set()
-    total, longest = _survey(_left(paths, format, done))
+    classes, before = recognizer.facts.classes, Held()
+    if out and out.exists():
+        before = held(out, format, classes)
+    done = before.answered
+    total, longest, again = _survey(_left(paths, format, done), format, before)
     if not total and not done:
         raise InputError(f"{', '.join(paths)}: no sound files there")
+    if out and again:
+        take_errors_out(out, format, classes, again)
     lively, failed = out is None and sys.stdout.isatty(), 0
     written = sheet(format, classes, longest, shutil.get_terminal_size().columns if lively else None)
     with _opened(out) as file, bar(total=total, shown=not lively, unit="file", delay=_BAR_AFTER) as progress:
@@ -97,7 +105,9 @@ def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, ou
         file.write(written.foot())
     if failed:
         print(f"ser-ft: {failed} of {total} files could not be recognised", file=sys.stderr)
-    return 1 if failed else 0
+    if left := len(before.failed) - len(again):
+        print(f"ser-ft: {out}: holds the errors of {left} more, which were not among the files given", file=sys.stderr)
+    return 1 if failed or left else 0
 
 
 def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[Item]:
@@ -118,14 +128,17 @@ def _row(item: Item, outcome: Answer | AudioError) -> dict[str, Any]:
     return {"path": item.path, "error": str(outcome).removeprefix(f"{item.name}: ")}
 
 
-def _survey(items: Iterator[Item]) -> tuple[int, int]:
-    """Return how many files there are, and the terminal cells of the longest path."""
+def _survey(items: Iterator[Item], format: str, before: Held) -> tuple[int, int, set[str]]:
+    """Return how many files there are, the terminal cells of the longest path, and which of them failed before."""
+    from ..report.answers import key
     from ..report.tables import width_of
 
-    total, longest = 0, 0
+    total, longest, again = 0, 0, set()
     for item in items:
         total, longest = total + 1, max(longest, width_of(item.name))
-    return total, longest
+        if before.failed and (path := key(item.name, format)) in before.failed:
+            again.add(path)
+    return total, longest, again
 
 
 def _format_of(out: Path | None) -> str:

@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..models import SHIPPED
 
-SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "model.onnx"
-"""The model that ships in the package."""
+SHIPPED_FILE = Path(__file__).resolve().parent.parent / "assets" / "model.onnx"
+"""The model that ships in the package, which needs no torch."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Facts:
         name: what it is called. classes: in the order of their numbers.
         threshold: an answer whose top probability is under it is uncertain; None: none is.
         shortest: samples, at 16 kHz, of the shortest clip that it answers; shorter ones are padded with zeros.
+        longest: seconds of a clip that it hears, of a longer one only a part; None: any length.
     """
 
     name: str
     classes: tuple[str, ...]
     threshold: float | None
     shortest: int
+    longest: float | None = None
 
 
 class Engine(Protocol):
@@ -53,7 +56,7 @@ def open_engine(model: str | Path | None = None, device: str | None = None, thre
 
     Args:
         model: an .onnx file of `ser-ft export`; a run folder; a folder with a saved classifier; or a name on the Hub.
-            By default the model that ships in the package.
+            By default, and by the name of "shipped", the model that ships in the package.
         device: that computes, as torch names it; by default a GPU where there is one. An .onnx file runs on "cpu".
         threads: that compute one batch; by default as many as the machine has cores.
 
@@ -62,9 +65,11 @@ def open_engine(model: str | Path | None = None, device: str | None = None, thre
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be 1 or more, not {threads}")
-    if model is None and not SHIPPED.is_file():
+    if model is None or str(model) == SHIPPED:
+        model = SHIPPED_FILE
+    if model is SHIPPED_FILE and not SHIPPED_FILE.is_file():
         raise InputError("no model ships in this copy of ser_ft: name one, such as a run folder or an .onnx file")
-    path = SHIPPED if model is None else Path(model).expanduser()
+    path = Path(model).expanduser()
     if path.suffix.lower() == ".onnx":
         if device not in (None, "cpu"):
             raise InputError(f"{path}: an .onnx file runs on the processor (cpu), not on {device}")

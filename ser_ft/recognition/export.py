@@ -27,6 +27,7 @@ from .engines import Engine, Facts
 from .files import find
 from .graph_speech import front_end
 from .onnx_engine import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
+from .sounds import Item
 from .torch_engine import TorchEngine
 
 TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
@@ -35,7 +36,7 @@ CLIPS = 32
 """As many are asked about to check a file."""
 _OPSET = 17
 _LARGEST = 2**31 - 2**26  # bytes of weights: protobuf holds 2 GiB
-_LONGEST = 20.0  # seconds of a clip that only checks that length does not matter
+_LONGEST = 20.0  # seconds of a clip that are asked about; as long is one that only checks that length does not matter
 _TURNS = 5
 
 
@@ -94,8 +95,8 @@ def export(
     saved = Saved.load(str(folder or model))
     target = _target(saved, out, int8, replace)
     source, clips = _clips(folder, data, verbose)
-    facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest)
     reference = TorchEngine(str(model), "cpu")
+    facts = reference.facts
     wanted = _answers(reference, [*clips, *_lengths(clips[0], facts.shortest)], "the model's answers", verbose)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
     try:
@@ -246,7 +247,17 @@ def _of_files(path: Path) -> list[np.ndarray]:
     files = [found.path for found in find([path]) if found.error is None]
     if not files:
         raise InputError(f"{path}: no prepared table, and no folder with sound files")
-    return [audio.decode(file) for file in _some(files)]
+    return [_beginning(file) for file in _some(files)]
+
+
+def _beginning(file: str) -> np.ndarray:
+    """Return a recording's first seconds, which may last hours."""
+    most, pieces = round(_LONGEST * SAMPLE_RATE), [np.zeros(0, np.float32)]
+    for block in Item(file, file, Path(file)).blocks():
+        pieces.append(block)
+        if sum(map(len, pieces)) >= most:
+            break
+    return np.concatenate(pieces)[:most]
 
 
 def _synthetic(verbose: bool) -> list[np.ndarray]:

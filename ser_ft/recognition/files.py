@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..audio import FFMPEG_SUFFIXES, SUFFIXES
 
-_SUFFIXES = tuple(SUFFIXES | FFMPEG_SUFFIXES)
+SOUND = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
+"""How names of sound files end, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,25 @@ class Found:
     error: str | None = None
 
 
-def find(paths: Iterable[str | Path]) -> Iterator[Found]:
-    """Find sound files, always in the same order: a folder's own by name, then those of its folders.
+def find(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND) -> Iterator[Found]:
+    """Find sound files, or others, always in the same order: a folder's own by name, then those of its folders.
 
     Folders are searched with all that lies below, links followed, each once, so that links in a ring have an end.
-    What is hidden (its name begins with a dot) is passed over, and so is what has no suffix of sound, or is a pipe or
-    a device.
+    What is hidden (its name begins with a dot) is passed over, and so is what has none of the suffixes, or is a pipe
+    or a device.
 
     Args:
-        paths: of folders, and of files, which are all taken, whatever they are called.
+        paths: of folders, and of files, which are all taken, whatever they are called. suffixes: in small letters.
     """
     seen: set[tuple[int, int]] = set()
     for path in map(str, paths):
         if os.path.isdir(path):
-            yield from _below(path, seen)
+            yield from _below(path, seen, suffixes)
         else:
             yield Found(path)
 
 
-def _below(top: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
+def _below(top: str, seen: set[tuple[int, int]], suffixes: tuple[str, ...]) -> Iterator[Found]:
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -51,7 +52,7 @@ def _below(top: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
             if (about.st_dev, about.st_ino) in seen:
                 continue
             seen.add((about.st_dev, about.st_ino))
-            files, below = _inside(folder)
+            files, below = _inside(folder, suffixes)
         except OSError as error:
             yield Found(folder, f"cannot be looked into ({error.strerror})")
             continue
@@ -59,8 +60,8 @@ def _below(top: str, seen: set[tuple[int, int]]) -> Iterator[Found]:
         folders += [os.path.join(folder, name) for name in reversed(below)]
 
 
-def _inside(folder: str) -> tuple[list[str], list[str]]:
-    """Return the names of a folder's sound files, and of its folders, both sorted."""
+def _inside(folder: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's files with the suffixes, and of its folders, both sorted."""
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -69,6 +70,6 @@ def _inside(folder: str) -> tuple[list[str], list[str]]:
             # A link that leads nowhere, or to no file, is told of when it is read; os.path says no where entries raise.
             if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
                 folders.append(entry.name)
-            elif entry.name.lower().endswith(_SUFFIXES) and (entry.is_symlink() or entry.is_file()):
+            elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
                 files.append(entry.name)
     return sorted(files), sorted(folders)

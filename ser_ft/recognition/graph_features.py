@@ -144,7 +144,9 @@ class Descriptors(nn.Module):
             energy = energies.sum(dim=-1, keepdim=True) / window
             found |= {"energy": energy, "rms": energy.sqrt(), "energy-entropy": entropy(energies)}
         if self.wanted - OF_ENERGY - {"zcr"}:
-            tables = Tables(self.parts, self.sums, self.summed, self.widths, self.mels, self.cosines, self.offsets)
+            tables = Tables(
+                self.spectra.window, self.sums, self.summed, self.widths, self.mels, self.cosines, self.offsets
+            )
             found |= of_power(self.spectra(windows), 0, self.wanted, self.frontend, tables)
         return found
 

@@ -90,6 +90,7 @@ def _facts(path: Path, said: Mapping[str, Any]) -> Facts:
             classes=tuple(str(name) for name in said["classes"]),
             threshold=None if threshold is None else float(threshold),
             shortest=int(said["shortest"]),
+            longest=None if said.get("longest") is None else float(said["longest"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):

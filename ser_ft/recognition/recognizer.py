@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, takewhile
@@ -36,10 +36,13 @@ SHORTEST = 0.1
 """Seconds of sound below which nothing can be said of it."""
 LONGEST = 20.0
 """Seconds of sound up to which a clip is answered whole."""
-_CUT = WindowSettings(window=10.0, hop=10.0, smoothing=0.0)
-# Clips that are decoded ahead, and the seconds of sound that are answered at once: they bound the memory.
-_AHEAD = 32
+# Of windows that longer clips are cut into.
+_CUT = 10.0
+# Clips that are answered at once, twice as many of which are decoded ahead, and their seconds of sound: they bound the
+# memory. And how long clips that are ready wait for the next one, in seconds.
+_AT_ONCE = 32
 _BATCH_SECONDS = 60.0
+_PATIENCE = 0.1
 _MOST_WORKERS = 8
 
 
@@ -73,10 +76,10 @@ class _Heard:
 class EmotionRecognizer:
     """Recognises the emotion that speech is said with.
 
-    A clip of up to 20 s is answered as a whole. A longer one is cut into windows of 10 s, the last of which ends where
-    the sound does, and its answer is the mean of theirs, each weighted by the speech in it; only one window's sound is
-    kept at a time. An answer is "uncertain" where its top probability is under the model's threshold, or where no
-    speech was found.
+    A clip of up to 20 s is answered as a whole, or of as much as the model hears at once where that is less. A longer
+    one is cut into windows of 10 s, or of as much, the last of which ends where the sound does, and its answer is the
+    mean of theirs, each weighted by the speech in it; only one window's sound is kept at a time. An answer
+    is "uncertain" where its top probability is under the model's threshold, or where no speech was found.
 
     The answer to a clip is the same alone and among others, and several threads may ask at once.
 
@@ -93,6 +96,8 @@ class EmotionRecognizer:
     def __init__(self, model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> None:
         self.engine = open_engine(model, device, threads)
         self.facts = self.engine.facts
+        heard = max(SHORTEST, self.facts.longest or LONGEST)
+        self._longest, self._cut_at = min(LONGEST, heard), _settings(min(_CUT, heard), min(_CUT, heard), 0.0)
         self._workers = min(_MOST_WORKERS, os.cpu_count() or 1)
 
     def __call__(self, sound: Sound) -> list[Answer]:
@@ -156,7 +161,7 @@ class EmotionRecognizer:
             AudioError: it cannot be decoded.
             InputError: it is nothing that can be recognised, or several sounds; or the lengths make no sense.
         """
-        found = self._cut(sound, WindowSettings(window, hop, smoothing))
+        found = self._cut(sound, _settings(window, hop, smoothing))
         return [window_answer(each, self.facts) for each in found]
 
     def segments(self, sound: Sound, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5) -> list[Segment]:
@@ -166,7 +171,7 @@ class EmotionRecognizer:
             The stretches, trimmed to the speech in them, with `start` and `end` (s), `emotion`, `probability` (the
             mean over its speech) and `uncertain`.
         """
-        settings = WindowSettings(window, hop, smoothing)
+        settings = _settings(window, hop, smoothing)
         return segments(self._cut(sound, settings), self.facts, settings)
 
     def stream(
@@ -187,7 +192,7 @@ class EmotionRecognizer:
         Raises:
             InputError: that is no sampling rate, or the lengths make no sense.
         """
-        stream = Stream(self.engine, WindowSettings(window, hop, smoothing), rate, channel)
+        stream = Stream(self.engine, _settings(window, hop, smoothing), rate, channel)
         return AnswerStream(stream, self.facts)
 
     def _cut(self, sound: Sound, settings: WindowSettings) -> list[Window]:
@@ -208,7 +213,7 @@ class EmotionRecognizer:
         try:
             for block in blocks:
                 pieces.append(extent.add(block))
-                if extent.seconds > LONGEST:
+                if extent.seconds > self._longest:
                     return _Heard(item, outcome=self._long(item, chain(pieces, blocks), listen))
             extent.check(item.name)
         except AudioError as error:
@@ -249,11 +254,11 @@ class EmotionRecognizer:
         Args:
             item: where it is from. blocks: of its samples. again: gives them once more.
         """
-        windows, seconds = self._windows(item, blocks, _CUT)
+        windows, seconds = self._windows(item, blocks, self._cut_at)
         weights = [window.speech for window in windows if window.probabilities is not None]
         answered = windows
         if not weights:
-            answered, _ = self._windows(item, again(), replace(_CUT, min_speech=0.0))
+            answered, _ = self._windows(item, again(), replace(self._cut_at, min_speech=0.0))
             weights = [1.0] * len(answered)
         answers = [window.probabilities for window in answered if window.probabilities is not None]
         return self._answer(item, np.average(answers, axis=0, weights=weights), seconds, _speech(windows))
@@ -300,20 +305,33 @@ class _Extent:
             raise AudioError("silent", f"{name}: silent: nothing in it is louder than -60 dBFS")
 
 
+def _settings(window: float, hop: float, smoothing: float) -> WindowSettings:
+    """Return settings that ask for no more speech than a short window holds."""
+    return WindowSettings(window, hop, smoothing, min(WindowSettings.min_speech, window))
+
+
 def _ahead(pool: ThreadPoolExecutor, hear: Callable[[Item], _Heard], sounds: Iterable[Item]) -> Iterator[list[_Heard]]:
-    """Yield sounds that were read, some at a time; meanwhile the next are read."""
-    coming: deque[list[Future[_Heard]]] = deque()
-    left = iter(sounds)
-    while some := list(islice(left, _AHEAD)):
-        if len(some) == 1 and not coming:
-            # Beside nothing else it is read here, which spares the start of a thread.
-            yield [hear(some[0])]
-            continue
-        coming.append([pool.submit(hear, item) for item in some])
-        if len(coming) == 2:
-            yield [one.result() for one in coming.popleft()]
-    while coming:
-        yield [one.result() for one in coming.popleft()]
+    """Yield sounds that were read, as many at a time as are ready; meanwhile the next are read."""
+    left: Iterator[Item] = iter(sounds)
+    first = list(islice(left, 2))
+    if len(first) == 1:
+        # Beside nothing else it is read here, which spares the start of a thread.
+        yield [hear(first[0])]
+        return
+    left, coming = chain(first, left), deque[Future[_Heard]]()
+    while True:
+        coming += [pool.submit(hear, item) for item in islice(left, 2 * _AT_ONCE - len(coming))]
+        if not coming:
+            return
+        ready = [coming.popleft().result()]
+        while coming and len(ready) < _AT_ONCE and _is_ready(coming[0]):
+            ready.append(coming.popleft().result())
+        yield ready
+
+
+def _is_ready(coming: Future[_Heard]) -> bool:
+    """Say whether a sound was read, or soon is. One of which anything else is to be told waits for its own turn."""
+    return bool(wait([coming], _PATIENCE).done) and coming.exception() is None
 
 
 def _alike(heard: Sequence[_Heard], place: int) -> list[int]:

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..models.features import SpectralFeatureExtractor
 from ..models.inputs import alike_inputs
 from ..models.saved import Saved
+from ..models.speech import Parts
 from ..results.runs import model_folder
 from .engines import Facts
 
@@ -36,7 +38,7 @@ class TorchEngine:
         saved = Saved.load(str(model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
         self._inputs = alike_inputs(saved.model, saved.extractor)
-        self.facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest)
+        self.facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest, _longest(saved))
         # A GPU gains nothing from two batches at once, and its settings are the process's.
         self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
 
@@ -47,6 +49,19 @@ class TorchEngine:
         with self._turn, torch.inference_mode(), _exact(self.device):
             logits = self._network(**{name: value.to(self.device) for name, value in inputs.items()}).logits
             return np.asarray(logits.double().softmax(dim=-1).cpu().numpy())
+
+
+def _longest(saved: Saved) -> float | None:
+    """Return the seconds that a classifier hears of a clip; None: all."""
+    extractor: Any = saved.extractor
+    if isinstance(extractor, SpectralFeatureExtractor):
+        most = extractor.max_frames
+        return None if most is None else most * extractor.hop_length / extractor.sampling_rate
+    if Parts.of(saved.model).hearing.kind != "fixed":
+        return None
+    if hasattr(extractor, "chunk_length"):
+        return float(extractor.chunk_length)
+    return float(extractor.max_length) / 100  # AST's frames are 10 ms apart
 
 
 def _exact(device: torch.device) -> AbstractContextManager[Any]:

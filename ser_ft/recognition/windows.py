@@ -12,7 +12,6 @@ import numpy as np
 from ..audio import SAMPLE_RATE, Source
 from ..audio_stream import Mixer, open_sound
 from ..errors import InputError
-from ..progress import bar
 from .engines import Engine, Facts
 from .voice import FRAME, Gate
 
@@ -258,8 +257,6 @@ def file_windows(
     source: Source,
     settings: WindowSettings | None = None,
     channel: int | None = None,
-    name: str | None = None,
-    progress: bool = False,
 ) -> Iterator[Window]:
     """Cut a file into windows as it is read, in bounded memory, and have them answered.
 
@@ -268,8 +265,6 @@ def file_windows(
         source: a path, or the bytes of a whole file.
         settings: how to cut; the defaults where None.
         channel: the one that is heard, from 0; None mixes all of them.
-        name: the file's name where bytes are given, for errors.
-        progress: show a bar.
 
     Yields:
         The windows, in order.
@@ -279,12 +274,10 @@ def file_windows(
         InputError: it has no such channel.
     """
     windower = Windower(engine, settings or WindowSettings())
-    with open_sound(source, name) as sound:
+    with open_sound(source) as sound:
         mixer = Mixer(sound.rate, channel)
-        with bar(total=sound.seconds and round(sound.seconds), unit="s", desc="listening", shown=progress) as shown:
-            for block in sound.blocks(_PIECE_SECONDS):
-                yield from windower.feed(mixer.feed(block))
-                shown.update(round(len(block) / sound.rate))
+        for block in sound.blocks(_PIECE_SECONDS):
+            yield from windower.feed(mixer.feed(block))
         yield from windower.feed(mixer.finish())
     yield from windower.finish()
 

@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,8 +171,20 @@ def one_line(text: str) -> str:
     )
 
 
-def answered(file: Path, format: str, classes: Sequence[str]) -> set[str]:
-    """Return the paths that a file of answers holds, as `key` has them; a half-written last line is cut off.
+@dataclass(frozen=True)
+class Held:
+    """What a file of answers holds.
+
+    Attributes:
+        answered: paths with an answer, as `key` has them. failed: those with an error.
+    """
+
+    answered: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+
+
+def held(file: Path, format: str, classes: Sequence[str]) -> Held:
+    """Return what a file of answers holds; a half-written last line is cut off.
 
     Args:
         file: that was written in one of the formats `RESUMABLE`. format: which. classes: of the model at hand.
@@ -178,9 +192,8 @@ def answered(file: Path, format: str, classes: Sequence[str]) -> set[str]:
     Raises:
         InputError: it holds something else, or answers of a model with other classes.
     """
-    found, whole = set(), 0
+    found, whole = Held(), 0
     begin = _csv_line(csv_columns(classes)) if format == "csv" else _BEGIN_JSON
-    read = _csv_path if format == "csv" else _json_path
     with file.open("rb") as lines:
         for line in lines:
             try:
@@ -189,7 +202,8 @@ def answered(file: Path, format: str, classes: Sequence[str]) -> set[str]:
                 if not line.endswith(b"\n"):
                     break
                 if whole or format != "csv":
-                    found.add(read(line.decode(), classes))
+                    path, is_error = _READ[format](line.decode(), classes)
+                    (found.failed if is_error else found.answered).add(path)
             except InputError as error:
                 raise InputError(f"{file}: {error}; name another --out") from None
             except (ValueError, LookupError, TypeError, csv.Error) as error:
@@ -199,6 +213,28 @@ def answered(file: Path, format: str, classes: Sequence[str]) -> set[str]:
             whole += len(line)
     os.truncate(file, whole)
     return found
+
+
+def take_errors_out(file: Path, format: str, classes: Sequence[str], failed: Container[str]) -> None:
+    """Write a file of answers anew, without the errors of some paths; whenever this is broken off, it is whole.
+
+    Args:
+        file: that `held` has read. format: its format. classes: of the model at hand. failed: the paths.
+    """
+    target = file.resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with target.open("rb") as lines, partial.open("wb") as kept:
+            for place, line in enumerate(lines):
+                path, is_error = ("", False) if format == "csv" and not place else _READ[format](line.decode(), classes)
+                if not (is_error and path in failed):
+                    kept.write(line)
+            kept.flush()
+            os.fsync(kept.fileno())
+        shutil.copymode(target, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def key(path: str, format: str) -> str:
@@ -215,18 +251,23 @@ def _check_begin(line: str, begin: str) -> None:
     raise ValueError
 
 
-def _csv_path(line: str, classes: Sequence[str]) -> str:
+def _read_csv(line: str, classes: Sequence[str]) -> tuple[str, bool]:
+    """Return a row's path, and whether it holds an error."""
     (row,) = csv.reader([line])
     if len(row) != len(csv_columns(classes)):
         raise ValueError
-    return row[0]
+    return row[0], bool(row[-1])
 
 
-def _json_path(line: str, classes: Sequence[str]) -> str:
+def _read_json(line: str, classes: Sequence[str]) -> tuple[str, bool]:
+    """Return a row's path, and whether it holds an error."""
     row = json.loads(line)
     if "error" not in row and list(row["scores"]) != list(classes):
         raise InputError(_OTHER_CLASSES)
-    return str(row["path"])
+    return str(row["path"]), "error" in row
+
+
+_READ = {"csv": _read_csv, "jsonl": _read_json}
 
 
 def _csv_line(cells: Sequence[Any]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,10 @@ from pyarrow.dataset import dataset
 
 from ser_ft import audio
 from ser_ft.cli import main
+from ser_ft.errors import InputError
 from ser_ft.models.registry import build
 from ser_ft.recognition.export import export
+from ser_ft.recognition.files import SOUND
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict_ray.py"
 CLASSES = ("neutral", "happy", "sad")
@@ -42,11 +47,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def archive(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 clips, one of them a link, and of two that cannot be answered."""
+    """A folder of 61 clips, one of them a link, of three that cannot be answered, and of what is passed over."""
     folder = tmp_path_factory.mktemp("archive")
     for place, file in enumerate(sorted(miniature_tree.rglob("*.wav"))[:59]):
         (folder / f"{place % 3}").mkdir(exist_ok=True)
-        (folder / f"{place % 3}" / f"{place}.wav").write_bytes(file.read_bytes())
+        # Of 8 s, so that a worker can die amid its work.
+        clip = audio.to_wav(np.resize(audio.decode(file), 8 * audio.SAMPLE_RATE))
+        (folder / f"{place % 3}" / f"{place}.wav").write_bytes(clip)
+    (folder / "_name.wav").write_bytes(clip)
+    (folder / "1" / ".hidden.wav").write_bytes(clip)
+    (folder / "2" / "loop").symlink_to("..")
+    (folder / "nowhere.wav").symlink_to("gone.wav")
     (folder / "linked.wav").symlink_to(folder / "0" / "0.wav")
     (folder / "empty.wav").touch()
     (folder / "silent.wav").write_bytes(audio.to_wav(np.zeros(16_000)))
@@ -95,21 +106,39 @@ def test_files_are_answered_once_though_a_worker_dies(
     archive: Path, model: Path, wanted: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with start(archive, "--out", out, "--model", model, "--workers", "2") as process:
+    # One source lies within the other.
+    with start(archive, archive / "0", "--out", out, "--model", model, "--workers", "2") as process:
         killed = None
         while process.poll() is None and killed is None:
-            for one in workers(process)[:1]:
+            # By then both have had their first batch, and there are more.
+            for one in workers(process)[:1] if list(out.glob("*.parquet")) else []:
                 killed = one.pid
                 one.kill()
-            time.sleep(0.05)
+            time.sleep(0.01)
         said, complained = process.communicate()
     assert process.returncode == 0, complained[-2000:]
     assert killed is not None
-    assert said.splitlines()[-1] == f"62 sounds: {out}"
+    assert f"64 sounds: {out}" in said.splitlines()
     found = {row["path"]: row for row in rows(out)}
-    assert len(rows(out)) == len(found) == 62
+    assert len(rows(out)) == len(found) == 64
     assert found.keys() == wanted.keys()
     assert [path for path, row in found.items() if not same(row, wanted[path])] == []
+
+
+def test_what_lies_in_another_store_is_answered(
+    archive: Path, model: Path, wanted: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    files = ["0/0.wav", "_name.wav", "empty.wav"]
+    with zipfile.ZipFile(tmp_path / "calls.zip", "w") as packed:
+        for name in files:
+            packed.write(archive / name, f"calls/{name}")
+    out = tmp_path / "out"
+    with start(f"zip://calls::{tmp_path}/calls.zip", "--out", out, "--model", model) as process:
+        _, complained = process.communicate()
+    assert process.returncode == 0, complained[-2000:]
+    found = {row["path"]: row for row in rows(out)}
+    assert sorted(found) == [f"calls/{name}" for name in files]
+    assert all(same(found[f"calls/{name}"], wanted[str(archive / name)]) for name in files)
 
 
 def test_tables_are_read_by_column(
@@ -128,17 +157,68 @@ def test_tables_are_read_by_column(
     assert len(found) == 5
 
 
-def test_wrong_input_is_one_line(archive: Path, model: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("predict_ray", RECIPE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_other_stores_are_listed_by_the_same_rules(recipe: ModuleType) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    store = MemoryFileSystem()
+    for name in ("1.wav", "_2.MP3", "a/.hidden.wav", ".cache/3.wav", "notes.txt", "a/4.flac", "named"):
+        store.pipe_file(f"/ray/{name}", name.encode())
+    try:
+        there, found = recipe._listed(["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND)
+        assert [one.path for one in found] == ["/ray/1.wav", "/ray/_2.MP3", "/ray/a/4.flac", "/ray/named"]
+        # One goes away meanwhile.
+        store.rm_file("/ray/_2.MP3")
+        (listed,) = recipe._tables(found, 32)
+        items = list(recipe._files(recipe.Reader(there)(listed)))
+        assert [item.content for item in items] == [b"1.wav", b"", b"a/4.flac", b"named"]
+        assert [(item.error or "").split(" (")[0] for item in items] == ["", "cannot be read", "", ""]
+        with pytest.raises(InputError, match="no Parquet files there"):
+            recipe._listed(["memory://ray"], (".parquet",))
+    finally:
+        store.rm("/ray", recursive=True)
+
+
+def test_text_in_a_column_opens_no_files(recipe: ModuleType, archive: Path) -> None:
+    """Nor in tables that are not made as the first is."""
+    row = {"bytes": str(archive / "_name.wav"), "path": 7}
+    (item,) = recipe._cells(pa.table({"audio": [row]}), "audio")
+    assert (item.path, item.content, item.error) == ("7", b"", "no bytes in this row")
+
+
+def test_wrong_input_is_one_line(
+    recipe: ModuleType, archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
+    (tmp_path / "none.parquet").touch()
+    (tmp_path / "nothing").mkdir()
+    texts, table = [str(archive / "_name.wav")], tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"text": texts, "within": [{"bytes": texts[0]}]}), table)
+    new = ("--out", tmp_path / "new")
     for arguments, said in (
         ((archive, "--out", tmp_path / "out"), "is there already: name another"),
-        ((tmp_path / "none", "--out", tmp_path / "new"), "nothing is there"),
-        ((archive, "--out", tmp_path / "new", "--model", tmp_path), "no run and no saved classifier"),
+        ((tmp_path / "none", *new), "nothing is there"),
+        ((tmp_path / "nothing", *new), "nothing: no sound files there"),
+        ((tmp_path / "nothing", *new, "--column", "text"), "nothing: no Parquet files there"),
+        ((table, *new, "--column", "audio"), "has no column 'audio', but text, within"),
+        ((table, *new, "--column", "text"), "column 'text' holds string, and not the bytes"),
+        ((table, *new, "--column", "within"), "column 'within' holds string, and not the bytes"),
+        ((tmp_path / "none.parquet", *new, "--column", "text"), "none.parquet: no Parquet file"),
+        ((archive, *new, "--workers", "0"), "--workers must be 1 or more, not 0"),
+        ((archive, *new, "--model", tmp_path), "no run and no saved classifier"),
     ):
-        with start(*arguments) as process:
-            _, complained = process.communicate()
-        assert process.returncode == 2
+        assert recipe.main(list(map(str, arguments))) == 2
+        complained = capsys.readouterr().err
         assert said in complained
         assert len(complained.splitlines()) == 1
     assert os.listdir(tmp_path / "out") == ["mine"]

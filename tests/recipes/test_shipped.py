@@ -16,8 +16,7 @@ from ser_ft.data.miniature import clips, speak
 from ser_ft.emotions import SCHEMES
 from ser_ft.models import SHIPPED, folder_of
 from ser_ft.models.registry import build
-from ser_ft.recognition.engines import SHIPPED as SHIPPED_FILE
-from ser_ft.recognition.engines import open_engine
+from ser_ft.recognition.engines import SHIPPED_FILE, open_engine
 from ser_ft.results.runs import RunFolder
 
 ROOT = Path(__file__).parents[2]

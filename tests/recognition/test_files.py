@@ -46,6 +46,12 @@ def test_a_linked_folder_and_a_linked_file_are_followed(tmp_path: Path) -> None:
     assert names(tmp_path / "top") == ["2.wav", "file.wav", "nowhere.wav", "linked/1.wav"]
 
 
+def test_other_files_are_found_by_their_suffix(tmp_path: Path) -> None:
+    make(tmp_path, "1.wav", "2.parquet", "below/_3.PARQUET")
+    found = [found.path for found in find([tmp_path], (".parquet",))]
+    assert found == [f"{tmp_path}/2.parquet", f"{tmp_path}/below/_3.PARQUET"]
+
+
 def test_pipes_and_folders_named_as_sound_are_no_sound(tmp_path: Path) -> None:
     make(tmp_path, "folder.wav/1.wav")
     os.mkfifo(tmp_path / "pipe.wav")

@@ -148,6 +148,7 @@ def test_what_the_file_says_of_itself_must_fit(changed: Callable[..., Path]) -> 
     refused("cannot be read", changed(about="[1, 2"))
     refused("cannot be read", changed(shortest="long"))
     assert OnnxEngine(changed(threshold=None)).facts.threshold is None
+    assert OnnxEngine(changed(longest=4.5)).facts.longest == 4.5
 
 
 def test_onnxruntime_that_is_not_installed(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:

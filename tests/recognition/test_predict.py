@@ -108,10 +108,29 @@ def test_a_broken_off_file_is_gone_on_with(run: Run, broken: Path, tmp_path: Pat
     content = whole.read_bytes()
     for end in (0, 10, len(content) // 2, len(content) - 1):
         out.write_bytes(content[:end])
-        run(broken, "--out", out, "--resume")
-        assert out.read_bytes() == content
+        assert run(broken, "--out", out, "--resume")[0] == 1
+        # What failed is tried again, after what was answered.
+        assert sorted(out.read_bytes().splitlines()) == sorted(content.splitlines())
+    code, said, err = run(broken, "--out", out, "--resume")
+    assert (code, said, err.splitlines()[-1]) == (1, "", "ser-ft: 1 of 1 files could not be recognised")
+    (broken / "clip 0b.wav").write_bytes((broken / "clip 0.wav").read_bytes())
+    assert run(broken, "--out", out, "--resume") == (0, "", "")
+    mended = out.read_bytes()
+    assert mended.count(b"clip 0b.wav") == 1
+    assert b"the file is empty" not in mended
     # Nothing is left to do.
     assert run(broken, "--out", out, "--resume") == (0, "", "")
+    assert out.read_bytes() == mended
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_errors_of_other_files_stay_and_are_told(run: Run, broken: Path, tmp_path: Path, format: str) -> None:
+    out = tmp_path / f"answers.{format}"
+    run(broken, "--out", out)
+    content = out.read_bytes()
+    code, said, err = run(broken / "actor 0", "--out", out, "--resume")
+    assert (code, said) == (1, "")
+    assert err == f"ser-ft: {out}: holds the errors of 1 more, which were not among the files given\n"
     assert out.read_bytes() == content
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ import ser_ft
 from ser_ft import audio
 from ser_ft.audio import AudioError
 from ser_ft.errors import InputError
+from ser_ft.models.registry import build
 from ser_ft.recognition.recognizer import Answer, EmotionRecognizer
-from ser_ft.recognition.sounds import items
+from ser_ft.recognition.sounds import Item, items
 
 RATE = audio.SAMPLE_RATE
 
@@ -118,11 +122,19 @@ def test_several_threads_may_ask(recognizer: EmotionRecognizer, voices: list[np.
     assert all(near(answer, wanted[place % 12]) for place, answer in enumerate(found))
 
 
-def test_what_is_under_the_threshold_is_uncertain(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_what_is_under_the_threshold_is_uncertain(
+    recognizer: EmotionRecognizer, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert recognizer.facts.threshold == 0.3
-    found = recognizer([(RATE, voice) for voice in voices])
-    voiced = [answer for answer in found if answer["speech"]]
-    assert {answer["uncertain"] for answer in voiced} == {max(a["scores"].values()) < 0.3 for a in voiced}
+    sounds = [(RATE, voice) for voice in voices]
+    tops = [max(answer["scores"].values()) for answer in recognizer(sounds)]
+    threshold = float(np.median(tops))
+    monkeypatch.setattr(recognizer, "facts", replace(recognizer.facts, threshold=threshold))
+    found = recognizer(sounds)
+    assert all(answer["speech"] for answer in found)
+    unsure = [answer["uncertain"] for answer in found]
+    assert unsure == [top < threshold for top in tops]
+    assert set(unsure) == {True, False}
 
 
 def test_sound_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> None:
@@ -159,6 +171,52 @@ def test_one_bad_sound_among_others_is_named(recognizer: EmotionRecognizer, voic
     assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, False]
 
 
+def test_files_that_cannot_be_read_do_not_end_the_run(
+    recognizer: EmotionRecognizer, voices: list[np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "clip.raw").write_bytes(wav(voices[0]))
+    loud = voices[0].copy()
+    loud[800] = 1e25
+    sounds = [tmp_path / "clip.raw", "/proc/self/mem", wav(loud), wav(voices[1])]
+    outcomes = [outcome for _, outcome in recognizer.each(items(sounds))]
+    assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, True, False]
+    assert all("\n" not in str(outcome) for outcome in outcomes if isinstance(outcome, AudioError))
+
+
+class Slow(Item):
+    """A call that is read for as long as nobody lets go."""
+
+    let_go = threading.Event()
+
+    def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
+        assert self.let_go.wait(60), "nobody was answered meanwhile"
+        yield from super().blocks(seconds)
+
+
+def test_answers_are_there_before_a_long_call_is(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    """What was answered is written, though the next in line takes an hour."""
+    sounds: list[Item] = [Item(None, str(place), (RATE, voice)) for place, voice in enumerate(voices[:4])]
+    sounds.insert(2, Slow(None, "slow", (RATE, voices[5])))
+    found = []
+    for item, outcome in recognizer.each(sounds):
+        assert not isinstance(outcome, AudioError)
+        found.append(item.name)
+        if len(found) == 2:
+            Slow.let_go.set()
+    assert found == ["0", "1", "slow", "2", "3"]
+
+
+def test_an_engine_that_fails_loses_no_answers(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    class Broken(Item):
+        def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
+            raise RuntimeError("out of order")
+
+    each = recognizer.each([Item(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
+    assert next(each)[0].name == "good"
+    with pytest.raises(RuntimeError, match="out of order"):
+        next(each)
+
+
 def test_no_sounds_no_answers(recognizer: EmotionRecognizer) -> None:
     assert recognizer([]) == []
 
@@ -192,6 +250,37 @@ def test_twenty_seconds_are_answered_whole(
     assert lengths == [20]
     recognizer((RATE, sound))
     assert set(lengths[1:]) == {10}
+
+
+def test_a_clip_is_cut_to_what_the_model_hears(
+    voices: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hear the middle 4 s of 15, and answer as if these were all."""
+    extractor, model = build("plain-cnn", ("happy", "sad"), {"max_frames": 250, "standardise": "clip"}, {})
+    for each in (extractor, model):
+        each.save_pretrained(tmp_path)
+    recognizer, lengths = EmotionRecognizer(tmp_path), []
+    asked = recognizer.engine.probabilities
+
+    def noted(waveforms: np.ndarray) -> np.ndarray:
+        lengths.append(waveforms.shape[1] / RATE)
+        return asked(waveforms)
+
+    monkeypatch.setattr(recognizer.engine, "probabilities", noted)
+    assert recognizer.facts.longest == 250 * extractor.hop_length / RATE == 4
+    sound = np.concatenate(voices * 2)[: 15 * RATE]
+    recognizer((RATE, sound[: 4 * RATE]))
+    assert lengths == [4]
+    (found,) = recognizer((RATE, sound))
+    assert set(lengths[1:]) == {4}
+    assert found["duration"] == 15
+
+
+def test_windows_shorter_than_a_word(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    found = recognizer.windows((RATE, voices[0]), window=0.2, hop=0.1)
+    assert {round(each["end"] - each["start"], 6) for each in found} == {0.2}
+    assert recognizer.segments((RATE, voices[0]), window=0.2, hop=0.1)
+    assert recognizer.stream(window=0.2, hop=0.1).feed(voices[0])
 
 
 def test_silence_in_a_long_clip_does_not_count(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:

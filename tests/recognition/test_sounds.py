@@ -100,6 +100,8 @@ def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
         (RATE, TONE * np.nan, "no numbers"),
         (RATE, np.full(RATE, np.inf), "no numbers"),
         (RATE, TONE * 32768, "full scale of floats is 1.0"),
+        (RATE, TONE.astype(np.float64) * 1e300, "full scale of floats is 1.0"),
+        (RATE, np.stack([TONE * 900, TONE * -900], axis=1), "full scale of floats is 1.0"),
         (RATE, (TONE * 32768).astype(np.int64), "not int64"),
         (RATE, TONE > 0, "not bool"),
         (RATE, TONE.astype(np.complex64), "not complex64"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ser_ft.errors import InputError
-from ser_ft.report.answers import RESUMABLE, answered, csv_columns, key, sheet, shortened
+from ser_ft.report.answers import RESUMABLE, Held, csv_columns, held, key, sheet, shortened, take_errors_out
 from ser_ft.report.tables import width_of
 
 CLASSES = ("neutral", "happy", "sad")
@@ -88,7 +88,7 @@ def test_strange_names_come_back_from_a_file(format: str, path: str, tmp_path: P
     out = tmp_path / "answers"
     written = text(format, {**GOOD, "path": path}, {**BAD, "path": f"2{path}"})
     out.write_text(written, encoding="utf-8", errors="backslashreplace", newline="")
-    assert answered(out, format, CLASSES) == {key(path, format), key(f"2{path}", format)}
+    assert held(out, format, CLASSES) == Held({key(path, format)}, {key(f"2{path}", format)})
     assert len(out.read_text(encoding="utf-8").splitlines()) == (3 if format == "csv" else 2)
 
 
@@ -104,7 +104,8 @@ def test_a_file_broken_off_anywhere_is_gone_on_with(format: str, tmp_path: Path)
     for end in range(len(whole) + 1):
         out.write_bytes(whole[:end])
         lines = whole[:end].count(b"\n")
-        assert len(answered(out, format, CLASSES)) == max(0, lines - (format == "csv"))
+        found = held(out, format, CLASSES)
+        assert len(found.answered) + len(found.failed) == max(0, lines - (format == "csv"))
         assert out.read_bytes() == b"".join(whole.splitlines(keepends=True)[:lines])
 
 
@@ -116,10 +117,10 @@ def test_another_file_is_left_as_it_is(format: str, content: str, tmp_path: Path
     out = tmp_path / "answers"
     out.write_text(content)
     if format == "csv" and content == "path":
-        assert answered(out, format, CLASSES) == set()  # half of a first line
+        assert held(out, format, CLASSES) == Held()  # half of a first line
         return
     with pytest.raises(InputError, match="holds something else than answers"):
-        answered(out, format, CLASSES)
+        held(out, format, CLASSES)
     assert out.read_text() == content
 
 
@@ -128,5 +129,30 @@ def test_answers_of_another_model_are_not_gone_on_with(format: str, tmp_path: Pa
     out = tmp_path / "answers"
     out.write_text(text(format, GOOD))
     with pytest.raises(InputError, match="a model with other classes"):
-        answered(out, format, ("neutral", "happy"))
+        held(out, format, ("neutral", "happy"))
     assert out.read_text() == text(format, GOOD)
+
+
+@pytest.mark.parametrize("format", RESUMABLE)
+def test_errors_that_are_tried_again_leave_the_file(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the file is whole whenever that is broken off, and still where its link leads."""
+    out, strange, other = tmp_path / "answers", {**BAD, "path": STRANGE[1]}, {**BAD, "path": "other.wav"}
+    before = text(format, GOOD, BAD, UNSURE, strange, other)
+    (tmp_path / "real").write_text(before, encoding="utf-8")
+    out.symlink_to("real")
+    again = {key(row["path"], format) for row in (BAD, strange)}
+
+    def fails(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fails)
+        with pytest.raises(OSError, match="full"):
+            take_errors_out(out, format, CLASSES, again)
+    assert out.read_text(encoding="utf-8") == before
+    take_errors_out(out, format, CLASSES, again)
+    assert out.read_text(encoding="utf-8") == text(format, GOOD, UNSURE, other)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["answers", "real"]
+    assert out.is_symlink()
