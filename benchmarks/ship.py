@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ser_ft import RunFolder, read_split
+from ser_ft import RunFolder
 from ser_ft.errors import InputError
 from ser_ft.recognition.export import export
 from ser_ft.results.evaluation import part_metrics
@@ -45,10 +45,7 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
     config = run.config
     config["data"]["prepared"], config["out"] = RECIPE["data"]["prepared"], RECIPE["out"]
     home.write_text(home.config_file, yaml.safe_dump(config, sort_keys=False))
-    split = read_split(run.split_file).content()
-    for part in split["parts"].values():
-        part["clips"] = []
-    home.write_json(home.split_file, split)
+    shutil.copy(run.split_file, home.split_file)
     folds = {fold.metrics["split"]["fold"]: fold for fold in find_runs([judged]) if fold.metrics["seed"] == seed}
     missing = set(range(FOLDS)) - folds.keys()
     if missing:

@@ -12,7 +12,7 @@ from tiny_speech import write_tiny_backbone
 
 from ser_ft.cli import train
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared
-from ser_ft.models import MODELS
+from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.parsing import parse, parse_as
@@ -54,7 +54,7 @@ def few_clips(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_there_are_recipes() -> None:
     names = {parse(["--config", str(file)], "finetune.py").model.name for file in RECIPES}
-    assert names == {*MODELS, *IMAGES, *TINY}
+    assert names == {*MODELS, *IMAGES, *TINY, SHIPPED}
     assert PRETRAINING
 
 
