@@ -95,7 +95,7 @@ class Saved:
     @property
     def threshold(self) -> float | None:
         """The top probability under which an answer is uncertain, as it was fitted; None: it was not."""
-        found = getattr(self.model.config, "ser_ft_threshold", None)
+        found = getattr(self.model.config, "uncertain_below", None)
         return None if found is None else float(found)
 
     @property

@@ -193,7 +193,7 @@ def _train(
     if trust is not None:
         fold_temperature(model, trust.temperature)
     # Also where there is none: the one of a model that was trained further is of what it was.
-    model.config.ser_ft_threshold = trust.threshold if trust is not None else None
+    model.config.uncertain_below = trust.threshold if trust is not None else None
     folder.model.mkdir(exist_ok=True)
     model.save_pretrained(folder.model)
     extractor.save_pretrained(folder.model)

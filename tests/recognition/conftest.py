@@ -30,7 +30,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frames, _ = extractor.extract(clips, torch.tensor([16_000] * 8))
         extractor.mean = frames.mean(dim=(0, 1)).tolist()
         extractor.scale = (frames.std(dim=(0, 1)) + 1e-3).tolist()
-    model.config.ser_ft_threshold = 0.3
+    model.config.uncertain_below = 0.3
     model.save_pretrained(folder / "model")
     extractor.save_pretrained(folder / "model")
     return folder

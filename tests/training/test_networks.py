@@ -283,7 +283,7 @@ def test_a_threshold_is_of_the_run_that_fitted_it(voices: Path, tmp_path: Path) 
     first = run(voices, tmp_path / "first", "--model.name=lstm", "--model.network={hidden: 8, dense: 8}")
     assert Saved.load(first.model).threshold is None
     config = json.loads((first.model / "config.json").read_text())
-    (first.model / "config.json").write_text(json.dumps(config | {"ser_ft_threshold": 0.47}))
+    (first.model / "config.json").write_text(json.dumps(config | {"uncertain_below": 0.47}))
     assert Saved.load(first.model).threshold == 0.47
     second = run(voices, tmp_path / "second", f"--model.name={first.model}")
     assert Saved.load(second.model).threshold is None
