@@ -41,6 +41,9 @@ class SpectralAugment:
     shortest: float = 1.0
     """Shortest such stretch, in seconds."""
 
+    margin: float = 0.3
+    """Longest silence that is left before, and after, what is said where all of it is heard, in seconds."""
+
     tempo: float = 0.25
     """Largest change of tempo, either way, as a natural logarithm: 0.25 is 28 % faster or slower."""
 
@@ -67,7 +70,7 @@ class SpectralAugment:
         for name in ("crop", "noise", "room", "band"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.spectral.{name} is a chance from 0 to 1, not {getattr(self, name)!r}")
-        for name, most in (("tempo", 0.7), ("warp", 0.7), ("channel", 40.0), ("shortest", 60.0)):
+        for name, most in (("tempo", 0.7), ("warp", 0.7), ("channel", 40.0), ("shortest", 60.0), ("margin", 60.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"augment.spectral.{name} is from 0 to {most:g}, not {getattr(self, name)!r}")
         if len(self.snr) != 2 or not -20 <= self.snr[0] <= self.snr[1] <= 100:
@@ -140,16 +143,20 @@ class _Draw:
 def _cropped(
     features: torch.Tensor, lengths: torch.Tensor, draw: _Draw, settings: SpectralAugment, frame_seconds: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take a stretch of some clips, of what lies between their silences."""
+    """Take a stretch of some clips, of what lies between their silences; of the others all, with little silence."""
     import torch
 
     first, heard = _heard(features, lengths)
+    margin = settings.margin / frame_seconds + 1
+    before, after = ((draw.evenly(0.0, margin)).floor().long() for _ in range(2))
+    begin = (first - before).clamp(min=0)
+    whole = (first + heard + after).minimum(lengths) - begin
     least = torch.full_like(lengths, max(1, round(settings.shortest / frame_seconds))).minimum(heard)
     wanted = least + (draw.evenly(0.0, 1.0) * (heard - least + 1)).floor().long()
     wanted = wanted.minimum(heard)
     start = first + (draw.evenly(0.0, 1.0) * (heard - wanted + 1)).floor().long()
     chosen = draw.chosen(settings.crop)
-    taken, start = torch.where(chosen, wanted, lengths), torch.where(chosen, start, torch.zeros_like(start))
+    taken, start = torch.where(chosen, wanted, whole), torch.where(chosen, start, begin)
     places = (start[:, None] + torch.arange(int(taken.max()))).clamp(max=features.shape[1] - 1)
     return features.gather(1, places[..., None].expand(-1, -1, features.shape[2])), taken
 

@@ -10,7 +10,16 @@ import torch
 from ser_ft.data.spectral import SpectralAugment, spectral_augment
 from ser_ft.errors import InputError
 
-OFF: dict[str, Any] = {"crop": 0.0, "tempo": 0.0, "warp": 0.0, "channel": 0.0, "noise": 0.0, "room": 0.0, "band": 0.0}
+OFF: dict[str, Any] = {
+    "crop": 0.0,
+    "margin": 60.0,
+    "tempo": 0.0,
+    "warp": 0.0,
+    "channel": 0.0,
+    "noise": 0.0,
+    "room": 0.0,
+    "band": 0.0,
+}
 LENGTHS = torch.tensor([200, 150, 120, 200, 90, 60])
 DECIBELS = 10 / math.log(10)
 
@@ -73,6 +82,21 @@ def test_a_crop_is_never_of_the_silence_around_what_is_said() -> None:
         cut, lengths = spectral_augment(features, torch.tensor([400]), generator, settings, 0.01)
         assert 30 <= int(lengths) <= 100
         assert float((cut[0, : int(lengths)].mean(dim=1) > -13.9).float().mean()) > 0.99
+
+
+def test_a_clip_is_heard_whole_with_little_of_the_silence_around_it() -> None:
+    features = torch.full((1, 400, 40), -14.0)
+    features[:, 150:250] = spectrograms()[:1, :100] + 4.0
+    settings, found = SpectralAugment(**(OFF | {"margin": 0.2})), set()
+    for seed in range(30):
+        heard, lengths = spectral_augment(
+            features, torch.tensor([400]), torch.Generator().manual_seed(seed), settings, 0.01
+        )
+        said = (heard[0, : int(lengths)].mean(dim=1) > -13.9).nonzero()
+        assert 98 <= int(said.max() - said.min()) + 1 <= 100
+        assert int(lengths) <= 140
+        found.add(int(lengths))
+    assert len(found) > 10
 
 
 def test_a_slowed_clip_ends_with_its_own_last_frame() -> None:
