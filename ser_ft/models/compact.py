@@ -49,13 +49,13 @@ class CompactCnnConfig(PreTrainedConfig):
         feature_size: int = 80,
         dynamic_range: float = 25.0,
         members: int = 2,
-        stride: int = 2,
+        stride: int = 4,
         channels: int = 80,
         kernel: int = 5,
         blocks: int = 5,
         squeeze: int = 8,
-        dropout: float = 0.1,
-        head_dropout: float = 0.3,
+        dropout: float = 0.05,
+        head_dropout: float = 0.2,
         **kwargs: Any,
     ) -> None:
         check_sizes(members=members, channels=channels, kernel=kernel, blocks=blocks, squeeze=squeeze)
