@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 from .. import folders
 from ..data.licences import check_accepted
-from ..data.prepare import ABOUT_FILE
 from ..errors import InputError
 from ..report.lineage import corpora_heard
 from ..results.runs import RunFolder
@@ -102,7 +101,7 @@ def check_name(name: str) -> None:
 def _uploads(
     source: Path, name: str, private: bool, dataset_card: bool, space: bool, accept_terms: bool, work: Path
 ) -> list[Upload]:
-    if (source / ABOUT_FILE).is_file():
+    if not (source / "metrics.json").is_file() and _is_table(source):
         if space:
             raise InputError("--space goes with a run: a table is no model to be tried")
         return [card_upload(source, name) if dataset_card else table_upload(source, name, accept_terms, work)]
@@ -120,6 +119,12 @@ def _uploads(
     if space:
         found.append(space_upload(name))
     return found
+
+
+def _is_table(folder: Path) -> bool:
+    from ..data.prepare import ABOUT_FILE
+
+    return (folder / ABOUT_FILE).is_file()
 
 
 def _show(uploads: list[Upload], private: bool, out: str | Path | None, tell: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from ..data.corpora import CORPORA
 from ..data.licences import OWN
 from ..data.splits import read_split
+from ..results.runs import runs_behind
 
 _SAID = ("title", "licence", "terms", "citation")
 _LEARNED = ("train", "validation")
@@ -21,13 +22,11 @@ def corpora_heard(model: str | Path) -> dict[str, dict[str, Any]]:
     Of a model whose run is no longer there, the corpora are told by the names of its speakers.
 
     Args:
-        model: as in `ser_ft.training.pretrain.runs_behind`, such as a run's `model/`.
+        model: as in `ser_ft.results.runs.runs_behind`, such as a run's `model/`.
 
     Returns:
         corpus -> title, licence, terms, citation and note ("" where there is none).
     """
-    from ..training.pretrain import runs_behind
-
     found: dict[str, dict[str, Any]] = {}
     heard: set[str] = set()
     known: set[str] = set()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _TASK = "audio-classification"
 _SETTINGS = ("model", "tuning", "augment", "train", "split", "seed")
 _CARD_FIGURES = ("confusion", "recall", "reliability", "groups")
+# What an older run's environment.json may lack.
+_ENVIRONMENT = ("device", "processes", "mixed_precision", "seconds", "speed", "commit", "python", "versions")
 _ENGLISH = ("ravdess", "tess", "cremad", "savee")
 
 
@@ -154,7 +156,7 @@ def _contents(
 ) -> dict[str, Any]:
     """Gather what the template shows, all of it from the run's files."""
     part, scores = judged_part(metrics)
-    environment = run.environment
+    environment = dict.fromkeys(_ENVIRONMENT) | run.environment
     labels = {int(number): label for number, label in said["id2label"].items()}
     split = json.loads(run.split_file.read_text(encoding="utf-8"))
     terms = metrics.get("terms") or {}

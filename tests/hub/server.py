@@ -1,4 +1,4 @@
-"""A Hub on this machine: it speaks what huggingface_hub's client does, keeps what it is sent, and fails as it is told."""
+"""A Hub on this machine: it speaks what huggingface_hub's client does, keeps what it is sent, fails as told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -164,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(where.path)
         fault = self.hub.fault(f"{self.command} {path}")
         if fault is not None and fault.seconds:
-            time.sleep(fault.seconds)
+            threading.Event().wait(fault.seconds)
         body = self._body(fault.after_bytes if fault is not None else None)
         if fault is not None and fault.status is not None:
             self._say(fault.status, {"error": fault.message}, {"X-Error-Message": fault.message})
