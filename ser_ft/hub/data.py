@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHARD_BYTES = 400_000_000
+_BYTES_A_SECOND = 32_000  # 16-bit samples at 16 kHz
 _ROW_GROUP = 100  # clips: what a reader of one clip has to fetch
+_KEPT_BACK = ["path"]  # where the file was found on this machine
 _FACTS = ("corpus", "speaker", "duration", "emotion")
 
 
@@ -37,12 +40,11 @@ def table_upload(folder: Path, name: str, accepted: bool, work: Path) -> Upload:
     corpora = about(table)
     check_shared(corpora, accepted)
     files: dict[str, Content] = {}
-    table = _public(table, corpora)
-    seconds = sum(table["duration"])
-    shards = max(1, round(32_000 * seconds / _SHARD_BYTES + 0.5))
+    names = _names(table, corpora)
+    shards = math.ceil(_BYTES_A_SECOND * sum(table["duration"]) / _SHARD_BYTES)
     for number in range(shards):
         file = work / f"train-{number:05d}-of-{shards:05d}.parquet"
-        table.shard(shards, number, contiguous=True).to_parquet(file, batch_size=_ROW_GROUP)
+        _write(table.shard(shards, number, contiguous=True), file, names)
         files[f"data/{file.name}"] = file
     files["README.md"] = _card_of_table(folder, table, corpora, name, sound=True)
     hidden = frozenset({str(folder.resolve())})
@@ -92,15 +94,28 @@ def _card_of_table(
     return data_card(name, clips, classes, corpora, sound=sound, skipped=skipped).encode()
 
 
-def _public(table: datasets.Dataset, corpora: Mapping[str, Any]) -> datasets.Dataset:
-    """Take out where the files were found; of data of one's own, number the speakers and the clips."""
-    own = sorted(corpus for corpus in corpora if corpus not in CORPORA)
-    shown = table.remove_columns([name for name in ("path",) if name in table.column_names])
+def _names(table: datasets.Dataset, corpora: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Number the clips and the speakers of data of one's own: column -> name -> what stands in for it."""
+    own = [corpus for corpus in corpora if corpus not in CORPORA]
+    found = {}
     for column, what in (("id", "clip"), ("speaker", "speaker")):
-        if not own:
-            break
-        names = list(zip(table["corpus"], table[column], strict=True))
-        numbers = {name: number for number, name in enumerate(sorted({n for c, n in names if c in own}), start=1)}
-        told = [f"own-{what}-{numbers[name]}" if corpus in own else name for corpus, name in names]
-        shown = shown.remove_columns([column]).add_column(column, told)
-    return shown
+        names = sorted({name for corpus, name in zip(table["corpus"], table[column], strict=True) if corpus in own})
+        found[column] = {name: f"own-{what}-{number}" for number, name in enumerate(names, start=1)}
+    return found
+
+
+def _write(table: datasets.Dataset, file: Path, names: Mapping[str, Mapping[str, str]]) -> None:
+    """Write a table as parquet, less the paths of its files, and with other names for what is one's own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = table.remove_columns(_KEPT_BACK).features.arrow_schema
+    with pq.ParquetWriter(file, schema) as writer:
+        for rows in table.with_format("arrow").iter(batch_size=_ROW_GROUP):
+            columns = {name: rows[name] for name in schema.names}
+            for column, stands in names.items():
+                columns[column] = pa.array([stands.get(name, name) for name in rows[column].to_pylist()])
+            sounds = rows["audio"].combine_chunks()
+            paths = pa.array([f"{clip}.wav" for clip in columns["id"].to_pylist()])
+            columns["audio"] = pa.StructArray.from_arrays([sounds.field("bytes"), paths], names=["bytes", "path"])
+            writer.write_table(pa.table(columns).cast(schema))

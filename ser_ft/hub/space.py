@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from .upload import Content, Upload
 
 MODEL_FILE = "model.txt"
 """Beside app.py: the name on the Hub of the model that the demo opens."""
+_OURS = re.compile(r"\s*(?:\./)?ser[-_]ft(?P<extras>\[[^\]]*\])?(?=[\s@<>=!~-]|$)", re.IGNORECASE)
 _LEFT_OUT = ("__pycache__", ".git", ".gradio", "flagged")
 
 
@@ -94,10 +96,14 @@ def _requirements(given: str, name: str, wheel: str) -> str:
     """
     from huggingface_hub import constants
 
-    others = [
-        line for line in given.splitlines() if not line.replace("-", "_").strip().lstrip("./").startswith("ser_ft")
-    ]
-    return "\n".join([*others, f"ser_ft @ {constants.ENDPOINT}/spaces/{name}/resolve/main/{wheel}", ""])
+    address = f"{constants.ENDPOINT}/spaces/{name}/resolve/main/{wheel}"
+    lines, extras = [], ""
+    for line in given.splitlines():
+        if match := _OURS.match(line):
+            extras = match["extras"] or extras
+        else:
+            lines.append(line)
+    return "\n".join([*lines, f"ser_ft{extras} @ {address}", ""])
 
 
 def _front_matter(file: Path) -> dict[str, object]:
