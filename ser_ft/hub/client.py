@@ -40,7 +40,7 @@ class Client:
         self.api = HfApi()
 
     def check(self, name: str) -> None:
-        """Ask who the token is, and whether it may write.
+        """Ask whose the token is, and whether it may write there.
 
         Args:
             name: of the repository that is to be written, "user/name".
@@ -55,6 +55,12 @@ class Client:
             raise InputError(
                 f"the token of {said.get('name', 'this user')} may only read: make one that may write "
                 f"({self.endpoint}/settings/tokens)"
+            )
+        owner = name.partition("/")[0]
+        owners = [said.get("name"), *(group.get("name") for group in said.get("orgs") or ())]
+        if owner not in owners:
+            raise InputError(
+                f"{name}: the token is of {owners[0]}, who is neither {owner} nor in an organisation of it"
             )
 
     def send(self, upload: Upload, private: bool = False, replace: bool = False) -> str:

@@ -180,6 +180,7 @@ def _contents(
         "classes": metrics["classes"],
         "own_code": "auto_map" in said,
         "base": base_model(run.config, metrics),
+        "fresh": run.config["model"]["name"] in MODELS or not run.config["model"].get("pretrained", True),
         "shipped": run.config["model"]["name"] == SHIPPED,
         "corpora": {
             corpus: {**fact, "heard": corpus in heard, "judged": corpus in judged} for corpus, fact in facts.items()
@@ -192,7 +193,7 @@ def _contents(
         "people": {kind: content for kind, content in split["parts"].items() if kind in PARTS},
         "indexed": bool(results(metrics, heard)),
         "comparison": tables.comparison([run, *(y for y in run.yardsticks if part in y.metrics["parts"])], part),
-        "calibration": metrics.get("calibration"),
+        "calibration": _calibration(metrics.get("calibration")),
         "figures": [kind for kind in _CARD_FIGURES if (run.figures / f"{kind}.png").is_file()],
         "metrics": metrics,
         "size": tables.size_text(metrics["parameters"]),
@@ -225,6 +226,14 @@ def citations(
     if name.startswith(IMAGES[0]):
         found.append(known["timm"])
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _calibration(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Fill in what the calibration of an older run lacks."""
+    if said is None:
+        return None
+    lacking = {"uncertain": None, "certain_accuracy": None}
+    return {"threshold": None, **said, "parts": {kind: lacking | own for kind, own in said["parts"].items()}}
 
 
 def _noted(heard: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

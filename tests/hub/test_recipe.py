@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from server import STRANGER, TOKEN, Hub
+from server import TOKEN, Hub
 
 from ser_ft.cli import main, train
 from ser_ft.errors import InputError
@@ -110,13 +110,12 @@ def test_a_run_from_before_there_was_push_to_hub_is_still_a_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("token", [TOKEN, STRANGER])
-def test_of_two_processes_one_publishes(hub: Hub, miniature_folder: Path, tmp_path: Path, token: str) -> None:
-    """As on a machine with two GPUs; a token that may not write ends both, and the run is there."""
+def test_of_two_processes_one_publishes(hub: Hub, miniature_folder: Path, tmp_path: Path) -> None:
+    """As `accelerate launch` starts them on two GPUs, and torchrun on a CPU."""
     given = recipe(miniature_folder, tmp_path / "run", "--hub.model_id=someone/mine")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     known = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    known |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
+    known |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
         [sys.executable, *launch, str(ROOT / "recipes" / "finetune.py"), *given],
         env=known | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
@@ -126,14 +125,9 @@ def test_of_two_processes_one_publishes(hub: Hub, miniature_folder: Path, tmp_pa
         timeout=300,
         check=False,
     )
+    assert done.returncode == 0, done.stdout[-3000:]
     run = RunFolder(tmp_path / "run")
     assert run.environment["processes"] == 2
-    if token == STRANGER:
-        assert done.returncode != 0
-        assert "this token may not write there" in done.stdout
-        assert hub.count("PUT|commit") == 0
-        return
-    assert done.returncode == 0, done.stdout[-3000:]
     assert len(hub.model("someone/mine").commits) == 2
     assert hub.count("POST /api/repos/create") == 1
     assert hub.count("POST .*/commit/") == 1
