@@ -12,7 +12,9 @@ def add_push(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "push",
         help=about,
-        description=about.capitalize() + ": its weights, a card that fills itself from the run, figures, metrics and "
+        description=about[:1].upper()
+        + about[1:]
+        + ": its weights, a card that fills itself from the run, figures, metrics and "
         "the split, in one commit; never a recording, a path of this machine or a token. A push that broke off is "
         "finished by another. The token is the one that `hf auth login` keeps, or HF_TOKEN; HF_ENDPOINT names another "
         "Hub. A table that `ser-ft prepare` wrote is published as parquet, where its terms let it be.",

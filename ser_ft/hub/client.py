@@ -12,7 +12,7 @@ from .upload import Content, Upload
 SILENCE = 120.0
 """Seconds without a byte after which a connection is given up, and tried again."""
 _KEPT = (".gitattributes",)  # made by the Hub itself
-_NETWORK = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+_NETWORK = ("httpx", "httpx2", "httpcore", "hf_xet", "requests", "urllib3")
 
 
 class NotSent(RuntimeError):
@@ -150,7 +150,7 @@ class Client:
                     f"the connection to {self.endpoint} broke ({type(network).__name__}: {_first_line(network)}): push "
                     "again; what arrived whole is not sent twice, and the repository is as it was before"
                 ) from error
-            if isinstance(error, ValueError | UserWarning):
+            if isinstance(error, ValueError):
                 raise InputError(f"{name}: {' '.join(str(error).split())}") from error
             raise
 

@@ -53,8 +53,7 @@ class Names:
             }
             for kind, part in split["parts"].items()
         }
-        heard = {"heard": sorted(self.speakers.get(name, name) for name in split["heard"])} if "heard" in split else {}
-        return {**split, "parts": parts, **heard}
+        return {**split, "parts": parts, **self._heard(split)}
 
     def in_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return metrics with these names stood in for."""
@@ -65,9 +64,11 @@ class Names:
             }
             for kind, part in metrics["parts"].items()
         }
-        heard = metrics.get("heard")
-        told = {"heard": sorted(self.speakers.get(name, name) for name in heard)} if isinstance(heard, list) else {}
-        return {**metrics, "parts": parts, **told}
+        return {**metrics, "parts": parts, **self._heard(metrics)}
+
+    def _heard(self, content: Mapping[str, Any]) -> dict[str, list[str]]:
+        heard = content.get("heard")
+        return {"heard": sorted(self.speakers.get(name, str(name)) for name in heard)} if heard else {}
 
     @staticmethod
     def _numbered(names: list[str], what: str = "speaker") -> dict[str, str]:

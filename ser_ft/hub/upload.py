@@ -18,14 +18,13 @@ Content: TypeAlias = "bytes | Path"
 
 _AUDIO = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"FORM", b"\x1aE\xdf\xa3", b"MThd")
 _EMBEDDED_AUDIO = re.compile(rb"data:audio/")
-_TOKEN = re.compile(rb"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{30,}")
+_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 # In text alone: among random bytes anything occurs.
 _LOCAL = re.compile(
     rb"(?<![\w.:/~-])(?:/(?:home|Users|root|tmp|mnt|media|srv|private|Volumes|scratch|workspace)/[^\s\"'<>|,;)]+"
     rb"|[A-Za-z]:\\{1,2}Users\\{1,2}[^\s\"'<>|,;)]+|file://[^\s\"'<>|,;)]+)"
 )
 _TEXT = frozenset({".json", ".jsonl", ".yaml", ".md", ".txt", ".py", ".csv", ".cfg", ".toml", ".html", ".css", ".js"})
-_SHORTEST = 6  # of a path that is looked for
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ class Upload:
 
     def _check(self, path: str, content: bytes | mmap.mmap, words: Mapping[bytes, str]) -> None:
         start = bytes(content[:12])
-        wave = start[:4] in (b"RIFF", b"RF64") and start[8:12] == b"WAVE"
-        if not self.sound and (wave or start.startswith(_AUDIO) or _EMBEDDED_AUDIO.search(content)):
+        boxed = (start[:4] in (b"RIFF", b"RF64") and start[8:12] == b"WAVE") or start[4:8] == b"ftyp"
+        if not self.sound and (boxed or start.startswith(_AUDIO) or _EMBEDDED_AUDIO.search(content)):
             raise InputError(f"{path}: holds sound, which is never sent")
         if _TOKEN.search(content):
             raise InputError(f"{path}: holds what looks like a token of the Hub: take it out")
@@ -98,11 +97,13 @@ def _private_words(hidden: frozenset[str]) -> dict[bytes, str]:
     from huggingface_hub import get_token
 
     words: dict[bytes, str] = {}
-    places = {str(Path.home()), os.getcwd(), *hidden}
-    for place in places:
+    for place in {str(Path.home()), os.getcwd(), *hidden}:
         plain = place.rstrip("/\\")
-        if len(plain) >= _SHORTEST - 1 and Path(plain).is_absolute() and plain.count(os.sep) >= 1:
-            words[f"{plain}{os.sep}".encode()] = "a path of this machine"
+        # A folder at the top, such as /data, may be a part of an address too: only the user's own is looked for.
+        deep = len(Path(plain).parts) > 2
+        if Path(plain).is_absolute() and (deep or plain == str(Path.home())) and len(plain) > 1:
+            found = plain if deep else f"{plain}{os.sep}"
+            words[found.encode()] = words[found.replace("\\", "\\\\").encode()] = "a path of this machine"
     for token in (get_token(), os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")):
         if token:
             words[token.encode()] = "your token"

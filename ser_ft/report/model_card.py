@@ -202,7 +202,7 @@ def _contents(
         "epoch": chosen(run.history),
         "epochs": run.history[-1]["epoch"] if run.history else None,
         "environment": environment,
-        "time": tables.time_text(environment["seconds"]) if environment.get("seconds") else None,
+        "time": tables.time_text(float(environment["seconds"] or 0)) if environment["seconds"] else None,
         "energy": energy(environment),
         "grams_a_kwh": GRAMS_A_KWH,
         "citations": citations(heard, terms, run.config["model"]["name"], said.get("model_type", "")),

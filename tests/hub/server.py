@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import yaml
+from metadata import metadata_errors
 
 TOKEN = "hf_" + "w" * 34
 READER = "hf_" + "r" * 34
@@ -398,25 +398,3 @@ class _Handler(BaseHTTPRequestHandler):
             told |= {"ETag": f'"{etag}"', "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
             begin = int(m[1]) if (m := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
             self._say(206 if begin else 200, blob.content[begin:], told)
-
-
-def metadata_errors(card: str) -> list[str]:
-    """Say what the Hub would not take of a card's head."""
-    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
-    if match is None:
-        return ["no metadata"]
-    try:
-        head = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        return [str(error)]
-    errors = []
-    if head.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(head.get("license_name"))):
-        errors.append('"license_name" must be given, in lower case, with "license: other"')
-    if head.get("license") not in (None, "other", "apache-2.0", "cc-by-nc-sa-4.0", "odbl"):
-        errors.append('"license" is none that the Hub knows')
-    for model in head.get("model-index") or []:
-        for result in model["results"]:
-            if not {"type"} <= result["task"].keys() or not {"type", "name"} <= result["dataset"].keys():
-                errors.append('"model-index" lacks a task or a dataset')
-            errors += ['"model-index" has a metric without value' for m in result["metrics"] if m.get("value") is None]
-    return errors

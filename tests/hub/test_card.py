@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from server import metadata_errors
+from metadata import metadata_errors
 
 from ser_ft.data.corpora import CORPORA
 from ser_ft.errors import InputError

@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from server import Hub, metadata_errors
+from metadata import metadata_errors
+from server import Hub
 
 from ser_ft import push
 from ser_ft.cli import main
