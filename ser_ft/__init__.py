@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
     from .errors import InputError
-    from .hub.push import push
+    from .hub.publish import push
     from .recognition.recognizer import EmotionRecognizer
     from .results.fusion import fuse
     from .results.runs import RunFolder
@@ -46,7 +46,7 @@ _HOMES = {
     "make_split": "data.splits",
     "open_prepared": "data.prepare",
     "prepare": "data.prepare",
-    "push": "hub.push",
+    "push": "hub.publish",
     "read_split": "data.splits",
     "run": "road",
     "sweep": "road",

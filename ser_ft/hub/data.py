@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.corpora import CORPORA
 from ..data.licences import check_shared
+from ..progress import bar
 from ..report.data_card import data_card
 from ..results.runs import RunFolder, reading
 from .upload import Content, Upload
@@ -110,7 +111,7 @@ def _write(table: datasets.Dataset, file: Path, names: Mapping[str, Mapping[str,
     import pyarrow.parquet as pq
 
     schema = table.remove_columns(_KEPT_BACK).features.arrow_schema
-    with pq.ParquetWriter(file, schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer, bar(total=len(table), desc=file.name, unit=" clips") as progress:
         for rows in table.with_format("arrow").iter(batch_size=_ROW_GROUP):
             columns = {name: rows[name] for name in schema.names}
             for column, stands in names.items():
@@ -119,3 +120,4 @@ def _write(table: datasets.Dataset, file: Path, names: Mapping[str, Mapping[str,
             paths = pa.array([f"{clip}.wav" for clip in columns["id"].to_pylist()])
             columns["audio"] = pa.StructArray.from_arrays([sounds.field("bytes"), paths], names=["bytes", "path"])
             writer.write_table(pa.table(columns).cast(schema))
+            progress.update(len(rows))

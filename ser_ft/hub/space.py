@@ -19,17 +19,16 @@ _OURS = re.compile(r"\s*(?:\./)?ser[-_]ft(?P<extras>\[[^\]]*\])?(?=[\s@<>=!~-]|$
 _LEFT_OUT = ("__pycache__", ".git", ".gradio", "flagged")
 
 
-def space_upload(name: str, demo: Path | None = None, wheel: Path | None = None) -> Upload:
+def space_upload(name: str) -> Upload:
     """Gather a Space: the demo's folder, model.txt with the model's name, and ser_ft's wheel, which it installs.
 
     Args:
-        name: of the model, and of the Space. demo: its folder; by default the one that comes with ser_ft.
-        wheel: of ser_ft; by default it is built from the sources.
+        name: of the model, and of the Space.
 
     Raises:
         InputError: there is no demo, it is no Space, or the wheel cannot be built.
     """
-    folder = demo_folder() if demo is None else demo
+    folder = demo_folder()
     files: dict[str, Content] = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
@@ -42,13 +41,13 @@ def space_upload(name: str, demo: Path | None = None, wheel: Path | None = None)
     sdk = _front_matter(folder / "README.md").get("sdk")
     if not isinstance(sdk, str):
         raise InputError(f"{folder / 'README.md'}: its head does not say which sdk runs the Space")
-    content, called = (wheel.read_bytes(), wheel.name) if wheel is not None else build_wheel()
+    content, called = build_wheel()
     files[called] = content
     files[MODEL_FILE] = f"{name}\n".encode()
     requirements = folder / "requirements.txt"
     given = requirements.read_text(encoding="utf-8") if requirements.is_file() else ""
     files["requirements.txt"] = _requirements(given, name, called).encode()
-    return Upload(name, "space", files, f"The demo with {name}, by ser_ft", sdk=sdk)
+    return Upload(name, "space", files, f"The demo with {name}, by ser_ft", sdk=sdk, sound=True, ours=True)
 
 
 def demo_folder() -> Path:
@@ -79,6 +78,7 @@ def build_wheel() -> tuple[bytes, str]:
             "ser_ft was installed without its sources, of which a Space's copy is built: push it from a checkout "
             "(pip install -e .)"
         )
+    print("building ser_ft's wheel, which the Space installs", file=sys.stderr)
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", work, str(root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -34,6 +34,8 @@ class Upload:
     Attributes:
         name: "user/name". kind: model, dataset or space. files: path in the repository -> its bytes, or a file.
         summary: of the commit. sdk: of a space, what runs it. sound: whether recordings may be among the files.
+        ours: whether the files are ser_ft's own, and no path in them is this machine's, but those of its user.
+        hidden: paths of this machine, beside its folders, that must not be in any file.
     """
 
     name: str
@@ -42,8 +44,8 @@ class Upload:
     summary: str
     sdk: str | None = None
     sound: bool = False
+    ours: bool = False
     hidden: frozenset[str] = field(default_factory=frozenset)
-    """Paths of this machine, beside its folders, that must not be in any file."""
 
     def check(self) -> None:
         """Look through every file for what must not leave the machine.
@@ -66,7 +68,7 @@ class Upload:
         for word, what in words.items():
             if content.find(word) >= 0:
                 raise InputError(f"{path}: holds {what}: take it out of the run's file that it comes from")
-        if Path(path).suffix.lower() in _TEXT and (match := _LOCAL.search(content)):
+        if not self.ours and Path(path).suffix.lower() in _TEXT and (match := _LOCAL.search(content)):
             line = content[: match.start()].count(b"\n") + 1
             raise InputError(f"{path}: holds a path of this machine (line {line}): take it out of the file it is from")
 

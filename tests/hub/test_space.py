@@ -24,7 +24,8 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "__pycache__").mkdir(parents=True)
     (folder / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"compiled")
     (folder / ".cache").write_text("hidden")
-    (folder / "app.py").write_text("import gradio\n")
+    (folder / "app.py").write_text("import gradio\nSCRATCH = '/tmp/demo'\n")
+    (folder / "example.wav").write_bytes(b"RIFF\0\0\0\0WAVEa synthetic voice")
     (folder / "style" / "look.css").parent.mkdir()
     (folder / "style" / "look.css").write_text("body {}\n")
     (folder / "requirements.txt").write_text("gradio>=6\nser_ft[demo]\n")
@@ -43,6 +44,7 @@ def test_the_demo_is_sent_with_the_models_name_and_the_wheel(hub: Hub, make_run:
     sent = made.files
     assert sent.keys() == {
         "app.py",
+        "example.wav",
         "style/look.css",
         "README.md",
         "model.txt",
@@ -81,4 +83,4 @@ def test_the_wheel_is_built_from_the_sources(tmp_path: Path) -> None:
         pytest.skip(f"no network to fetch the build tools from: {error}")
     (tmp_path / name).write_bytes(content)
     inside = zipfile.ZipFile(tmp_path / name).namelist()
-    assert {"ser_ft/hub/push.py", "ser_ft/report/model_card.md.j2", "ser_ft/recipes/quickstart.yaml"} <= set(inside)
+    assert {"ser_ft/hub/publish.py", "ser_ft/report/model_card.md.j2", "ser_ft/recipes/quickstart.yaml"} <= set(inside)
