@@ -148,7 +148,7 @@ class Client:
             if network is not None:
                 raise NotSent(
                     f"the connection to {self.endpoint} broke ({type(network).__name__}: {_first_line(network)}): push "
-                    "again; what arrived whole is not sent twice, and the repository is as it was before"
+                    "again; what arrived is not sent twice, and the repository has all of it or none"
                 ) from error
             if isinstance(error, ValueError):
                 raise InputError(f"{name}: {' '.join(str(error).split())}") from error
@@ -168,8 +168,8 @@ class Client:
             return InputError(f"{name}: was changed by someone else at the same time{told}: look at it, and push again")
         if status in (408, 429) or status >= 500:
             return NotSent(
-                f"{self.endpoint} answered {status}{told}: push again later; what arrived whole is not sent twice, and "
-                "the repository is as it was before"
+                f"{self.endpoint} answered {status}{told}: push again later; what arrived is not sent twice, and "
+                "the repository has all of it or none"
             )
         return InputError(f"{name}: the Hub refuses it, with {status}{told}")
 

@@ -13,7 +13,7 @@ from ser_ft.hub import client
 from ser_ft.results.runs import RunFolder
 
 MakeRun = Callable[[str], RunFolder]
-AGAIN = "what arrived whole is not sent twice, and the repository is as it was before"
+AGAIN = "what arrived is not sent twice, and the repository has all of it or none"
 
 
 @pytest.fixture
