@@ -11,6 +11,7 @@ The public names, imported when they are first used:
     evaluate       a model that is there, on any prepared data
     fuse           several runs into one system
     RunFolder      a run on disk
+    push           a run on the Hub, with a card that fills itself
     EmotionRecognizer  what is said with which emotion, in any sound
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
     from .errors import InputError
+    from .hub.publish import push
     from .recognition.recognizer import EmotionRecognizer
     from .results.fusion import fuse
     from .results.runs import RunFolder
@@ -44,6 +46,7 @@ _HOMES = {
     "make_split": "data.splits",
     "open_prepared": "data.prepare",
     "prepare": "data.prepare",
+    "push": "hub.publish",
     "read_split": "data.splits",
     "run": "road",
     "sweep": "road",
@@ -60,6 +63,7 @@ __all__ = [
     "make_split",
     "open_prepared",
     "prepare",
+    "push",
     "read_split",
     "run",
     "sweep",

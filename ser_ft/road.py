@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .errors import InputError
 from .report.compare import compare, text, write_comparison
 from .report.html import write_report
 from .report.tables import comparison, render
 from .results.runs import RunFolder
-from .training.config import Recipe
+from .training.config import HubConfig, Recipe
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
+
+if TYPE_CHECKING:
+    import datasets
+
+    from .data.splits import Split
 
 
 def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
@@ -21,12 +29,14 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         recipe: what to do. verbose: show what is read, the split, progress, and the result.
 
     Returns:
-        The run folder, evaluated and reported; a run that is finished is left as it is.
+        The run folder, evaluated and reported, and published where the recipe says so; a run that is finished is left
+        as it is.
 
     Raises:
-        InputError: the recipe does not fit the data, or its run folder is taken; nothing is written then.
+        InputError: the recipe does not fit the data, its run folder is taken, or it may not be published; nothing is
+            written then.
     """
-    outcome = train(recipe, verbose)
+    outcome = train(recipe, verbose, _publishing(recipe))
     folder = outcome.folder
     if not outcome.writes:
         return folder
@@ -40,8 +50,40 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
     if verbose:
         print()
         print(render(comparison([*folder.yardsticks, folder]), "table"))
-        print(f"\nrun: {folder.path}\nreport: {folder.report_file}")
+        print(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
+    if recipe.push_to_hub:
+        _publish(folder, recipe.hub)
     return folder
+
+
+def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | None:
+    """Refuse before training what could not be published after it; the main process asks the Hub."""
+    if not recipe.push_to_hub:
+        return None
+    from .data.licences import check_accepted
+    from .data.prepare import about
+    from .hub import check
+    from .report.lineage import corpora_to_hear
+
+    if os.environ.get("RANK", "0") == "0":
+        check(str(recipe.hub.model_id))
+
+    def refuse(table: datasets.Dataset, split: Split) -> None:
+        check_accepted(corpora_to_hear(recipe.model.name, about(table), split.speakers), recipe.hub.accept_terms)
+
+    return refuse
+
+
+def _publish(folder: RunFolder, chosen: HubConfig) -> None:
+    """Publish a finished run; where that fails, say that the run is there all the same."""
+    from .hub import NotSent, push
+
+    name = str(chosen.model_id)
+    try:
+        push(folder.path, name, private=chosen.private, replace=chosen.replace, accept_terms=chosen.accept_terms)
+    except (InputError, NotSent) as error:
+        again = f"the run itself is finished; publish it with: ser-ft push {folder.path} {name}"
+        raise type(error)(f"{error}; {again}") from error
 
 
 def sweep(

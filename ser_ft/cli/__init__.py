@@ -10,6 +10,7 @@ from .data import add_audit, add_augment, add_explore, add_prepare
 from .export import add_export
 from .monitor import add_monitor
 from .predict import add_predict
+from .push import add_push
 from .results import add_compare, add_evaluate, add_fuse, add_report
 from .training import add_probe, add_quickstart, add_sweep
 
@@ -81,4 +82,5 @@ def _parser() -> argparse.ArgumentParser:
     add_predict(commands)
     add_monitor(commands)
     add_export(commands)
+    add_push(commands)
     return parser

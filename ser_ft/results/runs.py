@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import folders
 from ..errors import InputError
+from ..models import folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,6 +172,24 @@ def model_folder(given: Path) -> Path | None:
             f"{given}: no run and no saved classifier (config.json) there; of a sweep, name one of its runs"
         )
     return given if given.is_dir() else None
+
+
+def runs_behind(model: str | Path) -> Iterator[RunFolder]:
+    """Yield the runs of ser_ft that made a model's weights, the last one first, as far as can be told.
+
+    Args:
+        model: a name on the Hub (then none), "shipped", or a folder: beside it lie a run's split.json and config.yaml,
+            of a pretraining or of a fine-tuning; the model that this run began with is followed, too.
+    """
+    seen: set[Path] = set()
+    folder = Path(folder_of(str(model))).expanduser().resolve()
+    while folder.is_dir() and folder not in seen:
+        seen.add(folder)
+        run = RunFolder(folder.parent)
+        if not (run.split_file.is_file() and run.config_file.is_file()):
+            break
+        yield run
+        folder = Path(folder_of(run.config["model"]["name"])).expanduser().resolve()
 
 
 def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:

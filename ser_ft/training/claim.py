@@ -22,6 +22,10 @@ class Claim(Protocol):
         """Return the whole recipe as YAML."""
 
 
+# What is done with a run once it is finished is no part of what the run is.
+_AFTER = ("push_to_hub", "hub")
+
+
 def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
     """Say whether a folder holds a run by this recipe, to be gone on with.
 
@@ -35,14 +39,14 @@ def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
     if not folder.path.exists() or not any(folder.path.iterdir()):
         return False
     ours = yaml.safe_load(recipe.text())
-    if not _replaceable(folder, set(ours)):
+    if not _replaceable(folder, set(ours).difference(_AFTER)):
         raise InputError(f"{folder.path}: holds something that is no {what}; name another folder with --out")
     if recipe.if_exists == "refuse":
         raise InputError(f"{folder.path}: a {what} is there already: --if_exists resume or replace, or another --out")
     if recipe.if_exists == "replace":
         return False
     held = folder.config
-    if any(held.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out")):
+    if any(held.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out", *_AFTER)):
         raise InputError(
             f"{folder.path}: holds a {what} by another recipe, which cannot be gone on with; name another --out"
         )

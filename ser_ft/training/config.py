@@ -345,6 +345,23 @@ class TrainConfig:
 
 
 @dataclass
+class HubConfig:
+    """Where a finished run is published; the token is the one that `hf auth login` keeps, or HF_TOKEN."""
+
+    model_id: str | None = None
+    """The repository, USER/NAME; it is made where there is none."""
+
+    private: bool = False
+    """Make the repository private."""
+
+    replace: bool = False
+    """Let what the repository holds go; its history keeps it."""
+
+    accept_terms: bool = False
+    """The terms of TESS or SAVEE let a model that heard them be published."""
+
+
+@dataclass
 class Recipe:
     """A run: data, split, model, what is trained of it and how, and where it is written."""
 
@@ -371,9 +388,16 @@ class Recipe:
     players: bool = False
     """Put sample recordings into the report, to be played: then it holds voices, under their corpus's terms."""
 
+    push_to_hub: bool = False
+    """Publish the run once it is finished, as `ser-ft push` does; hub.model_id says where."""
+
+    hub: HubConfig = field(default_factory=HubConfig)
+
     def __post_init__(self) -> None:
         among(self.if_exists, IF_EXISTS, "if_exists")
         check_seed(self.seed, "seed")
+        if self.push_to_hub and not self.hub.model_id:
+            raise InputError("push_to_hub: hub.model_id says where, as USER/NAME")
         if self.model.kind == "own" and self.tuning != TuningConfig():
             raise InputError(f"tuning is of pretrained backbones: all of {self.model.name} is trained")
         if self.model.kind == "image":

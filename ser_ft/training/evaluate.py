@@ -27,12 +27,12 @@ from ..models.speech import Parts
 from ..progress import bar
 from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
 from ..results.groups import known
-from ..results.runs import RunFolder, model_folder, to_write
+from ..results.runs import RunFolder, model_folder, runs_behind, to_write
 from .cache import frames_of
 from .drawn import Standard
 from .feeds import Feed, FrameFeed, WaveFeed
 from .machine import device_name
-from .pretrain import heard_in_pretraining, runs_behind
+from .pretrain import heard_in_pretraining
 from .rig import Rig
 from .speed import SPEED_CLIPS, real_time_factor
 

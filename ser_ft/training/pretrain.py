@@ -7,7 +7,7 @@ recognition" (arXiv:2110.06309), with the task of Baevski et al. 2020, "wav2vec 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,7 @@ import yaml
 from ..data.scan import SYNTHETIC
 from ..data.splits import Split, read_split
 from ..errors import InputError, guarded, without_debug
-from ..models import folder_of
-from ..results.runs import RunFolder
+from ..results.runs import RunFolder, runs_behind
 from .bounds import among, at_least, check_seed
 from .config import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
 
@@ -173,24 +172,6 @@ def heard_in_pretraining(
         heard.update(*(speakers[part] for part in parts))
         heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", []))
     return heard
-
-
-def runs_behind(model: str | Path) -> Iterator[RunFolder]:
-    """Yield the runs of ser_ft that made a model's weights, the last one first, as far as can be told.
-
-    Args:
-        model: a name on the Hub (then none), "shipped", or a folder: beside it lie a run's split.json and config.yaml,
-            of a pretraining or of a fine-tuning; the model that this run began with is followed, too.
-    """
-    seen: set[Path] = set()
-    folder = Path(folder_of(str(model))).expanduser().resolve()
-    while folder.is_dir() and folder not in seen:
-        seen.add(folder)
-        run = RunFolder(folder.parent)
-        if not (run.split_file.is_file() and run.config_file.is_file()):
-            break
-        yield run
-        folder = Path(folder_of(run.config["model"]["name"])).expanduser().resolve()
 
 
 def _of_synthetic(run: RunFolder) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..models.yardsticks import YARDSTICKS
 from ..results.runs import RunFolder
 from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
-from .config import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
+from .config import AugmentConfig, DataConfig, HubConfig, ModelConfig, Recipe, TuningConfig
 from .inputs import Inputs
 from .judging import Judge
 from .loop import Trainer
@@ -49,11 +49,14 @@ class Outcome:
     writes: bool
 
 
-def train(recipe: Recipe, verbose: bool = True) -> Outcome:
+def train(
+    recipe: Recipe, verbose: bool = True, check: Callable[[datasets.Dataset, Split], None] | None = None
+) -> Outcome:
     """Carry a recipe out, from recordings to an evaluated model.
 
     Args:
         recipe: what to do. verbose: show what is read, the split, and progress.
+        check: is given the table and its split before anything is written, to refuse them.
 
     Raises:
         InputError: the recipe does not fit the data, or its run folder is taken; nothing is written then.
@@ -75,6 +78,8 @@ def train(recipe: Recipe, verbose: bool = True) -> Outcome:
     split = _split(recipe, table)
     if not split.leaking:
         check_unheard(recipe.model.name, split, is_synthetic(table))
+    if check is not None:
+        check(table, split)
     if shown:
         print(split.text())
     _train(recipe, folder, accelerator, table, split, shown)
@@ -223,6 +228,8 @@ def _beside(recipe: Recipe, name: str) -> Recipe:
         out=str(RunFolder(recipe.out).path / "yardsticks" / name),
         if_exists="resume",
         players=False,
+        push_to_hub=False,
+        hub=HubConfig(),
     )
 
 

@@ -99,6 +99,10 @@ def plan(
                 over += ["--config", yaml.safe_dump(dict(changes), default_flow_style=True, width=2**16).strip()]
             over += settings
             chosen = parse(over, "ser-ft sweep")
+            if chosen.push_to_hub:
+                raise InputError(
+                    f"{recipe}: push_to_hub is of one run: publish the one that you choose, with ser-ft push"
+                )
             if repr(chosen.data) not in tables:
                 tables[repr(chosen.data)] = load_data(chosen.data, shown)
             name = "/".join(filter(None, (recipe.stem, variant)))

@@ -1,0 +1,92 @@
+"""The card of a data set: a README.md for the Hub, from its table or from a run that was made from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data.corpora import CORPORA, REASONS
+from ..data.licences import OWN, licence_of
+from ..results.runs import PARTS
+from .markdown import front_matter, render
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..data.catalogue import Skipped
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def data_card(
+    name: str,
+    clips: pd.DataFrame,
+    classes: Sequence[str],
+    corpora: Mapping[str, Mapping[str, Any]],
+    *,
+    sound: bool,
+    model: str | None = None,
+    skipped: Sequence[Skipped] = (),
+) -> str:
+    """Write the card of a data set.
+
+    Args:
+        name: of its repository, "user/name".
+        clips: a row each: corpus, speaker, duration (s), emotion (the class's name), and part where it is a run's.
+        classes: in their order. corpora: corpus -> title, licence, terms, citation and note.
+        sound: whether the recordings are in the repository. model: that was made from it, "user/name".
+        skipped: what was left out.
+    """
+    licence = licence_of(corpora)
+    english = all(corpus in CORPORA for corpus in corpora)
+    head = {
+        "license": licence.id,
+        **({"license_name": licence.name} if licence.name else {}),
+        **({"language": ["en"]} if english else {}),
+        "pretty_name": name.rpartition("/")[2],
+        "task_categories": ["audio-classification"],
+        "tags": ["speech-emotion-recognition", "ser_ft"],
+        "size_categories": [next((label for most, label in _SIZES if len(clips) < most), "1M<n<10M")],
+    }
+    contents = {
+        "name": name,
+        "model": model,
+        "sound": sound,
+        "classes": list(classes),
+        "rows": {corpus: _row(clips[clips["corpus"] == corpus], classes) for corpus in corpora},
+        "parts": _parts(clips) if "part" in clips else {},
+        "corpora": corpora,
+        "notes": any(fact["note"] for fact in corpora.values()),
+        "licence": licence,
+        "odbl": [corpus for corpus, fact in corpora.items() if fact["licence"] == "ODbL-1.0"],
+        "synthetic": all(fact["licence"] == OWN for fact in corpora.values()),
+        "fetched": [
+            corpus
+            for corpus, fact in corpora.items()
+            if corpus in CORPORA and CORPORA[corpus].downloads and fact["licence"] != OWN
+        ],
+        "places": {corpus: CORPORA[corpus].get for corpus in corpora if corpus in CORPORA},
+        "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],
+        "citations": list(dict.fromkeys(fact["citation"] for fact in corpora.values() if fact["citation"])),
+    }
+    return front_matter(head) + render("data_card.md.j2", contents)
+
+
+def _row(clips: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    counts = clips["emotion"].value_counts()
+    return {
+        "clips": len(clips),
+        "speakers": clips["speaker"].nunique(),
+        "hours": float(clips["duration"].sum()) / 3600,
+        "counts": [int(counts.get(label, 0)) for label in classes],
+    }
+
+
+def _parts(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
+    found = {}
+    for part in PARTS:
+        rows = clips[clips["part"] == part]
+        if len(rows):
+            found[part] = {"clips": len(rows), "speakers": rows["speaker"].nunique()}
+    return found

@@ -1,0 +1,86 @@
+"""The Space of a model: the demo as it is, the model's name beside it, and ser_ft to be installed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from server import Hub
+
+from ser_ft import push
+from ser_ft.errors import InputError
+from ser_ft.hub import space
+from ser_ft.results.runs import RunFolder
+
+MakeRun = Callable[[str], RunFolder]
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the demo, and a wheel that stands for ser_ft's."""
+    folder = tmp_path / "demo"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"compiled")
+    (folder / ".cache").write_text("hidden")
+    (folder / "app.py").write_text("import gradio\nSCRATCH = '/tmp/demo'\n")
+    (folder / "example.wav").write_bytes(b"RIFF\0\0\0\0WAVEa synthetic voice")
+    (folder / "style" / "look.css").parent.mkdir()
+    (folder / "style" / "look.css").write_text("body {}\n")
+    (folder / "requirements.txt").write_text("gradio>=6\nser_ft[demo]\n")
+    (folder / "README.md").write_text("---\ntitle: Emotion\nsdk: gradio\nsdk_version: 6.0.0\n---\n\nA demo.\n")
+    monkeypatch.setattr(space, "demo_folder", lambda: folder)
+    monkeypatch.setattr(space, "build_wheel", lambda: (b"PK\x03\x04wheel", "ser_ft-0.1.0-py3-none-any.whl"))
+    return folder
+
+
+def test_the_demo_is_sent_with_the_models_name_and_the_wheel(hub: Hub, make_run: MakeRun, demo: Path) -> None:
+    push(make_run("mfcc-cnn").path, "someone/mine", space=True, tell=lambda _: None)
+    assert hub.model("someone/mine").files["metrics.json"]
+    made = hub.repositories["space", "someone/mine"]
+    assert made.sdk == "gradio"
+    assert len(made.commits) == 2
+    sent = made.files
+    assert sent.keys() == {
+        "app.py",
+        "example.wav",
+        "style/look.css",
+        "README.md",
+        "model.txt",
+        "requirements.txt",
+        "ser_ft-0.1.0-py3-none-any.whl",
+    }
+    assert sent["model.txt"] == b"someone/mine\n"
+    assert sent["app.py"] == (demo / "app.py").read_bytes()
+    address = f"{hub.url}/spaces/someone/mine/resolve/main/ser_ft-0.1.0-py3-none-any.whl"
+    assert sent["requirements.txt"].decode().splitlines() == ["gradio>=6", f"ser_ft[demo] @ {address}"]
+
+
+def test_what_is_no_demo_is_refused(make_run: MakeRun, demo: Path) -> None:
+    run = make_run("mfcc-cnn")
+    with pytest.raises(InputError, match="--space does not go with --private"):
+        push(run.path, "someone/mine", space=True, private=True, dry_run=True)
+    (demo / "README.md").write_text("A demo.\n")
+    with pytest.raises(InputError, match="does not say which sdk"):
+        push(run.path, "someone/mine", space=True, dry_run=True)
+    (demo / "app.py").unlink()
+    with pytest.raises(InputError, match=r"app\.py is missing"):
+        push(run.path, "someone/mine", space=True, dry_run=True)
+
+
+def test_without_sources_there_is_no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "__file__", str(tmp_path / "site-packages" / "ser_ft" / "hub" / "space.py"))
+    with pytest.raises(InputError, match="installed without its sources"):
+        space.build_wheel()
+
+
+@pytest.mark.slow
+def test_the_wheel_is_built_from_the_sources(tmp_path: Path) -> None:
+    try:
+        content, name = space.build_wheel()
+    except InputError as error:
+        pytest.skip(f"no network to fetch the build tools from: {error}")
+    (tmp_path / name).write_bytes(content)
+    inside = zipfile.ZipFile(tmp_path / name).namelist()
+    assert {"ser_ft/hub/publish.py", "ser_ft/report/model_card.md.j2", "ser_ft/recipes/quickstart.yaml"} <= set(inside)
