@@ -93,7 +93,7 @@ def _shares(voice: Voice, fills: dict[str, str]) -> str:
     if not voice.judged:
         return f'<p class="faint">{escape(voice.name)}: too little speech to judge.</p>'
     shares = {**voice.shares, "uncertain": voice.uncertain}
-    drawn = drawing.bars(shares, fills | {"uncertain": "var(--body-text-color-subdued)"}, voice.top)
+    drawn = drawing.bars(shares, fills | {"uncertain": "var(--faint)"}, voice.top)
     return f'<h4>{escape(voice.name)}, who speaks for {clock(voice.spoken)}</h4>{drawn}'
 
 

@@ -76,14 +76,16 @@ def _agreement(found: Sequence[Answer]) -> str:
     if len(found) < 2:
         return "One model: there is nothing to compare it with."
     how = agreement(found)
-    shared = f"On average, {percent(how['overlap'])} of two models' probabilities are the same."
-    if how["models"] == 0:
-        return f"All {how['of']} models are uncertain. {shared}"
-    if how["emotion"] is None:
-        return f"The {how['of']} models do not agree. {shared}"
-    if how["models"] == how["of"]:
-        return f"All {how['of']} models say {escape(how['emotion'])}. {shared}"
-    return f"{how['models']} of {how['of']} models {'says' if how['models'] == 1 else 'say'} {escape(how['emotion'])}. {shared}"
+    count, emotion = how["models"], how["emotion"]
+    every = "Both models" if len(found) == 2 else f"All {len(found)} models"
+    shared = f"On average, two models' probabilities overlap by {percent(how['overlap'])}."
+    if not count:
+        return f"{every} are uncertain. {shared}"
+    if emotion is None:
+        return f"The models do not agree. {shared}"
+    if count == len(found):
+        return f"{every} say {escape(emotion)}. {shared}"
+    return f"{count} of {len(found)} models {'says' if count == 1 else 'say'} {escape(emotion)}. {shared}"
 
 
 def build(shop: Shop) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -49,7 +50,7 @@ class Session:
 
 
 def hear(shop: Shop, chunk: str | None, session: Session | None) -> tuple[str, Session | None]:
-    """Take a chunk of a live stream in.
+    """Take a chunk of a live stream in, and delete its file.
 
     Args:
         shop: the page's. chunk: the path of its file. session: None: the stream begins.
@@ -70,6 +71,8 @@ def hear(shop: Shop, chunk: str | None, session: Session | None) -> tuple[str, S
         return page(shop, session), session
     except Exception as error:
         return alert(sentence(error, chunk)), None
+    finally:
+        Path(chunk).unlink(missing_ok=True)
 
 
 def _samples(path: str) -> tuple[int, np.ndarray]:

@@ -23,3 +23,34 @@ document.addEventListener(
   },
   true,
 );
+
+// Browsers call a .webm a video, and what they do not know by no name at all; gradio then refuses it in many words. The
+// server looks at the sound itself, and says in one sentence what is wrong with it.
+const heard = (file) => file.type.startsWith("audio/");
+const asSound = (files) => {
+  const renamed = new DataTransfer();
+  for (const file of files) renamed.items.add(heard(file) ? file : new File([file], file.name, { type: "audio/other" }));
+  return renamed.files;
+};
+document.addEventListener(
+  "change",
+  (event) => {
+    const input = event.target;
+    if (input.type === "file" && ![...input.files].every(heard)) input.files = asSound(input.files);
+  },
+  true,
+);
+document.addEventListener(
+  "drop",
+  (event) => {
+    const dropped = event.dataTransfer?.files ?? [];
+    const input = event.target.closest?.(".block")?.querySelector('input[type="file"]');
+    if (!input || !dropped.length || [...dropped].every(heard)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+    input.files = asSound(dropped);
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  },
+  true,
+);

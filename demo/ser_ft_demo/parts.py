@@ -59,7 +59,7 @@ def ask(label: str = "Recording", **settings: Any) -> gr.Audio:
     """Ask for a recording: spoken, dropped or chosen."""
     return files_only(
         gr.Audio(
-            sources=["microphone", "upload"], type="filepath", label=label, buttons=[], editable=False, **settings
+            sources=["upload", "microphone"], type="filepath", label=label, buttons=[], editable=False, **settings
         )
     )
 

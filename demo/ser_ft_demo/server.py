@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from pathlib import Path
 
 # Before gradio is imported, which reads these once.
 HOME = Path(tempfile.mkdtemp(prefix="ser_ft-demo-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -98,7 +102,7 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
             share=False,
             quiet=True,
             prevent_thread_lock=True,
-            theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace"), primary_hue="blue"),
+            theme=_theme(),
             css_paths=_BESIDE / "style.css",
             head=f"<script>{(_BESIDE / 'page.js').read_text(encoding='utf-8')}</script>",
             app_kwargs={"middleware": [Middleware(Guard, home=shop.home, limits=shop.limits)]},  # type: ignore[arg-type]
@@ -121,8 +125,23 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
     return address, stop
 
 
+def _theme() -> gr.themes.Base:
+    """Return a theme of fonts that are there already, whose fainter words are still read with ease."""
+    theme = gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace"), primary_hue="blue")
+    return theme.set(
+        body_text_color_subdued="#5c6773",
+        body_text_color_subdued_dark="#a0abb6",
+        block_label_text_color="#4a545f",
+        block_label_text_color_dark="#c3ccd5",
+        input_placeholder_color="#66727f",
+        input_placeholder_color_dark="#96a1ac",
+    )
+
+
 def serve(options: Options) -> None:
     """Serve the page until interrupted."""
+    # What ends a server must end it as Ctrl-C does: with its files deleted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     shop = make_shop(options)
     address, stop = start(shop, options)
     print(f"ser-ft: the page is at {address} (stop it with Ctrl-C)", flush=True)

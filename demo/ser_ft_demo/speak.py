@@ -82,7 +82,7 @@ def build(shop: Shop) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             gr.HTML(
-                f'<p class="lead">How does it sound? Speak, or drop a recording of up to {length(shop.limits.clip)}.</p>'
+                f'<p class="lead">Speak, or drop a recording of up to {length(shop.limits.clip)}.</p>'
             )
             recording = ask(elem_id="speak-recording")
             examples(shop, recording)

@@ -34,7 +34,7 @@ def sentence(error: Exception, path: str | None = None) -> str:
     if isinstance(error, InputError):
         said = " ".join(str(error).split())
         said = said.replace(path, name) if path else said
-        return said[:1].upper() + said[1:].rstrip(".") + "."
+        return (said if said.startswith(name) else said[:1].upper() + said[1:]).rstrip(".") + "."
     logging.getLogger("ser_ft.demo").error("a request failed", exc_info=error)
     return _FAULT
 
