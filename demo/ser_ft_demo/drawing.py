@@ -112,7 +112,7 @@ def rolling(
         times: of each answer, in seconds, ascending. answers: the probability of each class; None: nothing was said.
         fills: the colour of each class. span: seconds that are shown.
     """
-    until = max(times[-1] if times else 0.0, span)
+    until = times[-1] if times else 0.0
     parts = [f'<svg class="rolling" viewBox="0 0 {WIDTH} 260" preserveAspectRatio="none" role="img" ']
     parts.append(f'aria-label="probabilities over the last {span:g} seconds">')
     parts.append(f'<rect class="bed" width="{WIDTH}" height="260"/>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -30,6 +31,10 @@ HEADERS = {
 _CLOSED = ("/proxy=", "/file=http:", "/file=https:", "/vibe-", "/undo-vibe-", "/run-history", "/monitoring", "/deep_link")
 
 
+# Bytes of a request that uploads nothing, but is read as a whole.
+_LARGEST_BODY = 2**23
+
+
 class Guard:
     """Middleware: closes what the page does not need, bounds the disk, and tells browsers to stay here."""
 
@@ -55,10 +60,20 @@ class Guard:
 
         if any(part in path for part in _CLOSED):
             await _refuse(answer, 404, "There is nothing here.")
+        elif scope["method"] == "POST" and not path.endswith("/upload") and _size(scope) > _LARGEST_BODY:
+            await _refuse(answer, 413, "This is too much at once.")
         elif path.endswith("/upload") and used(self._home) > self._limits.disk:
             await _refuse(answer, 507, "Too many files are here at the moment: try again in some minutes.")
         else:
             await self._app(scope, receive, answer)
+
+
+def _size(scope: _Message) -> int:
+    """Return how many bytes a request says it has; one that does not say counts as too large."""
+    found = dict(scope["headers"])
+    if b"content-length" in found:
+        return int(found[b"content-length"]) if found[b"content-length"].isdigit() else sys.maxsize
+    return sys.maxsize if b"transfer-encoding" in found else 0
 
 
 async def _refuse(send: _Send, status: int, text: str) -> None:

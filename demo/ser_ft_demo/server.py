@@ -67,14 +67,14 @@ def build(shop: Shop) -> gr.Blocks:
         gr.HTML(_HEADER)
         with gr.Tabs():
             for name, tab in (
-                ("Speak or drop", speak),
+                ("Speak", speak),
                 ("Live", live),
-                ("Call monitor", call),
+                ("Call", call),
                 ("Compare", compare),
-                ("Look inside", inside),
+                ("Inside", inside),
                 ("About", about),
             ):
-                with gr.Tab(name, id=name.split()[0].lower()):
+                with gr.Tab(name, id=name.lower()):
                     tab.build(shop)
         endpoints.build(shop)
     return page.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once)

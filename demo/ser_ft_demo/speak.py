@@ -35,7 +35,7 @@ def recognise(shop: Shop, path: str | None) -> Heard:
     Raises:
         InputError: there is none, it cannot be read, or is too long.
     """
-    clip = read(path, shop.limits.clip, "Call monitor takes longer ones")
+    clip = read(path, shop.limits.clip, "the tab Call takes longer ones")
     return Heard(clip, answer_of(shop.model, clip))
 
 
