@@ -39,9 +39,9 @@ memory.
 ### Limits
 
 A file has up to {size(limits.file)}; a recording up to {length(limits.clip)}, to look inside {length(limits.inside)}, a
-conversation {length(limits.call)}, a live stream {length(limits.live)}. {limits.at_once} requests are worked on at a time,
-{limits.waiting} may wait, and {limits.listeners} may be live. wav, aiff, flac, ogg, opus and mp3 are read, and webm as browsers
-record it; m4a and others only where the machine has ffmpeg.
+conversation {length(limits.call)}, a live stream {length(limits.live)}. {limits.at_once} requests are worked on at a
+time, {limits.waiting} may wait, and {limits.listeners} may be live. wav, aiff, flac, ogg, opus and mp3 are read, and
+webm as browsers record it; m4a and others only where the machine has ffmpeg.
 
 ### For programs
 

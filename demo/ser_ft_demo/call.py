@@ -11,7 +11,7 @@ import gradio as gr
 
 from ser_ft.errors import InputError
 from ser_ft.recognition.conversation import Conversation, MonitorSettings, Voice
-from ser_ft.recognition.feedback import clock, feedback, percent
+from ser_ft.recognition.feedback import clock, feedback
 from ser_ft.recognition.monitor import Seen, cut, monitor
 from ser_ft.report import page as pages
 from ser_ft.report.monitor_page import About, write_call
@@ -94,7 +94,7 @@ def _shares(voice: Voice, fills: dict[str, str]) -> str:
         return f'<p class="faint">{escape(voice.name)}: too little speech to judge.</p>'
     shares = {**voice.shares, "uncertain": voice.uncertain}
     drawn = drawing.bars(shares, fills | {"uncertain": "var(--faint)"}, voice.top)
-    return f'<h4>{escape(voice.name)}, who speaks for {clock(voice.spoken)}</h4>{drawn}'
+    return f"<h4>{escape(voice.name)}, who speaks for {clock(voice.spoken)}</h4>{drawn}"
 
 
 def _segments(voice: Voice, fills: dict[str, str]) -> str:
@@ -119,9 +119,9 @@ def build(shop: Shop) -> None:
     gr.HTML(
         '<p class="lead">A recorded conversation of up to '
         f"{length(shop.limits.call)}: how each channel sounds over time.</p>"
-        '<div class="note heed" role="note"><strong>This is how voices sounded to a model, not how people felt.</strong>'
-        " In the European Union, inferring emotions of people at work or in education is prohibited save for medical "
-        "or safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)). An agent on a call is at work.</div>"
+        '<div class="note heed" role="note"><strong>This is how voices sounded to a model, not how people felt.'
+        "</strong> In the European Union, inferring emotions of people at work or in education is prohibited save for "
+        "medical or safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)). An agent on a call is at work.</div>"
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -157,12 +157,14 @@ def build(shop: Shop) -> None:
         try:
             call = judge(shop, path, named, _seen(progress))
             files = write(shop, call, shop.folder())
-            return page(call), *(gr.update(value=str(file), interactive=True) for file in files)
+            ready = [gr.update(value=str(file), interactive=True) for file in files]
+            return page(call), ready[0], ready[1]
         except Exception as error:
             return alert(sentence(error, path)), off, off
 
     go.click(
-        work, [recording, names],
+        work,
+        [recording, names],
         [answer, report, numbers],
         api_visibility="private",
         show_progress_on=answer,
@@ -182,4 +184,3 @@ def _seen(progress: gr.Progress) -> Seen:
             progress(min(1.0, done), desc="listening")
 
     return seen
-

@@ -28,7 +28,17 @@ HEADERS = {
     b"x-content-type-options": b"nosniff",
 }
 # Endpoints of gradio that fetch addresses, build apps, keep runs or show what others do.
-_CLOSED = ("/proxy=", "/file=http:", "/file=https:", "/vibe-", "/undo-vibe-", "/run-history", "/monitoring", "/deep_link")
+_CLOSED = (
+    "/proxy=",
+    "/file=http:",
+    "/file=https:",
+    "/vibe-",
+    "/undo-vibe-",
+    "/run-history",
+    "/monitoring",
+    "/deep_link",
+    "/process_recording",
+)
 
 
 # Bytes of a request that uploads nothing, but is read as a whole.

@@ -95,13 +95,21 @@ def described_page(clip: Clip) -> str:
     names = {"pitch": "pitch of voiced speech (YIN), in Hz"} | _DESCRIPTORS
     for name, values in descriptors(clip).items():
         known = values[np.isfinite(values)]
-        reach = f"{known.min():.3g} to {known.max():.3g}" if len(known) else "none"
+        reach = f"{_number(known.min())} to {_number(known.max())}" if len(known) else "none"
         drawn = drawing.line(values, clip.seconds, names[name])
         rows.append(f"<dt>{escape(names[name])}<span>{reach}</span></dt><dd>{drawn}</dd>")
     return (
         f'<section class="answer"><dl class="lines">{"".join(rows)}</dl>'
-        f'<p class="faint">From 0 to {clip.seconds:.1f} s, a measurement every 10 ms over windows of 32 ms.</p></section>'
+        f'<p class="faint">From 0 to {clip.seconds:.1f} s, a measurement every 10 ms over windows of 32 ms.</p>'
+        "</section>"
     )
+
+
+def _number(value: float) -> str:
+    """Write a measurement with three digits: "0.779", "6,070"."""
+    if abs(value) < 1e-9:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def build(shop: Shop) -> None:

@@ -167,8 +167,8 @@ def _headline(last: WindowAnswer | None) -> str:
 def build(shop: Shop) -> None:
     """Build the tab."""
     about = (
-        f"Up to {length(shop.limits.live)} at a time, for {shop.limits.listeners} people at once. Only the last seconds "
-        "of sound are held, in memory, and only while you speak."
+        f"Up to {length(shop.limits.live)} at a time, for {shop.limits.listeners} people at once. Only the last "
+        "seconds of sound are held, in memory, and only while you speak."
     )
     gr.HTML(
         '<p class="lead">Speak, and watch how it sounds: the last 30 seconds, two answers a second.</p>'

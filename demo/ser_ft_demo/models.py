@@ -33,9 +33,8 @@ def open_models(sources: Sequence[str]) -> list[Model]:
     for source in dict.fromkeys(sources):
         recognise = EmotionRecognizer(None if source == SHIPPED else source)
         name = recognise.facts.name
-        taken = {model.name for model in found}
-        if name in taken:
-            name = next(f"{name} ({number})" for number in range(2, len(taken) + 3) if f"{name} ({number})" not in taken)
+        alike = sum(model.recognise.facts.name == name for model in found)
+        name = f"{name} ({alike + 1})" if alike else name
         found.append(Model(name, source, recognise, _card(source)))
     return found
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
-from gradio.components import Component
 from gradio_client.utils import is_http_url_like
 
 from ser_ft.report.timeline import colours
@@ -18,6 +17,9 @@ from ser_ft.report.timeline import colours
 from .limits import Limits
 from .models import Model
 from .words import sentence
+
+
+_Given = TypeVar("_Given", gr.Audio, gr.File)
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,11 @@ class Shop:
 
 def ask(label: str = "Recording", **settings: Any) -> gr.Audio:
     """Ask for a recording: spoken, dropped or chosen."""
-    return files_only(
-        gr.Audio(
-            sources=["upload", "microphone"], type="filepath", label=label, buttons=[], editable=False, **settings
-        )
-    )
+    sources: list[Any] = ["upload", "microphone"]
+    return files_only(gr.Audio(sources=sources, type="filepath", label=label, buttons=[], editable=False, **settings))
 
 
-def files_only(component: Component) -> Any:
+def files_only(component: _Given) -> _Given:
     """Have a component take files that visitors gave, and no addresses, which the server would fetch for them."""
     move = component.async_move_resource_to_block_cache
 

@@ -39,8 +39,9 @@ _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sa
 _HEADER = """
 <header class="top"><h1>How does it sound?</h1>
 <p>Emotion in speech, as ser_ft hears it: expression, not feeling, and often wrong.</p>
-<div class="note heed insecure-only" role="note">Your browser gives no microphone to this page, since it is served without
-https: only pages from https, or from the machine itself (localhost), may ask for it. Files can be dropped all the same.</div>
+<div class="note heed insecure-only" role="note">Your browser gives no microphone to this page, since it is
+served without https: only pages from https, or from the machine itself (localhost), may ask for it. Files can be dropped
+all the same.</div>
 </header>
 """
 
@@ -77,7 +78,8 @@ def build(shop: Shop) -> gr.Blocks:
                 with gr.Tab(name, id=name.lower()):
                     tab.build(shop)
         endpoints.build(shop)
-    return page.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once)
+    page.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once)
+    return page
 
 
 def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:

@@ -81,9 +81,7 @@ def build(shop: Shop) -> None:
     """Build the tab."""
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            gr.HTML(
-                f'<p class="lead">Speak, or drop a recording of up to {length(shop.limits.clip)}.</p>'
-            )
+            gr.HTML(f'<p class="lead">Speak, or drop a recording of up to {length(shop.limits.clip)}.</p>')
             recording = ask(elem_id="speak-recording")
             examples(shop, recording)
         with gr.Column(scale=3, min_width=280):

@@ -15,8 +15,8 @@ from ..models import SHIPPED
 
 _ABOUT = "recognise emotion in speech in the browser: speak, drop a file, watch a call"
 _MORE = (
-    ". It starts without a network on the model that ships with ser_ft, and serves this machine alone unless --host says "
-    'otherwise. It needs gradio: pip install "ser_ft[demo]". It is expression that is recognised, not feeling.'
+    ". It starts without a network on the model that ships with ser_ft, and serves this machine alone unless --host "
+    'says otherwise. It needs gradio: pip install "ser_ft[demo]". It is expression that is recognised, not feeling.'
 )
 
 

@@ -51,7 +51,7 @@ def picture(png: bytes) -> dict[str, Any]:
 
 
 def sound(samples: np.ndarray) -> str:
-    """Put samples (float at 16 kHz) into a data URI: FLAC, which is exact, half of WAV's size, and played everywhere."""
+    """Put samples (float at 16 kHz) into a data URI: FLAC, exact, half of WAV's size, and played everywhere."""
     import soundfile
 
     file = io.BytesIO()
