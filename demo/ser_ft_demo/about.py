@@ -53,5 +53,5 @@ def build(shop: Shop) -> None:
     """Build the tab."""
     gr.Markdown(_SAYS + _limits(shop.limits) + _LICENCES, elem_classes="about")
     for model in shop.models:
-        with gr.Accordion(f"The card of {model.name}", open=len(shop.models) == 1):
+        with gr.Accordion(f"The card of {model.name}", open=model is shop.model):
             gr.Markdown(model.card or "No card lies beside this model.", elem_classes="about card")

@@ -18,7 +18,6 @@ from .limits import Limits
 from .models import Model
 from .words import sentence
 
-
 _Given = TypeVar("_Given", gr.Audio, gr.File)
 
 

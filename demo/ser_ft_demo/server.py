@@ -40,10 +40,12 @@ _HEADER = """
 <header class="top"><h1>How does it sound?</h1>
 <p>Emotion in speech, as ser_ft hears it: expression, not feeling, and often wrong.</p>
 <div class="note heed insecure-only" role="note">Your browser gives no microphone to this page, since it is
-served without https: only pages from https, or from the machine itself (localhost), may ask for it. Files can be dropped
-all the same.</div>
+served without https: only pages from https, or from the machine itself (localhost), may ask for it. Files can be
+dropped all the same.</div>
 </header>
 """
+# gradio holds the rules of a stylesheet to its own element: this one begins above it.
+_HEAD = "<style>.insecure .insecure-only { display: block !important; }</style>"
 
 
 def make_shop(options: Options, limits: Limits = LIMITS) -> Shop:
@@ -64,7 +66,8 @@ def make_shop(options: Options, limits: Limits = LIMITS) -> Shop:
 def build(shop: Shop) -> gr.Blocks:
     """Build the page."""
     limits = shop.limits
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, limits.kept), fill_width=False) as page:
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, limits.kept))
+    with page:
         gr.HTML(_HEADER)
         with gr.Tabs():
             for name, tab in (
@@ -106,7 +109,7 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
             prevent_thread_lock=True,
             theme=_theme(),
             css_paths=_BESIDE / "style.css",
-            head=f"<script>{(_BESIDE / 'page.js').read_text(encoding='utf-8')}</script>",
+            head=_HEAD + f"<script>{(_BESIDE / 'page.js').read_text(encoding='utf-8')}</script>",
             app_kwargs={"middleware": [Middleware(Guard, home=shop.home, limits=shop.limits)]},  # type: ignore[arg-type]
             max_file_size=shop.limits.file,
             footer_links=["api"],
