@@ -89,4 +89,6 @@ def _augmented(shop: Shop, path: str | None, number: float | None) -> tuple[dict
 
 def _monitored(shop: Shop, path: str | None, names: str | None) -> tuple[dict[str, Any], str]:
     report, numbers = call.write(shop, call.judge(shop, path, names or ""), shop.folder())
-    return json.loads(numbers.read_text(encoding="utf-8")), str(report)
+    found = json.loads(numbers.read_text(encoding="utf-8"))
+    # gradio_client takes a mapping with a path for a file, and would ask for it.
+    return {"file": found.pop("path")} | found, str(report)

@@ -98,14 +98,14 @@ def used(home: Path) -> int:
 
 
 def sweep(home: Path, age: float) -> None:
-    """Delete files that were last written so many seconds ago, and folders that are empty since then."""
-    for entry in sorted(home.rglob("*"), key=lambda path: -len(path.parts)):
-        written, _ = _about(entry)
-        if time.time() - written > age:
-            try:
-                entry.rmdir() if entry.is_dir() else entry.unlink()
-            except OSError:
-                continue
+    """Delete files that were last written so many seconds ago, and old folders that are empty then."""
+    # Looked at before anything is deleted, which would make their folders new.
+    old = [entry for entry in home.rglob("*") if time.time() - _about(entry)[0] > age]
+    for entry in sorted(old, key=lambda path: -len(path.parts)):
+        try:
+            entry.rmdir() if entry.is_dir() else entry.unlink()
+        except OSError:
+            continue
 
 
 def _about(path: Path) -> tuple[float, int]:

@@ -14,9 +14,9 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
 
-from chromium import Page, open_browser  # noqa: E402
+from chromium import Page, open_browser
 
-from ser_ft.models import SHIPPED, folder_of  # noqa: E402
+from ser_ft.models import SHIPPED, folder_of
 
 NO_GRADIO = 'the page needs gradio: pip install "ser_ft[demo]"'
 NO_SELENIUM = "to look at the page, pip install selenium"
@@ -45,7 +45,7 @@ def served(server: Any) -> Iterator[SimpleNamespace]:
 
 @pytest.fixture(scope="session")
 def recordings(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: angry.wav, angry.mp3, broken.wav, silent.wav, call.flac (two channels), long.flac (ten minutes of it)."""
+    """A folder: angry.wav and .mp3, broken.wav, silent.wav, call.flac (two channels), long.flac (ten minutes of it)."""
     from ser_ft_demo import voices
 
     folder = tmp_path_factory.mktemp("recordings")

@@ -111,9 +111,7 @@ def test_a_conversation_of_ten_minutes(page: Page, recordings: Path) -> None:
     page.until(lambda: page.js(f"{plays}.currentTime > 0 && !{plays[7:]}.paused"), "the moment's sound")
 
 
-def test_the_report_can_be_taken_home(
-    page: Page, recordings: Path, served: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_the_report_can_be_taken_home(page: Page, recordings: Path, served: SimpleNamespace, tmp_path: Path) -> None:
     page.open("Call")
     page.give("#call-recording", recordings / "call.flac")
     page.said("#call-recording", "call.flac")
@@ -174,7 +172,9 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
     reached = set()
     for _ in range(25):
         body.send_keys(TAB)
-        said = "const one = document.activeElement; return one.innerText?.trim() || one.getAttribute('aria-label') || ''"
+        said = (
+            "const one = document.activeElement; return one.innerText?.trim() || one.getAttribute('aria-label') || ''"
+        )
         reached.add(page.js(said))
     assert {"Speak", "Record audio", "happy, synthetic woman"} <= reached
 
