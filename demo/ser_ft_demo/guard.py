@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 import threading
@@ -72,7 +73,7 @@ class Guard:
             await _refuse(answer, 404, "There is nothing here.")
         elif scope["method"] == "POST" and not path.endswith("/upload") and _size(scope) > _LARGEST_BODY:
             await _refuse(answer, 413, "This is too much at once.")
-        elif path.endswith("/upload") and used(self._home) > self._limits.disk:
+        elif path.endswith("/upload") and await asyncio.to_thread(used, self._home) > self._limits.disk:
             await _refuse(answer, 507, "Too many files are here at the moment: try again in some minutes.")
         else:
             await self._app(scope, receive, answer)
