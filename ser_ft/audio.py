@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from . import webm
 from .errors import InputError
 
 SAMPLE_RATE = 16_000
@@ -49,8 +50,8 @@ class AudioError(InputError):
 def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> np.ndarray:
     """Decode a file's path or its bytes, mix it down to one channel and resample it.
 
-    wav, aiff (also when it is named .wav), flac, ogg, opus and mp3 are read by libsndfile; the rest (m4a, webm, ...)
-    through ffmpeg where one is installed.
+    wav, aiff (also when it is named .wav), flac, ogg, opus, mp3 and Opus in WebM are read by libsndfile; the rest (m4a,
+    AAC, ...) through ffmpeg where one is installed.
 
     Args:
         source: a path, or the bytes of a whole file.
@@ -72,7 +73,7 @@ def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None =
     name = name or ("sound" if isinstance(source, bytes) else str(source))
     check_whole(io.BytesIO(content), name)
     try:
-        samples, own_rate = _read_samples(content)
+        samples, own_rate = _read_samples(unpacked(content))
         found: int | None = own_rate
     except soundfile.LibsndfileError as error:
         samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
@@ -84,6 +85,11 @@ def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None =
     if not np.isfinite(mono).all():
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
     return resample(mono, own_rate, rate), found
+
+
+def unpacked(content: bytes) -> bytes:
+    """Return a file as libsndfile reads it: Opus in WebM, which browsers record, in Ogg; all else as it is."""
+    return (webm.as_ogg(content) if content[:4] == webm.MAGIC else None) or content
 
 
 def _read_samples(content: bytes) -> tuple[np.ndarray, int]:
@@ -265,7 +271,7 @@ def _is_cut_short(file: BinaryIO, size: int) -> bool:
 
 def _is_foreign_container(head: bytes) -> bool:
     """Say whether the bytes begin as MP4/M4A (ftyp) or as Matroska/WebM (EBML)."""
-    return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
+    return head[4:8] == b"ftyp" or head[:4] == webm.MAGIC
 
 
 def plain(message: str) -> str:

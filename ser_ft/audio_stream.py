@@ -27,13 +27,17 @@ from .audio import (
     mix_down,
     plain,
     read_frames,
+    unpacked,
 )
 from .errors import InputError
+from .webm import MAGIC
 
 LOUDEST = 256.0
 """Samples beyond this are not full scale at 1.0: integers that nothing divided, or what is no sound at all."""
 # Numbers in a block: what a damaged header claims of rate and channels would fill the memory.
 _MOST_NUMBERS = 2**22
+# Bytes of a WebM file that is taken into memory: two hours and more of speech.
+_LARGEST_WEBM = 2**26
 # Sun/NeXT .au, the plainest header that says how many channels there are: six big-endian words.
 _AU_HEADER = 24
 
@@ -231,6 +235,10 @@ def _opened(stack: ExitStack, source: Source, name: str) -> Sound:
     raw = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source)))
     check_whole(raw, name)
     head = raw.read(12)
+    raw.seek(0)
+    if head[:4] == MAGIC and raw.seek(0, io.SEEK_END) <= _LARGEST_WEBM:
+        raw.seek(0)
+        raw = io.BytesIO(unpacked(raw.read()))
     raw.seek(0)
     given = _Given(raw)
     try:

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Folders: those that are there whole or not at all, and the demo's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
+
+
+MODEL_FILE = "model.txt"
+"""Beside the demo's app.py: a model that is opened instead of the one that ships, as the Space of a model has it."""
+
+
+def demo_folder() -> Path:
+    """Return the demo's folder: in the package where that was installed, beside it in a checkout.
+
+    Raises:
+        InputError: in neither.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "demo", package.parent / "demo"):
+        if (folder / "app.py").is_file():
+            return folder
+    raise InputError("the page is not part of this copy of ser_ft: install it anew, or run demo/app.py of a checkout")
 
 
 def nearest(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import InputError, guarded, without_debug
 from .data import add_audit, add_augment, add_explore, add_prepare
+from .demo import add_demo
 from .export import add_export
 from .monitor import add_monitor
 from .predict import add_predict
@@ -83,4 +84,5 @@ def _parser() -> argparse.ArgumentParser:
     add_monitor(commands)
     add_export(commands)
     add_push(commands)
+    add_demo(commands)
     return parser

@@ -11,10 +11,9 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError
+from ..folders import MODEL_FILE, demo_folder
 from .upload import Content, Upload
 
-MODEL_FILE = "model.txt"
-"""Beside app.py: the name on the Hub of the model that the demo opens."""
 _OURS = re.compile(r"\s*(?:\./)?ser[-_]ft(?P<extras>\[[^\]]*\])?(?=[\s@<>=!~-]|$)", re.IGNORECASE)
 _LEFT_OUT = ("__pycache__", ".git", ".gradio", "flagged")
 
@@ -48,19 +47,6 @@ def space_upload(name: str) -> Upload:
     given = requirements.read_text(encoding="utf-8") if requirements.is_file() else ""
     files["requirements.txt"] = _requirements(given, name, called).encode()
     return Upload(name, "space", files, f"The demo with {name}, by ser_ft", sdk=sdk, sound=True, ours=True)
-
-
-def demo_folder() -> Path:
-    """Return the folder of the demo: in the package where it is installed, beside it in a checkout.
-
-    Raises:
-        InputError: there is none.
-    """
-    package = Path(__file__).resolve().parents[1]
-    found = next((folder for folder in (package / "demo", package.parent / "demo") if folder.is_dir()), None)
-    if found is None:
-        raise InputError("this copy of ser_ft has no demo: a Space cannot be made from it")
-    return found
 
 
 def build_wheel() -> tuple[bytes, str]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-
-from ..audio import SAMPLE_RATE
 from ..models import SHIPPED, folder_of
 from ..recognition import baseline, dissatisfaction, moments
 from ..recognition.conversation import PAUSE, Conversation, MonitorSettings, Voice
@@ -82,7 +76,7 @@ def write_call(call: Conversation, folder: Path, about: About, sound: bool = Tru
 
 def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
     fills = colours(call.facts.classes)
-    uris = [_uri(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
+    uris = [page.sound(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
     return {
         "call": call,
         "name": readable(Path(call.path).name),
@@ -115,13 +109,6 @@ def _lowered(voice: Voice) -> str:
     """Say what was taken off a voice's log-odds: "angry 1.24, fear 0.31"."""
     found = voice.baseline.lowered if voice.baseline else {}
     return ", ".join(f"{name} {amount:.2f}" for name, amount in found.items() if amount >= 0.005) or "nothing"
-
-
-def _uri(samples: np.ndarray) -> str:
-    """Put samples into a data URI: FLAC, which is exact, half of WAV's size, and played by every browser."""
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _known(model: str | Path | None) -> dict[str, Any] | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from ..audio import SAMPLE_RATE
 from . import tables
 
 _SHOWN = 0.66  # of a figure's pixels: its words are then about as large as the page's, and sharp on a fine screen
@@ -44,6 +48,15 @@ def picture(png: bytes) -> dict[str, Any]:
         "width": round(width * _SHOWN),
         "height": round(height * _SHOWN),
     }
+
+
+def sound(samples: np.ndarray) -> str:
+    """Put samples (float at 16 kHz) into a data URI: FLAC, exact, half of WAV's size, and played everywhere."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def counted(number: int, thing: str) -> str:

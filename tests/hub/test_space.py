@@ -57,6 +57,15 @@ def test_the_demo_is_sent_with_the_models_name_and_the_wheel(hub: Hub, make_run:
     assert sent["requirements.txt"].decode().splitlines() == ["gradio>=6", f"ser_ft[demo] @ {address}"]
 
 
+def test_the_demo_of_this_checkout_is_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "build_wheel", lambda: (b"PK\x03\x04wheel", "ser_ft-0.1.0-py3-none-any.whl"))
+    made = space.space_upload("someone/mine")
+    made.check()
+    assert made.sdk == "gradio"
+    assert {"app.py", "README.md", "ser_ft_demo/server.py", "ser_ft_demo/style.css", "model.txt"} <= made.files.keys()
+    assert b"ser_ft[demo] @ http" in bytes(made.files["requirements.txt"])
+
+
 def test_what_is_no_demo_is_refused(make_run: MakeRun, demo: Path) -> None:
     run = make_run("mfcc-cnn")
     with pytest.raises(InputError, match="--space does not go with --private"):

@@ -131,7 +131,7 @@ def test_a_wrong_base_is_one_line(base: str, said: str, tmp_path: Path, capsys: 
 
 def test_the_wheel_carries_the_recipes() -> None:
     carried = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert carried["force-include"] == {"recipes": "ser_ft/recipes"}
+    assert carried["force-include"]["recipes"] == "ser_ft/recipes"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "machines").glob("*.yaml")), ids=lambda file: file.stem)

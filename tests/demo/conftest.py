@@ -1,0 +1,82 @@
+"""The page, served in this process, and a browser that looks at it; what is missing is said, and its tests skipped."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
+
+from chromium import Page, open_browser
+
+from ser_ft.models import SHIPPED, folder_of
+
+NO_GRADIO = 'the page needs gradio: pip install "ser_ft[demo]"'
+NO_SELENIUM = "to look at the page, pip install selenium"
+NO_BROWSER = "to look at the page, install chromium and its driver (Debian: chromium, chromium-driver)"
+
+
+@pytest.fixture(scope="session")
+def server() -> Any:
+    """The module that serves the page."""
+    pytest.importorskip("gradio", reason=NO_GRADIO)
+    from ser_ft_demo import server
+
+    return server
+
+
+@pytest.fixture(scope="session")
+def served(server: Any) -> Iterator[SimpleNamespace]:
+    """The page with two models, served: its address, and the shop behind it."""
+    from ser_ft.cli.demo import Options
+
+    shop = server.make_shop(Options(compare=(folder_of(SHIPPED),)))
+    address, stop = server.start(shop, Options())
+    yield SimpleNamespace(address=address, shop=shop)
+    stop()
+
+
+@pytest.fixture(scope="session")
+def recordings(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: angry.wav and .mp3, broken.wav, silent.wav, call.flac (two channels), long.flac (ten minutes of it)."""
+    from ser_ft_demo import voices
+
+    folder = tmp_path_factory.mktemp("recordings")
+    shutil.move(dict(voices.make_clips(folder))["angry, synthetic man"], folder / "angry.wav")
+    shutil.move(voices.make_call(folder), folder / "call.flac")
+    samples, rate = soundfile.read(folder / "angry.wav", dtype="float32")
+    soundfile.write(folder / "angry.mp3", samples, rate)
+    soundfile.write(folder / "silent.wav", np.zeros(rate), rate)
+    soundfile.write(folder / "spoken.wav", np.tile(samples, 3), rate)
+    (folder / "broken.wav").write_text("This is no sound.")
+    call, rate = soundfile.read(folder / "call.flac", dtype="int16")
+    soundfile.write(folder / "long.flac", np.resize(call, (600 * rate, 2)), rate)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser(recordings: Path) -> Iterator[Any]:
+    """A headless Chromium whose microphone hears a recording."""
+    pytest.importorskip("selenium", reason=NO_SELENIUM)
+    programs = shutil.which("chromium"), shutil.which("chromedriver")
+    if not all(programs):
+        pytest.skip(NO_BROWSER)
+    driver = open_browser(*programs, recordings / "spoken.wav", os.geteuid() == 0)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(served: SimpleNamespace, browser: Any) -> Iterator[Page]:
+    """The page, newly loaded; nothing that it asks for is elsewhere."""
+    looked = Page(browser, served.address)
+    yield looked
+    outside = [url for url in looked.requests() if not url.startswith((served.address, "data:", "blob:"))]
+    assert not outside, f"the page asked for {outside}"

@@ -1,0 +1,121 @@
+"""`ser-ft demo`, from its options to its end; and the folder that is a Space."""
+
+import os
+import re
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ser_ft.cli import main
+from ser_ft.cli.demo import Options, read_options
+from ser_ft.folders import MODEL_FILE, demo_folder
+
+ROOT = Path(__file__).parents[2]
+_WITHOUT = "import sys; sys.modules['gradio'] = None; from ser_ft.cli import main; sys.exit(main(['demo']))"
+
+
+def test_options() -> None:
+    assert read_options([]) == Options()
+    given = read_options(["--model", "runs/a", "--compare", "b.onnx", "--compare", "c", "--port", "80"])
+    assert given == Options("runs/a", ("b.onnx", "c"), port=80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--key", "k.pem"], "https needs both"),
+        (["--key", "k.pem", "--certificate", "c.pem"], "c.pem: no such file"),
+        (["--port", "99999"], "--port is a number from 1 to 65535"),
+        (["--share"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_without_gradio_it_says_what_to_install() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == 'ser-ft: the page needs gradio: pip install "ser_ft[demo]"\n'
+
+
+def test_a_model_that_is_not_there_is_one_line(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--model", "nowhere.onnx"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_wheel_carries_the_page() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["demo"] == "ser_ft/demo", "where demo_folder looks first"
+    assert (demo_folder() / "app.py").is_file()
+
+
+def test_the_folder_is_a_space() -> None:
+    head = yaml.safe_load((ROOT / "demo" / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert head["sdk"] == "gradio"
+    assert (ROOT / "demo" / head["app_file"]).is_file()
+    assert len(head["short_description"]) <= 60
+    (asked,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["demo"]
+    assert asked == f"gradio>={'.'.join(head['sdk_version'].split('.')[:2])},<7"
+    assert "ser_ft[demo]" in (ROOT / "demo" / "requirements.txt").read_text()
+
+
+def test_a_space_opens_the_model_that_is_named_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(demo_folder() / "app.py", tmp_path)
+    (tmp_path / MODEL_FILE).write_text("someone/mine\n")
+    opened: list[Options] = []
+    page = ModuleType("ser_ft_demo")
+    page.server = SimpleNamespace(serve=opened.append)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ser_ft_demo", page)
+    start = runpy.run_path(str(tmp_path / "app.py"))["main"]
+    assert start([]) == start(["--model", "someone/other"]) == 0
+    assert [options.model for options in opened] == ["someone/mine", "someone/other"]
+
+
+def test_only_the_page_knows_gradio() -> None:
+    for folder in ("ser_ft", "recipes"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert not re.search(r"^\s*(import|from) gradio", file.read_text(encoding="utf-8"), re.MULTILINE), file
+
+
+@pytest.mark.slow
+def test_it_starts_without_a_network_and_leaves_nothing_behind(server: Any, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dead = "http://127.0.0.1:9"
+    environment = os.environ | {
+        "TMPDIR": str(tmp_path),
+        "https_proxy": dead,
+        "http_proxy": dead,
+        "no_proxy": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "ser_ft.cli", "demo", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        told = page.stdout.readline()
+        assert f"http://127.0.0.1:{port}/" in told, page.stderr.read() if page.stderr else ""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            assert answer.status == 200
+        time.sleep(0.2)
+        page.send_signal(signal.SIGTERM)
+        _, error = page.communicate(timeout=30)
+    assert page.returncode == 130
+    assert error == "ser-ft: interrupted\n"
+    assert not list(tmp_path.glob("ser_ft-demo-*")), "its files are gone"

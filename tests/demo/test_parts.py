@@ -1,0 +1,231 @@
+"""The page's parts by themselves: sentences, limits, what is deleted and refused, examples, live streams."""
+
+import asyncio
+import base64
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_ft.audio import SAMPLE_RATE, AudioError, to_pcm16
+from ser_ft.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _with_gradio(server: Any) -> None:
+    """Skip where gradio is missing."""
+
+
+@pytest.fixture(scope="module")
+def shop(server: Any) -> Any:
+    from ser_ft.cli.demo import Options
+
+    return server.make_shop(Options())
+
+
+def test_an_error_says_nothing_of_the_machine(tmp_path: Path) -> None:
+    from ser_ft_demo.words import sentence
+
+    file = tmp_path / "clip.wav"
+    file.write_bytes(b"no sound")
+    for error in (
+        AudioError("unreadable", f"{file}: not a sound file"),
+        AudioError("cut-short", f"{file}: ends"),
+        InputError(f"{file}: has 2 channels,\nand --channels names 3"),
+        RuntimeError(f"{file} exploded"),
+    ):
+        said = sentence(error, str(file))
+        assert str(tmp_path) not in said
+        assert said.endswith(".")
+        assert "\n" not in said
+    file.unlink()
+    gone = sentence(AudioError("unreadable", f"{file}: no such file"), str(file))
+    assert gone == "clip.wav is no longer here, since files are deleted after a while: give it again."
+
+
+def test_a_header_that_lies_gets_no_more_than_the_limit(tmp_path: Path) -> None:
+    from ser_ft_demo.sound import check_length, read
+
+    soundfile.write(tmp_path / "clip.wav", np.sin(np.arange(3 * SAMPLE_RATE)) / 2, SAMPLE_RATE)
+    assert read(str(tmp_path / "clip.wav"), 4).seconds == pytest.approx(3)
+    for look in (read, check_length):
+        with pytest.raises(InputError, match=r"clip\.wav is longer than 2 s"):
+            look(str(tmp_path / "clip.wav"), 2)
+        with pytest.raises(InputError, match="give a recording first"):
+            look(None, 2)
+
+
+def test_limits_are_told_as_people_say_them() -> None:
+    from ser_ft_demo.words import length, size
+
+    assert [length(seconds) for seconds in (15, 60, 120, 3600, 7200)] == [
+        "15 s",
+        "1 minute",
+        "2 minutes",
+        "1 hour",
+        "2 hours",
+    ]
+    assert size(200 * 2**20) == "200 MB"
+
+
+def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
+    from ser_ft_demo.guard import sweep, used
+
+    for name, age in (("a/old.wav", 700), ("b/new.wav", 10), ("c/gone/report.html", 700)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"12345")
+        then = time.time() - age
+        for path in ((tmp_path / name), *(tmp_path / name).parents[: len(Path(name).parents) - 1]):
+            os.utime(path, (then, then))
+    assert used(tmp_path) == 15
+    sweep(tmp_path, 600)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new.wav"]
+    assert not (tmp_path / "c" / "gone").exists()
+
+
+def test_everything_goes_when_the_page_stops(tmp_path: Path) -> None:
+    from ser_ft_demo.guard import keep_swept
+    from ser_ft_demo.limits import LIMITS
+
+    home = tmp_path / "files"
+    home.mkdir()
+    stop = keep_swept(home, replace(LIMITS, kept=1))
+    (home / "old.wav").write_bytes(b"1")
+    os.utime(home / "old.wav", (1, 1))
+    end = time.monotonic() + 10
+    while (home / "old.wav").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not (home / "old.wav").exists()
+    (home / "new.wav").write_bytes(b"1")
+    stop()
+    assert not home.exists()
+
+
+def test_a_full_disk_takes_no_more_files(tmp_path: Path) -> None:
+    from ser_ft_demo.guard import Guard
+    from ser_ft_demo.limits import LIMITS
+
+    sent: list[Any] = []
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {}
+
+    (tmp_path / "one.wav").write_bytes(b"12345")
+    for disk in (4, 5):
+        guard = Guard(app, tmp_path, replace(LIMITS, disk=disk))
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
+        asyncio.run(guard(scope, receive, send))
+    assert [message["status"] for message in sent if "status" in message] == [507, 200]
+
+
+def test_examples_are_the_same_each_time_and_heard(tmp_path: Path) -> None:
+    from ser_ft_demo import voices
+
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        made.append([file.read_bytes() for _, file in voices.make_clips(tmp_path / name)])
+        made[-1].append(voices.make_call(tmp_path / name).read_bytes())
+    assert made[0] == made[1]
+    assert all("synthetic" in label for label, _ in voices.make_clips(tmp_path / "one"))
+
+
+def test_two_models_of_one_name_are_told_apart(server: Any) -> None:
+    from ser_ft_demo.models import open_models
+
+    from ser_ft.models import SHIPPED
+    from ser_ft.recognition.engines import SHIPPED_FILE
+
+    assert [model.name for model in open_models([SHIPPED, str(SHIPPED_FILE), SHIPPED])] == ["shipped", "shipped (2)"]
+    with pytest.raises(InputError):
+        open_models(["nowhere/at-all"])
+
+
+def test_how_far_models_agree() -> None:
+    from ser_ft_demo.compare import agreement, overlap
+
+    def answer(uncertain: bool = False, **scores: float) -> Any:
+        return {"emotion": max(scores, key=lambda name: scores[name]), "scores": scores, "uncertain": uncertain}
+
+    assert overlap({"sad": 0.7, "calm": 0.3}, {"sad": 0.2, "angry": 0.8}) == pytest.approx(0.2)
+    sad, angry = answer(sad=0.9, angry=0.1), answer(sad=0.2, angry=0.8)
+    assert agreement([sad, sad, angry])["emotion"] == "sad"
+    assert agreement([sad, sad, angry])["models"] == 2
+    assert agreement([sad, angry])["emotion"] is None, "one each is no agreement"
+    assert agreement([answer(True, sad=0.6, angry=0.4)] * 2)["models"] == 0, "what is uncertain names nothing"
+
+
+def live(shop: Any, seconds: float, key: str = "a key of this test", rate: int = 48_000) -> list[Any]:
+    """Send noise to a live stream, half a second at a time; return the replies."""
+    from ser_ft_demo.live import server_functions
+
+    hear, _ = server_functions(shop)
+    noise = to_pcm16(np.random.default_rng(0).normal(0, 0.05, rate // 2).astype(np.float32))
+    text = base64.b64encode(noise.tobytes()).decode()
+    return [hear([key, rate, text]) for _ in range(round(2 * seconds))]
+
+
+def test_a_live_stream_is_answered_until_its_limit(shop: Any) -> None:
+    replies = live(replace(shop, limits=replace(shop.limits, live=6)), 6.5)
+    assert [reply["over"] for reply in replies] == [False] * 12 + [True]
+    assert "6.0 s heard" in replies[11]["html"]
+    assert "ends after 6 s" in replies[12]["html"]
+
+
+def test_no_more_people_are_live_than_may_be(shop: Any) -> None:
+    from ser_ft_demo.live import Sessions
+
+    sessions = Sessions(replace(shop, limits=replace(shop.limits, listeners=1)))
+    sound = np.zeros(1600, np.float32)
+    sessions.hear("the first", 16_000, sound)
+    with pytest.raises(InputError, match="as many people as can be"):
+        sessions.hear("the second", 16_000, sound)
+    sessions.close("the first")
+    sessions.hear("the second", 16_000, sound)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(None, [], [1, 2, 3], ["short", 16_000, ""], ["long enough", 16_000, "no base64!"]),
+        *(["long enough", rate, "AAA="] for rate in (0, "rate")),
+        ["long enough", 16_000, "AAAA" * (2**20 + 1)],
+    ],
+)
+def test_whatever_is_sent_as_live_sound_is_one_sentence(shop: Any, data: Any) -> None:
+    from ser_ft_demo.live import server_functions
+
+    reply = server_functions(shop)[0](data)
+    assert reply["over"]
+    assert 'role="alert"' in reply["html"]
+
+
+def test_names_from_outside_are_never_html(shop: Any, tmp_path: Path) -> None:
+    from ser_ft_demo import call, speak
+
+    name = "<img src=x onerror=alert(1)>.flac"
+    (tmp_path / name).write_bytes(shop.call.read_bytes())
+    shown = call.page(call.judge(shop, str(tmp_path / name), "<b>agent</b>, customer"))
+    assert "<b>agent" not in shown
+    assert "<img src=x" not in shown
+    assert "<img src=x" not in speak.page(shop, speak.recognise(shop, str(tmp_path / name)))
+
+
+def test_emotions_keep_their_colours(shop: Any) -> None:
+    from ser_ft_demo import speak
+
+    from ser_ft.emotions import COLOURS
+
+    shown = speak.page(shop, speak.recognise(shop, str(shop.examples[0][1])))
+    assert all(f"background:{COLOURS[name]}" in shown for name in shop.model.recognise.facts.classes)
