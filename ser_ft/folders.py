@@ -10,7 +10,6 @@ from pathlib import Path
 
 from .errors import InputError
 
-
 MODEL_FILE = "model.txt"
 """Beside the demo's app.py: a model that is opened instead of the one that ships, as the Space of a model has it."""
 
