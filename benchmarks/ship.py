@@ -5,14 +5,16 @@
 
 ser_ft/assets/ then holds the network (model/), the same as one .onnx file, the recipe, the speakers that it heard, and
 in metrics.json how well the same recipe does by cross-validation: the answers of the sweep on all folds, with one seed.
-The card, ser_ft/assets/model/README.md, is written by hand.
+The card, ser_ft/assets/model/README.md, is written by hand, save for its figures, which are these.
 """
 
 import argparse
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -27,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "ser_ft" / "assets"
 RECIPE = yaml.safe_load((ROOT / "recipes" / "shipped.yaml").read_text(encoding="utf-8"))
 FOLDS = 5
+TITLES = {"ravdess": "RAVDESS", "cremad": "CREMA-D, rebuilt audio"}
 
 
 def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
@@ -41,7 +44,6 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
         said = json.loads((home.model / name).read_text(encoding="utf-8"))
         said.pop("auto_map", None)
         (home.model / name).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    shutil.copy(HOME / "model" / "README.md", home.model)
     config = run.config
     config["data"]["prepared"], config["out"] = RECIPE["data"]["prepared"], RECIPE["out"]
     home.write_text(home.config_file, yaml.safe_dump(config, sort_keys=False))
@@ -56,7 +58,28 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
     facts["parts"] = part_metrics(answers, facts["classes"])
     facts["calibration"] = None
     home.write_json(home.metrics_file, facts)
+    card = (HOME / "model" / "README.md").read_text(encoding="utf-8")
+    (home.model / "README.md").write_text(told(card, facts), encoding="utf-8")
     export(home.path, home.path / "model.onnx")
+
+
+def told(card: str, facts: dict[str, Any]) -> str:
+    """Return the card with the figures of a metrics.json in its table, and the size of the network."""
+    found = facts["parts"]["test"]["by_corpus"]
+    rows = []
+    for corpus, title in TITLES.items():
+        own = found[corpus]
+        interval = "{low:.3f} to {high:.3f}".format(**own["uar_interval"])
+        emotions = round(1 / own["chance"])
+        rows.append(
+            f"| {title} | {own['clips']:,} | {own['speakers']} | {emotions} | {own['uar']:.3f} | {interval} | "
+            f"{own['accuracy']:.3f} |"
+        )
+    table = re.compile(r"(?<=\|---\|\n)(?:\| (?:RAVDESS|CREMA-D).*\n)+")
+    card, tables = table.subn("".join(f"{row}\n" for row in rows), card)
+    card, sizes = re.subn(r"[\d.]+(?= million parameters)", f"{facts['parameters'] / 1e6:.2f}", card)
+    assert (tables, sizes) == (1, 1)
+    return card
 
 
 def main() -> None:

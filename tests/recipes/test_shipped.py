@@ -34,6 +34,8 @@ def test_it_is_small_whole_and_says_what_it_is() -> None:
     card = (HOME / "model" / "README.md").read_text(encoding="utf-8")
     for word in ("RAVDESS", "CREMA-D, rebuilt audio", "non-commercial", "2024/1689", "benchmarks/shipped.py"):
         assert word in card
+    for own in RunFolder(HOME).metrics["parts"]["test"]["by_corpus"].values():
+        assert "| {uar:.3f} | {low:.3f} to {high:.3f} | {accuracy:.3f} |".format(**own, **own["uar_interval"]) in card
     speakers = json.loads((HOME / "split.json").read_text(encoding="utf-8"))["parts"]
     assert not any(name.startswith("tess") for part in speakers.values() for name in part["speakers"])
 
