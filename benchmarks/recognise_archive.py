@@ -1,6 +1,6 @@
 """An archive through Ray Data on one machine, one of whose workers dies in the middle, against `ser-ft predict`.
 
-    pip install "ser_ft[ray]"
+    pip install "ray[data]"
     python benchmarks/recognise_archive.py --data recordings/ --model runs/mine/model.onnx
 
 The archive: the sound files of a folder, linked under new names as often as it takes. First `ser-ft predict` answers

@@ -23,7 +23,7 @@ def serve(options: Options) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "gradio":
             raise
-        raise InputError('the page needs gradio: pip install "ser_ft[demo]"') from error
+        raise InputError('the page needs gradio: pip install "gradio>=6.31,<7"') from error
     named = Path(__file__).with_name(MODEL_FILE)
     if options.model == Options.model and named.is_file():
         options = replace(options, model=named.read_text(encoding="utf-8").strip())

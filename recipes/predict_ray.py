@@ -1,6 +1,6 @@
 """Recognise the emotion in archives that outgrow one machine: Ray Data reads, recognises and writes on all of them.
 
-    pip install "ser_ft[ray]"
+    pip install "ray[data]"
     python recipes/predict_ray.py s3://archive/calls --out s3://archive/answers
     python recipes/predict_ray.py data/*.parquet --column audio --out answers --model runs/mine/model.onnx
 
@@ -135,7 +135,7 @@ def predict(
     try:
         import ray
     except ImportError as error:
-        raise InputError('Ray is not installed: pip install "ser_ft[ray]"') from error
+        raise InputError('Ray is not installed: pip install "ray[data]"') from error
     from fsspec.core import url_to_fs
 
     if workers is not None and workers < 1:

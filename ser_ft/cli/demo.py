@@ -17,7 +17,7 @@ from ..models import SHIPPED
 _ABOUT = "recognise emotion in speech in the browser: speak, drop a file, watch a call"
 _MORE = (
     ". It starts without a network on the model that ships with ser_ft, and serves this machine alone unless --host "
-    'says otherwise. It needs gradio: pip install "ser_ft[demo]". It is expression that is recognised, not feeling.'
+    'says otherwise. It needs gradio: pip install "gradio>=6.31,<7". It is expression that is recognised, not feeling.'
 )
 
 

@@ -18,7 +18,7 @@ from chromium import Page, open_browser
 
 from ser_ft.models import SHIPPED, folder_of
 
-NO_GRADIO = 'the page needs gradio: pip install "ser_ft[demo]"'
+NO_GRADIO = 'the page needs gradio: pip install "gradio>=6.31,<7"'
 NO_SELENIUM = "to look at the page, pip install selenium"
 NO_BROWSER = "to look at the page, install chromium and its driver (Debian: chromium, chromium-driver)"
 

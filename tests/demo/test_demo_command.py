@@ -51,7 +51,7 @@ def test_wrong_options_are_one_line(arguments: list[str], said: str, capsys: pyt
 def test_without_gradio_it_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert done.stderr == 'ser-ft: the page needs gradio: pip install "ser_ft[demo]"\n'
+    assert done.stderr == 'ser-ft: the page needs gradio: pip install "gradio>=6.31,<7"\n'
 
 
 def test_a_model_that_is_not_there_is_one_line(server: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,8 +31,8 @@ from ser_ft.recognition.files import SOUND
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict_ray.py"
 CLASSES = ("neutral", "happy", "sad")
 
-pytest.importorskip("onnx", reason='onnx is not installed: pip install "ser_ft[onnx]"')
-pytest.importorskip("ray", reason='Ray is not installed: pip install "ser_ft[ray]"')
+pytest.importorskip("onnx", reason='onnx is not installed: pip install onnx')
+pytest.importorskip("ray", reason='Ray is not installed: pip install "ray[data]"')
 pytestmark = pytest.mark.slow
 
 
