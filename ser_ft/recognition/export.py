@@ -202,7 +202,7 @@ def _check_packages() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise InputError(f'to export takes what is not installed ({error}): pip install onnx') from error
+        raise InputError(f"to export takes what is not installed ({error}): pip install onnx") from error
 
 
 def _target(saved: Saved, out: str | Path | None, int8: bool, replace: bool) -> Path:

@@ -31,7 +31,7 @@ from ser_ft.recognition.files import SOUND
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict_ray.py"
 CLASSES = ("neutral", "happy", "sad")
 
-pytest.importorskip("onnx", reason='onnx is not installed: pip install onnx')
+pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
 pytest.importorskip("ray", reason='Ray is not installed: pip install "ray[data]"')
 pytestmark = pytest.mark.slow
 
