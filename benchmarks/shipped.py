@@ -153,6 +153,8 @@ def main() -> None:
                 least = engine.facts.threshold or 0.0
                 labels = labels_of(table, rows, classes)
                 answers[f"{corpus}, {condition}"].add(seed, labels, shares, speakers[rows], least)
+                if condition == "as recorded":
+                    answers["all corpora, as recorded"].add(seed, labels, shares, speakers[rows], least)
         if unseen is not None:
             rows = np.arange(len(unseen))
             shares = ask(engine, unseen, rows, CONDITIONS["as recorded"], f"{run.path.name} unseen")
