@@ -3,8 +3,9 @@
     ser-ft train --config recipes/shipped.yaml --split.folds 20 --out runs/shipped
     python benchmarks/ship.py runs/shipped --judged sweeps/shipped
 
-ser_ft/assets/ then holds the network (model/), the same as one .onnx file, the recipe, the speakers that it heard, and
-in metrics.json how well the same recipe does by cross-validation: the answers of the sweep on all folds, with one seed.
+ser_ft/assets/ then holds the network (model/, its weights in half precision), the same as one .onnx file, the recipe,
+the speakers that it heard, and in metrics.json how well the same recipe does by cross-validation: the answers of the
+sweep on all folds, with one seed.
 The card, ser_ft/assets/model/README.md, is written by hand, save for its figures, which are these.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from safetensors.torch import load_file, save_file
 
 from ser_ft import RunFolder
 from ser_ft.errors import InputError
@@ -40,6 +42,7 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
     """
     # Whoever has ser_ft has its code.
     shutil.copytree(run.model, home.model, ignore=shutil.ignore_patterns("*.py"))
+    halve(home.model / "model.safetensors")
     for name in ("config.json", "preprocessor_config.json"):
         said = json.loads((home.model / name).read_text(encoding="utf-8"))
         said.pop("auto_map", None)
@@ -61,6 +64,14 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
     card = (HOME / "model" / "README.md").read_text(encoding="utf-8")
     (home.model / "README.md").write_text(told(card, facts), encoding="utf-8")
     export(home.path, home.path / "model.onnx")
+
+
+def halve(file: Path) -> None:
+    """Write the matrices of a safetensors file in half precision; they are loaded in single
+    precision, as config.json says.
+    """
+    values = {name: value.half() if value.ndim > 1 else value for name, value in load_file(file).items()}
+    save_file(values, file, {"format": "pt"})
 
 
 def told(card: str, facts: dict[str, Any]) -> str:
