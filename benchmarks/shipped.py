@@ -25,8 +25,7 @@ from ser_ft.progress import bar
 from ser_ft.recognition.engines import Engine, open_engine
 from ser_ft.results.calibration import expected_calibration_error
 from ser_ft.results.evaluation import held_classes
-from ser_ft.results.intervals import speaker_interval
-from ser_ft.results.metrics import uar
+from ser_ft.results.metrics import speaker_interval, uar
 from ser_ft.results.systems import find_runs
 
 BINS = 10
