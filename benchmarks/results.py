@@ -129,7 +129,9 @@ def section(home: Path) -> Iterator[str]:
             f"{len(one.first.labels):,} clips of {one.speakers} {'heard' if one.first.leaking else 'unseen'} speakers"
         )
         chance = f"chance {one.first.scores['chance']:.3f}"
-        yield f"{', '.join(one.corpora)}: {clips}, {chance}.{mark}\n"
+        notes = {name: note for system in one.systems for name, note in system.members[0].metrics["notes"].items()}
+        corpora = [f"{name} ({notes[name]})" if name in notes else name for name in one.corpora]
+        yield f"{', '.join(corpora)}: {clips}, {chance}.{mark}\n"
         yield HEAD
         yield from rows(list(one.systems))
         yield ""
