@@ -28,6 +28,7 @@ from ser_ft.cli.demo import Options  # noqa: E402
 from ser_ft.errors import InputError  # noqa: E402
 
 from . import about, call, compare, endpoints, inside, live, speak, voices  # noqa: E402
+from .address import check_address  # noqa: E402
 from .guard import Guard, keep_swept  # noqa: E402
 from .limits import LIMITS, Limits  # noqa: E402
 from .models import open_models  # noqa: E402
@@ -94,6 +95,7 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
     Raises:
         InputError: it cannot be served at that address.
     """
+    check_address(options)
     page = build(shop)
     # What visitors send is not written down, and what gradio says of it is not ours.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -59,6 +59,34 @@ def test_a_model_that_is_not_there_is_one_line(server: Any, capsys: pytest.Captu
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def _certificate(folder: Path) -> list[str]:
+    for name in ("c.pem", "k.pem"):
+        (folder / name).write_text("This is no PEM.")
+    return ["--certificate", str(folder / "c.pem"), "--key", str(folder / "k.pem")]
+
+
+def test_where_the_page_cannot_be_served_is_one_line_at_once(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for arguments, said in (
+            (_certificate(tmp_path), "c.pem and"),
+            (["--port", port], f"port {port} of 127.0.0.1 is taken"),
+            (["--port", port, "--host", "0.0.0.0"], f"port {port} of 0.0.0.0 is taken"),
+            (["--host", "nowhere.invalid"], "cannot be served at nowhere.invalid"),
+            (["--host", "192.0.2.1"], "cannot be served at 192.0.2.1"),
+        ):
+            assert main(["demo", *arguments]) == 2
+            error = capsys.readouterr().err
+            assert said in error
+            assert error.count("\n") == 1
+    assert time.monotonic() - began < 30, "gradio was not asked to try"
+
+
 def test_the_wheel_carries_the_page() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
