@@ -67,7 +67,8 @@ def make_shop(options: Options, limits: Limits = LIMITS) -> Shop:
 def build(shop: Shop) -> gr.Blocks:
     """Build the page."""
     limits = shop.limits
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, limits.kept))
+    # What gradio deletes by itself is what `keep_swept` left behind: it asks first who needs it.
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 2 * limits.kept))
     with page:
         gr.HTML(_HEADER)
         with gr.Tabs():
@@ -123,13 +124,20 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
         )
     except OSError as error:
         raise InputError(f"the page cannot be served: {error}") from error
-    swept = keep_swept(shop.home, shop.limits)
+    swept = keep_swept(shop.home, shop.limits, lambda: asked_about(page))
 
     def stop() -> None:
         page.close(verbose=False)
         swept()
 
     return address, stop
+
+
+def asked_about(page: gr.Blocks) -> list[str]:
+    """Return the paths that a page's requests name, those that wait and those that are worked on."""
+    events = list(page._queue.event_ids_to_events.values())
+    given = [one for event in events if event.data for one in event.data.data if isinstance(one, dict)]
+    return [one["path"] for one in given if isinstance(one.get("path"), str)]
 
 
 def _theme() -> gr.themes.Base:
