@@ -104,6 +104,14 @@ def test_the_folder_is_a_space() -> None:
     assert "ser_ft[demo]" in (ROOT / "demo" / "requirements.txt").read_text()
 
 
+@pytest.mark.parametrize("name", ["README.md", "demo/README.md"])
+def test_how_it_becomes_a_space_is_said(name: str) -> None:
+    said = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+    assert "can be installed from the package index" in said
+    assert "`ser-ft push RUN USER/NAME --space` makes" in said
+    assert "Space as it stands. " not in said
+
+
 def test_a_space_opens_the_model_that_is_named_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(demo_folder() / "app.py", tmp_path)
     (tmp_path / MODEL_FILE).write_text("someone/mine\n")
