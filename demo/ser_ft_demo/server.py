@@ -7,13 +7,14 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from .home import make_home
+
 # Before gradio is imported, which reads these once.
-HOME = Path(tempfile.mkdtemp(prefix="ser_ft-demo-"))
+HOME = make_home()
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",

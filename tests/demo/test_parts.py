@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import soundfile
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, to_pcm16
 from ser_ft.errors import InputError
+from ser_ft.folders import demo_folder
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +89,31 @@ def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
     sweep(tmp_path, 600)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new.wav"]
     assert not (tmp_path / "c" / "gone").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_what_a_killed_page_left_goes_when_the_next_starts(tmp_path: Path) -> None:
+    from ser_ft_demo.home import make_home
+
+    code = (
+        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from ser_ft_demo.home import make_home\n"
+        "print(make_home(pathlib.Path(sys.argv[2])), flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(demo_folder()), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        left = Path(page.stdout.readline().strip())
+        assert (left / "pid").read_text() == str(page.pid)
+        other = tmp_path / "ser_ft-demo-of-something-else"
+        other.mkdir()
+        mine = make_home(tmp_path)
+        assert left.is_dir(), "its process lives"
+        page.kill()
+        page.wait()
+        make_home(tmp_path)
+    assert not left.exists()
+    assert mine.is_dir()
+    assert other.is_dir(), "nothing says whose it is"
 
 
 def test_everything_goes_when_the_page_stops(tmp_path: Path) -> None:
