@@ -34,9 +34,10 @@ def _check_certificate(certificate: str, key: str) -> None:
         # A password would be asked for on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
-        why = str(getattr(error, "reason", None) or error).replace("_", " ").lower()
+        reason = getattr(error, "reason", None) or (error.strerror if isinstance(error, OSError) else None)
+        why = f" ({reason.replace('_', ' ').lower()})" if reason and "[SSL" not in reason else ""
         raise InputError(
-            f"{certificate} and {key} are no certificate and its key, in PEM and without a password: {why}"
+            f"{certificate} and {key} are no certificate and its key, in PEM and without a password{why}"
         ) from error
 
 
