@@ -29,6 +29,11 @@ def check_address(options: Options) -> None:
         _check_free(_HERE, port)
 
 
+def in_address(host: str | None) -> str | None:
+    """Write a host as it stands in a page's address: "::1" in brackets."""
+    return f"[{host.strip('[]')}]" if host and ":" in host else host
+
+
 def _check_certificate(certificate: str, key: str) -> None:
     try:
         # A password would be asked for on the terminal.

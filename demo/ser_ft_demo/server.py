@@ -29,7 +29,7 @@ from ser_ft.cli.demo import Options  # noqa: E402
 from ser_ft.errors import InputError  # noqa: E402
 
 from . import about, call, compare, endpoints, inside, live, speak, voices  # noqa: E402
-from .address import check_address  # noqa: E402
+from .address import check_address, in_address  # noqa: E402
 from .guard import Guard, keep_swept  # noqa: E402
 from .limits import LIMITS, Limits  # noqa: E402
 from .models import open_models  # noqa: E402
@@ -103,7 +103,7 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         _, address, _ = page.launch(
-            server_name=options.host,
+            server_name=in_address(options.host),
             server_port=options.port,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,

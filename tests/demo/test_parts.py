@@ -76,6 +76,13 @@ def test_limits_are_told_as_people_say_them() -> None:
     assert size(200 * 2**20) == "200 MB"
 
 
+def test_hosts_in_addresses() -> None:
+    from ser_ft_demo.address import in_address
+
+    hosts = "::1", "[::1]", "localhost", "0.0.0.0", None
+    assert [in_address(host) for host in hosts] == ["[::1]", "[::1]", "localhost", "0.0.0.0", None]
+
+
 def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
     from ser_ft_demo.guard import sweep, used
 
