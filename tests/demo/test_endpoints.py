@@ -108,7 +108,12 @@ def test_files_of_requests_that_wait_are_known(
     from ser_ft_demo import speak
 
     swept: list[Any] = []
-    monkeypatch.setattr(server, "keep_swept", lambda *given: swept.append(given[2]) or (lambda: None))
+
+    def keep_swept(_: Path, __: Any, asked_about: Any) -> Callable[[], None]:
+        swept.append(asked_about)
+        return lambda: None
+
+    monkeypatch.setattr(server, "keep_swept", keep_swept)
     may_go, recognise = threading.Event(), speak.recognise
 
     def slow(*given: Any) -> Any:
