@@ -33,8 +33,8 @@ def _limits(limits: Limits) -> str:
 ### What becomes of your recording
 
 It is read on the machine that serves this page, and nothing is sent anywhere else. It is not kept: files are deleted
-{length(limits.kept)} after they were made, and when the page stops; of a live stream only the last seconds are held, in
-memory.
+{length(limits.kept)} after they were made or last asked about, and when the page stops; of a live stream only the last
+seconds are held, in memory.
 
 ### Limits
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -44,6 +45,8 @@ _CLOSED = (
 
 # Bytes of a request that uploads nothing, but is read as a whole.
 _LARGEST_BODY = 2**23
+# Bytes that an upload has beside its file.
+_AROUND = 2**20
 
 
 class Guard:
@@ -53,6 +56,7 @@ class Guard:
         self._app = app
         self._home = home
         self._limits = limits
+        self._coming = 0  # bytes of the uploads that are under way
 
     async def __call__(self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: _Send) -> None:
         """Answer a request."""
@@ -73,10 +77,31 @@ class Guard:
             await _refuse(answer, 404, "There is nothing here.")
         elif scope["method"] == "POST" and not path.endswith("/upload") and _size(scope) > _LARGEST_BODY:
             await _refuse(answer, 413, "This is too much at once.")
-        elif path.endswith("/upload") and await asyncio.to_thread(used, self._home) > self._limits.disk:
-            await _refuse(answer, 507, "Too many files are here at the moment: try again in some minutes.")
+        elif scope["method"] == "POST" and path.endswith("/upload"):
+            await self._upload(scope, receive, answer)
         else:
             await self._app(scope, receive, answer)
+
+    async def _upload(self, scope: _Message, receive: Callable[[], Awaitable[_Message]], answer: _Send) -> None:
+        """Take in files, however many, that are no larger than one may be, where the disk has room for all of them."""
+        # The server reads no more than was declared.
+        size = _size(scope)
+        if b"content-length" not in dict(scope["headers"]):
+            await _refuse(answer, 411, "Say first how large this is.")
+        elif size > self._limits.file + _AROUND:
+            await _refuse(answer, 413, "This is too much at once.")
+        else:
+            before = self._coming
+            here = await asyncio.to_thread(used, self._home)
+            # What arrived while the folder was looked through may not have been seen there.
+            if here + max(before, self._coming) + size > self._limits.disk:
+                await _refuse(answer, 507, "Too many files are here at the moment: try again in some minutes.")
+                return
+            self._coming += size
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                self._coming -= size
 
 
 def _size(scope: _Message) -> int:
@@ -118,12 +143,32 @@ def _about(path: Path) -> tuple[float, int]:
     return found.st_mtime, 0 if path.is_dir() else found.st_size
 
 
-def keep_swept(home: Path, limits: Limits) -> Callable[[], None]:
-    """Delete what is old from now on; return what stops it and deletes the rest."""
+def keep(home: Path, paths: Iterable[str]) -> None:
+    """Make files of a folder as good as new; what lies elsewhere is left alone, since visitors say the paths."""
+    inside = home.resolve()
+    for path in paths:
+        try:
+            if Path(path).resolve().is_relative_to(inside):
+                os.utime(path)
+        except (OSError, ValueError):
+            continue
+
+
+def keep_swept(home: Path, limits: Limits, asked_about: Callable[[], Iterable[str]] = lambda: ()) -> Callable[[], None]:
+    """Delete what is old from now on.
+
+    Args:
+        home: the folder. limits: how old. asked_about: returns the files of requests that wait or are worked on, which
+            grow no older meanwhile.
+
+    Returns:
+        what stops it and deletes the rest.
+    """
     stopped = threading.Event()
 
     def work() -> None:
         while not stopped.wait(min(60.0, limits.kept / 4)):
+            keep(home, asked_about())
             sweep(home, limits.kept)
 
     thread = threading.Thread(target=work, daemon=True, name="sweep")

@@ -10,11 +10,11 @@ class Limits:
     """The page's limits.
 
     Attributes:
-        file: bytes of an upload. disk: bytes of all files that are kept at a time.
+        file: bytes of an upload. disk: bytes of all files that are kept at a time, or are on their way.
         clip: seconds of a recording that is answered at once. inside: likewise, of one that is looked into.
         call: seconds of a conversation. live: seconds of one live stream.
         listeners: live streams at a time. at_once: other requests at a time. waiting: requests that may wait.
-        kept: seconds after which files are deleted.
+        kept: seconds after which files are deleted that no request is about.
     """
 
     file: int = 200 * 2**20

@@ -7,13 +7,14 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from .home import make_home
+
 # Before gradio is imported, which reads these once.
-HOME = Path(tempfile.mkdtemp(prefix="ser_ft-demo-"))
+HOME = make_home()
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -28,6 +29,7 @@ from ser_ft.cli.demo import Options  # noqa: E402
 from ser_ft.errors import InputError  # noqa: E402
 
 from . import about, call, compare, endpoints, inside, live, speak, voices  # noqa: E402
+from .address import check_address, in_address  # noqa: E402
 from .guard import Guard, keep_swept  # noqa: E402
 from .limits import LIMITS, Limits  # noqa: E402
 from .models import open_models  # noqa: E402
@@ -66,7 +68,8 @@ def make_shop(options: Options, limits: Limits = LIMITS) -> Shop:
 def build(shop: Shop) -> gr.Blocks:
     """Build the page."""
     limits = shop.limits
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, limits.kept))
+    # What gradio deletes by itself is what `keep_swept` left behind: it asks first who needs it.
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 2 * limits.kept))
     with page:
         gr.HTML(_HEADER)
         with gr.Tabs():
@@ -94,12 +97,13 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
     Raises:
         InputError: it cannot be served at that address.
     """
+    check_address(options)
     page = build(shop)
     # What visitors send is not written down, and what gradio says of it is not ours.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         _, address, _ = page.launch(
-            server_name=options.host,
+            server_name=in_address(options.host),
             server_port=options.port,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
@@ -121,13 +125,20 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
         )
     except OSError as error:
         raise InputError(f"the page cannot be served: {error}") from error
-    swept = keep_swept(shop.home, shop.limits)
+    swept = keep_swept(shop.home, shop.limits, lambda: asked_about(page))
 
     def stop() -> None:
         page.close(verbose=False)
         swept()
 
     return address, stop
+
+
+def asked_about(page: gr.Blocks) -> list[str]:
+    """Return the paths that a page's requests name, those that wait and those that are worked on."""
+    events = list(page._queue.event_ids_to_events.values())
+    given = [one for event in events if event.data for one in event.data.data if isinstance(one, dict)]
+    return [one["path"] for one in given if isinstance(one.get("path"), str)]
 
 
 def _theme() -> gr.themes.Base:

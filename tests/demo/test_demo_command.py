@@ -59,6 +59,34 @@ def test_a_model_that_is_not_there_is_one_line(server: Any, capsys: pytest.Captu
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def _certificate(folder: Path) -> list[str]:
+    for name in ("c.pem", "k.pem"):
+        (folder / name).write_text("This is no PEM.")
+    return ["--certificate", str(folder / "c.pem"), "--key", str(folder / "k.pem")]
+
+
+def test_where_the_page_cannot_be_served_is_one_line_at_once(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for arguments, said in (
+            (_certificate(tmp_path), "c.pem and"),
+            (["--port", port], f"port {port} of 127.0.0.1 is taken"),
+            (["--port", port, "--host", "0.0.0.0"], f"port {port} of 0.0.0.0 is taken"),
+            (["--host", "nowhere.invalid"], "cannot be served at nowhere.invalid"),
+            (["--host", "192.0.2.1"], "cannot be served at 192.0.2.1"),
+        ):
+            assert main(["demo", *arguments]) == 2
+            error = capsys.readouterr().err
+            assert said in error
+            assert error.count("\n") == 1
+    assert time.monotonic() - began < 30, "gradio was not asked to try"
+
+
 def test_the_wheel_carries_the_page() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -74,6 +102,14 @@ def test_the_folder_is_a_space() -> None:
     (asked,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["demo"]
     assert asked == f"gradio>={'.'.join(head['sdk_version'].split('.')[:2])},<7"
     assert "ser_ft[demo]" in (ROOT / "demo" / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "demo/README.md"])
+def test_how_it_becomes_a_space_is_said(name: str) -> None:
+    said = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+    assert "can be installed from the package index" in said
+    assert "`ser-ft push RUN USER/NAME --space` makes" in said
+    assert "Space as it stands. " not in said
 
 
 def test_a_space_opens_the_model_that_is_named_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,22 @@
 """What programs get from the page, through gradio_client, and what nobody gets."""
 
 import json
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPConnection
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ser_ft.cli.demo import Options
 from ser_ft.recognition.recognizer import EmotionRecognizer
 
 NAMES = ["/augment", "/compare", "/describe", "/monitor", "/recognise", "/windows"]
@@ -95,15 +101,92 @@ def test_many_at_once_are_all_answered(client: Any, handed: Any) -> None:
     assert len({answer["emotion"] for answer in found}) == 1
 
 
-@pytest.mark.parametrize("path", ["http://127.0.0.1:9/sound.wav", "https://example.org/sound.wav", "/etc/hostname"])
-def test_nothing_is_fetched_and_no_file_of_the_machine_is_read(client: Any, path: str) -> None:
-    from gradio_client.exceptions import AppError
+def test_files_of_requests_that_wait_are_known(
+    server: Any, served: SimpleNamespace, handed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradio_client import Client
+    from ser_ft_demo import speak
 
-    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises((AppError, ValueError)) as caught:
-        client.predict(given, api_name="/recognise")
-    assert "longer" not in str(caught.value)
-    assert "Judged" not in str(caught.value)
+    swept: list[Any] = []
+
+    def keep_swept(_: Path, __: Any, asked_about: Any) -> Callable[[], None]:
+        swept.append(asked_about)
+        return lambda: None
+
+    monkeypatch.setattr(server, "keep_swept", keep_swept)
+    may_go, recognise = threading.Event(), speak.recognise
+
+    def slow(*given: Any) -> Any:
+        assert may_go.wait(60)
+        return recognise(*given)
+
+    monkeypatch.setattr(speak, "recognise", slow)
+    address, stop = server.start(served.shop, Options())
+    try:
+        slowly = Client(address, verbose=False, download_files=False)
+        count = served.shop.limits.at_once + 2
+        jobs = [slowly.submit(handed("angry.wav"), api_name="/recognise") for _ in range(count)]
+        (asked_about,) = swept
+        assert until(lambda: len(asked_about()) == count), "those that wait, and those that are worked on"
+        for path in asked_about():
+            assert Path(path).is_relative_to(served.shop.home)
+            assert Path(path).is_file()
+        may_go.set()
+        assert all(job.result(timeout=60)["file"] == "angry.wav" for job in jobs)
+        assert until(lambda: not asked_about())
+    finally:
+        may_go.set()
+        stop()
+
+
+def until(true: Callable[[], bool]) -> bool:
+    """Wait for something to become true, and say whether it did."""
+    end = time.monotonic() + 30
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
+
+
+def asked(served: SimpleNamespace, path: str) -> tuple[int, str]:
+    """Post a path as it is to /recognise, as gradio_client would not; return the status, and what was answered."""
+    call = f"{served.address}gradio_api/call/recognise"
+    given = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
+    status, _, content = get(call, data=given, headers={"content-type": "application/json"})
+    if status != 200:
+        return status, content.decode()
+    return status, get(f"{call}/{json.loads(content)['event_id']}")[2].decode()
+
+
+def test_no_address_is_fetched(served: SimpleNamespace, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradio import processing_utils
+
+    # gradio itself fetches nothing from this machine, but would from everywhere else.
+    monkeypatch.setattr(processing_utils, "PUBLIC_HOSTNAME_WHITELIST", ["127.0.0.1"])
+    requests: list[str] = []
+
+    class Sounds(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            requests.append(self.path)
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), partial(Sounds, directory=str(recordings)))
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    with listener:
+        address = f"http://127.0.0.1:{listener.server_port}/angry.wav"
+        assert get(address)[0] == 200
+        assert requests.pop() == "/angry.wav"
+        status, answer = asked(served, address)
+        listener.shutdown()
+    assert not requests
+    assert "event: complete" not in answer
+    assert status != 200 or "event: error" in answer
+
+
+def test_no_file_of_the_machine_is_read(served: SimpleNamespace, recordings: Path) -> None:
+    assert "event: complete" in asked(served, str(served.shop.examples[0][1]))[1], "what is the page's own is answered"
+    for path in (str(recordings / "angry.wav"), f"{served.shop.home}/../../{recordings}/angry.wav"):
+        status, answer = asked(served, path)
+        assert "event: complete" not in answer
+        assert status != 200 or "event: error" in answer
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import soundfile
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, to_pcm16
 from ser_ft.errors import InputError
+from ser_ft.folders import demo_folder
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +76,13 @@ def test_limits_are_told_as_people_say_them() -> None:
     assert size(200 * 2**20) == "200 MB"
 
 
+def test_hosts_in_addresses() -> None:
+    from ser_ft_demo.address import in_address
+
+    hosts = "::1", "[::1]", "localhost", "0.0.0.0", None
+    assert [in_address(host) for host in hosts] == ["[::1]", "[::1]", "localhost", "0.0.0.0", None]
+
+
 def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
     from ser_ft_demo.guard import sweep, used
 
@@ -88,45 +98,118 @@ def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "c" / "gone").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_what_a_killed_page_left_goes_when_the_next_starts(tmp_path: Path) -> None:
+    from ser_ft_demo.home import make_home
+
+    code = (
+        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from ser_ft_demo.home import make_home\n"
+        "print(make_home(pathlib.Path(sys.argv[2])), flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(demo_folder()), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+        assert page.stdout is not None
+        left = Path(page.stdout.readline().strip())
+        assert (left / "pid").read_text() == str(page.pid)
+        other = tmp_path / "ser_ft-demo-of-something-else"
+        other.mkdir()
+        mine = make_home(tmp_path)
+        assert left.is_dir(), "its process lives"
+        page.kill()
+        page.wait()
+        make_home(tmp_path)
+    assert not left.exists()
+    assert mine.is_dir()
+    assert other.is_dir(), "nothing says whose it is"
+
+
 def test_everything_goes_when_the_page_stops(tmp_path: Path) -> None:
     from ser_ft_demo.guard import keep_swept
     from ser_ft_demo.limits import LIMITS
 
     home = tmp_path / "files"
     home.mkdir()
-    stop = keep_swept(home, replace(LIMITS, kept=1))
-    (home / "old.wav").write_bytes(b"1")
-    os.utime(home / "old.wav", (1, 1))
+    for name in ("asked.wav", "old.wav"):
+        (home / name).write_bytes(b"1")
+        os.utime(home / name, (1, 1))
+    stop = keep_swept(home, replace(LIMITS, kept=1), lambda: [str(home / "asked.wav")])
     end = time.monotonic() + 10
     while (home / "old.wav").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not (home / "old.wav").exists()
+    assert (home / "asked.wav").exists()
     (home / "new.wav").write_bytes(b"1")
     stop()
     assert not home.exists()
 
 
-def test_a_full_disk_takes_no_more_files(tmp_path: Path) -> None:
+def test_files_of_requests_grow_no_older(tmp_path: Path) -> None:
+    from ser_ft_demo.guard import keep, sweep
+
+    home, other = tmp_path / "files", tmp_path / "other.wav"
+    home.mkdir()
+    files = [home / "asked.wav", home / "forgotten.wav", other]
+    for file in files:
+        file.write_bytes(b"1")
+        os.utime(file, (1, 1))
+    keep(home, [str(files[0]), str(other), str(home / "gone.wav"), f"{home}/../other.wav", "a\0b"])
+    sweep(home, 600)
+    assert [file.exists() for file in files] == [True, False, True]
+    assert other.stat().st_mtime == 1, "it is none of the page's files"
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@pytest.fixture
+def statuses(tmp_path: Path) -> Any:
+    """A function: the statuses of uploads that come at once, each given as its headers, to a folder of five bytes."""
     from ser_ft_demo.guard import Guard
     from ser_ft_demo.limits import LIMITS
 
-    sent: list[Any] = []
+    (tmp_path / "one.wav").write_bytes(b"12345")
 
     async def app(_: Any, __: Any, send: Any) -> None:
+        await asyncio.sleep(0.5)
         await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    async def send(message: Any) -> None:
-        sent.append(message)
 
     async def receive() -> Any:
         return {}
 
-    (tmp_path / "one.wav").write_bytes(b"12345")
-    for disk in (4, 5):
-        guard = Guard(app, tmp_path, replace(LIMITS, disk=disk))
-        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
-        asyncio.run(guard(scope, receive, send))
-    assert [message["status"] for message in sent if "status" in message] == [507, 200]
+    async def ask(guard: Guard, headers: Headers) -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await guard({"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}, receive, send)
+        return int(sent[0]["status"])
+
+    async def ask_all(requests: list[Headers], limits: Any) -> list[int]:
+        guard = Guard(app, tmp_path, replace(LIMITS, **limits))
+        together = await asyncio.gather(*(ask(guard, headers) for headers in requests))
+        return [*together, await ask(guard, requests[0])]
+
+    return lambda requests, **limits: asyncio.run(ask_all(requests, limits))
+
+
+def sized(count: int) -> Headers:
+    return [(b"content-length", str(count).encode())]
+
+
+def test_a_full_disk_takes_no_more_files(statuses: Any) -> None:
+    assert statuses([sized(1)], disk=5) == [507, 507]
+    assert statuses([sized(1)], disk=6) == [200, 200]
+    said = statuses([sized(10)] * 3, disk=25)
+    assert sorted(said[:3]) == [200, 200, 507], "what is on its way counts"
+    assert said[3] == 200, "and no longer"
+
+
+def test_an_upload_says_its_size_and_has_no_more_than_a_file(statuses: Any) -> None:
+    assert statuses([[(b"transfer-encoding", b"chunked")], []]) == [411] * 3
+    assert statuses([sized(2**20 + 100), sized(2**20 + 101), [(b"content-length", b"-1")]], file=100)[:3] == [
+        *(200, 413, 413)
+    ]
 
 
 def test_examples_are_the_same_each_time_and_heard(tmp_path: Path) -> None:
