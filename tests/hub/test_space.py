@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from server import Hub
+from server import Blob, Hub
 
 from ser_ft import push
 from ser_ft.errors import InputError
-from ser_ft.hub import space
+from ser_ft.hub import NotSent, space
 from ser_ft.results.runs import RunFolder
 
 MakeRun = Callable[[str], RunFolder]
@@ -55,6 +55,30 @@ def test_the_demo_is_sent_with_the_models_name_and_the_wheel(hub: Hub, make_run:
     assert sent["app.py"] == (demo / "app.py").read_bytes()
     address = f"{hub.url}/spaces/someone/mine/resolve/main/ser_ft-0.1.0-py3-none-any.whl"
     assert sent["requirements.txt"].decode().splitlines() == ["gradio>=6", f"ser_ft[demo] @ {address}"]
+
+
+def test_a_space_that_was_made_and_no_more_is_filled_by_a_second_push(hub: Hub, make_run: MakeRun, demo: Path) -> None:
+    """The Hub's own card is in it; a card that someone wrote since is theirs."""
+    run = make_run("mfcc-cnn")
+    hub.fail("POST /api/spaces/.*/commit/", status=500)
+    with pytest.raises(NotSent):
+        push(run.path, "someone/mine", space=True, tell=lambda _: None)
+    made = hub.repositories["space", "someone/mine"]
+    assert made.files.keys() == {"README.md"}
+    hub.faults.clear()
+    push(run.path, "someone/mine", space=True, tell=lambda _: None)
+    assert made.files["README.md"] == (demo / "README.md").read_bytes()
+    made.commit("theirs", {"README.md": Blob(b"theirs", False)})
+    with pytest.raises(InputError, match=r"holds something else already \(README\.md\)"):
+        push(run.path, "someone/mine", space=True, tell=lambda _: None)
+
+
+def test_one_commit_of_another_is_not_taken_for_the_hubs_own(hub: Hub, make_run: MakeRun, demo: Path) -> None:
+    """As where a history was squashed, or a Space is a copy of another."""
+    made = hub.make("space", "someone/mine", sdk="gradio")
+    made.commits[-1][2]["theirs.py"] = Blob(b"theirs", False)
+    with pytest.raises(InputError, match="holds something else already"):
+        push(make_run("mfcc-cnn").path, "someone/mine", space=True, tell=lambda _: None)
 
 
 def test_the_demo_of_this_checkout_is_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
