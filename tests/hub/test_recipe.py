@@ -50,7 +50,7 @@ def test_a_finished_run_is_published_and_once_more_where_that_failed(
     assert train(given) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
     again = f"ser-ft push {tmp_path / 'run'} someone/mine --private"
-    assert told.endswith(f"the run itself is finished; publish it with: {again}")
+    assert f"the run itself is finished; publish it with: {again} (--debug" in told
     run = RunFolder(tmp_path / "run")
     before = run.metrics_file.read_bytes()
     hub.faults.clear()
