@@ -108,11 +108,12 @@ def test_settings_keep_the_last_part_of_each_path(copy: RunFolder) -> None:
     assert "command" not in json.loads(bytes(upload.files["environment.json"]))  # type: ignore[arg-type]
 
 
-def test_people_in_ones_own_data_are_numbered(copy: RunFolder) -> None:
+@pytest.mark.parametrize("corpus", ["acme", "savee-office", "tess-mine"])
+def test_people_in_ones_own_data_are_numbered(copy: RunFolder, corpus: str) -> None:
     """Folders of one's own recordings are called as their speakers are; those of the corpora are in papers."""
 
     def renamed(text: str) -> str:
-        return text.replace('"savee-', '"acme-jane-doe-').replace('"savee"', '"acme"')
+        return text.replace('"savee-', f'"{corpus}-jane-doe-').replace('"savee"', f'"{corpus}"')
 
     for file in (copy.metrics_file, copy.split_file):
         copy.write_text(file, renamed(file.read_text()))
