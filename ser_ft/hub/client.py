@@ -81,7 +81,7 @@ class Client:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_session
 
         where = f"{self.endpoint}/{'' if upload.kind == 'model' else upload.kind + 's/'}{upload.name}"
-        with self._explained(upload.name):
+        with self._explained(upload.name), _plain_uploads():
             get_session().timeout = SILENCE
             head, new = self._ready(upload, private)
             held = self._held(upload)
@@ -182,6 +182,22 @@ class Client:
                 "the repository has all of it or none"
             )
         return InputError(f"{name}: the Hub refuses it, with {status}{told}")
+
+
+@contextmanager
+def _plain_uploads() -> Iterator[None]:
+    """Send files over HTTP for a time, not by hf_xet, where that is installed.
+
+    hf_xet knows nothing of `SILENCE`, and tells every failure, be it of the network or of the token, as a RuntimeError.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _same(content: Content, held: Any) -> bool:

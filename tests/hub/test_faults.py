@@ -120,6 +120,24 @@ def test_a_slow_hub_is_waited_for(hub: Hub, run: RunFolder, capsys: pytest.Captu
     assert hub.model("someone/mine").files["metrics.json"] == run.metrics_file.read_bytes()
 
 
+def test_files_are_sent_without_xet_where_that_is_installed(
+    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails with what is no error of the network, and waits as long as it likes."""
+    from huggingface_hub import _commit_api, constants
+    from huggingface_hub.utils import _runtime
+
+    def broken(**_: object) -> None:
+        raise RuntimeError("Data processing error: CAS service error")
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(_runtime, "is_package_available", lambda _: True)
+    monkeypatch.setattr(_commit_api, "_upload_xet_files", broken)
+    assert _runtime.is_xet_available(), "xet would not be used anyway: nothing is tested"
+    finished(hub, run, capsys)
+    assert _runtime.is_xet_available(), "it is switched off for others, too"
+
+
 def test_no_hub_at_all(
     hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
