@@ -14,7 +14,7 @@ from ..data.corpora import CORPORA
 from ..errors import InputError
 from ..report.lineage import corpora_heard, corpus_of
 from ..report.model_card import base_model, model_card
-from ..results.runs import RunFolder, reading
+from ..results.runs import STOOD_IN, RunFolder, reading
 from .upload import Content, Upload, as_json
 
 _MODEL_FILES = frozenset({".json", ".safetensors", ".py"})
@@ -72,8 +72,13 @@ class Names:
         return {"heard": sorted(self.speakers.get(name, str(name)) for name in heard)} if heard else {}
 
     def _numbered(self, names: list[str], what: str = "speaker") -> dict[str, str]:
-        own = sorted({name for name in names if corpus_of(name, self._corpora) not in CORPORA})
-        return {name: f"own-{what}-{number}" for number, name in enumerate(own, start=1)}
+        own = sorted({name for name in names if corpus_of(name, self._corpora) not in CORPORA or _of_two(name, what)})
+        return {name: f"{STOOD_IN}{what}-{number}" for number, name in enumerate(own, start=1)}
+
+
+def _of_two(name: str, what: str) -> bool:
+    """Say whether a speaker's name has more in it than a known corpus and a number: a corpus that no run tells of."""
+    return what == "speaker" and name.count("-") > 1
 
 
 def model_upload(run: RunFolder, name: str) -> Upload:
