@@ -252,7 +252,7 @@ def _pushed(folder: Path) -> RunFolder | None:
 
 def stood_in_for(speaker: str) -> bool:
     """Say whether a speaker's name was left out of what was published."""
-    return speaker.startswith(STOOD_IN)
+    return speaker.startswith(f"{STOOD_IN}speaker-")
 
 
 def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:
