@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,8 +83,11 @@ def _publish(folder: RunFolder, chosen: HubConfig) -> None:
     try:
         push(folder.path, name, private=chosen.private, replace=chosen.replace, accept_terms=chosen.accept_terms)
     except (InputError, NotSent) as error:
-        again = f"the run itself is finished; publish it with: ser-ft push {folder.path} {name}"
-        raise type(error)(f"{error}; {again}") from error
+        flags = [
+            f"--{flag.replace('_', '-')}" for flag in ("private", "accept_terms", "replace") if getattr(chosen, flag)
+        ]
+        again = shlex.join(["ser-ft", "push", str(folder.path), name, *flags])
+        raise type(error)(f"{error}; the run itself is finished; publish it with: {again}") from error
 
 
 def sweep(

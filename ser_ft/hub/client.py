@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ from .upload import Content, Upload
 SILENCE = 120.0
 """Seconds without a byte after which a connection is given up, and tried again."""
 _KEPT = (".gitattributes",)  # made by the Hub itself
+_BEGUN = frozenset({*_KEPT, "README.md"})
+"""What the Hub puts into a repository that it makes: a Space gets a card, which is nobody's."""
 _NETWORK = ("httpx", "httpx2", "httpcore", "hf_xet", "requests", "urllib3")
 
 
@@ -79,15 +81,15 @@ class Client:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_session
 
         where = f"{self.endpoint}/{'' if upload.kind == 'model' else upload.kind + 's/'}{upload.name}"
-        with self._explained(upload.name):
+        with self._explained(upload.name), _plain_uploads():
             get_session().timeout = SILENCE
-            head = self._ready(upload, private)
+            head, new = self._ready(upload, private)
             held = self._held(upload)
             stale = sorted(set(held) - set(upload.files) - set(_KEPT))
             changed = sorted(
                 path for path in upload.files if path in held and not _same(upload.files[path], held[path])
             )
-            if (stale or changed) and not replace:
+            if (stale or changed) and not (replace or new or self._untouched(upload, held)):
                 raise InputError(
                     f"{where}: holds something else already ({', '.join((changed + stale)[:3])}"
                     f"{', ...' if len(changed + stale) > 3 else ''}): give --replace to let it go (its history keeps "
@@ -109,22 +111,30 @@ class Client:
                 )
         return where
 
-    def _ready(self, upload: Upload, private: bool) -> str | None:
-        """Make the repository where there is none; return its last commit."""
+    def _ready(self, upload: Upload, private: bool) -> tuple[str | None, bool]:
+        """Make the repository where there is none; return its last commit, and whether it was made here."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
+        new = False
         try:
             found = self.api.repo_info(upload.name, repo_type=upload.kind)
         except RepositoryNotFoundError:
             self.api.create_repo(
                 upload.name, repo_type=upload.kind, private=private or None, space_sdk=upload.sdk, exist_ok=True
             )
+            new = True
             found = self.api.repo_info(upload.name, repo_type=upload.kind)
         if private and not found.private:
             raise InputError(
                 f"{upload.name}: is there already, and public: make it private in its settings, or name another"
             )
-        return found.sha
+        return found.sha, new
+
+    def _untouched(self, upload: Upload, held: Mapping[str, Any]) -> bool:
+        """Say whether a repository is as the Hub made it, such as one that an earlier push broke off at."""
+        if not held.keys() <= _BEGUN:
+            return False
+        return len(self.api.list_repo_commits(upload.name, repo_type=upload.kind)) == 1
 
     def _held(self, upload: Upload) -> dict[str, Any]:
         """Return what the repository holds: path -> the Hub's record of the file."""
@@ -172,6 +182,22 @@ class Client:
                 "the repository has all of it or none"
             )
         return InputError(f"{name}: the Hub refuses it, with {status}{told}")
+
+
+@contextmanager
+def _plain_uploads() -> Iterator[None]:
+    """Send files over HTTP for a time, not by hf_xet, where that is installed.
+
+    hf_xet knows nothing of `SILENCE`, and tells every failure, be it of the network or of the token, as a RuntimeError.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _same(content: Content, held: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import yaml
 
 from ..data.corpora import CORPORA
 from ..errors import InputError
-from ..report.lineage import corpus_of
+from ..report.lineage import corpora_heard, corpus_of
 from ..report.model_card import base_model, model_card
-from ..results.runs import RunFolder, reading
+from ..results.runs import STOOD_IN, RunFolder, reading
 from .upload import Content, Upload, as_json
 
 _MODEL_FILES = frozenset({".json", ".safetensors", ".py"})
@@ -28,11 +28,12 @@ class Names:
     """Stands in for the names of speakers and clips in data of one's own, which may be those of persons.
 
     Args:
-        split: as split.json holds it.
+        split: as split.json holds it. corpora: of the run and of those before it, beside the known ones: speakers of
+            "savee-office" are not of "savee", though their names begin with it.
     """
 
-    def __init__(self, split: Mapping[str, Any]) -> None:
-        parts = split["parts"].values()
+    def __init__(self, split: Mapping[str, Any], corpora: Iterable[str] = ()) -> None:
+        parts, self._corpora = split["parts"].values(), frozenset({*CORPORA, *corpora})
         self.speakers = self._numbered(
             [*(name for part in parts for name in part["speakers"]), *split.get("heard", [])]
         )
@@ -70,10 +71,14 @@ class Names:
         heard = content.get("heard")
         return {"heard": sorted(self.speakers.get(name, str(name)) for name in heard)} if heard else {}
 
-    @staticmethod
-    def _numbered(names: list[str], what: str = "speaker") -> dict[str, str]:
-        own = sorted({name for name in names if corpus_of(name, CORPORA) is None})
-        return {name: f"own-{what}-{number}" for number, name in enumerate(own, start=1)}
+    def _numbered(self, names: list[str], what: str = "speaker") -> dict[str, str]:
+        own = sorted({name for name in names if corpus_of(name, self._corpora) not in CORPORA or _of_two(name, what)})
+        return {name: f"{STOOD_IN}{what}-{number}" for number, name in enumerate(own, start=1)}
+
+
+def _of_two(name: str, what: str) -> bool:
+    """Say whether a speaker's name has more in it than a known corpus and a number: a corpus that no run tells of."""
+    return what == "speaker" and name.count("-") > 1
 
 
 def model_upload(run: RunFolder, name: str) -> Upload:
@@ -90,7 +95,7 @@ def model_upload(run: RunFolder, name: str) -> Upload:
         metrics, split = run.metrics, json.loads(run.split_file.read_text(encoding="utf-8"))
         if "test" not in metrics["parts"]:
             raise InputError(f"{run.path}: nothing was tested in this run: what is not known to work is not published")
-        names = Names(split)
+        names = Names(split, {*(metrics.get("terms") or {}), *corpora_heard(run.model)})
         config = public_config(run.config, metrics)
         files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         files["environment.json"] = as_json({key: v for key, v in run.environment.items() if key != "command"})

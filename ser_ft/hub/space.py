@@ -46,7 +46,7 @@ def space_upload(name: str) -> Upload:
     requirements = folder / "requirements.txt"
     given = requirements.read_text(encoding="utf-8") if requirements.is_file() else ""
     files["requirements.txt"] = _requirements(given, name, called).encode()
-    return Upload(name, "space", files, f"The demo with {name}, by ser_ft", sdk=sdk, sound=True, ours=True)
+    return Upload(name, "space", files, f"The demo with {name}, by ser_ft", sdk=sdk, ours=True)
 
 
 def build_wheel() -> tuple[bytes, str]:

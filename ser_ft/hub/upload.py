@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +20,9 @@ from ..errors import InputError
 Content: TypeAlias = "bytes | Path"
 
 _AUDIO = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"FORM", b"\x1aE\xdf\xa3", b"MThd")
-_EMBEDDED_AUDIO = re.compile(rb"data:audio/")
+# With what it holds: code that writes such an address is no sound.
+_EMBEDDED_AUDIO = re.compile(rb"data:audio/[^,\s\"'<>{}]{0,80},[A-Za-z0-9+/_%-]{16}")
+_ZIP = b"PK\x03\x04"
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 # In text alone: among random bytes anything occurs.
 _LOCAL = re.compile(
@@ -48,7 +53,7 @@ class Upload:
     hidden: frozenset[str] = field(default_factory=frozenset)
 
     def check(self) -> None:
-        """Look through every file for what must not leave the machine.
+        """Look through every file, and what is packed in it, for what must not leave the machine.
 
         Raises:
             InputError: there is sound, a token or a local path in one of them; the text says which, not what.
@@ -68,9 +73,19 @@ class Upload:
         for word, what in words.items():
             if content.find(word) >= 0:
                 raise InputError(f"{path}: holds {what}: take it out of the run's file that it comes from")
+        if start.startswith(_ZIP):
+            self._check_packed(path, content, words)
         if not self.ours and Path(path).suffix.lower() in _TEXT and (match := _LOCAL.search(content)):
             line = content[: match.start()].count(b"\n") + 1
             raise InputError(f"{path}: holds a path of this machine (line {line}): take it out of the file it is from")
+
+    def _check_packed(self, path: str, content: bytes | mmap.mmap, words: Mapping[bytes, str]) -> None:
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as packed:
+                for member in packed.infolist():
+                    self._check(f"{path}/{member.filename}", packed.read(member), words)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: cannot be looked through ({error})") from error
 
     @property
     def sizes(self) -> dict[str, int]:

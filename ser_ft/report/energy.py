@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Board power as the makers state it, W; the first that a device's name holds.
+# Board power as the makers state it, W; the first whose words a device's name holds.
 _BOARDS = {
     "H200": 700,
     "H100": 700,
@@ -14,9 +15,11 @@ _BOARDS = {
     "V100": 300,
     "A10G": 150,
     "L40S": 350,
+    "L40": 300,
     "L4": 72,
     "T4": 70,
     "RTX 4090": 450,
+    "RTX 3090 Ti": 450,
     "RTX 3090": 350,
 }
 WATTS_A_CORE = 10
@@ -52,7 +55,7 @@ def energy(environment: Mapping[str, Any]) -> Energy | None:
         cores = processes * int(environment.get("torch_threads", 1))
         watts, hardware = WATTS_A_CORE * cores, f"{cores} CPU core{'s' * (cores > 1)}"
     else:
-        board = next((name for name in _BOARDS if name in device), None)
+        board = next((name for name in _BOARDS if re.search(rf"\b{name}\b", device)), None)
         if board is None:
             return None
         watts, hardware = _BOARDS[board] * processes, f"{processes} x {device}"

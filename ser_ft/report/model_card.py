@@ -137,7 +137,7 @@ def _metadata(
         eval_results=found or None,
         co2_eq_emissions=took
         and {
-            "emissions": float(f"{took.grams:.2g}"),
+            "emissions": float(f"{took.grams:.3g}"),
             "source": f"estimate: measured time x {took.watts} W x {GRAMS_A_KWH} g/kWh",
             "training_type": "fine-tuning" if base else "from scratch",
             "hardware_used": took.hardware,

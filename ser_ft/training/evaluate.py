@@ -27,7 +27,7 @@ from ..models.speech import Parts
 from ..progress import bar
 from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
 from ..results.groups import known
-from ..results.runs import RunFolder, model_folder, runs_behind, to_write
+from ..results.runs import RunFolder, model_folder, runs_behind, stood_in_for, to_write
 from .cache import frames_of
 from .drawn import Standard
 from .feeds import Feed, FrameFeed, WaveFeed
@@ -275,7 +275,8 @@ def _doubt(subject: Subject, judged: Judged) -> str | None:
         return _UNKNOWN
     trained = heard_in_pretraining(subject.saved.name, ("train", "validation"))
     named = all(map(known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
-    return None if named else _NAMELESS
+    # As `push` writes them in place of names.
+    return _NAMELESS if not named or any(map(stood_in_for, trained)) else None
 
 
 def _short(model: str, run: RunFolder | None) -> str:

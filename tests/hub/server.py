@@ -94,7 +94,10 @@ class Hub:
 
     def make(self, kind: str, name: str, private: bool = False, sdk: str | None = None) -> Repository:
         made = Repository(private, sdk)
-        made.commit("initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)})
+        begun = {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
+        if kind == "space":
+            begun["README.md"] = Blob(f"---\ntitle: {name}\nsdk: {sdk}\n---\n".encode(), False)
+        made.commit("initial commit", begun)
         self.repositories[kind, name] = made
         return made
 
@@ -184,6 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"GET /api/{_KIND}/{_ID}": self._info,
             f"GET /api/{_KIND}/{_ID}/revision/(?P<revision>[^/]+)": self._info,
             f"GET /api/{_KIND}/{_ID}/tree/(?P<revision>[^/]+)(?:/(?P<below>.+))?": self._tree,
+            f"GET /api/{_KIND}/{_ID}/commits/(?P<revision>[^/]+)": self._commits,
             f"POST /api/{_KIND}/{_ID}/preupload/(?P<revision>[^/]+)": self._preupload,
             f"POST /api/{_KIND}/{_ID}/commit/(?P<revision>[^/]+)": self._commit,
             f"POST /{_HOME}{_ID}\\.git/info/lfs/objects/batch": self._batch,
@@ -275,6 +279,13 @@ class _Handler(BaseHTTPRequestHandler):
         told = {"id": id, "sha": found.head, "private": found.private, "tags": [], "downloads": 0, "likes": 0}
         told |= {"siblings": [{"rfilename": path} for path in found.commits[-1][2]], "cardData": {}}
         self._say(200, told)
+
+    def _commits(self, _: bytes, kind: str, id: str, revision: str) -> None:
+        found = self._found(kind, id)
+        if found is None:
+            return
+        told = {"authors": [], "date": "2026-01-01T00:00:00.000Z", "message": ""}
+        self._say(200, [told | {"id": oid, "title": title} for oid, title, _ in reversed(found.commits)])
 
     def _tree(self, _: bytes, kind: str, id: str, revision: str, below: str | None = None) -> None:
         found = self._found(kind, id)

@@ -13,7 +13,7 @@ from server import TOKEN
 
 from ser_ft import audio, push
 from ser_ft.errors import InputError
-from ser_ft.hub.files import model_upload
+from ser_ft.hub.files import Names, model_upload
 from ser_ft.results.runs import RunFolder
 
 MakeRun = Callable[[str], RunFolder]
@@ -108,11 +108,12 @@ def test_settings_keep_the_last_part_of_each_path(copy: RunFolder) -> None:
     assert "command" not in json.loads(bytes(upload.files["environment.json"]))  # type: ignore[arg-type]
 
 
-def test_people_in_ones_own_data_are_numbered(copy: RunFolder) -> None:
+@pytest.mark.parametrize("corpus", ["acme", "savee-office", "tess-mine"])
+def test_people_in_ones_own_data_are_numbered(copy: RunFolder, corpus: str) -> None:
     """Folders of one's own recordings are called as their speakers are; those of the corpora are in papers."""
 
     def renamed(text: str) -> str:
-        return text.replace('"savee-', '"acme-jane-doe-').replace('"savee"', '"acme"')
+        return text.replace('"savee-', f'"{corpus}-jane-doe-').replace('"savee"', f'"{corpus}"')
 
     for file in (copy.metrics_file, copy.split_file):
         copy.write_text(file, renamed(file.read_text()))
@@ -133,3 +134,9 @@ def test_people_in_ones_own_data_are_numbered(copy: RunFolder) -> None:
     assert {k: v for k, v in metrics["parts"]["test"].items() if k != "by_speaker"} == {
         k: v for k, v in same.items() if k != "by_speaker"
     }
+
+
+def test_people_in_a_corpus_that_no_run_tells_of_are_numbered() -> None:
+    """As where the run that a model began with has gone, and what is kept of it are the names."""
+    names = Names({"parts": {}, "heard": ["savee-office-jane", "savee-03", "acme-jane"]})
+    assert set(names.speakers) == {"savee-office-jane", "acme-jane"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ from server import TOKEN, Hub
 
 from ser_ft.cli import main, train
 from ser_ft.errors import InputError
+from ser_ft.hub import NotSent
 from ser_ft.results.runs import RunFolder
+from ser_ft.road import _publish
+from ser_ft.training.config import HubConfig
 from ser_ft.training.parsing import parse
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +49,8 @@ def test_a_finished_run_is_published_and_once_more_where_that_failed(
     hub.fail("POST .*/commit/", status=500)
     assert train(given) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"the run itself is finished; publish it with: ser-ft push {tmp_path / 'run'} someone/mine" in told
+    again = f"ser-ft push {tmp_path / 'run'} someone/mine --private"
+    assert f"the run itself is finished; publish it with: {again} (--debug" in told
     run = RunFolder(tmp_path / "run")
     before = run.metrics_file.read_bytes()
     hub.faults.clear()
@@ -56,6 +61,24 @@ def test_a_finished_run_is_published_and_once_more_where_that_failed(
     assert "push_to_hub" not in yaml.safe_load(hub.model("someone/mine").files["config.yaml"])
     # With other words on publishing it is the same run.
     assert train([*given[:-2], "--push_to_hub=false", "--if_exists=resume"]) == 0
+
+
+def test_the_line_to_publish_again_is_the_recipes_and_may_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, object]] = []
+
+    def broken(_: Path, name: str, **options: object) -> None:
+        given.append(options)
+        raise NotSent("broke")
+
+    monkeypatch.setattr("ser_ft.hub.push", broken)
+    chosen = HubConfig(model_id="someone/mine", private=True, accept_terms=True, replace=True)
+    with pytest.raises(NotSent) as told:
+        _publish(RunFolder("my runs/it's"), chosen)
+    line = str(told.value).rpartition("publish it with: ")[2]
+    words = shlex.split(line)
+    assert words[:4] == ["ser-ft", "push", "my runs/it's", "someone/mine"]
+    assert words[4:] == ["--private", "--accept-terms", "--replace"]
+    assert given == [{"private": True, "accept_terms": True, "replace": True}]
 
 
 def test_what_could_not_be_published_is_refused_before_training(

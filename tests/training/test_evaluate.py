@@ -177,6 +177,21 @@ def test_heard_speakers_are_left_out_unless_asked_for(
     assert "leaking" in notes(whole.metrics)[0]
 
 
+def test_a_download_of_a_published_run_is_that_run(run: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
+    """Its files lie beside the model's; whose names are stood in for there cannot be told from those who are judged."""
+    download = Path(shutil.copytree(run.model, tmp_path / "download"))
+    for file in (run.split_file, run.config_file, run.metrics_file):
+        shutil.copy(file, download)
+    test = json.loads(run.split_file.read_text())["parts"]["test"]["speakers"]
+    found = judged(download, miniature_folder, tmp_path / "known")
+    assert set(found.predictions["speaker"]) == set(test)
+    assert not any("unknown" in note for note in found.metrics["notes"].values())
+    split = json.loads((download / "split.json").read_text())
+    (download / "split.json").write_text(json.dumps(split | {"heard": ["own-speaker-1"]}))
+    notes_of = judged(download, miniature_folder, tmp_path / "numbered").metrics["notes"]
+    assert any("speakers unknown" in note for note in notes_of.values())
+
+
 def test_where_all_were_heard_one_line_says_so(run: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
     known = Path(shutil.copytree(run.path, tmp_path / "known"))
     split = json.loads((known / "split.json").read_text())
