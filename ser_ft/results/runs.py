@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .. import folders
 from ..errors import InputError
 from ..models import IMAGES, folder_of
+from ..offline import offline_where_unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,11 +228,12 @@ def _fetched(name: str, endpoint: str) -> RunFolder | None:
 
     fetch = HfApi(endpoint=endpoint).hf_hub_download
     try:
-        folder = Path(fetch(name, "split.json")).parent
-        # What the corpora are, and whose their voices: of a pretraining there is none.
-        with suppress(EntryNotFoundError):
-            fetch(name, "metrics.json", revision=folder.name)
-        fetch(name, "config.yaml", revision=folder.name)
+        with offline_where_unreachable(local=False):
+            folder = Path(fetch(name, "split.json")).parent
+            # What the corpora are, and whose their voices: of a pretraining there is none.
+            with suppress(EntryNotFoundError):
+                fetch(name, "metrics.json", revision=folder.name)
+            fetch(name, "config.yaml", revision=folder.name)
     except (OSError, ValueError):
         return None
     return _pushed(folder)
