@@ -86,9 +86,10 @@ def main() -> None:
     parser.add_argument("--onnx", required=True, help="what `ser-ft export` made of it")
     parser.add_argument("--clips", type=int, default=64, help="spread over the folder")
     parser.add_argument("--turns", type=int, default=5, help="that each takes")
-    parser.add_argument("--threads", type=int, default=2, help="that each may use")
+    parser.add_argument("--threads", type=int, help="that each may use (default: what each takes by itself)")
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
     there = [Path(found.path) for found in find([chosen.data])]
     files = [there[place] for place in np.linspace(0, len(there) - 1, min(chosen.clips, len(there))).astype(int)]
     by_torch = EmotionRecognizer(chosen.model, device="cpu", threads=chosen.threads)
@@ -113,7 +114,7 @@ def main() -> None:
     sound = sum(answer["duration"] for answer in ours)
     start = np.median([timed(lambda: command(files[0], chosen.onnx)) for _ in range(PROCESSES)], axis=0)
     print(f"{len(files)} files, {sound / 60:.1f} minutes; {parameters} parameters; the median of {chosen.turns} turns")
-    print(f"{chosen.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{chosen.threads or 'own'} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"largest_difference_from_pipeline: {apart:.2g}")
     for name, (wall, cpu) in taken.items():
         print(f"{name}_ms_a_clip: {1000 * wall / len(files):.2f}; of the processor {1000 * cpu / len(files):.2f}")

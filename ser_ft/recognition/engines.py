@@ -58,7 +58,7 @@ def open_engine(model: str | Path | None = None, device: str | None = None, thre
         model: an .onnx file of `ser-ft export`; a run folder; a folder with a saved classifier; or a name on the Hub.
             By default, and by the name of "shipped", the model that ships in the package.
         device: that computes, as torch names it; by default a GPU where there is one. An .onnx file runs on "cpu".
-        threads: that compute one batch; by default as many as the machine has cores.
+        threads: that compute one batch; by default as many as the machine has cores, one where the model is small.
 
     Raises:
         InputError: there is no such model, or it does not run on that device.

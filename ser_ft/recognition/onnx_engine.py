@@ -17,13 +17,15 @@ KEY = "ser_ft"
 """Of the file's custom metadata: a JSON object that says what the model is."""
 FORMAT = 1
 INPUT, OUTPUT = "waveform", "logits"
+_SMALL = 20_000_000
 
 
 class OnnxEngine:
     """A classifier in an .onnx file, from samples to logits.
 
     Args:
-        path: the file. threads: that compute one batch; by default as many as the machine has cores.
+        path: the file. threads: that compute one batch; by default as many as the machine has cores, of a file under
+            20 MB one, whose work is done before others could be woken.
 
     Raises:
         InputError: there is no such file, it is damaged, no model of ser_ft, or onnxruntime is not installed.
@@ -59,7 +61,7 @@ def _session(path: Path, threads: int | None) -> Any:
         raise InputError(f"{path}: an .onnx file needs onnxruntime ({error}): pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or (1 if path.stat().st_size < _SMALL else 0)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:

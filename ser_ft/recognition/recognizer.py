@@ -87,7 +87,7 @@ class EmotionRecognizer:
         model: an .onnx file of `ser-ft export`, a run folder, a folder with a saved classifier, or a name on the Hub;
             by default the model that ships in the package.
         device: that computes, as torch names it; by default a GPU where there is one.
-        threads: that compute one batch; by default as many as the machine has cores.
+        threads: that compute one batch; by default as many as the machine has cores, one where the model is small.
 
     Raises:
         InputError: there is no such model, or it does not run on that device.
