@@ -18,7 +18,8 @@ from ser_ft.models.registry import NETWORKS, build
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RATE = 16_000
-# Channels that the branches of wide-cnn cannot share evenly, and one more that is as wide as what enters it.
+# Channels that the branches of wide-cnn cannot share evenly, and one more that is as wide as what enters it; compact-cnn
+# with so many gates that they are not all shut at its random start.
 SMALL: dict[str, dict[str, Any]] = {
     "mfcc-cnn": {"channels": [8, 12]},
     "conv1d": {"channels": [16, 16], "dense": 16},
@@ -26,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "plain-cnn": {"channels": [18, 18]},
     "residual-cnn": {"channels": [18, 18]},
     "wide-cnn": {"channels": [18, 18]},
-    "compact-cnn": {"channels": 16, "blocks": 3},
+    "compact-cnn": {"channels": 16, "blocks": 3, "squeeze": 1},
 }
 STILL = {"dropout": 0.0, "head_dropout": 0.0}
 Made = tuple[SpectralFeatureExtractor, PreTrainedModel]

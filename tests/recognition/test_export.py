@@ -212,7 +212,7 @@ def test_weights_that_no_onnx_file_holds(tiny_run: Path, tmp_path: Path, monkeyp
 
 def test_packages_that_are_not_installed(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r'pip install "ser_ft\[onnx\]"'):
+    with pytest.raises(InputError, match="pip install onnx"):
         export(tiny_run, tmp_path / "a.onnx")
 
 
