@@ -18,8 +18,8 @@ from ser_ft.models.registry import NETWORKS, build
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RATE = 16_000
-# Channels that the branches of wide-cnn cannot share evenly, and one more that is as wide as what enters it; compact-cnn
-# with so many gates that they are not all shut at its random start.
+# Channels that the branches of wide-cnn cannot share evenly, and one more that is as wide as what enters it; of
+# compact-cnn so many gates that they are not all shut at its random start.
 SMALL: dict[str, dict[str, Any]] = {
     "mfcc-cnn": {"channels": [8, 12]},
     "conv1d": {"channels": [16, 16], "dense": 16},
