@@ -67,9 +67,7 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
 
 
 def halve(file: Path) -> None:
-    """Write the matrices of a safetensors file in half precision; they are loaded in single
-    precision, as config.json says.
-    """
+    """Write the matrices of a safetensors file in half precision; config.json has them loaded in single precision."""
     values = {name: value.half() if value.ndim > 1 else value for name, value in load_file(file).items()}
     save_file(values, file, {"format": "pt"})
 

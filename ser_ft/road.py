@@ -13,7 +13,8 @@ from .report.compare import compare, text, write_comparison
 from .report.html import write_report
 from .report.tables import comparison, render
 from .results.runs import RunFolder
-from .training.config import HubConfig, Recipe
+from .training.config import Recipe
+from .training.publishing import HubConfig
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
 

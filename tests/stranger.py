@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Wherever ser_ft is installed here, importing it fails.
-_SCRIPT = """
+WITHOUT_SER_FT = """
 import json, sys
 
 class Absent:
@@ -19,6 +18,11 @@ class Absent:
             raise ModuleNotFoundError(f"no module named {name}")
 
 sys.meta_path.insert(0, Absent())
+"""
+"""What a script begins with: wherever ser_ft is installed here, importing it fails."""
+_SCRIPT = (
+    WITHOUT_SER_FT
+    + """
 import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
@@ -38,6 +42,7 @@ for folder in sys.argv[2:]:
         answers.append(found)
     print(json.dumps(answers), flush=True)
 """
+)
 
 
 def answers(folders: Sequence[Path], sounds: Sequence[np.ndarray], scratch: Path) -> list[list[dict[str, float]]]:

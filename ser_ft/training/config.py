@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..models import MODELS, SHIPPED, kind_of
 from ..models.yardsticks import YARDSTICKS
 from .bounds import among, at_least, check_seed
+from .publishing import HubConfig
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 TUNINGS = ("probe", "partial", "full", "lora")
@@ -342,23 +343,6 @@ class TrainConfig:
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"train.{name} is a share between 0 and 1, not {getattr(self, name)}")
-
-
-@dataclass
-class HubConfig:
-    """Where a finished run is published; the token is the one that `hf auth login` keeps, or HF_TOKEN."""
-
-    model_id: str | None = None
-    """The repository, USER/NAME; it is made where there is none."""
-
-    private: bool = False
-    """Make the repository private."""
-
-    replace: bool = False
-    """Let what the repository holds go; its history keeps it."""
-
-    accept_terms: bool = False
-    """The terms of TESS or SAVEE let a model that heard them be published."""
 
 
 @dataclass

@@ -26,13 +26,14 @@ from ..models.yardsticks import YARDSTICKS
 from ..results.runs import RunFolder
 from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
-from .config import AugmentConfig, DataConfig, HubConfig, ModelConfig, Recipe, TuningConfig
+from .config import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
 from .inputs import Inputs
 from .judging import Judge
 from .loop import Trainer
 from .machine import device_name, start
 from .networks import set_up_image, set_up_own
 from .pretrain import check_unheard, heard_in_pretraining
+from .publishing import HubConfig
 from .speed import SPEED_CLIPS, real_time_factor
 from .tuning import Setup, find_speech, set_up_speech
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from server import READER, STRANGER, TOKEN, Blob, Hub
+from stranger import WITHOUT_SER_FT
 
 from ser_ft import audio, push
 from ser_ft.cli import main
@@ -25,16 +26,9 @@ from ser_ft.results.runs import RunFolder
 MakeRun = Callable[[str], RunFolder]
 KINDS = ("speech", "spectrogram", "mfcc-cnn")
 
-# Wherever ser_ft is installed here, importing it fails.
-_STOCK = """
-import json, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "ser_ft":
-            raise ModuleNotFoundError(f"no module named {name}")
-
-sys.meta_path.insert(0, Absent())
+_STOCK = (
+    WITHOUT_SER_FT
+    + """
 import numpy as np
 from transformers import pipeline
 
@@ -44,6 +38,7 @@ for name in sys.argv[2:]:
     found = [classify({"raw": sound, "sampling_rate": 16000}) for sound in sounds]
     print(json.dumps([{each["label"]: each["score"] for each in answer} for answer in found]), flush=True)
 """
+)
 _OURS = """
 import json, sys
 import numpy as np

@@ -17,8 +17,8 @@ from ser_ft.errors import InputError
 from ser_ft.hub import NotSent
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import _publish
-from ser_ft.training.config import HubConfig
 from ser_ft.training.parsing import parse
+from ser_ft.training.publishing import HubConfig
 
 ROOT = Path(__file__).parents[2]
 
