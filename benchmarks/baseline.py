@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_ft.emotions import canonical
+from ser_ft.labels import canonical
 from ser_ft.recognition import baseline
 from ser_ft.recognition.dissatisfaction import named
 from ser_ft.recognition.windows import Window, WindowSettings

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from pyarrow.dataset import dataset
 
-from ser_ft.recognition.files import find
+from ser_ft.audio.discovery import find
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "predict_ray.py"
 

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from transformers import Pipeline, pipeline
 
-from ser_ft.recognition.files import find
+from ser_ft.audio.discovery import find
 from ser_ft.recognition.recognizer import EmotionRecognizer
 
 PROCESSES = 7

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ser_ft import audio
+from ser_ft.audio.vad import FRAME, speech_frames
 from ser_ft.data.prepare import open_prepared
 from ser_ft.data.transforms import TRANSFORMS
-from ser_ft.recognition.voice import FRAME, speech_frames
 
 SPEECH, REST = 25.0, 50.0
 SECONDS = 20.0

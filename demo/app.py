@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ser_ft.cli.demo import Options, read_options
-from ser_ft.errors import InputError, guarded, without_debug
-from ser_ft.folders import MODEL_FILE
+from ser_ft.utils.errors import InputError, guarded, without_debug
+from ser_ft.utils.files import MODEL_FILE
 
 
 def serve(options: Options) -> None:

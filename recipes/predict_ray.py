@@ -25,12 +25,12 @@ import pyarrow.parquet as parquet
 from pyarrow.dataset import dataset
 
 from ser_ft.audio import AudioError
-from ser_ft.errors import InputError, guarded, without_debug
+from ser_ft.audio.discovery import SOUND, Found, find
 from ser_ft.recognition.engines import open_engine
-from ser_ft.recognition.files import SOUND, Found, find
 from ser_ft.recognition.onnx_engine import OnnxEngine
 from ser_ft.recognition.recognizer import EmotionRecognizer
 from ser_ft.recognition.sounds import Item
+from ser_ft.utils.errors import InputError, guarded, without_debug
 
 # Shares of a core as Ray plans with them. Reading and writing mostly wait; workers that took whole cores would leave
 # none for the tasks that Ray itself begins with, and wait for them for ever.

@@ -20,12 +20,11 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from .registration import register
+from .utils.auto_classes import register
 
 if TYPE_CHECKING:
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
-    from .errors import InputError
     from .hub.publish import push
     from .recognition.recognizer import EmotionRecognizer
     from .results.fusion import fuse
@@ -33,10 +32,11 @@ if TYPE_CHECKING:
     from .road import run, sweep
     from .training.config import Recipe
     from .training.evaluate import evaluate
+    from .utils.errors import InputError
 
 _HOMES = {
     "EmotionRecognizer": "recognition.recognizer",
-    "InputError": "errors",
+    "InputError": "utils.errors",
     "Recipe": "training.config",
     "RunFolder": "results.runs",
     "evaluate": "training.evaluate",

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError
 from .report.compare import compare, text, write_comparison
 from .report.html import write_report
 from .report.tables import comparison, render
@@ -17,6 +16,7 @@ from .training.config import Recipe
 from .training.publishing import HubConfig
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
+from .utils.errors import InputError
 
 if TYPE_CHECKING:
     import datasets

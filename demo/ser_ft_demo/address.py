@@ -8,7 +8,7 @@ import socket
 import ssl
 
 from ser_ft.cli.demo import Options
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 _HERE = "127.0.0.1"
 

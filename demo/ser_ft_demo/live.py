@@ -21,10 +21,10 @@ import gradio as gr
 import numpy as np
 
 from ser_ft.audio import from_pcm16
-from ser_ft.errors import InputError
 from ser_ft.recognition.feedback import percent
 from ser_ft.recognition.stream import AnswerStream
 from ser_ft.recognition.windows import WindowAnswer
+from ser_ft.utils.errors import InputError
 
 from . import drawing
 from .parts import Shop, alert, hint

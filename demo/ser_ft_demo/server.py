@@ -26,7 +26,7 @@ import gradio as gr  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 from ser_ft.cli.demo import Options  # noqa: E402
-from ser_ft.errors import InputError  # noqa: E402
+from ser_ft.utils.errors import InputError  # noqa: E402
 
 from . import about, call, compare, endpoints, inside, live, speak, voices  # noqa: E402
 from .address import check_address, in_address  # noqa: E402

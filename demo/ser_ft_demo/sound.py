@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, is_silent, mix_down
-from ser_ft.audio_stream import blocks, open_sound
-from ser_ft.errors import InputError
+from ser_ft.audio.streaming import blocks, open_sound
 from ser_ft.recognition.recognizer import SHORTEST
+from ser_ft.utils.errors import InputError
 
 from .words import length
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from ser_ft.audio import AudioError
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 _SENTENCES = {
     "empty": "{name} is empty.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..errors import InputError, guarded, without_debug
+from ..utils.errors import InputError, guarded, without_debug
 from .data import add_audit, add_augment, add_explore, add_prepare
 from .demo import add_demo
 from .export import add_export

@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..emotions import scheme
-from ..errors import InputError
+from ..labels import scheme
+from ..utils.errors import InputError
 from .words import mapping, pairs
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..folders import demo_folder
 from ..models import SHIPPED
+from ..utils.errors import InputError
+from ..utils.files import demo_folder
 
 _ABOUT = "recognise emotion in speech in the browser: speak, drop a file, watch a call"
 _MORE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 def add_export(commands: argparse._SubParsersAction[Any]) -> None:

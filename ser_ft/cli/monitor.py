@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:

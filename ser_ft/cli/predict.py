@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 if TYPE_CHECKING:
     from ..audio import AudioError
@@ -75,9 +75,9 @@ def _predict(chosen: argparse.Namespace) -> int:
 
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
-    from ..progress import bar
     from ..report.answers import Held, held, sheet, take_errors_out
     from ..report.tables import printable
+    from ..utils.progress import bar
 
     classes, before = recognizer.facts.classes, Held()
     if out and out.exists():
@@ -112,7 +112,7 @@ def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, ou
 
 def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[Item]:
     """Yield the files that are not answered yet."""
-    from ..recognition.files import find
+    from ..audio.discovery import find
     from ..recognition.sounds import Item
     from ..report.answers import key
 
@@ -153,8 +153,8 @@ def _format_of(out: Path | None) -> str:
 
 def _check_out(out: Path | None, format: str, resume: bool) -> None:
     """Refuse a file that cannot be written, or gone on with."""
-    from ..folders import check_writable
     from ..report.answers import RESUMABLE
+    from ..utils.files import check_writable
 
     if resume and (out is None or format not in RESUMABLE):
         raise InputError(f"--resume goes on with a file: give --out FILE, in {' or '.join(RESUMABLE)}")

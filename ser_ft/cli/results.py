@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .words import pairs
 
 
@@ -114,10 +114,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _fuse(chosen: argparse.Namespace) -> None:
-    from ..progress import bar
     from ..report.html import write_report
     from ..report.tables import comparison, render
     from ..results.fusion import fuse
+    from ..utils.progress import bar
 
     try:
         weights = None if chosen.weights is None else [float(word) for word in chosen.weights.split(",")]

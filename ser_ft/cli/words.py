@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 def pair(text: str, what: str) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .. import audio
-from ..errors import InputError
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .fingerprints import COPY, Index, Landmarks, landmarks, likeness, narrow
 from .repeats import Repeats, signatures
 from .splits import PARTS, Split, read_json, speaker_lists

@@ -19,7 +19,7 @@ import numpy as np
 from datasets.fingerprint import Hasher
 
 from .. import audio
-from ..errors import InputError
+from ..utils.errors import InputError
 from .prepare import cache_home
 from .transforms import TRANSFORMS, full_scale
 

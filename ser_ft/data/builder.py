@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 
 from .. import audio
-from ..progress import bar
+from ..utils.progress import bar
 from .catalogue import Catalogue, Clip, Skipped
 from .corpora import REASONS
 from .repeats import Mark, Repeats, signatures

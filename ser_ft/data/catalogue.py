@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
 from .. import audio
-from ..emotions import LabelScheme, canonical
-from ..errors import InputError
+from ..labels import LabelScheme, canonical
+from ..utils.errors import InputError
 from .corpora import CORPORA, REASONS, Corpus, Skip, Utterance, cremad, ravdess
 from .corpora.folder import folder_parser, own_corpus, read_manifest
 from .scan import MANIFEST_FILE, SYNTHETIC, VOTE_TABLES, Found, Scan, scan

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
-from ..errors import InputError
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .corpora import CORPORA, Corpus, Download
 
 MIRROR = "SER_FT_DOWNLOAD_BASE"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import audio
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .corpora import CORPORA
 
 Facts = Mapping[str, Mapping[str, Any]]

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..audio import SAMPLE_RATE, resample, to_wav
-from ..errors import InputError
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .corpora import CORPORA, Utterance
 from .scan import NOTE_FILE
 from .scan import SYNTHETIC as NOTE

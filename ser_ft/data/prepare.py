@@ -15,9 +15,9 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from .. import folders
-from ..emotions import scheme as make_scheme
-from ..errors import InputError
+from ..labels import scheme as make_scheme
+from ..utils.errors import InputError
+from ..utils.files import check_writable, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalogue import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
 from .corpora import REASONS
@@ -286,7 +286,7 @@ def _write(book: Catalogue, out: Path, verbose: bool) -> datasets.Dataset:
             print(f"{out} is up to date: nothing changed under the roots")
         return table
     home = out.resolve()
-    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=folders.nearest(home.parent)) as work:
+    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=nearest_existing(home.parent)) as work:
         fresh = Path(work) / "table"
         builder = SerCorpora(book, cache_dir=work, progress=verbose)
         with _own_progress():
@@ -333,7 +333,7 @@ def check_out(out: Path) -> None:
         if files and (foreign or _key_of(home) is None):
             what = f"holds {min(foreign)}, which" if foreign else "holds something that"
             raise InputError(f"{out}: {what} is no part of a prepared table; name another folder with --out")
-    folders.check_writable(home)
+    check_writable(home)
 
 
 def _book_of_table(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .. import audio
-from ..errors import InputError
+from ..utils.errors import InputError
 
 NOTE_FILE = "ser_ft_note.txt"
 SYNTHETIC = "synthetic voices (ser_ft miniature), not recordings"

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .corpora.folder import UNKNOWN_SPEAKER
 from .named_splits import NAMED_FOLDS, NAMED_VALIDATION
 

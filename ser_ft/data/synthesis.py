@@ -19,7 +19,7 @@ from scipy.fft import irfft, rfft
 from scipy.optimize import brentq
 
 from ..audio import SAMPLE_RATE
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import datasets
 import pyarrow as pa
 
 from .. import audio
-from ..emotions import LabelScheme
-from ..errors import InputError
-from ..offline import offline_where_unreachable
+from ..labels import LabelScheme
+from ..utils.errors import InputError
+from ..utils.hub_offline import offline_where_unreachable
 from .catalogue import Catalogue, Names, Options, Skipped
 from .corpora.folder import FACTS, own_corpus, own_utterance
 

@@ -21,7 +21,7 @@ import soxr
 
 from .. import audio
 from ..audio import SAMPLE_RATE
-from ..errors import InputError
+from ..utils.errors import InputError
 from .draws import Choice, Folder, Range, Setting
 
 # Exponents of the power spectrum: power goes with frequency to the power of these (Timmer & König 1995).

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .upload import Content, Upload
 
 SILENCE = 120.0

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.corpora import CORPORA
 from ..data.licences import check_shared
-from ..progress import bar
 from ..report.data_card import data_card
 from ..results.runs import RunFolder, reading
+from ..utils.progress import bar
 from .upload import Content, Upload
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from ..data.corpora import CORPORA
-from ..errors import InputError
 from ..report.lineage import corpora_heard, corpus_of
 from ..report.model_card import base_model, model_card
 from ..results.runs import STOOD_IN, RunFolder, reading
+from ..utils.errors import InputError
 from .upload import Content, Upload, as_json
 
 _MODEL_FILES = frozenset({".json", ".safetensors", ".py"})

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .. import folders
 from ..data.licences import check_accepted
-from ..errors import InputError
 from ..report.lineage import corpora_heard
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.files import check_writable
 from .client import Client
 from .data import card_upload, card_upload_of_run, table_upload
 from .files import model_upload
@@ -136,7 +136,7 @@ def _show(uploads: list[Upload], private: bool, out: str | Path | None, tell: Ca
             tell(f"  {size:>12,}  {path}")
     if out is not None:
         folder = Path(out).expanduser()
-        folders.check_writable(folder)
+        check_writable(folder)
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder}: is not empty; name another --out")
         for upload in uploads:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import InputError
-from ..folders import MODEL_FILE, demo_folder
+from ..utils.errors import InputError
+from ..utils.files import MODEL_FILE, demo_folder
 from .upload import Content, Upload
 
 _OURS = re.compile(r"\s*(?:\./)?ser[-_]ft(?P<extras>\[[^\]]*\])?(?=[\s@<>=!~-]|$)", re.IGNORECASE)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 Content: TypeAlias = "bytes | Path"
 

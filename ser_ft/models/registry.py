@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
-from ..errors import InputError
-from ..offline import offline_where_unreachable
+from ..utils.errors import InputError
+from ..utils.hub_offline import offline_where_unreachable
 from . import MODELS, compact, folder_of, kind_of, said_of, saved_by_us
 from . import baselines as own
 from . import spectrogram as image

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 
 from ..audio import SAMPLE_RATE
-from ..errors import InputError
+from ..utils.errors import InputError
 from . import folder_of
 from .descriptors import CHANGES, FITTED
 from .features import SpectralFeatureExtractor

@@ -24,8 +24,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils import logging
 
-from ..errors import InputError
-from ..offline import offline_where_unreachable
+from ..utils.errors import InputError
+from ..utils.hub_offline import offline_where_unreachable
 
 _FITTING = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), list: (list, tuple)}
 # What follows from the classes, or would make another network of the checkpoint's weights.

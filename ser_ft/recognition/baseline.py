@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..emotions import canonical
-from ..errors import InputError
+from ..labels import canonical
+from ..utils.errors import InputError
 from .windows import Window, WindowSettings, smooth
 
 ORDINARY = ("neutral", "calm")

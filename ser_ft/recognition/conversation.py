@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from . import dissatisfaction, talk
 from .baseline import Baseline
 from .dissatisfaction import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..emotions import canonical
+from ..labels import canonical
 from .talk import Spans, seconds
 from .windows import Segment
 

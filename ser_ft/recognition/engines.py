@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError
 from ..models import SHIPPED
+from ..utils.errors import InputError
 
 SHIPPED_FILE = Path(__file__).resolve().parent.parent / "assets" / "model.onnx"
 """The model that ships in the package, which needs no torch."""

@@ -19,12 +19,12 @@ from torch import nn
 
 from .. import audio
 from ..audio import SAMPLE_RATE
-from ..errors import InputError
+from ..audio.discovery import find
 from ..models.saved import Saved
-from ..progress import bar
 from ..results.runs import RunFolder, model_folder
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .engines import Engine, Facts
-from .files import find
 from .graph_speech import front_end
 from .onnx_engine import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
 from .sounds import Item

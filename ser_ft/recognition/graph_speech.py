@@ -18,8 +18,8 @@ from transformers import (
 )
 from transformers.audio_utils import mel_filter_bank
 
-from ..errors import InputError
 from ..models.features import SpectralFeatureExtractor
+from ..utils.errors import InputError
 from .graph_features import Descriptors, Spectra, framed
 
 # Of Kaldi's filter banks (Povey et al. 2011), as AST and wav2vec2-BERT were trained on: windows of 25 ms every 10 ms at

@@ -11,9 +11,9 @@ import numpy as np
 
 from .. import audio
 from ..audio import AudioError
-from ..audio_stream import blocks, open_sound
-from ..emotions import canonical
-from ..errors import InputError
+from ..audio.streaming import blocks, open_sound
+from ..labels import canonical
+from ..utils.errors import InputError
 from . import baseline, dissatisfaction, talk
 from .conversation import PAUSE, Conversation, MonitorSettings, Voice, shares
 from .engines import Engine, Facts

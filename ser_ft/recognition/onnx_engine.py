@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import SAMPLE_RATE
-from ..errors import InputError
+from ..utils.errors import InputError
 from .engines import Facts
 
 KEY = "ser_ft"

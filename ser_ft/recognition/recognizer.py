@@ -16,11 +16,11 @@ from typing import TypedDict
 import numpy as np
 
 from ..audio import SAMPLE_RATE, SILENCE_PEAK, AudioError
-from ..errors import InputError
+from ..audio.vad import speech_frames
+from ..utils.errors import InputError
 from .engines import open_engine
 from .sounds import Item, Sound, items
 from .stream import AnswerStream, Stream
-from .voice import speech_frames
 from .windows import (
     FRAME_SECONDS,
     Segment,

@@ -12,9 +12,9 @@ import numpy as np
 
 from .. import audio
 from ..audio import AudioError
-from ..audio_stream import Mixer, check_samples, open_sound
-from ..errors import InputError
-from .files import find
+from ..audio.discovery import find
+from ..audio.streaming import Mixer, check_samples, open_sound
+from ..utils.errors import InputError
 
 Sound: TypeAlias = "str | os.PathLike[str] | bytes | Mapping[str, Any] | tuple[int, Any] | Iterable[Any]"
 """A file's path, or a folder's; a file's bytes; {"array" or "raw": samples, "sampling_rate": Hz}, {"bytes", "path"} as

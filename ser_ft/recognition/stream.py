@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..audio import SAMPLE_RATE
-from ..audio_stream import Mixer
-from ..errors import InputError
+from ..audio.streaming import Mixer
+from ..utils.errors import InputError
 from .engines import Engine, Facts
 from .windows import Window, WindowAnswer, Windower, WindowSettings, window_answer
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError
 from ..models.features import SpectralFeatureExtractor
 from ..models.inputs import alike_inputs
 from ..models.saved import Saved
 from ..models.speech import Parts
 from ..results.runs import model_folder
+from ..utils.errors import InputError
 from .engines import Facts
 
 

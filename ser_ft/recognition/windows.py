@@ -10,10 +10,10 @@ from typing import TypedDict
 import numpy as np
 
 from ..audio import SAMPLE_RATE, Source
-from ..audio_stream import Mixer, open_sound
-from ..errors import InputError
+from ..audio.streaming import Mixer, open_sound
+from ..audio.vad import FRAME, Gate
+from ..utils.errors import InputError
 from .engines import Engine, Facts
-from .voice import FRAME, Gate
 
 # The gate decides in frames of 10 ms, and every length is rounded to them.
 FRAME_SECONDS = FRAME / SAMPLE_RATE

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import audio
 from ..data.augment import TRANSFORMS, Augment
-from ..errors import InputError
+from ..utils.errors import InputError
 from .canvas import FAINT, INK, blank, escape, save, shown_name
 
 if TYPE_CHECKING:

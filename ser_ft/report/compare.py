@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import folders
-from ..errors import InputError
-from ..progress import bar
 from ..results.pooled import System
 from ..results.runs import RunFolder
 from ..results.systems import clip_sets, find_runs, systems
+from ..utils.errors import InputError
+from ..utils.files import check_writable
+from ..utils.progress import bar
 from . import page, samples, tables
 from .compare_contents import contents
 from .compare_pairs import Compared, check_baseline, compare_set, p_text, signed, signed_interval
@@ -93,7 +93,7 @@ def check_out(out: str | Path) -> Path:
     path = Path(out).expanduser()
     if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
         raise InputError(f"--out {out}: name a file that ends in .html")
-    folders.check_writable(path.parent)
+    check_writable(path.parent)
     return path
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..emotions import colour
-from ..progress import bar
+from ..labels import colour
 from ..results.pooled import CROSS, System
 from ..results.runs import RunFolder
+from ..utils.progress import bar
 from . import compare_figures as figures
 from . import page, samples, tables
 from .canvas import save

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import InputError
 from ..results.paired import Paired, paired
 from ..results.pooled import ClipSet, System
+from ..utils.errors import InputError
 from .page import counted
 
 TOLD = 0.05  # a difference is told where p, corrected for the number of comparisons, is no higher

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import audio, folders
+from .. import audio
 from ..data.corpora import REASONS
-from ..errors import InputError
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.files import check_writable, replace_atomically
+from ..utils.progress import bar
 from . import canvas, explore_figures, explore_map, page
 from .explore_tables import emotion_rows, level_rows, rate_rows, speaker_rows, voice_rows
 from .findings import FULL_SCALE, findings, meaning
@@ -60,7 +61,7 @@ def explore(source: str | Path, out: str | Path | None = None, players: bool = F
         # Threads that wait for each other's turns take longer than one alone where a machine is busy.
         with threadpool_limits(1):
             _write(heard, fresh, players, verbose)
-        folders.put(fresh, home.resolve())
+        replace_atomically(fresh, home.resolve())
     return home / REPORT
 
 
@@ -77,7 +78,7 @@ def check_out(out: Path) -> None:
         if foreign or (names and CLIPS not in names):
             what = f"holds {foreign[0]}, which" if foreign else "holds something that"
             raise InputError(f"{out}: {what} is no part of such a report; name another folder with --out")
-    folders.check_writable(home)
+    check_writable(home)
 
 
 def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:

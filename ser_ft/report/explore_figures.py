@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..emotions import colour
+from ..labels import colour
 from .canvas import FAINT, GRID, INK, LEGEND, SHADES, blank, plain, shown_name
 from .page import counted
 from .shapes import box, name_rows, patch, shape, tint

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import folders
-from ..emotions import colour
-from ..errors import InputError
+from ..labels import colour
 from ..results.runs import PARTS, RunFolder
+from ..utils.errors import InputError
+from ..utils.files import check_writable
 from .canvas import (
     FAINT,
     GRID,
@@ -200,7 +200,7 @@ def check_file(file: str | Path) -> Path:
         raise InputError(f"{file}: a figure is written as .png")
     if path.is_dir():
         raise InputError(f"{file}: is a folder; name another figure")
-    folders.check_writable(path.parent, "name another figure")
+    check_writable(path.parent, "name another figure")
     return path
 
 

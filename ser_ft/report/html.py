@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..emotions import colour
+from ..labels import colour
 from ..results.runs import PARTS, RunFolder
 from . import page, samples, tables
 from .figures import chosen, write_figures

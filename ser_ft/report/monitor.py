@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .. import folders
-from ..errors import InputError
-from ..progress import bar
+from ..audio.discovery import Found, find
 from ..recognition import baseline, dissatisfaction
 from ..recognition.conversation import Conversation, MonitorSettings
 from ..recognition.engines import Engine
-from ..recognition.files import Found, find
 from ..recognition.monitor import monitor
 from ..recognition.record import readable
+from ..utils.errors import InputError
+from ..utils.files import check_writable
+from ..utils.progress import bar
 from . import page, tables
 from .monitor_page import About, write_call
 from .timeline import strip
@@ -221,7 +221,7 @@ def check_out(out: Path, replace: bool = False) -> None:
             )
     if _held(out) and not replace:
         raise InputError(f"{out}: a report is there already: give --replace, or another --out")
-    folders.check_writable(out)
+    check_writable(out)
 
 
 def _held(out: Path) -> list[Path]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import audio
-from ..emotions import colour
-from ..errors import InputError
+from ..labels import colour
+from ..utils.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import audio
 from ..data.corpora import REASONS
-from ..errors import InputError
+from ..utils.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import audio
-from ..errors import InputError
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .sources import Source
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from math import ceil, floor
 import numpy as np
 from markupsafe import Markup
 
-from ..emotions import colour
+from ..labels import colour
 from ..recognition.conversation import Conversation, Voice
 from ..recognition.feedback import clock
 from ..recognition.talk import union
@@ -29,7 +29,7 @@ def timeline(call: Conversation, number: int) -> Markup:
 
     From the top: marks of its moments, which lead to their players; where it speaks; how its segments sound, lower
     and paler where they are uncertain; the smoothed probabilities, dissatisfaction at the bottom; its runs of
-    dissatisfaction; the time. Colours are those of `ser_ft.emotions`, the others the page's own.
+    dissatisfaction; the time. Colours are those of `ser_ft.labels`, the others the page's own.
 
     Args:
         call: the conversation. number: of the voice.

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .checks import Floats, Ints, labels_and_probabilities
 
 # The temperature's bounds. Where every validation clip is recognised the likelihood grows without end as T falls to 0,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from .. import folders
-from ..errors import InputError
+from ..utils.errors import InputError
+from ..utils.files import remove_folder
 from .evaluation import part_metrics
 from .runs import PARTS, RunFolder, reading, to_write
 from .systems import find_runs
@@ -55,7 +55,7 @@ def fuse(
         predictions = _predictions(members, shares)
         found.append((target, members, predictions, _metrics(members, predictions, weights)))
     for target, members, predictions, metrics in found:
-        folders.remove(target.path)
+        remove_folder(target.path)
         target.path.mkdir(parents=True)
         config = {COMMAND: settings, "seed": metrics["seed"]}
         target.write_text(target.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

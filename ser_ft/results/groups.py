@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.corpora.folder import UNKNOWN_SPEAKER
-from ..errors import InputError
+from ..utils.errors import InputError
 
 # The edges of the durations told apart, in seconds; a clip on an edge belongs to the longer ones.
 DURATION_EDGES = (2, 3, 4)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, stdtrit
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .checks import Floats, Ints
 
 FEWEST_SPEAKERS = 4

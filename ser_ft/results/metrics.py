@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .calibration import expected_calibration_error, reliability
 from .checks import Floats, Ints, labels_and_probabilities, names, pair
 from .groups import known, members

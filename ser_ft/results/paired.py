@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from . import checks
 from .checks import Floats, Ints
 from .intervals import balanced, difference_from_counts, speaker_counts

@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import folders
-from ..errors import InputError
 from ..models import IMAGES, folder_of
-from ..offline import offline_where_unreachable
+from ..utils.errors import InputError
+from ..utils.files import check_writable
+from ..utils.hub_offline import offline_where_unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,7 +268,7 @@ def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder
         InputError: nothing can be written there, or something is there that is not to go away.
     """
     folder = RunFolder(path)
-    folders.check_writable(folder.path)
+    check_writable(folder.path)
     if folder.path.exists() and any(folder.path.iterdir()):
         if not _marked(folder, command):
             raise InputError(f"{path}: holds something that `ser-ft {command}` did not write; name another --out")

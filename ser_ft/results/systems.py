@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
 from ..models import MODELS
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .pooled import CLIP_COLUMNS, ClipSet, Member, System, digest, family
 from .runs import RunFolder, reading
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 # Clips are sorted by length within pools of about so many batches, their lengths blurred by so large a share: 1 to 3 %
 # of padding on corpora of 1 to 5 s, and other batches each epoch even where there is but one pool.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 def among(value: Any, allowed: tuple[str, ...], name: str) -> None:

@@ -23,13 +23,14 @@ from accelerate.utils import broadcast_object_list
 from filelock import BaseFileLock, FileLock
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .. import audio, folders
+from .. import audio
 from ..data.prepare import cache_home
-from ..errors import InputError
 from ..models.features import SpectralFeatureExtractor
 from ..models.statistics import statistics
 from ..models.yardsticks import FUNCTIONALS, yardstick_features
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.files import nearest_existing
+from ..utils.progress import bar
 
 if TYPE_CHECKING:
     import datasets
@@ -216,7 +217,7 @@ def make_room(folder: Path, expected: float) -> None:
     Raises:
         InputError: so many bytes would leave too little of it free.
     """
-    here = folders.nearest(folder.absolute())
+    here = nearest_existing(folder.absolute())
     outdated = sorted(folder.parent.glob("*/about.json"), key=lambda file: file.stat().st_mtime)
     while not _whole(folder) and expected > 0.9 * shutil.disk_usage(here).free:
         if outdated and time.time() - outdated[0].stat().st_mtime > _WEEK:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from .. import folders
-from ..errors import InputError
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.files import remove_folder, replace_atomically
 
 _KEPT = 2
 _WEIGHTS = "trained.safetensors"
@@ -52,9 +52,9 @@ class Checkpoints:
         (partial / f"progress-{accelerator.process_index}.json").write_text(json.dumps(content), encoding="utf-8")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            folders.put(partial, folder)
+            replace_atomically(partial, folder)
             for outdated in self.found[:-_KEPT]:
-                folders.remove(outdated)
+                remove_folder(outdated)
         accelerator.wait_for_everyone()
 
     def load(self) -> dict[str, Any] | None:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from .. import folders
-from ..errors import InputError
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.files import check_writable, remove_folder
 
 
 class Claim(Protocol):
@@ -35,7 +35,7 @@ def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
     Raises:
         InputError: the folder cannot be written, or holds something else, or such a run and is not to be touched.
     """
-    folders.check_writable(folder.path)
+    check_writable(folder.path)
     if not folder.path.exists() or not any(folder.path.iterdir()):
         return False
     ours = yaml.safe_load(recipe.text())
@@ -73,7 +73,7 @@ def resumes(recipe: Claim, folder: RunFolder, content: dict[str, Any], what: str
 
 def begin(recipe: Claim, folder: RunFolder, content: dict[str, Any]) -> None:
     """Put what is known before training into a folder of its own; what was there goes away whole."""
-    folders.remove(folder.path)
+    remove_folder(folder.path)
     folder.path.mkdir(parents=True)
     folder.write_text(folder.config_file, recipe.text())
     folder.write_environment()

@@ -12,9 +12,9 @@ import yaml
 from ..data.augment import Augment, SpecAugment
 from ..data.spectral import SpectralAugment
 from ..data.splits import KINDS
-from ..errors import InputError
 from ..models import MODELS, SHIPPED, kind_of
 from ..models.yardsticks import YARDSTICKS
+from ..utils.errors import InputError
 from .bounds import among, at_least, check_seed
 from .publishing import HubConfig
 

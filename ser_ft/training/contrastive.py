@@ -18,10 +18,10 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
-from ..errors import InputError
 from ..models.speech import Hearing
-from ..progress import bar
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .batching import epoch_batches
 from .checkpoints import Checkpoints, trained_names
 from .inputs import steps

@@ -15,19 +15,19 @@ import yaml
 from accelerate import PartialState
 from torch import nn
 
-from .. import folders
 from ..data.prepare import about, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
-from ..emotions import canonical
-from ..errors import InputError
+from ..labels import canonical
 from ..models import folder_of
 from ..models.features import SpectralFeatureExtractor
 from ..models.saved import Saved
 from ..models.speech import Parts
-from ..progress import bar
 from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
 from ..results.groups import known
 from ..results.runs import RunFolder, model_folder, runs_behind, stood_in_for, to_write
+from ..utils.errors import InputError
+from ..utils.files import remove_folder
+from ..utils.progress import bar
 from .cache import frames_of
 from .drawn import Standard
 from .feeds import Feed, FrameFeed, WaveFeed
@@ -131,7 +131,7 @@ class Classes:
 
     @classmethod
     def shared(cls, theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str]) -> Classes:
-        """Put a model's classes to the data's: by name, by `ser_ft.emotions.canonical`, or as a mapping says.
+        """Put a model's classes to the data's: by name, by `ser_ft.labels.canonical`, or as a mapping says.
 
         Raises:
             InputError: fewer than two are shared, or the mapping names a class that is not there.
@@ -307,7 +307,7 @@ def _write(
         **judged.facts(name, subject.called, _doubt(subject, judged)),
         "parts": part_metrics(predictions, classes, {"test": judged.left_out}),
     }
-    folders.remove(target.path)
+    remove_folder(target.path)
     target.path.mkdir(parents=True)
     target.write_text(target.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     target.write_environment(**environment)

@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
-from .. import folders
-from ..errors import InputError
-from ..progress import bar
 from ..results.evaluation import predict
 from ..results.metrics import uar
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.files import backup_path, replace_atomically
+from ..utils.progress import bar
 from .average import Average
 from .batching import balancing_chances, epoch_batches
 from .checkpoints import Checkpoints, trained_names
@@ -301,7 +301,7 @@ class Trainer:
             partial_folder = folder.with_name(".best.partial")
             partial_folder.mkdir(parents=True, exist_ok=True)
             self.checkpoints.write_weights(partial_folder)
-            folders.put(partial_folder, folder)
+            replace_atomically(partial_folder, folder)
 
     def _restore_best(self) -> None:
         self.accelerator.wait_for_everyone()
@@ -316,8 +316,8 @@ class Trainer:
     def _load(self) -> None:
         """Go on from the newest checkpoint; from the start where there is none."""
         best = self.run.checkpoints / "best"
-        if self.accelerator.is_main_process and not best.exists() and folders.old(best).exists():
-            os.replace(folders.old(best), best)
+        if self.accelerator.is_main_process and not best.exists() and backup_path(best).exists():
+            os.replace(backup_path(best), best)
         found = self.checkpoints.load()
         if found is not None:
             self.state = Progress(**found)

@@ -13,11 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..errors import InputError
 from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
-from ..progress import bar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .cache import FlatCache, JoinedCache, cache_folder, frames_of, take_in
 from .config import Recipe, TuningConfig
 from .drawn import Drawn, Standard

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .config import Recipe
 
 DESCRIPTION = """Train and evaluate a model as a recipe says, and report it. A recipe is a YAML file, which may name

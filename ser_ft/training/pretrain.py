@@ -15,8 +15,8 @@ import yaml
 
 from ..data.scan import SYNTHETIC
 from ..data.splits import Split, read_split
-from ..errors import InputError, guarded, without_debug
 from ..results.runs import RunFolder, runs_behind
+from ..utils.errors import InputError, guarded, without_debug
 from .bounds import among, at_least, check_seed
 from .config import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
 

@@ -20,12 +20,12 @@ from transformers.utils import logging
 
 from ..data.prepare import about, open_prepared
 from ..data.splits import Split, make_split
-from ..errors import InputError
 from ..models import kind_of, speech
 from ..models.speech import Backbone, Parts
-from ..progress import bar
 from ..results.evaluation import held_classes
 from ..results.metrics import uar
+from ..utils.errors import InputError
+from ..utils.progress import bar
 from .cache import FlatCache
 from .machine import best_precision
 from .states import POOLINGS, states_of

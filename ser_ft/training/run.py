@@ -16,7 +16,6 @@ from transformers import SequenceFeatureExtractor
 from ..data.augment import Augment, augmented
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
-from ..errors import InputError
 from ..models import MODELS, SHIPPED
 from ..models.head import fold_temperature
 from ..models.registry import build
@@ -24,6 +23,7 @@ from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.speech import load
 from ..models.yardsticks import YARDSTICKS
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
 from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
 from .config import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig

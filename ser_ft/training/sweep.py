@@ -20,10 +20,10 @@ import yaml
 
 from ..data.named_splits import NAMED_FOLDS
 from ..data.splits import Split, make_split
-from ..errors import InputError
-from ..folders import alone
-from ..progress import bar
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.files import exclusive_lock
+from ..utils.progress import bar
 from .claim import resumes
 from .config import Recipe, SplitConfig
 from .parsing import parse
@@ -198,7 +198,7 @@ def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: in
     for name, value in (("--jobs", jobs), ("--threads", threads)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, not {value}")
-    with alone(Path(out).expanduser(), "sweep"):
+    with exclusive_lock(Path(out).expanduser(), "sweep"):
         left = [cell for cell in cells if not cell.done]
         progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
         with progress:

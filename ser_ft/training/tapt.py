@@ -17,13 +17,14 @@ from transformers import (
     SequenceFeatureExtractor,
 )
 
-from .. import audio, folders
+from .. import audio
 from ..data.prepare import is_synthetic
 from ..data.splits import Split, make_split
-from ..errors import InputError
 from ..models import speech
 from ..models.speech import Hearing, Parts
 from ..results.runs import RunFolder
+from ..utils.errors import InputError
+from ..utils.files import replace_atomically
 from .claim import begin, gone_on_with, resumes
 from .contrastive import Pretrainer
 from .feeds import Feed, StateFeed, WaveFeed, samples_of
@@ -202,4 +203,4 @@ def _save_model(setup: Setup, encoder: Encoder, folder: RunFolder) -> None:
     shutil.rmtree(partial_folder, ignore_errors=True)
     model.save_pretrained(partial_folder)
     encoder.extractor.save_pretrained(partial_folder)
-    folders.put(partial_folder, folder.model)
+    replace_atomically(partial_folder, folder.model)

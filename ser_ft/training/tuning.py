@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
-from ..errors import InputError
 from ..models import speech
 from ..models.speech import Parts
+from ..utils.errors import InputError
 from .cache import JoinedCache
 from .config import Recipe, TuningConfig
 from .drawn import Drawn

@@ -17,7 +17,7 @@ from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
 from ser_ft.data.catalogue import Catalogue, Options, Roots, catalogue
 from ser_ft.data.prepare import load_corpora
-from ser_ft.emotions import scheme
+from ser_ft.labels import scheme
 
 RAVDESS = "03-01-{emotion}-01-01-01-{actor}.wav"
 

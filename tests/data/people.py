@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 
 from ser_ft.data.splits import PARTS, Split
-from ser_ft.emotions import NAMES
+from ser_ft.labels import NAMES
 
 SPEAKERS = {
     "ravdess": [f"{actor:02d}" for actor in range(1, 25)],

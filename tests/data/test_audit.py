@@ -22,7 +22,7 @@ from ser_ft.cli import main
 from ser_ft.data.audit import Finding, audit, sections
 from ser_ft.data.augment import Augment, augmented
 from ser_ft.data.splits import make_split
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 COPY = "planted"
 Sound = np.ndarray

@@ -16,7 +16,7 @@ from datasets.fingerprint import Hasher
 from ser_ft import audio
 from ser_ft.data.augment import TRANSFORMS, Augment, augmented
 from ser_ft.data.prepare import about
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 SOME: dict[str, dict[str, Any]] = {"noise": {"p": 0.5}, "speed": {"rate": [0.8, 1.2]}, "shift": {}, "pitch": {"p": 0.3}}
 

@@ -20,8 +20,8 @@ from ser_ft import audio
 from ser_ft.audio import from_wav, to_wav
 from ser_ft.data import builder, repeats
 from ser_ft.data.prepare import prepare
-from ser_ft.emotions import NAMES
-from ser_ft.errors import InputError
+from ser_ft.labels import NAMES
+from ser_ft.utils.errors import InputError
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

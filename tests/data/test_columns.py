@@ -16,7 +16,7 @@ from names import labels_of, noise, skipped, write
 
 from ser_ft.data import builder
 from ser_ft.data.prepare import load_table, prepare_table
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 SPOKEN = {
     "who": ["a", "b", "a"],

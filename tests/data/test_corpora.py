@@ -12,7 +12,7 @@ from names import load, skipped, true_names, write
 
 from ser_ft.audio import decode
 from ser_ft.data.corpora import CORPORA, Skip, Utterance, cremad
-from ser_ft.emotions import NAMES
+from ser_ft.labels import NAMES
 
 SEVEN = tuple(name for name in NAMES if name != "calm")
 

@@ -19,7 +19,7 @@ import pytest
 from ser_ft.data import download as module
 from ser_ft.data.corpora import CORPORA, Corpus, cremad, tess
 from ser_ft.data.download import download
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 ZIP = "/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1"
 TABLES = "/CheyneyComputerScience/CREMA-D/master"

@@ -11,8 +11,8 @@ import pytest
 from names import actor, find, labels_of, load, reasons, skipped, told, write
 
 from ser_ft.data.prepare import about
-from ser_ft.emotions import NAMES, SCHEMES
-from ser_ft.errors import InputError
+from ser_ft.labels import NAMES, SCHEMES
+from ser_ft.utils.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from names import find, labels_of, load, noise, reasons, samples, skipped, told, true_names, write, write_zip
 
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 RAVDESS = {
     "03-01-01-01-01-01-01": ("ravdess-01", "neutral"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ser_ft.data.augment import SpecAugment, mixed, mixup_share, spec_augment
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 LENGTHS = (100, 60, 3, 1)
 

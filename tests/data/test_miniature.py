@@ -14,7 +14,7 @@ from ser_ft.audio import decode, is_silent
 from ser_ft.data import miniature
 from ser_ft.data.corpora import CORPORA
 from ser_ft.data.miniature import NOTE, NOTE_FILE, clips, write_miniature
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 RATES = {"RAVDESS": 48_000, "TESS": 24_414, "CREMA-D": 16_000, "SAVEE": 44_100}
 

@@ -20,8 +20,8 @@ from ser_ft.audio import to_wav
 from ser_ft.data import builder
 from ser_ft.data.miniature import NOTE
 from ser_ft.data.prepare import about, open_prepared, prepare, summary
-from ser_ft.emotions import NAMES, SCHEMES
-from ser_ft.errors import InputError
+from ser_ft.labels import NAMES, SCHEMES
+from ser_ft.utils.errors import InputError
 
 
 def state(folder: Path) -> dict[str, int]:

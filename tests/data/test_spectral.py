@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ser_ft.data.spectral import SpectralAugment, spectral_augment
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 OFF: dict[str, Any] = {
     "crop": 0.0,

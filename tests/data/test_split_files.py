@@ -13,7 +13,7 @@ import pytest
 from people import check, only, table_of
 
 from ser_ft.data.splits import PARTS, Split, make_split, read_split
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

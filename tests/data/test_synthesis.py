@@ -7,8 +7,8 @@ import pytest
 
 from ser_ft.data import synthesis
 from ser_ft.data.synthesis import MANNERS, PHONES, Voice, synthesise
-from ser_ft.emotions import NAMES
-from ser_ft.errors import InputError
+from ser_ft.labels import NAMES
+from ser_ft.utils.errors import InputError
 
 SENTENCE = "k ih1 d z | aa r t ao1 k ih ng b ay dh ax d ao1 r"
 

@@ -15,7 +15,7 @@ from ser_ft.data import transforms
 from ser_ft.data.augment import TRANSFORMS, Augment
 from ser_ft.data.miniature import clips, speak
 from ser_ft.data.transforms import CODECS, COLOURS, codec_delay, coloured_noise, room_response
-from ser_ft.errors import InputError
+from ser_ft.utils.errors import InputError
 
 # Settings at which each transform does much.
 STRONG: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ import yaml
 
 from ser_ft.cli import main
 from ser_ft.cli.demo import Options, read_options
-from ser_ft.folders import MODEL_FILE, demo_folder
+from ser_ft.utils.files import MODEL_FILE, demo_folder
 
 ROOT = Path(__file__).parents[2]
 _WITHOUT = "import sys; sys.modules['gradio'] = None; from ser_ft.cli import main; sys.exit(main(['demo']))"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chromium import TAB, Page
 
-from ser_ft.emotions import SCHEMES
+from ser_ft.labels import SCHEMES
 from ser_ft.recognition.recognizer import EmotionRecognizer
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, to_pcm16
-from ser_ft.errors import InputError
-from ser_ft.folders import demo_folder
+from ser_ft.utils.errors import InputError
+from ser_ft.utils.files import demo_folder
 
 
 @pytest.fixture(autouse=True)
@@ -308,7 +308,7 @@ def test_names_from_outside_are_never_html(shop: Any, tmp_path: Path) -> None:
 def test_emotions_keep_their_colours(shop: Any) -> None:
     from ser_ft_demo import speak
 
-    from ser_ft.emotions import COLOURS
+    from ser_ft.labels import COLOURS
 
     shown = speak.page(shop, speak.recognise(shop, str(shop.examples[0][1])))
     assert all(f"background:{COLOURS[name]}" in shown for name in shop.model.recognise.facts.classes)

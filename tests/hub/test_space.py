@@ -11,10 +11,10 @@ import pytest
 from server import TOKEN, Blob, Hub
 
 from ser_ft import push
-from ser_ft.errors import InputError
 from ser_ft.hub import NotSent, space
 from ser_ft.hub.upload import Upload
 from ser_ft.results.runs import RunFolder
+from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]
 

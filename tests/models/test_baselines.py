@@ -11,10 +11,10 @@ import torch
 from stranger import answers
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel, pipeline
 
-from ser_ft.errors import InputError
 from ser_ft.models import MODELS
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.registry import NETWORKS, build
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RATE = 16_000

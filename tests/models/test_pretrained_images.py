@@ -14,10 +14,10 @@ import timm
 import torch
 from transformers import AutoModelForAudioClassification
 
-from ser_ft.errors import InputError
 from ser_ft.models import kind_of
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import ALEXNET, features_of
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RESNET = "timm/test_resnet.r160_in1k"

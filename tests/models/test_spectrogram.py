@@ -12,7 +12,6 @@ import torch
 from stranger import answers
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from ser_ft.errors import InputError
 from ser_ft.models import kind_of
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.registry import build
@@ -23,6 +22,7 @@ from ser_ft.models.spectrogram import (
     make_alexnet,
     stages_of,
 )
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 # Of each kind the smallest that timm has; the last blurs with filters that are no weights.

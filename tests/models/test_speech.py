@@ -23,11 +23,11 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.errors import InputError
 from ser_ft.models.speech import Parts, find, load
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
 from ser_ft.training.parsing import parse
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad")
 WEIGHTED = tuple(family for family in FAMILIES if family != "ast")  # whose head takes the last layer alone

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
 from ser_ft.data.miniature import clips, speak
-from ser_ft.emotions import SCHEMES
+from ser_ft.labels import SCHEMES
 from ser_ft.models import SHIPPED, folder_of
 from ser_ft.models.registry import build
 from ser_ft.recognition.engines import SHIPPED_FILE, open_engine

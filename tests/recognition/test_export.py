@@ -20,7 +20,6 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.cli import main
-from ser_ft.errors import InputError
 from ser_ft.models.registry import build
 from ser_ft.models.saved import Saved
 from ser_ft.models.speech import find, load
@@ -28,6 +27,7 @@ from ser_ft.recognition import export as module
 from ser_ft.recognition.export import Exported, export
 from ser_ft.recognition.onnx_engine import OnnxEngine
 from ser_ft.recognition.torch_engine import TorchEngine
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RESNET = "timm/test_resnet.r160_in1k"

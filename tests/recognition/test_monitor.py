@@ -13,10 +13,10 @@ from calls import CLASSES, COMPLAINT, LOUD, SOFT, LoudIsAngry, make_call
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.errors import InputError
 from ser_ft.recognition.conversation import Conversation, MonitorSettings
 from ser_ft.recognition.monitor import cut, monitor
 from ser_ft.recognition.record import KEYS, VOICE_KEYS, record
+from ser_ft.utils.errors import InputError
 
 NAMED = MonitorSettings(names=("agent", "customer"))
 ENGINE = LoudIsAngry()

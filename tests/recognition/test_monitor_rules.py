@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ser_ft.errors import InputError
 from ser_ft.recognition import baseline as own
 from ser_ft.recognition import talk
 from ser_ft.recognition.conversation import Conversation, MonitorSettings, Voice, shares
@@ -17,6 +16,7 @@ from ser_ft.recognition.engines import Facts
 from ser_ft.recognition.feedback import clock, feedback, percent
 from ser_ft.recognition.moments import LONGEST, MOST, Moment, moments
 from ser_ft.recognition.windows import Segment, Window, WindowSettings, segments
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 FACTS = Facts("made up", CLASSES, 0.5, 1600)

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 import pytest
 
-from ser_ft.errors import InputError
 from ser_ft.recognition.engines import open_engine
 from ser_ft.recognition.onnx_engine import KEY, OnnxEngine
 from ser_ft.recognition.recognizer import EmotionRecognizer
 from ser_ft.recognition.torch_engine import TorchEngine
+from ser_ft.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import torch
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.errors import InputError
 from ser_ft.recognition.sounds import items
+from ser_ft.utils.errors import InputError
 
 RATE = 16_000
 TONE = (0.4 * np.sin(2 * np.pi * 300 * np.arange(RATE) / RATE)).astype(np.float32)

@@ -11,11 +11,11 @@ import soundfile
 from fake_engine import FakeEngine
 
 from ser_ft.audio import AudioError, to_pcm16
-from ser_ft.errors import InputError
 from ser_ft.recognition.engines import open_engine
 from ser_ft.recognition.recognizer import EmotionRecognizer
 from ser_ft.recognition.stream import Stream
 from ser_ft.recognition.windows import Window, WindowSettings, file_windows
+from ser_ft.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

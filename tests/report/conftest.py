@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_ft.emotions import NAMES
+from ser_ft.labels import NAMES
 from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.runs import RunFolder
 

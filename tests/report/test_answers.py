@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ser_ft.errors import InputError
 from ser_ft.report.answers import RESUMABLE, Held, csv_columns, held, key, sheet, shortened, take_errors_out
 from ser_ft.report.tables import width_of
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad")
 GOOD = {

@@ -15,12 +15,12 @@ from sweeps import CLASSES, write_folds, write_run
 
 from ser_ft import audio
 from ser_ft.cli import main
-from ser_ft.errors import InputError
 from ser_ft.report import compare_contents
 from ser_ft.report.compare import compare, rows, text, write_comparison
 from ser_ft.report.compare_pairs import Compared, difference, holm, verdict
 from ser_ft.report.published import people, published
 from ser_ft.report.tables import size_text, time_text
+from ser_ft.utils.errors import InputError
 
 WAV2VEC2 = "facebook/wav2vec2-base (full)"
 WAVLM = "microsoft/wavlm-large (lora)"

@@ -19,7 +19,7 @@ from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.builder import SKIPPED_FILE
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
-from ser_ft.emotions import COLOURS, NAMES
+from ser_ft.labels import COLOURS, NAMES
 from ser_ft.report import explore_figures, explore_map
 from ser_ft.report.explore import explore
 from ser_ft.report.findings import findings

@@ -21,7 +21,7 @@ from calls import CLASSES, LOUD, SOFT, LoudIsAngry, make_call
 from pages import Page
 
 from ser_ft.cli import main
-from ser_ft.emotions import COLOURS
+from ser_ft.labels import COLOURS
 from ser_ft.recognition.conversation import MonitorSettings
 from ser_ft.recognition.monitor import monitor
 from ser_ft.report.timeline import ticks, timeline

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ser_ft.audio import SAMPLE_RATE, to_wav
-from ser_ft.errors import InputError
 from ser_ft.report.sources import open_source
 from ser_ft.report.survey import active, decibels, measure, survey
+from ser_ft.utils.errors import InputError
 
 
 def voice(hertz: float, seconds: float = 1.0, dbfs: float = -20.0) -> np.ndarray:

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from ser_ft.errors import InputError
 from ser_ft.results.calibration import (
     COLDEST,
     WARMEST,
@@ -14,6 +13,7 @@ from ser_ft.results.calibration import (
     tempered,
 )
 from ser_ft.results.metrics import negative_log_likelihood
+from ser_ft.utils.errors import InputError
 
 
 def answers(clips: int = 600, classes: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from ser_ft.cli import main
-from ser_ft.errors import InputError
 from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.fusion import fuse
 from ser_ft.results.runs import RunFolder
+from ser_ft.utils.errors import InputError
 
 CLASSES = ["angry", "happy", "sad"]
 SPEED = {"real_time_factor": 0.25, "clips": 10, "threads": 1}

@@ -3,9 +3,9 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from ser_ft.errors import InputError
 from ser_ft.results.intervals import Interval, difference_from_counts, interval_from_counts, speaker_counts
 from ser_ft.results.metrics import speaker_interval, uar
+from ser_ft.utils.errors import InputError
 
 
 def four_speakers() -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from ser_ft.errors import InputError
 from ser_ft.results.calibration import expected_calibration_error, fit_temperature, reliability
 from ser_ft.results.groups import duration_groups
 from ser_ft.results.metrics import (
@@ -21,6 +20,7 @@ from ser_ft.results.metrics import (
     speaker_interval,
     uar,
 )
+from ser_ft.utils.errors import InputError
 
 CLASSES = ["neutral", "happy", "sad"]
 LABELS = [0, 0, 0, 0, 1, 1, 2, 2]

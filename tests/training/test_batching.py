@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_ft.errors import InputError
 from ser_ft.training.batching import balancing_chances, epoch_batches
+from ser_ft.utils.errors import InputError
 
 
 def lengths_of(clips: int, seed: int = 1) -> np.ndarray:

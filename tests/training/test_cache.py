@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from ser_ft import audio
-from ser_ft.errors import InputError
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.statistics import statistics
 from ser_ft.models.yardsticks import FUNCTIONALS, yardstick_features
 from ser_ft.training.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
 from ser_ft.training.feeds import FrameFeed
 from ser_ft.training.inputs import Inputs, TrainingClips
+from ser_ft.utils.errors import InputError
 
 LENGTHS = (3, 1, 7, 2)
 CLASSES = ("neutral", "happy", "sad")

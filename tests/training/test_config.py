@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from ser_ft.cli import train as main
-from ser_ft.errors import InputError
 from ser_ft.training.config import (
     AugmentConfig,
     DataConfig,
@@ -18,6 +17,7 @@ from ser_ft.training.config import (
 )
 from ser_ft.training.parsing import parse
 from ser_ft.training.pretrain import PretrainConfig
+from ser_ft.utils.errors import InputError
 
 WRONG = {
     "an unknown key": ("train: {epoch: 3}", "epoch"),

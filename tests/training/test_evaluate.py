@@ -17,7 +17,6 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.errors import InputError
 from ser_ft.models.saved import Saved
 from ser_ft.report.tables import notes
 from ser_ft.results.evaluation import part_metrics
@@ -26,6 +25,7 @@ from ser_ft.training.evaluate import Classes, evaluate
 from ser_ft.training.parsing import parse
 from ser_ft.training.run import train
 from ser_ft.training.speed import real_time_factor
+from ser_ft.utils.errors import InputError
 
 SMALL = ["--model.network={channels: [8, 8]}", "--train.epochs=1"]
 FOLDS = ["--split.kind=kfold", "--split.folds=2", "--yardsticks=[]"]

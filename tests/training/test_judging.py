@@ -10,7 +10,6 @@ from torch import nn
 
 from ser_ft.data.prepare import open_prepared
 from ser_ft.data.splits import read_split
-from ser_ft.errors import InputError
 from ser_ft.models import said_of
 from ser_ft.models.head import fold_temperature
 from ser_ft.results.calibration import fit_temperature
@@ -18,6 +17,7 @@ from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
 from ser_ft.training.parsing import parse
 from ser_ft.training.pretrain import heard_in_pretraining
+from ser_ft.utils.errors import InputError
 
 SIX = ["neutral", "happy", "sad", "angry", "fear", "disgust"]
 

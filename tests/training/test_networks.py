@@ -13,7 +13,6 @@ from stranger import answers
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.errors import InputError
 from ser_ft.models.registry import build
 from ser_ft.models.saved import Saved
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
@@ -23,6 +22,7 @@ from ser_ft.training.networks import set_up_image, set_up_own
 from ser_ft.training.parsing import parse
 from ser_ft.training.run import train
 from ser_ft.training.tuning import Setup
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 RESNET, EFFICIENT, CONVNEXT = "timm/test_resnet.r160_in1k", "timm/test_efficientnet.r160_in1k", "timm/test_convnext"

@@ -16,13 +16,13 @@ from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
-from ser_ft.errors import InputError
 from ser_ft.models.speech import Parts, find, load
 from ser_ft.results.evaluation import predict
 from ser_ft.training import states
 from ser_ft.training.feeds import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
 from ser_ft.training.rig import PooledHead, Rig
 from ser_ft.training.states import states_of
+from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 LAYERS = 4

@@ -15,10 +15,10 @@ import yaml
 
 from ser_ft.cli import main
 from ser_ft.data.prepare import prepare
-from ser_ft.errors import InputError
-from ser_ft.folders import alone
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.sweep import plan
+from ser_ft.utils.errors import InputError
+from ser_ft.utils.files import exclusive_lock
 
 TINY = {
     "split": {"kind": "kfold", "folds": 2},
@@ -185,7 +185,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_made(
 
 
 def test_a_second_sweep_keeps_out_of_a_folder(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with alone(tmp_path / "out", "sweep"):
+    with exclusive_lock(tmp_path / "out", "sweep"):
         assert main(["sweep", str(recipe), "--out", str(tmp_path / "out")]) == 2
     assert "another sweep is at work here" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("tiny*"))

@@ -18,7 +18,6 @@ from tiny_speech import FAMILIES, write_tiny_backbone
 
 from ser_ft.cli import train as main
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.errors import InputError
 from ser_ft.models import speech
 from ser_ft.models.speech import Parts
 from ser_ft.results.runs import RunFolder
@@ -26,6 +25,7 @@ from ser_ft.training.config import ModelConfig, Recipe, TrainConfig, TuningConfi
 from ser_ft.training.parsing import parse
 from ser_ft.training.run import train
 from ser_ft.training.tuning import Setup, find_speech, set_up_speech
+from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")

@@ -37,7 +37,7 @@ class Utterance:
     Attributes:
         id: unique over all corpora, "ravdess-03-01-05-01-02-01-07".
         speaker: unique over all corpora, "ravdess-07".
-        emotion: the label as the corpus means it, in the words of `ser_ft.emotions` where it is one of them.
+        emotion: the label as the corpus means it, in the words of `ser_ft.labels` where it is one of them.
         gender: "female", "male" or None. age: in years, or None.
         intensity: "normal", "strong", "low", "medium", "high" or None.
         statement: what is said, or the corpus's code for it. language: ISO 639-1.
@@ -89,7 +89,7 @@ class Corpus:
     Attributes:
         parse: path (POSIX, as found below its root) -> Utterance; None where the name is not this corpus's;
             raises `Skip` for a clip that is this corpus's but is left out.
-        emotions: the emotions that the corpus can hold, of `ser_ft.emotions`.
+        emotions: the emotions that the corpus can hold, of `ser_ft.labels`.
         licence: SPDX identifier, or "other". terms: one line on what the licence asks.
         get: where the corpus is had, for people. downloads: what may be fetched freely, by file.
     """

@@ -7,7 +7,7 @@ import io
 import re
 from pathlib import PurePosixPath
 
-from ...errors import InputError
+from ...utils.errors import InputError
 from .base import Corpus, Download, Skip, Utterance
 
 _NAME = re.compile(r"(10\d\d)_([A-Z]{3})_(NEU|HAP|SAD|ANG|FEA|DIS)_(XX?|LO|MD|HI)", re.IGNORECASE | re.ASCII)

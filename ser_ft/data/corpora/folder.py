@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from ...errors import InputError
+from ...utils.errors import InputError
 from .base import Corpus, Skip, Utterance
 
 UNKNOWN_SPEAKER = "unknown"

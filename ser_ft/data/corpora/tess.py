@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import PurePosixPath
 
-from ...errors import InputError
+from ...utils.errors import InputError
 from .base import Corpus, Download, Utterance
 
 # One of the older talker's files is distributed as OA_bite_neutral.

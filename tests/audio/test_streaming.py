@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 from ser_ft.audio import AudioError, decode, to_pcm16, to_wav
-from ser_ft.audio_stream import Mixer, Resampler, blocks, open_sound
-from ser_ft.errors import InputError
+from ser_ft.audio.streaming import Mixer, Resampler, blocks, open_sound
+from ser_ft.utils.errors import InputError
 
 
 def noise(rate: int, seconds: float = 1.3, count: int = 1) -> np.ndarray:
@@ -139,7 +139,7 @@ class BadDisk(io.BytesIO):
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
 def test_an_error_of_the_disk_is_not_the_end_of_the_sound(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode(noise(16_000, 5.0), kind=kind)
-    monkeypatch.setattr("ser_ft.audio_stream._open", lambda path: BadDisk(content))
+    monkeypatch.setattr("ser_ft.audio.streaming._open", lambda path: BadDisk(content))
     heard = []
     with pytest.raises(AudioError, match=r"clip: after [01]\.\d s, it cannot be read \(Input/output error\)"):
         heard.extend(blocks("clip", 0.3))
@@ -164,7 +164,7 @@ def test_what_takes_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("ser_ft.audio_stream.read_frames", full)
+    monkeypatch.setattr("ser_ft.audio.streaming.read_frames", full)
     with pytest.raises(
         AudioError, match=r"clip: after 0.0 s, it cannot be read \(it takes more memory than there is\)"
     ):

@@ -20,14 +20,14 @@ def demo_folder() -> Path:
     Raises:
         InputError: in neither.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "demo", package.parent / "demo"):
         if (folder / "app.py").is_file():
             return folder
     raise InputError("the page is not part of this copy of ser_ft: install it anew, or run demo/app.py of a checkout")
 
 
-def nearest(folder: Path) -> Path:
+def nearest_existing(folder: Path) -> Path:
     """Return the folder, or the nearest above it that is there."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
@@ -41,37 +41,37 @@ def check_writable(path: Path, instead: str = "name another --out") -> None:
     Raises:
         InputError: the nearest that is there is no folder, or may not be written to.
     """
-    here = nearest(path.absolute())
+    here = nearest_existing(path.absolute())
     if not here.is_dir() or not os.access(here, os.W_OK):
         raise InputError(f"{path}: cannot be written, for {here} is no folder that can be written to; {instead}")
 
 
-def old(folder: Path) -> Path:
+def backup_path(folder: Path) -> Path:
     """Return where a folder waits while another takes its place."""
     return folder.with_name(f".{folder.name}.old")
 
 
-def put(whole: Path, folder: Path) -> None:
+def replace_atomically(whole: Path, folder: Path) -> None:
     """Put a finished folder in its place; what was there goes away."""
     _move_aside(folder)
     os.replace(whole, folder)
-    shutil.rmtree(old(folder), ignore_errors=True)
+    shutil.rmtree(backup_path(folder), ignore_errors=True)
 
 
-def remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Take a folder away: its name is free before its content goes."""
     _move_aside(folder)
-    shutil.rmtree(old(folder), ignore_errors=True)
+    shutil.rmtree(backup_path(folder), ignore_errors=True)
 
 
 def _move_aside(folder: Path) -> None:
-    shutil.rmtree(old(folder), ignore_errors=True)
+    shutil.rmtree(backup_path(folder), ignore_errors=True)
     if folder.exists():
-        os.replace(folder, old(folder))
+        os.replace(folder, backup_path(folder))
 
 
 @contextmanager
-def alone(folder: Path, what: str) -> Iterator[None]:
+def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
     """Keep a second process of a kind out of a folder, for as long as this one lives at most.
 
     Args:

@@ -15,8 +15,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..utils.errors import InputError
 from . import webm
-from .errors import InputError
 
 SAMPLE_RATE = 16_000
 SUFFIXES = frozenset(

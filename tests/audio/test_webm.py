@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_ft import audio, webm
-from ser_ft.audio import AudioError
-from ser_ft.audio_stream import blocks
+from ser_ft import audio
+from ser_ft.audio import AudioError, webm
+from ser_ft.audio.streaming import blocks
 
 UNKNOWN = b"\x01" + b"\xff" * 7
 

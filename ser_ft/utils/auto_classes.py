@@ -22,7 +22,7 @@ def register() -> None:
 
 def _import_networks() -> None:
     for name in ("baselines", "compact", "spectrogram"):
-        import_module(f"{__package__}.models.{name}")
+        import_module(f"ser_ft.models.{name}")
 
 
 class _Finder(MetaPathFinder):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from ser_ft.emotions import COLOURS, EMOTIONS, NAMES, SCHEMES, canonical, colour, scheme
-from ser_ft.errors import InputError
+from ser_ft.labels import COLOURS, EMOTIONS, NAMES, SCHEMES, canonical, colour, scheme
+from ser_ft.utils.errors import InputError
 
 
 def test_the_table_has_eight_emotions_and_no_word_twice() -> None:

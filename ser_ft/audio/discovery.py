@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio import FFMPEG_SUFFIXES, SUFFIXES
+from .io import FFMPEG_SUFFIXES, SUFFIXES
 
 SOUND = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
 """How names of sound files end, in small letters."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_ft.recognition.files import Found, find
+from ser_ft.audio.discovery import Found, find
 
 
 def make(top: Path, *names: str) -> None:

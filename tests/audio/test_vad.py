@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ser_ft.recognition.voice import LATENCY, Gate, speech_frames
+from ser_ft.audio.vad import LATENCY, Gate, speech_frames
 
 SECONDS = np.arange(6 * 16_000) / 16_000
 

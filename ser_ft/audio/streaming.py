@@ -16,7 +16,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from .audio import (
+from ..utils.errors import InputError
+from .io import (
     SAMPLE_RATE,
     AudioError,
     Source,
@@ -29,7 +30,6 @@ from .audio import (
     read_frames,
     unpacked,
 )
-from .errors import InputError
 from .webm import MAGIC
 
 LOUDEST = 256.0

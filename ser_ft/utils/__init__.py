@@ -1,0 +1,1 @@
+"""Errors, files, progress bars and access to the Hub: what every other part of ser_ft uses."""
