@@ -21,7 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ser_ft import audio
-from ser_ft.data.augment import TRANSFORMS, Augment, augmented
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augmented
 from ser_ft.data.prepare import open_prepared
 
 SOME: dict[str, dict[str, Any]] = {

@@ -21,8 +21,8 @@ import numpy as np
 import soundfile
 
 from ser_ft import audio
-from ser_ft.data.miniature import write_miniature
 from ser_ft.data.scan import scan
+from ser_ft.data.synthetic.corpora import write_miniature
 
 _RUN = """
 import sys, time

@@ -20,9 +20,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import librosa
 
 from ser_ft import audio
-from ser_ft.data.miniature import write_miniature
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.data.scan import scan
+from ser_ft.data.synthetic.corpora import write_miniature
 
 _MEMORY = """
 import resource, sys

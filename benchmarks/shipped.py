@@ -19,8 +19,8 @@ import numpy as np
 
 import ser_ft
 from ser_ft import audio
+from ser_ft.data.augmentation.transforms import TRANSFORMS
 from ser_ft.data.prepare import about
-from ser_ft.data.transforms import TRANSFORMS
 from ser_ft.recognition.engines import Engine, open_engine
 from ser_ft.results.calibration import expected_calibration_error
 from ser_ft.results.evaluation import held_classes

@@ -15,8 +15,8 @@ import numpy as np
 
 from ser_ft import audio
 from ser_ft.audio.vad import FRAME, speech_frames
+from ser_ft.data.augmentation.transforms import TRANSFORMS
 from ser_ft.data.prepare import open_prepared
-from ser_ft.data.transforms import TRANSFORMS
 
 SPEECH, REST = 25.0, 50.0
 SECONDS = 20.0

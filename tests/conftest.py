@@ -22,8 +22,8 @@ os.environ |= {
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 
-from ser_ft.data.miniature import write_miniature  # noqa: E402
 from ser_ft.data.prepare import open_prepared, prepare  # noqa: E402
+from ser_ft.data.synthetic.corpora import write_miniature  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ser_ft.data.augment import TRANSFORMS, Augment
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
 from ser_ft.report import page as pages
 
 from . import drawing

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from ser_ft.audio import SAMPLE_RATE
-from ser_ft.data.synthesis import Voice, synthesise
+from ser_ft.data.synthetic.synthesizer import Voice, synthesise
 
 _SENTENCES = (
     "k ih1 d z | aa r t ao1 k ih ng b ay dh ax d ao1 r",

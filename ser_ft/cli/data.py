@@ -107,7 +107,7 @@ class _TransformHelp(argparse._HelpAction):
     """Lists the transforms, which take a moment to import, only where help is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        from ..data.transforms import listing
+        from ..data.augmentation.transforms import listing
 
         parser.epilog = (
             "transforms, in the order in which they are applied, and their settings by default:\n" + listing()

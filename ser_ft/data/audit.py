@@ -13,8 +13,8 @@ import numpy as np
 from .. import audio
 from ..utils.errors import InputError
 from ..utils.progress import bar
+from .deduplication import Repeats, signatures
 from .fingerprints import COPY, Index, Landmarks, landmarks, likeness, narrow
-from .repeats import Repeats, signatures
 from .splits import PARTS, Split, read_json, speaker_lists
 
 if TYPE_CHECKING:

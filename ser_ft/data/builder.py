@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from .. import audio
 from ..utils.progress import bar
-from .catalogue import Catalogue, Clip, Skipped
+from .catalog import Catalogue, Clip, Skipped
 from .corpora import REASONS
-from .repeats import Mark, Repeats, signatures
+from .deduplication import Mark, Repeats, signatures
 
 SKIPPED_FILE = "skipped.csv"
 RETRACTED_FILE = "retracted.json"

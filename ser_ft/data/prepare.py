@@ -19,10 +19,10 @@ from ..labels import scheme as make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_writable, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalogue import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
+from .catalog import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
 from .corpora import REASONS
+from .hub_import import columns_of_table, open_any
 from .scan import SYNTHETIC
-from .tables import columns_of_table, open_any
 
 MINIATURE = "miniature"
 ABOUT_FILE = "corpora.json"
@@ -238,7 +238,7 @@ def _book(
     scheme = make_scheme(labels, calm)
     options = Options(include_song, cremad_labels, dict(notes or {}))
     if roots == MINIATURE:
-        from .miniature import write_miniature
+        from .synthetic.corpora import write_miniature
 
         roots = write_miniature(cache_home() / "miniature", progress=verbose)
     return catalogue(roots, scheme, options)

@@ -261,10 +261,10 @@ def _beginning(file: str) -> np.ndarray:
 
 
 def _synthetic(verbose: bool) -> list[np.ndarray]:
-    from ..data import miniature
+    from ..data.synthetic import corpora
 
-    chosen = _some(miniature.clips())
-    spoken = [miniature.speak(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose, delay=2)]
+    chosen = _some(corpora.clips())
+    spoken = [corpora.speak(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose, delay=2)]
     return [audio.resample(sound, rate) for sound, rate in spoken]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import audio
-from ..data.augment import TRANSFORMS, Augment
+from ..data.augmentation.waveform import TRANSFORMS, Augment
 from ..utils.errors import InputError
 from .canvas import FAINT, INK, blank, escape, save, shown_name
 

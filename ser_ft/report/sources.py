@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-    from ..data.catalogue import Skipped
+    from ..data.catalog import Skipped
     from ..data.scan import Found
 
 _FACTS = ("id", "emotion", "corpus", "speaker", "gender", "age", "intensity", "statement", "duration", "path")
@@ -92,7 +92,7 @@ def _recordings(folder: Path) -> Source:
     import pandas as pd
 
     from ..data.builder import as_text
-    from ..data.catalogue import Skipped
+    from ..data.catalog import Skipped
     from ..data.scan import scan
 
     found = scan(folder)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from ..data.catalogue import Skipped
+    from ..data.catalog import Skipped
 
 ANALYSED = 60.0  # seconds of a longer recording, from its middle, that are listened to
 MEASURES = ("peak", "level", "background", "speech", "pitch", "pitch_range", "voiced")
@@ -66,7 +66,7 @@ def survey(source: Source, shown: bool = True) -> Survey:
     """
     import pandas as pd
 
-    from ..data.catalogue import Skipped
+    from ..data.catalog import Skipped
 
     heard = _Heard()
     with bar(total=len(source.facts), desc="listening", unit=" clips", shown=shown) as progress:

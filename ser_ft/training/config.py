@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from ..data.augment import Augment, SpecAugment
-from ..data.spectral import SpectralAugment
+from ..data.augmentation.spectrogram import SpectralAugment
+from ..data.augmentation.waveform import Augment, SpecAugment
 from ..data.splits import KINDS
 from ..models import MODELS, SHIPPED, kind_of
 from ..models.yardsticks import YARDSTICKS

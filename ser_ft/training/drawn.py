@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from .. import audio
-from ..data.augment import Augment, SpecAugment, spec_augment
-from ..data.spectral import SpectralAugment, spectral_augment
+from ..data.augmentation.spectrogram import SpectralAugment, spectral_augment
+from ..data.augmentation.waveform import Augment, SpecAugment, spec_augment
 from ..models.features import SpectralFeatureExtractor, usable_scale
 from .cache import Cache, frames_from
 from .config import Recipe
@@ -131,7 +131,7 @@ class Drawn:
         epoch: int,
         extractor: SpectralFeatureExtractor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment log-mel spectrograms: see `ser_ft.data.spectral.spectral_augment`."""
+        """Augment log-mel spectrograms: see `ser_ft.data.augmentation.spectrogram.spectral_augment`."""
         assert self.spectral is not None
         generator = self._generator((-1, *rows), epoch)
         seconds = extractor.hop_length / extractor.sampling_rate

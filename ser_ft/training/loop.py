@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
+from ..data.augmentation.mixup import Mix
 from ..results.evaluation import predict
 from ..results.metrics import uar
 from ..results.runs import RunFolder
@@ -29,7 +30,6 @@ from .config import TrainConfig
 from .feeds import Feed
 from .inputs import Inputs, steps
 from .losses import clip_losses
-from .mixup import Mix
 from .tuning import Setup
 
 

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
-from ..data.augment import Augment, augmented
+from ..data.augmentation.waveform import Augment, augmented
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..models import MODELS, SHIPPED

@@ -15,7 +15,7 @@ import soundfile
 
 from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
-from ser_ft.data.catalogue import Catalogue, Options, Roots, catalogue
+from ser_ft.data.catalog import Catalogue, Options, Roots, catalogue
 from ser_ft.data.prepare import load_corpora
 from ser_ft.labels import scheme
 

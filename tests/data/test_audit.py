@@ -20,7 +20,7 @@ from scipy.signal import butter, sosfilt
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.audit import Finding, audit, sections
-from ser_ft.data.augment import Augment, augmented
+from ser_ft.data.augmentation.waveform import Augment, augmented
 from ser_ft.data.splits import make_split
 from ser_ft.utils.errors import InputError
 

@@ -14,7 +14,7 @@ import soundfile
 from datasets.fingerprint import Hasher
 
 from ser_ft import audio
-from ser_ft.data.augment import TRANSFORMS, Augment, augmented
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augmented
 from ser_ft.data.prepare import about
 from ser_ft.utils.errors import InputError
 

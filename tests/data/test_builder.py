@@ -18,7 +18,7 @@ from names import actor, encode, labels_of, load, noise, samples, skipped, write
 
 from ser_ft import audio
 from ser_ft.audio import from_wav, to_wav
-from ser_ft.data import builder, repeats
+from ser_ft.data import builder, deduplication
 from ser_ft.data.prepare import prepare
 from ser_ft.labels import NAMES
 from ser_ft.utils.errors import InputError
@@ -203,7 +203,7 @@ def test_twice_named_recording_of_ravdess(shared_data: Path, tmp_path: Path) -> 
 def test_finding_repeats_among_many_of_one_length_is_quick() -> None:
     """Recordings cut to one length: 12 000 of them once took minutes."""
     generator = np.random.default_rng(0)
-    found: repeats.Repeats[int] = repeats.Repeats()
+    found: deduplication.Repeats[int] = deduplication.Repeats()
     marks = generator.normal(size=(12_000, 32))
     marks /= np.linalg.norm(marks, axis=1, keepdims=True)
     start = time.process_time()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ser_ft.data.augment import SpecAugment, mixed, mixup_share, spec_augment
+from ser_ft.data.augmentation.waveform import SpecAugment, mixed, mixup_share, spec_augment
 from ser_ft.utils.errors import InputError
 
 LENGTHS = (100, 60, 3, 1)

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from ser_ft.audio import decode, is_silent
-from ser_ft.data import miniature
 from ser_ft.data.corpora import CORPORA
-from ser_ft.data.miniature import NOTE, NOTE_FILE, clips, write_miniature
+from ser_ft.data.synthetic import corpora
+from ser_ft.data.synthetic.corpora import NOTE, NOTE_FILE, clips, write_miniature
 from ser_ft.utils.errors import InputError
 
 RATES = {"RAVDESS": 48_000, "TESS": 24_414, "CREMA-D": 16_000, "SAVEE": 44_100}
@@ -28,7 +28,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave SAVEE only: its first speaker has 24 clips."""
-    monkeypatch.setattr(miniature, "_NAMES", {"savee": miniature._NAMES["savee"]})
+    monkeypatch.setattr(corpora, "_NAMES", {"savee": corpora._NAMES["savee"]})
 
 
 def fundamental(samples: np.ndarray, rate: int = 16_000) -> float:
@@ -128,15 +128,15 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, quick: None) -> None
 
 def test_a_clip_does_not_depend_on_its_neighbours() -> None:
     plan = clips(speakers=1)
-    alone = {clip.path: miniature.speak(clip, 1)[0] for clip in reversed(plan[::20])}
+    alone = {clip.path: corpora.speak(clip, 1)[0] for clip in reversed(plan[::20])}
     for clip in plan[::20]:
-        np.testing.assert_array_equal(miniature.speak(clip, 1)[0], alone[clip.path])
+        np.testing.assert_array_equal(corpora.speak(clip, 1)[0], alone[clip.path])
 
 
 def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_miniature(tmp_path / "root", progress=False, speakers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(miniature, "speak", lambda *_: pytest.fail("written again"))
+        patch.setattr(corpora, "speak", lambda *_: pytest.fail("written again"))
         assert write_miniature(root, progress=False, speakers=1) == root
     before = files(root)
     (root / "SAVEE/AudioData/DC/a01.wav").unlink()
@@ -146,15 +146,15 @@ def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeyp
 
 
 def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    speak, calls = miniature.speak, itertools.count()
+    speak, calls = corpora.speak, itertools.count()
 
-    def breaks(clip: miniature.Clip, seed: int = 0) -> tuple[np.ndarray, int]:
+    def breaks(clip: corpora.Clip, seed: int = 0) -> tuple[np.ndarray, int]:
         if next(calls) == 5:
             raise OSError("no space left on device")
         return speak(clip, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(miniature, "speak", breaks)
+        patch.setattr(corpora, "speak", breaks)
         with pytest.raises(OSError, match="no space"):
             write_miniature(tmp_path / "root", progress=False, speakers=1)
     assert list(tmp_path.iterdir()) == []

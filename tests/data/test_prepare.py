@@ -18,8 +18,8 @@ from names import actor, find, load, noise, samples, skipped, write, write_zip
 
 from ser_ft.audio import to_wav
 from ser_ft.data import builder
-from ser_ft.data.miniature import NOTE
 from ser_ft.data.prepare import about, open_prepared, prepare, summary
+from ser_ft.data.synthetic.corpora import NOTE
 from ser_ft.labels import NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ser_ft.data.spectral import SpectralAugment, spectral_augment
+from ser_ft.data.augmentation.spectrogram import SpectralAugment, spectral_augment
 from ser_ft.utils.errors import InputError
 
 OFF: dict[str, Any] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ser_ft.data import synthesis
-from ser_ft.data.synthesis import MANNERS, PHONES, Voice, synthesise
+from ser_ft.data.synthetic import synthesizer
+from ser_ft.data.synthetic.synthesizer import MANNERS, PHONES, Voice, synthesise
 from ser_ft.labels import NAMES
 from ser_ft.utils.errors import InputError
 
@@ -36,14 +36,14 @@ def test_short_and_long_statements_keep_to_the_limits() -> None:
 
 @pytest.mark.parametrize("rd", [0.3, 1.0, 2.7])
 def test_glottal_pulse_closes(rd: float) -> None:
-    pulse = synthesis._lf_pulse(rd)
+    pulse = synthesizer._lf_pulse(rd)
     # The flow comes back to where it began, and its steepest fall is the closure.
     assert abs(pulse.sum()) < 1e-6 * len(pulse)
     assert -1.01 < pulse.min() < -0.98
 
 
 def test_lax_pulses_have_less_treble() -> None:
-    spectra = [np.abs(np.fft.rfft(synthesis._lf_pulse(rd))) for rd in (0.5, 1.0, 2.0)]
+    spectra = [np.abs(np.fft.rfft(synthesizer._lf_pulse(rd))) for rd in (0.5, 1.0, 2.0)]
     treble = [spectrum[20:40].sum() / spectrum[1:3].sum() for spectrum in spectra]
     assert treble[0] > treble[1] > treble[2]
 

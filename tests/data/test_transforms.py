@@ -11,10 +11,10 @@ from scipy.signal import welch
 
 from ser_ft import audio
 from ser_ft.audio import SAMPLE_RATE
-from ser_ft.data import transforms
-from ser_ft.data.augment import TRANSFORMS, Augment
-from ser_ft.data.miniature import clips, speak
-from ser_ft.data.transforms import CODECS, COLOURS, codec_delay, coloured_noise, room_response
+from ser_ft.data.augmentation import transforms
+from ser_ft.data.augmentation.transforms import CODECS, COLOURS, codec_delay, coloured_noise, room_response
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
+from ser_ft.data.synthetic.corpora import clips, speak
 from ser_ft.utils.errors import InputError
 
 # Settings at which each transform does much.

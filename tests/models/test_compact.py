@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ser_ft import audio
-from ser_ft.data.miniature import clips, speak
+from ser_ft.data.synthetic.corpora import clips, speak
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.registry import build
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
-from ser_ft.data.miniature import clips, speak
+from ser_ft.data.synthetic.corpora import clips, speak
 from ser_ft.labels import SCHEMES
 from ser_ft.models import SHIPPED, folder_of
 from ser_ft.models.registry import build

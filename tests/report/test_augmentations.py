@@ -11,8 +11,8 @@ from matplotlib.image import imread
 
 from ser_ft import audio
 from ser_ft.cli import main
-from ser_ft.data.augment import TRANSFORMS, Augment
-from ser_ft.data.miniature import clips, speak
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
+from ser_ft.data.synthetic.corpora import clips, speak
 
 
 @pytest.fixture

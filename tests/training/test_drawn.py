@@ -11,7 +11,8 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from ser_ft import audio
-from ser_ft.data.augment import Augment, SpecAugment
+from ser_ft.data.augmentation.mixup import Mix
+from ser_ft.data.augmentation.waveform import Augment, SpecAugment
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.speech import Hearing
 from ser_ft.training.cache import FlatCache, frames_of
@@ -19,7 +20,6 @@ from ser_ft.training.config import AugmentConfig, Recipe
 from ser_ft.training.drawn import Drawn, Standard
 from ser_ft.training.feeds import FrameFeed, WaveFeed
 from ser_ft.training.losses import clip_losses
-from ser_ft.training.mixup import Mix
 from ser_ft.training.networks import frame_feed
 
 SPEAKERS = ("ann", "bob", "eve", "ann", "bob", "eve")

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.fft import irfft, rfft
 from scipy.optimize import brentq
 
-from ..audio import SAMPLE_RATE
-from ..utils.errors import InputError
+from ...audio import SAMPLE_RATE
+from ...utils.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

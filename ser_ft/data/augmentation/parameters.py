@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import audio
-from ..utils.errors import InputError
+from ... import audio
+from ...utils.errors import InputError
 
 
 @dataclass(frozen=True)

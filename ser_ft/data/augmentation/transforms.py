@@ -1,4 +1,4 @@
-"""What can be done to a recording, from the voice to the file: the transforms of `ser_ft.data.augment`.
+"""What can be done to a recording, from the voice to the file: the transforms of `ser_ft.data.augmentation.waveform`.
 
 Each takes float32 samples at 16 kHz, shape (samples,), a random generator, and its settings as they were drawn. The
 values are drawn here; audiomentations, soxr and libsndfile are handed exact ones.
@@ -19,10 +19,10 @@ import scipy.signal
 import soundfile
 import soxr
 
-from .. import audio
-from ..audio import SAMPLE_RATE
-from ..utils.errors import InputError
-from .draws import Choice, Folder, Range, Setting
+from ... import audio
+from ...audio import SAMPLE_RATE
+from ...utils.errors import InputError
+from .parameters import Choice, Folder, Range, Setting
 
 # Exponents of the power spectrum: power goes with frequency to the power of these (Timmer & König 1995).
 COLOURS = {"white": 0.0, "pink": -1.0, "brown": -2.0, "blue": 1.0, "violet": 2.0}

@@ -13,7 +13,7 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_where_unreachable
-from .catalogue import Catalogue, Names, Options, Skipped
+from .catalog import Catalogue, Names, Options, Skipped
 from .corpora.folder import FACTS, own_corpus, own_utterance
 
 _COLUMNS = ("audio", "emotion", *FACTS)

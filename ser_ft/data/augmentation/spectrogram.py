@@ -1,6 +1,6 @@
 """Augmentation of log-mel spectrograms: other voices, tempos, rooms, microphones and noises, at hardly any cost.
 
-What `ser_ft.data.transforms` does to sound is done here to the energies of its mel bands, a whole batch at once, so
+What `ser_ft.data.augmentation.transforms` does to sound is done here to the energies of its mel bands, a whole batch at once, so
 that every clip is heard another way in every epoch. Warped bands are other vocal tracts (VTLP: Jaitly & Hinton 2013).
 """
 
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..utils.errors import InputError
+from ...utils.errors import InputError
 
 if TYPE_CHECKING:
     import torch

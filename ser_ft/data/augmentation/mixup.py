@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data.augment import mixed, mixup_share
+from .waveform import mixed, mixup_share
 
 
 @dataclass(frozen=True)

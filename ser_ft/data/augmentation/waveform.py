@@ -1,4 +1,4 @@
-"""Augmentation: more versions of each training clip, by the transforms of `ser_ft.data.transforms`.
+"""Augmentation: more versions of each training clip, by the transforms of `ser_ft.data.augmentation.transforms`.
 
 `Augment` goes into `datasets.Dataset.map`, or makes versions on the fly. Pitch, tempo and loudness also tell the
 emotion: keep their ranges small. Validation and test clips are never augmented.
@@ -18,9 +18,9 @@ import datasets
 import numpy as np
 from datasets.fingerprint import Hasher
 
-from .. import audio
-from ..utils.errors import InputError
-from .prepare import cache_home
+from ... import audio
+from ...utils.errors import InputError
+from ..prepare import cache_home
 from .transforms import TRANSFORMS, full_scale
 
 if TYPE_CHECKING:

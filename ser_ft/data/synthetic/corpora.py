@@ -1,7 +1,7 @@
 """The miniature: four small corpora of synthetic voices under the real corpora's folder and file names.
 
 They stand in where no recordings are at hand: for a first run, for tests, for a demonstration. The names are read by
-the same parsers as the real corpora's; what is heard is `ser_ft.data.synthesis`, and nothing of the recordings.
+the same parsers as the real corpora's; what is heard is `ser_ft.data.synthetic.synthesizer`, and nothing of the recordings.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE, resample, to_wav
-from ..utils.errors import InputError
-from ..utils.progress import bar
-from .corpora import CORPORA, Utterance
-from .scan import NOTE_FILE
-from .scan import SYNTHETIC as NOTE
-from .synthesis import Voice, synthesise
+from ...audio import SAMPLE_RATE, resample, to_wav
+from ...utils.errors import InputError
+from ...utils.progress import bar
+from ..corpora import CORPORA, Utterance
+from ..scan import NOTE_FILE
+from ..scan import SYNTHETIC as NOTE
+from .synthesizer import Voice, synthesise
 
 __all__ = ["NOTE", "NOTE_FILE", "VERSION", "Clip", "clips", "speak", "voice_of", "write_miniature"]
 
-# Whatever changes the sound (here or in `ser_ft.data.synthesis`) or the names changes it.
+# Whatever changes the sound (here or in `ser_ft.data.synthetic.synthesizer`) or the names changes it.
 VERSION = 1
 _MARK_FILE = "ser_ft_miniature.json"
 

@@ -1,0 +1,1 @@
+"""Synthetic voices: a small formant synthesizer, and miniature corpora made with it."""
