@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.saved import Saved
+from ser_ft.models.pretrained import Saved
 from ser_ft.recognition.engines import Engine
 from ser_ft.recognition.export import write
 from ser_ft.recognition.onnx_engine import OnnxEngine

@@ -41,7 +41,7 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.speech import load
+from ser_ft.models.encoders import load
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.config import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.training.inputs import Inputs

@@ -26,8 +26,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from ser_ft import audio
 from ser_ft.cli import main as command
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.inputs import waves_to_inputs
-from ser_ft.models.speech import Parts, find, load
+from ser_ft.models.collation import waves_to_inputs
+from ser_ft.models.encoders import Parts, find, load
 from ser_ft.training.feeds import samples_of
 from ser_ft.training.machine import best_precision
 from ser_ft.training.rig import Rig

@@ -15,8 +15,8 @@ from ..utils.hub_offline import offline_where_unreachable
 from . import MODELS, compact, folder_of, kind_of, said_of, saved_by_us
 from . import baselines as own
 from . import spectrogram as image
+from .encoders import quiet
 from .features import SpectralFeatureExtractor
-from .speech import quiet
 
 # The 34 short-term descriptors of pyAudioAnalysis (Giannakopoulos, PLoS ONE 2015).
 SHORT_TERM = (

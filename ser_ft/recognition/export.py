@@ -20,7 +20,7 @@ from torch import nn
 from .. import audio
 from ..audio import SAMPLE_RATE
 from ..audio.discovery import find
-from ..models.saved import Saved
+from ..models.pretrained import Saved
 from ..results.runs import RunFolder, model_folder
 from ..utils.errors import InputError
 from ..utils.progress import bar

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..models.collation import alike_inputs
+from ..models.encoders import Parts
 from ..models.features import SpectralFeatureExtractor
-from ..models.inputs import alike_inputs
-from ..models.saved import Saved
-from ..models.speech import Parts
+from ..models.pretrained import Saved
 from ..results.runs import model_folder
 from ..utils.errors import InputError
 from .engines import Facts

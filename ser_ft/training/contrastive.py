@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
-from ..models.speech import Hearing
+from ..models.encoders import Hearing
 from ..results.runs import RunFolder
 from ..utils.errors import InputError
 from ..utils.progress import bar

@@ -19,9 +19,9 @@ from ..data.prepare import about, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
 from ..labels import canonical
 from ..models import folder_of
+from ..models.encoders import Parts
 from ..models.features import SpectralFeatureExtractor
-from ..models.saved import Saved
-from ..models.speech import Parts
+from ..models.pretrained import Saved
 from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
 from ..results.groups import known
 from ..results.runs import RunFolder, model_folder, runs_behind, stood_in_for, to_write

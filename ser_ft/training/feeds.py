@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from .. import audio
+from ..models.collation import waves_to_inputs
+from ..models.encoders import Hearing
 from ..models.features import SpectralFeatureExtractor
-from ..models.inputs import waves_to_inputs
-from ..models.speech import Hearing
 from .cache import Cache
 from .drawn import Drawn, Standard
 

@@ -20,8 +20,8 @@ from transformers.utils import logging
 
 from ..data.prepare import about, open_prepared
 from ..data.splits import Split, make_split
-from ..models import kind_of, speech
-from ..models.speech import Backbone, Parts
+from ..models import encoders, kind_of
+from ..models.encoders import Backbone, Parts
 from ..results.evaluation import held_classes
 from ..results.metrics import uar
 from ..utils.errors import InputError
@@ -83,7 +83,7 @@ def probe(
     _check(backbones, pooling, folds, seed, precision)
     table = open_prepared(data)
     clips = _Clips.of(table, split, folds, seed)
-    found = [speech.find(name, clips.classes) for name in backbones]
+    found = [encoders.find(name, clips.classes) for name in backbones]
     # Its bar over the weights would break into ours; a download keeps its own.
     logging.disable_progress_bar()
     enable_progress_bars()
@@ -173,7 +173,7 @@ def _states(backbone: Backbone, table: datasets.Dataset, pooling: str, precision
     autocast: Callable[[], AbstractContextManager[Any]] | None = None
     if precision in _DTYPES:
         autocast = lambda: torch.autocast(device.type, dtype=_DTYPES[precision])  # noqa: E731
-    parts = Parts.of(speech.load(backbone))
+    parts = Parts.of(encoders.load(backbone))
     return states_of(table, parts, backbone.extractor, pooling, shown, device, autocast)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..models.speech import Parts
+from ..models.encoders import Parts
 from .convolution import by_fourier
 from .wavlm import fused_attention
 

@@ -17,10 +17,10 @@ from ..data.augmentation.waveform import Augment, augmented
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..models import MODELS, SHIPPED
-from ..models.head import fold_temperature
+from ..models.calibrated_head import fold_temperature
+from ..models.encoders import load
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
-from ..models.speech import load
 from ..models.yardsticks import YARDSTICKS
 from ..results.runs import RunFolder
 from ..utils.errors import InputError

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from .. import audio
-from ..models.inputs import alike_inputs
+from ..models.collation import alike_inputs
 
 if TYPE_CHECKING:
     import datasets

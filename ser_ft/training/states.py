@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from .. import audio
-from ..models.inputs import waves_to_inputs
-from ..models.speech import Hearing, Parts
+from ..models.collation import waves_to_inputs
+from ..models.encoders import Hearing, Parts
 from .cache import FlatCache, cache_folder, make_room, sounds_of, take_in
 from .feeds import heard_seconds, samples_of
 from .rig import Rig

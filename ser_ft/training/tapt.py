@@ -20,8 +20,8 @@ from transformers import (
 from .. import audio
 from ..data.prepare import is_synthetic
 from ..data.splits import Split, make_split
-from ..models import speech
-from ..models.speech import Hearing, Parts
+from ..models import encoders
+from ..models.encoders import Hearing, Parts
 from ..results.runs import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import replace_atomically
@@ -117,11 +117,11 @@ def load(recipe: PretrainRecipe) -> Encoder:
         InputError: there is no such encoder, it is of another family, or was saved without its quantizer.
     """
     name, revision = recipe.model.name, recipe.model.revision
-    found = speech.find(name, ("one", "other"), recipe.model.network, revision=revision)
+    found = encoders.find(name, ("one", "other"), recipe.model.network, revision=revision)
     config = found.config
     if config.model_type not in FAMILIES:
         raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
-    with speech.quiet(), speech.explained(name):
+    with encoders.quiet(), encoders.explained(name):
         stock = AutoConfig.from_pretrained(name, revision=revision)
         # Where its masks were turned off for fine-tuning, the frame that stands for masked ones would not be there.
         config.apply_spec_augment, config.mask_time_prob = True, recipe.pretrain.mask_prob

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
-from ..models import speech
-from ..models.speech import Parts
+from ..models import encoders
+from ..models.encoders import Parts
 from ..utils.errors import InputError
 from .cache import JoinedCache
 from .config import Recipe, TuningConfig
@@ -60,7 +60,7 @@ def set_up_speech(
     """Make a pretrained speech encoder ready: freeze, take the frozen states, put adapters in, choose the rates.
 
     Args:
-        model: as `ser_ft.models.speech.load` gives it. extractor: its own.
+        model: as `ser_ft.models.encoders.load` gives it. extractor: its own.
         tables: the prepared table; behind it, the augmented copies of training clips, where there are any. The feed's
             rows are those of all of them, one behind the other.
         recipe: `tuning`, `augment` and `train` are read. device: where frozen states are computed. shown: show bars.
@@ -112,13 +112,13 @@ def set_up_speech(
     )
 
 
-def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> speech.Backbone:
+def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> encoders.Backbone:
     """Find the encoder that a recipe names, with the settings that its tuning asks for.
 
     Raises:
-        InputError: as `ser_ft.models.speech.find` does.
+        InputError: as `ser_ft.models.encoders.find` does.
     """
-    found = speech.find(
+    found = encoders.find(
         recipe.model.name,
         classes,
         recipe.model.network,

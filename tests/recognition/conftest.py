@@ -10,8 +10,8 @@ import soundfile
 import torch
 
 from ser_ft import audio
+from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
-from ser_ft.models.saved import Saved
 from ser_ft.recognition.engines import Facts
 from ser_ft.recognition.export import write
 

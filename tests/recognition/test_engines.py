@@ -12,8 +12,8 @@ from tiny_speech import FAMILIES, write_tiny_backbone
 from transformers import pipeline
 
 from ser_ft.models import MODELS, SHIPPED
+from ser_ft.models.encoders import find, load
 from ser_ft.models.registry import build
-from ser_ft.models.speech import find, load
 from ser_ft.recognition.engines import Engine, open_engine
 from ser_ft.recognition.onnx_engine import OnnxEngine
 

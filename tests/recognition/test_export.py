@@ -20,9 +20,9 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.cli import main
+from ser_ft.models.encoders import find, load
+from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
-from ser_ft.models.saved import Saved
-from ser_ft.models.speech import find, load
 from ser_ft.recognition import export as module
 from ser_ft.recognition.export import Exported, export
 from ser_ft.recognition.onnx_engine import OnnxEngine

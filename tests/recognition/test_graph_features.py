@@ -11,10 +11,10 @@ import torch
 from tiny_speech import write_tiny_backbone
 from transformers import SpeechT5FeatureExtractor
 
+from ser_ft.models.collation import waves_to_inputs
 from ser_ft.models.descriptors import DESCRIPTORS
+from ser_ft.models.encoders import Parts, find, load
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.inputs import waves_to_inputs
-from ser_ft.models.speech import Parts, find, load
 from ser_ft.recognition.graph_features import Descriptors
 from ser_ft.recognition.graph_speech import front_end
 from ser_ft.utils.errors import InputError

@@ -13,8 +13,8 @@ from transformers import Wav2Vec2FeatureExtractor
 from ser_ft import audio
 from ser_ft.data.augmentation.mixup import Mix
 from ser_ft.data.augmentation.waveform import Augment, SpecAugment
+from ser_ft.models.encoders import Hearing
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.speech import Hearing
 from ser_ft.training.cache import FlatCache, frames_of
 from ser_ft.training.config import AugmentConfig, Recipe
 from ser_ft.training.drawn import Drawn, Standard

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.models.saved import Saved
+from ser_ft.models.pretrained import Saved
 from ser_ft.report.tables import notes
 from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.runs import RunFolder

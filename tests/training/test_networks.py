@@ -13,8 +13,8 @@ from stranger import answers
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
-from ser_ft.models.saved import Saved
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.config import ModelConfig, Recipe, TrainConfig, TuningConfig

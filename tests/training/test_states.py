@@ -16,7 +16,7 @@ from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.speech import Parts, find, load
+from ser_ft.models.encoders import Parts, find, load
 from ser_ft.results.evaluation import predict
 from ser_ft.training import states
 from ser_ft.training.feeds import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
@@ -289,7 +289,7 @@ def test_states_are_found_by_another_process(
     backbone = folder_of("wavlm")
     script = f"""
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.speech import Parts, find, load
+from ser_ft.models.encoders import Parts, find, load
 from ser_ft.training import states
 states.sounds_of = None
 found = find({str(backbone)!r}, ("neutral", "happy"))

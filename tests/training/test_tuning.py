@@ -18,8 +18,8 @@ from tiny_speech import FAMILIES, write_tiny_backbone
 
 from ser_ft.cli import train as main
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.models import speech
-from ser_ft.models.speech import Parts
+from ser_ft.models import encoders
+from ser_ft.models.encoders import Parts
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.config import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.training.parsing import parse
@@ -86,7 +86,7 @@ def set_up(
         model=ModelConfig(name=str(backbone), network=dict(network or {})), tuning=TuningConfig(dropout=0.0, **tuning)
     )
     found = find_speech(settings, CLASSES)
-    model = speech.load(found)
+    model = encoders.load(found)
     table = open_prepared(voices).select(range(clips))
     return set_up_speech(model, found.extractor, [table], settings, torch.device("cpu"), shown=False)
 
@@ -116,7 +116,7 @@ def changed(family: str, mode: str, folder_of: Callable[[str], Path], voices: Pa
 
 def expected(family: str, mode: str, folder_of: Callable[[str], Path], convolutions: bool = False) -> set[str]:
     torch.manual_seed(0)
-    parts = Parts.of(speech.load(speech.find(str(folder_of(family)), CLASSES)))
+    parts = Parts.of(encoders.load(encoders.find(str(folder_of(family)), CLASSES)))
     wanted = {id(value) for value in parts.head}
     modules = {"partial": [*parts.layers[-2:], *parts.top], "full": [parts.backbone]}[mode]
     wanted |= {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}
@@ -182,7 +182,7 @@ def test_rates_and_weight_decay(folder_of: Callable[[str], Path], voices: Path) 
         train=TrainConfig(learning_rate=3e-3, weight_decay=0.02),
     )
     found = find_speech(settings, CLASSES)
-    model = speech.load(found)
+    model = encoders.load(found)
     setup = set_up_speech(
         model, found.extractor, [open_prepared(voices).select(range(2))], settings, torch.device("cpu"), shown=False
     )

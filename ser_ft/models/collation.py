@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from ..audio import SAMPLE_RATE
+from .encoders import Hearing, Parts
 from .features import SpectralFeatureExtractor
-from .speech import Hearing, Parts
 
 
 def waves_to_inputs(

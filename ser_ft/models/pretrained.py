@@ -20,8 +20,8 @@ from ..audio import SAMPLE_RATE
 from ..utils.errors import InputError
 from . import folder_of
 from .descriptors import CHANGES, FITTED
+from .encoders import Parts, explained, quiet
 from .features import SpectralFeatureExtractor
-from .speech import Parts, explained, quiet
 
 _OURS = "ser_ft_"
 
