@@ -19,9 +19,9 @@ import torch
 from accelerate import Accelerator
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
+from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
 from ser_ft.models.encoders import load
-from ser_ft.training.config import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.training.tuning import Setup, find_speech, set_up_speech
 
 

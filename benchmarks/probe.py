@@ -26,12 +26,12 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from ser_ft import audio
 from ser_ft.cli import main as command
 from ser_ft.data.prepare import open_prepared
+from ser_ft.dataloading.batches import samples_of
+from ser_ft.dataloading.encoder_hooks import Rig
+from ser_ft.dataloading.hidden_states import _batches
 from ser_ft.models.collation import waves_to_inputs
 from ser_ft.models.encoders import Parts, find, load
-from ser_ft.training.feeds import samples_of
 from ser_ft.training.machine import best_precision
-from ser_ft.training.rig import Rig
-from ser_ft.training.states import _batches
 
 
 def write_backbone(folder: Path) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .utils.auto_classes import register
 
 if TYPE_CHECKING:
+    from .config.schema import Recipe
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
     from .hub.publish import push
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .results.fusion import fuse
     from .results.runs import RunFolder
     from .road import run, sweep
-    from .training.config import Recipe
     from .training.evaluate import evaluate
     from .utils.errors import InputError
 

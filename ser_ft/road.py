@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .config.publishing import HubConfig
+from .config.schema import Recipe
 from .report.compare import compare, text, write_comparison
 from .report.html import write_report
 from .report.tables import comparison, render
 from .results.runs import RunFolder
-from .training.config import Recipe
-from .training.publishing import HubConfig
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
 from .utils.errors import InputError

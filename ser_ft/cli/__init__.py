@@ -46,7 +46,7 @@ def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") 
     given = without_debug(arguments)
 
     def work() -> None:
-        from ..training.parsing import parse
+        from ..config.parser import parse
 
         recipe = parse(given, program)
         from ..road import run

@@ -85,7 +85,7 @@ def add_probe(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _quickstart(chosen: argparse.Namespace) -> None:
-    from ..training.parsing import parse
+    from ..config.parser import parse
 
     given = ["--config", str(recipe_folder() / "quickstart.yaml"), *(["--out", chosen.out] if chosen.out else [])]
     recipe = parse(given, "ser-ft quickstart")

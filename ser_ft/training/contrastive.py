@@ -18,13 +18,13 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
+from ..dataloading.batch_sampler import epoch_batches
+from ..dataloading.targets import steps
 from ..models.encoders import Hearing
 from ..results.runs import RunFolder
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .batching import epoch_batches
 from .checkpoints import Checkpoints, trained_names
-from .inputs import steps
 from .pretrain import PretrainConfig
 from .tuning import Setup
 

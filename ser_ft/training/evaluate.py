@@ -17,6 +17,10 @@ from torch import nn
 
 from ..data.prepare import about, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
+from ..dataloading.batches import Feed, FrameFeed, WaveFeed
+from ..dataloading.cache import frames_of
+from ..dataloading.encoder_hooks import Rig
+from ..dataloading.online_augmentation import Standard
 from ..labels import canonical
 from ..models import folder_of
 from ..models.encoders import Parts
@@ -28,12 +32,8 @@ from ..results.runs import RunFolder, model_folder, runs_behind, stood_in_for, t
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import bar
-from .cache import frames_of
-from .drawn import Standard
-from .feeds import Feed, FrameFeed, WaveFeed
 from .machine import device_name
 from .pretrain import heard_in_pretraining
-from .rig import Rig
 from .speed import SPEED_CLIPS, real_time_factor
 
 if TYPE_CHECKING:

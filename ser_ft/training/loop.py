@@ -16,7 +16,11 @@ import torch
 from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
+from ..config.schema import TrainConfig
 from ..data.augmentation.mixup import Mix
+from ..dataloading.batch_sampler import balancing_chances, epoch_batches
+from ..dataloading.batches import Feed
+from ..dataloading.targets import Inputs, steps
 from ..results.evaluation import predict
 from ..results.metrics import uar
 from ..results.runs import RunFolder
@@ -24,11 +28,7 @@ from ..utils.errors import InputError
 from ..utils.files import backup_path, replace_atomically
 from ..utils.progress import bar
 from .average import Average
-from .batching import balancing_chances, epoch_batches
 from .checkpoints import Checkpoints, trained_names
-from .config import TrainConfig
-from .feeds import Feed
-from .inputs import Inputs, steps
 from .losses import clip_losses
 from .tuning import Setup
 

@@ -13,15 +13,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ..config.schema import Recipe, TuningConfig
+from ..dataloading.batches import FrameFeed, PooledFeed
+from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, frames_of, take_in
+from ..dataloading.online_augmentation import Drawn, Standard
 from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .cache import FlatCache, JoinedCache, cache_folder, frames_of, take_in
-from .config import Recipe, TuningConfig
-from .drawn import Drawn, Standard
-from .feeds import FrameFeed, PooledFeed
 from .tuning import Setup, parameter_groups
 
 if TYPE_CHECKING:

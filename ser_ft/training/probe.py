@@ -20,15 +20,15 @@ from transformers.utils import logging
 
 from ..data.prepare import about, open_prepared
 from ..data.splits import Split, make_split
+from ..dataloading.cache import FlatCache
+from ..dataloading.hidden_states import POOLINGS, states_of
 from ..models import encoders, kind_of
 from ..models.encoders import Backbone, Parts
 from ..results.evaluation import held_classes
 from ..results.metrics import uar
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .cache import FlatCache
 from .machine import best_precision
-from .states import POOLINGS, states_of
 
 if TYPE_CHECKING:
     import datasets

@@ -13,9 +13,13 @@ import torch
 from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
+from ..config.publishing import HubConfig
+from ..config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
 from ..data.augmentation.waveform import Augment, augmented
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
+from ..dataloading.cache import statistics_of
+from ..dataloading.targets import Inputs
 from ..models import MODELS, SHIPPED
 from ..models.calibrated_head import fold_temperature
 from ..models.encoders import load
@@ -24,16 +28,12 @@ from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.yardsticks import YARDSTICKS
 from ..results.runs import RunFolder
 from ..utils.errors import InputError
-from .cache import statistics_of
 from .claim import begin, gone_on_with, resumes
-from .config import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
-from .inputs import Inputs
 from .judging import Judge
 from .loop import Trainer
 from .machine import device_name, start
 from .networks import set_up_image, set_up_own
 from .pretrain import check_unheard, heard_in_pretraining
-from .publishing import HubConfig
 from .speed import SPEED_CLIPS, real_time_factor
 from .tuning import Setup, find_speech, set_up_speech
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..config.parser import parse
+from ..config.schema import Recipe, SplitConfig
 from ..data.named_splits import NAMED_FOLDS
 from ..data.splits import Split, make_split
 from ..results.runs import RunFolder
@@ -25,8 +27,6 @@ from ..utils.errors import InputError
 from ..utils.files import exclusive_lock
 from ..utils.progress import bar
 from .claim import resumes
-from .config import Recipe, SplitConfig
-from .parsing import parse
 from .run import finished, load_data, split_content
 
 if TYPE_CHECKING:

@@ -20,6 +20,9 @@ from transformers import (
 from .. import audio
 from ..data.prepare import is_synthetic
 from ..data.splits import Split, make_split
+from ..dataloading.batches import Feed, StateFeed, WaveFeed, samples_of
+from ..dataloading.encoder_hooks import Rig
+from ..dataloading.hidden_states import states_of
 from ..models import encoders
 from ..models.encoders import Hearing, Parts
 from ..results.runs import RunFolder
@@ -27,12 +30,9 @@ from ..utils.errors import InputError
 from ..utils.files import replace_atomically
 from .claim import begin, gone_on_with, resumes
 from .contrastive import Pretrainer
-from .feeds import Feed, StateFeed, WaveFeed, samples_of
 from .machine import device_name, start
 from .pretrain import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
-from .rig import Rig
 from .run import load_data
-from .states import states_of
 from .tuning import Setup, fast_attention, parameter_groups
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
+from ..config.schema import Recipe, TuningConfig
+from ..dataloading.batches import Feed, PooledFeed, StateFeed, WaveFeed
+from ..dataloading.cache import JoinedCache
+from ..dataloading.encoder_hooks import PooledHead, Rig
+from ..dataloading.hidden_states import states_of
+from ..dataloading.online_augmentation import Drawn
 from ..models import encoders
 from ..models.encoders import Parts
 from ..utils.errors import InputError
-from .cache import JoinedCache
-from .config import Recipe, TuningConfig
-from .drawn import Drawn
-from .feeds import Feed, PooledFeed, StateFeed, WaveFeed
-from .rig import PooledHead, Rig
-from .states import states_of
 
 # Families whose layers see a clip at another frame rate than the model gives.
 _RESAMPLING = ("sew", "sew-d")

@@ -11,9 +11,9 @@ import pytest
 from server import TOKEN, Hub
 from tiny_speech import write_tiny_backbone
 
+from ser_ft.config.parser import parse
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
-from ser_ft.training.parsing import parse
 
 MODELS = {
     "speech": (),

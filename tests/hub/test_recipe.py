@@ -13,11 +13,11 @@ import yaml
 from server import TOKEN, Hub
 
 from ser_ft.cli import main, train
+from ser_ft.config.parser import parse
+from ser_ft.config.publishing import HubConfig
 from ser_ft.hub import NotSent
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import _publish
-from ser_ft.training.parsing import parse
-from ser_ft.training.publishing import HubConfig
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

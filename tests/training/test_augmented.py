@@ -11,19 +11,19 @@ import torch
 from safetensors.torch import load_file
 from tiny_speech import write_tiny_backbone
 
+from ser_ft.config.parser import parse
+from ser_ft.config.schema import Recipe, TrainConfig
 from ser_ft.data.augmentation.mixup import Mix
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.dataloading.targets import Inputs
 from ser_ft.models.registry import build
 from ser_ft.results.runs import RunFolder
 from ser_ft.training import run as running
-from ser_ft.training.config import Recipe, TrainConfig
-from ser_ft.training.inputs import Inputs
 from ser_ft.training.loop import Trainer
 from ser_ft.training.losses import clip_losses
 from ser_ft.training.machine import start
 from ser_ft.training.networks import set_up_own
-from ser_ft.training.parsing import parse
 from ser_ft.training.run import train
 
 TRANSFORMS = "--augment.transforms={noise: {p: 0.7}, speed: {}}"

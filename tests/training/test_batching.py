@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_ft.training.batching import balancing_chances, epoch_batches
+from ser_ft.dataloading.batch_sampler import balancing_chances, epoch_batches
 from ser_ft.utils.errors import InputError
 
 

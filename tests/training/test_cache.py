@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from ser_ft import audio
+from ser_ft.dataloading.batches import FrameFeed
+from ser_ft.dataloading.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
+from ser_ft.dataloading.targets import Inputs, TrainingClips
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.statistics import statistics
 from ser_ft.models.yardsticks import FUNCTIONALS, yardstick_features
-from ser_ft.training.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
-from ser_ft.training.feeds import FrameFeed
-from ser_ft.training.inputs import Inputs, TrainingClips
 from ser_ft.utils.errors import InputError
 
 LENGTHS = (3, 1, 7, 2)
@@ -225,7 +225,7 @@ def test_old_caches_go_before_a_disk_is_full_and_new_ones_stay(tmp_path: Path, m
     def disk(_: Path) -> SimpleNamespace:
         return SimpleNamespace(free=1000 - 300 * len(list(tmp_path.iterdir())))
 
-    monkeypatch.setattr("ser_ft.training.cache.shutil.disk_usage", disk)
+    monkeypatch.setattr("ser_ft.dataloading.cache.shutil.disk_usage", disk)
     make_room(tmp_path / "new", 300)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["fresh", "old"]
     with pytest.raises(InputError, match="SER_FT_CACHE"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ser_ft.training.convolution import by_fourier
+from ser_ft.dataloading.fft_convolution import by_fourier
 
 
 def convolution(channels: int = 16, kernel: int = 64, groups: int = 4, **more: object) -> torch.nn.Conv1d:

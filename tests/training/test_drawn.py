@@ -11,14 +11,14 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from ser_ft import audio
+from ser_ft.config.schema import AugmentConfig, Recipe
 from ser_ft.data.augmentation.mixup import Mix
 from ser_ft.data.augmentation.waveform import Augment, SpecAugment
+from ser_ft.dataloading.batches import FrameFeed, WaveFeed
+from ser_ft.dataloading.cache import FlatCache, frames_of
+from ser_ft.dataloading.online_augmentation import Drawn, Standard
 from ser_ft.models.encoders import Hearing
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.training.cache import FlatCache, frames_of
-from ser_ft.training.config import AugmentConfig, Recipe
-from ser_ft.training.drawn import Drawn, Standard
-from ser_ft.training.feeds import FrameFeed, WaveFeed
 from ser_ft.training.losses import clip_losses
 from ser_ft.training.networks import frame_feed
 

@@ -16,13 +16,13 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from ser_ft import audio
 from ser_ft.cli import main
+from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.models.pretrained import Saved
 from ser_ft.report.tables import notes
 from ser_ft.results.evaluation import part_metrics
 from ser_ft.results.runs import RunFolder
 from ser_ft.training.evaluate import Classes, evaluate
-from ser_ft.training.parsing import parse
 from ser_ft.training.run import train
 from ser_ft.training.speed import real_time_factor
 from ser_ft.utils.errors import InputError

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from stranger import answers
 
 from ser_ft import audio
+from ser_ft.config.parser import parse
+from ser_ft.config.schema import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ser_ft.results.runs import RunFolder
-from ser_ft.training.config import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.training.networks import set_up_image, set_up_own
-from ser_ft.training.parsing import parse
 from ser_ft.training.run import train
 from ser_ft.training.tuning import Setup
 from ser_ft.utils.errors import InputError
@@ -165,7 +165,7 @@ def test_sums_are_computed_once_and_are_not_those_of_others(
     for changed in ({"seed": 1}, {"train": np.arange(5)}, {"patch_frames": 64}, {"low": 50.0}):
         assert computed(**changed) == 12, changed
     # Frames of a corrected version are others under the same settings.
-    monkeypatch.setattr("ser_ft.training.cache.get_relative_import_files", lambda file: [file])
+    monkeypatch.setattr("ser_ft.dataloading.cache.get_relative_import_files", lambda file: [file])
     assert computed() == 12
 
 

@@ -16,7 +16,8 @@ import pytest
 from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared
 from ser_ft.data.splits import make_split
-from ser_ft.training import probe, states
+from ser_ft.dataloading import hidden_states
+from ser_ft.training import probe
 from tests.tiny_speech import write_tiny_backbone
 
 LAYERS, SIZE = 4, 12
@@ -94,9 +95,9 @@ def test_each_layer_is_printed_once(
     assert main(["probe", *backbones, "--data", str(miniature_folder), "--figure", str(figure)]) == 0
     printed = capsys.readouterr().out
     plain, normalised = ([line.split() for line in printed.splitlines() if line.startswith(name)] for name in backbones)
-    states = [["0", "entrance"], *([str(layer), "exit"] for layer in range(1, LAYERS + 1))]
-    assert [words[1:3] for words in plain] == states
-    assert [words[1:3] for words in normalised] == [*states, [str(LAYERS), "head"]]
+    hidden_states = [["0", "entrance"], *([str(layer), "exit"] for layer in range(1, LAYERS + 1))]
+    assert [words[1:3] for words in plain] == hidden_states
+    assert [words[1:3] for words in normalised] == [*hidden_states, [str(LAYERS), "head"]]
     for lines in (plain, normalised):
         assert [words[-1] for words in lines].count("*") == 1
         uars = [float(words[3]) for words in lines]
@@ -120,7 +121,7 @@ def test_a_second_run_is_the_same_and_no_clip_goes_through_the_encoder(
         assert len(row["folds"]) == 5
         assert row["uar"] == pytest.approx(np.mean(row["folds"]))
         assert row["deviation"] == pytest.approx(np.std(row["folds"], ddof=1))
-    monkeypatch.setattr(states, "_take", None)
+    monkeypatch.setattr(hidden_states, "_take", None)
     assert main([*given, "json"]) == 0
     assert capsys.readouterr().out == out
     assert main([*given, "jsonl"]) == 0

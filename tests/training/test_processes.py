@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from tiny_speech import write_tiny_backbone
 
 from ser_ft.cli import train as main
+from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
-from ser_ft.training.parsing import parse
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -16,12 +16,12 @@ from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
+from ser_ft.dataloading import hidden_states
+from ser_ft.dataloading.batches import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
+from ser_ft.dataloading.encoder_hooks import PooledHead, Rig
+from ser_ft.dataloading.hidden_states import states_of
 from ser_ft.models.encoders import Parts, find, load
 from ser_ft.results.evaluation import predict
-from ser_ft.training import states
-from ser_ft.training.feeds import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
-from ser_ft.training.rig import PooledHead, Rig
-from ser_ft.training.states import states_of
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -273,7 +273,7 @@ def test_states_are_found_again(
     """By another seed, with other classes, dropout or masks: a sweep computes them once."""
     one, clips = loaded(folder_of("hubert")), open_prepared(miniature_folder).select(range(6))
     first = states_of(clips, one.parts, one.extractor, what, shown=False)
-    monkeypatch.setattr(states, "sounds_of", refuse)
+    monkeypatch.setattr(hidden_states, "sounds_of", refuse)
     torch.manual_seed(1)
     found = find(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted=True)
     again = open_prepared(miniature_folder).select(range(6))

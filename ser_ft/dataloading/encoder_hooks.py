@@ -15,8 +15,8 @@ from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import Parts
-from .convolution import by_fourier
-from .wavlm import fused_attention
+from .fft_convolution import by_fourier
+from .wavlm_attention import fused_attention
 
 # Convolutions over time inside the transformer, which have no mask: their names.
 _LEAKS = {

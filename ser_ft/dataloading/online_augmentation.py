@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from .. import audio
+from ..config.schema import Recipe
 from ..data.augmentation.spectrogram import SpectralAugment, spectral_augment
 from ..data.augmentation.waveform import Augment, SpecAugment, spec_augment
 from ..models.features import SpectralFeatureExtractor, usable_scale
 from .cache import Cache, frames_from
-from .config import Recipe
 
 if TYPE_CHECKING:
     import datasets

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.prepare import about
 from ..results.evaluation import held_classes
-from .feeds import Feed
+from .batches import Feed
 
 if TYPE_CHECKING:
     import datasets

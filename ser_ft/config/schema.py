@@ -15,8 +15,8 @@ from ..data.splits import KINDS
 from ..models import MODELS, SHIPPED, kind_of
 from ..models.yardsticks import YARDSTICKS
 from ..utils.errors import InputError
-from .bounds import among, at_least, check_seed
 from .publishing import HubConfig
+from .validation import among, at_least, check_seed
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 TUNINGS = ("probe", "partial", "full", "lora")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..utils.errors import InputError
-from .config import Recipe
+from .schema import Recipe
 
 DESCRIPTION = """Train and evaluate a model as a recipe says, and report it. A recipe is a YAML file, which may name
 another to start from (base: FILE); every setting below can be given on the command line over it, as

@@ -15,9 +15,9 @@ from torch import nn
 from .. import audio
 from ..models.collation import waves_to_inputs
 from ..models.encoders import Hearing, Parts
+from .batches import heard_seconds, samples_of
 from .cache import FlatCache, cache_folder, make_room, sounds_of, take_in
-from .feeds import heard_seconds, samples_of
-from .rig import Rig
+from .encoder_hooks import Rig
 
 if TYPE_CHECKING:
     import datasets

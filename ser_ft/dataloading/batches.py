@@ -13,7 +13,7 @@ from ..models.collation import waves_to_inputs
 from ..models.encoders import Hearing
 from ..models.features import SpectralFeatureExtractor
 from .cache import Cache
-from .drawn import Drawn, Standard
+from .online_augmentation import Drawn, Standard
 
 if TYPE_CHECKING:
     import datasets
