@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import canonical
 from ser_ft.recognition import baseline
 from ser_ft.recognition.dissatisfaction import named
 from ser_ft.recognition.windows import Window, WindowSettings
-from ser_ft.results.runs import RunFolder
 
 BASELINES = {"ordinary": baseline.ORDINARY, "any": None, "angry": ("angry",)}
 CLIPS, DRAWS = 6, 10

@@ -43,8 +43,8 @@ from ser_ft import audio
 from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading.targets import Inputs
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import load
-from ser_ft.results.runs import RunFolder
 from ser_ft.training.loop import Trainer as Loop
 from ser_ft.training.machine import best_precision
 from ser_ft.training.tuning import find_speech, set_up_speech

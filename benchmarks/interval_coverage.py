@@ -33,8 +33,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import expit, stdtrit
 
-from ser_ft.results.intervals import interval_from_counts
-from ser_ft.results.paired import Paired, paired
+from ser_ft.evaluation.confidence_intervals import interval_from_counts
+from ser_ft.evaluation.significance import Paired, paired
 
 CLASSES = 8
 CLIPS = 8

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import mean
 
 from ser_ft import RunFolder
-from ser_ft.results.pooled import System
-from ser_ft.results.systems import clip_sets, find_runs, systems
+from ser_ft.evaluation.pooling import System
+from ser_ft.evaluation.systems import clip_sets, find_runs, systems
 
 HOME = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"

@@ -22,9 +22,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from ser_ft import RunFolder
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.systems import find_runs
 from ser_ft.recognition.export import export
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.systems import find_runs
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]

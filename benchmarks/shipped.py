@@ -21,11 +21,11 @@ import ser_ft
 from ser_ft import audio
 from ser_ft.data.augmentation.transforms import TRANSFORMS
 from ser_ft.data.prepare import about
+from ser_ft.evaluation.calibration import expected_calibration_error
+from ser_ft.evaluation.metrics import speaker_interval, uar
+from ser_ft.evaluation.predict import held_classes
+from ser_ft.evaluation.systems import find_runs
 from ser_ft.recognition.engines import Engine, open_engine
-from ser_ft.results.calibration import expected_calibration_error
-from ser_ft.results.evaluation import held_classes
-from ser_ft.results.metrics import speaker_interval, uar
-from ser_ft.results.systems import find_runs
 from ser_ft.utils.progress import bar
 
 BINS = 10

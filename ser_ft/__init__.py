@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from .config.schema import Recipe
     from .data.prepare import load_corpora, load_table, open_prepared, prepare
     from .data.splits import make_split, read_split
+    from .evaluation.ensemble import fuse
+    from .evaluation.evaluate import evaluate
+    from .evaluation.run_folder import RunFolder
     from .hub.publish import push
     from .recognition.recognizer import EmotionRecognizer
-    from .results.fusion import fuse
-    from .results.runs import RunFolder
     from .road import run, sweep
-    from .training.evaluate import evaluate
     from .utils.errors import InputError
 
 _HOMES = {

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from .config.publishing import HubConfig
 from .config.schema import Recipe
+from .evaluation.run_folder import RunFolder
 from .report.compare import compare, text, write_comparison
 from .report.html import write_report
 from .report.tables import comparison, render
-from .results.runs import RunFolder
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
 from .utils.errors import InputError
@@ -64,8 +64,8 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
         return None
     from .data.licences import check_accepted
     from .data.prepare import about
+    from .evaluation.provenance import corpora_to_hear
     from .hub import check
-    from .report.lineage import corpora_to_hear
 
     if os.environ.get("RANK", "0") == "0":
         check(str(recipe.hub.model_id))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.run_folder import RunFolder
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 TERMS = {"title": "A corpus", "licence": "CC-BY-NC-SA-4.0", "terms": "non-commercial", "citation": "Some One (2018)."}

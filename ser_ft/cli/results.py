@@ -102,9 +102,9 @@ def _add_if_exists(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
+    from ..evaluation.evaluate import evaluate
     from ..report.html import write_report
     from ..report.tables import comparison, render
-    from ..training.evaluate import evaluate
 
     mapping = pairs(chosen.map, "--map")
     replace = chosen.if_exists == "replace"
@@ -114,9 +114,9 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _fuse(chosen: argparse.Namespace) -> None:
+    from ..evaluation.ensemble import fuse
     from ..report.html import write_report
     from ..report.tables import comparison, render
-    from ..results.fusion import fuse
     from ..utils.progress import bar
 
     try:
@@ -146,8 +146,8 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> None:
+    from ..evaluation.run_folder import RunFolder
     from ..report.html import write_report
-    from ..results.runs import RunFolder
 
     run = RunFolder.open(chosen.run)
     table = None

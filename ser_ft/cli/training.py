@@ -121,7 +121,7 @@ def _probe(chosen: argparse.Namespace) -> None:
     from ..report.tables import ALL_SEEN, layer_rows, layer_text, render
 
     figure = check_file(chosen.figure) if chosen.figure else None
-    from ..training.probe import probe
+    from ..evaluation.probe import probe
 
     found = probe(
         chosen.backbones,

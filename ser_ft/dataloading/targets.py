@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data.prepare import about
-from ..results.evaluation import held_classes
+from ..evaluation.predict import held_classes
 from .batches import Feed
 
 if TYPE_CHECKING:

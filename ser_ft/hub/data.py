@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.corpora import CORPORA
 from ..data.licences import check_shared
+from ..evaluation.run_folder import RunFolder, reading
 from ..report.data_card import data_card
-from ..results.runs import RunFolder, reading
 from ..utils.progress import bar
 from .upload import Content, Upload
 

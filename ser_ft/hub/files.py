@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from ..data.corpora import CORPORA
-from ..report.lineage import corpora_heard, corpus_of
+from ..evaluation.provenance import corpora_heard, corpus_of
+from ..evaluation.run_folder import STOOD_IN, RunFolder, reading
 from ..report.model_card import base_model, model_card
-from ..results.runs import STOOD_IN, RunFolder, reading
 from ..utils.errors import InputError
 from .upload import Content, Upload, as_json
 

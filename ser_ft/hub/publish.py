@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..data.licences import check_accepted
-from ..report.lineage import corpora_heard
-from ..results.runs import RunFolder
+from ..evaluation.provenance import corpora_heard
+from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_writable
 from .client import Client

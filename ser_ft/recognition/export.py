@@ -20,8 +20,8 @@ from torch import nn
 from .. import audio
 from ..audio import SAMPLE_RATE
 from ..audio.discovery import find
+from ..evaluation.run_folder import RunFolder, model_folder
 from ..models.pretrained import Saved
-from ..results.runs import RunFolder, model_folder
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .engines import Engine, Facts

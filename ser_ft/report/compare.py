@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..results.pooled import System
-from ..results.runs import RunFolder
-from ..results.systems import clip_sets, find_runs, systems
+from ..evaluation.pooling import System
+from ..evaluation.run_folder import RunFolder
+from ..evaluation.systems import clip_sets, find_runs, systems
 from ..utils.errors import InputError
 from ..utils.files import check_writable
 from ..utils.progress import bar

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.pooling import CROSS, System
+from ..evaluation.run_folder import RunFolder
 from ..labels import colour
-from ..results.pooled import CROSS, System
-from ..results.runs import RunFolder
 from ..utils.progress import bar
 from . import compare_figures as figures
 from . import page, samples, tables

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..results.pooled import System
+from ..evaluation.pooling import System
 from .canvas import FAINT, GRID, INK, LEGEND, SHADES, beside, blank, plain, shown_name, upright
 from .compare_pairs import Compared, signed, signed_interval
 from .published import People

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..results.paired import Paired, paired
-from ..results.pooled import ClipSet, System
+from ..evaluation.pooling import ClipSet, System
+from ..evaluation.significance import Paired, paired
 from ..utils.errors import InputError
 from .page import counted
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.corpora import CORPORA, REASONS
 from ..data.licences import OWN, licence_of
-from ..results.runs import PARTS
+from ..evaluation.run_folder import PARTS
 from .markdown import front_matter, render
 
 if TYPE_CHECKING:

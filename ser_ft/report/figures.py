@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.run_folder import PARTS, RunFolder
 from ..labels import colour
-from ..results.runs import PARTS, RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_writable
 from .canvas import (
@@ -205,7 +205,7 @@ def check_file(file: str | Path) -> Path:
 
 
 def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
-    """Draw what `ser_ft.training.probe.probe` found into a file."""
+    """Draw what `ser_ft.evaluation.probe.probe` found into a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return save(layers(probe), file)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.run_folder import PARTS, RunFolder
 from ..labels import colour
-from ..results.runs import PARTS, RunFolder
 from . import page, samples, tables
 from .figures import chosen, write_figures
 from .judged import judged_part, sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..results.runs import PARTS
+from ..evaluation.run_folder import PARTS
 from .page import counted
 
 

@@ -11,13 +11,13 @@ import yaml
 
 from ..data.corpora import CORPORA
 from ..data.licences import OWN, licence_of
+from ..evaluation.provenance import corpora_heard
+from ..evaluation.run_folder import PARTS, RunFolder, reading
 from ..models import IMAGES, MODELS, SHIPPED
-from ..results.runs import PARTS, RunFolder, reading
 from . import tables
 from .energy import GRAMS_A_KWH, energy
 from .figures import chosen
 from .judged import judged_part, sample
-from .lineage import corpora_heard
 from .markdown import front_matter, render
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) 
     without corpora whose sound is not their own.
 
     Args:
-        metrics: of the run. heard: as `ser_ft.report.lineage.corpora_heard` gives it.
+        metrics: of the run. heard: as `ser_ft.evaluation.provenance.corpora_heard` gives it.
     """
     from huggingface_hub import EvalResult
 

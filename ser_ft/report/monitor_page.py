@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.run_folder import RunFolder
 from ..models import SHIPPED, folder_of
 from ..recognition import baseline, dissatisfaction, moments
 from ..recognition.conversation import PAUSE, Conversation, MonitorSettings, Voice
@@ -15,7 +16,6 @@ from ..recognition.engines import Facts
 from ..recognition.feedback import clock, feedback, percent
 from ..recognition.monitor import cut
 from ..recognition.record import KEYS, VOICE_KEYS, readable, record
-from ..results.runs import RunFolder
 from . import page, tables
 from .judged import judged_part, sample
 from .timeline import colours, timeline

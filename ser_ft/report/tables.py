@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..results.runs import RunFolder
+from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 
 FORMATS = ("table", "csv", "json", "jsonl")
@@ -87,7 +87,7 @@ def comparison(runs: Sequence[RunFolder], part: str = "test") -> list[dict[str, 
 
 
 def layer_rows(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Put what `ser_ft.training.probe.probe` found into rows, one per backbone and layer.
+    """Put what `ser_ft.evaluation.probe.probe` found into rows, one per backbone and layer.
 
     Returns:
         rows with backbone, layer, state, uar (the mean over the folds), deviation, folds (a list), best (of its
@@ -101,7 +101,7 @@ def layer_rows(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def layer_text(probe: Mapping[str, Any]) -> str:
-    """Write what `ser_ft.training.probe.probe` found for people; each backbone's best layer is marked."""
+    """Write what `ser_ft.evaluation.probe.probe` found for people; each backbone's best layer is marked."""
     rows = [{**row, "best": "*" if row["best"] else ""} for row in probe["layers"]]
     folds = len(probe["layers"][0]["folds"])
     pooled = probe["pooling"].replace("std", "deviation").replace("+", " and ")

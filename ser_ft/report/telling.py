@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.corpora.folder import UNKNOWN_SPEAKER
-from ..results.metrics import uar
+from ..evaluation.metrics import uar
 from ..utils.progress import bar
 
 if TYPE_CHECKING:

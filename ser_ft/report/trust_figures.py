@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..results.calibration import BINS
+from ..evaluation.calibration import BINS
 from .canvas import ALERT, FAINT, GRID, INK, LEGEND, beside, blank, plain, score_axis, shown_name, upright
 from .judged import judged_part, sample
 from .tables import interval_text, notes, score_text

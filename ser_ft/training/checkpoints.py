@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..results.runs import RunFolder
+from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import remove_folder, replace_atomically
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from ..results.runs import RunFolder
+from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_writable, remove_folder
 

@@ -20,8 +20,8 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from ..dataloading.batch_sampler import epoch_batches
 from ..dataloading.targets import steps
+from ..evaluation.run_folder import RunFolder
 from ..models.encoders import Hearing
-from ..results.runs import RunFolder
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .checkpoints import Checkpoints, trained_names

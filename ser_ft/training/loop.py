@@ -21,9 +21,9 @@ from ..data.augmentation.mixup import Mix
 from ..dataloading.batch_sampler import balancing_chances, epoch_batches
 from ..dataloading.batches import Feed
 from ..dataloading.targets import Inputs, steps
-from ..results.evaluation import predict
-from ..results.metrics import uar
-from ..results.runs import RunFolder
+from ..evaluation.metrics import uar
+from ..evaluation.predict import predict
+from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import backup_path, replace_atomically
 from ..utils.progress import bar

@@ -17,7 +17,7 @@ from ..config.schema import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, Spli
 from ..config.validation import among, at_least, check_seed
 from ..data.scan import SYNTHETIC
 from ..data.splits import Split, read_split
-from ..results.runs import RunFolder, runs_behind
+from ..evaluation.run_folder import RunFolder, runs_behind
 from ..utils.errors import InputError, guarded, without_debug
 
 DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training

@@ -20,21 +20,21 @@ from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import statistics_of
 from ..dataloading.targets import Inputs
+from ..evaluation.latency import SPEED_CLIPS, real_time_factor
+from ..evaluation.run_folder import RunFolder
+from ..evaluation.scoring import Judge
 from ..models import MODELS, SHIPPED
 from ..models.calibrated_head import fold_temperature
 from ..models.encoders import load
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.yardsticks import YARDSTICKS
-from ..results.runs import RunFolder
 from ..utils.errors import InputError
 from .claim import begin, gone_on_with, resumes
-from .judging import Judge
 from .loop import Trainer
 from .machine import device_name, start
 from .networks import set_up_image, set_up_own
 from .pretrain import check_unheard, heard_in_pretraining
-from .speed import SPEED_CLIPS, real_time_factor
 from .tuning import Setup, find_speech, set_up_speech
 
 

@@ -22,7 +22,7 @@ from ..config.parser import parse
 from ..config.schema import Recipe, SplitConfig
 from ..data.named_splits import NAMED_FOLDS
 from ..data.splits import Split, make_split
-from ..results.runs import RunFolder
+from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import exclusive_lock
 from ..utils.progress import bar

@@ -23,9 +23,9 @@ from ..data.splits import Split, make_split
 from ..dataloading.batches import Feed, StateFeed, WaveFeed, samples_of
 from ..dataloading.encoder_hooks import Rig
 from ..dataloading.hidden_states import states_of
+from ..evaluation.run_folder import RunFolder
 from ..models import encoders
 from ..models.encoders import Hearing, Parts
-from ..results.runs import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import replace_atomically
 from .claim import begin, gone_on_with, resumes

@@ -12,7 +12,7 @@ from server import TOKEN, Hub
 from tiny_speech import write_tiny_backbone
 
 from ser_ft.config.parser import parse
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.road import run
 
 MODELS = {

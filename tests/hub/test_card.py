@@ -18,12 +18,12 @@ from metadata import metadata_errors
 from server import Blob, Hub
 
 from ser_ft.data.corpora import CORPORA
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.provenance import corpora_heard
+from ser_ft.evaluation.run_folder import RunFolder, runs_behind
 from ser_ft.hub import push
 from ser_ft.report.energy import energy
-from ser_ft.report.lineage import corpora_heard
 from ser_ft.report.model_card import model_card
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.runs import RunFolder, runs_behind
 from ser_ft.training.pretrain import heard_in_pretraining
 from ser_ft.utils.errors import InputError
 

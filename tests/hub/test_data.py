@@ -21,7 +21,7 @@ from server import Hub
 from ser_ft import push
 from ser_ft.cli import main
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]

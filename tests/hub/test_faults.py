@@ -9,8 +9,8 @@ import pytest
 from server import Hub
 
 from ser_ft.cli import main
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import client
-from ser_ft.results.runs import RunFolder
 
 MakeRun = Callable[[str], RunFolder]
 AGAIN = "what arrived is not sent twice, and the repository has all of it or none"

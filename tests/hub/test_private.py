@@ -12,8 +12,8 @@ import yaml
 from server import TOKEN
 
 from ser_ft import audio, push
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub.files import Names, model_upload
-from ser_ft.results.runs import RunFolder
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]

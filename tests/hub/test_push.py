@@ -20,7 +20,7 @@ from stranger import WITHOUT_SER_FT
 from ser_ft import audio, push
 from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]

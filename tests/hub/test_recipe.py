@@ -15,8 +15,8 @@ from server import TOKEN, Hub
 from ser_ft.cli import main, train
 from ser_ft.config.parser import parse
 from ser_ft.config.publishing import HubConfig
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import NotSent
-from ser_ft.results.runs import RunFolder
 from ser_ft.road import _publish
 from ser_ft.utils.errors import InputError
 

@@ -11,9 +11,9 @@ import pytest
 from server import TOKEN, Blob, Hub
 
 from ser_ft import push
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import NotSent, space
 from ser_ft.hub.upload import Upload
-from ser_ft.results.runs import RunFolder
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]

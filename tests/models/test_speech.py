@@ -24,8 +24,8 @@ from transformers.utils import logging
 from ser_ft import audio
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import Parts, find, load
-from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
 from ser_ft.utils.errors import InputError
 

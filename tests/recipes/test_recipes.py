@@ -13,9 +13,9 @@ from tiny_speech import write_tiny_backbone
 from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build
-from ser_ft.results.runs import RunFolder
 from ser_ft.training.pretrain import PretrainRecipe
 from ser_ft.training.pretrain import main as pretrain
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import NAMES
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.runs import RunFolder
 
 SPEAKERS = {"train": 12, "validation": 4, "test": 6}
 SKILL = {"train": 3.0, "validation": 1.5, "test": 1.3}

@@ -12,10 +12,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import COLOURS, NAMES
 from ser_ft.report import figures, trust_figures
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.runs import RunFolder
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[..., RunFolder]

@@ -21,11 +21,11 @@ from calls import CLASSES, LOUD, SOFT, LoudIsAngry, make_call
 from pages import Page
 
 from ser_ft.cli import main
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import COLOURS
 from ser_ft.recognition.conversation import MonitorSettings
 from ser_ft.recognition.monitor import monitor
 from ser_ft.report.timeline import ticks, timeline
-from ser_ft.results.runs import RunFolder
 
 EVIL = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
 SECTIONS = ["glance", "timeline", "moments", "shares", "dissatisfaction", "segments", "method"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.report import tables
-from ser_ft.results.runs import RunFolder
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[..., RunFolder]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from ser_ft.results.calibration import (
+from ser_ft.evaluation.calibration import (
     COLDEST,
     WARMEST,
     abstention,
@@ -12,7 +12,7 @@ from ser_ft.results.calibration import (
     reliability,
     tempered,
 )
-from ser_ft.results.metrics import negative_log_likelihood
+from ser_ft.evaluation.metrics import negative_log_likelihood
 from ser_ft.utils.errors import InputError
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from ser_ft.cli import main
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.fusion import fuse
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.ensemble import fuse
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
 
 CLASSES = ["angry", "happy", "sad"]

@@ -3,8 +3,13 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from ser_ft.results.intervals import Interval, difference_from_counts, interval_from_counts, speaker_counts
-from ser_ft.results.metrics import speaker_interval, uar
+from ser_ft.evaluation.confidence_intervals import (
+    Interval,
+    difference_from_counts,
+    interval_from_counts,
+    speaker_counts,
+)
+from ser_ft.evaluation.metrics import speaker_interval, uar
 from ser_ft.utils.errors import InputError
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from ser_ft.results.calibration import expected_calibration_error, fit_temperature, reliability
-from ser_ft.results.groups import duration_groups
-from ser_ft.results.metrics import (
+from ser_ft.evaluation.calibration import expected_calibration_error, fit_temperature, reliability
+from ser_ft.evaluation.grouping import duration_groups
+from ser_ft.evaluation.metrics import (
     accuracy,
     brier,
     confusion,
@@ -235,7 +235,7 @@ def test_score_checks_its_input():
 
 def test_nothing_slow_is_imported():
     code = (
-        "import sys, ser_ft; before = {*sys.modules}; import ser_ft.results.metrics;"
+        "import sys, ser_ft; before = {*sys.modules}; import ser_ft.evaluation.metrics;"
         "print({'evaluate', 'datasets', 'sklearn', 'torch'} & ({*sys.modules} - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -258,7 +258,7 @@ def offline(monkeypatch):
 def test_evaluate_metrics(tmp_path):
     import evaluate
 
-    from ser_ft.results.hf_metrics import UAR, MacroF1, WeightedAccuracy
+    from ser_ft.evaluation.hf_metrics import UAR, MacroF1, WeightedAccuracy
 
     labels, probabilities = drawn()
     predictions = probabilities.argmax(axis=1)
@@ -285,7 +285,7 @@ def test_evaluate_metrics(tmp_path):
 
 @pytest.mark.usefixtures("offline")
 def test_evaluate_metrics_in_batches(tmp_path):
-    from ser_ft.results.hf_metrics import UAR
+    from ser_ft.evaluation.hf_metrics import UAR
 
     metric = UAR(cache_dir=str(tmp_path))
     for start in range(0, 8, 3):

@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from ser_ft.results.intervals import difference_from_counts
-from ser_ft.results.metrics import uar
-from ser_ft.results.paired import DRAWS, paired
+from ser_ft.evaluation.confidence_intervals import difference_from_counts
+from ser_ft.evaluation.metrics import uar
+from ser_ft.evaluation.significance import DRAWS, paired
 from ser_ft.utils.errors import InputError
 
 

@@ -17,8 +17,8 @@ from ser_ft.data.augmentation.mixup import Mix
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.dataloading.targets import Inputs
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.registry import build
-from ser_ft.results.runs import RunFolder
 from ser_ft.training import run as running
 from ser_ft.training.loop import Trainer
 from ser_ft.training.losses import clip_losses

@@ -18,13 +18,13 @@ from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.evaluation.evaluate import Classes, evaluate
+from ser_ft.evaluation.latency import real_time_factor
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import Saved
 from ser_ft.report.tables import notes
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.runs import RunFolder
-from ser_ft.training.evaluate import Classes, evaluate
 from ser_ft.training.run import train
-from ser_ft.training.speed import real_time_factor
 from ser_ft.utils.errors import InputError
 
 SMALL = ["--model.network={channels: [8, 8]}", "--train.epochs=1"]

@@ -11,10 +11,10 @@ from torch import nn
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.data.splits import read_split
+from ser_ft.evaluation.calibration import fit_temperature
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import said_of
 from ser_ft.models.calibrated_head import fold_temperature
-from ser_ft.results.calibration import fit_temperature
-from ser_ft.results.runs import RunFolder
 from ser_ft.road import run
 from ser_ft.training.pretrain import heard_in_pretraining
 from ser_ft.utils.errors import InputError

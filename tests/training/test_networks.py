@@ -15,10 +15,10 @@ from ser_ft import audio
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
-from ser_ft.results.runs import RunFolder
 from ser_ft.training.networks import set_up_image, set_up_own
 from ser_ft.training.run import train
 from ser_ft.training.tuning import Setup

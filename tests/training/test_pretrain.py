@@ -21,7 +21,7 @@ from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared
 from ser_ft.data.splits import make_split
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.road import run as fine_tune
 from ser_ft.training.contrastive import Pretrainer
 from ser_ft.training.pretrain import PretrainRecipe, check_unheard, heard_in_pretraining, main

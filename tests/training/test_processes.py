@@ -17,7 +17,7 @@ from tiny_speech import write_tiny_backbone
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.road import run
 
 ROOT = Path(__file__).parents[2]

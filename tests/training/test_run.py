@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
-from ser_ft.results.evaluation import part_metrics
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.road import run
 from ser_ft.utils.errors import InputError
 

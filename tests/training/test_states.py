@@ -20,8 +20,8 @@ from ser_ft.dataloading import hidden_states
 from ser_ft.dataloading.batches import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
 from ser_ft.dataloading.encoder_hooks import PooledHead, Rig
 from ser_ft.dataloading.hidden_states import states_of
+from ser_ft.evaluation.predict import predict
 from ser_ft.models.encoders import Parts, find, load
-from ser_ft.results.evaluation import predict
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")

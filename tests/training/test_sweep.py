@@ -15,7 +15,7 @@ import yaml
 
 from ser_ft.cli import main
 from ser_ft.data.prepare import prepare
-from ser_ft.results.runs import RunFolder
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.training.sweep import plan
 from ser_ft.utils.errors import InputError
 from ser_ft.utils.files import exclusive_lock

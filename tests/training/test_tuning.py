@@ -20,9 +20,9 @@ from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import encoders
 from ser_ft.models.encoders import Parts
-from ser_ft.results.runs import RunFolder
 from ser_ft.training.run import train
 from ser_ft.training.tuning import Setup, find_speech, set_up_speech
 from ser_ft.utils.errors import InputError

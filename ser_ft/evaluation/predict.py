@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .groups import duration_groups
+from .grouping import duration_groups
 from .metrics import score
-from .runs import PARTS, PREDICTION_COLUMNS
+from .run_folder import PARTS, PREDICTION_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -133,7 +133,7 @@ def predictions_table(
 def part_metrics(
     predictions: pd.DataFrame, classes: Sequence[str], left_out: Mapping[str, Mapping[str, int]] | None = None
 ) -> dict[str, Any]:
-    """Return part -> its metrics, as `ser_ft.results.metrics.score` makes them, from a predictions table.
+    """Return part -> its metrics, as `ser_ft.evaluation.metrics.score` makes them, from a predictions table.
 
     Args:
         predictions: as `predictions_table` gives it. classes: in the order of their numbers.

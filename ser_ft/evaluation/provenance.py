@@ -10,7 +10,7 @@ from typing import Any
 from ..data.corpora import CORPORA
 from ..data.licences import OWN
 from ..data.splits import read_split
-from ..results.runs import runs_behind
+from .run_folder import runs_behind
 
 _SAID = ("title", "licence", "terms", "citation")
 _LEARNED = ("train", "validation")
@@ -22,7 +22,7 @@ def corpora_heard(model: str | Path) -> dict[str, dict[str, Any]]:
     Of a model whose run is no longer there, the corpora are told by the names of its speakers.
 
     Args:
-        model: as in `ser_ft.results.runs.runs_behind`, such as a run's `model/`.
+        model: as in `ser_ft.evaluation.run_folder.runs_behind`, such as a run's `model/`.
 
     Returns:
         corpus -> title, licence, terms, citation and note ("" where there is none).

@@ -24,11 +24,11 @@ from ..dataloading.cache import FlatCache
 from ..dataloading.hidden_states import POOLINGS, states_of
 from ..models import encoders, kind_of
 from ..models.encoders import Backbone, Parts
-from ..results.evaluation import held_classes
-from ..results.metrics import uar
+from ..training.machine import best_precision
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .machine import best_precision
+from .metrics import uar
+from .predict import held_classes
 
 if TYPE_CHECKING:
     import datasets

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, stdtrit
 
 from ..utils.errors import InputError
-from .checks import Floats, Ints
+from .validation import Floats, Ints
 
 FEWEST_SPEAKERS = 4
 FEWEST_UNBALANCED = 5

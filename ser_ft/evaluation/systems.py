@@ -19,8 +19,8 @@ import numpy as np
 from ..models import MODELS
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .pooled import CLIP_COLUMNS, ClipSet, Member, System, digest, family
-from .runs import RunFolder, reading
+from .pooling import CLIP_COLUMNS, ClipSet, Member, System, digest, family
+from .run_folder import RunFolder, reading
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..utils.errors import InputError
 from .calibration import expected_calibration_error, reliability
-from .checks import Floats, Ints, labels_and_probabilities, names, pair
-from .groups import known, members
-from .intervals import Interval, interval_from_counts, speaker_counts
+from .confidence_intervals import Interval, interval_from_counts, speaker_counts
+from .grouping import known, members
+from .validation import Floats, Ints, labels_and_probabilities, names, pair
 
 __all__ = [
     "Interval",
@@ -116,7 +116,7 @@ def speaker_interval(
 
     Where each speaker has every class that occurs in the labels, and about as many clips as the others, it is a t
     interval about the mean of the per-speaker UARs, otherwise a jackknife-t interval about the UAR of all clips: see
-    `ser_ft.results.intervals`.
+    `ser_ft.evaluation.confidence_intervals`.
 
     Args:
         labels: class numbers, shape (N,).
@@ -127,7 +127,7 @@ def speaker_interval(
 
     Returns:
         The interval; None where a speaker is not known (the clips may be anybody's), under 4 speakers, and where
-        `ser_ft.results.intervals.interval_from_counts` says so.
+        `ser_ft.evaluation.confidence_intervals.interval_from_counts` says so.
 
     Raises:
         InputError: wrong input, as in `confusion`, a speaker missing, or a level out of range.
@@ -168,7 +168,7 @@ def score(
         recall, precision: class -> share, None where it has no clips, or was never predicted.
         support: class -> clips.
         confusion: counts, a row for each label, a column for each prediction.
-        reliability: as `ser_ft.results.calibration.reliability` gives it.
+        reliability: as `ser_ft.evaluation.calibration.reliability` gives it.
         by_speaker: speaker -> clips, speakers, uar (over the classes that the speaker has), accuracy, chance and
             uar_interval (None).
         spread: lowest, highest and deviation of the speakers' UARs; None under two speakers.

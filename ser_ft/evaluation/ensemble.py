@@ -14,8 +14,8 @@ import yaml
 
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
-from .evaluation import part_metrics
-from .runs import PARTS, RunFolder, reading, to_write
+from .predict import part_metrics
+from .run_folder import PARTS, RunFolder, reading, to_write
 from .systems import find_runs
 
 if TYPE_CHECKING:

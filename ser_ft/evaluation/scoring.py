@@ -14,11 +14,11 @@ from ..data.prepare import about
 from ..data.splits import Split
 from ..dataloading.targets import Inputs
 from ..models.yardsticks import make_yardstick
-from ..results.calibration import abstention, expected_calibration_error, fit_temperature, fit_threshold, tempered
-from ..results.evaluation import masked_softmax, notes_and_terms, part_metrics, predictions_table
-from ..results.metrics import negative_log_likelihood
-from ..results.runs import RunFolder
 from ..utils.progress import bar
+from .calibration import abstention, expected_calibration_error, fit_temperature, fit_threshold, tempered
+from .metrics import negative_log_likelihood
+from .predict import masked_softmax, notes_and_terms, part_metrics, predictions_table
+from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     import datasets

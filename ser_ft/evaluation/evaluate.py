@@ -26,15 +26,15 @@ from ..models import folder_of
 from ..models.encoders import Parts
 from ..models.features import SpectralFeatureExtractor
 from ..models.pretrained import Saved
-from ..results.evaluation import held_classes, notes_and_terms, part_metrics, predict, predictions_table
-from ..results.groups import known
-from ..results.runs import RunFolder, model_folder, runs_behind, stood_in_for, to_write
+from ..training.machine import device_name
+from ..training.pretrain import heard_in_pretraining
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import bar
-from .machine import device_name
-from .pretrain import heard_in_pretraining
-from .speed import SPEED_CLIPS, real_time_factor
+from .grouping import known
+from .latency import SPEED_CLIPS, real_time_factor
+from .predict import held_classes, notes_and_terms, part_metrics, predict, predictions_table
+from .run_folder import RunFolder, model_folder, runs_behind, stood_in_for, to_write
 
 if TYPE_CHECKING:
     import datasets

@@ -1,7 +1,7 @@
 """UAR, accuracy and macro F1 as `evaluate.Metric`s that need no network.
 
 `evaluate.load("accuracy")` fetches a script from the Hub; these are made directly, `UAR()`, and combine:
-`evaluate.combine([UAR(), WeightedAccuracy(), MacroF1()])`. They give the numbers of `ser_ft.results.metrics`, and
+`evaluate.combine([UAR(), WeightedAccuracy(), MacroF1()])`. They give the numbers of `ser_ft.evaluation.metrics`, and
 stand apart from it because importing evaluate takes seconds.
 """
 

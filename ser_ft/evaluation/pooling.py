@@ -12,10 +12,10 @@ import numpy as np
 
 from . import metrics as measures
 from .calibration import expected_calibration_error
-from .checks import Floats, Ints
-from .groups import known, members
-from .intervals import Interval, interval_from_counts, speaker_counts
-from .runs import RunFolder
+from .confidence_intervals import Interval, interval_from_counts, speaker_counts
+from .grouping import known, members
+from .run_folder import RunFolder
+from .validation import Floats, Ints
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..utils.errors import InputError
-from . import checks
-from .checks import Floats, Ints
-from .intervals import balanced, difference_from_counts, speaker_counts
+from . import validation
+from .confidence_intervals import balanced, difference_from_counts, speaker_counts
+from .validation import Floats, Ints
 
 # Up to so many speakers every way of swapping is tried, beyond that so many drawn ones.
 MOST_ENUMERATED = 20
@@ -27,7 +27,7 @@ class Paired:
 
     Attributes:
         difference: UAR of the first system minus that of the second. Where the speakers are
-            `ser_ft.results.intervals.balanced` it is the mean of their own, otherwise that of all clips pooled.
+            `ser_ft.evaluation.confidence_intervals.balanced` it is the mean of their own, otherwise that of all clips pooled.
         low: the lower end of an interval for it, None where none can be trusted.
         high: the upper end, likewise.
         level: the nominal coverage of that interval.
@@ -63,7 +63,7 @@ def paired(
     Hypotheses"): were the systems alike, a speaker's answers could have come from either. Up to 20
     speakers all 2^n ways of swapping are tried, beyond that 10 000 drawn ones, with p = (1 + count) / (1 + draws)
     (Phipson & Smyth 2010, "Permutation p-values should never be zero"). The interval is that of
-    `ser_ft.results.intervals.difference_from_counts`; near the edge the two may disagree. The order of the clips
+    `ser_ft.evaluation.confidence_intervals.difference_from_counts`; near the edge the two may disagree. The order of the clips
     does not matter.
 
     Args:
@@ -79,8 +79,8 @@ def paired(
     Raises:
         InputError: no clips, lengths that differ, a number that is no class, or a level out of range.
     """
-    true = checks.class_numbers(labels, "labels", classes)
-    who = checks.names(speakers, "speakers", len(true))
+    true = validation.class_numbers(labels, "labels", classes)
+    who = validation.names(speakers, "speakers", len(true))
     recognised = []
     for answers, system in ((first, "first"), (second, "second")):
         predicted = _several(answers, f"{system} system's predictions", len(true), classes)
@@ -98,11 +98,11 @@ def paired(
 
 def _several(predictions: ArrayLike, what: str, clips: int, classes: int) -> Ints:
     """Return predictions of shape (seeds, N)."""
-    numbers = checks.array(predictions, what)
+    numbers = validation.array(predictions, what)
     rows = [numbers] if numbers.ndim < 2 else list(numbers)
     if not rows:
         raise InputError(f"no {what}: a comparison needs one seed or more of each system")
-    several = np.stack([checks.class_numbers(row, what, classes) for row in rows])
+    several = np.stack([validation.class_numbers(row, what, classes) for row in rows])
     if several.shape[1] != clips:
         raise InputError(f"{clips} labels, but {several.shape[1]} of the {what}: compare answers to the same clips")
     return several

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from ..utils.errors import InputError
-from .checks import Floats, Ints, labels_and_probabilities
+from .validation import Floats, Ints, labels_and_probabilities
 
 # The temperature's bounds. Where every validation clip is recognised the likelihood grows without end as T falls to 0,
 # and where the answers are worse than guessing as T rises: neither is what new clips would bear out.

@@ -141,7 +141,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of every part: see `ser_ft.results.metrics.score`."""
+        """The metrics of every part: see `ser_ft.evaluation.metrics.score`."""
         return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
 
 

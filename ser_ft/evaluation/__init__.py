@@ -1,0 +1,1 @@
+"""Run folders, predictions, metrics with confidence intervals, calibration and comparison of systems."""
