@@ -45,9 +45,9 @@ from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading.targets import Inputs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import load
-from ser_ft.training.loop import Trainer as Loop
-from ser_ft.training.machine import best_precision
-from ser_ft.training.tuning import find_speech, set_up_speech
+from ser_ft.training.finetuning import find_speech, set_up_speech
+from ser_ft.training.trainer import Trainer as Loop
+from ser_ft.utils.accelerator import best_precision
 
 PEER = "transformers' Trainer"
 STRONG = "transformers' Trainer, bf16, no dropout"

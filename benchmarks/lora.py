@@ -22,7 +22,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
 from ser_ft.models.encoders import load
-from ser_ft.training.tuning import Setup, find_speech, set_up_speech
+from ser_ft.training.finetuning import Setup, find_speech, set_up_speech
 
 
 def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> dict[str, float]:

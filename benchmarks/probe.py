@@ -31,7 +31,7 @@ from ser_ft.dataloading.encoder_hooks import Rig
 from ser_ft.dataloading.hidden_states import _batches
 from ser_ft.models.collation import waves_to_inputs
 from ser_ft.models.encoders import Parts, find, load
-from ser_ft.training.machine import best_precision
+from ser_ft.utils.accelerator import best_precision
 
 
 def write_backbone(folder: Path) -> str:

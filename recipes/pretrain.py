@@ -5,7 +5,7 @@ accelerate launch recipes/pretrain.py --config recipes/pretraining/NAME.yaml
 
 import sys
 
-from ser_ft.training.pretrain import main
+from ser_ft.training.wav2vec2.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

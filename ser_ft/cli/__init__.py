@@ -49,7 +49,7 @@ def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") 
         from ..config.parser import parse
 
         recipe = parse(given, program)
-        from ..road import run
+        from ..pipeline import run
 
         run(recipe)
 

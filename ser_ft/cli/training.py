@@ -89,7 +89,7 @@ def _quickstart(chosen: argparse.Namespace) -> None:
 
     given = ["--config", str(recipe_folder() / "quickstart.yaml"), *(["--out", chosen.out] if chosen.out else [])]
     recipe = parse(given, "ser-ft quickstart")
-    from ..road import run
+    from ..pipeline import run
 
     run(recipe)
 
@@ -101,7 +101,7 @@ def recipe_folder() -> Path:
 
 
 def _sweep(chosen: argparse.Namespace) -> None:
-    from ..road import sweep
+    from ..pipeline import sweep
 
     sweep(
         chosen.recipes,

@@ -26,8 +26,8 @@ from ..models import folder_of
 from ..models.encoders import Parts
 from ..models.features import SpectralFeatureExtractor
 from ..models.pretrained import Saved
-from ..training.machine import device_name
-from ..training.pretrain import heard_in_pretraining
+from ..training.wav2vec2.command import heard_in_pretraining
+from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import bar

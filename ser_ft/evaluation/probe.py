@@ -24,7 +24,7 @@ from ..dataloading.cache import FlatCache
 from ..dataloading.hidden_states import POOLINGS, states_of
 from ..models import encoders, kind_of
 from ..models.encoders import Backbone, Parts
-from ..training.machine import best_precision
+from ..utils.accelerator import best_precision
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .metrics import uar

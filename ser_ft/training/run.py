@@ -29,13 +29,13 @@ from ..models.encoders import load
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
 from ..models.yardsticks import YARDSTICKS
+from ..utils.accelerator import device_name, start
 from ..utils.errors import InputError
-from .claim import begin, gone_on_with, resumes
-from .loop import Trainer
-from .machine import device_name, start
-from .networks import set_up_image, set_up_own
-from .pretrain import check_unheard, heard_in_pretraining
-from .tuning import Setup, find_speech, set_up_speech
+from .finetuning import Setup, find_speech, set_up_speech
+from .from_scratch import set_up_image, set_up_own
+from .run_guard import begin, gone_on_with, resumes
+from .trainer import Trainer
+from .wav2vec2.command import check_unheard, heard_in_pretraining
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import exclusive_lock
 from ..utils.progress import bar
-from .claim import resumes
 from .run import finished, load_data, split_content
+from .run_guard import resumes
 
 if TYPE_CHECKING:
     import datasets
@@ -255,7 +255,7 @@ class _Crew:
             environment["CUDA_VISIBLE_DEVICES"] = device
         log = cell.folder.path.with_name(f"{cell.folder.path.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ser_ft.leashed", *cell.arguments]
+        command = [sys.executable, "-m", "ser_ft.cli.sweep_worker", *cell.arguments]
         began = time.monotonic()
         with log.open("ab") as out:
             start = out.tell()

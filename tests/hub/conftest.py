@@ -13,7 +13,7 @@ from tiny_speech import write_tiny_backbone
 
 from ser_ft.config.parser import parse
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.road import run
+from ser_ft.pipeline import run
 
 MODELS = {
     "speech": (),

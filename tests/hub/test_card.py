@@ -24,7 +24,7 @@ from ser_ft.evaluation.run_folder import RunFolder, runs_behind
 from ser_ft.hub import push
 from ser_ft.report.energy import energy
 from ser_ft.report.model_card import model_card
-from ser_ft.training.pretrain import heard_in_pretraining
+from ser_ft.training.wav2vec2.command import heard_in_pretraining
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]

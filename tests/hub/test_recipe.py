@@ -17,7 +17,7 @@ from ser_ft.config.parser import parse
 from ser_ft.config.publishing import HubConfig
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import NotSent
-from ser_ft.road import _publish
+from ser_ft.pipeline import _publish
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import Parts, find, load
-from ser_ft.road import run
+from ser_ft.pipeline import run
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad")

@@ -16,8 +16,8 @@ from ser_ft.data.prepare import ABOUT_FILE, open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build
-from ser_ft.training.pretrain import PretrainRecipe
-from ser_ft.training.pretrain import main as pretrain
+from ser_ft.training.wav2vec2.command import PretrainRecipe
+from ser_ft.training.wav2vec2.command import main as pretrain
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

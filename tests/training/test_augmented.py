@@ -20,11 +20,11 @@ from ser_ft.dataloading.targets import Inputs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.registry import build
 from ser_ft.training import run as running
-from ser_ft.training.loop import Trainer
+from ser_ft.training.from_scratch import set_up_own
 from ser_ft.training.losses import clip_losses
-from ser_ft.training.machine import start
-from ser_ft.training.networks import set_up_own
 from ser_ft.training.run import train
+from ser_ft.training.trainer import Trainer
+from ser_ft.utils.accelerator import start
 
 TRANSFORMS = "--augment.transforms={noise: {p: 0.7}, speed: {}}"
 MASKS = "--augment.spec_augment={times: 2, bands: 1}"

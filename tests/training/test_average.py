@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from ser_ft.cli import train as main
-from ser_ft.training.average import Average
-from ser_ft.training.loop import Trainer
+from ser_ft.training.ema import Average
+from ser_ft.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 LAYER = "classifier.weight"

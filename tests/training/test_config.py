@@ -8,7 +8,7 @@ import pytest
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig, TuningConfig
-from ser_ft.training.pretrain import PretrainConfig
+from ser_ft.training.wav2vec2.command import PretrainConfig
 from ser_ft.utils.errors import InputError
 
 WRONG = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_speech import write_tiny_backbone
 
-from ser_ft.training.contrastive import draw, objective
+from ser_ft.training.wav2vec2.trainer import draw, objective
 
 
 def plain_batch(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], list[int], int]:

@@ -19,8 +19,8 @@ from ser_ft.dataloading.cache import FlatCache, frames_of
 from ser_ft.dataloading.online_augmentation import Drawn, Standard
 from ser_ft.models.encoders import Hearing
 from ser_ft.models.features import SpectralFeatureExtractor
+from ser_ft.training.from_scratch import frame_feed
 from ser_ft.training.losses import clip_losses
-from ser_ft.training.networks import frame_feed
 
 SPEAKERS = ("ann", "bob", "eve", "ann", "bob", "eve")
 NOISE = {"noise": {"snr": [5, 5]}}

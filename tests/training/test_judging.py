@@ -15,8 +15,8 @@ from ser_ft.evaluation.calibration import fit_temperature
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import said_of
 from ser_ft.models.calibrated_head import fold_temperature
-from ser_ft.road import run
-from ser_ft.training.pretrain import heard_in_pretraining
+from ser_ft.pipeline import run
+from ser_ft.training.wav2vec2.command import heard_in_pretraining
 from ser_ft.utils.errors import InputError
 
 SIX = ["neutral", "happy", "sad", "angry", "fear", "disgust"]

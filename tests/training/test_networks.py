@@ -19,9 +19,9 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
-from ser_ft.training.networks import set_up_image, set_up_own
+from ser_ft.training.finetuning import Setup
+from ser_ft.training.from_scratch import set_up_image, set_up_own
 from ser_ft.training.run import train
-from ser_ft.training.tuning import Setup
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")

@@ -22,10 +22,10 @@ from ser_ft.config.parser import parse, parse_as
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.road import run as fine_tune
-from ser_ft.training.contrastive import Pretrainer
-from ser_ft.training.pretrain import PretrainRecipe, check_unheard, heard_in_pretraining, main
-from ser_ft.training.tapt import pretrain
+from ser_ft.pipeline import run as fine_tune
+from ser_ft.training.wav2vec2.command import PretrainRecipe, check_unheard, heard_in_pretraining, main
+from ser_ft.training.wav2vec2.run import pretrain
+from ser_ft.training.wav2vec2.trainer import Pretrainer
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.road import run
+from ser_ft.pipeline import run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

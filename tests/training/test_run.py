@@ -19,7 +19,7 @@ from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.road import run
+from ser_ft.pipeline import run
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

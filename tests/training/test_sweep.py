@@ -134,7 +134,7 @@ def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
 def alive(out: Path) -> bool:
     """Say whether a process still works on a run of the sweep."""
     found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return any("ser_ft.leashed" in line and str(out) in line for line in found.splitlines())
+    return any("ser_ft.cli.sweep_worker" in line and str(out) in line for line in found.splitlines())
 
 
 def results(out: Path) -> dict[str, tuple[bytes, bytes]]:

@@ -23,8 +23,8 @@ from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import encoders
 from ser_ft.models.encoders import Parts
+from ser_ft.training.finetuning import Setup, find_speech, set_up_speech
 from ser_ft.training.run import train
-from ser_ft.training.tuning import Setup, find_speech, set_up_speech
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

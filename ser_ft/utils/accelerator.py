@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from transformers.utils import logging
 
-from ..utils.errors import InputError
+from .errors import InputError
 
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 

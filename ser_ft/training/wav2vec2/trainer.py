@@ -18,15 +18,15 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
-from ..dataloading.batch_sampler import epoch_batches
-from ..dataloading.targets import steps
-from ..evaluation.run_folder import RunFolder
-from ..models.encoders import Hearing
-from ..utils.errors import InputError
-from ..utils.progress import bar
-from .checkpoints import Checkpoints, trained_names
-from .pretrain import PretrainConfig
-from .tuning import Setup
+from ...dataloading.batch_sampler import epoch_batches
+from ...dataloading.targets import steps
+from ...evaluation.run_folder import RunFolder
+from ...models.encoders import Hearing
+from ...utils.errors import InputError
+from ...utils.progress import bar
+from ..checkpoints import Checkpoints, trained_names
+from ..finetuning import Setup
+from .command import PretrainConfig
 
 # Of Adam, in fairseq's configuration of the base model (wav2vec2_base_librispeech.yaml).
 _BETAS, _EPSILON = (0.9, 0.98), 1e-6

@@ -1,4 +1,4 @@
-"""`ser-ft train`, ended when the process that started it ends: python -m ser_ft.leashed ARGUMENTS."""
+"""`ser-ft train`, ended when the process that started it ends: python -m ser_ft.cli.sweep_worker ARGUMENTS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> int:
     os.dup2(nothing, 0)
     threading.Thread(target=_wait_for_the_end, args=(pipe,), daemon=True).start()
     sys.argv[:1] = ["ser-ft", "train"]  # as the run's environment.json says it was made
-    from .cli import train
+    from . import train
 
     return train(sys.argv[2:], "ser-ft train")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import yaml
 
-from ..config.schema import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
-from ..config.validation import among, at_least, check_seed
-from ..data.scan import SYNTHETIC
-from ..data.splits import Split, read_split
-from ..evaluation.run_folder import RunFolder, runs_behind
-from ..utils.errors import InputError, guarded, without_debug
+from ...config.schema import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
+from ...config.validation import among, at_least, check_seed
+from ...data.scan import SYNTHETIC
+from ...data.splits import Split, read_split
+from ...evaluation.run_folder import RunFolder, runs_behind
+from ...utils.errors import InputError, guarded, without_debug
 
 DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training
 speakers alone. A recipe is a YAML file; every setting below can be given on the command line over it, as
@@ -141,10 +141,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -
     given = without_debug(arguments)
 
     def work() -> None:
-        from ..config.parser import parse_as
+        from ...config.parser import parse_as
 
         recipe = parse_as(PretrainRecipe, given, program, DESCRIPTION)
-        from .tapt import pretrain
+        from .run import pretrain
 
         pretrain(recipe)
 

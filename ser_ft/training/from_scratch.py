@@ -22,7 +22,7 @@ from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .tuning import Setup, parameter_groups
+from .finetuning import Setup, parameter_groups
 
 if TYPE_CHECKING:
     import datasets

@@ -27,10 +27,10 @@ from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import backup_path, replace_atomically
 from ..utils.progress import bar
-from .average import Average
 from .checkpoints import Checkpoints, trained_names
+from .ema import Average
+from .finetuning import Setup
 from .losses import clip_losses
-from .tuning import Setup
 
 
 @dataclass

@@ -17,23 +17,23 @@ from transformers import (
     SequenceFeatureExtractor,
 )
 
-from .. import audio
-from ..data.prepare import is_synthetic
-from ..data.splits import Split, make_split
-from ..dataloading.batches import Feed, StateFeed, WaveFeed, samples_of
-from ..dataloading.encoder_hooks import Rig
-from ..dataloading.hidden_states import states_of
-from ..evaluation.run_folder import RunFolder
-from ..models import encoders
-from ..models.encoders import Hearing, Parts
-from ..utils.errors import InputError
-from ..utils.files import replace_atomically
-from .claim import begin, gone_on_with, resumes
-from .contrastive import Pretrainer
-from .machine import device_name, start
-from .pretrain import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
-from .run import load_data
-from .tuning import Setup, fast_attention, parameter_groups
+from ... import audio
+from ...data.prepare import is_synthetic
+from ...data.splits import Split, make_split
+from ...dataloading.batches import Feed, StateFeed, WaveFeed, samples_of
+from ...dataloading.encoder_hooks import Rig
+from ...dataloading.hidden_states import states_of
+from ...evaluation.run_folder import RunFolder
+from ...models import encoders
+from ...models.encoders import Hearing, Parts
+from ...utils.accelerator import device_name, start
+from ...utils.errors import InputError
+from ...utils.files import replace_atomically
+from ..finetuning import Setup, fast_attention, parameter_groups
+from ..run import load_data
+from ..run_guard import begin, gone_on_with, resumes
+from .command import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
+from .trainer import Pretrainer
 
 if TYPE_CHECKING:
     import datasets
