@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ser_ft.evaluation.run_folder import RunFolder
+from ser_ft.inference.windows import Window, WindowSettings
 from ser_ft.labels import canonical
-from ser_ft.recognition import baseline
-from ser_ft.recognition.dissatisfaction import named
-from ser_ft.recognition.windows import Window, WindowSettings
+from ser_ft.monitor import speaker_baseline
+from ser_ft.monitor.negative_segments import named
 
-BASELINES = {"ordinary": baseline.ORDINARY, "any": None, "angry": ("angry",)}
+BASELINES = {"ordinary": speaker_baseline.ORDINARY, "any": None, "angry": ("angry",)}
 CLIPS, DRAWS = 6, 10
 SETTINGS = WindowSettings(smoothing=0.0)
 
@@ -37,7 +37,7 @@ def windows(answers: np.ndarray) -> list[Window]:
 def scores(answers: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> tuple[float, float, float]:
     """Return the UAR, and the shares of ordinary and of negative clips that are taken for negative ones."""
     negative = np.isin(classes, named(classes))
-    usual = baseline.ordinary(classes)
+    usual = speaker_baseline.ordinary(classes)
     found = answers.argmax(axis=1)
     uar = np.mean([(found[labels == place] == place).mean() for place in np.unique(labels)])
     return float(uar), float(negative[found[usual[labels]]].mean()), float(negative[found[negative[labels]]].mean())
@@ -51,11 +51,13 @@ def judged(
     first = draw.permutation(np.flatnonzero(fits))[:CLIPS]
     rest = np.setdiff1d(np.arange(len(labels)), first)
     found = (
-        baseline.baseline(windows(answers[[*first, *rest]]), classes, float(len(first)), 1.0) if len(first) else None
+        speaker_baseline.baseline(windows(answers[[*first, *rest]]), classes, float(len(first)), 1.0)
+        if len(first)
+        else None
     )
     if found is None:
         return None
-    after = [window.smoothed for window in baseline.taken_off(windows(answers[rest]), found, SETTINGS)]
+    after = [window.smoothed for window in speaker_baseline.taken_off(windows(answers[rest]), found, SETTINGS)]
     return np.array([scores(given, labels[rest], classes) for given in (answers[rest], np.array(after))])
 
 

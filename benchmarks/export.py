@@ -22,11 +22,11 @@ from transformers.utils import logging
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import model_folder
+from ser_ft.export.onnx import write
+from ser_ft.inference.backends.base import Engine
+from ser_ft.inference.backends.onnx import OnnxEngine
+from ser_ft.inference.backends.torch import TorchEngine
 from ser_ft.models.pretrained import Saved
-from ser_ft.recognition.engines import Engine
-from ser_ft.recognition.export import write
-from ser_ft.recognition.onnx_engine import OnnxEngine
-from ser_ft.recognition.torch_engine import TorchEngine
 
 THREADS = (1, 2)
 

@@ -28,8 +28,8 @@ _RUN = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ser_ft.recognition.engines import open_engine
-from ser_ft.recognition.windows import WindowSettings, file_windows, segments
+from ser_ft.inference.backends.base import open_engine
+from ser_ft.inference.windows import WindowSettings, file_windows, segments
 
 engine, settings = open_engine(sys.argv[1] or None), WindowSettings()
 engine.probabilities(np.full((1, 48_000), 0.01, np.float32))

@@ -29,7 +29,7 @@ from torch import nn
 from transformers import Pipeline, pipeline
 
 from ser_ft.audio.discovery import find
-from ser_ft.recognition.recognizer import EmotionRecognizer
+from ser_ft.inference.recognizer import EmotionRecognizer
 
 PROCESSES = 7
 BATCH = 8

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from ser_ft import RunFolder
 from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.systems import find_runs
-from ser_ft.recognition.export import export
+from ser_ft.export.onnx import export
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]

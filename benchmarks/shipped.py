@@ -25,7 +25,7 @@ from ser_ft.evaluation.calibration import expected_calibration_error
 from ser_ft.evaluation.metrics import speaker_interval, uar
 from ser_ft.evaluation.predict import held_classes
 from ser_ft.evaluation.systems import find_runs
-from ser_ft.recognition.engines import Engine, open_engine
+from ser_ft.inference.backends.base import Engine, open_engine
 from ser_ft.utils.progress import bar
 
 BINS = 10

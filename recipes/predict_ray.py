@@ -26,10 +26,10 @@ from pyarrow.dataset import dataset
 
 from ser_ft.audio import AudioError
 from ser_ft.audio.discovery import SOUND, Found, find
-from ser_ft.recognition.engines import open_engine
-from ser_ft.recognition.onnx_engine import OnnxEngine
-from ser_ft.recognition.recognizer import EmotionRecognizer
-from ser_ft.recognition.sounds import Item
+from ser_ft.inference.backends.base import open_engine
+from ser_ft.inference.backends.onnx import OnnxEngine
+from ser_ft.inference.inputs import Item
+from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.utils.errors import InputError, guarded, without_debug
 
 # Shares of a core as Ray plans with them. Reading and writing mostly wait; workers that took whole cores would leave

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate
     from .evaluation.run_folder import RunFolder
     from .hub.publish import push
+    from .inference.recognizer import EmotionRecognizer
     from .pipeline import run, sweep
-    from .recognition.recognizer import EmotionRecognizer
     from .utils.errors import InputError
 
 _HOMES = {

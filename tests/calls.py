@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from ser_ft import audio
-from ser_ft.recognition.engines import Facts
+from ser_ft.inference.backends.base import Facts
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 SOFT, LOUD = 0.08, 0.7

@@ -9,12 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from ser_ft.recognition.conversation import Conversation, MonitorSettings, Voice
-from ser_ft.recognition.feedback import clock, feedback
-from ser_ft.recognition.monitor import Seen, cut, monitor
+from ser_ft.monitor.analysis import Seen, cut, monitor
+from ser_ft.monitor.conversation import Conversation, MonitorSettings, Voice
+from ser_ft.monitor.page import About, write_call
+from ser_ft.monitor.summary import clock, feedback
+from ser_ft.monitor.timeline import colours, timeline
 from ser_ft.report import page as pages
-from ser_ft.report.monitor_page import About, write_call
-from ser_ft.report.timeline import colours, timeline
 from ser_ft.utils.errors import InputError
 
 from . import drawing

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from ser_ft.recognition.feedback import percent
-from ser_ft.recognition.recognizer import Answer
-from ser_ft.report.timeline import colours
+from ser_ft.inference.recognizer import Answer
+from ser_ft.monitor.summary import percent
+from ser_ft.monitor.timeline import colours
 
 from . import drawing
 from .models import Model

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from ser_ft.audio import SAMPLE_RATE
-from ser_ft.recognition.feedback import percent
+from ser_ft.monitor.summary import percent
 
 WIDTH = 1000
 _FFT, _HOP, _MELS = 512, 160, 64

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ser_ft.audio import to_wav
-from ser_ft.recognition.windows import WindowAnswer
+from ser_ft.inference.windows import WindowAnswer
 
 from . import call, compare, inside, speak
 from .parts import Shop, files_only, told

@@ -21,9 +21,9 @@ import gradio as gr
 import numpy as np
 
 from ser_ft.audio import from_pcm16
-from ser_ft.recognition.feedback import percent
-from ser_ft.recognition.stream import AnswerStream
-from ser_ft.recognition.windows import WindowAnswer
+from ser_ft.inference.streaming import AnswerStream
+from ser_ft.inference.windows import WindowAnswer
+from ser_ft.monitor.summary import percent
 from ser_ft.utils.errors import InputError
 
 from . import drawing

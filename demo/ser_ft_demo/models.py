@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.models import SHIPPED, folder_of
-from ser_ft.recognition.recognizer import EmotionRecognizer
 
 
 @dataclass(frozen=True)

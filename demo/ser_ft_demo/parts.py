@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-from ser_ft.report.timeline import colours
+from ser_ft.monitor.timeline import colours
 
 from .limits import Limits
 from .models import Model

@@ -9,7 +9,7 @@ import numpy as np
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, is_silent, mix_down
 from ser_ft.audio.streaming import blocks, open_sound
-from ser_ft.recognition.recognizer import SHORTEST
+from ser_ft.inference.recognizer import SHORTEST
 from ser_ft.utils.errors import InputError
 
 from .words import length

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from ser_ft.audio import SAMPLE_RATE
-from ser_ft.recognition.feedback import percent
-from ser_ft.recognition.recognizer import Answer
+from ser_ft.inference.recognizer import Answer
+from ser_ft.monitor.summary import percent
 
 from . import drawing
 from .models import Model

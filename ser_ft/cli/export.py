@@ -46,7 +46,7 @@ def add_export(commands: argparse._SubParsersAction[Any]) -> None:
 def _export(chosen: argparse.Namespace) -> None:
     if chosen.tolerance is not None and not chosen.tolerance > 0:
         raise InputError(f"--tolerance is a share above 0, such as 0.001, not {chosen.tolerance:g}")
-    from ..recognition.export import export
+    from ..export.onnx import export
 
     made = export(
         chosen.model,

@@ -57,12 +57,12 @@ def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _monitor(chosen: argparse.Namespace) -> int:
-    from ..recognition.conversation import MonitorSettings
-    from ..recognition.dissatisfaction import NEGATIVE
-    from ..recognition.engines import open_engine
-    from ..recognition.record import readable
-    from ..recognition.windows import WindowSettings
-    from ..report.monitor import check_out, write_reports
+    from ..inference.backends.base import open_engine
+    from ..inference.windows import WindowSettings
+    from ..monitor.conversation import MonitorSettings
+    from ..monitor.negative_segments import NEGATIVE
+    from ..monitor.report import check_out, write_reports
+    from ..monitor.to_json import readable
     from ..report.tables import render
 
     lengths = {"window": chosen.window, "hop": chosen.hop}
@@ -86,7 +86,7 @@ def _monitor(chosen: argparse.Namespace) -> int:
 
 def _words(text: str | None, what: str) -> tuple[str, ...] | None:
     """Read NAME,NAME,..., each name once."""
-    from ..recognition.record import readable
+    from ..monitor.to_json import readable
 
     if text is None:
         return None
@@ -105,8 +105,8 @@ def _tell(line: str) -> None:
 
 def _text(rows: list[dict[str, Any]]) -> str:
     """Write the rows for people: a line for each voice."""
-    from ..recognition.feedback import clock, percent
-    from ..report.monitor import voices
+    from ..monitor.report import voices
+    from ..monitor.summary import clock, percent
     from ..report.tables import NOTHING, printable, text_table
 
     lines = []

@@ -16,8 +16,8 @@ from ..utils.errors import InputError
 
 if TYPE_CHECKING:
     from ..audio import AudioError
-    from ..recognition.recognizer import Answer, EmotionRecognizer
-    from ..recognition.sounds import Item
+    from ..inference.inputs import Item
+    from ..inference.recognizer import Answer, EmotionRecognizer
     from ..report.answers import Held
 
 _FORMATS = ("table", "csv", "json", "jsonl")
@@ -58,7 +58,7 @@ def add_predict(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _predict(chosen: argparse.Namespace) -> int:
-    from ..recognition.recognizer import EmotionRecognizer
+    from ..inference.recognizer import EmotionRecognizer
 
     out = Path(chosen.out) if chosen.out else None
     format = chosen.format or _format_of(out)
@@ -113,7 +113,7 @@ def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, ou
 def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[Item]:
     """Yield the files that are not answered yet."""
     from ..audio.discovery import find
-    from ..recognition.sounds import Item
+    from ..inference.inputs import Item
     from ..report.answers import key
 
     for found in find(paths):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ser_ft.cli.demo import Options
-from ser_ft.recognition.recognizer import EmotionRecognizer
+from ser_ft.inference.recognizer import EmotionRecognizer
 
 NAMES = ["/augment", "/compare", "/describe", "/monitor", "/recognise", "/windows"]
 

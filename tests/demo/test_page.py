@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from chromium import TAB, Page
 
+from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.labels import SCHEMES
-from ser_ft.recognition.recognizer import EmotionRecognizer
 
 pytestmark = pytest.mark.slow
 

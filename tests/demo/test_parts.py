@@ -227,8 +227,8 @@ def test_examples_are_the_same_each_time_and_heard(tmp_path: Path) -> None:
 def test_two_models_of_one_name_are_told_apart(server: Any) -> None:
     from ser_ft_demo.models import open_models
 
+    from ser_ft.inference.backends.base import SHIPPED_FILE
     from ser_ft.models import SHIPPED
-    from ser_ft.recognition.engines import SHIPPED_FILE
 
     assert [model.name for model in open_models([SHIPPED, str(SHIPPED_FILE), SHIPPED])] == ["shipped", "shipped (2)"]
     with pytest.raises(InputError):

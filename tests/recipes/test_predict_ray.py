@@ -24,8 +24,8 @@ from pyarrow.dataset import dataset
 from ser_ft import audio
 from ser_ft.audio.discovery import SOUND
 from ser_ft.cli import main
+from ser_ft.export.onnx import export
 from ser_ft.models.registry import build
-from ser_ft.recognition.export import export
 from ser_ft.utils.errors import InputError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict_ray.py"

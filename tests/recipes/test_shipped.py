@@ -14,10 +14,10 @@ from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
 from ser_ft.data.synthetic.corpora import clips, speak
 from ser_ft.evaluation.run_folder import RunFolder
+from ser_ft.inference.backends.base import SHIPPED_FILE, open_engine
 from ser_ft.labels import SCHEMES
 from ser_ft.models import SHIPPED, folder_of
 from ser_ft.models.registry import build
-from ser_ft.recognition.engines import SHIPPED_FILE, open_engine
 
 ROOT = Path(__file__).parents[2]
 HOME = Path(folder_of(SHIPPED)).parent

@@ -10,10 +10,10 @@ import soundfile
 import torch
 
 from ser_ft import audio
+from ser_ft.export.onnx import write
+from ser_ft.inference.backends.base import Facts
 from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
-from ser_ft.recognition.engines import Facts
-from ser_ft.recognition.export import write
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ser_ft.recognition.engines import Facts
+from ser_ft.inference.backends.base import Facts
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 

@@ -11,11 +11,11 @@ import torch
 from tiny_speech import FAMILIES, write_tiny_backbone
 from transformers import pipeline
 
+from ser_ft.inference.backends.base import Engine, open_engine
+from ser_ft.inference.backends.onnx import OnnxEngine
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.encoders import find, load
 from ser_ft.models.registry import build
-from ser_ft.recognition.engines import Engine, open_engine
-from ser_ft.recognition.onnx_engine import OnnxEngine
 
 CLASSES = ("neutral", "happy", "sad")
 RATE = 16_000

@@ -20,13 +20,13 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.cli import main
+from ser_ft.export import onnx as module
+from ser_ft.export.onnx import Exported, export
+from ser_ft.inference.backends.onnx import OnnxEngine
+from ser_ft.inference.backends.torch import TorchEngine
 from ser_ft.models.encoders import find, load
 from ser_ft.models.pretrained import Saved
 from ser_ft.models.registry import build
-from ser_ft.recognition import export as module
-from ser_ft.recognition.export import Exported, export
-from ser_ft.recognition.onnx_engine import OnnxEngine
-from ser_ft.recognition.torch_engine import TorchEngine
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")

@@ -11,12 +11,12 @@ import torch
 from tiny_speech import write_tiny_backbone
 from transformers import SpeechT5FeatureExtractor
 
+from ser_ft.export.encoder_frontends import front_end
+from ser_ft.export.spectral_frontend import Descriptors
 from ser_ft.models.collation import waves_to_inputs
 from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.encoders import Parts, find, load
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.recognition.graph_features import Descriptors
-from ser_ft.recognition.graph_speech import front_end
 from ser_ft.utils.errors import InputError
 
 SETTINGS: tuple[dict[str, Any], ...] = (

@@ -13,9 +13,9 @@ from calls import CLASSES, COMPLAINT, LOUD, SOFT, LoudIsAngry, make_call
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.recognition.conversation import Conversation, MonitorSettings
-from ser_ft.recognition.monitor import cut, monitor
-from ser_ft.recognition.record import KEYS, VOICE_KEYS, record
+from ser_ft.monitor.analysis import cut, monitor
+from ser_ft.monitor.conversation import Conversation, MonitorSettings
+from ser_ft.monitor.to_json import KEYS, VOICE_KEYS, record
 from ser_ft.utils.errors import InputError
 
 NAMED = MonitorSettings(names=("agent", "customer"))

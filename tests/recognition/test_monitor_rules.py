@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ser_ft.recognition import baseline as own
-from ser_ft.recognition import talk
-from ser_ft.recognition.conversation import Conversation, MonitorSettings, Voice, shares
-from ser_ft.recognition.dissatisfaction import definition, named, runs
-from ser_ft.recognition.engines import Facts
-from ser_ft.recognition.feedback import clock, feedback, percent
-from ser_ft.recognition.moments import LONGEST, MOST, Moment, moments
-from ser_ft.recognition.windows import Segment, Window, WindowSettings, segments
+from ser_ft.inference.backends.base import Facts
+from ser_ft.inference.windows import Segment, Window, WindowSettings, segments
+from ser_ft.monitor import intervals
+from ser_ft.monitor import speaker_baseline as own
+from ser_ft.monitor.conversation import Conversation, MonitorSettings, Voice, shares
+from ser_ft.monitor.highlights import LONGEST, MOST, Moment, moments
+from ser_ft.monitor.negative_segments import definition, named, runs
+from ser_ft.monitor.summary import clock, feedback, percent
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -41,14 +41,14 @@ def windows(told: Sequence[np.ndarray | None], begin: int = 0) -> list[Window]:
 def voice(name: str, told: Sequence[np.ndarray | None], begin: int = 0) -> Voice:
     made = windows(told, begin)
     found = segments(made, FACTS, SETTINGS)
-    spoken = talk.union(span for window in made for span in window.spans)
+    spoken = intervals.union(span for window in made for span in window.spans)
     parts, unsure = shares(made, FACTS)
     return Voice(name, made, found, spoken, parts, unsure, runs(found, spoken, ("sad", "angry"), 2.0), None)
 
 
 def conversation(*voices: Voice, duration: float = 100.0) -> Conversation:
-    spoken = talk.union(span for one in voices for span in one.talk)
-    silences = talk.gaps(spoken, duration)
+    spoken = intervals.union(span for one in voices for span in one.talk)
+    silences = intervals.gaps(spoken, duration)
     return Conversation(
         path="call.wav",
         duration=duration,
@@ -59,8 +59,8 @@ def conversation(*voices: Voice, duration: float = 100.0) -> Conversation:
         settings=MonitorSettings(SETTINGS),
         negative=("sad", "angry"),
         voices=voices,
-        silence=talk.seconds(silences),
-        overlap=talk.seconds(talk.together([one.talk for one in voices])),
+        silence=intervals.seconds(silences),
+        overlap=intervals.seconds(intervals.together([one.talk for one in voices])),
         pauses=[span for span in silences if span[1] - span[0] >= 5],
         moments=[],
         notes=[],
@@ -72,14 +72,14 @@ def segment(start: float, end: float, emotion: str, probability: float = 0.8, un
 
 
 def test_talk_is_added_up_shared_and_left_over() -> None:
-    one = talk.union([(4.0, 6.0), (0.0, 2.0), (1.0, 3.0), (6.0, 7.0), (9.0, 9.0)])
+    one = intervals.union([(4.0, 6.0), (0.0, 2.0), (1.0, 3.0), (6.0, 7.0), (9.0, 9.0)])
     assert one == [(0.0, 3.0), (4.0, 7.0)]
-    assert talk.together([one, [(2.0, 5.0)], [(2.5, 2.75)]]) == [(2.0, 3.0), (4.0, 5.0)]
-    assert talk.together([one]) == talk.together([]) == []
-    assert talk.gaps(one, 10.0) == [(3.0, 4.0), (7.0, 10.0)]
-    assert talk.gaps([], 10.0) == [(0.0, 10.0)]
-    assert talk.seconds(one) == 6.0
-    assert talk.seconds(one, 2.0, 5.0) == 2.0
+    assert intervals.together([one, [(2.0, 5.0)], [(2.5, 2.75)]]) == [(2.0, 3.0), (4.0, 5.0)]
+    assert intervals.together([one]) == intervals.together([]) == []
+    assert intervals.gaps(one, 10.0) == [(3.0, 4.0), (7.0, 10.0)]
+    assert intervals.gaps([], 10.0) == [(0.0, 10.0)]
+    assert intervals.seconds(one) == 6.0
+    assert intervals.seconds(one, 2.0, 5.0) == 2.0
 
 
 def test_random_talk_agrees_with_counting() -> None:
@@ -89,11 +89,11 @@ def test_random_talk_agrees_with_counting() -> None:
     for row, some in zip(grid, spans, strict=True):
         for start, end in some:
             row[start:end] = True
-    voices = [talk.union(some) for some in spans]
-    assert [talk.seconds(one) for one in voices] == list(grid.sum(axis=1))
-    assert talk.seconds(talk.together(voices)) == (grid.sum(axis=0) > 1).sum()
-    everyone = talk.union(span for one in voices for span in one)
-    assert talk.seconds(talk.gaps(everyone, 200.0)) == (~grid.any(axis=0)).sum()
+    voices = [intervals.union(some) for some in spans]
+    assert [intervals.seconds(one) for one in voices] == list(grid.sum(axis=1))
+    assert intervals.seconds(intervals.together(voices)) == (grid.sum(axis=0) > 1).sum()
+    everyone = intervals.union(span for one in voices for span in one)
+    assert intervals.seconds(intervals.gaps(everyone, 200.0)) == (~grid.any(axis=0)).sum()
 
 
 def test_a_run_joins_what_is_negative_and_certain() -> None:

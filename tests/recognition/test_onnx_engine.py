@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
-from ser_ft.recognition.engines import open_engine
-from ser_ft.recognition.onnx_engine import KEY, OnnxEngine
-from ser_ft.recognition.recognizer import EmotionRecognizer
-from ser_ft.recognition.torch_engine import TorchEngine
+from ser_ft.inference.backends.base import open_engine
+from ser_ft.inference.backends.onnx import KEY, OnnxEngine
+from ser_ft.inference.backends.torch import TorchEngine
+from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.utils.errors import InputError
 
 
@@ -98,7 +98,7 @@ import sys
 for name in ("torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "onnx"):
     sys.modules[name] = None  # whatever imports it fails
 import numpy as np
-from ser_ft.recognition.engines import open_engine
+from ser_ft.inference.backends.base import open_engine
 print(open_engine({str(tiny_onnx)!r}).probabilities(np.zeros((2, 16000), np.float32)).shape)
 """
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)

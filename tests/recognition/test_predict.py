@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from ser_ft.cli import main
-from ser_ft.recognition.recognizer import EmotionRecognizer
+from ser_ft.inference.recognizer import EmotionRecognizer
 
 Ran = tuple[int, str, str]
 Run = Callable[..., Ran]

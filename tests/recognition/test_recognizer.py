@@ -17,9 +17,9 @@ import soundfile
 import ser_ft
 from ser_ft import audio
 from ser_ft.audio import AudioError
+from ser_ft.inference.inputs import Item, items
+from ser_ft.inference.recognizer import Answer, EmotionRecognizer
 from ser_ft.models.registry import build
-from ser_ft.recognition.recognizer import Answer, EmotionRecognizer
-from ser_ft.recognition.sounds import Item, items
 from ser_ft.utils.errors import InputError
 
 RATE = audio.SAMPLE_RATE

@@ -13,7 +13,7 @@ import torch
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.recognition.sounds import items
+from ser_ft.inference.inputs import items
 from ser_ft.utils.errors import InputError
 
 RATE = 16_000

@@ -11,10 +11,10 @@ import soundfile
 from fake_engine import FakeEngine
 
 from ser_ft.audio import AudioError, to_pcm16
-from ser_ft.recognition.engines import open_engine
-from ser_ft.recognition.recognizer import EmotionRecognizer
-from ser_ft.recognition.stream import Stream
-from ser_ft.recognition.windows import Window, WindowSettings, file_windows
+from ser_ft.inference.backends.base import open_engine
+from ser_ft.inference.recognizer import EmotionRecognizer
+from ser_ft.inference.streaming import Stream
+from ser_ft.inference.windows import Window, WindowSettings, file_windows
 from ser_ft.utils.errors import InputError
 
 

@@ -11,8 +11,8 @@ import soundfile
 from fake_engine import CLASSES, FakeEngine, ToldEngine
 
 from ser_ft.audio import AudioError, decode, to_wav
-from ser_ft.recognition.engines import Facts, open_engine
-from ser_ft.recognition.windows import Segment, Window, Windower, WindowSettings, file_windows, segments, smooth
+from ser_ft.inference.backends.base import Facts, open_engine
+from ser_ft.inference.windows import Segment, Window, Windower, WindowSettings, file_windows, segments, smooth
 from ser_ft.utils.errors import InputError
 
 FACTS = Facts("fake", CLASSES, 0.6, 400)

@@ -23,9 +23,9 @@ from pages import Page
 from ser_ft.cli import main
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import COLOURS
-from ser_ft.recognition.conversation import MonitorSettings
-from ser_ft.recognition.monitor import monitor
-from ser_ft.report.timeline import ticks, timeline
+from ser_ft.monitor.analysis import monitor
+from ser_ft.monitor.conversation import MonitorSettings
+from ser_ft.monitor.timeline import ticks, timeline
 
 EVIL = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
 SECTIONS = ["glance", "timeline", "moments", "shares", "dissatisfaction", "segments", "method"]
@@ -33,7 +33,7 @@ SECTIONS = ["glance", "timeline", "moments", "shares", "dissatisfaction", "segme
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.recognition.engines.open_engine", lambda model=None: LoudIsAngry())
+    monkeypatch.setattr("ser_ft.inference.backends.base.open_engine", lambda model=None: LoudIsAngry())
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_report_goes_away_only_where_that_is_asked_for(
             raise KeyboardInterrupt
         return whole(engine, path, *more)
 
-    monkeypatch.setattr("ser_ft.report.monitor.monitor", interrupted)
+    monkeypatch.setattr("ser_ft.monitor.report.monitor", interrupted)
     assert monitored(sounds) == 130
     before = {file: file.read_bytes() for file in sorted((tmp_path / "monitor").rglob("*.*"))}
     assert {file.name for file in before} == {"index.html", "calls.csv", "report.html", "monitor.json"}
@@ -187,7 +187,7 @@ def test_what_fails_in_one_call_stops_no_other(
                 raise RuntimeError("out of\nmemory")
             return super().probabilities(waveforms)
 
-    monkeypatch.setattr("ser_ft.recognition.engines.open_engine", lambda model=None: Broken())
+    monkeypatch.setattr("ser_ft.inference.backends.base.open_engine", lambda model=None: Broken())
     assert monitored(sounds, "--out", tmp_path / "out", "--format", "json") == 1
     said = capsys.readouterr()
     first, _, _, quiet = json.loads(said.out)

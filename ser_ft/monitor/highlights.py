@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .windows import Segment, Window
+from ..inference.windows import Segment, Window
 
 LONGEST = 10.0
 """Seconds of sound of a moment, at most."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE
-from ..utils.errors import InputError
-from .engines import Facts
+from ...audio import SAMPLE_RATE
+from ...utils.errors import InputError
+from .base import Facts
 
 KEY = "ser_ft"
 """Of the file's custom metadata: a JSON object that says what the model is."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ..inference.windows import Segment
 from ..labels import canonical
-from .talk import Spans, seconds
-from .windows import Segment
+from .intervals import Spans, seconds
 
 NEGATIVE = ("angry", "sad", "fear", "disgust")
 """The emotions that count as dissatisfaction, where the user names no others."""

@@ -18,9 +18,9 @@ import numpy as np
 from ..audio import SAMPLE_RATE, SILENCE_PEAK, AudioError
 from ..audio.vad import speech_frames
 from ..utils.errors import InputError
-from .engines import open_engine
-from .sounds import Item, Sound, items
-from .stream import AnswerStream, Stream
+from .backends.base import open_engine
+from .inputs import Item, Sound, items
+from .streaming import AnswerStream, Stream
 from .windows import (
     FRAME_SECONDS,
     Segment,
@@ -128,7 +128,7 @@ class EmotionRecognizer:
         """Recognise any number of sounds, in bounded memory: the next are decoded while some are recognised.
 
         Args:
-            sounds: as `ser_ft.recognition.sounds.items` makes them.
+            sounds: as `ser_ft.inference.inputs.items` makes them.
 
         Yields:
             Each with its answer, or with the error that there is instead, in their order.

@@ -13,7 +13,7 @@ from ..audio import SAMPLE_RATE, Source
 from ..audio.streaming import Mixer, open_sound
 from ..audio.vad import FRAME, Gate
 from ..utils.errors import InputError
-from .engines import Engine, Facts
+from .backends.base import Engine, Facts
 
 # The gate decides in frames of 10 ms, and every length is rounded to them.
 FRAME_SECONDS = FRAME / SAMPLE_RATE

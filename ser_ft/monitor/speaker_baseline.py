@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..inference.windows import Window, WindowSettings, smooth
 from ..labels import canonical
 from ..utils.errors import InputError
-from .windows import Window, WindowSettings, smooth
 
 ORDINARY = ("neutral", "calm")
 """What an ordinary way of talking is taken to be."""

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..evaluation.run_folder import model_folder
-from ..models.collation import alike_inputs
-from ..models.encoders import Parts
-from ..models.features import SpectralFeatureExtractor
-from ..models.pretrained import Saved
-from ..utils.errors import InputError
-from .engines import Facts
+from ...evaluation.run_folder import model_folder
+from ...models.collation import alike_inputs
+from ...models.encoders import Parts
+from ...models.features import SpectralFeatureExtractor
+from ...models.pretrained import Saved
+from ...utils.errors import InputError
+from .base import Facts
 
 
 class TorchEngine:

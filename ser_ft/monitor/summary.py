@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import talk
+from . import intervals
 from .conversation import Conversation, Voice, shares
-from .dissatisfaction import adjective, longest
+from .negative_segments import adjective, longest
 
 LITTLE = 20.0
 """Seconds of speech under which shares of it mean little."""
@@ -133,7 +133,7 @@ def _trend(call: Conversation, voice: Voice) -> Iterator[str]:
     thirds = (0.0, call.duration / 3), (2 * call.duration / 3, call.duration)
     parts = [shares(voice.windows, call.facts, *span)[0] for span in thirds]
     first, last = (sum(part[name] for name in call.negative) for part in parts)
-    enough = all(talk.seconds(voice.talk, *span) >= LITTLE / 2 for span in thirds)
+    enough = all(intervals.seconds(voice.talk, *span) >= LITTLE / 2 for span in thirds)
     if enough and all(any(part.values()) for part in parts) and abs(last - first) >= _TREND:
         word = "fell" if last < first else "rose"
         sounds = _listed([*map(adjective, call.negative)], "or")
@@ -158,7 +158,7 @@ def _mostly(call: Conversation, voice: Voice, start: float, end: float) -> str |
     """Return what half or more of a voice's speech in a stretch sounds of; None: nothing, or there is little of it."""
     there, _ = shares(voice.windows, call.facts, start, end)
     name = max(there, key=lambda emotion: there[emotion])
-    return name if there[name] >= 0.5 and talk.seconds(voice.talk, start, end) >= _ENOUGH else None
+    return name if there[name] >= 0.5 and intervals.seconds(voice.talk, start, end) >= _ENOUGH else None
 
 
 def _part(seconds: float, whole: float) -> str:

@@ -9,11 +9,11 @@ from math import ceil, floor
 import numpy as np
 from markupsafe import Markup
 
+from ..inference.windows import Window
 from ..labels import colour
-from ..recognition.conversation import Conversation, Voice
-from ..recognition.feedback import clock
-from ..recognition.talk import union
-from ..recognition.windows import Window
+from .conversation import Conversation, Voice
+from .intervals import union
+from .summary import clock
 
 WIDTH, LEFT, RIGHT = 1000, 84, 26
 _MARKS, _TALK, _BAND, _STACK, _RUNS, _AXIS = 2, 44, 62, 92, 190, 208  # where each row begins, from the top

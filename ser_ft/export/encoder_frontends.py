@@ -20,7 +20,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from ..models.features import SpectralFeatureExtractor
 from ..utils.errors import InputError
-from .graph_features import Descriptors, Spectra, framed
+from .spectral_frontend import Descriptors, Spectra, framed
 
 # Of Kaldi's filter banks (Povey et al. 2011), as AST and wav2vec2-BERT were trained on: windows of 25 ms every 10 ms at
 # 16 kHz, each less its mean and with its high frequencies raised, and the least energy that a logarithm is taken of.

@@ -7,7 +7,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE
 from ..audio.streaming import Mixer
 from ..utils.errors import InputError
-from .engines import Engine, Facts
+from .backends.base import Engine, Facts
 from .windows import Window, WindowAnswer, Windower, WindowSettings, window_answer
 
 

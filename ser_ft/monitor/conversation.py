@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..inference.backends.base import Facts
+from ..inference.windows import Segment, Window, WindowSettings, window_answer
 from ..utils.errors import InputError
-from . import dissatisfaction, talk
-from .baseline import Baseline
-from .dissatisfaction import Run
-from .engines import Facts
-from .moments import Moment
-from .windows import Segment, Window, WindowSettings, window_answer
+from . import intervals, negative_segments
+from .highlights import Moment
+from .negative_segments import Run
+from .speaker_baseline import Baseline
 
 PAUSE = 5.0
 """Seconds in which nobody talks that count as a pause."""
@@ -31,7 +31,7 @@ class MonitorSettings:
     windows: WindowSettings = field(default_factory=WindowSettings)
     names: tuple[str, ...] | None = None
     baseline: float | None = None
-    negative: tuple[str, ...] = dissatisfaction.NEGATIVE
+    negative: tuple[str, ...] = negative_segments.NEGATIVE
 
     def __post_init__(self) -> None:
         """Check the baseline."""
@@ -53,7 +53,7 @@ class Voice:
     name: str
     windows: Sequence[Window]
     segments: Sequence[Segment]
-    talk: talk.Spans
+    intervals: intervals.Spans
     shares: dict[str, float]
     uncertain: float
     runs: Sequence[Run]
@@ -62,7 +62,7 @@ class Voice:
     @property
     def spoken(self) -> float:
         """Seconds of speech."""
-        return talk.seconds(self.talk)
+        return intervals.seconds(self.talk)
 
     @property
     def judged(self) -> int:
@@ -105,7 +105,7 @@ class Conversation:
     voices: Sequence[Voice]
     silence: float
     overlap: float
-    pauses: talk.Spans
+    pauses: intervals.Spans
     moments: Sequence[Moment]
     notes: Sequence[str]
 

@@ -21,14 +21,14 @@ from .. import audio
 from ..audio import SAMPLE_RATE
 from ..audio.discovery import find
 from ..evaluation.run_folder import RunFolder, model_folder
+from ..inference.backends.base import Engine, Facts
+from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
+from ..inference.backends.torch import TorchEngine
+from ..inference.inputs import Item
 from ..models.pretrained import Saved
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .engines import Engine, Facts
-from .graph_speech import front_end
-from .onnx_engine import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
-from .sounds import Item
-from .torch_engine import TorchEngine
+from .encoder_frontends import front_end
 
 TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
 """How far a probability may be from the model's own, by default."""

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.run_folder import RunFolder
+from ..inference.backends.base import Facts
 from ..models import SHIPPED, folder_of
-from ..recognition import baseline, dissatisfaction, moments
-from ..recognition.conversation import PAUSE, Conversation, MonitorSettings, Voice
-from ..recognition.engines import Facts
-from ..recognition.feedback import clock, feedback, percent
-from ..recognition.monitor import cut
-from ..recognition.record import KEYS, VOICE_KEYS, readable, record
-from . import page, tables
-from .judged import judged_part, sample
+from ..report import page, tables
+from ..report.judged import judged_part, sample
+from . import highlights, negative_segments, speaker_baseline
+from .analysis import cut
+from .conversation import PAUSE, Conversation, MonitorSettings, Voice
+from .summary import clock, feedback, percent
 from .timeline import colours, timeline
+from .to_json import KEYS, VOICE_KEYS, readable, record
 
 _LISTED = 300  # segments of a voice
 
@@ -44,7 +44,7 @@ class About:
 
         `model`: where it lies; None: it is the one that ships.
         """
-        return cls(facts, settings, dissatisfaction.named(facts.classes, settings.negative), _known(model))
+        return cls(facts, settings, negative_segments.named(facts.classes, settings.negative), _known(model))
 
     def contents(self) -> dict[str, Any]:
         """Return what both templates show."""
@@ -52,10 +52,10 @@ class About:
         return {
             "about": self,
             "fills": colours(self.facts.classes),
-            "definition": dissatisfaction.definition(self.negative, gap),
-            "ordinary": baseline.ORDINARY_SHARE,
+            "definition": negative_segments.definition(self.negative, gap),
+            "ordinary": speaker_baseline.ORDINARY_SHARE,
             "pause": PAUSE,
-            "change": moments.CHANGE,
+            "change": highlights.CHANGE,
             "clock": clock,
             "percent": percent,
         }

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from . import dissatisfaction
+from ..inference.backends.base import Facts
+from ..inference.windows import window_answer
+from . import negative_segments
 from .conversation import PAUSE, Conversation, Voice
-from .engines import Facts
-from .feedback import feedback
-from .windows import window_answer
+from .summary import feedback
 
 FORMAT = 1
 """Of monitor.json: raised when the meaning of a key changes."""
@@ -73,7 +73,7 @@ def record(call: Conversation) -> dict[str, Any]:
             "model": asdict(call.facts),
             "settings": settings,
             "negative": call.negative,
-            "definition": dissatisfaction.definition(call.negative, call.settings.windows.gap),
+            "definition": negative_segments.definition(call.negative, call.settings.windows.gap),
             "notes": call.notes,
             "feedback": feedback(call),
             "dissatisfied": call.dissatisfied,

@@ -12,17 +12,17 @@ from typing import Any
 from urllib.parse import quote
 
 from ..audio.discovery import Found, find
-from ..recognition import baseline, dissatisfaction
-from ..recognition.conversation import Conversation, MonitorSettings
-from ..recognition.engines import Engine
-from ..recognition.monitor import monitor
-from ..recognition.record import readable
+from ..inference.backends.base import Engine
+from ..report import page, tables
 from ..utils.errors import InputError
 from ..utils.files import check_writable
 from ..utils.progress import bar
-from . import page, tables
-from .monitor_page import About, write_call
+from . import negative_segments, speaker_baseline
+from .analysis import monitor
+from .conversation import Conversation, MonitorSettings
+from .page import About, write_call
 from .timeline import strip
+from .to_json import readable
 
 REPORT, RECORD, INDEX, ROWS = "report.html", "monitor.json", "index.html", "calls.csv"
 _OF_A_VOICE = ("speech", "emotion", "dissatisfied", "uncertain")
@@ -121,9 +121,9 @@ def check(engine: Engine, settings: MonitorSettings) -> None:
     """
     classes = engine.facts.classes
     if settings.baseline is not None:
-        baseline.ordinary(classes)
-    for name in settings.negative if settings.negative != dissatisfaction.NEGATIVE else ():
-        if not dissatisfaction.named(classes, [name]):
+        speaker_baseline.ordinary(classes)
+    for name in settings.negative if settings.negative != negative_segments.NEGATIVE else ():
+        if not negative_segments.named(classes, [name]):
             raise InputError(f"--negative: the model knows no {name}: name some of {', '.join(classes)}")
 
 
@@ -139,7 +139,7 @@ def row(call: Conversation, folder: str) -> dict[str, Any]:
         "NAME speech" and so on; error (None), report (its page) and notes.
     """
     found = [run for voice in call.voices for run in voice.runs]
-    run = dissatisfaction.longest(found)
+    run = negative_segments.longest(found)
     told: dict[str, Any] = {
         "call": readable(Path(call.path).name),
         "path": readable(call.path),

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..models import SHIPPED
-from ..utils.errors import InputError
+from ...models import SHIPPED
+from ...utils.errors import InputError
 
 SHIPPED_FILE = Path(__file__).resolve().parent.parent / "assets" / "model.onnx"
 """The model that ships in the package, which needs no torch."""
@@ -73,9 +73,9 @@ def open_engine(model: str | Path | None = None, device: str | None = None, thre
     if path.suffix.lower() == ".onnx":
         if device not in (None, "cpu"):
             raise InputError(f"{path}: an .onnx file runs on the processor (cpu), not on {device}")
-        from .onnx_engine import OnnxEngine
+        from .onnx import OnnxEngine
 
         return OnnxEngine(path, threads)
-    from .torch_engine import TorchEngine
+    from .torch import TorchEngine
 
     return TorchEngine(str(model), device, threads)

@@ -12,14 +12,14 @@ import numpy as np
 from .. import audio
 from ..audio import AudioError
 from ..audio.streaming import blocks, open_sound
+from ..inference.backends.base import Engine, Facts
+from ..inference.recognizer import SHORTEST
+from ..inference.windows import Window, file_windows, segments
 from ..labels import canonical
 from ..utils.errors import InputError
-from . import baseline, dissatisfaction, talk
+from . import intervals, negative_segments, speaker_baseline
 from .conversation import PAUSE, Conversation, MonitorSettings, Voice, shares
-from .engines import Engine, Facts
-from .moments import Moment, moments
-from .recognizer import SHORTEST
-from .windows import Window, file_windows, segments
+from .highlights import Moment, moments
 
 ALIKE = 0.98
 """Correlation from which the channels of a file are one sound: a mono call kept as stereo."""
@@ -60,14 +60,14 @@ def monitor(engine: Engine, path: str | Path, settings: MonitorSettings, seen: S
             f"{name}: has {look.channels} channels, and --channels names {len(settings.names)}: name each, in order"
         )
     names = settings.names or tuple(f"channel {number}" for number in range(1, look.channels + 1))
-    negative = dissatisfaction.named(engine.facts.classes, settings.negative)
+    negative = negative_segments.named(engine.facts.classes, settings.negative)
     told: list[tuple[str, int | None]] = [("the voices", None)] if mixed else [(n, at) for at, n in enumerate(names)]
     voices = []
     for called, channel in told:
         windows = _windows(engine, path, settings, channel, look.duration * len(told), seen)
         voices.append(_voice(called, windows, engine.facts, settings, negative))
-    spoken = talk.union(span for voice in voices for span in voice.talk)
-    silences = talk.gaps(spoken, look.duration)
+    spoken = intervals.union(span for voice in voices for span in voice.talk)
+    silences = intervals.gaps(spoken, look.duration)
     telling = [n for n in engine.facts.classes if n in negative or canonical(n) in _TELLING]
     return Conversation(
         path=name,
@@ -79,8 +79,8 @@ def monitor(engine: Engine, path: str | Path, settings: MonitorSettings, seen: S
         settings=settings,
         negative=negative,
         voices=voices,
-        silence=talk.seconds(silences),
-        overlap=talk.seconds(talk.together([voice.talk for voice in voices])),
+        silence=intervals.seconds(silences),
+        overlap=intervals.seconds(intervals.together([voice.talk for voice in voices])),
         pauses=[span for span in silences if span[1] - span[0] >= PAUSE],
         moments=moments(
             [(voice.windows, voice.segments) for voice in voices], engine.facts.classes, telling, look.duration
@@ -128,12 +128,12 @@ def _windows(
 def _voice(name: str, windows: list[Window], facts: Facts, settings: MonitorSettings, negative: Sequence[str]) -> Voice:
     own = None
     if settings.baseline is not None:
-        own = baseline.baseline(windows, facts.classes, settings.baseline, settings.windows.hop)
-        windows = baseline.taken_off(windows, own, settings.windows) if own else windows
+        own = speaker_baseline.baseline(windows, facts.classes, settings.baseline, settings.windows.hop)
+        windows = speaker_baseline.taken_off(windows, own, settings.windows) if own else windows
     found = segments(windows, facts, settings.windows)
-    spoken = talk.union(span for window in windows for span in window.spans)
+    spoken = intervals.union(span for window in windows for span in window.spans)
     parts, unsure = shares(windows, facts)
-    runs = dissatisfaction.runs(found, spoken, negative, settings.windows.gap)
+    runs = negative_segments.runs(found, spoken, negative, settings.windows.gap)
     return Voice(name, windows, found, spoken, parts, unsure, runs, own)
 
 

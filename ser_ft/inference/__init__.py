@@ -1,0 +1,1 @@
+"""Recognition with trained models: files, long recordings and streams."""

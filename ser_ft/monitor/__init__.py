@@ -1,0 +1,1 @@
+"""Reports on recorded conversations: who speaks when, and with which expression."""

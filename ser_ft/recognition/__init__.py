@@ -1,1 +1,0 @@
-"""Recognition: what a model hears in files, in long recordings and in streams."""
