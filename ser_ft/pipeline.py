@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from .config.publishing import HubConfig
 from .config.schema import Recipe
 from .evaluation.run_folder import RunFolder
-from .report.compare import compare, text, write_comparison
-from .report.html import write_report
-from .report.tables import comparison, render
+from .report.comparison.report import compare, text, write_comparison
+from .report.run.report import write_report
+from .report.shared.tables import comparison, render
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
 from .utils.errors import InputError

@@ -65,6 +65,6 @@ def undrawn_reports() -> Iterator[None]:
         return file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ser_ft.report.figures.save", blank)
+        patch.setattr("ser_ft.report.run.figures.save", blank)
         patch.setattr("ser_ft.training.run.SPEED_CLIPS", 2)
         yield

@@ -14,7 +14,7 @@ from ser_ft.monitor.conversation import Conversation, MonitorSettings, Voice
 from ser_ft.monitor.page import About, write_call
 from ser_ft.monitor.summary import clock, feedback
 from ser_ft.monitor.timeline import colours, timeline
-from ser_ft.report import page as pages
+from ser_ft.report.shared import html as pages
 from ser_ft.utils.errors import InputError
 
 from . import drawing

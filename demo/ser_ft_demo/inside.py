@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
-from ser_ft.report import page as pages
+from ser_ft.report.shared import html as pages
 
 from . import drawing
 from .parts import Shop, ask, examples, hint, shown

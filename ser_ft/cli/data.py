@@ -64,7 +64,7 @@ def add_prepare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def add_audit(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft audit`."""
-    from ..report.tables import FORMATS
+    from ..report.shared.tables import FORMATS
 
     about = "look for what leaks: recordings that stand in two places, speakers on two sides of a split, silence"
     parser = commands.add_parser(
@@ -199,7 +199,7 @@ def _roots(words: list[str]) -> str | list[str] | dict[str, str]:
 def _audit(chosen: argparse.Namespace) -> int:
     from ..data.audit import audit, rows
     from ..data.prepare import open_prepared
-    from ..report.tables import render
+    from ..report.shared.tables import render
 
     table = open_prepared(chosen.prepared)
     found = audit(table, chosen.split)
@@ -212,7 +212,7 @@ def _audit(chosen: argparse.Namespace) -> int:
 
 def _text(found: list[Finding], table: datasets.Dataset, split: bool) -> str:
     from ..data.audit import rows, sections
-    from ..report.tables import text_table
+    from ..report.shared.tables import text_table
 
     looked = f"audited: {len(table):,} clips of {len(set(table['speaker'])):,} speakers"
     if not found:
@@ -229,13 +229,13 @@ def _text(found: list[Finding], table: datasets.Dataset, split: bool) -> str:
 
 
 def _explore(chosen: argparse.Namespace) -> None:
-    from ..report.explore import explore
+    from ..report.exploration.report import explore
 
     print(explore(chosen.source, chosen.out, chosen.players))
 
 
 def _augment(chosen: argparse.Namespace) -> None:
-    from ..report.augmentations import write_augmentations
+    from ..report.exploration.augmentations import write_augmentations
 
     only = [name.strip() for name in chosen.only.split(",")] if chosen.only is not None else None
     for file in write_augmentations(chosen.clip, chosen.out, chosen.seed, only, chosen.noises):

@@ -12,7 +12,7 @@ from ..utils.errors import InputError
 
 def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft monitor`."""
-    from ..report.tables import FORMATS
+    from ..report.shared.tables import FORMATS
 
     about = "report how a recorded conversation sounded: a timeline, dissatisfaction, moments to listen to"
     parser = commands.add_parser(
@@ -63,7 +63,7 @@ def _monitor(chosen: argparse.Namespace) -> int:
     from ..monitor.negative_segments import NEGATIVE
     from ..monitor.report import check_out, write_reports
     from ..monitor.to_json import readable
-    from ..report.tables import render
+    from ..report.shared.tables import render
 
     lengths = {"window": chosen.window, "hop": chosen.hop}
     settings = MonitorSettings(
@@ -107,7 +107,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
     """Write the rows for people: a line for each voice."""
     from ..monitor.report import voices
     from ..monitor.summary import clock, percent
-    from ..report.tables import NOTHING, printable, text_table
+    from ..report.shared.tables import NOTHING, printable, text_table
 
     lines = []
     for row in rows:

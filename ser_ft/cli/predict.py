@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..audio import AudioError
     from ..inference.inputs import Item
     from ..inference.recognizer import Answer, EmotionRecognizer
-    from ..report.answers import Held
+    from ..report.shared.prediction_writers import Held
 
 _FORMATS = ("table", "csv", "json", "jsonl")
 # Shown where it takes longer, in seconds.
@@ -75,8 +75,8 @@ def _predict(chosen: argparse.Namespace) -> int:
 
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
-    from ..report.answers import Held, held, sheet, take_errors_out
-    from ..report.tables import printable
+    from ..report.shared.prediction_writers import Held, held, sheet, take_errors_out
+    from ..report.shared.tables import printable
     from ..utils.progress import bar
 
     classes, before = recognizer.facts.classes, Held()
@@ -114,7 +114,7 @@ def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[I
     """Yield the files that are not answered yet."""
     from ..audio.discovery import find
     from ..inference.inputs import Item
-    from ..report.answers import key
+    from ..report.shared.prediction_writers import key
 
     for found in find(paths):
         if not done or key(found.path, format) not in done:
@@ -130,8 +130,8 @@ def _row(item: Item, outcome: Answer | AudioError) -> dict[str, Any]:
 
 def _survey(items: Iterator[Item], format: str, before: Held) -> tuple[int, int, set[str]]:
     """Return how many files there are, the terminal cells of the longest path, and which of them failed before."""
-    from ..report.answers import key
-    from ..report.tables import width_of
+    from ..report.shared.prediction_writers import key
+    from ..report.shared.tables import width_of
 
     total, longest, again = 0, 0, set()
     for item in items:
@@ -153,7 +153,7 @@ def _format_of(out: Path | None) -> str:
 
 def _check_out(out: Path | None, format: str, resume: bool) -> None:
     """Refuse a file that cannot be written, or gone on with."""
-    from ..report.answers import RESUMABLE
+    from ..report.shared.prediction_writers import RESUMABLE
     from ..utils.files import check_writable
 
     if resume and (out is None or format not in RESUMABLE):

@@ -57,7 +57,7 @@ def add_fuse(commands: argparse._SubParsersAction[Any]) -> None:
 
 def add_compare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft compare`."""
-    from ..report.tables import FORMATS
+    from ..report.shared.tables import FORMATS
 
     about = "set runs beside each other: a table, and a page with all that can be said of them"
     parser = commands.add_parser(
@@ -103,8 +103,8 @@ def _add_if_exists(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(chosen: argparse.Namespace) -> None:
     from ..evaluation.evaluate import evaluate
-    from ..report.html import write_report
-    from ..report.tables import comparison, render
+    from ..report.run.report import write_report
+    from ..report.shared.tables import comparison, render
 
     mapping = pairs(chosen.map, "--map")
     replace = chosen.if_exists == "replace"
@@ -115,8 +115,8 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 def _fuse(chosen: argparse.Namespace) -> None:
     from ..evaluation.ensemble import fuse
-    from ..report.html import write_report
-    from ..report.tables import comparison, render
+    from ..report.run.report import write_report
+    from ..report.shared.tables import comparison, render
     from ..utils.progress import bar
 
     try:
@@ -130,8 +130,8 @@ def _fuse(chosen: argparse.Namespace) -> None:
 
 
 def _compare(chosen: argparse.Namespace) -> None:
-    from ..report.compare import check_out, compare, rows, text, write_comparison
-    from ..report.tables import render
+    from ..report.comparison.report import check_out, compare, rows, text, write_comparison
+    from ..report.shared.tables import render
 
     out, data = check_out(chosen.out), None
     if chosen.data:
@@ -147,7 +147,7 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 def _report(chosen: argparse.Namespace) -> None:
     from ..evaluation.run_folder import RunFolder
-    from ..report.html import write_report
+    from ..report.run.report import write_report
 
     run = RunFolder.open(chosen.run)
     table = None

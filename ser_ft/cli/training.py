@@ -53,7 +53,7 @@ def add_sweep(commands: argparse._SubParsersAction[Any]) -> None:
 
 def add_probe(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft probe`."""
-    from ..report.tables import FORMATS
+    from ..report.shared.tables import FORMATS
 
     about = "score every layer of pretrained encoders: which to fine-tune, and how deep"
     parser = commands.add_parser(
@@ -117,8 +117,8 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 
 def _probe(chosen: argparse.Namespace) -> None:
-    from ..report.figures import check_file, write_layers
-    from ..report.tables import ALL_SEEN, layer_rows, layer_text, render
+    from ..report.run.figures import check_file, write_layers
+    from ..report.shared.tables import ALL_SEEN, layer_rows, layer_text, render
 
     figure = check_file(chosen.figure) if chosen.figure else None
     from ..evaluation.probe import probe

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.corpora import CORPORA
 from ..data.licences import check_shared
 from ..evaluation.run_folder import RunFolder, reading
-from ..report.data_card import data_card
+from ..report.cards.data_card import data_card
 from ..utils.progress import bar
 from .upload import Content, Upload
 

@@ -13,7 +13,7 @@ import yaml
 from ..data.corpora import CORPORA
 from ..evaluation.provenance import corpora_heard, corpus_of
 from ..evaluation.run_folder import STOOD_IN, RunFolder, reading
-from ..report.model_card import base_model, model_card
+from ..report.cards.model_card import base_model, model_card
 from ..utils.errors import InputError
 from .upload import Content, Upload, as_json
 

@@ -11,8 +11,8 @@ from typing import Any
 from ..evaluation.run_folder import RunFolder
 from ..inference.backends.base import Facts
 from ..models import SHIPPED, folder_of
-from ..report import page, tables
-from ..report.judged import judged_part, sample
+from ..report.shared import html, tables
+from ..report.shared.evaluated_part import judged_part, sample
 from . import highlights, negative_segments, speaker_baseline
 from .analysis import cut
 from .conversation import PAUSE, Conversation, MonitorSettings, Voice
@@ -69,14 +69,14 @@ def write_call(call: Conversation, folder: Path, about: About, sound: bool = Tru
         about: the model and the settings. sound: put the moments into the page, to be played.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    html = page.render("monitor.html.j2", _contents(call, sound) | about.contents())
+    html = html.render("monitor.html.j2", _contents(call, sound) | about.contents())
     (folder / "monitor.json").write_text(json.dumps(record(call), ensure_ascii=False, allow_nan=False), "utf-8")
     (folder / "report.html").write_text(html, "utf-8")
 
 
 def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
     fills = colours(call.facts.classes)
-    uris = [page.sound(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
+    uris = [html.sound(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
     return {
         "call": call,
         "name": readable(Path(call.path).name),

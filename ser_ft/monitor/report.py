@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ..audio.discovery import Found, find
 from ..inference.backends.base import Engine
-from ..report import page, tables
+from ..report.shared import html, tables
 from ..utils.errors import InputError
 from ..utils.files import check_writable
 from ..utils.progress import bar
@@ -40,7 +40,7 @@ class Reports:
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    page: Path | None = None
+    html: Path | None = None
 
 
 def write_reports(
@@ -200,7 +200,7 @@ def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], fo
         **about.contents(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).write_text(page.render("monitor_index.html.j2", contents), encoding="utf-8")
+    (folder / INDEX).write_text(html.render("monitor_index.html.j2", contents), encoding="utf-8")
     (folder / ROWS).write_text(tables.render(rows, "csv") + "\n", encoding="utf-8")
     return folder / INDEX
 

@@ -1,1 +1,1 @@
-"""What a run is shown as: figures, comparison tables, the HTML report and the model card."""
+"""Reports: of a run, of a comparison, of a data set, and cards for the Hub."""

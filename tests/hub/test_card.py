@@ -22,8 +22,8 @@ from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.provenance import corpora_heard
 from ser_ft.evaluation.run_folder import RunFolder, runs_behind
 from ser_ft.hub import push
-from ser_ft.report.energy import energy
-from ser_ft.report.model_card import model_card
+from ser_ft.report.cards.energy import energy
+from ser_ft.report.cards.model_card import model_card
 from ser_ft.training.wav2vec2.command import heard_in_pretraining
 from ser_ft.utils.errors import InputError
 

@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
-from ser_ft.report.answers import RESUMABLE, Held, csv_columns, held, key, sheet, shortened, take_errors_out
-from ser_ft.report.tables import width_of
+from ser_ft.report.shared.prediction_writers import (
+    RESUMABLE,
+    Held,
+    csv_columns,
+    held,
+    key,
+    sheet,
+    shortened,
+    take_errors_out,
+)
+from ser_ft.report.shared.tables import width_of
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad")

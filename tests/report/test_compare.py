@@ -15,11 +15,11 @@ from sweeps import CLASSES, write_folds, write_run
 
 from ser_ft import audio
 from ser_ft.cli import main
-from ser_ft.report import compare_contents
-from ser_ft.report.compare import compare, rows, text, write_comparison
-from ser_ft.report.compare_pairs import Compared, difference, holm, verdict
-from ser_ft.report.published import people, published
-from ser_ft.report.tables import size_text, time_text
+from ser_ft.report.comparison import contents
+from ser_ft.report.comparison.pairs import Compared, difference, holm, verdict
+from ser_ft.report.comparison.published import people, published
+from ser_ft.report.comparison.report import compare, rows, text, write_comparison
+from ser_ft.report.shared.tables import size_text, time_text
 from ser_ft.utils.errors import InputError
 
 WAV2VEC2 = "facebook/wav2vec2-base (full)"
@@ -32,7 +32,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the figures blank, where a test is about the words."""
     blank = io.BytesIO()
     Image.new("RGB", (8, 8)).save(blank, "png")
-    monkeypatch.setattr(compare_contents, "_png", lambda figure: blank.getvalue())
+    monkeypatch.setattr(contents, "_png", lambda figure: blank.getvalue())
 
 
 def speed(factor: float) -> dict[str, object]:

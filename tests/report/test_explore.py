@@ -20,11 +20,11 @@ from ser_ft.cli import main
 from ser_ft.data.builder import SKIPPED_FILE
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
 from ser_ft.labels import COLOURS, NAMES
-from ser_ft.report import explore_figures, explore_map
-from ser_ft.report.explore import explore
-from ser_ft.report.findings import findings
-from ser_ft.report.sources import Source
-from ser_ft.report.survey import MEASURES, Survey
+from ser_ft.report.exploration import figures, map
+from ser_ft.report.exploration.findings import findings
+from ser_ft.report.exploration.measurements import MEASURES, Survey
+from ser_ft.report.exploration.report import explore
+from ser_ft.report.exploration.sources import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -104,7 +104,7 @@ def test_the_table_of_measures_and_the_players(report: Path, page: Page, miniatu
     assert rows["speaker"].nunique() == 1, "one voice for all emotions"
     for player in players:
         heard = audio.decode(base64.b64decode(player["src"].partition(",")[2]))
-        assert 0.2 < len(heard) / audio.SAMPLE_RATE <= explore_map.LONGEST_SHOWN
+        assert 0.2 < len(heard) / audio.SAMPLE_RATE <= map.LONGEST_SHOWN
 
 
 @pytest.mark.slow
@@ -231,9 +231,9 @@ def surveyed(rows: list[dict[str, object]], classes: tuple[str, ...] = NAMES) ->
 def test_bars_are_as_long_as_their_counts() -> None:
     rows = [{"emotion": "happy", "gender": "female"}] * 3 + [{"emotion": "happy", "gender": "male"}] * 2
     rows += [{"emotion": "fear", "gender": "male"}] * 4 + [{"corpus": "other", "emotion": "fear"}] * 7
-    look = explore_figures.view(surveyed(rows))  # type: ignore[arg-type]
+    look = figures.view(surveyed(rows))  # type: ignore[arg-type]
     assert look.corpora == ("own", "other")
-    first, second = explore_figures.counts(look).axes
+    first, second = figures.counts(look).axes
     bars = [(to_hex(bar.get_facecolor()), bar.get_x(), bar.get_width()) for bar in first.patches if bar.get_width()]
     full = COLOURS["happy"]
     assert bars[0] == (full, 0, 3)
@@ -245,7 +245,7 @@ def test_bars_are_as_long_as_their_counts() -> None:
 def test_shapes_stand_where_the_values_are() -> None:
     rows = [{"emotion": "happy", "gender": "female", "pitch": pitch} for pitch in np.linspace(200, 300, 21)]
     rows += [{"emotion": "happy", "gender": "male", "pitch": pitch} for pitch in (100.0, 110.0, np.nan)]
-    axes = explore_figures.voices(explore_figures.view(surveyed(rows))).axes[0]  # type: ignore[arg-type]
+    axes = figures.voices(figures.view(surveyed(rows))).axes[0]  # type: ignore[arg-type]
     (shape,) = axes.collections
     assert to_hex(shape.get_facecolor()[0]) == COLOURS["happy"]
     corners = shape.get_paths()[0].get_extents()
@@ -260,7 +260,7 @@ def test_shapes_stand_where_the_values_are() -> None:
 
 def test_each_speaker_has_a_column_of_its_clips() -> None:
     rows = [{"speaker": "own-a"}] * 2 + [{"speaker": "own-b"}] * 5 + [{"speaker": "own-unknown"}] * 9
-    figure = explore_figures.speakers(explore_figures.view(surveyed(rows)))  # type: ignore[arg-type]
+    figure = figures.speakers(figures.view(surveyed(rows)))  # type: ignore[arg-type]
     (axes,) = figure.axes
     corners = axes.collections[0].get_paths()[0].vertices
     assert corners[:, 1].max() == 5
@@ -276,8 +276,8 @@ def test_one_speaker_says_the_same_with_every_emotion() -> None:
         for said in ("dogs", "kids")
         if (who, emotion) != ("a", "fear")
     ]
-    look = explore_figures.view(surveyed(rows))  # type: ignore[arg-type]
-    chosen = look.clips.loc[list(explore_map.choose(look).values())]
+    look = figures.view(surveyed(rows))  # type: ignore[arg-type]
+    chosen = look.clips.loc[list(map.choose(look).values())]
     assert chosen["emotion"].tolist() == ["happy", "sad", "fear"]
     assert set(chosen["speaker"]) == {"own-b"}
     assert chosen["statement"].nunique() == 1
@@ -286,8 +286,8 @@ def test_one_speaker_says_the_same_with_every_emotion() -> None:
 def test_silence_around_the_speech_is_cut_off() -> None:
     tone = audio.from_wav(sound(0, seconds=1.0))
     clip = np.concatenate([np.zeros(20_000, np.float32), tone, np.zeros(30_000, np.float32)])
-    assert abs(len(explore_map.trimmed(clip)) / audio.SAMPLE_RATE - 1.3) < 0.05
-    assert len(explore_map.trimmed(np.tile(tone, 9))) == 6 * audio.SAMPLE_RATE
+    assert abs(len(map.trimmed(clip)) / audio.SAMPLE_RATE - 1.3) < 0.05
+    assert len(map.trimmed(np.tile(tone, 9))) == 6 * audio.SAMPLE_RATE
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_silence_around_the_speech_is_cut_off() -> None:
 )
 def test_what_stands_out_is_said(rows: list[dict[str, object]], says: str) -> None:
     found = surveyed(rows)
-    lines = findings(found, explore_figures.view(found), [])
+    lines = findings(found, figures.view(found), [])
     assert [line for line in lines if re.search(says, line)], lines
 
 
@@ -325,4 +325,4 @@ def test_nothing_is_said_where_nothing_stands_out() -> None:
         for emotion in ("happy", "sad")
     ]
     found = surveyed(rows)  # type: ignore[arg-type]
-    assert findings(found, explore_figures.view(found), []) == []
+    assert findings(found, figures.view(found), []) == []

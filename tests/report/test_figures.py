@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import COLOURS, NAMES
-from ser_ft.report import figures, trust_figures
+from ser_ft.report.run import calibration_figures, figures
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[..., RunFolder]
@@ -102,7 +102,10 @@ def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None
     drawn = [
         figures.curves(history, metrics),
         *(d(metrics) for d in (figures.confusion, figures.recall, figures.parts)),
-        *(d(metrics) for d in (trust_figures.reliability, trust_figures.groups, trust_figures.speakers)),
+        *(
+            d(metrics)
+            for d in (calibration_figures.reliability, calibration_figures.groups, calibration_figures.speakers)
+        ),
     ]
     for figure in drawn:
         text = "\n".join(words(figure))
@@ -123,7 +126,7 @@ def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
 def test_reliability_bars_are_the_shares_that_are_right(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    upper, lower = trust_figures.reliability(metrics).axes
+    upper, lower = calibration_figures.reliability(metrics).axes
     bins = scores["reliability"]
     for place, bar, gap in zip(bins, upper.patches[::2], upper.patches[1::2], strict=True):
         assert (bar.get_x(), bar.get_height()) == pytest.approx((place["low"], place["accuracy"]))
@@ -135,17 +138,17 @@ def test_reliability_bars_are_the_shares_that_are_right(run: RunFolder) -> None:
 
 def test_the_calibration_error_stands_beside_that_before(run: RunFolder, make_run: MakeRun) -> None:
     ece = run.metrics["parts"]["test"]["ece"]
-    said = "\n".join(words(trust_figures.reliability(run.metrics)))
+    said = "\n".join(words(calibration_figures.reliability(run.metrics)))
     assert f"ECE) {ece:.3f}; 0.234 before the temperature of 1.25" in said
     bare = make_run(validation=False, yardsticks=False).metrics
-    assert "no temperature was fitted" in "\n".join(words(trust_figures.reliability(bare)))
+    assert "no temperature was fitted" in "\n".join(words(calibration_figures.reliability(bare)))
 
 
 def test_groups_are_drawn_where_there_are_two(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    assert list(trust_figures.told_apart(scores)) == ["gender", "intensity"], "all clips are under 2 s"
-    said = words(trust_figures.groups(metrics))
+    assert list(calibration_figures.told_apart(scores)) == ["gender", "intensity"], "all clips are under 2 s"
+    said = words(calibration_figures.groups(metrics))
     strong = scores["by_intensity"]["strong"]
     interval = strong["uar_interval"]
     assert {"female", "male", "normal", "strong"} <= set(said)
@@ -156,7 +159,7 @@ def test_groups_are_drawn_where_there_are_two(run: RunFolder) -> None:
 def test_each_speaker_is_a_dot(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    figure = trust_figures.speakers(metrics)
+    figure = calibration_figures.speakers(metrics)
     uars = sorted(found["uar"] for found in scores["by_speaker"].values())
     (dots,) = figure.axes[0].collections
     assert [place for place, _ in dots.get_offsets()] == uars
@@ -169,7 +172,7 @@ def test_dots_do_not_cover_each_other(run: RunFolder) -> None:
     speakers = metrics["parts"]["test"]["by_speaker"]
     for found in speakers.values():
         found["uar"] = 0.5
-    (dots,) = trust_figures.speakers(metrics).axes[0].collections
+    (dots,) = calibration_figures.speakers(metrics).axes[0].collections
     assert np.asarray(dots.get_offsets()).tolist() == [[0.5, place] for place in range(len(speakers))]
 
 
@@ -225,6 +228,6 @@ def test_where_a_figure_cannot_be_written_is_said_before(tmp_path: Path) -> None
 
 
 def test_importing_is_cheap() -> None:
-    code = "import sys, ser_ft.report.figures, ser_ft.report.tables, ser_ft.report.html as h; print(*sys.modules)"
+    code = "import sys, ser_ft.report.run.figures, ser_ft.report.shared.tables, ser_ft.report.run.report as h; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "jinja2", "pandas", "datasets", "torch"} & set(loaded)

@@ -12,8 +12,8 @@ from pages import Page
 
 from ser_ft import audio
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.report.html import write_report
-from ser_ft.report.samples import _spread
+from ser_ft.report.run.report import write_report
+from ser_ft.report.shared.samples import _spread
 from ser_ft.utils.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ser_ft.audio import SAMPLE_RATE, to_wav
-from ser_ft.report.sources import open_source
-from ser_ft.report.survey import active, decibels, measure, survey
+from ser_ft.report.exploration.measurements import active, decibels, measure, survey
+from ser_ft.report.exploration.sources import open_source
 from ser_ft.utils.errors import InputError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.report import tables
+from ser_ft.report.shared import tables
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[..., RunFolder]

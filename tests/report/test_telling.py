@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_ft.report.findings import meaning
-from ser_ft.report.telling import VERSIONS, Told, embedded, standardised, tell, versions
+from ser_ft.report.exploration.findings import meaning
+from ser_ft.report.exploration.separability import VERSIONS, Told, embedded, standardised, tell, versions
 
 EMOTIONS = ("angry", "happy", "sad")
 AS_FOUND, WITHIN_CORPUS, WITHIN_SPEAKER = VERSIONS

@@ -23,7 +23,7 @@ from ser_ft.evaluation.latency import real_time_factor
 from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import Saved
-from ser_ft.report.tables import notes
+from ser_ft.report.shared.tables import notes
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
 

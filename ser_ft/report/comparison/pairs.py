@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..evaluation.pooling import ClipSet, System
-from ..evaluation.significance import Paired, paired
-from ..utils.errors import InputError
-from .page import counted
+from ...evaluation.pooling import ClipSet, System
+from ...evaluation.significance import Paired, paired
+from ...utils.errors import InputError
+from ..shared.html import counted
 
 TOLD = 0.05  # a difference is told where p, corrected for the number of comparisons, is no higher
 

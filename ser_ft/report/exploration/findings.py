@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE
-from .explore_figures import View
-from .page import counted
-from .survey import Survey
-from .tables import score_text
-from .telling import NEIGHBOURS, VERSIONS, Told, known_speakers, one_voice
+from ...audio import SAMPLE_RATE
+from ..shared.html import counted
+from ..shared.tables import score_text
+from .figures import View
+from .measurements import Survey
+from .separability import NEIGHBOURS, VERSIONS, Told, known_speakers, one_voice
 
 FULL_SCALE = -0.1  # dBFS from which a peak is taken to be cut off
 _UNEVEN = 2.0

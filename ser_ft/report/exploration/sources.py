@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import audio
-from ..data.corpora import REASONS
-from ..utils.errors import InputError
+from ... import audio
+from ...data.corpora import REASONS
+from ...utils.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-    from ..data.catalog import Skipped
-    from ..data.scan import Found
+    from ...data.catalog import Skipped
+    from ...data.scan import Found
 
 _FACTS = ("id", "emotion", "corpus", "speaker", "gender", "age", "intensity", "statement", "duration", "path")
 # Folders below the one given stand apart where they are few enough to be told apart by colour.
@@ -60,7 +60,7 @@ def open_source(path: str | Path) -> Source:
     Raises:
         InputError: there is no such folder, the table is damaged, or there is no sound in the folder.
     """
-    from ..data.prepare import ABOUT_FILE, open_prepared
+    from ...data.prepare import ABOUT_FILE, open_prepared
 
     folder = Path(path).expanduser()
     if (folder / ABOUT_FILE).is_file():
@@ -69,8 +69,8 @@ def open_source(path: str | Path) -> Source:
 
 
 def _prepared(folder: Path, table: Dataset) -> Source:
-    from ..data.builder import SKIPPED_FILE, read_skipped
-    from ..data.prepare import about
+    from ...data.builder import SKIPPED_FILE, read_skipped
+    from ...data.prepare import about
 
     names = table.features["emotion"].names
     known = [name for name in (*_FACTS, "sampling_rate") if name in table.column_names]
@@ -91,9 +91,9 @@ def _prepared(folder: Path, table: Dataset) -> Source:
 def _recordings(folder: Path) -> Source:
     import pandas as pd
 
-    from ..data.builder import as_text
-    from ..data.catalog import Skipped
-    from ..data.scan import scan
+    from ...data.builder import as_text
+    from ...data.catalog import Skipped
+    from ...data.scan import scan
 
     found = scan(folder)
     if not found.sounds:
@@ -130,7 +130,7 @@ def _recordings(folder: Path) -> Source:
 
 def _groups(sounds: list[Found], folder: Path) -> list[str]:
     """Name the folder below the root that each file is in, where there are several and not too many; else the root."""
-    from ..data.builder import as_text
+    from ...data.builder import as_text
 
     tops = [file.inner.parts[0] if len(file.inner.parts) > 1 else "" for file in sounds]
     name = folder.resolve().name or str(folder)

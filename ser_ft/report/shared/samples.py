@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import audio
-from ..labels import colour
-from ..utils.errors import InputError
+from ... import audio
+from ...labels import colour
+from ...utils.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

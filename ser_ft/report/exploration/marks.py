@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .canvas import INK, shown_name
+from ..shared.plotting import INK, shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.pooling import System
-from ..evaluation.run_folder import RunFolder
-from ..evaluation.systems import clip_sets, find_runs, systems
-from ..utils.errors import InputError
-from ..utils.files import check_writable
-from ..utils.progress import bar
-from . import page, samples, tables
-from .compare_contents import contents
-from .compare_pairs import Compared, check_baseline, compare_set, p_text, signed, signed_interval
+from ...evaluation.pooling import System
+from ...evaluation.run_folder import RunFolder
+from ...evaluation.systems import clip_sets, find_runs, systems
+from ...utils.errors import InputError
+from ...utils.files import check_writable
+from ...utils.progress import bar
+from ..shared import html, samples, tables
+from .contents import contents
+from .pairs import Compared, check_baseline, compare_set, p_text, signed, signed_interval
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -120,7 +120,7 @@ def write_comparison(
         samples.check_same(pd.concat([one.tested.first.clips for one in compared]), data)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page.render("compare.html.j2", contents(compared, data, players, shown)), encoding="utf-8")
+    partial.write_text(html.render("compare.html.j2", contents(compared, data, players, shown)), encoding="utf-8")
     return partial.replace(path)
 
 

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data.corpora import CORPORA, REASONS
-from ..data.licences import OWN, licence_of
-from ..evaluation.run_folder import PARTS
+from ...data.corpora import CORPORA, REASONS
+from ...data.licences import OWN, licence_of
+from ...evaluation.run_folder import PARTS
 from .markdown import front_matter, render
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..data.catalog import Skipped
+    from ...data.catalog import Skipped
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

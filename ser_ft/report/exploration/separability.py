@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.corpora.folder import UNKNOWN_SPEAKER
-from ..evaluation.metrics import uar
-from ..utils.progress import bar
+from ...data.corpora.folder import UNKNOWN_SPEAKER
+from ...evaluation.metrics import uar
+from ...utils.progress import bar
 
 if TYPE_CHECKING:
     import pandas as pd

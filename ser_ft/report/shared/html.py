@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE
+from ...audio import SAMPLE_RATE
 from . import tables
 
 _SHOWN = 0.66  # of a figure's pixels: its words are then about as large as the page's, and sharp on a fine screen

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import audio
-from ..data.augmentation.waveform import TRANSFORMS, Augment
-from ..utils.errors import InputError
-from .canvas import FAINT, INK, blank, escape, save, shown_name
+from ... import audio
+from ...data.augmentation.waveform import TRANSFORMS, Augment
+from ...utils.errors import InputError
+from ..shared.plotting import FAINT, INK, blank, escape, save, shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

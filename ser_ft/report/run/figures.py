@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.run_folder import PARTS, RunFolder
-from ..labels import colour
-from ..utils.errors import InputError
-from ..utils.files import check_writable
-from .canvas import (
+from ...evaluation.run_folder import PARTS, RunFolder
+from ...labels import colour
+from ...utils.errors import InputError
+from ...utils.files import check_writable
+from ..shared.evaluated_part import judged_part, sample
+from ..shared.html import counted
+from ..shared.plotting import (
     FAINT,
     GRID,
     INK,
@@ -26,10 +28,8 @@ from .canvas import (
     shown_name,
     upright,
 )
-from .judged import judged_part, sample
-from .page import counted
-from .tables import interval_text, notes, score_text, split_name
-from .trust_figures import groups, reliability, speakers, told_apart
+from ..shared.tables import interval_text, notes, score_text, split_name
+from .calibration_figures import groups, reliability, speakers, told_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

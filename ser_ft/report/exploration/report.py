@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import audio
-from ..data.corpora import REASONS
-from ..utils.errors import InputError
-from ..utils.files import check_writable, replace_atomically
-from ..utils.progress import bar
-from . import canvas, explore_figures, explore_map, page
-from .explore_tables import emotion_rows, level_rows, rate_rows, speaker_rows, voice_rows
+from ... import audio
+from ...data.corpora import REASONS
+from ...utils.errors import InputError
+from ...utils.files import check_writable, replace_atomically
+from ...utils.progress import bar
+from ..shared import html, plotting
+from . import figures, map
 from .findings import FULL_SCALE, findings, meaning
+from .measurements import ANALYSED, DESCRIPTORS, FUNCTIONALS, MARGIN, MEASURES, Survey, survey
+from .separability import NEIGHBOURS, VERSIONS, Told, embedded, known_speakers, tell, versions
 from .sources import Source, open_source
-from .survey import ANALYSED, DESCRIPTORS, FUNCTIONALS, MARGIN, MEASURES, Survey, survey
-from .telling import NEIGHBOURS, VERSIONS, Told, embedded, known_speakers, tell, versions
+from .tables import emotion_rows, level_rows, rate_rows, speaker_rows, voice_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ def check_out(out: Path) -> None:
 
 
 def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
-    look = explore_figures.view(heard)
+    look = figures.view(heard)
     draw = np.random.default_rng(_SEED)
     compared = draw.permutation(len(heard.clips))[:COMPARED]
     made = {name: numbers[compared] for name, numbers in versions(heard.clips, heard.features).items()}
@@ -94,28 +95,28 @@ def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
     drawn = _draw(look, made, compared, examples, figures, verbose)
     heard.clips[["id", *_KEPT, *MEASURES]].to_csv(folder / CLIPS, index=False, float_format="%.4g")
     contents = _contents(heard, look, told, examples, drawn, players)
-    (folder / REPORT).write_text(page.render("explore.html.j2", contents), encoding="utf-8")
+    (folder / REPORT).write_text(html.render("explore.html.j2", contents), encoding="utf-8")
 
 
 _KEPT = ("corpus", "emotion", "speaker", "gender", "intensity", "duration", "sampling_rate", "path")
 
 
-def _examples(heard: Survey, look: explore_figures.View) -> dict[int, explore_map.Example]:
+def _examples(heard: Survey, look: figures.View) -> dict[int, map.Example]:
     """Read the clips that are shown: row -> example."""
     shown = {}
-    for name, row in explore_map.choose(look).items():
+    for name, row in map.choose(look).items():
         clip = look.clips.loc[row].to_dict()
         samples, _ = heard.source.read(int(heard.rows[row]))
         fill = look.colours.get(name, look.shades[clip["corpus"]])
-        shown[row] = explore_map.Example(name, fill, explore_map.trimmed(samples), clip["pitch"], clip["level"])
+        shown[row] = map.Example(name, fill, map.trimmed(samples), clip["pitch"], clip["level"])
     return shown
 
 
 def _draw(
-    look: explore_figures.View,
+    look: figures.View,
     made: dict[str, np.ndarray],
     compared: np.ndarray,
-    examples: dict[int, explore_map.Example],
+    examples: dict[int, map.Example],
     folder: Path,
     verbose: bool,
 ) -> dict[str, Path]:
@@ -125,31 +126,31 @@ def _draw(
         shown = [name for name in VERSIONS if name in made and name != VERSIONS[1]]
         laid = {name: embedded(made[name][:MAPPED], _SEED) for name in shown}
         places = {name: points for name, (points, _) in laid.items()}
-        return explore_map.plane(look, places, compared[:MAPPED], laid[VERSIONS[0]][1])
+        return map.plane(look, places, compared[:MAPPED], laid[VERSIONS[0]][1])
 
     todo: dict[str, Callable[[], Figure]] = {}
     if look.classes:
-        todo["emotions"] = lambda: explore_figures.counts(look)
+        todo["emotions"] = lambda: figures.counts(look)
         if known_speakers(look.clips).any():
-            todo["speakers"] = lambda: explore_figures.speakers(look)
-    todo["durations"] = lambda: explore_figures.durations(look)
-    todo["levels"] = lambda: explore_figures.levels(look)
-    todo["examples"] = lambda: explore_map.examples(look.of(list(examples)), list(examples.values()))
-    todo["voices"] = lambda: explore_figures.voices(look)
+            todo["speakers"] = lambda: figures.speakers(look)
+    todo["durations"] = lambda: figures.durations(look)
+    todo["levels"] = lambda: figures.levels(look)
+    todo["examples"] = lambda: map.examples(look.of(list(examples)), list(examples.values()))
+    todo["voices"] = lambda: figures.voices(look)
     if len(look.clips) > 2:
         todo["map"] = plane
     drawn = {}
     for name, make in bar(todo.items(), desc="drawing", unit=" figures", shown=verbose):
         large = name in ("examples", "map")
-        drawn[name] = canvas.save(make(), folder / f"{name}.png", _COLOURS if large else None)
+        drawn[name] = plotting.save(make(), folder / f"{name}.png", _COLOURS if large else None)
     return drawn
 
 
 def _contents(
     heard: Survey,
-    look: explore_figures.View,
+    look: figures.View,
     told: Sequence[Told],
-    examples: dict[int, explore_map.Example],
+    examples: dict[int, map.Example],
     drawn: dict[str, Path],
     players: bool,
 ) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _contents(
         "corpora": list(look.corpora),
         "findings": findings(heard, look, told),
         "notes": look.notes,
-        "pictures": {name: page.picture(file.read_bytes()) for name, file in drawn.items()},
+        "pictures": {name: html.picture(file.read_bytes()) for name, file in drawn.items()},
         "emotions": emotion_rows(look),
         "people": speaker_rows(look),
         "levels": level_rows(look),
@@ -186,7 +187,7 @@ def _contents(
         "full_scale": FULL_SCALE,
         "cut": heard.cut,
         "analysed": ANALYSED,
-        "longest": explore_map.LONGEST_SHOWN,
+        "longest": map.LONGEST_SHOWN,
         "shown": len(examples),
         "players": [_player(look, row, example) for row, example in examples.items()] if players else [],
         "heard": _heard(look, source, list(examples)),
@@ -195,7 +196,7 @@ def _contents(
     }
 
 
-def _player(look: explore_figures.View, row: int, example: explore_map.Example) -> dict[str, str]:
+def _player(look: figures.View, row: int, example: map.Example) -> dict[str, str]:
     clip = look.clips.loc[row].to_dict()
     said = [clip[name] for name in ("speaker", "gender", "intensity", "statement")]
     wav = audio.to_wav(example.samples)
@@ -208,7 +209,7 @@ def _player(look: explore_figures.View, row: int, example: explore_map.Example) 
     }
 
 
-def _heard(look: explore_figures.View, source: Source, rows: list[int]) -> list[str]:
+def _heard(look: figures.View, source: Source, rows: list[int]) -> list[str]:
     """Say whose voices can be played: each corpus with what must be borne in mind, or its title and terms."""
     lines = []
     for name in dict.fromkeys(look.clips.loc[rows, "corpus"]):

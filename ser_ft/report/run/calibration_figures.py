@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.calibration import BINS
-from .canvas import ALERT, FAINT, GRID, INK, LEGEND, beside, blank, plain, score_axis, shown_name, upright
-from .judged import judged_part, sample
-from .tables import interval_text, notes, score_text
+from ...evaluation.calibration import BINS
+from ..shared.evaluated_part import judged_part, sample
+from ..shared.plotting import ALERT, FAINT, GRID, INK, LEGEND, beside, blank, plain, score_axis, shown_name, upright
+from ..shared.tables import interval_text, notes, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

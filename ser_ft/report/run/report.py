@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.run_folder import PARTS, RunFolder
-from ..labels import colour
-from . import page, samples, tables
+from ...evaluation.run_folder import PARTS, RunFolder
+from ...labels import colour
+from ..shared import html, samples, tables
+from ..shared.evaluated_part import judged_part, sample
+from .calibration_figures import told_apart
 from .figures import chosen, write_figures
-from .judged import judged_part, sample
-from .trust_figures import told_apart
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +51,7 @@ def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12)
     if data is not None:
         samples.check_same(run.predictions, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
-    run.write_text(run.report_file, page.render("template.html.j2", _contents(run, pictures, data, players)))
+    run.write_text(run.report_file, html.render("template.html.j2", _contents(run, pictures, data, players)))
     return run.report_file
 
 
@@ -93,7 +93,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "samples": shown,
         "longest": samples.LONGEST,
         "voices": samples.voices(shown, metrics),
-        "pictures": {name: page.picture(content) for name, content in pictures.items()},
+        "pictures": {name: html.picture(content) for name, content in pictures.items()},
         "config": run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
         "environment": _flat(run.environment) if run.environment_file.is_file() else {},
         "terms": metrics.get("terms") or {},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..evaluation.run_folder import PARTS
-from .page import counted
+from ...evaluation.run_folder import PARTS
+from .html import counted
 
 
 def judged_part(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import tables
-from .page import counted
+from ..shared import tables
+from ..shared.html import counted
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 

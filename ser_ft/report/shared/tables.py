@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..evaluation.run_folder import RunFolder
-from ..utils.errors import InputError
+from ...evaluation.run_folder import RunFolder
+from ...utils.errors import InputError
 
 FORMATS = ("table", "csv", "json", "jsonl")
 LEAKING = "leaking split: the test speakers were heard in training too"

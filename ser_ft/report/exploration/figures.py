@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..labels import colour
-from .canvas import FAINT, GRID, INK, LEGEND, SHADES, blank, plain, shown_name
-from .page import counted
-from .shapes import box, name_rows, patch, shape, tint
-from .survey import Survey
-from .tables import notes
-from .telling import known_speakers
+from ...labels import colour
+from ..shared.html import counted
+from ..shared.plotting import FAINT, GRID, INK, LEGEND, SHADES, blank, plain, shown_name
+from ..shared.tables import notes
+from .marks import box, name_rows, patch, shape, tint
+from .measurements import Survey
+from .separability import known_speakers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.pooling import System
-from .canvas import FAINT, GRID, INK, LEGEND, SHADES, beside, blank, plain, shown_name, upright
-from .compare_pairs import Compared, signed, signed_interval
+from ...evaluation.pooling import System
+from ..shared.plotting import FAINT, GRID, INK, LEGEND, SHADES, beside, blank, plain, shown_name, upright
+from ..shared.tables import interval_text, score_text, size_text, time_text
+from .pairs import Compared, signed, signed_interval
 from .published import People
-from .tables import interval_text, score_text, size_text, time_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.pooling import CROSS, System
-from ..evaluation.run_folder import RunFolder
-from ..labels import colour
-from ..utils.progress import bar
-from . import compare_figures as figures
-from . import page, samples, tables
-from .canvas import save
-from .compare_pairs import TOLD, Compared, p_text, signed, signed_interval, verdict
+from ...evaluation.pooling import CROSS, System
+from ...evaluation.run_folder import RunFolder
+from ...labels import colour
+from ...utils.progress import bar
+from ..shared import html, samples, tables
+from ..shared.plotting import save
+from . import figures as figures
+from .pairs import TOLD, Compared, p_text, signed, signed_interval, verdict
 from .published import people, published
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def contents(compared: Sequence[Compared], data: Dataset | None, players: int, s
     """Gather what the template shows.
 
     Args:
-        compared: as `ser_ft.report.compare.compare` gives it. data: the prepared table, for its sound.
+        compared: as `ser_ft.report.comparison.report.compare` gives it. data: the prepared table, for its sound.
         players: how many clips that no model recognised are shown for each test set; when as many can be played, those
             of further test sets cannot: the page must stay small. shown: show a bar while the figures are drawn.
     """
@@ -65,7 +65,7 @@ def contents(compared: Sequence[Compared], data: Dataset | None, players: int, s
         "terms": terms,
         "voices": samples.voices(cards, {"terms": terms, "notes": notes}),
         "longest": samples.LONGEST,
-        "pictures": {name: page.picture(_png(figure)) for name, figure in drawn},
+        "pictures": {name: html.picture(_png(figure)) for name, figure in drawn},
         "kind_words": figures.KIND_WORDS,
         "signed": signed,
         "told": TOLD,

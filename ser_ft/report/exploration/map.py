@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import audio
-from .canvas import FAINT, INK, LEGEND, blank, plain, shown_name
-from .explore_figures import GENDERS, MOST_CORPORA, View
-from .page import counted
-from .shapes import patch
-from .survey import active, decibels
-from .telling import known_speakers
+from ... import audio
+from ..shared.html import counted
+from ..shared.plotting import FAINT, INK, LEGEND, blank, plain, shown_name
+from .figures import GENDERS, MOST_CORPORA, View
+from .marks import patch
+from .measurements import active, decibels
+from .separability import known_speakers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,7 +197,7 @@ def _spectrogram(axes: Axes, heard: np.ndarray, longest: float) -> Axes:
     """Draw a spectrogram, and the pitch over it; return the pitch's axes."""
     import torch
 
-    from ..models.pitch import yin
+    from ...models.pitch import yin
 
     hop, size, rate = 160, 1024, audio.SAMPLE_RATE
     samples = torch.from_numpy(heard)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..utils.errors import InputError
+from ...utils.errors import InputError
 from .tables import NOTHING, padded, printable, score_text, width_of
 
 RESUMABLE = ("csv", "jsonl")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .explore_figures import View
+from ..shared.tables import NOTHING
+from .figures import View
 from .findings import FULL_SCALE
-from .tables import NOTHING
-from .telling import known_speakers
+from .separability import known_speakers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import audio
-from ..utils.errors import InputError
-from ..utils.progress import bar
+from ... import audio
+from ...utils.errors import InputError
+from ...utils.progress import bar
 from .sources import Source
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from ..data.catalog import Skipped
+    from ...data.catalog import Skipped
 
 ANALYSED = 60.0  # seconds of a longer recording, from its middle, that are listened to
 MEASURES = ("peak", "level", "background", "speech", "pitch", "pitch_range", "voiced")
@@ -66,7 +66,7 @@ def survey(source: Source, shown: bool = True) -> Survey:
     """
     import pandas as pd
 
-    from ..data.catalog import Skipped
+    from ...data.catalog import Skipped
 
     heard = _Heard()
     with bar(total=len(source.facts), desc="listening", unit=" clips", shown=shown) as progress:
@@ -178,9 +178,9 @@ def measure(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np
     """
     import torch
 
-    from ..models.features import SpectralFeatureExtractor
-    from ..models.pitch import yin
-    from ..models.statistics import statistics
+    from ...models.features import SpectralFeatureExtractor
+    from ...models.pitch import yin
+    from ...models.statistics import statistics
 
     extractor = SpectralFeatureExtractor(DESCRIPTORS, window_length=_WINDOW, hop_length=_HOP)
     lengths = torch.tensor([len(samples) for samples in waveforms])

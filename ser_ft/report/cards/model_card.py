@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..data.corpora import CORPORA
-from ..data.licences import OWN, licence_of
-from ..evaluation.provenance import corpora_heard
-from ..evaluation.run_folder import PARTS, RunFolder, reading
-from ..models import IMAGES, MODELS, SHIPPED
-from . import tables
+from ...data.corpora import CORPORA
+from ...data.licences import OWN, licence_of
+from ...evaluation.provenance import corpora_heard
+from ...evaluation.run_folder import PARTS, RunFolder, reading
+from ...models import IMAGES, MODELS, SHIPPED
+from ..run.figures import chosen
+from ..shared import tables
+from ..shared.evaluated_part import judged_part, sample
 from .energy import GRAMS_A_KWH, energy
-from .figures import chosen
-from .judged import judged_part, sample
 from .markdown import front_matter, render
 
 if TYPE_CHECKING:

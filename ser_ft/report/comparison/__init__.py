@@ -1,0 +1,1 @@
+"""The comparison of several runs: tables, significance and figures on one page."""

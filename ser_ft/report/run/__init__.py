@@ -1,0 +1,1 @@
+"""The report of one run: one HTML file, with its figures."""

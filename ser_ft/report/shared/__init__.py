@@ -1,0 +1,1 @@
+"""Tables, plots, HTML templates and other parts that several reports use."""
