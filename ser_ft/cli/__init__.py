@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from ..utils.errors import InputError, guarded, without_debug
 from .data import add_audit, add_augment, add_explore, add_prepare
 from .demo import add_demo
+from .evaluation import add_compare, add_evaluate, add_fuse, add_report
 from .export import add_export
 from .monitor import add_monitor
 from .predict import add_predict
 from .push import add_push
-from .results import add_compare, add_evaluate, add_fuse, add_report
 from .training import add_probe, add_quickstart, add_sweep
 
 _DESCRIPTION = "Fine-tune pretrained speech models to recognise emotion in speech."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..labels import scheme
 from ..utils.errors import InputError
-from .words import mapping, pairs
+from .arguments import mapping, pairs
 
 if TYPE_CHECKING:
     import datasets

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .words import numbers
+from .arguments import numbers
 
 
 def add_quickstart(commands: argparse._SubParsersAction[Any]) -> None:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..utils.errors import InputError
-from .words import pairs
+from .arguments import pairs
 
 
 def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
