@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from .utils.errors import InputError
 
 _HOMES = {
-    "EmotionRecognizer": "recognition.recognizer",
+    "EmotionRecognizer": "inference.recognizer",
     "InputError": "utils.errors",
-    "Recipe": "training.config",
-    "RunFolder": "results.runs",
-    "evaluate": "training.evaluate",
-    "fuse": "results.fusion",
+    "Recipe": "config.schema",
+    "RunFolder": "evaluation.run_folder",
+    "evaluate": "evaluation.evaluate",
+    "fuse": "evaluation.ensemble",
     "load_corpora": "data.prepare",
     "load_table": "data.prepare",
     "make_split": "data.splits",
@@ -48,8 +48,8 @@ _HOMES = {
     "prepare": "data.prepare",
     "push": "hub.publish",
     "read_split": "data.splits",
-    "run": "road",
-    "sweep": "road",
+    "run": "pipeline",
+    "sweep": "pipeline",
 }
 __all__ = [
     "EmotionRecognizer",

@@ -390,7 +390,7 @@ def nothing_left(roots: object, skipped: Sequence[Skipped]) -> str:
 def _code() -> str:
     """Hash the code that reads files and names: a new version of it makes new tables."""
     here = Path(__file__).parent
-    modules = ("scan", "catalogue", "tables", "builder", "repeats")
+    modules = ("scan", "catalog", "hub_import", "builder", "deduplication")
     files = [*sorted((here / "corpora").glob("*.py")), *(here / f"{name}.py" for name in modules)]
-    files += [here.parent / "audio.py", here.parent / "emotions.py"]
+    files += [here.parent / "audio" / "io.py", here.parent / "labels.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

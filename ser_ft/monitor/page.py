@@ -69,9 +69,9 @@ def write_call(call: Conversation, folder: Path, about: About, sound: bool = Tru
         about: the model and the settings. sound: put the moments into the page, to be played.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    html = html.render("monitor.html.j2", _contents(call, sound) | about.contents())
+    page = html.render("monitor/conversation.html.j2", _contents(call, sound) | about.contents())
     (folder / "monitor.json").write_text(json.dumps(record(call), ensure_ascii=False, allow_nan=False), "utf-8")
-    (folder / "report.html").write_text(html, "utf-8")
+    (folder / "report.html").write_text(page, "utf-8")
 
 
 def _contents(call: Conversation, sound: bool) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], fo
         **about.contents(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).write_text(html.render("monitor_index.html.j2", contents), encoding="utf-8")
+    (folder / INDEX).write_text(html.render("monitor/index.html.j2", contents), encoding="utf-8")
     (folder / ROWS).write_text(tables.render(rows, "csv") + "\n", encoding="utf-8")
     return folder / INDEX
 

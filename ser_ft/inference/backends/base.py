@@ -11,7 +11,7 @@ import numpy as np
 from ...models import SHIPPED
 from ...utils.errors import InputError
 
-SHIPPED_FILE = Path(__file__).resolve().parent.parent / "assets" / "model.onnx"
+SHIPPED_FILE = Path(__file__).resolve().parents[2] / "assets" / "model.onnx"
 """The model that ships in the package, which needs no torch."""
 
 

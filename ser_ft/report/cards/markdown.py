@@ -27,7 +27,7 @@ def render(template: str, contents: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     shop = Environment(
-        loader=PackageLoader("ser_ft", "report"),
+        loader=PackageLoader("ser_ft", ""),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -50,7 +50,7 @@ def model_card(run: RunFolder, name: str, config: Mapping[str, Any] | None = Non
         said = json.loads((run.model / "config.json").read_text(encoding="utf-8"))
         contents = _contents(run, name, metrics, heard, config, said)
         head = _metadata(run, name, metrics, heard, said)
-        return ModelCard(front_matter(head) + render("model_card.md.j2", contents))
+        return ModelCard(front_matter(head) + render("report/cards/model_card.md.j2", contents))
 
 
 def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) -> list[EvalResult]:
@@ -217,7 +217,7 @@ def citations(
     Args:
         heard, judged: corpus -> citation. name: of the backbone, as the recipe has it. family: its `model_type`.
     """
-    text = resources.files("ser_ft").joinpath("report", "citations.yaml").read_text(encoding="utf-8")
+    text = resources.files("ser_ft").joinpath("report", "cards", "citations.yaml").read_text(encoding="utf-8")
     known = yaml.safe_load(text)
     found = [fact["citation"] for fact in (*heard.values(), *judged.values()) if fact["citation"]]
     words = name.lower()

@@ -82,5 +82,5 @@ def _made(row: Mapping[str, Any], sources: Mapping[str, str]) -> Published:
 
 @cache
 def _said() -> dict[str, Any]:
-    text = resources.files("ser_ft").joinpath("report", "published.yaml").read_text(encoding="utf-8")
+    text = resources.files("ser_ft").joinpath("report", "comparison", "published.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))

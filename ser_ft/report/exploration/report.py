@@ -90,12 +90,12 @@ def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
     can_hold = {name: facts["classes"] for name, facts in heard.source.corpora.items()}
     told = tell(heard.clips.iloc[compared].reset_index(drop=True), made, can_hold, _SEED, verbose)
     examples = _examples(heard, look)
-    figures = folder / FIGURES
-    figures.mkdir(parents=True)
-    drawn = _draw(look, made, compared, examples, figures, verbose)
+    pictures = folder / FIGURES
+    pictures.mkdir(parents=True)
+    drawn = _draw(look, made, compared, examples, pictures, verbose)
     heard.clips[["id", *_KEPT, *MEASURES]].to_csv(folder / CLIPS, index=False, float_format="%.4g")
     contents = _contents(heard, look, told, examples, drawn, players)
-    (folder / REPORT).write_text(html.render("explore.html.j2", contents), encoding="utf-8")
+    (folder / REPORT).write_text(html.render("report/exploration/exploration.html.j2", contents), encoding="utf-8")
 
 
 _KEPT = ("corpus", "emotion", "speaker", "gender", "intensity", "duration", "sampling_rate", "path")

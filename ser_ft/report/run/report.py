@@ -51,7 +51,7 @@ def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12)
     if data is not None:
         samples.check_same(run.predictions, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
-    run.write_text(run.report_file, html.render("template.html.j2", _contents(run, pictures, data, players)))
+    run.write_text(run.report_file, html.render("report/run/report.html.j2", _contents(run, pictures, data, players)))
     return run.report_file
 
 
