@@ -23,10 +23,10 @@ from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import model_folder
 from ser_ft.export.onnx import write
-from ser_ft.inference.backends.base import Engine
-from ser_ft.inference.backends.onnx import OnnxEngine
-from ser_ft.inference.backends.torch import TorchEngine
-from ser_ft.models.pretrained import Saved
+from ser_ft.inference.backends.base import Backend
+from ser_ft.inference.backends.onnx import OnnxBackend
+from ser_ft.inference.backends.torch import TorchBackend
+from ser_ft.models.pretrained import PretrainedClassifier
 
 THREADS = (1, 2)
 
@@ -40,7 +40,7 @@ def save_random_wav2vec2(folder: Path, classes: list[str]) -> Path:
     return folder
 
 
-def answers(engine: Engine, clips: list[np.ndarray]) -> np.ndarray:
+def answers(engine: Backend, clips: list[np.ndarray]) -> np.ndarray:
     """Return the probabilities of clips, each asked about alone, shape (clips, classes)."""
     return np.concatenate([engine.probabilities(clip[None]) for clip in clips])
 
@@ -49,7 +49,7 @@ def write_both(model: str, folder: Path) -> dict[str, Path]:
     """Write both files of a model."""
     files = {"onnx": folder / "onnx.onnx", "int8": folder / "int8.onnx"}
     for name, file in files.items():
-        write(Saved.load(model), file, TorchEngine(model, "cpu").facts, name == "int8")
+        write(PretrainedClassifier.load(model), file, TorchBackend(model, "cpu").facts, name == "int8")
     return files
 
 
@@ -57,14 +57,14 @@ def compare(name: str, model: str, clips: list[np.ndarray], turns: int, folder: 
     """Return all figures of one model."""
     files = write_both(model, folder)
     figures = {f"{name}_{kind}_megabytes": file.stat().st_size / 1e6 for kind, file in files.items()}
-    own = answers(TorchEngine(model, "cpu"), clips)
+    own = answers(TorchBackend(model, "cpu"), clips)
     for kind, file in files.items():
-        found = answers(OnnxEngine(file), clips)
+        found = answers(OnnxBackend(file), clips)
         figures[f"{name}_{kind}_difference"] = float(np.abs(found - own).max())
         figures[f"{name}_{kind}_agreement"] = float((found.argmax(axis=1) == own.argmax(axis=1)).mean())
     for threads in THREADS:
-        engines: dict[str, Engine] = {"torch": TorchEngine(model, "cpu", threads)}
-        engines |= {kind: OnnxEngine(file, threads) for kind, file in files.items()}
+        engines: dict[str, Backend] = {"torch": TorchBackend(model, "cpu", threads)}
+        engines |= {kind: OnnxBackend(file, threads) for kind, file in files.items()}
         seconds = np.median([[timed(engine, clips) for engine in engines.values()] for _ in range(turns)], axis=0)
         for kind, took in zip(engines, seconds, strict=True):
             figures[f"{name}_{kind}_ms_a_clip_{threads}_threads"] = 1000 * took / len(clips)
@@ -73,7 +73,7 @@ def compare(name: str, model: str, clips: list[np.ndarray], turns: int, folder: 
     return figures
 
 
-def timed(engine: Engine, clips: list[np.ndarray]) -> float:
+def timed(engine: Backend, clips: list[np.ndarray]) -> float:
     """Return the seconds on the clock that an engine takes for clips, once it has answered one."""
     engine.probabilities(clips[0][None])
     start = time.perf_counter()

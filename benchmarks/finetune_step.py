@@ -42,10 +42,10 @@ from transformers.utils import logging
 from ser_ft import audio
 from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
-from ser_ft.dataloading.targets import Inputs
+from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.encoders import load
-from ser_ft.training.finetuning import find_speech, set_up_speech
+from ser_ft.models.encoders import load_encoder
+from ser_ft.training.finetuning import find_encoder, prepare_encoder
 from ser_ft.training.trainer import Trainer as Loop
 from ser_ft.utils.accelerator import best_precision
 
@@ -199,14 +199,14 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=best_precision() if ways.precision == "auto" else ways.precision)
     torch.manual_seed(0)
-    found = find_speech(recipe, tuple(table.features["emotion"].names))
-    setup = set_up_speech(load(found), found.extractor, [table], recipe, accelerator.device, shown=False)
+    found = find_encoder(recipe, tuple(table.features["emotion"].names))
+    setup = prepare_encoder(load_encoder(found), found.extractor, [table], recipe, accelerator.device, shown=False)
     with tempfile.TemporaryDirectory() as out:
         rows, none = np.arange(len(table)), np.arange(0)
         loop = Timed(
             accelerator,
             setup,
-            Inputs.of(table, setup.feed, table.features["emotion"].names),
+            ClipData.of(table, setup.feed, table.features["emotion"].names),
             rows,
             none,
             recipe.train,

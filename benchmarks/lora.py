@@ -21,8 +21,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.encoders import load
-from ser_ft.training.finetuning import Setup, find_speech, set_up_speech
+from ser_ft.models.encoders import load_encoder
+from ser_ft.training.finetuning import TrainableModel, find_encoder, prepare_encoder
 
 
 def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> dict[str, float]:
@@ -35,8 +35,10 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
         tuning=tuning,
         train=TrainConfig(mixed_precision="no"),
     )
-    found = find_speech(recipe, ("a", "b", "c", "d", "e", "f", "g", "h"))
-    setup = set_up_speech(load(found), found.extractor, [table], recipe, Accelerator(cpu=True).device, shown=False)
+    found = find_encoder(recipe, ("a", "b", "c", "d", "e", "f", "g", "h"))
+    setup = prepare_encoder(
+        load_encoder(found), found.extractor, [table], recipe, Accelerator(cpu=True).device, shown=False
+    )
     optimiser = torch.optim.AdamW(setup.groups)
     setup.model.train()
     for start in range(0, clips, 8):
@@ -59,7 +61,7 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
     return {"trained": trained, "whole": whole, "peak_mb": peak, "merged": float((before - after).abs().max())}
 
 
-def merged_logits(setup: Setup, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def merged_logits(setup: TrainableModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the logits after adapters were merged, the model still given cached states."""
     for module in setup.model.modules():
         if hasattr(module, "merge") and hasattr(module, "lora_A"):

@@ -27,10 +27,10 @@ from ser_ft import audio
 from ser_ft.cli import main as command
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading.batches import samples_of
-from ser_ft.dataloading.encoder_hooks import Rig
+from ser_ft.dataloading.encoder_hooks import EncoderHooks
 from ser_ft.dataloading.hidden_states import _batches
 from ser_ft.models.collation import waves_to_inputs
-from ser_ft.models.encoders import Parts, find, load
+from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.utils.accelerator import best_precision
 
 
@@ -53,15 +53,15 @@ def write_part(data: Path, clips: int | None, out: Path) -> Path:
 def forward(backbone: str, data: Path, precision: str) -> Callable[[], None]:
     """Return what runs the encoder over all clips, whose samples are ready in memory."""
     table = open_prepared(data)
-    found = find(backbone, table.features["emotion"].names)
-    parts = Parts.of(load(found).eval())
+    found = find_encoder(backbone, table.features["emotion"].names)
+    parts = EncoderParts.of(load_encoder(found).eval())
     batches = []
     for rows in _batches(np.arange(len(table)), samples_of(table), parts.hearing):
         sounds = [audio.from_wav(sound["bytes"]) for sound in table[rows.tolist()]["audio"]]
         batches.append(waves_to_inputs(sounds, found.extractor, parts.hearing))
 
     def run() -> None:
-        rig = Rig(parts)
+        rig = EncoderHooks(parts)
         low = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
         with torch.inference_mode(), low:
             for inputs in batches:

@@ -24,14 +24,14 @@ from pathlib import Path
 import psutil
 from pyarrow.dataset import dataset
 
-from ser_ft.audio.discovery import find
+from ser_ft.audio.discovery import find_sound_files
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "predict_ray.py"
 
 
 def archive(recordings: Path, clips: int, folder: Path) -> None:
     """Link sound files under new names, in folders of a thousand."""
-    files = [Path(found.path).resolve() for found in find([recordings])]
+    files = [Path(found.path).resolve() for found in find_sound_files([recordings])]
     if not files:
         raise SystemExit(f"{recordings}: no sound files there")
     for place in range(clips):

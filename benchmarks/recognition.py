@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from transformers import Pipeline, pipeline
 
-from ser_ft.audio.discovery import find
+from ser_ft.audio.discovery import find_sound_files
 from ser_ft.inference.recognizer import EmotionRecognizer
 
 PROCESSES = 7
@@ -90,7 +90,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    there = [Path(found.path) for found in find([chosen.data])]
+    there = [Path(found.path) for found in find_sound_files([chosen.data])]
     files = [there[place] for place in np.linspace(0, len(there) - 1, min(chosen.clips, len(there))).astype(int)]
     by_torch = EmotionRecognizer(chosen.model, device="cpu", threads=chosen.threads)
     by_onnx = EmotionRecognizer(chosen.onnx, threads=chosen.threads)

@@ -23,9 +23,9 @@ from ser_ft.data.augmentation.transforms import TRANSFORMS
 from ser_ft.data.prepare import about
 from ser_ft.evaluation.calibration import expected_calibration_error
 from ser_ft.evaluation.metrics import speaker_interval, uar
-from ser_ft.evaluation.predict import held_classes
+from ser_ft.evaluation.predict import allowed_classes
 from ser_ft.evaluation.systems import find_runs
-from ser_ft.inference.backends.base import Engine, open_engine
+from ser_ft.inference.backends.base import Backend, open_backend
 from ser_ft.utils.progress import bar
 
 BINS = 10
@@ -107,11 +107,11 @@ class Answers:
         return float(np.mean(found)), float(np.mean(floor))
 
 
-def ask(engine: Engine, table: datasets.Dataset, rows: np.ndarray, change: Change, what: str) -> np.ndarray:
+def ask(engine: Backend, table: datasets.Dataset, rows: np.ndarray, change: Change, what: str) -> np.ndarray:
     """Probabilities over the classes that each clip's corpus can hold, shape (clips, classes)."""
     classes = engine.facts.classes
     chosen = table.select(rows)
-    allowed = held_classes(list(chosen["corpus"]), about(table), classes)
+    allowed = allowed_classes(list(chosen["corpus"]), about(table), classes)
     found = np.zeros((len(rows), len(classes)))
     for place, (sound, name) in enumerate(bar(list(zip(chosen["audio"], chosen["id"], strict=True)), desc=what)):
         seed = np.random.default_rng([ord(letter) for letter in name])
@@ -139,7 +139,7 @@ def main() -> None:
     answers: dict[str, Answers] = defaultdict(Answers)
     apart: list[float] = []
     for run in find_runs([chosen.sweep]):
-        engine, seed = open_engine(run.path, threads=1), run.metrics["seed"]
+        engine, seed = open_backend(run.path, threads=1), run.metrics["seed"]
         classes = engine.facts.classes
         held = json.loads(run.split_file.read_text(encoding="utf-8"))["parts"]["test"]["clips"]
         test = np.flatnonzero(np.isin(ids, held))

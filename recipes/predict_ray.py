@@ -25,12 +25,12 @@ import pyarrow.parquet as parquet
 from pyarrow.dataset import dataset
 
 from ser_ft.audio import AudioError
-from ser_ft.audio.discovery import SOUND, Found, find
-from ser_ft.inference.backends.base import open_engine
-from ser_ft.inference.backends.onnx import OnnxEngine
-from ser_ft.inference.inputs import Item
+from ser_ft.audio.discovery import SOUND, SoundFile, find_sound_files
+from ser_ft.inference.backends.base import open_backend
+from ser_ft.inference.backends.onnx import OnnxBackend
+from ser_ft.inference.inputs import AudioInput
 from ser_ft.inference.recognizer import EmotionRecognizer
-from ser_ft.utils.errors import InputError, guarded, without_debug
+from ser_ft.utils.errors import InputError, run_command, without_debug
 
 # Shares of a core as Ray plans with them. Reading and writing mostly wait; workers that took whole cores would leave
 # none for the tasks that Ray itself begins with, and wait for them for ever.
@@ -95,14 +95,14 @@ def schema(classes: Sequence[str]) -> pa.Schema:
     )
 
 
-def _files(batch: pa.Table) -> Iterator[Item]:
+def _files(batch: pa.Table) -> Iterator[AudioInput]:
     """Yield the sounds of a list of files: of this machine's, or with the bytes that `Reader` read."""
     for row in batch.to_pylist():
         path = os.fsdecode(row["name"])
-        yield Item(path, path, row["bytes"] or b"" if "bytes" in row else Path(path), row["error"])
+        yield AudioInput(path, path, row["bytes"] or b"" if "bytes" in row else Path(path), row["error"])
 
 
-def _cells(batch: pa.Table, column: str) -> Iterator[Item]:
+def _cells(batch: pa.Table, column: str) -> Iterator[AudioInput]:
     """Yield the sounds of a table, whose column holds bytes, or {"bytes", "path"} as `datasets` writes it."""
     paths = batch.column("path").to_pylist() if "path" in batch.column_names else [None] * len(batch)
     for sound, beside in zip(batch.column(column), paths, strict=True):
@@ -112,7 +112,7 @@ def _cells(batch: pa.Table, column: str) -> Iterator[Item]:
         # Text would be taken for the name of a file to open.
         held = within.get("bytes")
         error = None if isinstance(held, bytes) else "no bytes in this row"
-        yield Item(path, path or "sound", held if isinstance(held, bytes) else b"", error)
+        yield AudioInput(path, path or "sound", held if isinstance(held, bytes) else b"", error)
 
 
 def predict(
@@ -146,9 +146,9 @@ def predict(
     store, found = _listed(sources, SOUND if column is None else (".parquet",))
     if column is not None:
         _check_column(store, found, column)
-    engine = open_engine(model, "cpu")  # or say at once what is wrong with it
+    engine = open_backend(model, "cpu")  # or say at once what is wrong with it
     there = _cluster(ray)
-    on_gpus = bool(there.get("GPU")) and not isinstance(engine, OnnxEngine)
+    on_gpus = bool(there.get("GPU")) and not isinstance(engine, OnnxBackend)
     count = workers or int(there["GPU"] if on_gpus else there["CPU"])
     if column is None:
         batch = max(1, min(_BATCH, len(found) // (4 * count)))
@@ -183,7 +183,7 @@ def _cluster(ray: Any) -> dict[str, float]:
     return resources
 
 
-def _listed(sources: Sequence[str], suffixes: tuple[str, ...]) -> tuple[Any, list[Found]]:
+def _listed(sources: Sequence[str], suffixes: tuple[str, ...]) -> tuple[Any, list[SoundFile]]:
     """Return the store of the sources, and their files, each once."""
     from fsspec.core import url_to_fs
 
@@ -195,7 +195,7 @@ def _listed(sources: Sequence[str], suffixes: tuple[str, ...]) -> tuple[Any, lis
         if not store.exists(path):
             raise InputError(f"{source}: nothing is there")
     paths = [path for _, path in places]
-    every = find(paths, suffixes) if _is_here(store) else _in_store(store, paths, suffixes)
+    every = find_sound_files(paths, suffixes) if _is_here(store) else _in_store(store, paths, suffixes)
     found = list({one.path: one for one in every}.values())
     if not found:
         what = "sound" if suffixes is SOUND else "Parquet"
@@ -203,17 +203,17 @@ def _listed(sources: Sequence[str], suffixes: tuple[str, ...]) -> tuple[Any, lis
     return store, found
 
 
-def _in_store(store: Any, paths: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[Found]:
-    """List a store's files by the rules of `find`."""
+def _in_store(store: Any, paths: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[SoundFile]:
+    """List a store's files by the rules of `find_sound_files`."""
     for path in paths:
         if store.isfile(path):
-            yield Found(path)
+            yield SoundFile(path)
             continue
         top = path.rstrip("/") + "/"
         for name in sorted(store.find(path)):
             hidden = any(part.startswith(".") for part in name.removeprefix(top).split("/"))
             if not hidden and name.lower().endswith(suffixes):
-                yield Found(name)
+                yield SoundFile(name)
 
 
 def _is_here(store: Any) -> bool:
@@ -221,7 +221,7 @@ def _is_here(store: Any) -> bool:
     return "file" in store.protocol
 
 
-def _tables(found: Sequence[Found], batch: int) -> list[pa.Table]:
+def _tables(found: Sequence[SoundFile], batch: int) -> list[pa.Table]:
     """Return the list of files in parts: what a worker is given, and does again where one dies."""
     size = max(batch, -(-len(found) // _PARTS))
     return [
@@ -232,7 +232,7 @@ def _tables(found: Sequence[Found], batch: int) -> list[pa.Table]:
     ]
 
 
-def _check_column(store: Any, found: Sequence[Found], column: str) -> None:
+def _check_column(store: Any, found: Sequence[SoundFile], column: str) -> None:
     """Refuse a column that is not there, or holds no bytes: text would be taken for names of files to open."""
     for one in found:
         if one.error is not None:
@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = predict(chosen.sources, chosen.out, chosen.model, chosen.column, chosen.workers)
         print(f"{rows} sounds: {chosen.out}")
 
-    return guarded(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

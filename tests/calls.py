@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from ser_ft import audio
-from ser_ft.inference.backends.base import Facts
+from ser_ft.inference.backends.base import ModelInfo
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 SOFT, LOUD = 0.08, 0.7
@@ -21,7 +21,7 @@ class LoudIsAngry:
     """An engine whose answers are known beforehand."""
 
     def __init__(self, classes: Sequence[str] = CLASSES, threshold: float | None = 0.5) -> None:
-        self.facts = Facts("made-up", tuple(classes), threshold, 160)
+        self.facts = ModelInfo("made-up", tuple(classes), threshold, 160)
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         loud = np.abs(waveforms).max(axis=1) > 0.25

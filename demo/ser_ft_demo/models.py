@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_ft.inference.recognizer import EmotionRecognizer
-from ser_ft.models import SHIPPED, folder_of
+from ser_ft.models import SHIPPED, resolve_model_path
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def open_models(sources: Sequence[str]) -> list[Model]:
 
 def _card(source: str) -> str | None:
     """Return the text of a model's card, less its metadata, where it lies on this machine."""
-    folder = Path(folder_of(source)).expanduser()
+    folder = Path(resolve_model_path(source)).expanduser()
     try:
         file = next(f for f in (folder / "model" / "README.md", folder / "README.md") if f.is_file())
         text = file.read_text(encoding="utf-8")

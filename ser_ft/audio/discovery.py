@@ -14,7 +14,7 @@ SOUND = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
 
 
 @dataclass(frozen=True)
-class Found:
+class SoundFile:
     """A file, or a folder that cannot be looked into.
 
     Attributes:
@@ -25,7 +25,7 @@ class Found:
     error: str | None = None
 
 
-def find(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND) -> Iterator[Found]:
+def find_sound_files(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND) -> Iterator[SoundFile]:
     """Find sound files, or others, always in the same order: a folder's own by name, then those of its folders.
 
     Folders are searched with all that lies below, links followed, each once, so that links in a ring have an end.
@@ -40,10 +40,10 @@ def find(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND) -> Iter
         if os.path.isdir(path):
             yield from _below(path, seen, suffixes)
         else:
-            yield Found(path)
+            yield SoundFile(path)
 
 
-def _below(top: str, seen: set[tuple[int, int]], suffixes: tuple[str, ...]) -> Iterator[Found]:
+def _below(top: str, seen: set[tuple[int, int]], suffixes: tuple[str, ...]) -> Iterator[SoundFile]:
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -54,9 +54,9 @@ def _below(top: str, seen: set[tuple[int, int]], suffixes: tuple[str, ...]) -> I
             seen.add((about.st_dev, about.st_ino))
             files, below = _inside(folder, suffixes)
         except OSError as error:
-            yield Found(folder, f"cannot be looked into ({error.strerror})")
+            yield SoundFile(folder, f"cannot be looked into ({error.strerror})")
             continue
-        yield from (Found(os.path.join(folder, name)) for name in files)
+        yield from (SoundFile(os.path.join(folder, name)) for name in files)
         folders += [os.path.join(folder, name) for name in reversed(below)]
 
 

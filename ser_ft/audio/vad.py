@@ -67,11 +67,11 @@ def speech_frames(samples: np.ndarray) -> np.ndarray:
     Returns:
         bool, one per whole frame of 10 ms, shape (samples // 160,).
     """
-    gate = Gate()
+    gate = VoiceActivityDetector()
     return np.concatenate([gate.feed(samples), gate.finish()])
 
 
-class Gate:
+class VoiceActivityDetector:
     """`speech_frames` for chunks of any size: the same decisions, at most `LATENCY` seconds later."""
 
     def __init__(self) -> None:

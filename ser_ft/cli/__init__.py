@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..utils.errors import InputError, guarded, without_debug
+from ..utils.errors import InputError, run_command, without_debug
 from .data import add_audit, add_augment, add_explore, add_prepare
 from .demo import add_demo
 from .evaluation import add_compare, add_evaluate, add_fuse, add_report
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.settings = more
         code = chosen.work(chosen) or 0
 
-    return guarded(work) or code
+    return run_command(work) or code
 
 
 def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
@@ -53,7 +53,7 @@ def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") 
 
         run(recipe)
 
-    return guarded(work)
+    return run_command(work)
 
 
 class _Parser(argparse.ArgumentParser):

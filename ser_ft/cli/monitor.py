@@ -57,7 +57,7 @@ def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _monitor(chosen: argparse.Namespace) -> int:
-    from ..inference.backends.base import open_engine
+    from ..inference.backends.base import open_backend
     from ..inference.windows import WindowSettings
     from ..monitor.conversation import MonitorSettings
     from ..monitor.negative_segments import NEGATIVE
@@ -74,7 +74,7 @@ def _monitor(chosen: argparse.Namespace) -> int:
     )
     out = Path(chosen.out).expanduser()
     check_out(out, chosen.replace)
-    engine, sound = open_engine(chosen.model), not chosen.no_audio
+    engine, sound = open_backend(chosen.model), not chosen.no_audio
     made = write_reports(engine, chosen.calls, out, settings, chosen.model, sound, _tell, chosen.replace)
     people = chosen.format == "table"
     print(_text(made.rows) if people else render(made.rows, chosen.format), flush=True)

@@ -16,9 +16,9 @@ from ..utils.errors import InputError
 
 if TYPE_CHECKING:
     from ..audio import AudioError
-    from ..inference.inputs import Item
+    from ..inference.inputs import AudioInput
     from ..inference.recognizer import Answer, EmotionRecognizer
-    from ..report.shared.prediction_writers import Held
+    from ..report.shared.prediction_writers import ExistingPredictions
 
 _FORMATS = ("table", "csv", "json", "jsonl")
 # Shown where it takes longer, in seconds.
@@ -75,11 +75,11 @@ def _predict(chosen: argparse.Namespace) -> int:
 
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
-    from ..report.shared.prediction_writers import Held, held, sheet, take_errors_out
+    from ..report.shared.prediction_writers import ExistingPredictions, held, sheet, take_errors_out
     from ..report.shared.tables import printable
     from ..utils.progress import bar
 
-    classes, before = recognizer.facts.classes, Held()
+    classes, before = recognizer.facts.classes, ExistingPredictions()
     if out and out.exists():
         before = held(out, format, classes)
     done = before.answered
@@ -110,25 +110,25 @@ def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, ou
     return 1 if failed or left else 0
 
 
-def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[Item]:
+def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[AudioInput]:
     """Yield the files that are not answered yet."""
-    from ..audio.discovery import find
-    from ..inference.inputs import Item
+    from ..audio.discovery import find_sound_files
+    from ..inference.inputs import AudioInput
     from ..report.shared.prediction_writers import key
 
-    for found in find(paths):
+    for found in find_sound_files(paths):
         if not done or key(found.path, format) not in done:
-            yield Item(found.path, found.path, Path(found.path), found.error)
+            yield AudioInput(found.path, found.path, Path(found.path), found.error)
 
 
-def _row(item: Item, outcome: Answer | AudioError) -> dict[str, Any]:
+def _row(item: AudioInput, outcome: Answer | AudioError) -> dict[str, Any]:
     """Return what is written of a file: its answer, or {"path", "error"}."""
     if isinstance(outcome, dict):
         return {**outcome}
     return {"path": item.path, "error": str(outcome).removeprefix(f"{item.name}: ")}
 
 
-def _survey(items: Iterator[Item], format: str, before: Held) -> tuple[int, int, set[str]]:
+def _survey(items: Iterator[AudioInput], format: str, before: ExistingPredictions) -> tuple[int, int, set[str]]:
     """Return how many files there are, the terminal cells of the longest path, and which of them failed before."""
     from ..report.shared.prediction_writers import key
     from ..report.shared.tables import width_of

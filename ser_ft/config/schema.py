@@ -12,11 +12,11 @@ import yaml
 from ..data.augmentation.spectrogram import SpectralAugment
 from ..data.augmentation.waveform import Augment, SpecAugment
 from ..data.splits import KINDS
-from ..models import MODELS, SHIPPED, kind_of
-from ..models.yardsticks import YARDSTICKS
+from ..models import MODELS, SHIPPED, model_kind
+from ..models.yardsticks import CLASSICAL
 from ..utils.errors import InputError
 from .publishing import HubConfig
-from .validation import among, at_least, check_seed
+from .validation import at_least, check_choice, check_seed
 
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 TUNINGS = ("probe", "partial", "full", "lora")
@@ -99,7 +99,7 @@ class SplitConfig:
     """For file: a run's split.json, or a JSON object with lists of speakers."""
 
     def __post_init__(self) -> None:
-        among(self.kind, KINDS, "split.kind")
+        check_choice(self.kind, KINDS, "split.kind")
         check_seed(self.seed, "split.seed")
 
 
@@ -143,7 +143,7 @@ class ModelConfig:
     @property
     def kind(self) -> str:
         """What it stands for: speech, image or own."""
-        return kind_of(self.name)
+        return model_kind(self.name)
 
 
 @dataclass
@@ -187,8 +187,8 @@ class TuningConfig:
     """Compute what is frozen once per clip and keep it on the disk; false: anew at every step."""
 
     def __post_init__(self) -> None:
-        among(self.mode, TUNINGS, "tuning.mode")
-        among(self.lora_targets, ("attention", "all"), "tuning.lora_targets")
+        check_choice(self.mode, TUNINGS, "tuning.mode")
+        check_choice(self.lora_targets, ("attention", "all"), "tuning.lora_targets")
         if (self.mode == "partial") != (self.layers is not None):
             raise InputError("tuning.layers goes with tuning.mode partial, which needs it")
         if self.convolutions and self.mode != "full":
@@ -328,7 +328,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.mixed_precision is not None:
-            among(self.mixed_precision, PRECISIONS, "train.mixed_precision")
+            check_choice(self.mixed_precision, PRECISIONS, "train.mixed_precision")
         if self.class_weights and self.balanced:
             raise InputError("train.class_weights and train.balanced do the same twice over: choose one")
         for name in ("epochs", "batch_size", "accumulation", "patience", "checkpoint_steps"):
@@ -356,7 +356,7 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    yardsticks: list[str] = field(default_factory=lambda: list(YARDSTICKS))
+    yardsticks: list[str] = field(default_factory=lambda: list(CLASSICAL))
     """Reference systems fitted on the same split and shown beside the model: majority, logistic, svm; or small
     networks, such as mfcc-cnn, trained from nothing as `train` says, without augmentation."""
 
@@ -378,7 +378,7 @@ class Recipe:
     hub: HubConfig = field(default_factory=HubConfig)
 
     def __post_init__(self) -> None:
-        among(self.if_exists, IF_EXISTS, "if_exists")
+        check_choice(self.if_exists, IF_EXISTS, "if_exists")
         check_seed(self.seed, "seed")
         if self.push_to_hub and not self.hub.model_id:
             raise InputError("push_to_hub: hub.model_id says where, as USER/NAME")
@@ -398,7 +398,7 @@ class Recipe:
             )
         self.augment.check_model(self.model.kind, self.tuning)
         for name in self.yardsticks:
-            among(name, (*YARDSTICKS, *MODELS), "yardsticks")
+            check_choice(name, (*CLASSICAL, *MODELS), "yardsticks")
 
     def text(self) -> str:
         """Return the whole recipe as YAML, defaults included."""

@@ -8,7 +8,7 @@ from typing import Any
 from ..utils.errors import InputError
 
 
-def among(value: Any, allowed: tuple[str, ...], name: str) -> None:
+def check_choice(value: Any, allowed: tuple[str, ...], name: str) -> None:
     """Refuse a setting that is none of a few.
 
     Raises:

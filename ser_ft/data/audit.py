@@ -13,7 +13,7 @@ import numpy as np
 from .. import audio
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .deduplication import Repeats, signatures
+from .deduplication import DuplicateIndex, signatures
 from .fingerprints import COPY, Index, Landmarks, landmarks, likeness, narrow
 from .splits import PARTS, Split, read_json, speaker_lists
 
@@ -211,7 +211,7 @@ def _listen(table: datasets.Dataset, frame: pd.DataFrame, progress: bool) -> tup
     """Return the row of each recording's first clip -> its landmarks and the rows of its copies; and silent rows."""
     sounds = table.select_columns(["audio"])
     originals = np.flatnonzero(frame["copy"] == 0) if "copy" in frame else np.arange(len(frame))
-    seen: Repeats[int] = Repeats()
+    seen: DuplicateIndex[int] = DuplicateIndex()
     recordings: Recordings = {}
     silent: list[int] = []
     for row in bar(originals.tolist(), desc="listening", unit=" clips", shown=progress):

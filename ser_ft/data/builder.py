@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from .. import audio
 from ..utils.progress import bar
-from .catalog import Catalogue, Clip, Skipped
+from .catalog import Catalog, Clip, Skipped
 from .corpora import REASONS
-from .deduplication import Mark, Repeats, signatures
+from .deduplication import DuplicateIndex, Mark, signatures
 
 SKIPPED_FILE = "skipped.csv"
 RETRACTED_FILE = "retracted.json"
@@ -28,7 +28,7 @@ _TEXTS = ("gender", "intensity", "statement", "language")
 
 
 class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
-    """Builds the prepared table of a `Catalogue`.
+    """Builds the prepared table of a `Catalog`.
 
     A clip is decoded once, by threads; what cannot be used goes to `skipped.csv` beside the table. A recording found
     twice by its decoded content is kept once, and not at all where its labels differ.
@@ -36,7 +36,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
 
     VERSION = datasets.Version("1.1.0")
 
-    def __init__(self, book: Catalogue, cache_dir: str | Path | None = None, progress: bool = True) -> None:
+    def __init__(self, book: Catalog, cache_dir: str | Path | None = None, progress: bool = True) -> None:
         self.book = book
         self.progress = progress
         super().__init__(
@@ -147,7 +147,7 @@ class _Sieve:
     def __init__(self, skipped: list[Skipped]) -> None:
         self.skipped = list(skipped)
         self.retracted: set[str] = set()
-        self._seen: Repeats[Clip] = Repeats()
+        self._seen: DuplicateIndex[Clip] = DuplicateIndex()
 
     def keep(self, clip: Clip, sound: _Sound) -> bool:
         if sound.error is not None:

@@ -15,7 +15,7 @@ from ..labels import LabelScheme, canonical
 from ..utils.errors import InputError
 from .corpora import CORPORA, REASONS, Corpus, Skip, Utterance, cremad, ravdess
 from .corpora.folder import folder_parser, own_corpus, read_manifest
-from .scan import MANIFEST_FILE, SYNTHETIC, VOTE_TABLES, Found, Scan, scan
+from .scan import MANIFEST_FILE, SYNTHETIC, VOTE_TABLES, ArchiveFile, Scan, scan
 
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
 CREMAD_LABELS = ("intended", "voice", "voice-soft")
@@ -47,7 +47,7 @@ class Skipped:
 
 
 @dataclass
-class Catalogue:
+class Catalog:
     """The clips under the roots, what was left out, and what is to be known of each corpus.
 
     Attributes:
@@ -101,12 +101,12 @@ class Options:
 class _Entry(NamedTuple):
     """A file that is a clip of a corpus, by its name or by a manifest."""
 
-    file: Found
+    file: ArchiveFile
     corpus: Corpus
     utterance: Utterance
 
 
-def catalogue(roots: Roots, scheme: LabelScheme, options: Options) -> Catalogue:
+def build_catalog(roots: Roots, scheme: LabelScheme, options: Options) -> Catalog:
     """Find the clips under the roots.
 
     Args:
@@ -117,8 +117,8 @@ def catalogue(roots: Roots, scheme: LabelScheme, options: Options) -> Catalogue:
     Raises:
         InputError: a root does not exist or holds no clip, no clip is left, or a note is of no corpus that is there.
     """
-    book = Catalogue(scheme)
-    names = Names(book, options)
+    book = Catalog(scheme)
+    names = CatalogBuilder(book, options)
     entries: list[tuple[_Entry, str | None]] = []
     for name, root, own in _each_root(roots):
         before = len(book.skipped)
@@ -140,11 +140,11 @@ def catalogue(roots: Roots, scheme: LabelScheme, options: Options) -> Catalogue:
     return book
 
 
-def _scan(book: Catalogue, root: Path, name: str | None) -> tuple[Scan, Found | None]:
+def _scan(book: Catalog, root: Path, name: str | None) -> tuple[Scan, ArchiveFile | None]:
     """Scan a root, and find the manifest by which it is read, if there is one; list what cannot be read."""
     if root.suffix.lower() == ".csv" and root.is_file():
         status = root.stat()
-        return Scan(), Found(root.parent, str(root), PurePosixPath(root.name), status.st_size, status.st_mtime_ns)
+        return Scan(), ArchiveFile(root.parent, str(root), PurePosixPath(root.name), status.st_size, status.st_mtime_ns)
     found = scan(root)
     manifests = [table for table in found.tables if table.inner.name.lower() == MANIFEST_FILE]
     chosen = None
@@ -208,7 +208,9 @@ def _candidates(scheme: LabelScheme, name: str | None, own: str) -> list[Corpus]
     return [*CORPORA.values(), own_corpus(own, only_in_emotion_folders)]
 
 
-def _from_names(book: Catalogue, sounds: Sequence[Found], corpora: list[Corpus], options: Options) -> Iterator[_Entry]:
+def _from_names(
+    book: Catalog, sounds: Sequence[ArchiveFile], corpora: list[Corpus], options: Options
+) -> Iterator[_Entry]:
     """Yield the clips that files' names tell of, and list the rest as skipped."""
     for file in sounds:
         read = _parse(file, corpora, options)
@@ -218,7 +220,7 @@ def _from_names(book: Catalogue, sounds: Sequence[Found], corpora: list[Corpus],
             yield read
 
 
-def _parse(file: Found, corpora: list[Corpus], options: Options) -> _Entry | Skipped:
+def _parse(file: ArchiveFile, corpora: list[Corpus], options: Options) -> _Entry | Skipped:
     name, reason = corpora[0].name if len(corpora) == 1 else "", "unknown-name"
     if file.inner.name.startswith("._"):
         return Skipped(file.path, name, "resource-fork", REASONS["resource-fork"])
@@ -235,7 +237,7 @@ def _parse(file: Found, corpora: list[Corpus], options: Options) -> _Entry | Ski
     return Skipped(file.path, name, reason, REASONS[reason])
 
 
-def _from_manifest(book: Catalogue, name: str, manifest: Found, found: Scan) -> Iterator[_Entry]:
+def _from_manifest(book: Catalog, name: str, manifest: ArchiveFile, found: Scan) -> Iterator[_Entry]:
     """Yield the clips that a manifest names, and list its faulty lines and the recordings that it does not name."""
     corpus = CORPORA.get(name) or own_corpus(name)
     sounds = {_key(file): file for file in found.sounds}
@@ -248,35 +250,35 @@ def _from_manifest(book: Catalogue, name: str, manifest: Found, found: Scan) -> 
     book.skipped += [Skipped(file.path, name, "not-listed", REASONS["not-listed"]) for file in sounds.values()]
 
 
-def _key(file: Found) -> str:
+def _key(file: ArchiveFile) -> str:
     return file.inner.as_posix() if file.archive else os.path.abspath(file.path)
 
 
-def _beside(manifest: Found, place: PurePosixPath) -> Found:
+def _beside(manifest: ArchiveFile, place: PurePosixPath) -> ArchiveFile:
     """Return the file that a manifest means: in its own archive, or beside it or anywhere on disk."""
     if manifest.archive is not None:
         path = f"zip://{place}::{manifest.archive}"
-        return Found(manifest.root, path, manifest.inner.parent / place, 0, manifest.time, manifest.archive)
+        return ArchiveFile(manifest.root, path, manifest.inner.parent / place, 0, manifest.time, manifest.archive)
     file = Path(manifest.path).parent / place
     try:
         status = file.stat()
     except OSError:
-        return Found(manifest.root, str(file), place, 0, 0)
-    return Found(manifest.root, str(file), place, status.st_size, status.st_mtime_ns)
+        return ArchiveFile(manifest.root, str(file), place, 0, 0)
+    return ArchiveFile(manifest.root, str(file), place, status.st_size, status.st_mtime_ns)
 
 
-class Names:
+class CatalogBuilder:
     """Gives each clip its class, keeps the first of a name, and sums up what the cache's key depends on."""
 
-    def __init__(self, book: Catalogue, options: Options) -> None:
+    def __init__(self, book: Catalog, options: Options) -> None:
         self.book = book
         self.options = replace(options, notes={known_name(name): note for name, note in options.notes.items()})
         self.taken: dict[str, str] = {}
         self.state: list[Any] = []
-        self.vote_tables: list[Found] = []
+        self.vote_tables: list[ArchiveFile] = []
         self.said: dict[str, dict[str | None, None]] = {}
 
-    def seen(self, name: str | None, root: Path, found: Scan, used: Sequence[Found] = ()) -> None:
+    def seen(self, name: str | None, root: Path, found: Scan, used: Sequence[ArchiveFile] = ()) -> None:
         """Note what lies under a root, and what is used of it."""
         status = root.stat()
         self.state.append((name, str(root.resolve()), (status.st_size, status.st_mtime_ns) if root.is_file() else ()))

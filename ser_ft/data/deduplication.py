@@ -53,7 +53,7 @@ def _mark(pcm: np.ndarray) -> Mark:
     return length, sums / max(float(np.linalg.norm(sums)), 1e-9)
 
 
-class Repeats(Generic[T]):
+class DuplicateIndex(Generic[T]):
     """Remembers recordings by their signatures, and finds the one that was there before."""
 
     def __init__(self) -> None:

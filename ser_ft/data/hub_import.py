@@ -13,13 +13,13 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_where_unreachable
-from .catalog import Catalogue, Names, Options, Skipped
+from .catalog import Catalog, CatalogBuilder, Options, Skipped
 from .corpora.folder import FACTS, own_corpus, own_utterance
 
 _COLUMNS = ("audio", "emotion", *FACTS)
 
 
-def columns_of_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalogue:
+def columns_of_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalog:
     """Find the clips of any `datasets` table by naming its columns.
 
     Args:
@@ -43,8 +43,8 @@ def columns_of_table(table: datasets.Dataset, name: str, columns: Mapping[str, s
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"the column {columns['audio']!r} of the table {name} holds no sound files") from error
     facts = table.select_columns([theirs for ours, theirs in columns.items() if ours != "audio"])
-    book = Catalogue(scheme)
-    names = Names(book, Options())
+    book = Catalog(scheme)
+    names = CatalogBuilder(book, Options())
     names.state = [name, sorted(columns.items()), table._fingerprint]
     corpus = own_corpus(name)
     for at, row in enumerate(facts):

@@ -19,7 +19,7 @@ from ..labels import scheme as make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_writable, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalog import Catalogue, Options, Roots, Skipped, catalogue, nothing_left
+from .catalog import Catalog, Options, Roots, Skipped, build_catalog, nothing_left
 from .corpora import REASONS
 from .hub_import import columns_of_table, open_any
 from .scan import SYNTHETIC
@@ -234,14 +234,14 @@ def _book(
     cremad_labels: str,
     notes: Mapping[str, str] | None,
     verbose: bool,
-) -> Catalogue:
+) -> Catalog:
     scheme = make_scheme(labels, calm)
     options = Options(include_song, cremad_labels, dict(notes or {}))
     if roots == MINIATURE:
         from .synthetic.corpora import write_miniature
 
         roots = write_miniature(cache_home() / "miniature", progress=verbose)
-    return catalogue(roots, scheme, options)
+    return build_catalog(roots, scheme, options)
 
 
 def cache_home() -> Path:
@@ -250,7 +250,7 @@ def cache_home() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ser_ft"
 
 
-def _build(book: Catalogue, cache_dir: str | Path | None, verbose: bool) -> tuple[datasets.Dataset, list[Skipped]]:
+def _build(book: Catalog, cache_dir: str | Path | None, verbose: bool) -> tuple[datasets.Dataset, list[Skipped]]:
     with _own_progress():
         return _run(SerCorpora(book, cache_dir=cache_dir, progress=verbose))
 
@@ -278,7 +278,7 @@ def _as_saved(folder: Path, table: datasets.Dataset) -> None:
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
-def _write(book: Catalogue, out: Path, verbose: bool) -> datasets.Dataset:
+def _write(book: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
     if _key_of(out) == book.key:
         table = open_prepared(out)
         if verbose:
@@ -343,7 +343,7 @@ def _book_of_table(
     split: str,
     labels: str | Mapping[str, str],
     calm: str,
-) -> Catalogue:
+) -> Catalog:
     scheme = make_scheme(labels, calm)
     source = open_any(table, split) if isinstance(table, str) else table
     return columns_of_table(source, name, columns, scheme)

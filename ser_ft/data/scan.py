@@ -22,7 +22,7 @@ _SOUND = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ArchiveFile:
     """A file: where it was found, and its path below the root, by which parsers read its name.
 
     Attributes:
@@ -57,8 +57,8 @@ class Found:
 class Scan:
     """What lies under the roots: sound files, tables beside them, and notes on where the sound is from."""
 
-    sounds: list[Found] = field(default_factory=list)
-    tables: list[Found] = field(default_factory=list)
+    sounds: list[ArchiveFile] = field(default_factory=list)
+    tables: list[ArchiveFile] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     broken: list[tuple[str, str]] = field(default_factory=list)
 
@@ -131,7 +131,7 @@ def _add_file(found: Scan, root: Path, path: Path) -> None:
         found.broken.append((str(path), f"cannot be read ({error.strerror})"))
         return
     inner = PurePosixPath(path.relative_to(root).as_posix())
-    file = Found(root, str(path), inner, status.st_size, status.st_mtime_ns)
+    file = ArchiveFile(root, str(path), inner, status.st_size, status.st_mtime_ns)
     (found.tables if name in _ASIDE else found.sounds).append(file)
 
 
@@ -148,7 +148,7 @@ def _add_archive(found: Scan, root: Path, archive: Path, above: PurePosixPath) -
         suffix, name = inner.suffix.lower(), inner.name.lower()
         if entry.is_dir() or "__MACOSX" in inner.parts:
             continue
-        file = Found(root, f"zip://{entry.filename}::{archive}", above / inner, entry.file_size, time, archive)
+        file = ArchiveFile(root, f"zip://{entry.filename}::{archive}", above / inner, entry.file_size, time, archive)
         if name == NOTE_FILE:
             try:
                 note = file.read().decode(errors="replace").strip()

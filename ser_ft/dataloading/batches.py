@@ -10,17 +10,17 @@ import torch
 
 from .. import audio
 from ..models.collation import waves_to_inputs
-from ..models.encoders import Hearing
+from ..models.encoders import InputSpec
 from ..models.features import SpectralFeatureExtractor
 from .cache import Cache
-from .online_augmentation import Drawn, Standard
+from .online_augmentation import OnlineAugmentation, Standardizer
 
 if TYPE_CHECKING:
     import datasets
     from transformers import SequenceFeatureExtractor
 
 
-class Feed(Protocol):
+class BatchSource(Protocol):
     """Makes batches of clips.
 
     Attributes:
@@ -40,7 +40,7 @@ class Feed(Protocol):
         """
 
 
-class FrameFeed:
+class FrameBatches:
     """Frames that a feature extractor of ours made: `input_features`, padded with zeros, and `attention_mask`.
 
     Args:
@@ -55,8 +55,8 @@ class FrameFeed:
         frames: Cache,
         seconds: np.ndarray,
         extractor: SpectralFeatureExtractor,
-        standard: Standard | None = None,
-        drawn: Drawn | None = None,
+        standard: Standardizer | None = None,
+        drawn: OnlineAugmentation | None = None,
     ) -> None:
         self.frames, self.seconds, self.lengths = frames, seconds, frames.lengths
         self.extractor, self.standard, self.drawn = extractor, standard, drawn
@@ -79,7 +79,7 @@ class FrameFeed:
         return batch if drawn is None else drawn.masked(batch, rows, epoch or 0)
 
 
-class WaveFeed:
+class WaveformBatches:
     """Sound, as a pretrained model's own feature extractor makes it of samples; nothing is computed beforehand.
 
     Args:
@@ -91,8 +91,8 @@ class WaveFeed:
         self,
         table: datasets.Dataset,
         extractor: SequenceFeatureExtractor,
-        hearing: Hearing,
-        drawn: Drawn | None = None,
+        hearing: InputSpec,
+        drawn: OnlineAugmentation | None = None,
     ) -> None:
         self.sounds, self.extractor, self.hearing = table.select_columns(["audio"]), extractor, hearing
         self.drawn = drawn
@@ -109,7 +109,7 @@ class WaveFeed:
         return waves_to_inputs(clips, self.extractor, self.hearing)
 
 
-class StateFeed:
+class HiddenStateBatches:
     """States of a frozen part: `states`, shape (clips, frames, size), and the mask that the model wants with them.
 
     Args:
@@ -117,7 +117,7 @@ class StateFeed:
     """
 
     def __init__(
-        self, states: Cache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing
+        self, states: Cache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: InputSpec
     ) -> None:
         self.states, self.hearing = states, hearing
         self.samples = np.maximum(samples_of(table), hearing.least_samples)
@@ -140,7 +140,7 @@ class StateFeed:
         return self.hearing.samples(frames) if self.hearing.kind == "waves" else frames
 
 
-class PooledFeed:
+class PooledBatches:
     """States of all layers, pooled over time: `states`, shape (clips, layers, size)."""
 
     alike = False
@@ -171,7 +171,7 @@ def _padded(clips: Sequence[np.ndarray], least: int) -> tuple[np.ndarray, np.nda
     return padded, lengths
 
 
-def heard_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: Hearing) -> np.ndarray:
+def heard_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: InputSpec) -> np.ndarray:
     """Return the seconds that a model computes for each clip, without padding to others, shape (clips,)."""
     seconds = samples_of(table) / audio.SAMPLE_RATE
     return np.full(len(seconds), _window(extractor)) if hearing.kind == "fixed" else seconds

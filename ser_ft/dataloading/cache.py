@@ -27,7 +27,7 @@ from .. import audio
 from ..data.prepare import cache_home
 from ..models.features import SpectralFeatureExtractor
 from ..models.statistics import statistics
-from ..models.yardsticks import FUNCTIONALS, yardstick_features
+from ..models.yardsticks import FUNCTIONALS, classical_features
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
 from ..utils.progress import bar
@@ -204,7 +204,7 @@ def cache_folder(table: datasets.Dataset, *facts: str) -> Path:
     return cache_home() / "features" / hashlib.sha256(state.encode()).hexdigest()[:20]
 
 
-def take_in(found: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> None:
+def update_hash(found: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> None:
     """Let a hash follow from weights and their names."""
     for name, weight in weights.items():
         found.update(name.encode())
@@ -256,7 +256,7 @@ def frames_of(table: datasets.Dataset, extractor: SpectralFeatureExtractor, show
 
 def statistics_of(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
     """Return what yardsticks are given of each clip of a prepared table, computed once: shape (clips, numbers)."""
-    frames = frames_of(table, yardstick_features(), shown)
+    frames = frames_of(table, classical_features(), shown)
     code = Path(inspect.getfile(statistics)).read_text(encoding="utf-8")
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,6 +1,6 @@
 """A stock model that takes states for sound, and never hears padding.
 
-Stock modules stay as they are: while a `Rig` is on, some `forward` methods are stood in for, and hooks put states in;
+Stock modules stay as they are: while a `EncoderHooks` is on, some `forward` methods are stood in for, and hooks put states in;
 names, parameters and what is saved do not change.
 """
 
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..models.encoders import Parts
-from .fft_convolution import by_fourier
+from ..models.encoders import EncoderParts
+from .fft_convolution import as_fft_convolution
 from .wavlm_attention import fused_attention
 
 # Convolutions over time inside the transformer, which have no mask: their names.
@@ -25,7 +25,7 @@ _LEAKS = {
 }
 
 
-class Rig:
+class EncoderHooks:
     """A stock model that takes states for sound, or at least never lets padding reach its convolutions.
 
     Args:
@@ -35,7 +35,7 @@ class Rig:
         convolved: whether `states` of the convolutions are given instead of sound.
     """
 
-    def __init__(self, parts: Parts, layer: int | None = None, convolved: bool = False) -> None:
+    def __init__(self, parts: EncoderParts, layer: int | None = None, convolved: bool = False) -> None:
         self.parts, self.layer, self.convolved = parts, layer, convolved
         self.lengths: list[int] | None = None
         self.ends: torch.Tensor | None = None
@@ -49,7 +49,7 @@ class Rig:
                 self._stand_in(attention, fused_attention(attention))
         positions = getattr(parts.backbone, "encoder", None)
         positions = getattr(getattr(positions, "pos_conv_embed", None), "conv", None)
-        if layer is None and isinstance(positions, nn.Conv1d) and (faster := by_fourier(positions)) is not None:
+        if layer is None and isinstance(positions, nn.Conv1d) and (faster := as_fft_convolution(positions)) is not None:
             self._stand_in(positions, faster)
         leaks = _LEAKS.get(parts.model.config.model_type)
         for name, module in parts.backbone.named_modules():
@@ -185,7 +185,7 @@ class PooledHead(nn.Module):
         parts: of the model, whose head is trained here.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: EncoderParts) -> None:
         super().__init__()
         model = parts.model
         self.classifier: Any = model.classifier

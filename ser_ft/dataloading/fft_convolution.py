@@ -58,7 +58,7 @@ def _in_time(spectra: torch.Tensor, size: int) -> torch.Tensor:
     return found.flatten(1, 2)
 
 
-def by_fourier(convolution: nn.Conv1d) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def as_fft_convolution(convolution: nn.Conv1d) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Return what stands in for a convolution's `forward` where a CPU trains it; None where nothing is gained."""
     kernel = convolution.kernel_size[0]
     centred = kernel % 2 == 0 and convolution.padding == (kernel // 2,) and convolution.stride == (1,)

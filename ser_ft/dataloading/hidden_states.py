@@ -14,10 +14,10 @@ from torch import nn
 
 from .. import audio
 from ..models.collation import waves_to_inputs
-from ..models.encoders import Hearing, Parts
+from ..models.encoders import EncoderParts, InputSpec
 from .batches import heard_seconds, samples_of
-from .cache import FlatCache, cache_folder, make_room, sounds_of, take_in
-from .encoder_hooks import Rig
+from .cache import FlatCache, cache_folder, make_room, sounds_of, update_hash
+from .encoder_hooks import EncoderHooks
 
 if TYPE_CHECKING:
     import datasets
@@ -38,7 +38,7 @@ class _Reached(Exception):
 
 def states_of(
     table: datasets.Dataset,
-    parts: Parts,
+    parts: EncoderParts,
     extractor: SequenceFeatureExtractor,
     what: str | int,
     shown: bool = True,
@@ -75,7 +75,7 @@ def states_of(
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         cast(nn.Module, parts.model).to(device).eval()
-        rig = Rig(parts)
+        rig = EncoderHooks(parts)
         try:
             with torch.no_grad():
                 for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), label, shown):
@@ -91,16 +91,16 @@ def states_of(
     return FlatCache.make(folder, len(table), arrays, "float32" if pooled else "float16")
 
 
-def fingerprint(parts: Parts, frozen: nn.Module) -> str:
+def fingerprint(parts: EncoderParts, frozen: nn.Module) -> str:
     """Return a hash of what a frozen part's answers follow from: its weights, and the configuration that runs them."""
     settings = parts.model.config.to_dict()
     kept = {key: value for key, value in sorted(settings.items()) if not _ONLY_TRAINING.search(key)}
     found = hashlib.sha256(repr(kept).encode())
-    take_in(found, {name: weight for name, weight in frozen.state_dict().items() if name != "masked_spec_embed"})
+    update_hash(found, {name: weight for name, weight in frozen.state_dict().items() if name != "masked_spec_embed"})
     return found.hexdigest()
 
 
-def _batches(rows: np.ndarray, samples: np.ndarray, hearing: Hearing) -> Iterator[np.ndarray]:
+def _batches(rows: np.ndarray, samples: np.ndarray, hearing: InputSpec) -> Iterator[np.ndarray]:
     """Cut rows into batches of like length, longest first, of at most so many seconds; of one length where need be."""
     ordered = rows[np.argsort(samples[rows], kind="stable")[::-1]]
     most = _SECONDS * audio.SAMPLE_RATE
@@ -112,7 +112,7 @@ def _batches(rows: np.ndarray, samples: np.ndarray, hearing: Hearing) -> Iterato
             start = end
 
 
-def _take(rig: Rig, what: str | int, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+def _take(rig: EncoderHooks, what: str | int, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """Return the states of each clip of a batch, unpadded, shape (frames, size)."""
     parts, hearing = rig.parts, rig.parts.hearing
     mask = inputs.get("attention_mask")
@@ -127,14 +127,14 @@ def _take(rig: Rig, what: str | int, inputs: Mapping[str, torch.Tensor]) -> list
     return [clip[:length] for clip, length in zip(states, _lengths(states, mask, hearing), strict=True)]
 
 
-def _lengths(states: torch.Tensor, mask: torch.Tensor | None, hearing: Hearing) -> list[int]:
+def _lengths(states: torch.Tensor, mask: torch.Tensor | None, hearing: InputSpec) -> list[int]:
     if mask is None or hearing.alike:
         return [states.shape[1]] * len(states)
     own = mask.sum(dim=1)
     return [int(length) for length in (hearing.frames(own) if hearing.kind == "waves" else own)]
 
 
-def _entering(parts: Parts, layer: int, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _entering(parts: EncoderParts, layer: int, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return what enters a layer, shape (clips, frames, size), without going further."""
     found: list[torch.Tensor] = []
 
@@ -149,7 +149,7 @@ def _entering(parts: Parts, layer: int, inputs: Mapping[str, torch.Tensor]) -> t
     return found[0]
 
 
-def _pooled(parts: Parts, inputs: Mapping[str, torch.Tensor], deviation: bool) -> list[torch.Tensor]:
+def _pooled(parts: EncoderParts, inputs: Mapping[str, torch.Tensor], deviation: bool) -> list[torch.Tensor]:
     """Return each clip's states of all layers, and the last, pooled over its frames: shape (layers + 2, size)."""
     outputs = parts.backbone(**inputs, output_hidden_states=True)
     last = outputs.last_hidden_state

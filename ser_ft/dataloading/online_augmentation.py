@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standardizer:
     """How frames are standardised: by (frame - shift) / scale of their clip's group.
 
     Attributes:
@@ -36,7 +36,7 @@ class Standard:
     @classmethod
     def fit(
         cls, extractor: SpectralFeatureExtractor, frames: Cache, speakers: Sequence[str], fitted_on: np.ndarray
-    ) -> Standard | None:
+    ) -> Standardizer | None:
         """Fit what an extractor asks for; None where it asks for nothing.
 
         "training": one group, of the clips that are trained on; it is written into the extractor, too. "speaker": a
@@ -81,7 +81,7 @@ def _moments(frames: Cache, groups: np.ndarray, rows: np.ndarray, count: int) ->
 
 
 @dataclass(frozen=True)
-class Drawn:
+class OnlineAugmentation:
     """Training clips as they are heard in an epoch: the same for one seed, epoch and clip, whoever asks.
 
     Attributes:
@@ -96,7 +96,7 @@ class Drawn:
     masks: SpecAugment | None = None
 
     @classmethod
-    def of(cls, table: datasets.Dataset, recipe: Recipe) -> Drawn | None:
+    def of(cls, table: datasets.Dataset, recipe: Recipe) -> OnlineAugmentation | None:
         """Draw what a recipe says of a table's clips; None where it says nothing."""
         chosen = recipe.augment
         augment = Augment(chosen.transforms, seed=recipe.seed) if chosen.live else None

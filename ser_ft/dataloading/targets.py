@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data.prepare import about
-from ..evaluation.predict import held_classes
-from .batches import Feed
+from ..evaluation.predict import allowed_classes
+from .batches import BatchSource
 
 if TYPE_CHECKING:
     import datasets
@@ -21,7 +21,7 @@ Batch = TypeVar("Batch")
 
 
 @dataclass
-class Inputs:
+class ClipData:
     """The clips of a prepared table, ready for a model.
 
     Attributes:
@@ -32,7 +32,7 @@ class Inputs:
         corpora: of each clip.
     """
 
-    feed: Feed
+    feed: BatchSource
     classes: tuple[str, ...]
     labels: np.ndarray
     targets: np.ndarray
@@ -40,14 +40,14 @@ class Inputs:
     corpora: list[str]
 
     @classmethod
-    def of(cls, table: datasets.Dataset, feed: Feed, classes: Sequence[str]) -> Inputs:
+    def of(cls, table: datasets.Dataset, feed: BatchSource, classes: Sequence[str]) -> ClipData:
         """Gather the inputs of a table for the classes that are learned; a column `votes` makes soft targets."""
         names = table.features["emotion"].names
         places = [names.index(name) for name in classes]
         numbers = np.array([classes.index(name) if name in classes else -1 for name in names])
         labels = numbers[np.array(table["emotion"], dtype=np.int64)]
         corpora = list(table["corpus"])
-        allowed = held_classes(corpora, about(table), classes)
+        allowed = allowed_classes(corpora, about(table), classes)
         targets = np.eye(len(classes), dtype=np.float32)[labels]
         if "votes" in table.column_names:
             votes = np.array(table["votes"], dtype=np.float32)[:, places]

@@ -63,7 +63,7 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-9))
 
 
-def tempered(probabilities: ArrayLike, temperature: float) -> Floats:
+def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
     """Return what the probabilities would be with the logits divided by a temperature: softmax(logits / T).
 
     That is p^(1 / T), made to add up to 1: the logits are known up to a constant from the probabilities alone.

@@ -17,24 +17,24 @@ from torch import nn
 
 from ..data.prepare import about, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
-from ..dataloading.batches import Feed, FrameFeed, WaveFeed
+from ..dataloading.batches import BatchSource, FrameBatches, WaveformBatches
 from ..dataloading.cache import frames_of
-from ..dataloading.encoder_hooks import Rig
-from ..dataloading.online_augmentation import Standard
+from ..dataloading.encoder_hooks import EncoderHooks
+from ..dataloading.online_augmentation import Standardizer
 from ..labels import canonical
-from ..models import folder_of
-from ..models.encoders import Parts
+from ..models import resolve_model_path
+from ..models.encoders import EncoderParts
 from ..models.features import SpectralFeatureExtractor
-from ..models.pretrained import Saved
-from ..training.wav2vec2.command import heard_in_pretraining
+from ..models.pretrained import PretrainedClassifier
+from ..training.wav2vec2.command import speakers_seen_in_training
 from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import bar
 from .grouping import known
 from .latency import SPEED_CLIPS, real_time_factor
-from .predict import held_classes, notes_and_terms, part_metrics, predict, predictions_table
-from .run_folder import RunFolder, model_folder, runs_behind, stood_in_for, to_write
+from .predict import allowed_classes, notes_and_terms, part_metrics, predict, predictions_table
+from .run_folder import RunFolder, is_pseudonym, model_folder, runs_behind, to_write
 
 if TYPE_CHECKING:
     import datasets
@@ -74,15 +74,15 @@ def evaluate(
         InputError: the model or the data cannot be had, they share fewer than two classes, no clip is left, or the
             folder is taken.
     """
-    folder = model_folder(Path(folder_of(str(model))).expanduser())
+    folder = model_folder(Path(resolve_model_path(str(model))).expanduser())
     run = next(runs_behind(folder), None) if folder else None
     table, name = open_prepared(data), Path(data).expanduser().resolve().name
     target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
-    subject = Subject(Saved.load(str(folder or model)), run)
+    subject = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
     parts, synthetic = ("train", "validation"), is_synthetic(table)
-    trained = heard_in_pretraining(subject.saved.name, parts, synthetic) if run else set()
-    classes = Classes.shared(subject.saved.classes, table.features["emotion"].names, mapping or {})
-    judged = Judged.of(table, classes, trained, heard)
+    trained = speakers_seen_in_training(subject.saved.name, parts, synthetic) if run else set()
+    classes = ClassMapping.shared(subject.saved.classes, table.features["emotion"].names, mapping or {})
+    judged = EvaluationSet.of(table, classes, trained, heard)
     if verbose:
         print("\n".join((f"{subject.called} on {name}", *judged.lines())))
     judged.check()
@@ -96,10 +96,10 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A model, and the run that made it, where it is known."""
 
-    saved: Saved
+    saved: PretrainedClassifier
     run: RunFolder | None
 
     @property
@@ -117,7 +117,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassMapping:
     """What a model can be asked on some data.
 
     Attributes:
@@ -130,7 +130,7 @@ class Classes:
     places: np.ndarray
 
     @classmethod
-    def shared(cls, theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str]) -> Classes:
+    def shared(cls, theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str]) -> ClassMapping:
         """Put a model's classes to the data's: by name, by `ser_ft.labels.canonical`, or as a mapping says.
 
         Raises:
@@ -172,7 +172,7 @@ def _among(names: Sequence[str], word: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationSet:
     """The clips of a table that a model is judged on, and why the others are not.
 
     Attributes:
@@ -183,14 +183,14 @@ class Judged:
     """
 
     table: datasets.Dataset
-    classes: Classes
+    classes: ClassMapping
     rows: np.ndarray
     left_out: Mapping[str, int]
     known: np.ndarray
     heard: bool
 
     @classmethod
-    def of(cls, table: datasets.Dataset, classes: Classes, speakers: set[str], heard: bool) -> Judged:
+    def of(cls, table: datasets.Dataset, classes: ClassMapping, speakers: set[str], heard: bool) -> EvaluationSet:
         """Choose among a table's clips; `speakers` are those that the model was trained or validated on."""
         names = table.features["emotion"].names
         labels = [names[number] for number in table["emotion"]]
@@ -269,14 +269,14 @@ class Judged:
         return list(self.table.select_columns(["corpus"]).select(self.rows)["corpus"])
 
 
-def _doubt(subject: Subject, judged: Judged) -> str | None:
+def _doubt(subject: EvaluatedModel, judged: EvaluationSet) -> str | None:
     """Say why the model may have heard those whom it is judged on; None where it cannot."""
     if subject.run is None:
         return _UNKNOWN
-    trained = heard_in_pretraining(subject.saved.name, ("train", "validation"))
+    trained = speakers_seen_in_training(subject.saved.name, ("train", "validation"))
     named = all(map(known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
     # As `push` writes them in place of names.
-    return _NAMELESS if not named or any(map(stood_in_for, trained)) else None
+    return _NAMELESS if not named or any(map(is_pseudonym, trained)) else None
 
 
 def _short(model: str, run: RunFolder | None) -> str:
@@ -289,8 +289,8 @@ def _short(model: str, run: RunFolder | None) -> str:
 def _write(
     target: RunFolder,
     settings: Mapping[str, Any],
-    subject: Subject,
-    judged: Judged,
+    subject: EvaluatedModel,
+    judged: EvaluationSet,
     shares: np.ndarray,
     name: str,
     **environment: Any,
@@ -317,11 +317,11 @@ def _write(
     target.write_json(target.metrics_file, metrics)
 
 
-def _probabilities(saved: Saved, judged: Judged, device: torch.device, shown: bool) -> np.ndarray:
+def _probabilities(saved: PretrainedClassifier, judged: EvaluationSet, device: torch.device, shown: bool) -> np.ndarray:
     """Return the probabilities of the classes for the clips that are judged, shape (clips, classes)."""
     feed, classes = _feed(saved, judged.table, shown), judged.classes
-    held = held_classes(judged.corpora, about(judged.table), classes.names)
-    rig = None if saved.ours else Rig(Parts.of(saved.model))
+    held = allowed_classes(judged.corpora, about(judged.table), classes.names)
+    rig = None if saved.ours else EncoderHooks(EncoderParts.of(saved.model))
     cast(nn.Module, saved.model).to(device)
     with bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:
 
@@ -335,22 +335,22 @@ def _probabilities(saved: Saved, judged: Judged, device: torch.device, shown: bo
     return classes.added(found)
 
 
-def _feed(saved: Saved, table: datasets.Dataset, shown: bool) -> Feed:
+def _feed(saved: PretrainedClassifier, table: datasets.Dataset, shown: bool) -> BatchSource:
     """Return what makes a model's batches of a table, as they were made in training."""
     extractor = saved.extractor
     if not isinstance(extractor, SpectralFeatureExtractor):
-        return WaveFeed(table, extractor, Parts.of(saved.model).hearing)
+        return WaveformBatches(table, extractor, EncoderParts.of(saved.model).hearing)
     frames = frames_of(table, extractor, shown)
     if extractor.standardise == "training":
         groups = np.zeros(len(table), dtype=np.int64)
         shift, scale = (np.array([values], dtype=np.float32) for values in (extractor.mean, extractor.scale))
-        standard: Standard | None = Standard(shift, scale, groups)
+        standard: Standardizer | None = Standardizer(shift, scale, groups)
     else:
-        standard = Standard.fit(extractor, frames, table["speaker"], np.arange(len(table)))
-    return FrameFeed(frames, np.array(table["duration"]), extractor, standard)
+        standard = Standardizer.fit(extractor, frames, table["speaker"], np.arange(len(table)))
+    return FrameBatches(frames, np.array(table["duration"]), extractor, standard)
 
 
-def _split(run: RunFolder | None, judged: Judged, about_it: Mapping[str, Any]) -> Split | None:
+def _split(run: RunFolder | None, judged: EvaluationSet, about_it: Mapping[str, Any]) -> Split | None:
     """Return who was trained on and who is judged; None where that is not known, or they are not apart."""
     made = read_split(run.split_file) if run else None
     if made is None or made.leaking or judged.leaking:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
 
 
-def held_classes(corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> np.ndarray:
+def allowed_classes(
+    corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
+) -> np.ndarray:
     """Return which classes each clip's corpus can hold, bool, shape (clips, classes).
 
     Args:

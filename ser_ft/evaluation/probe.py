@@ -22,13 +22,13 @@ from ..data.prepare import about, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import FlatCache
 from ..dataloading.hidden_states import POOLINGS, states_of
-from ..models import encoders, kind_of
-from ..models.encoders import Backbone, Parts
+from ..models import encoders, model_kind
+from ..models.encoders import EncoderParts, EncoderSpec
 from ..utils.accelerator import best_precision
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .metrics import uar
-from .predict import held_classes
+from .predict import allowed_classes
 
 if TYPE_CHECKING:
     import datasets
@@ -83,7 +83,7 @@ def probe(
     _check(backbones, pooling, folds, seed, precision)
     table = open_prepared(data)
     clips = _Clips.of(table, split, folds, seed)
-    found = [encoders.find(name, clips.classes) for name in backbones]
+    found = [encoders.find_encoder(name, clips.classes) for name in backbones]
     # Its bar over the weights would break into ours; a download keeps its own.
     logging.disable_progress_bar()
     enable_progress_bars()
@@ -107,7 +107,7 @@ def _check(backbones: Sequence[str], pooling: str, folds: int, seed: int, precis
     for name in backbones:
         if list(backbones).count(name) > 1:
             raise InputError(f"{name}: is given twice")
-        if kind_of(name) != "speech":
+        if model_kind(name) != "speech":
             raise InputError(f"{name}: is no speech encoder to probe; name one, such as facebook/hubert-base-ls960")
     for what, value, known in (("pooling", pooling, POOLINGS), ("precision", precision, PRECISIONS)):
         if value not in known:
@@ -152,7 +152,7 @@ class _Clips:
         classes = tuple(table.features["emotion"].names)
         labels = np.array(chosen["emotion"], dtype=np.int64)
         facts = about(chosen)
-        held = held_classes(list(chosen["corpus"]), facts, classes)
+        held = allowed_classes(list(chosen["corpus"]), facts, classes)
         parts = [make_split(chosen, "kfold", seed=seed, fold=at, folds=folds, validation=0.0) for at in range(folds)]
         places = [part.rows(chosen) for part in parts]
         pairs = [(fold["train"], fold["test"]) for fold in places]
@@ -167,13 +167,13 @@ def _told(split: Split | None) -> dict[str, Any]:
     return {"name": split and split.name, "fold": split and split.fold, "leaking": bool(split and split.leaking)}
 
 
-def _states(backbone: Backbone, table: datasets.Dataset, pooling: str, precision: str, shown: bool) -> FlatCache:
+def _states(backbone: EncoderSpec, table: datasets.Dataset, pooling: str, precision: str, shown: bool) -> FlatCache:
     """Return the pooled states of every clip of a table, also of those that are not probed: the next split's may be."""
     device = PartialState().device
     autocast: Callable[[], AbstractContextManager[Any]] | None = None
     if precision in _DTYPES:
         autocast = lambda: torch.autocast(device.type, dtype=_DTYPES[precision])  # noqa: E731
-    parts = Parts.of(encoders.load(backbone))
+    parts = EncoderParts.of(encoders.load_encoder(backbone))
     return states_of(table, parts, backbone.extractor, pooling, shown, device, autocast)
 
 

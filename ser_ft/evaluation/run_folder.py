@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import IMAGES, folder_of
+from ..models import IMAGES, resolve_model_path
 from ..utils.errors import InputError
 from ..utils.files import check_writable
 from ..utils.hub_offline import offline_where_unreachable
@@ -196,7 +196,7 @@ def runs_behind(model: str | Path) -> Iterator[RunFolder]:
 
 def _run_of(model: str) -> RunFolder | None:
     """Return the run that made a model, where it is known."""
-    folder = Path(folder_of(model)).expanduser().resolve()
+    folder = Path(resolve_model_path(model)).expanduser().resolve()
     if not folder.is_dir():
         return _run_on_hub(model)
     # As `push` lays a run out, the model is at its top: so it is in a download of one.
@@ -252,7 +252,7 @@ def _pushed(folder: Path) -> RunFolder | None:
     return run if ours else None
 
 
-def stood_in_for(speaker: str) -> bool:
+def is_pseudonym(speaker: str) -> bool:
     """Say whether a speaker's name was left out of what was published."""
     return speaker.startswith(f"{STOOD_IN}speaker-")
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..data.prepare import about
 from ..data.splits import Split
-from ..dataloading.targets import Inputs
-from ..models.yardsticks import make_yardstick
+from ..dataloading.targets import ClipData
+from ..models.yardsticks import make_classical
 from ..utils.progress import bar
-from .calibration import abstention, expected_calibration_error, fit_temperature, fit_threshold, tempered
+from .calibration import abstention, apply_temperature, expected_calibration_error, fit_temperature, fit_threshold
 from .metrics import negative_log_likelihood
 from .predict import masked_softmax, notes_and_terms, part_metrics, predictions_table
 from .run_folder import RunFolder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trust:
+class Calibration:
     """What validation says of a system's answers.
 
     Attributes:
@@ -38,7 +38,7 @@ class Trust:
 
 
 @dataclass(frozen=True)
-class Judge:
+class SplitScorer:
     """Judges systems on the clips of a split.
 
     Attributes:
@@ -48,7 +48,7 @@ class Judge:
 
     table: datasets.Dataset
     split: Split
-    inputs: Inputs
+    inputs: ClipData
     seed: int
 
     @cached_property
@@ -65,7 +65,7 @@ class Judge:
             for part, rows in self.split.rows(self.table).items()
         }
 
-    def trust(self, probabilities: Mapping[str, np.ndarray]) -> Trust | None:
+    def trust(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:
         """Fit on validation how far a system's answers can be trusted; None where there is no validation.
 
         Args:
@@ -76,13 +76,13 @@ class Judge:
             return None
         labels, shares = self.inputs.labels[held], probabilities["validation"]
         temperature = fit_temperature(labels, shares)
-        return Trust(temperature, fit_threshold(labels, tempered(shares, temperature)))
+        return Calibration(temperature, fit_threshold(labels, apply_temperature(shares, temperature)))
 
     def write(
         self,
         folder: RunFolder,
         probabilities: Mapping[str, np.ndarray],
-        trust: Trust | None,
+        trust: Calibration | None,
         **about_it: Any,
     ) -> None:
         """Write predictions.parquet and metrics.json of a system's calibrated answers.
@@ -93,7 +93,7 @@ class Judge:
         """
         rows, labels, classes = self.rows, self.inputs.labels, self.inputs.classes
         temperature = trust.temperature if trust else 1.0
-        calibrated = {part: tempered(shares, temperature) for part, shares in probabilities.items()}
+        calibrated = {part: apply_temperature(shares, temperature) for part, shares in probabilities.items()}
         predictions = predictions_table(self.table, classes, rows, calibrated, self.split.fold, self.seed)
         fitted = None
         if trust is not None:
@@ -121,7 +121,7 @@ class Judge:
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
         for name in bar(names, desc="yardsticks", shown=shown):
-            yardstick = make_yardstick(name)
+            yardstick = make_classical(name)
             yardstick.fit(numbers[train], labels[train], len(self.inputs.classes))
             shares = {}
             for part, places in rows.items():

@@ -19,13 +19,13 @@ from torch import nn
 
 from .. import audio
 from ..audio import SAMPLE_RATE
-from ..audio.discovery import find
+from ..audio.discovery import find_sound_files
 from ..evaluation.run_folder import RunFolder, model_folder
-from ..inference.backends.base import Engine, Facts
-from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxEngine
-from ..inference.backends.torch import TorchEngine
-from ..inference.inputs import Item
-from ..models.pretrained import Saved
+from ..inference.backends.base import Backend, ModelInfo
+from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxBackend
+from ..inference.backends.torch import TorchBackend
+from ..inference.inputs import AudioInput
+from ..models.pretrained import PretrainedClassifier
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .encoder_frontends import front_end
@@ -92,16 +92,16 @@ def export(
     """
     _check_packages()
     folder = model_folder(Path(model).expanduser())
-    saved = Saved.load(str(folder or model))
+    saved = PretrainedClassifier.load(str(folder or model))
     target = _target(saved, out, int8, replace)
     source, clips = _clips(folder, data, verbose)
-    reference = TorchEngine(str(model), "cpu")
+    reference = TorchBackend(str(model), "cpu")
     facts = reference.facts
     wanted = _answers(reference, [*clips, *_lengths(clips[0], facts.shortest)], "the model's answers", verbose)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
     try:
         write(saved, partial, facts, int8)
-        engine = OnnxEngine(partial)
+        engine = OnnxBackend(partial)
         found = _answers(engine, [*clips, *_lengths(clips[0], facts.shortest)], "the file's answers", verbose)
         difference = float(np.abs(found - wanted).max())
         most = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
@@ -128,7 +128,7 @@ class Graph(nn.Module):
         InputError: its feature extractor is of a kind that cannot be exported.
     """
 
-    def __init__(self, saved: Saved) -> None:
+    def __init__(self, saved: PretrainedClassifier) -> None:
         super().__init__()
         self.front_end = front_end(saved.extractor)
         self.network = cast(nn.Module, saved.model)
@@ -142,7 +142,7 @@ class Graph(nn.Module):
         return logits
 
 
-def write(saved: Saved, path: Path, facts: Facts, int8: bool = False) -> None:
+def write(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: bool = False) -> None:
     """Write a classifier as an .onnx file, unchecked.
 
     Args:
@@ -205,7 +205,7 @@ def _check_packages() -> None:
         raise InputError(f"to export takes what is not installed ({error}): pip install onnx") from error
 
 
-def _target(saved: Saved, out: str | Path | None, int8: bool, replace: bool) -> Path:
+def _target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, replace: bool) -> Path:
     """Return the file to write, once it is sure that it can be."""
     weights = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
     if weights > _LARGEST:
@@ -244,7 +244,7 @@ def _of_table(path: Path) -> list[np.ndarray]:
 
 
 def _of_files(path: Path) -> list[np.ndarray]:
-    files = [found.path for found in find([path]) if found.error is None]
+    files = [found.path for found in find_sound_files([path]) if found.error is None]
     if not files:
         raise InputError(f"{path}: no prepared table, and no folder with sound files")
     return [_beginning(file) for file in _some(files)]
@@ -253,7 +253,7 @@ def _of_files(path: Path) -> list[np.ndarray]:
 def _beginning(file: str) -> np.ndarray:
     """Return a recording's first seconds, which may last hours."""
     most, pieces = round(_LONGEST * SAMPLE_RATE), [np.zeros(0, np.float32)]
-    for block in Item(file, file, Path(file)).blocks():
+    for block in AudioInput(file, file, Path(file)).blocks():
         pieces.append(block)
         if sum(map(len, pieces)) >= most:
             break
@@ -278,12 +278,12 @@ def _lengths(clip: np.ndarray, shortest: int) -> list[np.ndarray]:
     return [np.resize(clip, length) for length in (shortest, shortest + 1, int(_LONGEST * SAMPLE_RATE) + 1)]
 
 
-def _answers(engine: Engine, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
+def _answers(engine: Backend, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
     """Return the probabilities of clips, each asked about alone, shape (clips, classes)."""
     return np.concatenate([engine.probabilities(clip[None]) for clip in bar(clips, desc=what, shown=verbose, delay=2)])
 
 
-def _times(engines: Sequence[Engine], waveforms: np.ndarray) -> list[float]:
+def _times(engines: Sequence[Backend], waveforms: np.ndarray) -> list[float]:
     """Return the seconds that each takes to answer: medians of alternating turns."""
     turns = []
     for _ in range(_TURNS):

@@ -17,7 +17,7 @@ _BEGUN = frozenset({*_KEPT, "README.md"})
 _NETWORK = ("httpx", "httpx2", "httpcore", "hf_xet", "requests", "urllib3")
 
 
-class NotSent(RuntimeError):
+class UploadError(RuntimeError):
     """The Hub could not be reached, or broke off: nothing is wrong with what was to be sent. Trying again helps."""
 
 
@@ -148,7 +148,7 @@ class Client:
         """Say in one line what the Hub's client says in many."""
         try:
             yield
-        except (InputError, NotSent):
+        except (InputError, UploadError):
             raise
         except Exception as error:
             causes = _causes(error)
@@ -156,7 +156,7 @@ class Client:
                 raise self._refused(name, *found) from error
             network = next((cause for cause in causes if _of_network(cause)), None)
             if network is not None:
-                raise NotSent(
+                raise UploadError(
                     f"the connection to {self.endpoint} broke ({type(network).__name__}: {_first_line(network)}): push "
                     "again; what arrived is not sent twice, and the repository has all of it or none"
                 ) from error
@@ -177,7 +177,7 @@ class Client:
         if status in (409, 412):
             return InputError(f"{name}: was changed by someone else at the same time{told}: look at it, and push again")
         if status in (408, 429) or status >= 500:
-            return NotSent(
+            return UploadError(
                 f"{self.endpoint} answered {status}{told}: push again later; what arrived is not sent twice, and "
                 "the repository has all of it or none"
             )

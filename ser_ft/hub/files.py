@@ -24,7 +24,7 @@ _PATHS = ("roots", "prepared", "dataset", "file", "folder", "out")
 _ABSOLUTE = re.compile(r"(?:/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
 
-class Names:
+class Pseudonymizer:
     """Stands in for the names of speakers and clips in data of one's own, which may be those of persons.
 
     Args:
@@ -95,7 +95,7 @@ def model_upload(run: RunFolder, name: str) -> Upload:
         metrics, split = run.metrics, json.loads(run.split_file.read_text(encoding="utf-8"))
         if "test" not in metrics["parts"]:
             raise InputError(f"{run.path}: nothing was tested in this run: what is not known to work is not published")
-        names = Names(split, {*(metrics.get("terms") or {}), *corpora_heard(run.model)})
+        names = Pseudonymizer(split, {*(metrics.get("terms") or {}), *corpora_heard(run.model)})
         config = public_config(run.config, metrics)
         files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         files["environment.json"] = as_json({key: v for key, v in run.environment.items() if key != "command"})

@@ -52,7 +52,7 @@ def push(
 
     Raises:
         InputError: the source is none, was not tested or may not be published, or the Hub refuses it.
-        ser_ft.hub.client.NotSent: the connection broke; what is there already is not sent again.
+        ser_ft.hub.client.UploadError: the connection broke; what is there already is not sent again.
     """
     check_name(name)
     client = None if dry_run or out is not None else Client()
@@ -75,7 +75,7 @@ def check(name: str) -> None:
     """Refuse, before a run, what would keep it from being published after: no token, or one that may not write.
 
     Raises:
-        InputError: as `push`. ser_ft.hub.client.NotSent: the Hub cannot be reached.
+        InputError: as `push`. ser_ft.hub.client.UploadError: the Hub cannot be reached.
     """
     check_name(name)
     Client().check(name)

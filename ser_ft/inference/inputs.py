@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import audio
 from ..audio import AudioError
-from ..audio.discovery import find
+from ..audio.discovery import find_sound_files
 from ..audio.streaming import Mixer, check_samples, open_sound
 from ..utils.errors import InputError
 
@@ -24,7 +24,7 @@ _ACCEPTED = 'a path, bytes, {"array": samples, "sampling_rate": Hz}, (Hz, sample
 
 
 @dataclass(frozen=True)
-class Item:
+class AudioInput:
     """One sound.
 
     Attributes:
@@ -62,7 +62,7 @@ class Item:
             yield mixer.finish()
 
 
-def items(sound: Any, name: str = "sound") -> Iterator[Item]:
+def items(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
     """Take apart what was handed in.
 
     Args:
@@ -74,11 +74,11 @@ def items(sound: Any, name: str = "sound") -> Iterator[Item]:
     if isinstance(sound, str | os.PathLike):
         yield from _files(os.fspath(sound))
     elif isinstance(sound, bytes | bytearray | memoryview):
-        yield Item(None, name, bytes(sound))
+        yield AudioInput(None, name, bytes(sound))
     elif isinstance(sound, Mapping):
         yield from _of_mapping(sound, name)
     elif isinstance(sound, tuple) and len(sound) == 2 and _is_number(sound[0]):
-        yield Item(None, name, (sound[0], sound[1]))
+        yield AudioInput(None, name, (sound[0], sound[1]))
     elif hasattr(sound, "dtype") or not isinstance(sound, Iterable):
         what = "samples without their rate" if hasattr(sound, "dtype") else type(sound).__name__
         raise InputError(f"{name}: {what} cannot be recognised: give {_ACCEPTED}")
@@ -87,23 +87,23 @@ def items(sound: Any, name: str = "sound") -> Iterator[Item]:
             yield from items(one, f"{name} {number}")
 
 
-def _files(path: str) -> Iterator[Item]:
+def _files(path: str) -> Iterator[AudioInput]:
     path = os.path.expanduser(path)
     is_folder, none = os.path.isdir(path), True
-    for found in find([path]):
+    for found in find_sound_files([path]):
         none = False
-        yield Item(found.path, found.path, Path(found.path), found.error)
+        yield AudioInput(found.path, found.path, Path(found.path), found.error)
     if none and is_folder:
         raise InputError(f"{path}: no sound files in this folder")
 
 
-def _of_mapping(sound: Mapping[str, Any], name: str) -> Iterator[Item]:
+def _of_mapping(sound: Mapping[str, Any], name: str) -> Iterator[AudioInput]:
     samples = next((sound[key] for key in ("array", "raw") if sound.get(key) is not None), None)
     path = None if sound.get("path") is None else os.fspath(sound["path"])
     if samples is not None and "sampling_rate" in sound:
-        yield Item(path, path or name, (sound["sampling_rate"], samples))
+        yield AudioInput(path, path or name, (sound["sampling_rate"], samples))
     elif sound.get("bytes") is not None:
-        yield Item(path, path or name, bytes(sound["bytes"]))
+        yield AudioInput(path, path or name, bytes(sound["bytes"]))
     elif path is not None:
         yield from _files(path)
     else:

@@ -18,15 +18,15 @@ import numpy as np
 from ..audio import SAMPLE_RATE, SILENCE_PEAK, AudioError
 from ..audio.vad import speech_frames
 from ..utils.errors import InputError
-from .backends.base import open_engine
-from .inputs import Item, Sound, items
+from .backends.base import open_backend
+from .inputs import AudioInput, Sound, items
 from .streaming import AnswerStream, Stream
 from .windows import (
     FRAME_SECONDS,
     Segment,
+    SlidingWindow,
     Window,
     WindowAnswer,
-    Windower,
     WindowSettings,
     segments,
     window_answer,
@@ -58,7 +58,7 @@ class Answer(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _DecodedClip:
     """A sound that was read.
 
     Attributes:
@@ -66,7 +66,7 @@ class _Heard:
             it is speech. outcome: where it is answered already, or there is something wrong with it.
     """
 
-    item: Item
+    item: AudioInput
     samples: np.ndarray | None = None
     seconds: float = 0.0
     speech: float = 0.0
@@ -94,7 +94,7 @@ class EmotionRecognizer:
     """
 
     def __init__(self, model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> None:
-        self.engine = open_engine(model, device, threads)
+        self.engine = open_backend(model, device, threads)
         self.facts = self.engine.facts
         heard = max(SHORTEST, self.facts.longest or LONGEST)
         self._longest, self._cut_at = min(LONGEST, heard), _settings(min(_CUT, heard), min(_CUT, heard), 0.0)
@@ -124,7 +124,7 @@ class EmotionRecognizer:
             found.append(outcome)
         return found
 
-    def each(self, sounds: Iterable[Item]) -> Iterator[tuple[Item, Answer | AudioError]]:
+    def each(self, sounds: Iterable[AudioInput]) -> Iterator[tuple[AudioInput, Answer | AudioError]]:
         """Recognise any number of sounds, in bounded memory: the next are decoded while some are recognised.
 
         Args:
@@ -199,11 +199,11 @@ class EmotionRecognizer:
         given = list(islice(items(sound), 2))
         if len(given) != 1:
             raise InputError("windows and segments take one sound at a time: call them for each")
-        windower = Windower(self.engine, settings)
+        windower = SlidingWindow(self.engine, settings)
         found = [window for block in given[0].blocks() for window in windower.feed(block)]
         return found + windower.finish()
 
-    def _hear(self, item: Item, stopped: Event) -> _Heard:
+    def _hear(self, item: AudioInput, stopped: Event) -> _DecodedClip:
         """Read a sound, and answer it where it is long; nobody waits for it any more once that is stopped."""
 
         def listen() -> Iterator[np.ndarray]:
@@ -214,15 +214,15 @@ class EmotionRecognizer:
             for block in blocks:
                 pieces.append(extent.add(block))
                 if extent.seconds > self._longest:
-                    return _Heard(item, outcome=self._long(item, chain(pieces, blocks), listen))
+                    return _DecodedClip(item, outcome=self._long(item, chain(pieces, blocks), listen))
             extent.check(item.name)
         except AudioError as error:
-            return _Heard(item, outcome=error)
+            return _DecodedClip(item, outcome=error)
         samples = np.concatenate(pieces)
         speech = min(extent.seconds, float(speech_frames(samples).sum()) * FRAME_SECONDS)
-        return _Heard(item, samples, extent.seconds, speech)
+        return _DecodedClip(item, samples, extent.seconds, speech)
 
-    def _answered(self, heard: Sequence[_Heard]) -> Iterator[tuple[Item, Answer | AudioError]]:
+    def _answered(self, heard: Sequence[_DecodedClip]) -> Iterator[tuple[AudioInput, Answer | AudioError]]:
         """Answer the clips of one length together, each as soon as those before it are."""
         found: dict[int, np.ndarray] = {}
         for place, one in enumerate(heard):
@@ -235,7 +235,7 @@ class EmotionRecognizer:
             else:
                 yield one.item, self._answer(one.item, found.pop(place), one.seconds, one.speech)
 
-    def _answer(self, item: Item, probabilities: np.ndarray, seconds: float, speech: float) -> Answer:
+    def _answer(self, item: AudioInput, probabilities: np.ndarray, seconds: float, speech: float) -> Answer:
         scores = dict(zip(self.facts.classes, probabilities.tolist(), strict=True))
         best = max(scores, key=lambda name: scores[name])
         unsure = self.facts.threshold is not None and scores[best] < self.facts.threshold
@@ -248,7 +248,9 @@ class EmotionRecognizer:
             speech=speech,
         )
 
-    def _long(self, item: Item, blocks: Iterable[np.ndarray], again: Callable[[], Iterator[np.ndarray]]) -> Answer:
+    def _long(
+        self, item: AudioInput, blocks: Iterable[np.ndarray], again: Callable[[], Iterator[np.ndarray]]
+    ) -> Answer:
         """Answer a long sound by its windows; where none holds enough speech, by all of them.
 
         Args:
@@ -264,10 +266,10 @@ class EmotionRecognizer:
         return self._answer(item, np.average(answers, axis=0, weights=weights), seconds, _speech(windows))
 
     def _windows(
-        self, item: Item, blocks: Iterable[np.ndarray], settings: WindowSettings
+        self, item: AudioInput, blocks: Iterable[np.ndarray], settings: WindowSettings
     ) -> tuple[list[Window], float]:
         """Return the windows of a long sound, and its seconds."""
-        extent, windower = _Extent(), Windower(self.engine, settings)
+        extent, windower = _Extent(), SlidingWindow(self.engine, settings)
         windows = [window for block in blocks for window in windower.feed(extent.add(block))]
         extent.check(item.name)
         return windows + windower.finish(), extent.seconds
@@ -310,15 +312,17 @@ def _settings(window: float, hop: float, smoothing: float) -> WindowSettings:
     return WindowSettings(window, hop, smoothing, min(WindowSettings.min_speech, window))
 
 
-def _ahead(pool: ThreadPoolExecutor, hear: Callable[[Item], _Heard], sounds: Iterable[Item]) -> Iterator[list[_Heard]]:
+def _ahead(
+    pool: ThreadPoolExecutor, hear: Callable[[AudioInput], _DecodedClip], sounds: Iterable[AudioInput]
+) -> Iterator[list[_DecodedClip]]:
     """Yield sounds that were read, as many at a time as are ready; meanwhile the next are read."""
-    left: Iterator[Item] = iter(sounds)
+    left: Iterator[AudioInput] = iter(sounds)
     first = list(islice(left, 2))
     if len(first) == 1:
         # Beside nothing else it is read here, which spares the start of a thread.
         yield [hear(first[0])]
         return
-    left, coming = chain(first, left), deque[Future[_Heard]]()
+    left, coming = chain(first, left), deque[Future[_DecodedClip]]()
     while True:
         coming += [pool.submit(hear, item) for item in islice(left, 2 * _AT_ONCE - len(coming))]
         if not coming:
@@ -329,19 +333,19 @@ def _ahead(pool: ThreadPoolExecutor, hear: Callable[[Item], _Heard], sounds: Ite
         yield ready
 
 
-def _is_ready(coming: Future[_Heard]) -> bool:
+def _is_ready(coming: Future[_DecodedClip]) -> bool:
     """Say whether a sound was read, or soon is. One of which anything else is to be told waits for its own turn."""
     return bool(wait([coming], _PATIENCE).done) and coming.exception() is None
 
 
-def _alike(heard: Sequence[_Heard], place: int) -> list[int]:
+def _alike(heard: Sequence[_DecodedClip], place: int) -> list[int]:
     """Return the places, from one on, of clips as long as that one, as many as are answered at once."""
     length = _length(heard[place])
     most = max(1, int(_BATCH_SECONDS * SAMPLE_RATE / length))
     return [other for other in range(place, len(heard)) if _length(heard[other]) == length][:most]
 
 
-def _length(heard: _Heard) -> int:
+def _length(heard: _DecodedClip) -> int:
     return -1 if heard.samples is None else len(heard.samples)
 
 

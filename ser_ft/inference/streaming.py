@@ -7,8 +7,8 @@ import numpy as np
 from ..audio import SAMPLE_RATE
 from ..audio.streaming import Mixer
 from ..utils.errors import InputError
-from .backends.base import Engine, Facts
-from .windows import Window, WindowAnswer, Windower, WindowSettings, window_answer
+from .backends.base import Backend, ModelInfo
+from .windows import SlidingWindow, Window, WindowAnswer, WindowSettings, window_answer
 
 
 class Stream:
@@ -30,13 +30,13 @@ class Stream:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Backend,
         settings: WindowSettings | None = None,
         rate: int = SAMPLE_RATE,
         channel: int | None = None,
     ) -> None:
         self._mixer = Mixer(rate, channel)
-        self._windower = Windower(engine, settings or WindowSettings())
+        self._windower = SlidingWindow(engine, settings or WindowSettings())
         self._open = True
 
     def feed(self, chunk: np.ndarray) -> list[Window]:
@@ -67,7 +67,7 @@ class AnswerStream:
         stream: that is fed. facts: of the model that answers it.
     """
 
-    def __init__(self, stream: Stream, facts: Facts) -> None:
+    def __init__(self, stream: Stream, facts: ModelInfo) -> None:
         self._stream = stream
         self._facts = facts
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE, Source
 from ..audio.streaming import Mixer, open_sound
-from ..audio.vad import FRAME, Gate
+from ..audio.vad import FRAME, VoiceActivityDetector
 from ..utils.errors import InputError
-from .backends.base import Engine, Facts
+from .backends.base import Backend, ModelInfo
 
 # The gate decides in frames of 10 ms, and every length is rounded to them.
 FRAME_SECONDS = FRAME / SAMPLE_RATE
@@ -106,7 +106,7 @@ class WindowAnswer(TypedDict):
     speech: float
 
 
-def window_answer(window: Window, facts: Facts) -> WindowAnswer:
+def window_answer(window: Window, facts: ModelInfo) -> WindowAnswer:
     """Return what a window says; uncertain where its top probability is under the threshold, or nobody speaks."""
     scores = None if window.smoothed is None else dict(zip(facts.classes, window.smoothed.tolist(), strict=True))
     return WindowAnswer(
@@ -154,7 +154,7 @@ def smooth(windows: Sequence[Window], settings: WindowSettings) -> list[Window]:
     ]
 
 
-class Windower:
+class SlidingWindow:
     """Cuts mono sound that comes piece by piece into windows and has them answered.
 
     Windows start every `hop` seconds. Where the last of them ends before the sound does, one more is put so that it
@@ -164,12 +164,12 @@ class Windower:
         engine: that answers. settings: how to cut.
     """
 
-    def __init__(self, engine: Engine, settings: WindowSettings) -> None:
+    def __init__(self, engine: Backend, settings: WindowSettings) -> None:
         self._engine = engine
         self._settings = settings
         self._length = round(settings.window / FRAME_SECONDS) * FRAME
         self._hop = round(settings.hop / FRAME_SECONDS) * FRAME
-        self._gate = Gate()
+        self._gate = VoiceActivityDetector()
         self._smoother = Smoother(settings.smoothing)
         # The sound, and the gate's decisions, from sample `_from` on; where the next window starts.
         self._samples = np.zeros(0, np.float32)
@@ -253,7 +253,7 @@ class Windower:
 
 
 def file_windows(
-    engine: Engine,
+    engine: Backend,
     source: Source,
     settings: WindowSettings | None = None,
     channel: int | None = None,
@@ -273,7 +273,7 @@ def file_windows(
         AudioError: the file cannot be decoded; where that shows only later, after the windows before it.
         InputError: it has no such channel.
     """
-    windower = Windower(engine, settings or WindowSettings())
+    windower = SlidingWindow(engine, settings or WindowSettings())
     with open_sound(source) as sound:
         mixer = Mixer(sound.rate, channel)
         for block in sound.blocks(_PIECE_SECONDS):
@@ -282,7 +282,7 @@ def file_windows(
     yield from windower.finish()
 
 
-def segments(windows: Sequence[Window], facts: Facts, settings: WindowSettings) -> list[Segment]:
+def segments(windows: Sequence[Window], facts: ModelInfo, settings: WindowSettings) -> list[Segment]:
     """Merge windows into segments of one emotion.
 
     Each moment belongs to the window whose middle is closest. Speech of windows that follow each other and have the

@@ -16,12 +16,12 @@ IMAGES = ("timm/", "torchvision/")
 """What the names of image backbones begin with."""
 
 
-def folder_of(name: str) -> str:
+def resolve_model_path(name: str) -> str:
     """Return where a model lies: of the one that comes with ser_ft, its folder; of others, their name as it is."""
     return str(Path(__file__).resolve().parents[1] / "assets" / "model") if name == SHIPPED else name
 
 
-def kind_of(name: str) -> str:
+def model_kind(name: str) -> str:
     """Say what a model's name stands for.
 
     Returns:
@@ -30,7 +30,7 @@ def kind_of(name: str) -> str:
     """
     if name in MODELS:
         return "own"
-    said = said_of(name)
+    said = read_model_config(name)
     if name.startswith(IMAGES) or "pretrained_cfg" in said or said.get("model_type") == "ser_ft_spectrogram":
         return "image"
     return "own" if saved_by_us(name) else "speech"
@@ -38,13 +38,13 @@ def kind_of(name: str) -> str:
 
 def saved_by_us(folder: str) -> bool:
     """Say whether a network of ours was saved in a folder."""
-    return str(said_of(folder).get("model_type", "")).startswith("ser_ft_")
+    return str(read_model_config(folder).get("model_type", "")).startswith("ser_ft_")
 
 
-def said_of(folder: str) -> dict[str, Any]:
+def read_model_config(folder: str) -> dict[str, Any]:
     """Return what a folder's config.json says, if there is one."""
     try:
-        found = json.loads((Path(folder_of(folder)) / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((Path(resolve_model_path(folder)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

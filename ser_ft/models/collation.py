@@ -10,12 +10,12 @@ import torch
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from ..audio import SAMPLE_RATE
-from .encoders import Hearing, Parts
+from .encoders import EncoderParts, InputSpec
 from .features import SpectralFeatureExtractor
 
 
 def waves_to_inputs(
-    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: Hearing, padded: bool = True
+    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: InputSpec, padded: bool = True
 ) -> dict[str, torch.Tensor]:
     """Make a model's inputs of samples at 16 kHz, float32, each of shape (samples,).
 
@@ -56,7 +56,7 @@ def alike_inputs(
     What it makes of a clip is the same alone and beside others.
     """
     if not isinstance(extractor, SpectralFeatureExtractor):
-        hearing = Parts.of(model).hearing
+        hearing = EncoderParts.of(model).hearing
         return lambda clips: waves_to_inputs(clips, extractor, hearing, padded=False)
     ours = extractor
 

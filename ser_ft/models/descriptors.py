@@ -94,7 +94,7 @@ class Layout(NamedTuple):
         return self.slots[-1] + self.counts[-1]
 
 
-def lay_out(clips: Sequence[torch.Tensor], frontend: Frontend) -> Layout:
+def pack(clips: Sequence[torch.Tensor], frontend: Frontend) -> Layout:
     """Put clips, each of shape (samples,), one after the other."""
     hop, half = frontend.hop, frontend.fft // 2
     counts = [1 + len(clip) // hop for clip in clips]
@@ -141,7 +141,7 @@ def describe(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Fron
         clips: each of shape (samples,), float with full scale at 1.0, on one device.
         names: of `DESCRIPTORS`; their numbers come side by side in this order. frontend: the settings.
     """
-    layout = lay_out(clips, frontend)
+    layout = pack(clips, frontend)
     wanted = frozenset("mfcc" if name in CHANGES else name for name in names)
     found = {name: layout.sound.new_empty(layout.total, frontend.width(name)) for name in wanted}
     step = max(1, (_AT_ONCE if layout.sound.device.type == "cpu" else _AT_ONCE_GPU) // frontend.fft)

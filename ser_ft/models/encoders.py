@@ -54,7 +54,7 @@ _LAST_NORM = {
 
 
 @dataclass(frozen=True)
-class Parts:
+class EncoderParts:
     """Where the parts of a speech classifier are, whatever its family calls them.
 
     Attributes:
@@ -70,7 +70,7 @@ class Parts:
     convolutions: nn.Module | None
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Parts:
+    def of(cls, model: PreTrainedModel) -> EncoderParts:
         """Find the parts: the backbone is the largest child, its layers the largest list of so many."""
         backbone = max(model.children(), key=_size)
         convolutions = getattr(backbone, "feature_extractor", None)
@@ -96,13 +96,13 @@ class Parts:
         return [] if name is None else [self.backbone.get_submodule(name)]
 
     @property
-    def hearing(self) -> Hearing:
+    def hearing(self) -> InputSpec:
         """What the model is given, and how clips may be put together."""
         config = self.model.config
         masked = hasattr(self.backbone, "_mask_hidden_states") and getattr(config, "apply_spec_augment", True)
         spans = int(config.mask_time_length) + 1 if masked and config.mask_time_prob > 0 else 1
         kind = "waves" if self.convolutions is not None else "fixed" if config.model_type in _FIXED_LENGTH else "frames"
-        return Hearing(
+        return InputSpec(
             kind=kind,
             kernels=tuple(config.conv_kernel) if kind == "waves" else (),
             strides=tuple(config.conv_stride) if kind == "waves" else (),
@@ -119,7 +119,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Hearing:
+class InputSpec:
     """What a model is given, and how clips may be put together.
 
     Attributes:
@@ -159,7 +159,7 @@ def _size(module: nn.Module) -> int:
 
 
 @dataclass(frozen=True)
-class Backbone:
+class EncoderSpec:
     """What a name stands for, before its weights are read: a configuration, and a feature extractor.
 
     `own_head`: it was fine-tuned for the same classes, and its head is kept.
@@ -172,14 +172,14 @@ class Backbone:
     own_head: bool
 
 
-def find(
+def find_encoder(
     name: str,
     classes: Sequence[str],
     network: Mapping[str, Any] | None = None,
     dropout: float | None = None,
     weighted: bool = False,
     revision: str | None = None,
-) -> Backbone:
+) -> EncoderSpec:
     """Find a pretrained speech encoder by its name on the Hub, or its folder; its weights are not read yet.
 
     Args:
@@ -193,7 +193,7 @@ def find(
         InputError: there is no such encoder, the Hub cannot be reached, the family is no speech encoder that
             transformers can classify with, or a setting is unknown or does not fit.
     """
-    with quiet(), explained(name):
+    with quiet(), readable_errors(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
         if config.model_type not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES:
             families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
@@ -216,22 +216,22 @@ def find(
     if config.model_type == "whisper" and "max_source_positions" in network:
         _shorten(name, config, extractor, network["max_source_positions"])
     own_head = list(config.id2label.values()) == list(classes)
-    with explained(name):
+    with readable_errors(name):
         for key, value in changed.items():
             setattr(config, key, value)
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: number for number, label in enumerate(classes)}
     config.problem_type = None
-    return Backbone(name, revision, config, extractor, own_head)
+    return EncoderSpec(name, revision, config, extractor, own_head)
 
 
-def load(found: Backbone) -> PreTrainedModel:
+def load_encoder(found: EncoderSpec) -> PreTrainedModel:
     """Load an encoder's weights, with a new head where its own does not fit.
 
     Raises:
         InputError: the weights are not there, or are not this encoder's.
     """
-    with quiet(), explained(found.name):
+    with quiet(), readable_errors(found.name):
         model, report = AutoModelForAudioClassification.from_pretrained(
             found.name,
             revision=found.revision,
@@ -243,7 +243,7 @@ def load(found: Backbone) -> PreTrainedModel:
     if "layer_weights" in report["missing_keys"]:
         # transformers 5.23 leaves them as the memory was.
         torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
-    parts = Parts.of(model)
+    parts = EncoderParts.of(model)
     if not found.own_head:
         for child in model.children():
             if child is not parts.backbone:
@@ -323,7 +323,7 @@ def _hub_bars() -> bool:
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
+def readable_errors(name: str) -> Iterator[None]:
     """Say in one line why an encoder cannot be loaded; a Hub that is out of reach, in seconds."""
     folder = Path(name)
     try:

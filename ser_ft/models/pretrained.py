@@ -18,16 +18,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 from ..audio import SAMPLE_RATE
 from ..utils.errors import InputError
-from . import folder_of
+from . import resolve_model_path
 from .descriptors import CHANGES, FITTED
-from .encoders import Parts, explained, quiet
+from .encoders import EncoderParts, quiet, readable_errors
 from .features import SpectralFeatureExtractor
 
 _OURS = "ser_ft_"
 
 
 @dataclass(frozen=True)
-class Saved:
+class PretrainedClassifier:
     """A classifier as it was saved.
 
     Attributes:
@@ -41,7 +41,7 @@ class Saved:
     classes: tuple[str, ...]
 
     @classmethod
-    def load(cls, name: str) -> Saved:
+    def load(cls, name: str) -> PretrainedClassifier:
         """Load a classifier from a folder or the Hub, or the one that comes with ser_ft ("shipped").
 
         No code that comes with it is run.
@@ -50,8 +50,8 @@ class Saved:
             InputError: there is none, the Hub cannot be reached, it is no classifier of sound at 16 kHz, or weights of
                 it are missing, as where its head is of a kind that transformers does not know.
         """
-        place = folder_of(name)
-        with quiet(), explained(name):
+        place = resolve_model_path(name)
+        with quiet(), readable_errors(name):
             config = AutoConfig.from_pretrained(place)
             family = config.model_type
             if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES and not family.startswith(_OURS):
@@ -87,7 +87,7 @@ class Saved:
         """The samples of the shortest clip that it is asked about; shorter ones are padded with silence."""
         extractor = self.extractor
         if not isinstance(extractor, SpectralFeatureExtractor):
-            return Parts.of(self.model).hearing.least_samples
+            return EncoderParts.of(self.model).hearing.least_samples
         summed: Any = self.model
         frames = max(summed.least_frames, FITTED if CHANGES.keys() & set(extractor.descriptors) else 1)
         return max(extractor.window_length, (int(frames) - 1) * extractor.hop_length)

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_where_unreachable
-from . import MODELS, compact, folder_of, kind_of, said_of, saved_by_us
+from . import MODELS, compact, model_kind, read_model_config, resolve_model_path, saved_by_us
 from . import baselines as own
 from . import spectrogram as image
 from .encoders import quiet
@@ -91,9 +91,9 @@ def build(
         InputError: the name, or a setting, is unknown or does not fit, or the weights cannot be had.
     """
     if saved_by_us(name):
-        return _saved(folder_of(name), classes, features, network)
+        return _saved(resolve_model_path(name), classes, features, network)
     known = NETWORKS.get(name, _IMAGE)
-    if known is _IMAGE and kind_of(name) != "image":
+    if known is _IMAGE and model_kind(name) != "image":
         raise InputError(f"unknown model {name!r}: use one of {', '.join(MODELS)}, or timm/vgg16_bn.tv_in1k")
     _check(SpectralFeatureExtractor, features, "model.features")
     _check(known.config, network, "model.network", known.settings)
@@ -143,7 +143,9 @@ def _saved(
 
 def _called_in_timm(name: str) -> str:
     """Return what makes the same network of timm again, without weights."""
-    return str(said_of(name).get("architecture") or (name if name == image.ALEXNET else name.rpartition("/")[2]))
+    return str(
+        read_model_config(name).get("architecture") or (name if name == image.ALEXNET else name.rpartition("/")[2])
+    )
 
 
 def _backbone(name: str, pretrained: bool) -> Any:
@@ -156,7 +158,7 @@ def _backbone(name: str, pretrained: bool) -> Any:
         raise InputError(f"{name}: of torchvision there is {image.ALEXNET} alone; timm has the others: timm/NAME")
     # That a network's own head is left out is no news.
     logging.getLogger("timm").setLevel(logging.ERROR)
-    local = bool(said_of(name))
+    local = bool(read_model_config(name))
     called = _called_in_timm(name)
     if not local and not timm.is_model(called.partition(".")[0]):
         raise InputError(f"{name}: timm knows no such network; timm.list_models() names those it has")

@@ -8,7 +8,7 @@ import numpy as np
 
 from .features import SpectralFeatureExtractor
 
-YARDSTICKS = ("majority", "logistic", "svm")
+CLASSICAL = ("majority", "logistic", "svm")
 DESCRIPTORS = (
     "mfcc",
     "zcr",
@@ -28,7 +28,7 @@ FUNCTIONALS = (
 _LOGISTIC_C = 0.01
 
 
-class Yardstick(Protocol):
+class ClassicalModel(Protocol):
     """Fits on statistics of clips, shape (clips, numbers), and gives probabilities, shape (clips, classes)."""
 
     def fit(self, statistics: np.ndarray, labels: np.ndarray, classes: int) -> None:
@@ -38,7 +38,7 @@ class Yardstick(Protocol):
         """Return the probability of each class for each clip, shape (clips, classes)."""
 
 
-def yardstick_features() -> SpectralFeatureExtractor:
+def classical_features() -> SpectralFeatureExtractor:
     """Return the extractor of the frames whose statistics yardsticks are given."""
     return SpectralFeatureExtractor(descriptors=DESCRIPTORS, coefficients=20, mels=64, hop_length=256)
 
@@ -100,7 +100,7 @@ class Svm:
         return scores
 
 
-def make_yardstick(name: str) -> Yardstick:
-    """Make a yardstick by its name, of `YARDSTICKS`."""
-    known: dict[str, Yardstick] = {"majority": Majority(), "logistic": Logistic(), "svm": Svm()}
+def make_classical(name: str) -> ClassicalModel:
+    """Make a yardstick by its name, of `CLASSICAL`."""
+    known: dict[str, ClassicalModel] = {"majority": Majority(), "logistic": Logistic(), "svm": Svm()}
     return known[name]

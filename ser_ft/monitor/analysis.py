@@ -12,7 +12,7 @@ import numpy as np
 from .. import audio
 from ..audio import AudioError
 from ..audio.streaming import blocks, open_sound
-from ..inference.backends.base import Engine, Facts
+from ..inference.backends.base import Backend, ModelInfo
 from ..inference.recognizer import SHORTEST
 from ..inference.windows import Window, file_windows, segments
 from ..labels import canonical
@@ -39,7 +39,7 @@ class _Look:
     silent: tuple[bool, ...]
 
 
-def monitor(engine: Engine, path: str | Path, settings: MonitorSettings, seen: Seen | None = None) -> Conversation:
+def monitor(engine: Backend, path: str | Path, settings: MonitorSettings, seen: Seen | None = None) -> Conversation:
     """Judge a conversation.
 
     A file with several channels has a voice in each. Where it has one, or all hold the same sound, the voices are
@@ -80,7 +80,7 @@ def monitor(engine: Engine, path: str | Path, settings: MonitorSettings, seen: S
         negative=negative,
         voices=voices,
         silence=intervals.seconds(silences),
-        overlap=intervals.seconds(intervals.together([voice.talk for voice in voices])),
+        overlap=intervals.seconds(intervals.overlaps([voice.talk for voice in voices])),
         pauses=[span for span in silences if span[1] - span[0] >= PAUSE],
         moments=moments(
             [(voice.windows, voice.segments) for voice in voices], engine.facts.classes, telling, look.duration
@@ -110,7 +110,7 @@ def _look(path: str | Path) -> _Look:
 
 
 def _windows(
-    engine: Engine,
+    engine: Backend,
     path: str | Path,
     settings: MonitorSettings,
     channel: int | None,
@@ -125,7 +125,9 @@ def _windows(
     return windows
 
 
-def _voice(name: str, windows: list[Window], facts: Facts, settings: MonitorSettings, negative: Sequence[str]) -> Voice:
+def _voice(
+    name: str, windows: list[Window], facts: ModelInfo, settings: MonitorSettings, negative: Sequence[str]
+) -> Voice:
     own = None
     if settings.baseline is not None:
         own = speaker_baseline.baseline(windows, facts.classes, settings.baseline, settings.windows.hop)

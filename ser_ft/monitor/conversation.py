@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..inference.backends.base import Facts
+from ..inference.backends.base import ModelInfo
 from ..inference.windows import Segment, Window, WindowSettings, window_answer
 from ..utils.errors import InputError
 from . import intervals, negative_segments
@@ -99,7 +99,7 @@ class Conversation:
     rate: int
     channels: int
     mixed: bool
-    facts: Facts
+    facts: ModelInfo
     settings: MonitorSettings
     negative: tuple[str, ...]
     voices: Sequence[Voice]
@@ -118,7 +118,7 @@ class Conversation:
 
 
 def shares(
-    windows: Sequence[Window], facts: Facts, start: float = 0.0, end: float = float("inf")
+    windows: Sequence[Window], facts: ModelInfo, start: float = 0.0, end: float = float("inf")
 ) -> tuple[dict[str, float], float]:
     """Share out speech by how it sounds; each window weighs as much as there is speech in it.
 

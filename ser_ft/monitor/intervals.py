@@ -26,7 +26,7 @@ def union(spans: Iterable[tuple[float, float]]) -> Spans:
     return joined
 
 
-def together(voices: Sequence[Spans]) -> Spans:
+def overlaps(voices: Sequence[Spans]) -> Spans:
     """Return where two voices or more talk at once; each voice's stretches as `union` gives them."""
     steps = sorted((time, step) for spans in voices for start, end in spans for time, step in ((start, 1), (end, -1)))
     found: Spans = []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.run_folder import RunFolder
-from ..inference.backends.base import Facts
-from ..models import SHIPPED, folder_of
+from ..inference.backends.base import ModelInfo
+from ..models import SHIPPED, resolve_model_path
 from ..report.shared import html, tables
 from ..report.shared.evaluated_part import judged_part, sample
 from . import highlights, negative_segments, speaker_baseline
@@ -33,13 +33,13 @@ class About:
         known: how well the model did: uar, interval, chance, sample, corpora and notes; None: it is not known.
     """
 
-    facts: Facts
+    facts: ModelInfo
     settings: MonitorSettings
     negative: tuple[str, ...]
     known: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, facts: Facts, settings: MonitorSettings, model: str | Path | None) -> About:
+    def of(cls, facts: ModelInfo, settings: MonitorSettings, model: str | Path | None) -> About:
         """Gather it; how well the model did is read from the run folder that it lies in, where it lies in one.
 
         `model`: where it lies; None: it is the one that ships.
@@ -112,7 +112,7 @@ def _lowered(voice: Voice) -> str:
 
 
 def _known(model: str | Path | None) -> dict[str, Any] | None:
-    given = Path(folder_of(str(model or SHIPPED))).expanduser()
+    given = Path(resolve_model_path(str(model or SHIPPED))).expanduser()
     run = next((run for run in map(RunFolder, (given, given.parent)) if run.metrics_file.is_file()), None)
     if run is None:
         return None

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..audio.discovery import Found, find
-from ..inference.backends.base import Engine
+from ..audio.discovery import SoundFile, find_sound_files
+from ..inference.backends.base import Backend
 from ..report.shared import html, tables
 from ..utils.errors import InputError
 from ..utils.files import check_writable
@@ -44,7 +44,7 @@ class Reports:
 
 
 def write_reports(
-    engine: Engine,
+    engine: Backend,
     calls: Sequence[str | Path],
     out: str | Path,
     settings: MonitorSettings,
@@ -73,7 +73,7 @@ def write_reports(
     check(engine, settings)
     home = Path(out).expanduser()
     check_out(home, replace)
-    found = list(find(calls))
+    found = list(find_sound_files(calls))
     if not found:
         raise InputError(f"{', '.join(map(str, calls))}: no sound files found there")
     about = About.of(engine.facts, settings, model)
@@ -82,7 +82,7 @@ def write_reports(
     strips: dict[str, str] = {}
     names = [""] if single else _names([entry.path for entry in found])
 
-    def judge(entry: Found, name: str) -> None:
+    def judge(entry: SoundFile, name: str) -> None:
         if entry.error:
             raise InputError(f"{entry.path}: {entry.error}")
         call = monitor(engine, entry.path, settings, progress.update)
@@ -112,7 +112,7 @@ def write_reports(
     return reports
 
 
-def check(engine: Engine, settings: MonitorSettings) -> None:
+def check(engine: Backend, settings: MonitorSettings) -> None:
     """Refuse settings that a model cannot serve.
 
     Raises:

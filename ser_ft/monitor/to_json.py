@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from ..inference.backends.base import Facts
+from ..inference.backends.base import ModelInfo
 from ..inference.windows import window_answer
 from . import negative_segments
 from .conversation import PAUSE, Conversation, Voice
@@ -87,7 +87,7 @@ def record(call: Conversation) -> dict[str, Any]:
     return told
 
 
-def _voice_record(voice: Voice, facts: Facts) -> dict[str, Any]:
+def _voice_record(voice: Voice, facts: ModelInfo) -> dict[str, Any]:
     return {
         "name": voice.name,
         "speech": voice.spoken,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Average:
+class EMA:
     """Follows a model's weights, and takes their place for a while.
 
     Args:

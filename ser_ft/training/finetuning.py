@@ -13,13 +13,13 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from ..config.schema import Recipe, TuningConfig
-from ..dataloading.batches import Feed, PooledFeed, StateFeed, WaveFeed
+from ..dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches
 from ..dataloading.cache import JoinedCache
-from ..dataloading.encoder_hooks import PooledHead, Rig
+from ..dataloading.encoder_hooks import EncoderHooks, PooledHead
 from ..dataloading.hidden_states import states_of
-from ..dataloading.online_augmentation import Drawn
+from ..dataloading.online_augmentation import OnlineAugmentation
 from ..models import encoders
-from ..models.encoders import Parts
+from ..models.encoders import EncoderParts
 from ..utils.errors import InputError
 
 # Families whose layers see a clip at another frame rate than the model gives.
@@ -30,7 +30,7 @@ _SHORT = 12.0
 
 
 @dataclass
-class Setup:
+class TrainableModel:
     """What the loop trains.
 
     Attributes:
@@ -42,25 +42,25 @@ class Setup:
     """
 
     model: nn.Module
-    feed: Feed
+    feed: BatchSource
     groups: list[dict[str, Any]]
     finish: Callable[[], PreTrainedModel]
     stages: list[list[nn.Parameter]] = field(default_factory=list)
     still: list[nn.Module] = field(default_factory=list)
 
 
-def set_up_speech(
+def prepare_encoder(
     model: PreTrainedModel,
     extractor: SequenceFeatureExtractor,
     tables: Sequence[datasets.Dataset],
     recipe: Recipe,
     device: torch.device,
     shown: bool,
-) -> Setup:
+) -> TrainableModel:
     """Make a pretrained speech encoder ready: freeze, take the frozen states, put adapters in, choose the rates.
 
     Args:
-        model: as `ser_ft.models.encoders.load` gives it. extractor: its own.
+        model: as `ser_ft.models.encoders.load_encoder` gives it. extractor: its own.
         tables: the prepared table; behind it, the augmented copies of training clips, where there are any. The feed's
             rows are those of all of them, one behind the other.
         recipe: `tuning`, `augment` and `train` are read. device: where frozen states are computed. shown: show bars.
@@ -68,12 +68,12 @@ def set_up_speech(
     Raises:
         InputError: the settings do not fit the family, or the disk is too small for the states.
     """
-    parts, tuning = Parts.of(model), recipe.tuning
+    parts, tuning = EncoderParts.of(model), recipe.tuning
     _check(parts, tuning)
     _freeze(parts, tuning)
     trained: nn.Module = model
-    rig: Rig | None = None
-    feed: Feed
+    rig: EncoderHooks | None = None
+    feed: BatchSource
     first = _first_trained(parts, tuning)
     table = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(list(tables))
     kept = tuning.cache and not recipe.augment.live
@@ -82,13 +82,19 @@ def set_up_speech(
         return JoinedCache([states_of(one, parts, extractor, what, shown, device) for one in tables])
 
     if kept and tuning.mode == "probe":
-        feed, trained = PooledFeed(states("mean"), np.array(table["duration"])), PooledHead(parts)
+        feed, trained = PooledBatches(states("mean"), np.array(table["duration"])), PooledHead(parts)
     elif kept and first is not None and first > 0:
-        feed, rig = StateFeed(states(first), table, extractor, parts.hearing), Rig(parts, layer=first)
+        feed, rig = HiddenStateBatches(states(first), table, extractor, parts.hearing), EncoderHooks(parts, layer=first)
     elif kept and parts.convolutions is not None and not tuning.convolutions:
-        feed, rig = StateFeed(states("convolutions"), table, extractor, parts.hearing), Rig(parts, convolved=True)
+        feed, rig = (
+            HiddenStateBatches(states("convolutions"), table, extractor, parts.hearing),
+            EncoderHooks(parts, convolved=True),
+        )
     else:
-        feed, rig = WaveFeed(table, extractor, parts.hearing, Drawn.of(table, recipe)), Rig(parts)
+        feed, rig = (
+            WaveformBatches(table, extractor, parts.hearing, OnlineAugmentation.of(table, recipe)),
+            EncoderHooks(parts),
+        )
     restore = fast_attention(model, feed, device)
     adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
     if recipe.train.compile:
@@ -102,7 +108,7 @@ def set_up_speech(
         return model if adapted is None else adapted.merge_and_unload()
 
     depths = _depths(parts)
-    return Setup(
+    return TrainableModel(
         trained,
         feed,
         parameter_groups(_rates(parts, tuning, depths, recipe.train.learning_rate), recipe.train.weight_decay),
@@ -112,13 +118,13 @@ def set_up_speech(
     )
 
 
-def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> encoders.Backbone:
+def find_encoder(recipe: Recipe, classes: tuple[str, ...]) -> encoders.EncoderSpec:
     """Find the encoder that a recipe names, with the settings that its tuning asks for.
 
     Raises:
-        InputError: as `ser_ft.models.encoders.find` does.
+        InputError: as `ser_ft.models.encoders.find_encoder` does.
     """
-    found = encoders.find(
+    found = encoders.find_encoder(
         recipe.model.name,
         classes,
         recipe.model.network,
@@ -132,7 +138,7 @@ def find_speech(recipe: Recipe, classes: tuple[str, ...]) -> encoders.Backbone:
     return found
 
 
-def fast_attention(model: PreTrainedModel, feed: Feed, device: torch.device) -> Callable[[], None]:
+def fast_attention(model: PreTrainedModel, feed: BatchSource, device: torch.device) -> Callable[[], None]:
     """Choose the attention that a device trains fastest with; return what puts the model's own back."""
     own = model.config._attn_implementation
     if device.type == "cpu" and own == "sdpa" and feed.seconds.max() <= _SHORT:
@@ -140,7 +146,7 @@ def fast_attention(model: PreTrainedModel, feed: Feed, device: torch.device) -> 
     return lambda: model.set_attn_implementation(own)
 
 
-def _check(parts: Parts, tuning: TuningConfig) -> None:
+def _check(parts: EncoderParts, tuning: TuningConfig) -> None:
     count = len(parts.layers)
     if tuning.layers is not None and tuning.layers > count:
         raise InputError(f"tuning.layers is {tuning.layers}, but the encoder has {count} layers")
@@ -148,7 +154,7 @@ def _check(parts: Parts, tuning: TuningConfig) -> None:
         raise InputError("tuning.convolutions: this family has no convolutional encoder over the wave")
 
 
-def _freeze(parts: Parts, tuning: TuningConfig) -> None:
+def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
     """Let gradients reach what the mode trains, and nothing else; what the family itself freezes stays frozen."""
     kept: set[int] = set()
     freeze = getattr(parts.convolutions, "_freeze_parameters", None)
@@ -169,14 +175,14 @@ def _freeze(parts: Parts, tuning: TuningConfig) -> None:
             parameter.requires_grad_(False)
 
 
-def _first_trained(parts: Parts, tuning: TuningConfig) -> int | None:
+def _first_trained(parts: EncoderParts, tuning: TuningConfig) -> int | None:
     """Return the lowest layer that is trained, if what enters it is all that the rest needs."""
     if tuning.mode != "partial" or parts.weighted or parts.model.config.model_type in _RESAMPLING:
         return None
     return len(parts.layers) - (tuning.layers or 0)
 
 
-def _still(parts: Parts, tuning: TuningConfig) -> list[nn.Module]:
+def _still(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
     """Return the modules whose dropout is off, for nothing in them is trained."""
     if tuning.mode == "probe":
         return list(parts.backbone.modules())
@@ -186,7 +192,7 @@ def _still(parts: Parts, tuning: TuningConfig) -> list[nn.Module]:
     return [] if parts.convolutions is None or tuning.convolutions else list(parts.convolutions.modules())
 
 
-def _depths(parts: Parts) -> dict[int, int]:
+def _depths(parts: EncoderParts) -> dict[int, int]:
     """Return how deep below the top each of the backbone's parameters lies, by its id: the top layer's are at 0."""
     count = len(parts.layers)
     depths = {id(parameter): count for parameter in parts.backbone.parameters()}
@@ -196,7 +202,7 @@ def _depths(parts: Parts) -> dict[int, int]:
 
 
 def _rates(
-    parts: Parts, tuning: TuningConfig, depths: dict[int, int], head_rate: float
+    parts: EncoderParts, tuning: TuningConfig, depths: dict[int, int], head_rate: float
 ) -> list[tuple[list[nn.Parameter], float]]:
     """Return the trained parameters and their rates, the head's first; lower layers get lower ones."""
     by_depth: dict[int, list[nn.Parameter]] = {}
@@ -218,7 +224,7 @@ def parameter_groups(rates: list[tuple[list[nn.Parameter], float]], decay: float
     return groups
 
 
-def _stages(parts: Parts, depths: dict[int, int]) -> list[list[nn.Parameter]]:
+def _stages(parts: EncoderParts, depths: dict[int, int]) -> list[list[nn.Parameter]]:
     stages: list[list[nn.Parameter]] = [[] for _ in range(max(depths.values()) + 1)]
     for parameter in parts.backbone.parameters():
         if parameter.requires_grad:
@@ -226,7 +232,7 @@ def _stages(parts: Parts, depths: dict[int, int]) -> list[list[nn.Parameter]]:
     return [stage for stage in stages if stage]
 
 
-def _adapt(parts: Parts, tuning: TuningConfig) -> Any:
+def _adapt(parts: EncoderParts, tuning: TuningConfig) -> Any:
     """Put low-rank adapters into the layers, in place."""
     try:
         from peft import LoraConfig, get_peft_model
@@ -243,7 +249,7 @@ def _adapt(parts: Parts, tuning: TuningConfig) -> Any:
     return adapted
 
 
-def _adapted(parts: Parts, tuning: TuningConfig) -> list[str]:
+def _adapted(parts: EncoderParts, tuning: TuningConfig) -> list[str]:
     """Return the names of the linear layers that get adapters."""
     places = {id(module): name for name, module in parts.model.named_modules()}
     chosen = []

@@ -14,15 +14,15 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..config.schema import Recipe, TuningConfig
-from ..dataloading.batches import FrameFeed, PooledFeed
-from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, frames_of, take_in
-from ..dataloading.online_augmentation import Drawn, Standard
+from ..dataloading.batches import FrameBatches, PooledBatches
+from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, frames_of, update_hash
+from ..dataloading.online_augmentation import OnlineAugmentation, Standardizer
 from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
 from ..utils.errors import InputError
 from ..utils.progress import bar
-from .finetuning import Setup, parameter_groups
+from .finetuning import TrainableModel, parameter_groups
 
 if TYPE_CHECKING:
     import datasets
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 _BATCH = 16
 
 
-def set_up_own(
+def prepare_network(
     model: PreTrainedModel,
     extractor: SpectralFeatureExtractor,
     tables: Sequence[datasets.Dataset],
     train: np.ndarray,
     recipe: Recipe,
     shown: bool,
-) -> Setup:
+) -> TrainableModel:
     """Make one of our own networks ready: all of it is trained, on frames that its extractor made once.
 
     Args:
@@ -53,10 +53,10 @@ def set_up_own(
         raise InputError("augment.mixup would mix levels before compact-cnn has measured them: leave it out")
     feed = frame_feed(extractor, tables, train, recipe, shown)
     groups = parameter_groups([(list(model.parameters()), recipe.train.learning_rate)], recipe.train.weight_decay)
-    return Setup(model, feed, groups, lambda: model)
+    return TrainableModel(model, feed, groups, lambda: model)
 
 
-def set_up_image(
+def prepare_image_backbone(
     model: SpectrogramForAudioClassification,
     extractor: SpectralFeatureExtractor,
     tables: Sequence[datasets.Dataset],
@@ -64,11 +64,11 @@ def set_up_image(
     recipe: Recipe,
     device: torch.device,
     shown: bool,
-) -> Setup:
+) -> TrainableModel:
     """Make an image backbone ready: freeze, sum frozen clips up once, choose the rates by stage.
 
     Args:
-        device: where frozen clips are summed up; for the others see `set_up_own`.
+        device: where frozen clips are summed up; for the others see `prepare_network`.
 
     Raises:
         InputError: more stages are asked for than there are.
@@ -86,8 +86,8 @@ def set_up_image(
     if tuning.mode == "probe" and tuning.cache:
         _made_alike(cast(nn.Module, model).to(device))
         sums = JoinedCache([_sums_of(model, feed, tables, place, device, shown) for place in range(len(tables))])
-        return Setup(_Head(model), PooledFeed(sums, feed.seconds), groups, lambda: model)
-    return Setup(
+        return TrainableModel(_Head(model), PooledBatches(sums, feed.seconds), groups, lambda: model)
+    return TrainableModel(
         model,
         feed,
         groups,
@@ -103,7 +103,7 @@ def frame_feed(
     train: np.ndarray,
     recipe: Recipe,
     shown: bool,
-) -> FrameFeed:
+) -> FrameBatches:
     """Take the frames of all clips, standardise them as the extractor asks, draw anew what the recipe asks."""
     if recipe.augment.spectral is not None and extractor.descriptors != ["log-mel"]:
         raise InputError(
@@ -115,12 +115,12 @@ def frame_feed(
     speakers = [name for table in tables for name in table["speaker"]]
     # Copies say no more of a speaker than the clips do that they were made of.
     own = frames.parts[0]
-    fitted = Standard.fit(extractor, own, speakers[: len(own)], train[train < len(own)])
+    fitted = Standardizer.fit(extractor, own, speakers[: len(own)], train[train < len(own)])
     if fitted is not None and len(tables) > 1:
         groups = dict(zip(speakers, fitted.groups, strict=False))
-        fitted = Standard(fitted.shift, fitted.scale, np.array([groups[name] for name in speakers]))
+        fitted = Standardizer(fitted.shift, fitted.scale, np.array([groups[name] for name in speakers]))
     seconds = np.concatenate([np.array(table["duration"]) for table in tables])
-    return FrameFeed(frames, seconds, extractor, fitted, Drawn.of(tables[0], recipe))
+    return FrameBatches(frames, seconds, extractor, fitted, OnlineAugmentation.of(tables[0], recipe))
 
 
 def _trained_stages(tuning: TuningConfig, stages: list[list[nn.Parameter]]) -> int:
@@ -150,7 +150,7 @@ def _made_alike(model: nn.Module) -> None:
 
 def _sums_of(
     model: SpectrogramForAudioClassification,
-    feed: FrameFeed,
+    feed: FrameBatches,
     tables: Sequence[datasets.Dataset],
     place: int,
     device: torch.device,
@@ -164,7 +164,7 @@ def _sums_of(
     if (standard := feed.standard) is not None:
         for values in (standard.shift, standard.scale, standard.groups):
             found.update(values.tobytes())
-    take_in(found, model.backbone.state_dict())
+    update_hash(found, model.backbone.state_dict())
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         model.eval()

@@ -19,27 +19,27 @@ from ..data.augmentation.waveform import Augment, augmented
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import statistics_of
-from ..dataloading.targets import Inputs
+from ..dataloading.targets import ClipData
 from ..evaluation.latency import SPEED_CLIPS, real_time_factor
 from ..evaluation.run_folder import RunFolder
-from ..evaluation.scoring import Judge
+from ..evaluation.scoring import SplitScorer
 from ..models import MODELS, SHIPPED
 from ..models.calibrated_head import fold_temperature
-from ..models.encoders import load
+from ..models.encoders import load_encoder
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
-from ..models.yardsticks import YARDSTICKS
+from ..models.yardsticks import CLASSICAL
 from ..utils.accelerator import device_name, start
 from ..utils.errors import InputError
-from .finetuning import Setup, find_speech, set_up_speech
-from .from_scratch import set_up_image, set_up_own
-from .run_guard import begin, gone_on_with, resumes
+from .finetuning import TrainableModel, find_encoder, prepare_encoder
+from .from_scratch import prepare_image_backbone, prepare_network
+from .run_guard import can_resume, init_run_folder, resumes
 from .trainer import Trainer
-from .wav2vec2.command import check_unheard, heard_in_pretraining
+from .wav2vec2.command import check_no_seen_speakers, speakers_seen_in_training
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """What a run left: its folder, the table it was made from, and whether this process is the one that writes.
 
     `table` is None where the run was finished before.
@@ -52,7 +52,7 @@ class Outcome:
 
 def train(
     recipe: Recipe, verbose: bool = True, check: Callable[[datasets.Dataset, Split], None] | None = None
-) -> Outcome:
+) -> TrainResult:
     """Carry a recipe out, from recordings to an evaluated model.
 
     Args:
@@ -64,7 +64,7 @@ def train(
     """
     folder = RunFolder(recipe.out)
     if finished(recipe, folder):
-        return Outcome(folder, None, PartialState().is_main_process)
+        return TrainResult(folder, None, PartialState().is_main_process)
     accelerator = start(
         recipe.train.mixed_precision,
         recipe.seed,
@@ -78,7 +78,7 @@ def train(
         table = load_data(recipe.data, shown)
     split = _split(recipe, table)
     if not split.leaking:
-        check_unheard(recipe.model.name, split, is_synthetic(table))
+        check_no_seen_speakers(recipe.model.name, split, is_synthetic(table))
     if check is not None:
         check(table, split)
     if shown:
@@ -88,7 +88,7 @@ def train(
     for name in dict.fromkeys(recipe.yardsticks):
         if name in MODELS:
             train(_beside(recipe, name), verbose=False)
-    return Outcome(folder, table, accelerator.is_main_process)
+    return TrainResult(folder, table, accelerator.is_main_process)
 
 
 def load_data(data: DataConfig, verbose: bool = True) -> datasets.Dataset:
@@ -138,7 +138,7 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
 
 def split_content(recipe: Recipe, split: Split) -> dict[str, Any]:
     """Return what a run's split.json holds: the split, and whom the model had heard before."""
-    heard = heard_in_pretraining(recipe.model.name, ("train", "validation"))
+    heard = speakers_seen_in_training(recipe.model.name, ("train", "validation"))
     return split.content() | ({"heard": sorted(heard)} if heard else {})
 
 
@@ -151,7 +151,7 @@ def _learned(table: datasets.Dataset, split: Split) -> tuple[str, ...]:
 def finished(recipe: Recipe, folder: RunFolder) -> bool:
     """Say whether the run is there and done; refuse a folder that is not to be touched."""
     whole = folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
-    return gone_on_with(recipe, folder, "run") and whole
+    return can_resume(recipe, folder, "run") and whole
 
 
 def _train(
@@ -162,8 +162,8 @@ def _train(
         tables = [table, *_copies(recipe, table.select(train), shown)]
     heard = np.concatenate([train, len(table) + np.arange(sum(map(len, tables[1:])))])
     setup, extractor = _set_up(recipe, tables, heard, classes, accelerator, shown)
-    inputs = Inputs.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed, classes)
-    judge = Judge(table, split, inputs, recipe.seed)
+    inputs = ClipData.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed, classes)
+    judge = SplitScorer(table, split, inputs, recipe.seed)
     rows = judge.rows
     if shown:
         _tell_left_out(judge)
@@ -183,14 +183,14 @@ def _train(
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
-        begin(recipe, folder, content)
+        init_run_folder(recipe, folder, content)
     accelerator.wait_for_everyone()
     if recipe.train.trackers:
         accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))
     trainer.fit(resume, shown)
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
     # All processes share this work, and wait for each other in it.
-    simple = [name for name in recipe.yardsticks if name in YARDSTICKS]
+    simple = [name for name in recipe.yardsticks if name in CLASSICAL]
     numbers = statistics_of(table, shown) if simple else np.empty(0)
     if not accelerator.is_main_process:
         return
@@ -234,7 +234,7 @@ def _beside(recipe: Recipe, name: str) -> Recipe:
     )
 
 
-def _tell_left_out(judge: Judge) -> None:
+def _tell_left_out(judge: SplitScorer) -> None:
     for part, classes in judge.left_out.items():
         if classes:
             told = ", ".join(f"{count} {name}" for name, count in classes.items())
@@ -245,7 +245,7 @@ def _check_model(recipe: Recipe) -> None:
     """Refuse a model, or settings of it, before the recordings are read."""
     chosen = recipe.model
     if chosen.kind == "speech":
-        find_speech(recipe, ("one", "other"))
+        find_encoder(recipe, ("one", "other"))
     else:
         build(chosen.name, ("one", "other"), chosen.features, chosen.network, pretrained=False)
 
@@ -268,19 +268,19 @@ def _set_up(
     classes: tuple[str, ...],
     accelerator: Accelerator,
     shown: bool,
-) -> tuple[Setup, SequenceFeatureExtractor]:
+) -> tuple[TrainableModel, SequenceFeatureExtractor]:
     """Make the model, with its feature extractor, ready to be trained on the rows of the tables that are heard."""
     chosen = recipe.model
     if chosen.kind == "speech":
-        found = find_speech(recipe, classes)
+        found = find_encoder(recipe, classes)
         with accelerator.local_main_process_first():
-            encoder = load(found)
-        return set_up_speech(encoder, found.extractor, tables, recipe, accelerator.device, shown), found.extractor
+            encoder = load_encoder(found)
+        return prepare_encoder(encoder, found.extractor, tables, recipe, accelerator.device, shown), found.extractor
     with accelerator.local_main_process_first():
         extractor, model = build(chosen.name, classes, chosen.features, chosen.network, chosen.pretrained)
     if isinstance(model, SpectrogramForAudioClassification):
-        return set_up_image(model, extractor, tables, heard, recipe, accelerator.device, shown), extractor
-    return set_up_own(model, extractor, tables, heard, recipe, shown), extractor
+        return prepare_image_backbone(model, extractor, tables, heard, recipe, accelerator.device, shown), extractor
+    return prepare_network(model, extractor, tables, heard, recipe, shown), extractor
 
 
 def _called(recipe: Recipe) -> str:

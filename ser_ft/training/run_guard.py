@@ -13,7 +13,7 @@ from ..utils.errors import InputError
 from ..utils.files import check_writable, remove_folder
 
 
-class Claim(Protocol):
+class HasRunFolder(Protocol):
     """What a recipe of any kind says of its run folder."""
 
     if_exists: str
@@ -26,7 +26,7 @@ class Claim(Protocol):
 _AFTER = ("push_to_hub", "hub")
 
 
-def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
+def can_resume(recipe: HasRunFolder, folder: RunFolder, what: str) -> bool:
     """Say whether a folder holds a run by this recipe, to be gone on with.
 
     Args:
@@ -53,7 +53,7 @@ def gone_on_with(recipe: Claim, folder: RunFolder, what: str) -> bool:
     return True
 
 
-def resumes(recipe: Claim, folder: RunFolder, content: dict[str, Any], what: str) -> bool:
+def resumes(recipe: HasRunFolder, folder: RunFolder, content: dict[str, Any], what: str) -> bool:
     """Say whether an earlier start is gone on with.
 
     Args:
@@ -71,7 +71,7 @@ def resumes(recipe: Claim, folder: RunFolder, content: dict[str, Any], what: str
     return True
 
 
-def begin(recipe: Claim, folder: RunFolder, content: dict[str, Any]) -> None:
+def init_run_folder(recipe: HasRunFolder, folder: RunFolder, content: dict[str, Any]) -> None:
     """Put what is known before training into a folder of its own; what was there goes away whole."""
     remove_folder(folder.path)
     folder.path.mkdir(parents=True)

@@ -36,7 +36,7 @@ PROGRAM = "ser-ft train"
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepRun:
     """A run of a sweep.
 
     Attributes:
@@ -72,7 +72,7 @@ def plan(
     settings: Sequence[str] = (),
     variants: str | Path | None = None,
     shown: bool = True,
-) -> list[Cell]:
+) -> list[SweepRun]:
     """Lay out the runs of a sweep, and check each before any is begun.
 
     What is run of a recipe follows from its `split.kind`: all folds of kfold and of a named split (those whose test
@@ -89,7 +89,7 @@ def plan(
             run of data that has changed since.
     """
     _check_given(list(map(Path, recipes)), settings)
-    cells: list[Cell] = []
+    cells: list[SweepRun] = []
     tables: dict[str, datasets.Dataset] = {}
     read = {"": {}} if variants is None else _read_variants(Path(variants))
     for recipe in map(Path, recipes):
@@ -118,7 +118,7 @@ def _cells(
     above: str,
     folds: Sequence[int] | None,
     seeds: Sequence[int],
-) -> Iterator[Cell]:
+) -> Iterator[SweepRun]:
     """Give the runs of a recipe, each checked against its data and against what its folder holds."""
     for part, place, drawn in _places(recipe.split, table, folds):
         content = split_content(recipe, drawn)
@@ -128,7 +128,7 @@ def _cells(
             own = [*(f"--split.{key}={value}" for key, value in place.items()), f"--seed={seed}"]
             given = (*arguments, *own, f"--out={out}", "--if_exists=resume")
             exact = replace(recipe, split=replace(recipe.split, **place), seed=seed, out=out, if_exists="resume")
-            cell = Cell(name, given, exact)
+            cell = SweepRun(name, given, exact)
             finished(exact, cell.folder)
             resumes(exact, cell.folder, content, "run")
             yield cell
@@ -180,7 +180,7 @@ def _places(
         yield name, place, make_split(table, **vars(replace(split, **place)))
 
 
-def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
+def run_cells(cells: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
     """Make the runs of a sweep that are not finished, each in a process of its own.
 
     What a run prints goes into a file NAME.log beside its folder. Where this process ends, however it does, the runs
@@ -202,13 +202,13 @@ def run_cells(cells: Sequence[Cell], out: str | Path, jobs: int = 1, threads: in
         left = [cell for cell in cells if not cell.done]
         progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
         with progress:
-            failed = _make(left, _Crew(jobs, threads), progress)
+            failed = _make(left, _JobPool(jobs, threads), progress)
     if failed:
         told = "; ".join(failed)
         raise InputError(f"{len(failed)} of {len(cells)} runs failed; the log beside each tells more: {told}")
 
 
-def _make(cells: Sequence[Cell], crew: _Crew, progress: Any) -> list[str]:
+def _make(cells: Sequence[SweepRun], crew: _JobPool, progress: Any) -> list[str]:
     """Let a crew make runs; return which failed, and what each said."""
     failed: list[str] = []
     with ThreadPoolExecutor(crew.jobs) as pool:
@@ -228,7 +228,7 @@ def _make(cells: Sequence[Cell], crew: _Crew, progress: Any) -> list[str]:
     return failed
 
 
-class _Crew:
+class _JobPool:
     """Processes at work, each on one run."""
 
     def __init__(self, jobs: int, threads: int) -> None:
@@ -240,7 +240,7 @@ class _Crew:
         self.stopping = False
         self.turn = threading.Lock()
 
-    def run(self, cell: Cell) -> str:
+    def run(self, cell: SweepRun) -> str:
         """Make a run; return a line that says what came of it."""
         device = self.devices.get()
         try:
@@ -248,7 +248,7 @@ class _Crew:
         finally:
             self.devices.put(device)
 
-    def _run(self, cell: Cell, device: str | None) -> str:
+    def _run(self, cell: SweepRun, device: str | None) -> str:
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
         environment["SER_FT_JOBS"] = str(self.jobs)
         if device is not None:

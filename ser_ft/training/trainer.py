@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
 from ..config.schema import TrainConfig
-from ..data.augmentation.mixup import Mix
+from ..data.augmentation.mixup import Mixup
 from ..dataloading.batch_sampler import balancing_chances, epoch_batches
-from ..dataloading.batches import Feed
-from ..dataloading.targets import Inputs, steps
+from ..dataloading.batches import BatchSource
+from ..dataloading.targets import ClipData, steps
 from ..evaluation.metrics import uar
 from ..evaluation.predict import predict
 from ..evaluation.run_folder import RunFolder
@@ -28,8 +28,8 @@ from ..utils.errors import InputError
 from ..utils.files import backup_path, replace_atomically
 from ..utils.progress import bar
 from .checkpoints import Checkpoints, trained_names
-from .ema import Average
-from .finetuning import Setup
+from .ema import EMA
+from .finetuning import TrainableModel
 from .losses import clip_losses
 
 
@@ -63,8 +63,8 @@ class Trainer:
     def __init__(
         self,
         accelerator: Accelerator,
-        setup: Setup,
-        inputs: Inputs,
+        setup: TrainableModel,
+        inputs: ClipData,
         train: np.ndarray,
         validation: np.ndarray,
         settings: TrainConfig,
@@ -96,7 +96,7 @@ class Trainer:
         self.checkpoints = Checkpoints(accelerator, run, setup.model, trained)
         self.average = None
         if settings.average is not None:
-            self.average = Average(setup.model, trained, settings.average)
+            self.average = EMA(setup.model, trained, settings.average)
             accelerator.register_for_checkpointing(self.average)
         # Sums stay on the device: to read them at every step would make it wait.
         self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
@@ -186,7 +186,7 @@ class Trainer:
                 for values in (inputs.targets, inputs.allowed, self.weights, inputs.labels)
             )
             if self.mixup:
-                mix = Mix.draw(self.mixup, len(rows), (self.seed, self.state.step, place, accelerator.process_index))
+                mix = Mixup.draw(self.mixup, len(rows), (self.seed, self.state.step, place, accelerator.process_index))
                 batch = {name: mix.inputs(name, value) for name, value in batch.items()}
                 targets, allowed, weights = mix.shares(targets), mix.either(allowed), mix.shares(weights)
             last = place == len(group) - 1
@@ -328,5 +328,5 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def _with_rows(feed: Feed, epoch: int, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
+def _with_rows(feed: BatchSource, epoch: int, rows: list[int]) -> tuple[list[int], dict[str, torch.Tensor]]:
     return rows, feed.collate(rows, epoch)

@@ -15,7 +15,7 @@ class InputError(ValueError):
     """
 
 
-def guarded(work: Callable[[], None]) -> int:
+def run_command(work: Callable[[], None]) -> int:
     """Do something for a user and return the exit code.
 
     0; 2 for wrong input, and 1 for anything else that fails, each with one line on stderr (SER_FT_DEBUG, or --debug,

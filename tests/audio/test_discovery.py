@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_ft.audio.discovery import Found, find
+from ser_ft.audio.discovery import SoundFile, find_sound_files
 
 
 def make(top: Path, *names: str) -> None:
@@ -17,7 +17,7 @@ def make(top: Path, *names: str) -> None:
 
 
 def names(top: Path) -> list[str]:
-    return [os.path.relpath(found.path, top) for found in find([top])]
+    return [os.path.relpath(found.path, top) for found in find_sound_files([top])]
 
 
 def test_sound_is_found_below_in_a_fixed_order(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_linked_folder_and_a_linked_file_are_followed(tmp_path: Path) -> None:
 
 def test_other_files_are_found_by_their_suffix(tmp_path: Path) -> None:
     make(tmp_path, "1.wav", "2.parquet", "below/_3.PARQUET")
-    found = [found.path for found in find([tmp_path], (".parquet",))]
+    found = [found.path for found in find_sound_files([tmp_path], (".parquet",))]
     assert found == [f"{tmp_path}/2.parquet", f"{tmp_path}/below/_3.PARQUET"]
 
 
@@ -61,7 +61,7 @@ def test_pipes_and_folders_named_as_sound_are_no_sound(tmp_path: Path) -> None:
 def test_a_named_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
     make(tmp_path, "one.txt", ".hidden", "top/1.wav")
     given = [tmp_path / "top", tmp_path / "one.txt", tmp_path / ".hidden", tmp_path / "none"]
-    assert [found.path for found in find(given)] == [f"{tmp_path}/top/1.wav", *map(str, given[1:])]
+    assert [found.path for found in find_sound_files(given)] == [f"{tmp_path}/top/1.wav", *map(str, given[1:])]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
@@ -69,9 +69,9 @@ def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
     make(tmp_path, "a.wav", "locked/b.wav")
     (tmp_path / "locked").chmod(0)
     try:
-        found = list(find([tmp_path]))
+        found = list(find_sound_files([tmp_path]))
     finally:
         (tmp_path / "locked").chmod(0o700)
-    assert found[0] == Found(f"{tmp_path}/a.wav")
+    assert found[0] == SoundFile(f"{tmp_path}/a.wav")
     assert found[1].path == f"{tmp_path}/locked"
     assert "Permission denied" in (found[1].error or "")

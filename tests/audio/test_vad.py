@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ser_ft.audio.vad import LATENCY, Gate, speech_frames
+from ser_ft.audio.vad import LATENCY, VoiceActivityDetector, speech_frames
 
 SECONDS = np.arange(6 * 16_000) / 16_000
 
@@ -120,7 +120,7 @@ def test_a_slow_melody_is_no_speech(step: float, decay: float) -> None:
 @pytest.mark.parametrize("largest", [300, 5_000, 400_000])
 def test_the_decisions_do_not_depend_on_the_chunks(talk: np.ndarray, largest: int) -> None:
     sound = talk[: 16_000 * 4] if largest < 1000 else talk
-    random, gate, at, found = np.random.default_rng(largest), Gate(), 0, []
+    random, gate, at, found = np.random.default_rng(largest), VoiceActivityDetector(), 0, []
     while at < len(sound):
         size = int(random.integers(0, largest))
         found.append(gate.feed(sound[at : at + size]))
@@ -135,7 +135,7 @@ def test_there_is_a_decision_for_every_whole_frame(talk: np.ndarray, samples: in
 
 
 def test_a_gate_keeps_no_more_of_a_long_sound(talk: np.ndarray) -> None:
-    gate, kept = Gate(), []
+    gate, kept = VoiceActivityDetector(), []
     for _ in range(6):
         gate.feed(talk)
         kept.append(sum(part.nbytes for part in vars(gate).values() if isinstance(part, np.ndarray)))

@@ -15,7 +15,7 @@ import soundfile
 
 from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
-from ser_ft.data.catalog import Catalogue, Options, Roots, catalogue
+from ser_ft.data.catalog import Catalog, Options, Roots, build_catalog
 from ser_ft.data.prepare import load_corpora
 from ser_ft.labels import scheme
 
@@ -57,21 +57,21 @@ def write_zip(archive: Path, files: Iterable[str] | Mapping[str, bytes]) -> Path
     return archive
 
 
-def find(roots: Roots, labels: Any = "eight", calm: str = "keep", **options: Any) -> Catalogue:
+def find(roots: Roots, labels: Any = "eight", calm: str = "keep", **options: Any) -> Catalog:
     """The catalogue of some roots: what the names say, without decoding."""
-    return catalogue(roots, scheme(labels, calm), Options(**options))
+    return build_catalog(roots, scheme(labels, calm), Options(**options))
 
 
 def load(roots: Roots, cache: Path, **options: Any) -> datasets.Dataset:
     return load_corpora(roots, cache_dir=cache, verbose=False, **options)
 
 
-def told(book: Catalogue) -> dict[str, tuple[str, str]]:
+def told(book: Catalog) -> dict[str, tuple[str, str]]:
     """Clip id -> speaker, class."""
     return {clip.utterance.id: (clip.utterance.speaker, clip.label) for clip in book.clips}
 
 
-def reasons(book: Catalogue) -> dict[str, str]:
+def reasons(book: Catalog) -> dict[str, str]:
     """Name of the skipped file -> reason."""
     return {Path(skip.path.split("::")[0]).name: skip.reason for skip in book.skipped}
 

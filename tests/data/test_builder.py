@@ -203,7 +203,7 @@ def test_twice_named_recording_of_ravdess(shared_data: Path, tmp_path: Path) -> 
 def test_finding_repeats_among_many_of_one_length_is_quick() -> None:
     """Recordings cut to one length: 12 000 of them once took minutes."""
     generator = np.random.default_rng(0)
-    found: deduplication.Repeats[int] = deduplication.Repeats()
+    found: deduplication.DuplicateIndex[int] = deduplication.DuplicateIndex()
     marks = generator.normal(size=(12_000, 32))
     marks /= np.linalg.norm(marks, axis=1, keepdims=True)
     start = time.process_time()

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
 
 from chromium import Page, open_browser
 
-from ser_ft.models import SHIPPED, folder_of
+from ser_ft.models import SHIPPED, resolve_model_path
 
 NO_GRADIO = 'the page needs gradio: pip install "gradio>=6.31,<7"'
 NO_SELENIUM = "to look at the page, pip install selenium"
@@ -37,7 +37,7 @@ def served(server: Any) -> Iterator[SimpleNamespace]:
     """The page with two models, served: its address, and the shop behind it."""
     from ser_ft.cli.demo import Options
 
-    shop = server.make_shop(Options(compare=(folder_of(SHIPPED),)))
+    shop = server.make_shop(Options(compare=(resolve_model_path(SHIPPED),)))
     address, stop = server.start(shop, Options())
     yield SimpleNamespace(address=address, shop=shop)
     stop()

@@ -24,7 +24,7 @@ from ser_ft.evaluation.run_folder import RunFolder, runs_behind
 from ser_ft.hub import push
 from ser_ft.report.cards.energy import energy
 from ser_ft.report.cards.model_card import model_card
-from ser_ft.training.wav2vec2.command import heard_in_pretraining
+from ser_ft.training.wav2vec2.command import speakers_seen_in_training
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]
@@ -306,7 +306,7 @@ def test_a_model_begun_from_a_published_one_heard_what_that_did(
     for base in ("someone/first", str(tmp_path / "download")):
         run = write_run(tmp_path / f"of-{Path(base).name}", like, {"ravdess": ("train", "test")}, name=base)
         assert set(corpora_heard(run.model)) == {"ravdess", "tess", "savee"}
-        assert {"tess-03", *second.metrics["parts"]["train"]["by_speaker"]} <= heard_in_pretraining(run.model)
+        assert {"tess-03", *second.metrics["parts"]["train"]["by_speaker"]} <= speakers_seen_in_training(run.model)
         with pytest.raises(InputError, match="heard"):
             push(run.path, "someone/mine", dry_run=True)
     run = write_run(tmp_path / "run", like, {"ravdess": ("train", "test")}, name="someone/absent")

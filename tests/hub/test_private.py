@@ -13,7 +13,7 @@ from server import TOKEN
 
 from ser_ft import audio, push
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.hub.files import Names, model_upload
+from ser_ft.hub.files import Pseudonymizer, model_upload
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[[str], RunFolder]
@@ -138,5 +138,5 @@ def test_people_in_ones_own_data_are_numbered(copy: RunFolder, corpus: str) -> N
 
 def test_people_in_a_corpus_that_no_run_tells_of_are_numbered() -> None:
     """As where the run that a model began with has gone, and what is kept of it are the names."""
-    names = Names({"parts": {}, "heard": ["savee-office-jane", "savee-03", "acme-jane"]})
+    names = Pseudonymizer({"parts": {}, "heard": ["savee-office-jane", "savee-03", "acme-jane"]})
     assert set(names.speakers) == {"savee-office-jane", "acme-jane"}

@@ -14,7 +14,7 @@ import timm
 import torch
 from transformers import AutoModelForAudioClassification
 
-from ser_ft.models import kind_of
+from ser_ft.models import model_kind
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import ALEXNET, features_of
 from ser_ft.utils.errors import InputError
@@ -44,7 +44,7 @@ def test_weights_that_timm_saved_are_taken_over(
 ) -> None:
     """A grey image gives what the network for colours gives where all three are that image: colours are summed up."""
     folder, whole = of_timm(name)
-    assert kind_of(str(folder)) == "image"
+    assert model_kind(str(folder)) == "image"
     _, model = build(str(folder), CLASSES, {}, {})
     image = torch.randn(2, 1, 64, 96)
     with torch.inference_mode():

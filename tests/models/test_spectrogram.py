@@ -12,7 +12,7 @@ import torch
 from stranger import answers
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from ser_ft.models import kind_of
+from ser_ft.models import model_kind
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import (
@@ -252,7 +252,7 @@ def test_saved_folders_need_only_transformers_and_timm(
 
 def test_a_saved_network_goes_on_with_other_classes(saved: Callable[[str], tuple[Path, Made]]) -> None:
     folder, (extractor, model) = saved(RESNET)
-    assert kind_of(str(folder)) == "image"
+    assert model_kind(str(folder)) == "image"
     for classes in (CLASSES[::-1], ("calm", "fear", "disgust"), CLASSES):
         read, other = build(str(folder), classes, {}, {})
         assert read.to_dict() == extractor.to_dict()
@@ -291,11 +291,11 @@ def test_what_does_not_fit_is_refused_in_one_line(
 
 def test_names_say_what_they_stand_for(tmp_path: Path) -> None:
     kinds = {"mfcc-cnn": "own", "lstm": "own", "timm/vgg16": "image", ALEXNET: "image", "facebook/hubert": "speech"}
-    assert {name: kind_of(name) for name in kinds} == kinds
+    assert {name: model_kind(name) for name in kinds} == kinds
     said = ({"model_type": "hubert"}, {"model_type": "ser_ft_lstm"}, {"architecture": "resnet18", "pretrained_cfg": {}})
     for config, kind in zip(said, ("speech", "own", "image"), strict=True):
         (tmp_path / "config.json").write_text(json.dumps(config))
-        assert kind_of(str(tmp_path)) == kind
+        assert model_kind(str(tmp_path)) == kind
 
 
 def test_a_config_names_its_own_default() -> None:

@@ -25,7 +25,7 @@ from ser_ft import audio
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.encoders import Parts, find, load
+from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.pipeline import run
 from ser_ft.utils.errors import InputError
 
@@ -44,7 +44,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 def loaded(folder: Path, classes: tuple[str, ...] = CLASSES, **settings: Any) -> PreTrainedModel:
-    return load(find(str(folder), classes, **settings))
+    return load_encoder(find_encoder(str(folder), classes, **settings))
 
 
 def saved(folder: Path) -> dict[str, torch.Tensor]:
@@ -190,9 +190,9 @@ def copy_of(folder_of: Callable[[str], Path], tmp_path: Path) -> Callable[[str],
 def test_a_folder_without_an_encoder_or_its_extractor_is_refused(
     tmp_path: Path, folder_of: Callable[[str], Path]
 ) -> None:
-    refused(f"^{tmp_path}: no model of speech", lambda: find(str(tmp_path), CLASSES))
+    refused(f"^{tmp_path}: no model of speech", lambda: find_encoder(str(tmp_path), CLASSES))
     shutil.copy(folder_of("hubert") / "config.json", tmp_path)
-    refused("preprocessor_config.json", lambda: find(str(tmp_path), CLASSES))
+    refused("preprocessor_config.json", lambda: find_encoder(str(tmp_path), CLASSES))
 
 
 def test_a_text_model_is_told_by_name(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_text_model_is_told_by_name(tmp_path: Path) -> None:
 
 def test_a_hub_that_cannot_be_reached_is_said_at_once() -> None:
     start = time.monotonic()
-    refused("^facebook/wav2vec2-base: .*Hub", lambda: find("facebook/wav2vec2-base", CLASSES))
+    refused("^facebook/wav2vec2-base: .*Hub", lambda: find_encoder("facebook/wav2vec2-base", CLASSES))
     assert time.monotonic() - start < 5
 
 
@@ -235,7 +235,7 @@ def test_settings_that_the_encoder_cannot_have_are_refused(
 ) -> None:
     """Before any weight is read: a run must not end in its first step, or train what was not asked for."""
     folder = folder_of(family)
-    refused(said, lambda: find(str(folder), CLASSES, network))
+    refused(said, lambda: find_encoder(str(folder), CLASSES, network))
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
@@ -285,8 +285,8 @@ def test_a_file_that_holds_no_weights_is_one_line(part: str, kind: str, copy_of:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_lower_layers_alone(family: str, folder_of: Callable[[str], Path]) -> None:
     """num_hidden_layers: 2 takes the checkpoint's first two as they are, and all that lies below them."""
-    whole = Parts.of(loaded(folder_of(family)))
-    cut = Parts.of(loaded(folder_of(family), network={"num_hidden_layers": 2}))
+    whole = EncoderParts.of(loaded(folder_of(family)))
+    cut = EncoderParts.of(loaded(folder_of(family), network={"num_hidden_layers": 2}))
     assert (len(whole.layers), len(cut.layers)) == (4, 2)
     before, after = whole.backbone.state_dict(), cut.backbone.state_dict()
     upper = re.compile(r"(^|encoder\.)layers\.[23]\.")
@@ -301,29 +301,29 @@ def test_the_lower_layers_alone(family: str, folder_of: Callable[[str], Path]) -
 
 def test_a_shorter_whisper_hears_its_first_seconds(folder_of: Callable[[str], Path]) -> None:
     """Where each frame stands is what it is in the whole model."""
-    found = find(str(folder_of("whisper")), CLASSES, {"max_source_positions": 50})
+    found = find_encoder(str(folder_of("whisper")), CLASSES, {"max_source_positions": 50})
     given: Any = found.extractor
     assert given(np.ones(48_000), sampling_rate=16_000)["input_features"][0].shape == (80, 100)
-    cut, whole = (Parts.of(one).backbone for one in (load(found), loaded(folder_of("whisper"))))
+    cut, whole = (EncoderParts.of(one).backbone for one in (load_encoder(found), loaded(folder_of("whisper"))))
     assert torch.allclose(cut.embed_positions.weight, whole.embed_positions.weight[:50])
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
 def test_a_fine_tuned_checkpoint_gets_a_new_head(family: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     """With other classes; its encoder is kept."""
-    found = find(str(folder_of(family)), CLASSES)
-    first = load(found)
+    found = find_encoder(str(folder_of(family)), CLASSES)
+    first = load_encoder(found)
     with torch.no_grad():
-        for value in Parts.of(first).backbone.parameters():
+        for value in EncoderParts.of(first).backbone.parameters():
             value.add_(0.01)
     for part in (first, found.extractor):
         part.save_pretrained(tmp_path / "tuned")
     second = loaded(tmp_path / "tuned", ("yes", "no", "maybe", "never", "always"))
     assert second.config.id2label == dict(enumerate(("yes", "no", "maybe", "never", "always")))
-    kept, own = Parts.of(first).backbone.state_dict(), Parts.of(second).backbone.state_dict()
+    kept, own = EncoderParts.of(first).backbone.state_dict(), EncoderParts.of(second).backbone.state_dict()
     assert kept.keys() == own.keys()
     assert all(torch.equal(own[name], value) for name, value in kept.items())
-    heads = [value for value in Parts.of(second).head if value.shape[0] == 5]
+    heads = [value for value in EncoderParts.of(second).head if value.shape[0] == 5]
     assert [value.ndim for value in heads] == [2, 1]
     assert all(value.abs().max() < 2 for value in heads), "the head is as the memory was"
 
@@ -354,8 +354,8 @@ def test_a_new_weighting_of_layers_begins_equal(family: str, folder_of: Callable
 
 
 def test_a_learned_weighting_of_layers_is_kept(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    found = find(str(folder_of("wavlm")), CLASSES, weighted=True)
-    model = load(found)
+    found = find_encoder(str(folder_of("wavlm")), CLASSES, weighted=True)
+    model = load_encoder(found)
     with torch.no_grad():
         model.layer_weights.copy_(torch.arange(5.0))
     for part in (model, found.extractor):

@@ -14,13 +14,13 @@ from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
 from ser_ft.data.synthetic.corpora import clips, speak
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.inference.backends.base import SHIPPED_FILE, open_engine
+from ser_ft.inference.backends.base import SHIPPED_FILE, open_backend
 from ser_ft.labels import SCHEMES
-from ser_ft.models import SHIPPED, folder_of
+from ser_ft.models import SHIPPED, resolve_model_path
 from ser_ft.models.registry import build
 
 ROOT = Path(__file__).parents[2]
-HOME = Path(folder_of(SHIPPED)).parent
+HOME = Path(resolve_model_path(SHIPPED)).parent
 
 
 def said(place: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def test_it_is_small_whole_and_says_what_it_is() -> None:
 
 
 def test_both_of_its_files_answer_alike() -> None:
-    onnx, network = open_engine(SHIPPED_FILE, threads=1), open_engine(HOME / "model", "cpu")
+    onnx, network = open_backend(SHIPPED_FILE, threads=1), open_backend(HOME / "model", "cpu")
     assert onnx.facts.classes == network.facts.classes == SCHEMES["eight"]
     assert onnx.facts.threshold == network.facts.threshold
     assert onnx.facts.threshold is not None

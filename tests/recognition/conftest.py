@@ -11,8 +11,8 @@ import torch
 
 from ser_ft import audio
 from ser_ft.export.onnx import write
-from ser_ft.inference.backends.base import Facts
-from ser_ft.models.pretrained import Saved
+from ser_ft.inference.backends.base import ModelInfo
+from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -40,8 +40,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as an .onnx file."""
     file = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    saved = Saved.load(str(tiny_run / "model"))
-    write(saved, file, Facts(saved.called, saved.classes, saved.threshold, saved.shortest))
+    saved = PretrainedClassifier.load(str(tiny_run / "model"))
+    write(saved, file, ModelInfo(saved.called, saved.classes, saved.threshold, saved.shortest))
     return file
 
 

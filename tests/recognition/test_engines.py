@@ -11,10 +11,10 @@ import torch
 from tiny_speech import FAMILIES, write_tiny_backbone
 from transformers import pipeline
 
-from ser_ft.inference.backends.base import Engine, open_engine
-from ser_ft.inference.backends.onnx import OnnxEngine
+from ser_ft.inference.backends.base import Backend, open_backend
+from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.models import MODELS, SHIPPED
-from ser_ft.models.encoders import find, load
+from ser_ft.models.encoders import find_encoder, load_encoder
 from ser_ft.models.registry import build
 
 CLASSES = ("neutral", "happy", "sad")
@@ -33,14 +33,14 @@ def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("families")
     backbone = write_tiny_backbone(family, folder / "backbone")
     torch.manual_seed(0)
-    found = find(str(backbone), CLASSES)
-    model = load(found)
+    found = find_encoder(str(backbone), CLASSES)
+    model = load_encoder(found)
     model.save_pretrained(folder / "classifier")
     found.extractor.save_pretrained(folder / "classifier")
     return folder / "classifier"
 
 
-def check(engine: Engine, samples: int) -> np.ndarray:
+def check(engine: Backend, samples: int) -> np.ndarray:
     """Check that clips are answered alone as together; return the answers."""
     clips = noise(5, samples)
     together = engine.probabilities(clips)
@@ -57,7 +57,7 @@ def family_of(folder: Path) -> str:
 
 
 def test_speech_encoders_answer_alone_as_together(classifier: Path) -> None:
-    engine = open_engine(classifier)
+    engine = open_backend(classifier)
     answers = check(engine, 20_000)
     assert np.ptp(answers, axis=0).max() > 1e-3
     stock = pipeline("audio-classification", model=str(classifier), top_k=None)
@@ -67,7 +67,7 @@ def test_speech_encoders_answer_alone_as_together(classifier: Path) -> None:
 
 
 def test_speech_encoders_answer_the_shortest_clips(classifier: Path) -> None:
-    engine = open_engine(classifier)
+    engine = open_backend(classifier)
     # Tiny Whisper and AST hear the first 4 s of any clip, which is then cut for them.
     assert engine.facts.longest == (
         4.0 if family_of(classifier) in ("whisper", "audio-spectrogram-transformer") else None
@@ -84,28 +84,28 @@ def test_own_networks_answer_alone_as_together(name: str, standardise: str, tmp_
     extractor, model = build(name, CLASSES, features, {})
     for each in (extractor, model):
         each.save_pretrained(tmp_path)
-    engine = open_engine(tmp_path)
+    engine = open_backend(tmp_path)
     for samples in (50, 1_600, 12_345):
         assert np.isfinite(check(engine, samples)).all()
 
 
 def test_what_a_model_says_of_itself(tiny_run: Path) -> None:
-    facts = open_engine(tiny_run).facts
+    facts = open_backend(tiny_run).facts
     assert facts.name == "tiny"
     assert facts.classes == ("neutral", "happy", "sad", "angry")
     assert facts.threshold == 0.3
 
 
 def test_the_model_that_ships_has_one_name() -> None:
-    named = open_engine(SHIPPED, threads=1)
-    assert isinstance(named, OnnxEngine)
-    assert named.facts == open_engine(threads=1).facts
+    named = open_backend(SHIPPED, threads=1)
+    assert isinstance(named, OnnxBackend)
+    assert named.facts == open_backend(threads=1).facts
 
 
 def test_threads_are_as_asked(tiny_run: Path) -> None:
     before = torch.get_num_threads()
     try:
-        open_engine(tiny_run, threads=2)
+        open_backend(tiny_run, threads=2)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -22,10 +22,10 @@ from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.export import onnx as module
 from ser_ft.export.onnx import Exported, export
-from ser_ft.inference.backends.onnx import OnnxEngine
-from ser_ft.inference.backends.torch import TorchEngine
-from ser_ft.models.encoders import find, load
-from ser_ft.models.pretrained import Saved
+from ser_ft.inference.backends.onnx import OnnxBackend
+from ser_ft.inference.backends.torch import TorchBackend
+from ser_ft.models.encoders import find_encoder, load_encoder
+from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build
 from ser_ft.utils.errors import InputError
 
@@ -88,9 +88,9 @@ def test_our_networks_answer_the_same(case: str, sounds: Path, tmp_path: Path) -
 def test_speech_encoders_answer_the_same(family: str, sounds: Path, tmp_path: Path) -> None:
     """Of all families, with the features of each inside; SEW's frames go in pairs, and one may be left over."""
     logging.disable_progress_bar()
-    found = find(str(write_tiny_backbone(family, tmp_path / "backbone")), CLASSES)
+    found = find_encoder(str(write_tiny_backbone(family, tmp_path / "backbone")), CLASSES)
     folder = tmp_path / "model"
-    load(found).save_pretrained(folder)
+    load_encoder(found).save_pretrained(folder)
     found.extractor.save_pretrained(folder)
     made = export(folder, tmp_path / "a.onnx", data=sounds, tolerance=1e-4, verbose=False)
     _batches(made, folder, sounds)
@@ -98,7 +98,7 @@ def test_speech_encoders_answer_the_same(family: str, sounds: Path, tmp_path: Pa
 
 def _batches(made: Exported, folder: Path, sounds: Path, tolerance: float = 1e-4) -> None:
     """One file answers batches of 1 and of 7, of lengths that it was not made for."""
-    ours, theirs = OnnxEngine(made.path), TorchEngine(str(folder), "cpu")
+    ours, theirs = OnnxBackend(made.path), TorchBackend(str(folder), "cpu")
     assert ours.facts == replace(theirs.facts, name=ours.facts.name)
     clips = [audio.decode(sounds / f"{place}.wav") for place in range(7)]
     for length in (8000, 8161, 16_320, 45_001):
@@ -114,7 +114,7 @@ def test_eight_bits_make_a_smaller_file_whose_features_are_exact(sounds: Path, t
     folder = save("plain-cnn", {}, {}, tmp_path / "model")
     whole = export(folder, tmp_path / "whole.onnx", data=sounds, verbose=False)
     small = export(folder, tmp_path / "small.onnx", int8=True, data=sounds, verbose=False)
-    weights = 4 * sum(each.numel() for each in Saved.load(str(folder)).model.parameters())
+    weights = 4 * sum(each.numel() for each in PretrainedClassifier.load(str(folder)).model.parameters())
     assert whole.bytes - small.bytes > 0.65 * weights
     assert whole.difference < 1e-5 < small.difference < 0.05
     _batches(small, folder, sounds, 0.05)

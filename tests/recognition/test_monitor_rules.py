@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ser_ft.inference.backends.base import Facts
+from ser_ft.inference.backends.base import ModelInfo
 from ser_ft.inference.windows import Segment, Window, WindowSettings, segments
 from ser_ft.monitor import intervals
 from ser_ft.monitor import speaker_baseline as own
@@ -19,7 +19,7 @@ from ser_ft.monitor.summary import clock, feedback, percent
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
-FACTS = Facts("made up", CLASSES, 0.5, 1600)
+FACTS = ModelInfo("made up", CLASSES, 0.5, 1600)
 SETTINGS = WindowSettings(smoothing=0.0)
 
 
@@ -60,7 +60,7 @@ def conversation(*voices: Voice, duration: float = 100.0) -> Conversation:
         negative=("sad", "angry"),
         voices=voices,
         silence=intervals.seconds(silences),
-        overlap=intervals.seconds(intervals.together([one.talk for one in voices])),
+        overlap=intervals.seconds(intervals.overlaps([one.talk for one in voices])),
         pauses=[span for span in silences if span[1] - span[0] >= 5],
         moments=[],
         notes=[],
@@ -74,8 +74,8 @@ def segment(start: float, end: float, emotion: str, probability: float = 0.8, un
 def test_talk_is_added_up_shared_and_left_over() -> None:
     one = intervals.union([(4.0, 6.0), (0.0, 2.0), (1.0, 3.0), (6.0, 7.0), (9.0, 9.0)])
     assert one == [(0.0, 3.0), (4.0, 7.0)]
-    assert intervals.together([one, [(2.0, 5.0)], [(2.5, 2.75)]]) == [(2.0, 3.0), (4.0, 5.0)]
-    assert intervals.together([one]) == intervals.together([]) == []
+    assert intervals.overlaps([one, [(2.0, 5.0)], [(2.5, 2.75)]]) == [(2.0, 3.0), (4.0, 5.0)]
+    assert intervals.overlaps([one]) == intervals.overlaps([]) == []
     assert intervals.gaps(one, 10.0) == [(3.0, 4.0), (7.0, 10.0)]
     assert intervals.gaps([], 10.0) == [(0.0, 10.0)]
     assert intervals.seconds(one) == 6.0
@@ -91,7 +91,7 @@ def test_random_talk_agrees_with_counting() -> None:
             row[start:end] = True
     voices = [intervals.union(some) for some in spans]
     assert [intervals.seconds(one) for one in voices] == list(grid.sum(axis=1))
-    assert intervals.seconds(intervals.together(voices)) == (grid.sum(axis=0) > 1).sum()
+    assert intervals.seconds(intervals.overlaps(voices)) == (grid.sum(axis=0) > 1).sum()
     everyone = intervals.union(span for one in voices for span in one)
     assert intervals.seconds(intervals.gaps(everyone, 200.0)) == (~grid.any(axis=0)).sum()
 
@@ -141,7 +141,7 @@ def test_shares_add_up_and_weigh_by_speech() -> None:
     assert parts == pytest.approx({"neutral": 0, "happy": 0.2, "sad": 0, "angry": 0.4})
     assert unsure == pytest.approx(0.4)
     assert shares([], FACTS) == (dict.fromkeys(CLASSES, 0.0), 0.0)
-    without = Facts("made up", CLASSES, None, 1600)
+    without = ModelInfo("made up", CLASSES, None, 1600)
     assert shares(made, without)[1] == 0
 
 

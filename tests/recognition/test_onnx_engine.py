@@ -14,16 +14,16 @@ import numpy as np
 import onnx
 import pytest
 
-from ser_ft.inference.backends.base import open_engine
-from ser_ft.inference.backends.onnx import KEY, OnnxEngine
-from ser_ft.inference.backends.torch import TorchEngine
+from ser_ft.inference.backends.base import open_backend
+from ser_ft.inference.backends.onnx import KEY, OnnxBackend
+from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_onnx: Path) -> OnnxEngine:
-    return OnnxEngine(tiny_onnx)
+def engine(tiny_onnx: Path) -> OnnxBackend:
+    return OnnxBackend(tiny_onnx)
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def changed(tiny_onnx: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_the_answers_are_the_model_s(engine: OnnxEngine, tiny_run: Path, voices: list[np.ndarray]) -> None:
-    theirs = TorchEngine(str(tiny_run), "cpu")
+def test_the_answers_are_the_model_s(engine: OnnxBackend, tiny_run: Path, voices: list[np.ndarray]) -> None:
+    theirs = TorchBackend(str(tiny_run), "cpu")
     answers = np.concatenate([engine.probabilities(voice[None]) for voice in voices])
     wanted = np.concatenate([theirs.probabilities(voice[None]) for voice in voices])
     assert np.abs(answers - wanted).max() < 1e-5
@@ -50,24 +50,24 @@ def test_the_answers_are_the_model_s(engine: OnnxEngine, tiny_run: Path, voices:
     assert answers.std(axis=0).max() > 0.1, "the clips cannot be told apart: nothing is tested"
 
 
-def test_the_file_says_all_that_the_model_says(engine: OnnxEngine, tiny_run: Path) -> None:
-    assert engine.facts == TorchEngine(str(tiny_run), "cpu").facts
+def test_the_file_says_all_that_the_model_says(engine: OnnxBackend, tiny_run: Path) -> None:
+    assert engine.facts == TorchBackend(str(tiny_run), "cpu").facts
     assert engine.facts.threshold == 0.3
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 3.21, 20.0])
 def test_a_clip_has_the_same_answer_alone_and_in_a_batch(
-    seconds: float, engine: OnnxEngine, tiny_run: Path, voices: list[np.ndarray]
+    seconds: float, engine: OnnxBackend, tiny_run: Path, voices: list[np.ndarray]
 ) -> None:
     """At any length, which the file must not have been made for; shorter than the shortest, too."""
     clips = np.stack([np.resize(voice, int(16_000 * seconds)) for voice in voices[:7]])
     together = engine.probabilities(clips)
     alone = np.concatenate([engine.probabilities(clip[None]) for clip in clips])
     assert np.abs(together - alone).max() < 1e-5
-    assert np.abs(together - TorchEngine(str(tiny_run), "cpu").probabilities(clips)).max() < 1e-5
+    assert np.abs(together - TorchBackend(str(tiny_run), "cpu").probabilities(clips)).max() < 1e-5
 
 
-def test_several_threads_may_ask_at_once(engine: OnnxEngine, voices: list[np.ndarray]) -> None:
+def test_several_threads_may_ask_at_once(engine: OnnxBackend, voices: list[np.ndarray]) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda voice: engine.probabilities(voice[None]), voices * 3))
     for answer, voice in zip(found, voices * 3, strict=True):
@@ -75,7 +75,7 @@ def test_several_threads_may_ask_at_once(engine: OnnxEngine, voices: list[np.nda
 
 
 def test_the_number_of_threads_changes_no_answer(tiny_onnx: Path, voices: list[np.ndarray]) -> None:
-    one, two = (open_engine(tiny_onnx, threads=threads).probabilities(voices[0][None]) for threads in (1, 2))
+    one, two = (open_backend(tiny_onnx, threads=threads).probabilities(voices[0][None]) for threads in (1, 2))
     assert np.abs(one - two).max() < 1e-6
 
 
@@ -110,7 +110,7 @@ print(open_engine({str(tiny_onnx)!r}).probabilities(np.zeros((2, 16000), np.floa
 
 def refused(said: str, path: Path) -> None:
     with pytest.raises(InputError, match=said) as e:
-        OnnxEngine(path)
+        OnnxBackend(path)
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 600
 
@@ -147,8 +147,8 @@ def test_what_the_file_says_of_itself_must_fit(changed: Callable[..., Path]) -> 
     refused("cannot be read", changed(about="{}"))
     refused("cannot be read", changed(about="[1, 2"))
     refused("cannot be read", changed(shortest="long"))
-    assert OnnxEngine(changed(threshold=None)).facts.threshold is None
-    assert OnnxEngine(changed(longest=4.5)).facts.longest == 4.5
+    assert OnnxBackend(changed(threshold=None)).facts.threshold is None
+    assert OnnxBackend(changed(longest=4.5)).facts.longest == 4.5
 
 
 def test_onnxruntime_that_is_not_installed(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:

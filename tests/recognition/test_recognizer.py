@@ -17,7 +17,7 @@ import soundfile
 import ser_ft
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.inference.inputs import Item, items
+from ser_ft.inference.inputs import AudioInput, items
 from ser_ft.inference.recognizer import Answer, EmotionRecognizer
 from ser_ft.models.registry import build
 from ser_ft.utils.errors import InputError
@@ -183,7 +183,7 @@ def test_files_that_cannot_be_read_do_not_end_the_run(
     assert all("\n" not in str(outcome) for outcome in outcomes if isinstance(outcome, AudioError))
 
 
-class Slow(Item):
+class Slow(AudioInput):
     """A call that is read for as long as nobody lets go."""
 
     let_go = threading.Event()
@@ -195,7 +195,7 @@ class Slow(Item):
 
 def test_answers_are_there_before_a_long_call_is(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     """What was answered is written, though the next in line takes an hour."""
-    sounds: list[Item] = [Item(None, str(place), (RATE, voice)) for place, voice in enumerate(voices[:4])]
+    sounds: list[AudioInput] = [AudioInput(None, str(place), (RATE, voice)) for place, voice in enumerate(voices[:4])]
     sounds.insert(2, Slow(None, "slow", (RATE, voices[5])))
     found = []
     for item, outcome in recognizer.each(sounds):
@@ -207,11 +207,11 @@ def test_answers_are_there_before_a_long_call_is(recognizer: EmotionRecognizer, 
 
 
 def test_an_engine_that_fails_loses_no_answers(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
-    class Broken(Item):
+    class Broken(AudioInput):
         def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
             raise RuntimeError("out of order")
 
-    each = recognizer.each([Item(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
+    each = recognizer.each([AudioInput(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
     assert next(each)[0].name == "good"
     with pytest.raises(RuntimeError, match="out of order"):
         next(each)

@@ -11,7 +11,7 @@ import soundfile
 from fake_engine import FakeEngine
 
 from ser_ft.audio import AudioError, to_pcm16
-from ser_ft.inference.backends.base import open_engine
+from ser_ft.inference.backends.base import open_backend
 from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.inference.streaming import Stream
 from ser_ft.inference.windows import Window, WindowSettings, file_windows
@@ -65,7 +65,7 @@ def test_chunks_of_any_size_give_what_the_file_gives(
 
 
 def test_a_model_gives_what_it_gives_for_the_file(call: np.ndarray, tiny_run: Path) -> None:
-    engine = open_engine(tiny_run)
+    engine = open_backend(tiny_run)
     file = list(file_windows(engine, wav(call, 16_000)))
     assert_same(streamed(Stream(engine), call, 9_000), file, 1e-5)
 

@@ -11,11 +11,11 @@ import soundfile
 from fake_engine import CLASSES, FakeEngine, ToldEngine
 
 from ser_ft.audio import AudioError, decode, to_wav
-from ser_ft.inference.backends.base import Facts, open_engine
-from ser_ft.inference.windows import Segment, Window, Windower, WindowSettings, file_windows, segments, smooth
+from ser_ft.inference.backends.base import ModelInfo, open_backend
+from ser_ft.inference.windows import Segment, SlidingWindow, Window, WindowSettings, file_windows, segments, smooth
 from ser_ft.utils.errors import InputError
 
-FACTS = Facts("fake", CLASSES, 0.6, 400)
+FACTS = ModelInfo("fake", CLASSES, 0.6, 400)
 SETTINGS = WindowSettings()
 
 
@@ -52,7 +52,7 @@ def test_a_clip_of_one_window_gets_the_answer_of_the_clip(voices: list[np.ndarra
 
 
 def test_a_model_answers_a_window_as_it_answers_the_clip(voices: list[np.ndarray], tiny_run: Path) -> None:
-    engine = open_engine(tiny_run)
+    engine = open_backend(tiny_run)
     sound = decode(wav(np.concatenate(voices)[: 16_000 * 10]))
     for window in file_windows(engine, wav(sound)):
         assert window.probabilities is not None
@@ -146,7 +146,7 @@ LEFT, RIGHT = [0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0]
 
 
 def smoothed(answers: list[list[float]], sound: np.ndarray, smoothing: float) -> list[np.ndarray]:
-    made = Windower(ToldEngine(answers), WindowSettings(window=1.0, hop=1.0, smoothing=smoothing, min_speech=0.2))
+    made = SlidingWindow(ToldEngine(answers), WindowSettings(window=1.0, hop=1.0, smoothing=smoothing, min_speech=0.2))
     return [window.smoothed for window in made.feed(sound) + made.finish() if window.smoothed is not None]
 
 
@@ -214,7 +214,7 @@ def test_a_segments_probability_is_the_mean_over_its_speech() -> None:
 def test_segments_under_the_threshold_are_uncertain() -> None:
     made = told([[0.5, 0.4, 0.1, 0.0]], [(0.0, 3.0)])
     assert segments(made, FACTS, SETTINGS)[0].uncertain
-    assert not segments(made, Facts("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
+    assert not segments(made, ModelInfo("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
 
 
 def test_no_speech_makes_no_segments() -> None:

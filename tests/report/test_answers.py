@@ -12,7 +12,7 @@ import pytest
 
 from ser_ft.report.shared.prediction_writers import (
     RESUMABLE,
-    Held,
+    ExistingPredictions,
     csv_columns,
     held,
     key,
@@ -97,7 +97,7 @@ def test_strange_names_come_back_from_a_file(format: str, path: str, tmp_path: P
     out = tmp_path / "answers"
     written = text(format, {**GOOD, "path": path}, {**BAD, "path": f"2{path}"})
     out.write_text(written, encoding="utf-8", errors="backslashreplace", newline="")
-    assert held(out, format, CLASSES) == Held({key(path, format)}, {key(f"2{path}", format)})
+    assert held(out, format, CLASSES) == ExistingPredictions({key(path, format)}, {key(f"2{path}", format)})
     assert len(out.read_text(encoding="utf-8").splitlines()) == (3 if format == "csv" else 2)
 
 
@@ -126,7 +126,7 @@ def test_another_file_is_left_as_it_is(format: str, content: str, tmp_path: Path
     out = tmp_path / "answers"
     out.write_text(content)
     if format == "csv" and content == "path":
-        assert held(out, format, CLASSES) == Held()  # half of a first line
+        assert held(out, format, CLASSES) == ExistingPredictions()  # half of a first line
         return
     with pytest.raises(InputError, match="holds something else than answers"):
         held(out, format, CLASSES)

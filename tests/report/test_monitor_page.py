@@ -33,7 +33,7 @@ SECTIONS = ["glance", "timeline", "moments", "shares", "dissatisfaction", "segme
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.inference.backends.base.open_engine", lambda model=None: LoudIsAngry())
+    monkeypatch.setattr("ser_ft.inference.backends.base.open_backend", lambda model=None: LoudIsAngry())
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_what_fails_in_one_call_stops_no_other(
                 raise RuntimeError("out of\nmemory")
             return super().probabilities(waveforms)
 
-    monkeypatch.setattr("ser_ft.inference.backends.base.open_engine", lambda model=None: Broken())
+    monkeypatch.setattr("ser_ft.inference.backends.base.open_backend", lambda model=None: Broken())
     assert monitored(sounds, "--out", tmp_path / "out", "--format", "json") == 1
     said = capsys.readouterr()
     first, _, _, quiet = json.loads(said.out)

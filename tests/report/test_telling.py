@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 
 from ser_ft.report.exploration.findings import meaning
-from ser_ft.report.exploration.separability import VERSIONS, Told, embedded, standardised, tell, versions
+from ser_ft.report.exploration.separability import (
+    VERSIONS,
+    Separability,
+    embedded,
+    estimate_separability,
+    standardised,
+    versions,
+)
 
 EMOTIONS = ("angry", "happy", "sad")
 AS_FOUND, WITHIN_CORPUS, WITHIN_SPEAKER = VERSIONS
@@ -39,9 +46,9 @@ def planted(clips: pd.DataFrame, seed: int = 0, **strengths: float) -> np.ndarra
     return features
 
 
-def ask(clips: pd.DataFrame, features: np.ndarray, **can_hold: tuple[str, ...]) -> dict[str, Told]:
+def ask(clips: pd.DataFrame, features: np.ndarray, **can_hold: tuple[str, ...]) -> dict[str, Separability]:
     holds = {name: can_hold.get(name, EMOTIONS) for name in set(clips["corpus"])}
-    return {item.trait: item for item in tell(clips, versions(clips, features), holds, shown=False)}
+    return {item.trait: item for item in estimate_separability(clips, versions(clips, features), holds, shown=False)}
 
 
 def test_what_is_planted_is_told_and_what_is_not_is_guessed() -> None:
@@ -132,7 +139,7 @@ def test_rare_classes_have_the_same_say() -> None:
 
 
 def test_too_little_to_ask() -> None:
-    assert tell(table(1, 1, 1), {AS_FOUND: np.zeros((3, 2))}, {"c0": EMOTIONS}, shown=False) == []
+    assert estimate_separability(table(1, 1, 1), {AS_FOUND: np.zeros((3, 2))}, {"c0": EMOTIONS}, shown=False) == []
     assert meaning([]) == []
 
 

@@ -6,11 +6,11 @@ from ser_ft.evaluation.calibration import (
     COLDEST,
     WARMEST,
     abstention,
+    apply_temperature,
     expected_calibration_error,
     fit_temperature,
     fit_threshold,
     reliability,
-    tempered,
 )
 from ser_ft.evaluation.metrics import negative_log_likelihood
 from ser_ft.utils.errors import InputError
@@ -76,7 +76,7 @@ def test_bins_must_be_one_or_more():
 def test_tempered_is_the_softmax_of_cooled_logits(temperature):
     """Folded into a model's last layer and applied to its probabilities, a temperature must do the same."""
     _, logits = answers()
-    found = tempered(softmax(logits, axis=1), temperature)
+    found = apply_temperature(softmax(logits, axis=1), temperature)
     assert found == pytest.approx(softmax(logits / temperature, axis=1))
     assert np.array_equal(found.argmax(axis=1), logits.argmax(axis=1))
 
@@ -85,14 +85,14 @@ def test_classes_that_a_corpus_cannot_hold_stay_at_zero():
     _, logits = answers()
     allowed = np.random.default_rng(1).random(logits.shape) < 0.6
     allowed[:, 0] = True
-    found = tempered(softmax(np.where(allowed, logits, -np.inf), axis=1), 2.0)
+    found = apply_temperature(softmax(np.where(allowed, logits, -np.inf), axis=1), 2.0)
     assert (found[~allowed] == 0).all()
     assert found == pytest.approx(softmax(np.where(allowed, logits / 2.0, -np.inf), axis=1))
 
 
 def test_tempered_survives_logits_far_apart():
-    assert tempered([[1.0, 1e-300, 0.0]], 0.25).tolist() == [[1.0, 0.0, 0.0]]
-    assert tempered([[0.0, 1.0]], 10.0).tolist() == [[0.0, 1.0]]
+    assert apply_temperature([[1.0, 1e-300, 0.0]], 0.25).tolist() == [[1.0, 0.0, 0.0]]
+    assert apply_temperature([[0.0, 1.0]], 10.0).tolist() == [[0.0, 1.0]]
 
 
 @pytest.mark.parametrize("boast", [0.5, 1.0, 2.5])
@@ -100,7 +100,7 @@ def test_the_fit_agrees_with_a_grid(boast):
     labels, logits = answers()
     shares = softmax(boast * logits, axis=1)
     grid = np.geomspace(COLDEST, WARMEST, 4000)
-    best = grid[np.argmin([negative_log_likelihood(labels, tempered(shares, value)) for value in grid])]
+    best = grid[np.argmin([negative_log_likelihood(labels, apply_temperature(shares, value)) for value in grid])]
     assert fit_temperature(labels, shares) == pytest.approx(best, rel=2e-3)
 
 
@@ -110,7 +110,7 @@ def test_a_boastful_model_is_cooled_and_a_modest_one_warmed():
         shares = softmax(boast * logits, axis=1)
         fitted = fit_temperature(labels, shares)
         assert fitted == pytest.approx(boast, rel=0.05)
-        assert expected_calibration_error(labels, tempered(shares, fitted)) < 0.02
+        assert expected_calibration_error(labels, apply_temperature(shares, fitted)) < 0.02
         assert expected_calibration_error(labels, shares) > 0.1
 
 
@@ -120,8 +120,8 @@ def test_the_fit_where_classes_are_masked():
     shares = softmax(logits, axis=1)
     fitted = fit_temperature(labels, shares)
     for other in (0.97 * fitted, 1.03 * fitted):
-        assert negative_log_likelihood(labels, tempered(shares, other)) > negative_log_likelihood(
-            labels, tempered(shares, fitted)
+        assert negative_log_likelihood(labels, apply_temperature(shares, other)) > negative_log_likelihood(
+            labels, apply_temperature(shares, fitted)
         )
 
 
@@ -141,7 +141,7 @@ def test_where_no_temperature_is_better_than_another():
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_must_be_over_zero(temperature):
     with pytest.raises(InputError, match="over 0"):
-        tempered([[0.5, 0.5]], temperature)
+        apply_temperature([[0.5, 0.5]], temperature)
 
 
 def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_wrong():

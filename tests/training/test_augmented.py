@@ -13,14 +13,14 @@ from tiny_speech import write_tiny_backbone
 
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import Recipe, TrainConfig
-from ser_ft.data.augmentation.mixup import Mix
+from ser_ft.data.augmentation.mixup import Mixup
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.dataloading.targets import Inputs
+from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.registry import build
 from ser_ft.training import run as running
-from ser_ft.training.from_scratch import set_up_own
+from ser_ft.training.from_scratch import prepare_network
 from ser_ft.training.losses import clip_losses
 from ser_ft.training.run import train
 from ser_ft.training.trainer import Trainer
@@ -204,8 +204,8 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
     for each in model.modules():
         if isinstance(each, torch.nn.Dropout | torch.nn.Dropout1d):
             each.p = 0.0
-    setup = set_up_own(model, extractor, [table], rows, Recipe(train=settings), shown=False)
-    inputs = Inputs.of(table, setup.feed, table.features["emotion"].names)
+    setup = prepare_network(model, extractor, [table], rows, Recipe(train=settings), shown=False)
+    inputs = ClipData.of(table, setup.feed, table.features["emotion"].names)
     out = RunFolder(tmp_path / "run")
     trainer = Trainer(accelerator, setup, inputs, rows, np.arange(0), settings, out, 5, None, 0.3)
     batches = [rows[places] for places in trainer._batches(0)]
@@ -214,7 +214,7 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
     lost, weight = 0.0, 0.0
     for place, batch in enumerate(batches):
         step, within = divmod(place, accumulation)
-        mix = Mix.draw(0.3, len(batch), (5, step, within, 0))
+        mix = Mixup.draw(0.3, len(batch), (5, step, within, 0))
         given = setup.feed.collate(batch.tolist())
         features = mix.share * given["input_features"] + (1 - mix.share) * given["input_features"][mix.partners]
         mask = torch.maximum(given["attention_mask"], given["attention_mask"][mix.partners])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ser_ft.cli import train as main
-from ser_ft.training.ema import Average
+from ser_ft.training.ema import EMA
 from ser_ft.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ LAYER = "classifier.weight"
 
 def test_the_mean_by_hand_and_that_it_steps_aside() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average = Average(model, {"weight"}, decay=0.5)
+    average = EMA(model, {"weight"}, decay=0.5)
     expected = model.weight.item()
     for step, value in enumerate((1.0, 2.0, 3.0, 4.0), start=1):
         model.weight.data.fill_(value)
@@ -36,7 +36,7 @@ def test_the_mean_by_hand_and_that_it_steps_aside() -> None:
 
 def test_what_is_not_trained_is_left_alone() -> None:
     model = torch.nn.BatchNorm1d(2)
-    average = Average(model, {"weight", "running_mean", "num_batches_tracked"}, decay=0.9)
+    average = EMA(model, {"weight", "running_mean", "num_batches_tracked"}, decay=0.9)
     model.bias.data.fill_(7.0)
     model.num_batches_tracked.fill_(5)
     average.update()
@@ -50,9 +50,9 @@ def test_the_mean_is_what_is_judged_and_saved(
     miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, judged = [], []
-    update, judge = Average.update, Trainer.probabilities
+    update, judge = EMA.update, Trainer.probabilities
 
-    def noted(average: Average) -> None:
+    def noted(average: EMA) -> None:
         if not steps:
             steps.append(average.values[LAYER].clone())
         steps.append(average.model.state_dict()[LAYER].clone())
@@ -62,7 +62,7 @@ def test_the_mean_is_what_is_judged_and_saved(
         judged.append(trainer.setup.model.state_dict()[LAYER].clone())
         return judge(trainer, *more)
 
-    monkeypatch.setattr(Average, "update", noted)
+    monkeypatch.setattr(EMA, "update", noted)
     monkeypatch.setattr(Trainer, "probabilities", watched)
     monkeypatch.setattr("ser_ft.training.run.fold_temperature", lambda *_: None)
     given = ["--train.average=0.9", "--train.epochs=1", "--train.batch_size=8", "--yardsticks=[]"]

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from ser_ft import audio
-from ser_ft.dataloading.batches import FrameFeed
+from ser_ft.dataloading.batches import FrameBatches
 from ser_ft.dataloading.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
-from ser_ft.dataloading.targets import Inputs, TrainingClips
+from ser_ft.dataloading.targets import ClipData, TrainingClips
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.statistics import statistics
-from ser_ft.models.yardsticks import FUNCTIONALS, yardstick_features
+from ser_ft.models.yardsticks import FUNCTIONALS, classical_features
 from ser_ft.utils.errors import InputError
 
 LENGTHS = (3, 1, 7, 2)
@@ -158,7 +158,7 @@ def test_frames_of_another_version_are_not_taken(monkeypatch: pytest.MonkeyPatch
 
 
 def test_statistics_are_those_of_each_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    clips, extractor = table(), yardstick_features()
+    clips, extractor = table(), classical_features()
     found = statistics_of(clips, shown=False)
     assert found.shape == (40, len(FUNCTIONALS) * len(extractor.columns))
     assert np.isfinite(found).all()
@@ -185,7 +185,7 @@ def test_caches_are_joined_as_one(tmp_path: Path) -> None:
 def test_inputs_are_padded_to_the_longest_and_marked() -> None:
     clips = table()
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
-    batch = FrameFeed(frames, np.ones(40), SpectralFeatureExtractor()).collate([39, 0])
+    batch = FrameBatches(frames, np.ones(40), SpectralFeatureExtractor()).collate([39, 0])
     assert batch["input_features"].shape == (2, frames.lengths[39], 20)
     assert batch["attention_mask"].sum(dim=1).tolist() == [frames.lengths[39], frames.lengths[0]]
     np.testing.assert_array_equal(batch["input_features"][0], frames[39])
@@ -197,16 +197,16 @@ def test_inputs_are_padded_to_the_longest_and_marked() -> None:
 def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> None:
     clips = table(8)
     frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
-    feed = FrameFeed(frames, np.ones(8), SpectralFeatureExtractor())
+    feed = FrameBatches(frames, np.ones(8), SpectralFeatureExtractor())
     names = clips.features["emotion"].names
-    inputs = Inputs.of(clips, feed, names)
+    inputs = ClipData.of(clips, feed, names)
     assert inputs.labels.tolist() == [0, 1, 0, 2] * 2
     assert np.array_equal(inputs.targets, np.eye(3)[inputs.labels])
     assert inputs.allowed[:2].tolist() == [[True, False, False], [False, True, True]]
     votes = [[0.5, 0.25, 0.25]] * 8
     voted = clips.add_column("votes", votes)
-    assert np.array_equal(Inputs.of(voted, feed, names).targets, np.array(votes))
-    fewer = Inputs.of(voted, feed, [names[0], names[2]])
+    assert np.array_equal(ClipData.of(voted, feed, names).targets, np.array(votes))
+    fewer = ClipData.of(voted, feed, [names[0], names[2]])
     assert fewer.labels.tolist() == [0, -1, 0, 1] * 2
     np.testing.assert_allclose(fewer.targets, [[2 / 3, 1 / 3]] * 8, rtol=1e-6)
 

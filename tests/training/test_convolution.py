@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ser_ft.dataloading.fft_convolution import by_fourier
+from ser_ft.dataloading.fft_convolution import as_fft_convolution
 
 
 def convolution(channels: int = 16, kernel: int = 64, groups: int = 4, **more: object) -> torch.nn.Conv1d:
@@ -16,7 +16,7 @@ def convolution(channels: int = 16, kernel: int = 64, groups: int = 4, **more: o
 @pytest.mark.parametrize("kernel", [64, 128])
 def test_answer_and_gradients_are_those_of_the_direct_way(frames: int, kernel: int) -> None:
     layer = convolution(kernel=kernel)
-    faster = by_fourier(layer)
+    faster = as_fft_convolution(layer)
     assert faster is not None
     found = []
     given = torch.randn(3, 16, frames)
@@ -33,7 +33,7 @@ def test_answer_and_gradients_are_those_of_the_direct_way(frames: int, kernel: i
 
 def test_what_is_not_trained_goes_the_direct_way_to_the_bit() -> None:
     layer = convolution()
-    faster = by_fourier(layer)
+    faster = as_fft_convolution(layer)
     given = torch.randn(2, 16, 50)
     with torch.no_grad():
         assert faster is not None
@@ -42,7 +42,7 @@ def test_what_is_not_trained_goes_the_direct_way_to_the_bit() -> None:
 
 def test_autocast_gets_the_kind_that_it_would_get() -> None:
     layer = convolution()
-    faster = by_fourier(layer)
+    faster = as_fft_convolution(layer)
     assert faster is not None
     with torch.autocast("cpu", torch.bfloat16):
         assert faster(torch.randn(2, 16, 50)).dtype == layer(torch.randn(2, 16, 50)).dtype == torch.bfloat16
@@ -50,4 +50,4 @@ def test_autocast_gets_the_kind_that_it_would_get() -> None:
 
 @pytest.mark.parametrize("more", [{"stride": 2}, {"kernel": 19}, {"kernel": 32}])
 def test_other_convolutions_are_left_alone(more: dict[str, int]) -> None:
-    assert by_fourier(convolution(**more)) is None
+    assert as_fft_convolution(convolution(**more)) is None

@@ -12,12 +12,12 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from ser_ft import audio
 from ser_ft.config.schema import AugmentConfig, Recipe
-from ser_ft.data.augmentation.mixup import Mix
+from ser_ft.data.augmentation.mixup import Mixup
 from ser_ft.data.augmentation.waveform import Augment, SpecAugment
-from ser_ft.dataloading.batches import FrameFeed, WaveFeed
+from ser_ft.dataloading.batches import FrameBatches, WaveformBatches
 from ser_ft.dataloading.cache import FlatCache, frames_of
-from ser_ft.dataloading.online_augmentation import Drawn, Standard
-from ser_ft.models.encoders import Hearing
+from ser_ft.dataloading.online_augmentation import OnlineAugmentation, Standardizer
+from ser_ft.models.encoders import InputSpec
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.training.from_scratch import frame_feed
 from ser_ft.training.losses import clip_losses
@@ -58,7 +58,7 @@ def feed_of(
     *tables: datasets.Dataset,
     train: tuple[int, ...] = (0, 1, 3, 4),
     **augment: Any,
-) -> FrameFeed:
+) -> FrameBatches:
     recipe = Recipe(augment=AugmentConfig(**augment), seed=3)
     return frame_feed(extractor, tables, np.array(train), recipe, shown=False)
 
@@ -74,7 +74,7 @@ def test_mean_and_scale_are_those_of_all_training_frames(tmp_path: Path) -> None
     for clip in clips:
         clip[:, 2] = 7.0
     extractor = SpectralFeatureExtractor(coefficients=3, standardise="training")
-    found = Standard.fit(extractor, frames(tmp_path, *clips), ["a", "b", "a", "c"], np.array([0, 2, 3]))
+    found = Standardizer.fit(extractor, frames(tmp_path, *clips), ["a", "b", "a", "c"], np.array([0, 2, 3]))
     heard = np.concatenate([clips[0], clips[2], clips[3]])
     assert found is not None
     np.testing.assert_allclose(found.shift[0], heard.mean(axis=0), rtol=1e-5)
@@ -185,9 +185,9 @@ def test_spectra_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
 
 def test_a_pretrained_encoder_hears_augmented_sound_in_training_alone() -> None:
     clips = table()
-    hearing = Hearing("waves", (400,), (320,), False, False, 400, 1)
-    drawn = Drawn(clips, 3, Augment(NOISE, seed=3))
-    feed = WaveFeed(clips, Wav2Vec2FeatureExtractor(do_normalize=False), hearing, drawn)
+    hearing = InputSpec("waves", (400,), (320,), False, False, 400, 1)
+    drawn = OnlineAugmentation(clips, 3, Augment(NOISE, seed=3))
+    feed = WaveformBatches(clips, Wav2Vec2FeatureExtractor(do_normalize=False), hearing, drawn)
     original = sound(clips, 2)
     np.testing.assert_allclose(feed.collate([2])["input_values"][0], original, atol=1e-6)
     for epoch in (0, 1):
@@ -197,33 +197,33 @@ def test_a_pretrained_encoder_hears_augmented_sound_in_training_alone() -> None:
 
 def test_without_draws_every_epoch_is_the_same() -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
-    feed = FrameFeed(frames_of(clips, extractor, shown=False), np.ones(6), extractor)
+    feed = FrameBatches(frames_of(clips, extractor, shown=False), np.ones(6), extractor)
     assert torch.equal(feed.collate([1], 0)["input_features"], feed.collate([1])["input_features"])
-    drawn = Drawn(clips, 0, masks=SpecAugment(times=0, bands=0))
+    drawn = OnlineAugmentation(clips, 0, masks=SpecAugment(times=0, bands=0))
     assert torch.equal(drawn.masked(feed.collate([1]), [1], 0)["input_features"], feed.collate([1])["input_features"])
 
 
 def test_a_mixing_is_one_for_its_seed() -> None:
-    one = Mix.draw(0.4, 9, (0, 17, 0, 1))
-    again = Mix.draw(0.4, 9, (0, 17, 0, 1))
+    one = Mixup.draw(0.4, 9, (0, 17, 0, 1))
+    again = Mixup.draw(0.4, 9, (0, 17, 0, 1))
     assert one.share == again.share
     assert torch.equal(one.partners, again.partners)
     assert sorted(one.partners.tolist()) == list(range(9)), "every clip is somebody's partner once"
-    others = [Mix.draw(0.4, 9, seed) for seed in ((1, 17, 0, 1), (0, 18, 0, 1), (0, 17, 1, 1), (0, 17, 0, 0))]
+    others = [Mixup.draw(0.4, 9, seed) for seed in ((1, 17, 0, 1), (0, 18, 0, 1), (0, 17, 1, 1), (0, 17, 0, 0))]
     assert len({one.share, *(other.share for other in others)}) == 5
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
     """Folded at a half: a clip whose label is counted is never the lesser one."""
-    shares = np.array([Mix.draw(alpha, 2, (seed,)).share for seed in range(2000)])
+    shares = np.array([Mixup.draw(alpha, 2, (seed,)).share for seed in range(2000)])
     drawn = np.random.default_rng(0).beta(alpha, alpha, size=20_000)
     assert shares.min() >= 0.5
     assert shares.mean() == pytest.approx(np.maximum(drawn, 1 - drawn).mean(), abs=0.015)
 
 
 def test_what_is_mixed_by_hand() -> None:
-    mix = Mix(0.75, torch.tensor([1, 2, 0]))
+    mix = Mixup(0.75, torch.tensor([1, 2, 0]))
     features = torch.tensor([[4.0, 8.0], [0.0, 4.0], [8.0, 0.0]])
     assert mix.inputs("input_features", features).tolist() == [[3, 7], [2, 3], [7, 2]]
     mask = torch.tensor([[1, 0], [1, 1], [1, 0]])
@@ -240,7 +240,7 @@ def test_what_is_mixed_by_hand() -> None:
 
 def test_a_mixed_loss_is_finite_whatever_two_corpora_can_hold() -> None:
     """CREMA-D has no surprise: mixed with a surprised clip, its own goal would be minus infinity."""
-    mix = Mix(0.6, torch.tensor([1, 0]))
+    mix = Mixup(0.6, torch.tensor([1, 0]))
     allowed = torch.tensor([[True, True, False], [True, True, True]])
     targets = mix.shares(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]))
     scores = torch.randn(2, 3, requires_grad=True)

@@ -18,11 +18,11 @@ from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.evaluation.evaluate import Classes, evaluate
+from ser_ft.evaluation.evaluate import ClassMapping, evaluate
 from ser_ft.evaluation.latency import real_time_factor
 from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.pretrained import Saved
+from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.report.shared.tables import notes
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
@@ -258,11 +258,11 @@ def test_a_corpus_is_only_asked_what_it_can_hold(run: RunFolder, miniature_folde
 
 
 def test_names_are_put_to_names() -> None:
-    found = Classes.shared(("joy", "LABEL_1", "Anger", "bored"), ("angry", "happy", "own"), {"label_1": "own"})
+    found = ClassMapping.shared(("joy", "LABEL_1", "Anger", "bored"), ("angry", "happy", "own"), {"label_1": "own"})
     assert found.names == ("angry", "happy", "own")
     assert found.places.tolist() == [1, 2, 0, -1]
     # A user's own two classes for what ser_ft takes for one word keep their own.
-    found = Classes.shared(("happy", "joy"), ("joy", "happy"), {})
+    found = ClassMapping.shared(("happy", "joy"), ("joy", "happy"), {})
     assert found.places.tolist() == [1, 0]
     for given, said in (
         ({}, "the model knows yes, no, and the data happy, sad"),
@@ -271,7 +271,7 @@ def test_names_are_put_to_names() -> None:
         ({"yes": "happy", "no": "happy"}, "two or more must be shared"),
     ):
         with pytest.raises(InputError, match=said):
-            Classes.shared(("yes", "no"), ("happy", "sad"), given)
+            ClassMapping.shared(("yes", "no"), ("happy", "sad"), given)
 
 
 def test_models_that_are_no_classifier_are_refused(miniature_folder: Path, stock: Path, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_hub_out_of_reach_is_said_in_seconds(
 
 
 def test_speed_is_measured_and_the_model_left_as_it_was(stock: Path, miniature_table: datasets.Dataset) -> None:
-    saved = Saved.load(str(stock))
+    saved = PretrainedClassifier.load(str(stock))
     before = {name: value.clone() for name, value in saved.model.state_dict().items()}
     saved.model.train()
     found = real_time_factor(saved.model, saved.extractor, miniature_table.select(range(3)), torch.device("cpu"))

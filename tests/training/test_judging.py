@@ -13,10 +13,10 @@ from ser_ft.data.prepare import open_prepared
 from ser_ft.data.splits import read_split
 from ser_ft.evaluation.calibration import fit_temperature
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models import said_of
+from ser_ft.models import read_model_config
 from ser_ft.models.calibrated_head import fold_temperature
 from ser_ft.pipeline import run
-from ser_ft.training.wav2vec2.command import heard_in_pretraining
+from ser_ft.training.wav2vec2.command import speakers_seen_in_training
 from ser_ft.utils.errors import InputError
 
 SIX = ["neutral", "happy", "sad", "angry", "fear", "disgust"]
@@ -46,7 +46,7 @@ def modest(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_a_model_knows_the_classes_that_it_learned_and_no_others(crossed: RunFolder) -> None:
     assert crossed.metrics["classes"] == SIX
-    assert list(said_of(str(crossed.model))["id2label"].values()) == SIX
+    assert list(read_model_config(str(crossed.model))["id2label"].values()) == SIX
     for one in (crossed, *crossed.yardsticks):
         assert list(one.predictions.columns[-6:]) == SIX
         assert np.allclose(one.predictions[SIX].sum(axis=1), 1.0)
@@ -126,5 +126,5 @@ def test_whom_the_first_model_heard_is_known_wherever_the_second_goes(
     second = run(parse([*kept, "--split.kind=file", f"--split.file={tmp_path / 'split.json'}"], "test"), verbose=False)
     moved = tmp_path / "elsewhere"
     second.path.rename(moved)
-    heard = heard_in_pretraining(moved / "model")
+    heard = speakers_seen_in_training(moved / "model")
     assert heard >= {*ours["train"], *read_split(crossed.split_file).speakers["train"]}

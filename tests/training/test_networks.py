@@ -16,11 +16,11 @@ from ser_ft.config.parser import parse
 from ser_ft.config.schema import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.pretrained import Saved
+from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
-from ser_ft.training.finetuning import Setup
-from ser_ft.training.from_scratch import set_up_image, set_up_own
+from ser_ft.training.finetuning import TrainableModel
+from ser_ft.training.from_scratch import prepare_image_backbone, prepare_network
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
 
@@ -39,7 +39,9 @@ def without_zeros(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def set_up(name: str, folder: Path, clips: int = 10, settings: TrainConfig | None = None, **tuning: Any) -> Setup:
+def set_up(
+    name: str, folder: Path, clips: int = 10, settings: TrainConfig | None = None, **tuning: Any
+) -> TrainableModel:
     """What the loop would be given for clips of the miniature; without dropout."""
     torch.manual_seed(0)
     recipe = Recipe(
@@ -52,10 +54,10 @@ def set_up(name: str, folder: Path, clips: int = 10, settings: TrainConfig | Non
     assert isinstance(model, SpectrogramForAudioClassification)
     without_zeros(model)
     table = open_prepared(folder).select(range(clips))
-    return set_up_image(model, extractor, [table], TRAIN, recipe, torch.device("cpu"), shown=False)
+    return prepare_image_backbone(model, extractor, [table], TRAIN, recipe, torch.device("cpu"), shown=False)
 
 
-def step(setup: Setup, optimiser: torch.optim.Optimizer) -> None:
+def step(setup: TrainableModel, optimiser: torch.optim.Optimizer) -> None:
     """One as the loop takes it."""
     setup.model.train()
     for module in setup.still:
@@ -124,7 +126,7 @@ def test_sums_of_a_frozen_backbone_give_the_whole_models_answers(
     extractor, model = build(RESNET, CLASSES, {}, network, pretrained=False)
     table = open_prepared(miniature_folder).select(range(40))
     tables = [table.select(range(40)), table.select(range(8, 20))]
-    setup = set_up_image(model, extractor, tables, TRAIN, recipe, torch.device("cpu"), shown=False)
+    setup = prepare_image_backbone(model, extractor, tables, TRAIN, recipe, torch.device("cpu"), shown=False)
     setup.model.eval()
     assert setup.finish() is model
     with torch.inference_mode():
@@ -155,7 +157,7 @@ def test_sums_are_computed_once_and_are_not_those_of_others(
         recipe = Recipe(model=ModelConfig(name=RESNET, pretrained=False), tuning=TuningConfig(mode="probe"))
         extractor, model = build(RESNET, CLASSES, {"low": low}, network, pretrained=False)
         table = open_prepared(miniature_folder).select(range(12))
-        set_up_image(model, extractor, [table], train, recipe, torch.device("cpu"), shown=False)
+        prepare_image_backbone(model, extractor, [table], train, recipe, torch.device("cpu"), shown=False)
         return sum(found)
 
     first = computed()
@@ -281,12 +283,12 @@ def test_a_run_goes_on_from_another_runs_network(voices: Path, tmp_path: Path) -
 def test_a_threshold_is_of_the_run_that_fitted_it(voices: Path, tmp_path: Path) -> None:
     """Trained further without validation, a model's answers are others: what they may be trusted from is not known."""
     first = run(voices, tmp_path / "first", "--model.name=lstm", "--model.network={hidden: 8, dense: 8}")
-    assert Saved.load(first.model).threshold is None
+    assert PretrainedClassifier.load(first.model).threshold is None
     config = json.loads((first.model / "config.json").read_text())
     (first.model / "config.json").write_text(json.dumps(config | {"uncertain_below": 0.47}))
-    assert Saved.load(first.model).threshold == 0.47
+    assert PretrainedClassifier.load(first.model).threshold == 0.47
     second = run(voices, tmp_path / "second", f"--model.name={first.model}")
-    assert Saved.load(second.model).threshold is None
+    assert PretrainedClassifier.load(second.model).threshold is None
 
 
 @pytest.mark.slow
@@ -313,7 +315,7 @@ def test_strangers_give_the_runs_own_predictions(voices: Path, tmp_path: Path) -
 def test_all_of_a_classic_network_is_trained(miniature_table: Any) -> None:
     recipe_of = Recipe(train=TrainConfig(learning_rate=2e-3, weight_decay=0.1))
     extractor, model = build("residual-cnn", CLASSES, {}, {"channels": [8, 8]})
-    setup = set_up_own(model, extractor, [miniature_table.select(range(4))], np.arange(3), recipe_of, shown=False)
+    setup = prepare_network(model, extractor, [miniature_table.select(range(4))], np.arange(3), recipe_of, shown=False)
     members = [id(each) for group in setup.groups for each in group["params"]]
     assert sorted(members) == sorted(id(each) for each in model.parameters())
     assert {group["lr"] for group in setup.groups} == {2e-3}

@@ -23,7 +23,7 @@ from ser_ft.data.prepare import ABOUT_FILE, open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run as fine_tune
-from ser_ft.training.wav2vec2.command import PretrainRecipe, check_unheard, heard_in_pretraining, main
+from ser_ft.training.wav2vec2.command import PretrainRecipe, check_no_seen_speakers, main, speakers_seen_in_training
 from ser_ft.training.wav2vec2.run import pretrain
 from ser_ft.training.wav2vec2.trainer import Pretrainer
 from ser_ft.utils.errors import InputError
@@ -100,7 +100,7 @@ def test_the_folder_holds_what_later_steps_need(
     assert names == {"config.yaml", "environment.json", "split.json", "history.jsonl", "checkpoints", "model"}
     split = json.loads(finished.split_file.read_text())
     assert split["heard"] == split["parts"]["train"]["speakers"] == sorted(parts(miniature_folder)["train"])
-    assert heard_in_pretraining(finished.model) == set(split["heard"])
+    assert speakers_seen_in_training(finished.model) == set(split["heard"])
     before = (finished.model / "model.safetensors").stat().st_mtime_ns
     again = recipe(miniature_folder, Path(finished.config["model"]["name"]), finished.path, "--if_exists=resume")
     assert main(again) == 0
@@ -134,7 +134,7 @@ def test_fine_tuning_starts_from_it(finished: RunFolder, miniature_folder: Path,
     inside = [name for name in theirs if name.startswith("wav2vec2.")]
     assert all(torch.equal(ours[name], theirs[name]) for name in inside), "rates of zero leave the encoder as it came"
     # Whom the encoder heard follows into what was made of it.
-    assert heard_in_pretraining(folder.model) == heard_in_pretraining(finished.model, ("train", "validation"))
+    assert speakers_seen_in_training(folder.model) == speakers_seen_in_training(finished.model, ("train", "validation"))
 
 
 def test_only_training_speakers_are_heard(
@@ -158,15 +158,15 @@ def test_only_training_speakers_are_heard(
 
 def test_a_test_speaker_who_was_heard_is_refused(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
     table = open_prepared(miniature_folder)
-    check_unheard(finished.model, make_split(table, "kfold", folds=2))
+    check_no_seen_speakers(finished.model, make_split(table, "kfold", folds=2))
     other = make_split(table, "kfold", folds=2, fold=1)
     with pytest.raises(InputError, match="trained on the sound of 3 speakers whom this split tests on"):
-        check_unheard(finished.model, other)
+        check_no_seen_speakers(finished.model, other)
     with pytest.raises(InputError, match="trained on the sound"):
         start(miniature_folder, finished.model, tmp_path / "second", "--split.fold=1")
     assert not (tmp_path / "second").exists()
-    check_unheard("facebook/wav2vec2-base", other)
-    check_unheard(shutil.copytree(finished.model, tmp_path / "moved"), other)
+    check_no_seen_speakers("facebook/wav2vec2-base", other)
+    check_no_seen_speakers(shutil.copytree(finished.model, tmp_path / "moved"), other)
 
 
 def test_fine_tuning_does_not_test_on_who_was_heard(
@@ -188,7 +188,7 @@ def test_a_second_pretraining_says_whom_the_first_heard(
     (first / "split.json").write_text(json.dumps(split))
     second = start(miniature_folder, first / "model", tmp_path / "second", "--pretrain.epochs=1")
     shutil.rmtree(first)
-    assert heard_in_pretraining(second.model) == {*parts(miniature_folder)["train"], "elsewhere-01"}
+    assert speakers_seen_in_training(second.model) == {*parts(miniature_folder)["train"], "elsewhere-01"}
 
 
 def fine_tuned(folder: Path, backbone: Path) -> Path:

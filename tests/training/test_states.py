@@ -17,11 +17,11 @@ from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading import hidden_states
-from ser_ft.dataloading.batches import Feed, PooledFeed, StateFeed, WaveFeed, samples_of
-from ser_ft.dataloading.encoder_hooks import PooledHead, Rig
+from ser_ft.dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches, samples_of
+from ser_ft.dataloading.encoder_hooks import EncoderHooks, PooledHead
 from ser_ft.dataloading.hidden_states import states_of
 from ser_ft.evaluation.predict import predict
-from ser_ft.models.encoders import Parts, find, load
+from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -68,9 +68,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def loaded(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamespace:
     """A model without dropout, in evaluation mode, its parts and its extractor."""
     torch.manual_seed(0)
-    found = find(str(folder), CLASSES, network, dropout=0.0, weighted=weighted)
-    model = load(found).eval()
-    parts = Parts.of(model)
+    found = find_encoder(str(folder), CLASSES, network, dropout=0.0, weighted=weighted)
+    model = load_encoder(found).eval()
+    parts = EncoderParts.of(model)
     if parts.weighted:
         torch.nn.init.normal_(model.layer_weights)
     return SimpleNamespace(model=model, parts=parts, extractor=found.extractor, hearing=parts.hearing)
@@ -86,21 +86,23 @@ def _accepted(one: SimpleNamespace) -> set[str]:
     return {one.model.main_input_name} | (set() if one.hearing.kind == "fixed" else {"attention_mask"})
 
 
-def ways_in(one: SimpleNamespace, clips: datasets.Dataset, family: str) -> Iterator[tuple[str, Feed, Rig]]:
+def ways_in(
+    one: SimpleNamespace, clips: datasets.Dataset, family: str
+) -> Iterator[tuple[str, BatchSource, EncoderHooks]]:
     """Sound, the states of the convolutions, and those that enter each layer; the rig is on while it is looked at."""
-    rig = Rig(one.parts)
-    yield "sound", WaveFeed(clips, one.extractor, one.hearing), rig
+    rig = EncoderHooks(one.parts)
+    yield "sound", WaveformBatches(clips, one.extractor, one.hearing), rig
     rig.remove()
     if one.parts.convolutions is not None:
         found = states_of(clips, one.parts, one.extractor, "convolutions", shown=False)
-        rig = Rig(one.parts, convolved=True)
-        yield "convolutions", StateFeed(found, clips, one.extractor, one.hearing), rig
+        rig = EncoderHooks(one.parts, convolved=True)
+        yield "convolutions", HiddenStateBatches(found, clips, one.extractor, one.hearing), rig
         rig.remove()
     # SEW's layers hear at half the rate that goes in and comes out: it is never entered there.
     for layer in range(LAYERS) if family != "sew" else ():
         found = states_of(clips, one.parts, one.extractor, layer, shown=False)
-        rig = Rig(one.parts, layer=layer)
-        yield f"layer {layer}", StateFeed(found, clips, one.extractor, one.hearing), rig
+        rig = EncoderHooks(one.parts, layer=layer)
+        yield f"layer {layer}", HiddenStateBatches(found, clips, one.extractor, one.hearing), rig
         rig.remove()
 
 
@@ -141,7 +143,7 @@ def test_a_head_on_pooled_states_is_the_stock_head(
     one, clips = loaded(folder_of(family), weighted), table(0.3, 1.0, 1.6, 1.0)
     if weighted and not one.parts.weighted:
         pytest.skip("AST's head takes the last layer alone")
-    pooled = PooledFeed(states_of(clips, one.parts, one.extractor, "mean", shown=False), np.ones(4))
+    pooled = PooledBatches(states_of(clips, one.parts, one.extractor, "mean", shown=False), np.ones(4))
     with torch.no_grad():
         found = PooledHead(one.parts)(**pooled.collate(range(4))).logits
         expected = torch.stack([stock(one, wave) for wave in waves(clips)])
@@ -162,8 +164,10 @@ def test_gradients_from_states_are_those_of_the_stock_model(family: str, folder_
     expected = {name: value.grad for name, value in one.model.named_parameters() if value.grad is not None}
     assert len(expected) > 30
     one.model.zero_grad()
-    feed = StateFeed(states_of(clips, one.parts, one.extractor, layer, shown=False), clips, one.extractor, one.hearing)
-    rig = Rig(one.parts, layer=layer)
+    feed = HiddenStateBatches(
+        states_of(clips, one.parts, one.extractor, layer, shown=False), clips, one.extractor, one.hearing
+    )
+    rig = EncoderHooks(one.parts, layer=layer)
     for rows in batches(family, clips):
         one.model(**feed.collate(rows)).logits.square().sum().backward()
     rig.remove()
@@ -209,7 +213,7 @@ def _padded(one: SimpleNamespace, wave: np.ndarray) -> torch.Tensor:
         return stock(one, wave)
     least = max(len(wave), one.hearing.samples(one.hearing.least_frames))
     short = {"return_attention_mask": True} if least > len(wave) else {}
-    rig = Rig(one.parts)
+    rig = EncoderHooks(one.parts)
     found = stock(one, wave, padding="max_length", max_length=least, **short)
     rig.remove()
     return found
@@ -224,8 +228,8 @@ def test_one_frame_is_enough_without_masks(family: str, folder_of: Callable[[str
         assert one.model(**feed.collate([0])).logits.isfinite().all()
 
 
-def _pooled(one: SimpleNamespace, clips: datasets.Dataset) -> PooledFeed:
-    return PooledFeed(states_of(clips, one.parts, one.extractor, "mean", shown=False), np.ones(len(clips)))
+def _pooled(one: SimpleNamespace, clips: datasets.Dataset) -> PooledBatches:
+    return PooledBatches(states_of(clips, one.parts, one.extractor, "mean", shown=False), np.ones(len(clips)))
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-conformer", "wav2vec2-conformer-rope", "wav2vec2-bert", "wavlm"])
@@ -233,7 +237,7 @@ def test_training_goes_on_after_states_and_evaluation(family: str, folder_of: Ca
     """Positions that a model keeps from a pass without gradients must not break the next one, of the same length."""
     one, clips = loaded(folder_of(family)), table(1.0, 1.0)
     cached = states_of(clips, one.parts, one.extractor, 2, shown=False)
-    feed, rig = StateFeed(cached, clips, one.extractor, one.hearing), Rig(one.parts, layer=2)
+    feed, rig = HiddenStateBatches(cached, clips, one.extractor, one.hearing), EncoderHooks(one.parts, layer=2)
     one.model(**feed.collate([0, 1])).logits.sum().backward()
     predict(one.model, feed.collate, np.arange(2), feed.lengths, np.ones((2, len(CLASSES)), dtype=bool))
     one.model(**feed.collate([0, 1])).logits.sum().backward()
@@ -258,8 +262,10 @@ def test_deviation_beside_the_mean(folder_of: Callable[[str], Path]) -> None:
 def test_a_cached_clip_is_as_long_as_what_is_computed_for_it(family: str, folder_of: Callable[[str], Path]) -> None:
     """Whisper hears 30 s of every clip: `train.batch_seconds` must count them, from sound and from states alike."""
     one, clips = loaded(folder_of(family)), table(0.3, 1.0)
-    cached = StateFeed(states_of(clips, one.parts, one.extractor, 1, shown=False), clips, one.extractor, one.hearing)
-    assert np.allclose(cached.seconds, WaveFeed(clips, one.extractor, one.hearing).seconds)
+    cached = HiddenStateBatches(
+        states_of(clips, one.parts, one.extractor, 1, shown=False), clips, one.extractor, one.hearing
+    )
+    assert np.allclose(cached.seconds, WaveformBatches(clips, one.extractor, one.hearing).seconds)
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -275,9 +281,9 @@ def test_states_are_found_again(
     first = states_of(clips, one.parts, one.extractor, what, shown=False)
     monkeypatch.setattr(hidden_states, "sounds_of", refuse)
     torch.manual_seed(1)
-    found = find(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted=True)
+    found = find_encoder(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted=True)
     again = open_prepared(miniature_folder).select(range(6))
-    second = states_of(again, Parts.of(load(found)), found.extractor, what, shown=False)
+    second = states_of(again, EncoderParts.of(load_encoder(found)), found.extractor, what, shown=False)
     assert second.folder == first.folder
     assert np.array_equal(first[3], second[3])
 

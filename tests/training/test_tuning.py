@@ -22,8 +22,8 @@ from ser_ft.config.schema import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import encoders
-from ser_ft.models.encoders import Parts
-from ser_ft.training.finetuning import Setup, find_speech, set_up_speech
+from ser_ft.models.encoders import EncoderParts
+from ser_ft.training.finetuning import TrainableModel, find_encoder, prepare_encoder
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
 
@@ -79,19 +79,19 @@ def saved(folder: RunFolder) -> dict[str, torch.Tensor]:
 
 def set_up(
     backbone: Path, voices: Path, network: Mapping[str, Any] | None = None, clips: int = 6, **tuning: Any
-) -> Setup:
+) -> TrainableModel:
     """What the loop would be given, without dropout; the stock model is in `Setup.model`."""
     torch.manual_seed(0)
     settings = Recipe(
         model=ModelConfig(name=str(backbone), network=dict(network or {})), tuning=TuningConfig(dropout=0.0, **tuning)
     )
-    found = find_speech(settings, CLASSES)
-    model = encoders.load(found)
+    found = find_encoder(settings, CLASSES)
+    model = encoders.load_encoder(found)
     table = open_prepared(voices).select(range(clips))
-    return set_up_speech(model, found.extractor, [table], settings, torch.device("cpu"), shown=False)
+    return prepare_encoder(model, found.extractor, [table], settings, torch.device("cpu"), shown=False)
 
 
-def backward(setup: Setup) -> torch.Tensor:
+def backward(setup: TrainableModel) -> torch.Tensor:
     rows = range(len(setup.feed.lengths))
     loss = setup.model(**setup.feed.collate(rows)).logits.square().sum()
     loss.backward()
@@ -116,7 +116,7 @@ def changed(family: str, mode: str, folder_of: Callable[[str], Path], voices: Pa
 
 def expected(family: str, mode: str, folder_of: Callable[[str], Path], convolutions: bool = False) -> set[str]:
     torch.manual_seed(0)
-    parts = Parts.of(encoders.load(encoders.find(str(folder_of(family)), CLASSES)))
+    parts = EncoderParts.of(encoders.load_encoder(encoders.find_encoder(str(folder_of(family)), CLASSES)))
     wanted = {id(value) for value in parts.head}
     modules = {"partial": [*parts.layers[-2:], *parts.top], "full": [parts.backbone]}[mode]
     wanted |= {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}
@@ -181,9 +181,9 @@ def test_rates_and_weight_decay(folder_of: Callable[[str], Path], voices: Path) 
         tuning=TuningConfig(learning_rate=1e-4, layer_decay=0.5),
         train=TrainConfig(learning_rate=3e-3, weight_decay=0.02),
     )
-    found = find_speech(settings, CLASSES)
-    model = encoders.load(found)
-    setup = set_up_speech(
+    found = find_encoder(settings, CLASSES)
+    model = encoders.load_encoder(found)
+    setup = prepare_encoder(
         model, found.extractor, [open_prepared(voices).select(range(2))], settings, torch.device("cpu"), shown=False
     )
     names = {id(value): name for name, value in model.named_parameters()}
@@ -253,12 +253,12 @@ def test_every_adapter_learns_and_merges(
     assert (after - before).abs().max() < 1e-5
 
 
-def set_up_like(model: Any, backbone: Path, voices: Path) -> Setup:
+def set_up_like(model: Any, backbone: Path, voices: Path) -> TrainableModel:
     """The same way in, for a model whose weights are there already."""
     settings = Recipe(model=ModelConfig(name=str(backbone)), tuning=TuningConfig(dropout=0.0))
-    extractor = find_speech(settings, CLASSES).extractor
+    extractor = find_encoder(settings, CLASSES).extractor
     table = open_prepared(voices).select(range(6))
-    return set_up_speech(model, extractor, [table], settings, torch.device("cpu"), shown=False)
+    return prepare_encoder(model, extractor, [table], settings, torch.device("cpu"), shown=False)
 
 
 def test_adapters_of_a_large_model_are_few(voices: Path) -> None:
@@ -269,7 +269,7 @@ def test_adapters_of_a_large_model_are_few(voices: Path) -> None:
         model = AutoModelForAudioClassification.from_config(Wav2Vec2Config(num_labels=8))
         settings = Recipe(model=ModelConfig(name="a/b"), tuning=TuningConfig(mode="lora", cache=False))
         table = open_prepared(voices).select(range(2))
-        setup = set_up_speech(model, Wav2Vec2FeatureExtractor(), [table], settings, torch.device("meta"), shown=False)
+        setup = prepare_encoder(model, Wav2Vec2FeatureExtractor(), [table], settings, torch.device("meta"), shown=False)
     whole = sum(value.numel() for value in model.parameters())
     trained = sum(value.numel() for group in setup.groups for value in group["params"])
     assert whole > 90e6

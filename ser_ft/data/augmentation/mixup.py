@@ -11,7 +11,7 @@ from .waveform import mixed, mixup_share
 
 
 @dataclass(frozen=True)
-class Mix:
+class Mixup:
     """Who is mixed with whom in a batch, and by which share.
 
     Attributes:
@@ -24,7 +24,7 @@ class Mix:
     partners: torch.Tensor
 
     @classmethod
-    def draw(cls, alpha: float, clips: int, seed: tuple[int, ...]) -> Mix:
+    def draw(cls, alpha: float, clips: int, seed: tuple[int, ...]) -> Mixup:
         """Draw a batch's mixing, the same for one seed.
 
         Args:

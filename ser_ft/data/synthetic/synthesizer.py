@@ -23,7 +23,7 @@ from ...utils.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class SpeakingStyle:
     """How an utterance is spoken, as the difference from the speaker's own neutral speech.
 
     Attributes:
@@ -60,39 +60,39 @@ class Manner:
 # Scherer (2003), Speech Communication 40, 227-256, and Banse & Scherer (1996), JPSP 70(3), 614-636; disgust also Murray
 # & Arnott (1993), JASA 93(2), 1097-1108; surprise also Scherer & Oshinsky (1977), Motivation and Emotion 1(4), 331-346;
 # calm is the first's tenderness. The sizes are ours, none is taken from there: chosen so that the classes overlap.
-MANNERS: dict[str, Manner] = {
-    "neutral": Manner(),
-    "calm": Manner(
+MANNERS: dict[str, SpeakingStyle] = {
+    "neutral": SpeakingStyle(),
+    "calm": SpeakingStyle(
         pitch=-0.6, range=-0.2, slope=-0.3, final=-0.5, tempo=-0.16, pause=0.03, level=-2.5, swing=-0.8, rd=0.25,
         tilt=-0.8, breath=3, jitter=-0.1, shimmer=-0.5, precision=-0.05,
     ),
-    "happy": Manner(
+    "happy": SpeakingStyle(
         pitch=3.6, range=0.75, slope=0.8, final=1.2, tempo=0.16, pause=-0.02, level=3.2, swing=1.8, rd=-0.1, tilt=0.8,
         breath=-0.5, jitter=-0.1, lips=0.05, jaw=0.06, precision=0.08,
     ),
-    "sad": Manner(
+    "sad": SpeakingStyle(
         pitch=-1.2, range=-0.6, slope=-1.0, final=-1.0, tempo=-0.28, pause=0.06, level=-4.5, swing=-1.5, rd=0.5,
         tilt=-1.6, breath=4, jitter=0.5, shimmer=1.5, creak=0.25, tremor=0.1, lips=-0.02, jaw=-0.06, precision=-0.2,
     ),
-    "angry": Manner(
+    "angry": SpeakingStyle(
         pitch=3.0, range=0.5, slope=-0.5, final=-0.8, tempo=0.18, pause=-0.02, level=6.5, swing=2.8, rd=-0.45, tilt=2.2,
         breath=-4, jitter=0.8, shimmer=2.5, jaw=0.12, precision=0.12,
     ),
-    "fear": Manner(
+    "fear": SpeakingStyle(
         pitch=4.2, range=-0.15, slope=0.8, final=0.8, tempo=0.24, pause=0.01, level=0.5, swing=-0.3, rd=0.15, tilt=0.2,
         breath=3, jitter=0.9, shimmer=2.0, tremor=0.4, lips=0.02, precision=-0.05,
     ),
-    "disgust": Manner(
+    "disgust": SpeakingStyle(
         pitch=-1.4, range=0.1, slope=-1.2, final=-1.8, tempo=-0.22, pause=0.03, level=0.4, swing=0.8, rd=-0.3, tilt=0.3,
         jitter=0.9, shimmer=2.0, creak=0.55, lips=-0.05, jaw=0.02, precision=-0.02,
     ),
-    "surprise": Manner(
+    "surprise": SpeakingStyle(
         pitch=4.2, range=0.85, slope=2.0, final=4.5, tempo=0.06, level=2.0, swing=1.2, rd=0.1, tilt=0.2, breath=2,
         jaw=0.1, precision=0.05,
     ),
 }  # fmt: skip
 # Standard deviations from clip to clip; HABIT, in them: how far a speaker's own way with an emotion is off the table.
-SPREAD = Manner(
+SPREAD = SpeakingStyle(
     pitch=1.1, range=0.3, slope=1.2, final=1.2, tempo=0.1, pause=0.02, level=1.7, swing=1.0, rd=0.2, tilt=0.7,
     breath=1.8, jitter=0.35, shimmer=1.0, creak=0.15, tremor=0.1, lips=0.02, jaw=0.04, precision=0.07,
 )  # fmt: skip
@@ -209,15 +209,17 @@ def synthesise(
     return sound * np.float32(min(gain, 0.95 / float(np.abs(sound).max())))
 
 
-def _express(emotion: str, voice: Voice, rng: np.random.Generator, strength: float, spread: float) -> Manner:
+def _express(emotion: str, voice: Voice, rng: np.random.Generator, strength: float, spread: float) -> SpeakingStyle:
     """Draw a clip's manner around the emotion's own and the speaker's own way with it."""
     table, deviations = np.array(astuple(MANNERS[emotion])), np.array(astuple(SPREAD))
     ways = np.random.default_rng([voice.seed, list(MANNERS).index(emotion)])
     force = strength * voice.expressive * float(np.exp(0.3 * spread * rng.standard_normal()))
     chance = rng.standard_normal(len(table)) + HABIT * ways.standard_normal(len(table))
     drawn = force * table + spread * deviations * chance
-    names = [field.name for field in fields(Manner)]
-    return Manner(*(max(float(value), _LOWEST.get(name, -np.inf)) for name, value in zip(names, drawn, strict=True)))
+    names = [field.name for field in fields(SpeakingStyle)]
+    return SpeakingStyle(
+        *(max(float(value), _LOWEST.get(name, -np.inf)) for name, value in zip(names, drawn, strict=True))
+    )
 
 
 def _segments(phones: str) -> Iterator[tuple[_Segment, bool, bool]]:
@@ -244,7 +246,7 @@ class _Tracks(NamedTuple):
 
 
 def _tracks(
-    parts: list[tuple[_Segment, bool, bool]], voice: Voice, manner: Manner, rng: np.random.Generator
+    parts: list[tuple[_Segment, bool, bool]], voice: Voice, manner: SpeakingStyle, rng: np.random.Generator
 ) -> _Tracks:
     targets, accents, pauses = (np.array(column) for column in zip(*parts, strict=True))
     lengths = 0.85 * targets[:, 3] / 1000 * 2.0 ** -(voice.tempo + manner.tempo)
@@ -285,7 +287,12 @@ def _tracks(
 
 
 def _melody(
-    time: np.ndarray, through: np.ndarray, centres: np.ndarray, voice: Voice, manner: Manner, rng: np.random.Generator
+    time: np.ndarray,
+    through: np.ndarray,
+    centres: np.ndarray,
+    voice: Voice,
+    manner: SpeakingStyle,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Fundamental frequency (Hz): a falling line, a hill on each accent, the end, tremor and drift."""
     heights = voice.melody * 2.0**manner.range * np.exp(0.25 * rng.standard_normal(len(centres)))
@@ -297,7 +304,9 @@ def _melody(
     return np.asarray(voice.f0 * 2.0 ** (semitones / 12))
 
 
-def _glottis(tracks: _Tracks, voice: Voice, manner: Manner, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _glottis(
+    tracks: _Tracks, voice: Voice, manner: SpeakingStyle, noise: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Glottal flow's derivative with its aspiration, shape (samples,)."""
     f0, loud, creak = (_smooth(track) for track in (tracks.f0, tracks.voice, tracks.creak))
     steps = f0 / SAMPLE_RATE
@@ -319,7 +328,9 @@ def _glottis(tracks: _Tracks, voice: Voice, manner: Manner, noise: np.ndarray, r
     return np.asarray(loud * (pulses + np.float32(breath) * noise * opening))
 
 
-def _tract(source: np.ndarray, friction: np.ndarray, tracks: _Tracks, voice: Voice, manner: Manner) -> np.ndarray:
+def _tract(
+    source: np.ndarray, friction: np.ndarray, tracks: _Tracks, voice: Voice, manner: SpeakingStyle
+) -> np.ndarray:
     """Filter the source by the formants and the friction by its place, frame by frame with overlap."""
     size = len(source) // _HOP * _HOP
     frames = [

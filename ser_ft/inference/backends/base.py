@@ -16,7 +16,7 @@ SHIPPED_FILE = Path(__file__).resolve().parents[2] / "assets" / "model.onnx"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelInfo:
     """What a model says of itself.
 
     Attributes:
@@ -33,11 +33,11 @@ class Facts:
     longest: float | None = None
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A model that answers; several threads may ask it at once."""
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ModelInfo:
         """What the model says of itself."""
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ class Engine(Protocol):
         """
 
 
-def open_engine(model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> Engine:
+def open_backend(model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> Backend:
     """Open a model.
 
     Args:
@@ -73,9 +73,9 @@ def open_engine(model: str | Path | None = None, device: str | None = None, thre
     if path.suffix.lower() == ".onnx":
         if device not in (None, "cpu"):
             raise InputError(f"{path}: an .onnx file runs on the processor (cpu), not on {device}")
-        from .onnx import OnnxEngine
+        from .onnx import OnnxBackend
 
-        return OnnxEngine(path, threads)
-    from .torch import TorchEngine
+        return OnnxBackend(path, threads)
+    from .torch import TorchBackend
 
-    return TorchEngine(str(model), device, threads)
+    return TorchBackend(str(model), device, threads)

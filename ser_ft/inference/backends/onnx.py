@@ -11,7 +11,7 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE
 from ...utils.errors import InputError
-from .base import Facts
+from .base import ModelInfo
 
 KEY = "ser_ft"
 """Of the file's custom metadata: a JSON object that says what the model is."""
@@ -20,7 +20,7 @@ INPUT, OUTPUT = "waveform", "logits"
 _SMALL = 20_000_000
 
 
-class OnnxEngine:
+class OnnxBackend:
     """A classifier in an .onnx file, from samples to logits.
 
     Args:
@@ -80,14 +80,14 @@ def _said(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise InputError(f"{path}: what it says of itself cannot be read ({error!r}): export it anew") from error
 
 
-def _facts(path: Path, said: Mapping[str, Any]) -> Facts:
+def _facts(path: Path, said: Mapping[str, Any]) -> ModelInfo:
     try:
         if said["format"] != FORMAT:
             raise InputError(f"{path}: written by another version of ser_ft (format {said['format']}): export it anew")
         if said["sampling_rate"] != SAMPLE_RATE:
             raise InputError(f"{path}: hears sound at {said['sampling_rate']} Hz, and ser_ft gives it 16 kHz")
         threshold = said["threshold"]
-        return Facts(
+        return ModelInfo(
             name=str(said["name"]),
             classes=tuple(str(name) for name in said["classes"]),
             threshold=None if threshold is None else float(threshold),

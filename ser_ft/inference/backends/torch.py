@@ -13,14 +13,14 @@ from torch import nn
 
 from ...evaluation.run_folder import model_folder
 from ...models.collation import alike_inputs
-from ...models.encoders import Parts
+from ...models.encoders import EncoderParts
 from ...models.features import SpectralFeatureExtractor
-from ...models.pretrained import Saved
+from ...models.pretrained import PretrainedClassifier
 from ...utils.errors import InputError
-from .base import Facts
+from .base import ModelInfo
 
 
-class TorchEngine:
+class TorchBackend:
     """A classifier of a run folder, of a folder, or of the Hub.
 
     Args:
@@ -35,10 +35,10 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = _device(device)
-        saved = Saved.load(str(model_folder(Path(model).expanduser()) or model))
+        saved = PretrainedClassifier.load(str(model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
         self._inputs = alike_inputs(saved.model, saved.extractor)
-        self.facts = Facts(saved.called, saved.classes, saved.threshold, saved.shortest, _longest(saved))
+        self.facts = ModelInfo(saved.called, saved.classes, saved.threshold, saved.shortest, _longest(saved))
         # A GPU gains nothing from two batches at once, and its settings are the process's.
         self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
 
@@ -51,13 +51,13 @@ class TorchEngine:
             return np.asarray(logits.double().softmax(dim=-1).cpu().numpy())
 
 
-def _longest(saved: Saved) -> float | None:
+def _longest(saved: PretrainedClassifier) -> float | None:
     """Return the seconds that a classifier hears of a clip; None: all."""
     extractor: Any = saved.extractor
     if isinstance(extractor, SpectralFeatureExtractor):
         most = extractor.max_frames
         return None if most is None else most * extractor.hop_length / extractor.sampling_rate
-    if Parts.of(saved.model).hearing.kind != "fixed":
+    if EncoderParts.of(saved.model).hearing.kind != "fixed":
         return None
     if hasattr(extractor, "chunk_length"):
         return float(extractor.chunk_length)

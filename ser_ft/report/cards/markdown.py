@@ -12,7 +12,7 @@ from ..shared.html import counted
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
-class Literal(str):
+class Markdown(str):
     """Text that stands in the page as it is: our own Markdown, or what is inside a block of code."""
 
     __slots__ = ()
@@ -37,7 +37,7 @@ def render(template: str, contents: Mapping[str, Any]) -> str:
     shop.filters |= {
         "score": tables.score_text,
         "interval": _interval,
-        "literal": Literal,
+        "literal": Markdown,
         "code": _code,
         "short_note": tables.short_note,
     }
@@ -55,14 +55,14 @@ def front_matter(head: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> Any:
     """Write a value: of words from data no sign is Markdown or HTML."""
-    if isinstance(value, Literal) or not isinstance(value, str):
+    if isinstance(value, Markdown) or not isinstance(value, str):
         return value
     return _SPECIAL.sub(r"\\\1", " ".join(value.split()))
 
 
-def _code(text: str) -> Literal:
+def _code(text: str) -> Markdown:
     """Write words as code, in one line."""
-    return Literal("`" + " ".join(text.replace("`", "'").split()).replace("|", "\\|") + "`")
+    return Markdown("`" + " ".join(text.replace("`", "'").split()).replace("|", "\\|") + "`")
 
 
 def _interval(scores: Mapping[str, Any]) -> str:

@@ -120,7 +120,9 @@ def write_comparison(
         samples.check_same(pd.concat([one.tested.first.clips for one in compared]), data)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(html.render("report/comparison/comparison.html.j2", contents(compared, data, players, shown)), encoding="utf-8")
+    partial.write_text(
+        html.render("report/comparison/comparison.html.j2", contents(compared, data, players, shown)), encoding="utf-8"
+    )
     return partial.replace(path)
 
 

@@ -11,7 +11,7 @@ from ..shared.html import counted
 from ..shared.tables import score_text
 from .figures import View
 from .measurements import Survey
-from .separability import NEIGHBOURS, VERSIONS, Told, known_speakers, one_voice
+from .separability import NEIGHBOURS, VERSIONS, Separability, known_speakers, one_voice
 
 FULL_SCALE = -0.1  # dBFS from which a peak is taken to be cut off
 _UNEVEN = 2.0
@@ -21,7 +21,7 @@ _SHORT = 0.5  # seconds
 _APART, _GAIN = 0.05, 0.02
 
 
-def findings(found: Survey, look: View, told: Sequence[Told]) -> list[str]:
+def findings(found: Survey, look: View, told: Sequence[Separability]) -> list[str]:
     """Say what stands out, the gravest first; an empty list where nothing does."""
     return [
         *meaning(told)[:1],
@@ -34,7 +34,7 @@ def findings(found: Survey, look: View, told: Sequence[Told]) -> list[str]:
     ]
 
 
-def meaning(told: Sequence[Told]) -> list[str]:
+def meaning(told: Sequence[Separability]) -> list[str]:
     """Say what the map means: which trait shows most, what follows, and what each speaker's own scale brings."""
     known = {item.trait: item for item in told}
     if "emotion" not in known:
@@ -153,7 +153,7 @@ def _extremes(look: View, measure: str) -> tuple[str, str, float]:
     return str(middle.index[-1]), str(middle.index[0]), float(middle.iloc[-1] - middle.iloc[0])
 
 
-def _scored(item: Told) -> str:
+def _scored(item: Separability) -> str:
     of = f", of {_and(item.classes)}" if item.trait == "corpus" and item.left_out else ""
     return f"UAR {score_text(item.uar[VERSIONS[0]])} (guessing: {score_text(item.guess)}{of})"
 

@@ -68,7 +68,7 @@ def survey(source: Source, shown: bool = True) -> Survey:
 
     from ...data.catalog import Skipped
 
-    heard = _Heard()
+    heard = _Measurement()
     with bar(total=len(source.facts), desc="listening", unit=" clips", shown=shown) as progress:
         for part in _parts(source):
             heard.rows.extend(part.rows)
@@ -95,7 +95,7 @@ def survey(source: Source, shown: bool = True) -> Survey:
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _Measurement:
     """Clips listened to: their rows, measures and features, in the same order; and those that could not be read."""
 
     rows: list[int] = field(default_factory=list)
@@ -111,7 +111,7 @@ class _Clip:
     facts: dict[str, float | None]
 
 
-def _parts(source: Source) -> Iterator[_Heard]:
+def _parts(source: Source) -> Iterator[_Measurement]:
     """Listen to clips of like size together, in threads that each work alone: nothing waits for another's turn."""
     import torch
 
@@ -126,9 +126,9 @@ def _parts(source: Source) -> Iterator[_Heard]:
         torch.set_num_threads(threads)
 
 
-def _listen(source: Source, rows: Sequence[int]) -> _Heard:
+def _listen(source: Source, rows: Sequence[int]) -> _Measurement:
     """Read clips and measure them, so many at once as fit the memory."""
-    heard = _Heard()
+    heard = _Measurement()
     batch: list[_Clip] = []
 
     def empty() -> None:

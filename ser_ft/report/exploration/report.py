@@ -21,7 +21,7 @@ from ..shared import html, plotting
 from . import figures, map
 from .findings import FULL_SCALE, findings, meaning
 from .measurements import ANALYSED, DESCRIPTORS, FUNCTIONALS, MARGIN, MEASURES, Survey, survey
-from .separability import NEIGHBOURS, VERSIONS, Told, embedded, known_speakers, tell, versions
+from .separability import NEIGHBOURS, VERSIONS, Separability, embedded, estimate_separability, known_speakers, versions
 from .sources import Source, open_source
 from .tables import emotion_rows, level_rows, rate_rows, speaker_rows, voice_rows
 
@@ -88,7 +88,7 @@ def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
     compared = draw.permutation(len(heard.clips))[:COMPARED]
     made = {name: numbers[compared] for name, numbers in versions(heard.clips, heard.features).items()}
     can_hold = {name: facts["classes"] for name, facts in heard.source.corpora.items()}
-    told = tell(heard.clips.iloc[compared].reset_index(drop=True), made, can_hold, _SEED, verbose)
+    told = estimate_separability(heard.clips.iloc[compared].reset_index(drop=True), made, can_hold, _SEED, verbose)
     examples = _examples(heard, look)
     pictures = folder / FIGURES
     pictures.mkdir(parents=True)
@@ -149,7 +149,7 @@ def _draw(
 def _contents(
     heard: Survey,
     look: figures.View,
-    told: Sequence[Told],
+    told: Sequence[Separability],
     examples: dict[int, map.Example],
     drawn: dict[str, Path],
     players: bool,

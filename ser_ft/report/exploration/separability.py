@@ -27,7 +27,7 @@ _MOST_OF_ONE = 0.9  # of a class's clips: with more from one speaker, the class 
 
 
 @dataclass(frozen=True)
-class Told:
+class Separability:
     """How well a trait is told from the clips most like a clip.
 
     Attributes:
@@ -97,13 +97,13 @@ def standardised(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return within
 
 
-def tell(
+def estimate_separability(
     clips: pd.DataFrame,
     made: Mapping[str, np.ndarray],
     can_hold: Mapping[str, Sequence[str]],
     seed: int = 0,
     shown: bool = True,
-) -> list[Told]:
+) -> list[Separability]:
     """Find how well each trait is told from the nearest clips.
 
     A clip gets the class most frequent among the 15 clips nearest to it (each class's count divided by its share of
@@ -141,11 +141,11 @@ class _Question:
     possible: np.ndarray
     left_out: tuple[str, ...]
 
-    def told(self, scores: Mapping[str, float]) -> Told:
+    def told(self, scores: Mapping[str, float]) -> Separability:
         even = 1 / self.possible.sum(axis=1)
         guess = float(np.mean([even[self.labels == place].mean() for place in range(len(self.classes))]))
         by_speaker = self.speakers is not None
-        return Told(self.trait, self.classes, len(self.labels), by_speaker, self.left_out, guess, dict(scores))
+        return Separability(self.trait, self.classes, len(self.labels), by_speaker, self.left_out, guess, dict(scores))
 
 
 def _question(clips: pd.DataFrame, trait: str, can_hold: Mapping[str, Sequence[str]]) -> _Question | None:

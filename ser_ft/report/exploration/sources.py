@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ...data.catalog import Skipped
-    from ...data.scan import Found
+    from ...data.scan import ArchiveFile
 
 _FACTS = ("id", "emotion", "corpus", "speaker", "gender", "age", "intensity", "statement", "duration", "path")
 # Folders below the one given stand apart where they are few enough to be told apart by colour.
@@ -128,7 +128,7 @@ def _recordings(folder: Path) -> Source:
     return Source(folder, facts, (), corpora, skipped, np.array([file.size for file in found.sounds]), read)
 
 
-def _groups(sounds: list[Found], folder: Path) -> list[str]:
+def _groups(sounds: list[ArchiveFile], folder: Path) -> list[str]:
     """Name the folder below the root that each file is in, where there are several and not too many; else the root."""
     from ...data.builder import as_text
 

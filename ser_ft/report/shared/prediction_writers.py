@@ -30,7 +30,7 @@ _BEGIN_JSON = '{"path": '
 _OTHER_CLASSES = "holds answers of a model with other classes"
 
 
-class Sheet(Protocol):
+class PredictionWriter(Protocol):
     """Writes rows: of an answer, as `EmotionRecognizer` gives it, or {"path", "error"}."""
 
     def head(self) -> str:
@@ -43,7 +43,7 @@ class Sheet(Protocol):
         """Return what stands behind them."""
 
 
-def sheet(format: str, classes: Sequence[str], longest: int = 40, page: int | None = None) -> Sheet:
+def sheet(format: str, classes: Sequence[str], longest: int = 40, page: int | None = None) -> PredictionWriter:
     """Return what writes rows in a format.
 
     Args:
@@ -53,7 +53,7 @@ def sheet(format: str, classes: Sequence[str], longest: int = 40, page: int | No
     """
     if format == "table":
         return _Table(classes, longest, page or sys.maxsize)
-    kinds: dict[str, Callable[[Sequence[str]], Sheet]] = {"csv": _Csv, "json": _Json, "jsonl": _JsonLines}
+    kinds: dict[str, Callable[[Sequence[str]], PredictionWriter]] = {"csv": _Csv, "json": _Json, "jsonl": _JsonLines}
     return kinds[format](classes)
 
 
@@ -172,7 +172,7 @@ def one_line(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Held:
+class ExistingPredictions:
     """What a file of answers holds.
 
     Attributes:
@@ -183,7 +183,7 @@ class Held:
     failed: set[str] = field(default_factory=set)
 
 
-def held(file: Path, format: str, classes: Sequence[str]) -> Held:
+def held(file: Path, format: str, classes: Sequence[str]) -> ExistingPredictions:
     """Return what a file of answers holds; a half-written last line is cut off.
 
     Args:
@@ -192,7 +192,7 @@ def held(file: Path, format: str, classes: Sequence[str]) -> Held:
     Raises:
         InputError: it holds something else, or answers of a model with other classes.
     """
-    found, whole = Held(), 0
+    found, whole = ExistingPredictions(), 0
     begin = _csv_line(csv_columns(classes)) if format == "csv" else _BEGIN_JSON
     with file.open("rb") as lines:
         for line in lines:

@@ -14,11 +14,11 @@ from pathlib import Path
 import yaml
 
 from ...config.schema import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
-from ...config.validation import among, at_least, check_seed
+from ...config.validation import at_least, check_choice, check_seed
 from ...data.scan import SYNTHETIC
 from ...data.splits import Split, read_split
 from ...evaluation.run_folder import RunFolder, runs_behind
-from ...utils.errors import InputError, guarded, without_debug
+from ...utils.errors import InputError, run_command, without_debug
 
 DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training
 speakers alone. A recipe is a YAML file; every setting below can be given on the command line over it, as
@@ -88,7 +88,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if self.mixed_precision is not None:
-            among(self.mixed_precision, PRECISIONS, "pretrain.mixed_precision")
+            check_choice(self.mixed_precision, PRECISIONS, "pretrain.mixed_precision")
         for name in ("epochs", "batch_size", "accumulation", "negatives", "checkpoint_steps"):
             at_least(getattr(self, name), 1, f"pretrain.{name}")
         # A span of one frame would leave nothing to tell it from.
@@ -126,7 +126,7 @@ class PretrainRecipe:
     """What to do where that folder exists: refuse, resume (go on where it was stopped) or replace."""
 
     def __post_init__(self) -> None:
-        among(self.if_exists, IF_EXISTS, "if_exists")
+        check_choice(self.if_exists, IF_EXISTS, "if_exists")
         check_seed(self.seed, "seed")
         if self.model.kind != "speech":
             raise InputError(f"{self.model.name} is no speech encoder: only the pretraining of one can go on")
@@ -148,10 +148,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -
 
         pretrain(recipe)
 
-    return guarded(work)
+    return run_command(work)
 
 
-def heard_in_pretraining(
+def speakers_seen_in_training(
     model: str | Path, parts: Sequence[str] = ("train",), synthetic: bool | None = None
 ) -> set[str]:
     """Return the speakers on whose sound a model's weights were trained in runs of ser_ft, as far as can be told.
@@ -178,13 +178,13 @@ def _of_synthetic(run: RunFolder) -> bool:
     return any(SYNTHETIC in note for note in run.metrics["notes"].values())
 
 
-def check_unheard(model: str | Path, split: Split, synthetic: bool | None = None) -> None:
-    """Refuse to test a model on speakers whom it has heard; `synthetic` as in `heard_in_pretraining`.
+def check_no_seen_speakers(model: str | Path, split: Split, synthetic: bool | None = None) -> None:
+    """Refuse to test a model on speakers whom it has heard; `synthetic` as in `speakers_seen_in_training`.
 
     Raises:
         InputError: it was trained on the sound of one whom the split tests on.
     """
-    shared = heard_in_pretraining(model, synthetic=synthetic) & set(split.speakers["test"])
+    shared = speakers_seen_in_training(model, synthetic=synthetic) & set(split.speakers["test"])
     if shared:
         raise InputError(
             f"{model}: was trained on the sound of {len(shared)} speakers whom this split tests on, {min(shared)} "

@@ -20,19 +20,19 @@ from transformers import (
 from ... import audio
 from ...data.prepare import is_synthetic
 from ...data.splits import Split, make_split
-from ...dataloading.batches import Feed, StateFeed, WaveFeed, samples_of
-from ...dataloading.encoder_hooks import Rig
+from ...dataloading.batches import BatchSource, HiddenStateBatches, WaveformBatches, samples_of
+from ...dataloading.encoder_hooks import EncoderHooks
 from ...dataloading.hidden_states import states_of
 from ...evaluation.run_folder import RunFolder
 from ...models import encoders
-from ...models.encoders import Hearing, Parts
+from ...models.encoders import EncoderParts, InputSpec
 from ...utils.accelerator import device_name, start
 from ...utils.errors import InputError
 from ...utils.files import replace_atomically
-from ..finetuning import Setup, fast_attention, parameter_groups
+from ..finetuning import TrainableModel, fast_attention, parameter_groups
 from ..run import load_data
-from ..run_guard import begin, gone_on_with, resumes
-from .command import PretrainConfig, PretrainRecipe, check_unheard, heard_in_pretraining
+from ..run_guard import can_resume, init_run_folder, resumes
+from .command import PretrainConfig, PretrainRecipe, check_no_seen_speakers, speakers_seen_in_training
 from .trainer import Pretrainer
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         InputError: the recipe does not fit the data or the encoder, or its folder is taken; nothing is written then.
     """
     folder = RunFolder(recipe.out)
-    if gone_on_with(recipe, folder, "pretraining") and folder.model.is_dir():
+    if can_resume(recipe, folder, "pretraining") and folder.model.is_dir():
         if verbose and PartialState().is_main_process:
             print(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
@@ -71,13 +71,13 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     rows = _long_enough(split.rows(table)["train"], samples_of(table), encoder.parts.hearing, recipe.pretrain, shown)
     setup = _set_up(encoder, table, recipe.pretrain, accelerator.device, shown)
     content = split.content() | {
-        "heard": sorted(heard_in_pretraining(recipe.model.name) | set(split.speakers["train"]))
+        "heard": sorted(speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"]))
     }
     resume = resumes(recipe, folder, content, "pretraining")
     trainer = Pretrainer(accelerator, setup, encoder.parts.hearing, rows, recipe.pretrain, folder, recipe.seed)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
-        begin(recipe, folder, content)
+        init_run_folder(recipe, folder, content)
     accelerator.wait_for_everyone()
     trainer.fit(resume, shown)
     if accelerator.is_main_process:
@@ -105,7 +105,7 @@ class Encoder:
             the recipe changes of the network, and without what only this pretraining needs.
     """
 
-    parts: Parts
+    parts: EncoderParts
     extractor: SequenceFeatureExtractor
     stock: PreTrainedConfig
 
@@ -117,11 +117,11 @@ def load(recipe: PretrainRecipe) -> Encoder:
         InputError: there is no such encoder, it is of another family, or was saved without its quantizer.
     """
     name, revision = recipe.model.name, recipe.model.revision
-    found = encoders.find(name, ("one", "other"), recipe.model.network, revision=revision)
+    found = encoders.find_encoder(name, ("one", "other"), recipe.model.network, revision=revision)
     config = found.config
     if config.model_type not in FAMILIES:
         raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
-    with encoders.quiet(), encoders.explained(name):
+    with encoders.quiet(), encoders.readable_errors(name):
         stock = AutoConfig.from_pretrained(name, revision=revision)
         # Where its masks were turned off for fine-tuning, the frame that stands for masked ones would not be there.
         config.apply_spec_augment, config.mask_time_prob = True, recipe.pretrain.mask_prob
@@ -139,7 +139,7 @@ def load(recipe: PretrainRecipe) -> Encoder:
         raise InputError(f"{name}: {len(missing)} weights of the encoder are missing ({missing[0]}, ...)")
     for key, value in recipe.model.network.items():
         setattr(stock, key, value)
-    return Encoder(Parts.of(model), found.extractor, stock)
+    return Encoder(EncoderParts.of(model), found.extractor, stock)
 
 
 def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
@@ -149,12 +149,12 @@ def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
             f"the split {split.name!r} puts speakers on both sides: those who are tested on would be heard beforehand; "
             "use one by speaker"
         )
-    check_unheard(recipe.model.name, split, is_synthetic(table))
+    check_no_seen_speakers(recipe.model.name, split, is_synthetic(table))
     return split
 
 
 def _long_enough(
-    rows: np.ndarray, samples: np.ndarray, hearing: Hearing, settings: PretrainConfig, shown: bool
+    rows: np.ndarray, samples: np.ndarray, hearing: InputSpec, settings: PretrainConfig, shown: bool
 ) -> np.ndarray:
     """Leave out clips that a masked span would cover whole."""
     kept: np.ndarray = rows[hearing.frames(samples[rows]) > settings.mask_length]
@@ -168,7 +168,7 @@ def _long_enough(
 
 def _set_up(
     encoder: Encoder, table: datasets.Dataset, settings: PretrainConfig, device: torch.device, shown: bool
-) -> Setup:
+) -> TrainableModel:
     """Make an encoder ready: all but its convolutions is trained, on what they give of each clip alone.
 
     They are asked for all clips of the table, of which the training part is then heard: fine-tuning finds them there.
@@ -176,12 +176,15 @@ def _set_up(
     parts, model = encoder.parts, cast(Any, encoder.parts.model)
     assert parts.convolutions is not None
     model.freeze_feature_encoder()
-    feed: Feed
+    feed: BatchSource
     if settings.cache:
         states = states_of(table, parts, encoder.extractor, "convolutions", shown, device)
-        feed, rig = StateFeed(states, table, encoder.extractor, parts.hearing), Rig(parts, convolved=True)
+        feed, rig = (
+            HiddenStateBatches(states, table, encoder.extractor, parts.hearing),
+            EncoderHooks(parts, convolved=True),
+        )
     else:
-        feed, rig = WaveFeed(table, encoder.extractor, parts.hearing), Rig(parts)
+        feed, rig = WaveformBatches(table, encoder.extractor, parts.hearing), EncoderHooks(parts)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = parameter_groups([(trained, settings.learning_rate)], settings.weight_decay)
 
@@ -192,10 +195,10 @@ def _set_up(
         restore()
         return parts.model
 
-    return Setup(model, feed, groups, finish, still=list(parts.convolutions.modules()))
+    return TrainableModel(model, feed, groups, finish, still=list(parts.convolutions.modules()))
 
 
-def _save_model(setup: Setup, encoder: Encoder, folder: RunFolder) -> None:
+def _save_model(setup: TrainableModel, encoder: Encoder, folder: RunFolder) -> None:
     """Write the stock checkpoint, whole or not at all."""
     model = setup.finish()
     model.config = encoder.stock

@@ -21,11 +21,11 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 from ...dataloading.batch_sampler import epoch_batches
 from ...dataloading.targets import steps
 from ...evaluation.run_folder import RunFolder
-from ...models.encoders import Hearing
+from ...models.encoders import InputSpec
 from ...utils.errors import InputError
 from ...utils.progress import bar
 from ..checkpoints import Checkpoints, trained_names
-from ..finetuning import Setup
+from ..finetuning import TrainableModel
 from .command import PretrainConfig
 
 # Of Adam, in fairseq's configuration of the base model (wav2vec2_base_librispeech.yaml).
@@ -113,8 +113,8 @@ class Pretrainer:
     def __init__(
         self,
         accelerator: Accelerator,
-        setup: Setup,
-        hearing: Hearing,
+        setup: TrainableModel,
+        hearing: InputSpec,
         rows: np.ndarray,
         settings: PretrainConfig,
         run: RunFolder,
