@@ -78,12 +78,12 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
 
 def _publish(folder: RunFolder, chosen: HubConfig) -> None:
     """Publish a finished run; where that fails, say that the run is there all the same."""
-    from .hub import NotSent, push
+    from .hub import UploadError, push
 
     name = str(chosen.model_id)
     try:
         push(folder.path, name, private=chosen.private, replace=chosen.replace, accept_terms=chosen.accept_terms)
-    except (InputError, NotSent) as error:
+    except (InputError, UploadError) as error:
         flags = [
             f"--{flag.replace('_', '-')}" for flag in ("private", "accept_terms", "replace") if getattr(chosen, flag)
         ]

@@ -48,7 +48,7 @@ class Client:
             name: of the repository that is to be written, "user/name".
 
         Raises:
-            InputError: the Hub does not take the token, or it may only read. NotSent: the Hub cannot be reached.
+            InputError: the Hub does not take the token, or it may only read. UploadError: the Hub cannot be reached.
         """
         with self._explained(name):
             said = self.api.whoami()
@@ -76,7 +76,7 @@ class Client:
 
         Raises:
             InputError: the repository holds something else, or is public where it is to be private, or may not be
-                written. NotSent: the connection broke.
+                written. UploadError: the connection broke.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_session
 

@@ -14,7 +14,6 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
-from names import actor, encode, labels_of, load, noise, samples, skipped, write
 
 from ser_ft import audio
 from ser_ft.audio import from_wav, to_wav
@@ -22,6 +21,7 @@ from ser_ft.data import builder, deduplication
 from ser_ft.data.prepare import prepare
 from ser_ft.labels import NAMES
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import actor, encode, labels_of, load, noise, samples, skipped, write
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import datasets
 import pytest
-from names import load, skipped, true_names, write
 
 from ser_ft.audio import decode
 from ser_ft.data.corpora import CORPORA, Skip, Utterance, cremad
 from ser_ft.labels import NAMES
+from tests.helpers.corpus_files import load, skipped, true_names, write
 
 SEVEN = tuple(name for name in NAMES if name != "calm")
 

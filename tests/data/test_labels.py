@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from names import actor, find, labels_of, load, reasons, skipped, told, write
 
 from ser_ft.data.prepare import about
 from ser_ft.labels import NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import actor, find, labels_of, load, reasons, skipped, told, write
 
 
 @pytest.mark.parametrize(

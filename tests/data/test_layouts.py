@@ -9,9 +9,21 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from names import find, labels_of, load, noise, reasons, samples, skipped, told, true_names, write, write_zip
 
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import (
+    find,
+    labels_of,
+    load,
+    noise,
+    reasons,
+    samples,
+    skipped,
+    told,
+    true_names,
+    write,
+    write_zip,
+)
 
 RAVDESS = {
     "03-01-01-01-01-01-01": ("ravdess-01", "neutral"),

@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pytest
-from names import actor, find, load, noise, samples, skipped, write, write_zip
 
 from ser_ft.audio import to_wav
 from ser_ft.data import builder
@@ -22,6 +21,7 @@ from ser_ft.data.prepare import about, open_prepared, prepare, summary
 from ser_ft.data.synthetic.corpora import NOTE
 from ser_ft.labels import NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import actor, find, load, noise, samples, skipped, write, write_zip
 
 
 def state(folder: Path) -> dict[str, int]:

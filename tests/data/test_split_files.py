@@ -10,10 +10,10 @@ from typing import Any
 
 import datasets
 import pytest
-from people import check, only, table_of
 
 from ser_ft.data.splits import PARTS, Split, make_split, read_split
 from ser_ft.utils.errors import InputError
+from tests.helpers.speaker_tables import check, only, table_of
 
 
 @pytest.fixture(scope="module")

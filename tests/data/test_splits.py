@@ -12,10 +12,10 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from people import SPEAKERS, check, only, table_of
 
 from ser_ft.data.splits import KINDS, NAMED_FOLDS, PARTS, make_split
 from ser_ft.utils.errors import InputError
+from tests.helpers.speaker_tables import SPEAKERS, check, only, table_of
 
 EMOBOX_RAVDESS = [{1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, {2, 15, 16, 18}, {6, 13, 17, 22}]
 XLSR_RAVDESS = [{2, 5, 14, 15, 16}, {3, 6, 7, 13, 18}, {10, 11, 12, 19, 20}, {8, 17, 21, 23, 24}, {1, 4, 9, 22}]

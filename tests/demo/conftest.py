@@ -14,9 +14,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
 
-from chromium import Page, open_browser
-
 from ser_ft.models import SHIPPED, resolve_model_path
+from tests.helpers.chromium import Page, open_browser
 
 NO_GRADIO = 'the page needs gradio: pip install "gradio>=6.31,<7"'
 NO_SELENIUM = "to look at the page, pip install selenium"

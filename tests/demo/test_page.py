@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from chromium import TAB, Page
 
 from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.labels import SCHEMES
+from tests.helpers.chromium import TAB, Page
 
 pytestmark = pytest.mark.slow
 

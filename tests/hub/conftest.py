@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from server import TOKEN, Hub
-from tiny_speech import write_tiny_backbone
 
 from ser_ft.config.parser import parse
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run
+from tests.helpers.hub_server import TOKEN, Hub
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 MODELS = {
     "speech": (),

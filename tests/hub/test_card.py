@@ -14,8 +14,6 @@ import pandas as pd
 import pytest
 import yaml
 from huggingface_hub import ModelCard, constants
-from metadata import metadata_errors
-from server import Blob, Hub
 
 from ser_ft.data.corpora import CORPORA
 from ser_ft.evaluation.predict import part_metrics
@@ -26,6 +24,8 @@ from ser_ft.report.cards.energy import energy
 from ser_ft.report.cards.model_card import model_card
 from ser_ft.training.wav2vec2.command import speakers_seen_in_training
 from ser_ft.utils.errors import InputError
+from tests.helpers.hub_metadata import metadata_errors
+from tests.helpers.hub_server import Blob, Hub
 
 MakeRun = Callable[[str], RunFolder]
 CLASSES = ("neutral", "happy", "sad", "angry")

@@ -15,14 +15,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from metadata import metadata_errors
-from server import Hub
 
 from ser_ft import push
 from ser_ft.cli import main
 from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
+from tests.helpers.hub_metadata import metadata_errors
+from tests.helpers.hub_server import Hub
 
 MakeRun = Callable[[str], RunFolder]
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 
 import pytest
-from server import Hub
 
 from ser_ft.cli import main
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import client
+from tests.helpers.hub_server import Hub
 
 MakeRun = Callable[[str], RunFolder]
 AGAIN = "what arrived is not sent twice, and the repository has all of it or none"

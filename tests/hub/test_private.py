@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from server import TOKEN
 
 from ser_ft import audio, push
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub.files import Pseudonymizer, model_upload
 from ser_ft.utils.errors import InputError
+from tests.helpers.hub_server import TOKEN
 
 MakeRun = Callable[[str], RunFolder]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from server import READER, STRANGER, TOKEN, Blob, Hub
-from stranger import WITHOUT_SER_FT
 
 from ser_ft import audio, push
 from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
+from tests.helpers.hub_server import READER, STRANGER, TOKEN, Blob, Hub
+from tests.helpers.without_ser_ft import WITHOUT_SER_FT
 
 MakeRun = Callable[[str], RunFolder]
 KINDS = ("speech", "spectrogram", "mfcc-cnn")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from server import TOKEN, Hub
 
 from ser_ft.cli import main, train
 from ser_ft.config.parser import parse
 from ser_ft.config.publishing import HubConfig
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.hub import NotSent
+from ser_ft.hub import UploadError
 from ser_ft.pipeline import _publish
 from ser_ft.utils.errors import InputError
+from tests.helpers.hub_server import TOKEN, Hub
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,11 +68,11 @@ def test_the_line_to_publish_again_is_the_recipes_and_may_be_pasted(monkeypatch:
 
     def broken(_: Path, name: str, **options: object) -> None:
         given.append(options)
-        raise NotSent("broke")
+        raise UploadError("broke")
 
     monkeypatch.setattr("ser_ft.hub.push", broken)
     chosen = HubConfig(model_id="someone/mine", private=True, accept_terms=True, replace=True)
-    with pytest.raises(NotSent) as told:
+    with pytest.raises(UploadError) as told:
         _publish(RunFolder("my runs/it's"), chosen)
     line = str(told.value).rpartition("publish it with: ")[2]
     words = shlex.split(line)

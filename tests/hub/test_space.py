@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from server import TOKEN, Blob, Hub
 
 from ser_ft import push
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.hub import NotSent, space
+from ser_ft.hub import UploadError, space
 from ser_ft.hub.upload import Upload
 from ser_ft.utils.errors import InputError
+from tests.helpers.hub_server import TOKEN, Blob, Hub
 
 MakeRun = Callable[[str], RunFolder]
 
@@ -73,7 +73,7 @@ def test_a_space_that_was_made_and_no_more_is_filled_by_a_second_push(hub: Hub, 
     """The Hub's own card is in it; a card that someone wrote since is theirs."""
     run = make_run("mfcc-cnn")
     hub.fail("POST /api/spaces/.*/commit/", status=500)
-    with pytest.raises(NotSent):
+    with pytest.raises(UploadError):
         push(run.path, "someone/mine", space=True, tell=lambda _: None)
     made = hub.repositories["space", "someone/mine"]
     assert made.files.keys() == {"README.md"}

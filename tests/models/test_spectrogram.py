@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from stranger import answers
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from ser_ft.models import model_kind
@@ -23,6 +22,7 @@ from ser_ft.models.spectrogram import (
     stages_of,
 )
 from ser_ft.utils.errors import InputError
+from tests.helpers.without_ser_ft import answers
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 # Of each kind the smallest that timm has; the last blurs with filters that are no weights.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_speech import write_tiny_backbone
 
 from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
@@ -18,6 +17,7 @@ from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build
 from ser_ft.training.wav2vec2.command import PretrainRecipe
 from ser_ft.training.wav2vec2.command import main as pretrain
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

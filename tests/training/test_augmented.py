@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_speech import write_tiny_backbone
 
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import Recipe, TrainConfig
@@ -25,6 +24,7 @@ from ser_ft.training.losses import clip_losses
 from ser_ft.training.run import train
 from ser_ft.training.trainer import Trainer
 from ser_ft.utils.accelerator import start
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 TRANSFORMS = "--augment.transforms={noise: {p: 0.7}, speed: {}}"
 MASKS = "--augment.spec_augment={times: 2, bands: 1}"

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_speech import write_tiny_backbone
 
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

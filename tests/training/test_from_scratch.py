@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from stranger import answers
 
 from ser_ft import audio
 from ser_ft.config.parser import parse
@@ -23,6 +22,7 @@ from ser_ft.training.finetuning import TrainableModel
 from ser_ft.training.from_scratch import prepare_image_backbone, prepare_network
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
+from tests.helpers.without_ser_ft import answers
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 RESNET, EFFICIENT, CONVNEXT = "timm/test_resnet.r160_in1k", "timm/test_efficientnet.r160_in1k", "timm/test_convnext"

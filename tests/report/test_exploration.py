@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from pages import Page
 
 from ser_ft import audio
 from ser_ft.cli import main
@@ -25,6 +24,7 @@ from ser_ft.report.exploration.findings import findings
 from ser_ft.report.exploration.measurements import MEASURES, Survey
 from ser_ft.report.exploration.report import explore
 from ser_ft.report.exploration.sources import Source
+from tests.helpers.html_page import Page
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_speech import FAMILIES, write_tiny_backbone
 
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
@@ -26,6 +25,7 @@ from ser_ft.models.encoders import EncoderParts
 from ser_ft.training.finetuning import TrainableModel, find_encoder, prepare_encoder
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fake_engine import CLASSES, FakeEngine, ToldEngine
 
 from ser_ft.audio import AudioError, decode, to_wav
 from ser_ft.inference.backends.base import ModelInfo, open_backend
 from ser_ft.inference.windows import Segment, SlidingWindow, Window, WindowSettings, file_windows, segments, smooth
 from ser_ft.utils.errors import InputError
+from tests.helpers.fake_backend import CLASSES, FakeEngine, ToldEngine
 
 FACTS = ModelInfo("fake", CLASSES, 0.6, 400)
 SETTINGS = WindowSettings()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fake_engine import FakeEngine
 
 from ser_ft.audio import AudioError, to_pcm16
 from ser_ft.inference.backends.base import open_backend
@@ -16,6 +15,7 @@ from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.inference.streaming import Stream
 from ser_ft.inference.windows import Window, WindowSettings, file_windows
 from ser_ft.utils.errors import InputError
+from tests.helpers.fake_backend import FakeEngine
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from typing import Any
 
 import datasets
 import pytest
-from names import labels_of, noise, skipped, write
 
 from ser_ft.data import builder
 from ser_ft.data.prepare import load_table, prepare_table
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import labels_of, noise, skipped, write
 
 SPOKEN = {
     "who": ["a", "b", "a"],

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import datasets
 import pytest
-from names import RAVDESS, noise, write, write_zip
 
 from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared
+from tests.helpers.corpus_files import RAVDESS, noise, write, write_zip
 
 
 @pytest.fixture

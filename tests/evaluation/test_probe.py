@@ -18,7 +18,7 @@ from ser_ft.data.prepare import open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.dataloading import hidden_states
 from ser_ft.evaluation import probe
-from tests.tiny_speech import write_tiny_backbone
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 LAYERS, SIZE = 4, 12
 

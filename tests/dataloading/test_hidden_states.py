@@ -12,7 +12,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
@@ -23,6 +22,7 @@ from ser_ft.dataloading.hidden_states import states_of
 from ser_ft.evaluation.predict import predict
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import FAMILIES, VARIANTS, write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 LAYERS = 4

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from metadata import metadata_errors
+from tests.helpers.hub_metadata import metadata_errors
 
 TOKEN = "hf_" + "w" * 34
 READER = "hf_" + "r" * 34

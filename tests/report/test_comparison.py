@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from pages import Page
 from PIL import Image
-from sweeps import CLASSES, write_folds, write_run
 
 from ser_ft import audio
 from ser_ft.cli import main
@@ -21,6 +19,8 @@ from ser_ft.report.comparison.published import people, published
 from ser_ft.report.comparison.report import compare, rows, text, write_comparison
 from ser_ft.report.shared.tables import size_text, time_text
 from ser_ft.utils.errors import InputError
+from tests.helpers.html_page import Page
+from tests.helpers.runs import CLASSES, write_folds, write_run
 
 WAV2VEC2 = "facebook/wav2vec2-base (full)"
 WAVLM = "microsoft/wavlm-large (lora)"

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_speech import FAMILIES, write_tiny_backbone
 from transformers import pipeline
 
 from ser_ft.inference.backends.base import Backend, open_backend
@@ -16,6 +15,7 @@ from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.encoders import find_encoder, load_encoder
 from ser_ft.models.registry import build
+from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad")
 RATE = 16_000

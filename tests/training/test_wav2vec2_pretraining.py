@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_speech import write_tiny_backbone
 
 from ser_ft import audio
 from ser_ft.cli import train
@@ -27,6 +26,7 @@ from ser_ft.training.wav2vec2.command import PretrainRecipe, check_no_seen_speak
 from ser_ft.training.wav2vec2.run import pretrain
 from ser_ft.training.wav2vec2.trainer import Pretrainer
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
 SPLIT = ("--split.kind=kfold", "--split.folds=2")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from calls import CLASSES, COMPLAINT, LOUD, SOFT, LoudIsAngry, make_call
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
@@ -17,6 +16,7 @@ from ser_ft.monitor.analysis import cut, monitor
 from ser_ft.monitor.conversation import Conversation, MonitorSettings
 from ser_ft.monitor.to_json import KEYS, VOICE_KEYS, record
 from ser_ft.utils.errors import InputError
+from tests.helpers.calls import CLASSES, COMPLAINT, LOUD, SOFT, LoudIsAngry, make_call
 
 NAMED = MonitorSettings(names=("agent", "customer"))
 ENGINE = LoudIsAngry()

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_speech import FAMILIES, write_tiny_backbone
 from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedModel
 from transformers.utils import logging
@@ -28,6 +27,7 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.pipeline import run
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad")
 WEIGHTED = tuple(family for family in FAMILIES if family != "ast")  # whose head takes the last layer alone

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_speech import write_tiny_backbone
 from transformers import SpeechT5FeatureExtractor
 
 from ser_ft.export.encoder_frontends import front_end
@@ -18,6 +17,7 @@ from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_speech import write_tiny_backbone
 
 from ser_ft.training.wav2vec2.trainer import draw, objective
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 
 def plain_batch(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], list[int], int]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from pages import Page
 
 from ser_ft import audio
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.report.run.report import write_report
 from ser_ft.report.shared.samples import _spread
 from ser_ft.utils.errors import InputError
+from tests.helpers.html_page import Page
 
 if TYPE_CHECKING:
     from datasets import Dataset

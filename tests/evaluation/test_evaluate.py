@@ -11,7 +11,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny_speech import write_tiny_backbone
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from ser_ft import audio
@@ -26,6 +25,7 @@ from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.report.shared.tables import notes
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import write_tiny_backbone
 
 SMALL = ["--model.network={channels: [8, 8]}", "--train.epochs=1"]
 FOLDS = ["--split.kind=kfold", "--split.folds=2", "--yardsticks=[]"]

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from calls import CLASSES, LOUD, SOFT, LoudIsAngry, make_call
-from pages import Page
 
 from ser_ft.cli import main
 from ser_ft.evaluation.run_folder import RunFolder
@@ -26,6 +24,8 @@ from ser_ft.labels import COLOURS
 from ser_ft.monitor.analysis import monitor
 from ser_ft.monitor.conversation import MonitorSettings
 from ser_ft.monitor.timeline import ticks, timeline
+from tests.helpers.calls import CLASSES, LOUD, SOFT, LoudIsAngry, make_call
+from tests.helpers.html_page import Page
 
 EVIL = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
 SECTIONS = ["glance", "timeline", "moments", "shares", "dissatisfaction", "segments", "method"]

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sweeps import CLASSES, write_folds, write_run
 
 from ser_ft.evaluation import metrics
 from ser_ft.evaluation.pooling import System
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.evaluation.systems import clip_sets, find_runs, systems
 from ser_ft.utils.errors import InputError
+from tests.helpers.runs import CLASSES, write_folds, write_run
 
 WAV2VEC2 = "facebook/wav2vec2-base (full)"
 

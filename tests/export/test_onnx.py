@@ -15,7 +15,6 @@ import pytest
 import soundfile
 import torch
 import yaml
-from tiny_speech import FAMILIES, VARIANTS, write_tiny_backbone
 from transformers.utils import logging
 
 from ser_ft import audio
@@ -28,6 +27,7 @@ from ser_ft.models.encoders import find_encoder, load_encoder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build
 from ser_ft.utils.errors import InputError
+from tests.helpers.tiny_encoders import FAMILIES, VARIANTS, write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RESNET = "timm/test_resnet.r160_in1k"
