@@ -4,7 +4,7 @@
     python benchmarks/results.py table                                # README.md anew, between its two marks
 
 Of each run are kept: config.yaml, environment.json, metrics.json, and of predictions.parquet the test part, with single
-precision and without folders in the paths; of its yardsticks the last two, once for each split.
+precision and without folders in the paths; of its baselines the last two, once for each split.
 `ser-ft compare benchmarks/results/ravdess` reports them.
 """
 
@@ -38,12 +38,12 @@ def keep(sweeps: list[Path], name: str) -> None:
             keep_run(run, RunFolder(place))
             if (split := str(run.metrics["split"])) not in judged:
                 judged.add(split)
-                for yardstick in run.yardsticks:
-                    keep_run(yardstick, RunFolder(place / "yardsticks" / yardstick.path.name))
+                for baseline in run.baselines:
+                    keep_run(baseline, RunFolder(place / "baselines" / baseline.path.name))
 
 
 def keep_run(run: RunFolder, kept: RunFolder) -> None:
-    """Keep one run, or yardstick."""
+    """Keep one run, or baseline."""
     kept.path.mkdir(parents=True)
     for file in (run.config_file, run.environment_file):
         if file.is_file():

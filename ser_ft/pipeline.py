@@ -44,14 +44,14 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         return folder
     if outcome.table is not None or not folder.report_file.is_file():
         table = None
-        if recipe.players:
+        if recipe.embed_audio:
             table = outcome.table if outcome.table is not None else load_data(recipe.data, verbose)
         write_report(folder, table)
     elif verbose:
         print(f"{folder.path}: this run is finished; nothing to do")
     if verbose:
         print()
-        print(render(comparison([*folder.yardsticks, folder]), "table"))
+        print(render(comparison([*folder.baselines, folder]), "table"))
         print(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
     if recipe.push_to_hub:
         _publish(folder, recipe.hub)

@@ -98,7 +98,7 @@ def add_explore(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--out", metavar="FOLDER", help="where the report is written (default: explore-NAME)")
     parser.add_argument(
-        "--players", action="store_true", help="put the clips that are shown into the page, to be played"
+        "--embed-audio", action="store_true", help="put the clips that are shown into the page, to be played"
     )
     parser.set_defaults(work=_explore)
 
@@ -231,7 +231,7 @@ def _text(found: list[Finding], table: datasets.Dataset, split: bool) -> str:
 def _explore(chosen: argparse.Namespace) -> None:
     from ..report.exploration.report import explore
 
-    print(explore(chosen.source, chosen.out, chosen.players))
+    print(explore(chosen.source, chosen.out, chosen.embed_audio))
 
 
 def _augment(chosen: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from ..data.augmentation.spectrogram import SpectralAugment
 from ..data.augmentation.waveform import Augment, SpecAugment
 from ..data.splits import KINDS
 from ..models import MODELS, SHIPPED, model_kind
-from ..models.yardsticks import CLASSICAL
+from ..models.classical import CLASSICAL
 from ..utils.errors import InputError
 from .publishing import HubConfig
 from .validation import at_least, check_choice, check_seed
@@ -356,7 +356,7 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    yardsticks: list[str] = field(default_factory=lambda: list(CLASSICAL))
+    baselines: list[str] = field(default_factory=lambda: list(CLASSICAL))
     """Reference systems fitted on the same split and shown beside the model: majority, logistic, svm; or small
     networks, such as mfcc-cnn, trained from nothing as `train` says, without augmentation."""
 
@@ -369,7 +369,7 @@ class Recipe:
     if_exists: str = "refuse"
     """What to do where the run folder exists: refuse, resume (go on where it was stopped) or replace."""
 
-    players: bool = False
+    embed_audio: bool = False
     """Put sample recordings into the report, to be played: then it holds voices, under their corpus's terms."""
 
     push_to_hub: bool = False
@@ -397,8 +397,8 @@ class Recipe:
                 f"train.compile is of speech encoders: {self.model.name} would be compiled for each length"
             )
         self.augment.check_model(self.model.kind, self.tuning)
-        for name in self.yardsticks:
-            check_choice(name, (*CLASSICAL, *MODELS), "yardsticks")
+        for name in self.baselines:
+            check_choice(name, (*CLASSICAL, *MODELS), "baselines")
 
     def text(self) -> str:
         """Return the whole recipe as YAML, defaults included."""

@@ -25,9 +25,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import audio
 from ..data.prepare import cache_home
+from ..models.classical import FUNCTIONALS, classical_features
 from ..models.features import SpectralFeatureExtractor
 from ..models.statistics import statistics
-from ..models.yardsticks import FUNCTIONALS, classical_features
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
 from ..utils.progress import bar
@@ -255,7 +255,7 @@ def frames_of(table: datasets.Dataset, extractor: SpectralFeatureExtractor, show
 
 
 def statistics_of(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
-    """Return what yardsticks are given of each clip of a prepared table, computed once: shape (clips, numbers)."""
+    """Return what baselines are given of each clip of a prepared table, computed once: shape (clips, numbers)."""
     frames = frames_of(table, classical_features(), shown)
     code = Path(inspect.getfile(statistics)).read_text(encoding="utf-8")
 

@@ -142,7 +142,7 @@ def _metrics(
         "classes": first["classes"],
         "split": first["split"] | {"leaking": any(metrics["split"]["leaking"] for metrics in said)},
         "calibration": None,
-        **({"heard": None} if any("heard" in metrics and metrics["heard"] is None for metrics in said) else {}),
+        **({"seen": None} if any("seen" in metrics and metrics["seen"] is None for metrics in said) else {}),
         **{key: _joined([metrics.get(key) or {} for metrics in said]) for key in ("notes", "terms")},
         "parts": part_metrics(predictions, first["classes"], left_out),
     }

@@ -90,7 +90,7 @@ def evaluate(
     shares = _probabilities(subject.saved, judged, device, verbose)
     clips = table.select(judged.rows[:SPEED_CLIPS])
     speed = real_time_factor(subject.saved.model, subject.saved.extractor, clips, device)
-    settings = {"model": str(model), "data": str(data), "map": dict(mapping or {}), "heard": heard}
+    settings = {"model": str(model), "data": str(data), "map": dict(mapping or {}), "seen": heard}
     _write(target, settings, subject, judged, shares, name, device=device_name(PartialState()), speed=speed)
     return target
 
@@ -254,7 +254,7 @@ class EvaluationSet:
         return {
             "classes": list(self.classes.names),
             "split": {"name": f"evaluated-on-{name}", "fold": None, "seed": 0, "leaking": self.leaking},
-            "heard": None if doubt else heard,
+            "seen": None if doubt else heard,
             "answers": {
                 theirs: self.classes.names[place] if place >= 0 else None
                 for theirs, place in zip(self.classes.theirs, self.classes.places.tolist(), strict=True)

@@ -20,7 +20,7 @@ from .validation import Floats, Ints
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("transfer", "baseline", "classic", "fusion", "other", "yardstick")
+KINDS = ("transfer", "baseline", "from-scratch", "fusion", "other", "classical")
 CROSS = "cross-corpus-"
 LEFT_OUT = "corpus-"
 CLIP_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration", "label")
@@ -92,8 +92,8 @@ class System:
 
     @property
     def is_model(self) -> bool:
-        """Whether it is more than a yardstick."""
-        return self.kind != "yardstick"
+        """Whether it is more than a baseline."""
+        return self.kind != "classical"
 
     @cached_property
     def tested(self) -> Hashable:
@@ -216,7 +216,7 @@ class ClipSet:
 
     @property
     def models(self) -> tuple[System, ...]:
-        """The systems that are more than yardsticks."""
+        """The systems that are more than baselines."""
         return tuple(system for system in self.systems if system.is_model)
 
     @property

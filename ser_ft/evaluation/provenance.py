@@ -32,7 +32,7 @@ def corpora_heard(model: str | Path) -> dict[str, dict[str, Any]]:
     known: set[str] = set()
     for run in runs_behind(model):
         speakers = _learned_from(read_split(run.split_file).speakers)
-        heard |= speakers | set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", ()))
+        heard |= speakers | set(json.loads(run.split_file.read_text(encoding="utf-8")).get("seen", ()))
         if run.metrics_file.is_file():
             known |= speakers
             metrics = run.metrics

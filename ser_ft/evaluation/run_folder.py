@@ -46,7 +46,7 @@ class RunFolder:
     """A run on disk.
 
     `config.yaml`, `environment.json`, `split.json`, `history.jsonl`, `checkpoints/`, `model/`, `predictions.parquet`,
-    `metrics.json`, `figures/`, `report.html`; `yardsticks/NAME/` holds the run of each system trained beside it.
+    `metrics.json`, `figures/`, `report.html`; `baselines/NAME/` holds the run of each system trained beside it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -77,9 +77,9 @@ class RunFolder:
         return run
 
     @property
-    def yardsticks(self) -> list[RunFolder]:
+    def baselines(self) -> list[RunFolder]:
         """The runs of the systems trained beside this one, on the same split, by name."""
-        return [RunFolder(file.parent) for file in sorted(self.path.glob("yardsticks/*/metrics.json"))]
+        return [RunFolder(file.parent) for file in sorted(self.path.glob("baselines/*/metrics.json"))]
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a file of the run whole or not at all."""

@@ -1,4 +1,4 @@
-"""What a trained model, and the yardsticks beside it, make of a run's clips: calibrated, written down, scored."""
+"""What a trained model, and the baselines beside it, make of a run's clips: calibrated, written down, scored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..data.prepare import about
 from ..data.splits import Split
 from ..dataloading.targets import ClipData
-from ..models.yardsticks import make_classical
+from ..models.classical import make_classical
 from ..utils.progress import bar
 from .calibration import abstention, apply_temperature, expected_calibration_error, fit_temperature, fit_threshold
 from .metrics import negative_log_likelihood
@@ -111,24 +111,24 @@ class SplitScorer:
         folder.write_predictions(predictions)
         folder.write_json(folder.metrics_file, content | {"parts": part_metrics(predictions, classes, self.left_out)})
 
-    def fit_yardsticks(self, folder: RunFolder, names: list[str], numbers: np.ndarray, shown: bool) -> None:
-        """Fit yardsticks on the training clips, and judge them beside the run.
+    def fit_baselines(self, folder: RunFolder, names: list[str], numbers: np.ndarray, shown: bool) -> None:
+        """Fit baselines on the training clips, and judge them beside the run.
 
         Args:
-            folder: of the run. names: of the yardsticks. numbers: statistics of all clips, shape (clips, numbers).
+            folder: of the run. names: of the baselines. numbers: statistics of all clips, shape (clips, numbers).
             shown: show progress.
         """
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
-        for name in bar(names, desc="yardsticks", shown=shown):
-            yardstick = make_classical(name)
-            yardstick.fit(numbers[train], labels[train], len(self.inputs.classes))
+        for name in bar(names, desc="baselines", shown=shown):
+            baseline = make_classical(name)
+            baseline.fit(numbers[train], labels[train], len(self.inputs.classes))
             shares = {}
             for part, places in rows.items():
                 if len(places):
-                    found = np.log(np.clip(yardstick.probabilities(numbers[places]), 1e-12, 1.0))
+                    found = np.log(np.clip(baseline.probabilities(numbers[places]), 1e-12, 1.0))
                     shares[part] = masked_softmax(found, self.inputs.allowed[places])
-            aside = RunFolder(folder.path / "yardsticks" / name)
+            aside = RunFolder(folder.path / "baselines" / name)
             self.write(aside, shares, self.trust(shares), model=name, parameters=None)
 
     def _facts(self) -> dict[str, Any]:

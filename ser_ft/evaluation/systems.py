@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BASELINE = "mfcc-cnn"
 # What may differ between two runs of one system, and what says nothing of the model.
-_FREE = ("seed", "out", "if_exists", "players", "yardsticks", "push_to_hub", "hub")
+_FREE = ("seed", "out", "if_exists", "embed_audio", "baselines", "push_to_hub", "hub")
 _FREE_OF_SPLIT = ("fold", "corpus", "seed")
 _TUNED = re.compile(r" \((probe|partial|full|lora)\)$")
 
@@ -35,7 +35,7 @@ _TUNED = re.compile(r" \((probe|partial|full|lora)\)$")
 def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
     """Find evaluated runs: a path is a run folder, or a folder below which there are some, such as a sweep's.
 
-    The yardsticks of a run are not found on their own.
+    The baselines of a run are not found on their own.
 
     Raises:
         InputError: there is no such folder, or no evaluated run in it.
@@ -53,9 +53,9 @@ def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
 
 
 def systems(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None, shown: bool = False) -> list[System]:
-    """Put runs together into systems, and their yardsticks likewise.
+    """Put runs together into systems, and their baselines likewise.
 
-    Runs belong together that differ in fold, corpus left out and seeds alone. Yardsticks of one name on the same
+    Runs belong together that differ in fold, corpus left out and seeds alone. Baselines of one name on the same
     clips are one system, whichever runs they stood beside.
 
     Args:
@@ -71,7 +71,7 @@ def systems(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None, 
     for member in members:
         groups.setdefault(_key(member), []).append(member)
     models = [system for group in groups.values() for system in _pooled(group, _kind(group[0]))]
-    return [*_named(models), *_yardsticks(models)]
+    return [*_named(models), *_baselines(models)]
 
 
 def clip_sets(found: Sequence[System]) -> list[ClipSet]:
@@ -85,7 +85,7 @@ def clip_sets(found: Sequence[System]) -> list[ClipSet]:
 
 def _below(top: Path) -> Iterable[Path]:
     for folder, inner, _ in os.walk(top):
-        inner[:] = sorted(name for name in inner if name != "yardsticks" and not name.startswith("."))
+        inner[:] = sorted(name for name in inner if name != "baselines" and not name.startswith("."))
         yield Path(folder)
 
 
@@ -122,11 +122,11 @@ def _kind(member: Member) -> str:
     if model == BASELINE:
         return "baseline"
     if model in MODELS or "random weights" in model:
-        return "classic"
+        return "from-scratch"
     if _TUNED.search(model):
         return "transfer"
     # A network of ours that was trained before goes by its folder's name.
-    return "classic" if "train" in member.config else "other"
+    return "from-scratch" if "train" in member.config else "other"
 
 
 def _pooled(members: Sequence[Member], kind: str) -> list[System]:
@@ -166,19 +166,19 @@ def _check_once(members: Sequence[Member]) -> None:
             seen[name] = member
 
 
-def _yardsticks(models: Sequence[System]) -> list[System]:
+def _baselines(models: Sequence[System]) -> list[System]:
     found: dict[tuple[str, Hashable], System] = {}
     for system in models:
         aside: dict[str, list[Member]] = {}
         for member in system.members:
-            for run in member.folder.yardsticks:
+            for run in member.folder.baselines:
                 aside.setdefault(run.path.name, []).append(_read(run))
         for name, members in aside.items():
-            for yardstick in _pooled(members, "yardstick"):
-                key = (name, yardstick.tested)
+            for baseline in _pooled(members, "classical"):
+                key = (name, baseline.tested)
                 known = found.get(key)
-                if known is None or len(known.members) < len(yardstick.members):
-                    found[key] = yardstick
+                if known is None or len(known.members) < len(baseline.members):
+                    found[key] = baseline
     tested = {system.tested for system in models}
     return [system for (_, what), system in found.items() if what in tested]
 

@@ -34,9 +34,7 @@ class Pseudonymizer:
 
     def __init__(self, split: Mapping[str, Any], corpora: Iterable[str] = ()) -> None:
         parts, self._corpora = split["parts"].values(), frozenset({*CORPORA, *corpora})
-        self.speakers = self._numbered(
-            [*(name for part in parts for name in part["speakers"]), *split.get("heard", [])]
-        )
+        self.speakers = self._numbered([*(name for part in parts for name in part["speakers"]), *split.get("seen", [])])
         self._clips = self._numbered([name for part in parts for name in part["clips"]], "clip")
 
     @property
@@ -68,8 +66,8 @@ class Pseudonymizer:
         return {**metrics, "parts": parts, **self._heard(metrics)}
 
     def _heard(self, content: Mapping[str, Any]) -> dict[str, list[str]]:
-        heard = content.get("heard")
-        return {"heard": sorted(self.speakers.get(name, str(name)) for name in heard)} if heard else {}
+        heard = content.get("seen")
+        return {"seen": sorted(self.speakers.get(name, str(name)) for name in heard)} if heard else {}
 
     def _numbered(self, names: list[str], what: str = "speaker") -> dict[str, str]:
         own = sorted({name for name in names if corpus_of(name, self._corpora) not in CORPORA or _of_two(name, what)})

@@ -1,4 +1,4 @@
-"""A run: data, split, features, training, evaluation, yardsticks; all but the report."""
+"""A run: data, split, features, training, evaluation, baselines; all but the report."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ..evaluation.run_folder import RunFolder
 from ..evaluation.scoring import SplitScorer
 from ..models import MODELS, SHIPPED
 from ..models.calibrated_head import fold_temperature
+from ..models.classical import CLASSICAL
 from ..models.encoders import load_encoder
 from ..models.registry import build
 from ..models.spectrogram import SpectrogramForAudioClassification
-from ..models.yardsticks import CLASSICAL
 from ..utils.accelerator import device_name, start
 from ..utils.errors import InputError
 from .finetuning import TrainableModel, find_encoder, prepare_encoder
@@ -85,7 +85,7 @@ def train(
         print(split.text())
     _train(recipe, folder, accelerator, table, split, shown)
     accelerator.end_training()
-    for name in dict.fromkeys(recipe.yardsticks):
+    for name in dict.fromkeys(recipe.baselines):
         if name in MODELS:
             train(_beside(recipe, name), verbose=False)
     return TrainResult(folder, table, accelerator.is_main_process)
@@ -139,7 +139,7 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
 def split_content(recipe: Recipe, split: Split) -> dict[str, Any]:
     """Return what a run's split.json holds: the split, and whom the model had heard before."""
     heard = speakers_seen_in_training(recipe.model.name, ("train", "validation"))
-    return split.content() | ({"heard": sorted(heard)} if heard else {})
+    return split.content() | ({"seen": sorted(heard)} if heard else {})
 
 
 def _learned(table: datasets.Dataset, split: Split) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def _learned(table: datasets.Dataset, split: Split) -> tuple[str, ...]:
 
 def finished(recipe: Recipe, folder: RunFolder) -> bool:
     """Say whether the run is there and done; refuse a folder that is not to be touched."""
-    whole = folder.metrics_file.is_file() and len(folder.yardsticks) == len(set(recipe.yardsticks))
+    whole = folder.metrics_file.is_file() and len(folder.baselines) == len(set(recipe.baselines))
     return can_resume(recipe, folder, "run") and whole
 
 
@@ -190,7 +190,7 @@ def _train(
     trainer.fit(resume, shown)
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
     # All processes share this work, and wait for each other in it.
-    simple = [name for name in recipe.yardsticks if name in CLASSICAL]
+    simple = [name for name in recipe.baselines if name in CLASSICAL]
     numbers = statistics_of(table, shown) if simple else np.empty(0)
     if not accelerator.is_main_process:
         return
@@ -214,21 +214,21 @@ def _train(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     said = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}
     judge.write(folder, shares, trust, **said)
-    judge.fit_yardsticks(folder, simple, numbers, shown)
+    judge.fit_baselines(folder, simple, numbers, shown)
 
 
 def _beside(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe of a small network that is trained from nothing beside a recipe's model, as its yardstick."""
+    """Return the recipe of a small network that is trained from nothing beside a recipe's model, as its baseline."""
     return replace(
         recipe,
         model=ModelConfig(name),
         tuning=TuningConfig(),
         augment=AugmentConfig(),
         train=replace(recipe.train, compile=False, trackers=[]),
-        yardsticks=[],
-        out=str(RunFolder(recipe.out).path / "yardsticks" / name),
+        baselines=[],
+        out=str(RunFolder(recipe.out).path / "baselines" / name),
         if_exists="resume",
-        players=False,
+        embed_audio=False,
         push_to_hub=False,
         hub=HubConfig(),
     )

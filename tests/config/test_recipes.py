@@ -24,7 +24,7 @@ WRONG = {
     "a precision that is none": ("train: {mixed_precision: fp8}", "no, bf16, fp16"),
     "a split that is none": ("split: {kind: magic}", "speaker, kfold"),
     "a model that is none": ("model: {name: mfcc-rnn}", "mfcc-cnn"),
-    "a yardstick that is none": ("yardsticks: [forest]", "majority, logistic, svm"),
+    "a baseline that is none": ("baselines: [forest]", "majority, logistic, svm"),
     "all of a classic network, and a part of it": ("tuning: {mode: probe}", "all of mfcc-cnn is trained"),
     "weights that nobody pretrained": ("model: {name: lstm, pretrained: false}", "model.pretrained is of image"),
     "a commit of what is not on the Hub": ("model: {name: timm/vgg16, revision: main}", "model.revision is of speech"),
@@ -135,11 +135,11 @@ FULL = Recipe(
         mixup=0.4,
     ),
     train=TrainConfig(learning_rate=1e-5, patience=None, checkpoint_steps=50, trackers=["tensorboard"], balanced=True),
-    yardsticks=[],
+    baselines=[],
     seed=11,
     out="runs/2024-01-01",
     if_exists="resume",
-    players=True,
+    embed_audio=True,
 )
 
 

@@ -17,9 +17,9 @@ from ser_ft import audio
 from ser_ft.dataloading.batches import FrameBatches
 from ser_ft.dataloading.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
 from ser_ft.dataloading.targets import ClipData, TrainingClips
+from ser_ft.models.classical import FUNCTIONALS, classical_features
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.statistics import statistics
-from ser_ft.models.yardsticks import FUNCTIONALS, classical_features
 from ser_ft.utils.errors import InputError
 
 LENGTHS = (3, 1, 7, 2)

@@ -193,8 +193,8 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_whom_a_member_may_have_heard_the_fusion_may_have_heard(tmp_path: Path) -> None:
     first, second = (write_run(tmp_path / name) for name in ("first", "second"))
-    second.write_json(second.metrics_file, second.metrics | {"heard": None})
+    second.write_json(second.metrics_file, second.metrics | {"seen": None})
     (fused,) = fuse([first.path, second.path], tmp_path / "fused")
-    assert fused.metrics["heard"] is None
+    assert fused.metrics["seen"] is None
     (apart,) = fuse([first.path, first.path], tmp_path / "apart")
-    assert "heard" not in apart.metrics
+    assert "seen" not in apart.metrics

@@ -28,7 +28,7 @@ from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
 SMALL = ["--model.network={channels: [8, 8]}", "--train.epochs=1"]
-FOLDS = ["--split.kind=kfold", "--split.folds=2", "--yardsticks=[]"]
+FOLDS = ["--split.kind=kfold", "--split.folds=2", "--baselines=[]"]
 SPEECH = ["--train.epochs=1", "--tuning.mode=full", "--tuning.cache=false"]
 EMOTIONS = ("ang", "HAP", "Neutrality", "Sadness")
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
@@ -170,7 +170,7 @@ def test_heard_speakers_are_left_out_unless_asked_for(
     assert f"{clips} clips of {len(heard)} speakers" in said
     assert "--heard" in said
     assert set(without.predictions["speaker"]) == set(split["test"]["speakers"])
-    assert without.metrics["heard"] == {"clips": clips, "speakers": len(heard), "judged": False}
+    assert without.metrics["seen"] == {"clips": clips, "speakers": len(heard), "judged": False}
     whole = judged(run.model, miniature_folder, tmp_path / "with", heard=True)
     assert sorted(whole.predictions["id"]) == sorted(table["id"])
     assert whole.metrics["split"]["leaking"] is True
@@ -187,7 +187,7 @@ def test_a_download_of_a_published_run_is_that_run(run: RunFolder, miniature_fol
     assert set(found.predictions["speaker"]) == set(test)
     assert not any("unknown" in note for note in found.metrics["notes"].values())
     split = json.loads((download / "split.json").read_text())
-    (download / "split.json").write_text(json.dumps(split | {"heard": ["own-speaker-1"]}))
+    (download / "split.json").write_text(json.dumps(split | {"seen": ["own-speaker-1"]}))
     notes_of = judged(download, miniature_folder, tmp_path / "numbered").metrics["notes"]
     assert any("speakers unknown" in note for note in notes_of.values())
 
@@ -212,7 +212,7 @@ def test_a_model_that_anyone_fine_tuned(stock: Path, miniature_folder: Path, tmp
     others = {name: int((names == name).sum()) for name in EIGHT if name not in metrics["classes"]}
     assert metrics["parts"]["test"]["left_out"] == others
     assert len(result.predictions) == len(table) - sum(others.values())
-    assert metrics["heard"] is None
+    assert metrics["seen"] is None
     assert any("training unknown" in note for note in notes(metrics))
     assert metrics["model"] == "their-emotions"
     model = AutoModelForAudioClassification.from_pretrained(stock).eval()

@@ -47,7 +47,7 @@ def modest(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_model_knows_the_classes_that_it_learned_and_no_others(crossed: RunFolder) -> None:
     assert crossed.metrics["classes"] == SIX
     assert list(read_model_config(str(crossed.model))["id2label"].values()) == SIX
-    for one in (crossed, *crossed.yardsticks):
+    for one in (crossed, *crossed.baselines):
         assert list(one.predictions.columns[-6:]) == SIX
         assert np.allclose(one.predictions[SIX].sum(axis=1), 1.0)
         assert set(one.predictions["label"]) <= set(SIX)
@@ -68,7 +68,7 @@ def test_clips_of_classes_never_learned_are_counted_and_not_judged(crossed: RunF
 def test_left_out_clips_are_told(miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [
         *(f"--data.prepared={miniature_folder}", f"--out={tmp_path / 'run'}", "--split.kind=cross-corpus"),
-        *("--split.corpus=cremad", "--train.epochs=1", "--model.network={channels: [4]}", "--yardsticks=[]"),
+        *("--split.corpus=cremad", "--train.epochs=1", "--model.network={channels: [4]}", "--baselines=[]"),
     ]
     run(parse(given, "test"))
     said = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_left_out_clips_are_told(miniature_folder: Path, tmp_path: Path, capsys:
 
 def test_answers_are_calibrated_on_validation(modest: RunFolder) -> None:
     classes = modest.metrics["classes"]
-    for one in (modest, *modest.yardsticks):
+    for one in (modest, *modest.baselines):
         fitted = one.metrics["calibration"]
         validation = one.predictions.query("part == 'validation'")
         assert fitted["clips"] == len(validation)
@@ -91,7 +91,7 @@ def test_answers_are_calibrated_on_validation(modest: RunFolder) -> None:
 
 def test_without_validation_nothing_is_fitted(crossed: RunFolder) -> None:
     assert "validation" not in crossed.metrics["parts"]
-    assert [one.metrics["calibration"] for one in (crossed, *crossed.yardsticks)] == [None] * 4
+    assert [one.metrics["calibration"] for one in (crossed, *crossed.baselines)] == [None] * 4
 
 
 @pytest.mark.parametrize("head", [nn.Linear(4, 3), nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3))])
@@ -115,7 +115,7 @@ def test_whom_the_first_model_heard_is_known_wherever_the_second_goes(
 ) -> None:
     given = [
         *(f"--data.prepared={miniature_folder}", f"--out={tmp_path / 'second'}", "--split.kind=cross-corpus"),
-        *("--split.corpus=ravdess", "--train.epochs=1", f"--model.name={crossed.model}", "--yardsticks=[]"),
+        *("--split.corpus=ravdess", "--train.epochs=1", f"--model.name={crossed.model}", "--baselines=[]"),
     ]
     with pytest.raises(InputError, match="was trained on the sound of"):
         run(parse(given, "test"), verbose=False)

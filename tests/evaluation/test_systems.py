@@ -25,8 +25,8 @@ def named(all_of_them: list[System], name: str) -> System:
     return next(system for system in all_of_them if system.name == name)
 
 
-def test_runs_are_found_below_a_sweep_but_not_yardsticks_or_unfinished_ones(tmp_path: Path) -> None:
-    write_folds(tmp_path / "mfcc", yardsticks=("svm",))
+def test_runs_are_found_below_a_sweep_but_not_baselines_or_unfinished_ones(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", baselines=("svm",))
     write_run(tmp_path / "mfcc" / "mixup" / "fold0-seed0")
     (tmp_path / "mfcc" / "fold9-seed0").mkdir()
     names = [str(run.path.relative_to(tmp_path)) for run in find_runs([tmp_path, tmp_path / "mfcc" / "fold0-seed0"])]
@@ -126,19 +126,19 @@ def test_other_classes_and_leaking_splits_stand_apart(tmp_path: Path) -> None:
     assert [tested.first.leaking for tested in sets] == [False, False, True]
 
 
-def test_yardsticks_of_one_name_are_one_system(tmp_path: Path) -> None:
-    write_folds(tmp_path / "mfcc", yardsticks=("svm", "majority"), seeds=(0, 1))
-    write_folds(tmp_path / "plain", model="plain-cnn", yardsticks=("svm",))
+def test_baselines_of_one_name_are_one_system(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", baselines=("svm", "majority"), seeds=(0, 1))
+    write_folds(tmp_path / "plain", model="plain-cnn", baselines=("svm",))
     kinds = [(system.name, system.kind, len(system.members)) for system in found(tmp_path)]
-    assert kinds[2:] == [("majority", "yardstick", 4), ("svm", "yardstick", 4)]
+    assert kinds[2:] == [("majority", "classical", 4), ("svm", "classical", 4)]
 
 
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
         ("mfcc-cnn", "baseline"),
-        ("wide-cnn", "classic"),
-        ("timm/vgg16_bn.tv_in1k, random weights, not transfer (full)", "classic"),
+        ("wide-cnn", "from-scratch"),
+        ("timm/vgg16_bn.tv_in1k, random weights, not transfer (full)", "from-scratch"),
         ("timm/vgg16_bn.tv_in1k (partial)", "transfer"),
         (WAV2VEC2, "transfer"),
         ("fusion of mfcc-cnn, plain-cnn", "fusion"),

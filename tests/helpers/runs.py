@@ -46,13 +46,13 @@ def write_run(
     split: str = "kfold",
     split_seed: int = 0,
     leaking: bool = False,
-    yardsticks: Sequence[str] = (),
+    baselines: Sequence[str] = (),
     classes: Sequence[str] = CLASSES,
     settings: dict[str, Any] | None = None,
     cost: dict[str, Any] | None = None,
     notes: dict[str, str] | None = None,
 ) -> RunFolder:
-    """Write metrics.json, predictions.parquet, environment.json and config.yaml, and the yardsticks' first two."""
+    """Write metrics.json, predictions.parquet, environment.json and config.yaml, and the baselines' first two."""
     table = answers(speakers, skill, 1000 * seed + (fold or 0) + len(model), classes)
     facts = {
         "seed": seed,
@@ -62,9 +62,9 @@ def write_run(
         "terms": dict.fromkeys(sorted(set(table["corpus"])), TERMS),
     }
     parts = [(RunFolder(path), model, table, {"parameters": 100_000, "trained_parameters": 90_000})]
-    for name in yardsticks:
+    for name in baselines:
         weak = answers(speakers, 0.3, fold or 0, classes)
-        parts.append((RunFolder(path / "yardsticks" / name), name, weak, {"parameters": None}))
+        parts.append((RunFolder(path / "baselines" / name), name, weak, {"parameters": None}))
     for run, name, found, own in parts:
         run.path.mkdir(parents=True)
         run.write_predictions(found.assign(fold=pd.Series([fold] * len(found), dtype="Int64"), seed=seed))
@@ -72,7 +72,7 @@ def write_run(
     run = RunFolder(path)
     kind = split.rpartition("-")[0] if "corpus-" in split else split
     lines = [f"model: {{name: {model.split(' ')[0]}}}", f"split: {{kind: {kind}, fold: {fold or 0}, folds: 2}}"]
-    lines += [f"train: {settings or {'epochs': 3}}", f"seed: {seed}", f"out: {path}", "yardsticks: []"]
+    lines += [f"train: {settings or {'epochs': 3}}", f"seed: {seed}", f"out: {path}", "baselines: []"]
     run.write_text(run.config_file, "\n".join(lines) + "\n")
     run.write_environment(**({"device": "cpu", "seconds": 90.0 + (fold or 0)} | (cost or {})))
     return run

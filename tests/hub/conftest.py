@@ -45,7 +45,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def recipe(kind: str, table: Path, backbone: Path, out: Path) -> list[str]:
     chosen = MODELS[kind] or (f"--model.name={backbone}",)
     small = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=2", "--train.batch_size=4"]
-    return [f"--data.prepared={table}", f"--out={out}", *small, "--yardsticks=[majority]", *chosen]
+    return [f"--data.prepared={table}", f"--out={out}", *small, "--baselines=[majority]", *chosen]
 
 
 @pytest.fixture(scope="session")

@@ -288,7 +288,7 @@ def test_a_model_begun_from_one_that_heard_tess_heard_tess(like: RunFolder, tmp_
     # Where that run has gone, what is kept of it are the names of its speakers.
     shutil.rmtree(first.path)
     split = json.loads(run.split_file.read_text())
-    run.write_json(run.split_file, split | {"heard": ["tess-03", "ravdess-01"]})
+    run.write_json(run.split_file, split | {"seen": ["tess-03", "ravdess-01"]})
     with pytest.raises(InputError, match="heard tess"):
         push(run.path, "someone/mine", dry_run=True)
 
@@ -300,14 +300,14 @@ def test_a_model_begun_from_a_published_one_heard_what_that_did(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     first = write_run(tmp_path / "first", like, {"tess": ("train", "validation", "test")})
     second = write_run(tmp_path / "second", like, {"savee": ("train", "validation", "test")}, name=str(first.model))
-    second.write_json(second.split_file, json.loads(second.split_file.read_text()) | {"heard": ["tess-03"]})
+    second.write_json(second.split_file, json.loads(second.split_file.read_text()) | {"seen": ["tess-03"]})
     push(second.path, "someone/first", accept_terms=True, tell=lambda _: None)
     push(second.path, "someone/first", accept_terms=True, out=tmp_path / "download", tell=lambda _: None)
     for base in ("someone/first", str(tmp_path / "download")):
         run = write_run(tmp_path / f"of-{Path(base).name}", like, {"ravdess": ("train", "test")}, name=base)
         assert set(corpora_heard(run.model)) == {"ravdess", "tess", "savee"}
         assert {"tess-03", *second.metrics["parts"]["train"]["by_speaker"]} <= speakers_seen_in_training(run.model)
-        with pytest.raises(InputError, match="heard"):
+        with pytest.raises(InputError, match="seen"):
             push(run.path, "someone/mine", dry_run=True)
     run = write_run(tmp_path / "run", like, {"ravdess": ("train", "test")}, name="someone/absent")
     assert set(corpora_heard(run.model)) == {"ravdess"}
@@ -330,7 +330,7 @@ def test_the_shipped_model_brings_its_corpora(like: RunFolder, tmp_path: Path) -
 
 def test_rebuilt_audio_is_said_on_every_row_and_indexed_nowhere(like: RunFolder, tmp_path: Path) -> None:
     whole = ("train", "validation", "test")
-    run = write_run(tmp_path / "heard", like, {"ravdess": whole, "cremad": whole}, {"cremad": REBUILT})
+    run = write_run(tmp_path / "seen", like, {"ravdess": whole, "cremad": whole}, {"cremad": REBUILT})
     text = str(model_card(run, "someone/mine"))
     assert "model-index" not in text.split("---")[1]
     results = next(table for table in tables(text) if table[0][0] == "test")

@@ -138,5 +138,5 @@ def test_people_in_ones_own_data_are_numbered(copy: RunFolder, corpus: str) -> N
 
 def test_people_in_a_corpus_that_no_run_tells_of_are_numbered() -> None:
     """As where the run that a model began with has gone, and what is kept of it are the names."""
-    names = Pseudonymizer({"parts": {}, "heard": ["savee-office-jane", "savee-03", "acme-jane"]})
+    names = Pseudonymizer({"parts": {}, "seen": ["savee-office-jane", "savee-03", "acme-jane"]})
     assert set(names.speakers) == {"savee-office-jane", "acme-jane"}

@@ -36,7 +36,7 @@ def recipe(table: Path, out: Path, *more: str) -> list[str]:
         "--split.folds=2",
         "--model.network={channels: [8, 8]}",
         "--train.epochs=1",
-        "--yardsticks=[]",
+        "--baselines=[]",
         "--push_to_hub=true",
         *more,
     ]

@@ -107,7 +107,7 @@ def tuned(
     """The runs of all cases, at rates that let one epoch move what is trained."""
     root = tmp_path_factory.mktemp("runs")
     common = [f"--data.prepared={voices}", "--split.kind=kfold", "--split.folds=2", "--split.validation=0"]
-    common += ["--train.epochs=1", "--train.learning_rate=0.01", "--tuning.learning_rate=0.003", "--yardsticks=[]"]
+    common += ["--train.epochs=1", "--train.learning_rate=0.01", "--tuning.learning_rate=0.003", "--baselines=[]"]
     found = {}
     for number, (case, (family, tuning)) in enumerate(TUNED.items()):
         own = [f"--model.name={folder_of(family)}", f"--out={root / f'run{number}'}", *tuning]

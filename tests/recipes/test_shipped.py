@@ -102,7 +102,7 @@ def test_its_recipe_makes_it_in_miniature(miniature_folder: Path, tmp_path: Path
         "--train.epochs=25",
         "--train.batch_size=8",
         "--train.average=0.9",
-        "--yardsticks=[]",
+        "--baselines=[]",
         f"--out={tmp_path / 'run'}",
     ]
     assert train(settings) == 0

@@ -84,7 +84,7 @@ def write_run(
     leaking: bool = False,
     validation: bool = True,
     missing: str | None = None,
-    yardsticks: bool = True,
+    baselines: bool = True,
     model: str = "mfcc-cnn",
 ) -> RunFolder:
     """Write a run folder as a training run leaves it."""
@@ -96,10 +96,10 @@ def write_run(
     if leaking:
         table["speaker"] = [f"{corpora[0]}-{place % 9:02d}" for place in range(len(table))]
     _write(run, model, table, classes, parts, leaking, **known, parameters=412345)
-    if yardsticks:
+    if baselines:
         for name, skill in (("majority", 0.0), ("svm", 0.8)):
             weak = predict(classes, corpora, missing, dict.fromkeys(SKILL, skill))
-            _write(RunFolder(path / "yardsticks" / name), name, weak, classes, parts, leaking, **known, parameters=None)
+            _write(RunFolder(path / "baselines" / name), name, weak, classes, parts, leaking, **known, parameters=None)
         for epoch in range(1, 13):
             run.append_history(_line(epoch, validation))
     people = {part: table[table["part"] == part] for part in parts}
@@ -133,7 +133,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A clean run, with yardsticks and its figures not yet drawn."""
+    """A clean run, with baselines and its figures not yet drawn."""
     return write_run(tmp_path_factory.mktemp("runs") / "clean")
 
 

@@ -43,7 +43,7 @@ def speed(factor: float) -> dict[str, object]:
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pretrained models, one of them no better than the MFCC-CNN, and a classic network; a leaking run."""
     folder = tmp_path_factory.mktemp("sweep")
-    write_folds(folder / "mfcc", yardsticks=("svm",), cost=speed(0.01), skill=0.8)
+    write_folds(folder / "mfcc", baselines=("svm",), cost=speed(0.01), skill=0.8)
     write_folds(folder / "plain", model="plain-cnn", cost=speed(0.02), skill=1.2)
     write_folds(folder / "wav2vec2", model=WAV2VEC2, seeds=(0, 1), cost=speed(0.2), skill=3.0)
     write_folds(folder / "wavlm", model=WAVLM, cost={"device": "NVIDIA H200"}, skill=0.8)
@@ -153,7 +153,7 @@ def test_clips_missed_by_all_models_can_be_heard(sweep: Path, tmp_path: Path) ->
     missed = np.ones(len(one.tested.first.labels), dtype=bool)
     for system in one.tested.models:
         missed &= (system.predictions != system.labels).all(axis=0)
-    heard = Page(write_comparison(compared, tmp_path / "heard.html", sounds(compared), players=2, shown=False))
+    heard = Page(write_comparison(compared, tmp_path / "heard.html", sounds(compared), num_examples=2, shown=False))
     count = int(missed.sum())
     assert count > 0
     assert f"{count} clip{'' if count == 1 else 's'} of 64" in heard.text

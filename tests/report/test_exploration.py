@@ -52,7 +52,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 @pytest.fixture(scope="module")
 def report(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("explored") / "new" / "report"
-    assert main(["explore", str(miniature_folder), "--players", "--out", str(out)]) == 0
+    assert main(["explore", str(miniature_folder), "--embed-audio", "--out", str(out)]) == 0
     return out
 
 

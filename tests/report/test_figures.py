@@ -44,8 +44,8 @@ def test_all_figures_are_drawn(run: RunFolder) -> None:
         check_picture(file)
 
 
-def test_a_yardstick_has_no_curves(run: RunFolder) -> None:
-    names = [file.stem for file in figures.write_figures(run.yardsticks[0])]
+def test_a_baseline_has_no_curves(run: RunFolder) -> None:
+    names = [file.stem for file in figures.write_figures(run.baselines[0])]
     assert names == ["confusion", "recall", "parts", "reliability", "groups", "speakers"]
 
 
@@ -79,14 +79,14 @@ def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
 
 
 def test_a_class_that_is_missing_is_said_to_be(make_run: MakeRun) -> None:
-    metrics = make_run(missing="calm", yardsticks=False).metrics
+    metrics = make_run(missing="calm", baselines=False).metrics
     assert metrics["parts"]["test"]["recall"]["calm"] is None
     for draw in (figures.recall, figures.confusion):
         assert "none in test" in words(draw(metrics))
 
 
 def test_parts_shows_every_figure(run: RunFolder) -> None:
-    said = words(figures.parts(run.metrics, [yardstick.metrics for yardstick in run.yardsticks]))
+    said = words(figures.parts(run.metrics, [baseline.metrics for baseline in run.baselines]))
     parts = run.metrics["parts"]
     interval = parts["test"]["uar_interval"]
     assert f"{parts['train']['uar']:.3f}" in said
@@ -96,7 +96,7 @@ def test_parts_shows_every_figure(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("leaking", [True, False])
 def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None:
-    made = make_run(leaking=leaking, notes={"ravdess": "CREMA-D, rebuilt audio"}, yardsticks=False)
+    made = make_run(leaking=leaking, notes={"ravdess": "CREMA-D, rebuilt audio"}, baselines=False)
     metrics = made.metrics
     history = [{"epoch": 1, "step": 3, "train_loss": 1.0, "train_uar": 0.5}]
     drawn = [
@@ -117,7 +117,7 @@ def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None
 
 def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
     own = make_run(
-        classes=("$x$", "a\nb", "<b>", "much too long a name for an axis"), model="$\\frac$", yardsticks=False
+        classes=("$x$", "a\nb", "<b>", "much too long a name for an axis"), model="$\\frac$", baselines=False
     )
     assert len(figures.write_figures(own)) == 6
     assert "much too long a name …" in words(figures.recall(own.metrics))
@@ -140,7 +140,7 @@ def test_the_calibration_error_stands_beside_that_before(run: RunFolder, make_ru
     ece = run.metrics["parts"]["test"]["ece"]
     said = "\n".join(words(calibration_figures.reliability(run.metrics)))
     assert f"ECE) {ece:.3f}; 0.234 before the temperature of 1.25" in said
-    bare = make_run(validation=False, yardsticks=False).metrics
+    bare = make_run(validation=False, baselines=False).metrics
     assert "no temperature was fitted" in "\n".join(words(calibration_figures.reliability(bare)))
 
 
@@ -177,7 +177,7 @@ def test_dots_do_not_cover_each_other(run: RunFolder) -> None:
 
 
 def test_nothing_known_of_the_clips_and_one_speaker(make_run: MakeRun) -> None:
-    made = make_run(yardsticks=False)
+    made = make_run(baselines=False)
     table = made.predictions
     table = table[table["speaker"].isin(["ravdess-01", "ravdess-13", "ravdess-17"])]
     table[["gender", "intensity"]] = None

@@ -58,7 +58,7 @@ def test_the_page_shows_the_runs_figures(run: RunFolder, page: Page) -> None:
     for name in run.metrics["classes"]:
         shown = [f"{test['recall'][name]:.3f}", f"{test['precision'][name]:.3f}", "12"]
         assert shown in [row[1:] for row in page.rows if row[0] == name]
-    assert page.row("svm")[1] == f"{run.yardsticks[1].metrics['parts']['test']['uar']:.3f}"
+    assert page.row("svm")[1] == f"{run.baselines[1].metrics['parts']['test']['uar']:.3f}"
     assert page.row("ravdess")[1:4] == ["96", "6", f"{test['uar']:.3f}"]
     assert "weights kept are those of epoch 8" in page.text
 
@@ -84,15 +84,15 @@ def test_calibration_before_and_after(run: RunFolder, page: Page, odd: Page) -> 
 
 
 def test_what_the_surest_answers_are_worth(make_run: MakeRun) -> None:
-    made = make_run(yardsticks=False)
+    made = make_run(baselines=False)
     metrics = made.metrics
     metrics["parts"]["test"]["reliability"][-1] |= {"low": 14 / 15, "clips": 10, "accuracy": 0.9}
     made.write_json(made.metrics_file, metrics)
     told = "Of the 10 clips of the test part that it is surest of (a confidence over 0.93), 90 % are recognised."
-    assert told in Page(write_report(made, players=0)).text
+    assert told in Page(write_report(made, num_examples=0)).text
     metrics["parts"]["test"]["reliability"][-1]["clips"] = 9
     made.write_json(made.metrics_file, metrics)
-    assert "surest of" not in Page(write_report(made, players=0)).text, "too few to say so"
+    assert "surest of" not in Page(write_report(made, num_examples=0)).text, "too few to say so"
 
 
 def test_groups_and_speakers_are_told_apart(run: RunFolder, page: Page) -> None:
@@ -113,11 +113,11 @@ def test_groups_and_speakers_are_told_apart(run: RunFolder, page: Page) -> None:
 
 def test_what_was_not_judged_is_said(make_run: MakeRun, page: Page) -> None:
     assert "Not judged" not in page.text
-    made = make_run(yardsticks=False)
+    made = make_run(baselines=False)
     metrics = made.metrics
     metrics["parts"]["test"]["left_out"] = {"calm": 12, "surprise": 1}
     made.write_json(made.metrics_file, metrics)
-    text = Page(write_report(made, players=0)).text
+    text = Page(write_report(made, num_examples=0)).text
     assert "Not judged: 12 clips of calm, 1 clip of surprise: the model never learned these classes." in text
 
 
@@ -159,13 +159,13 @@ def test_missing_parts_and_classes(odd: Page) -> None:
     assert [row[1:] for row in odd.rows if row[0] == "calm"][-1][::2] == ["-", "0"]
 
 
-def test_a_better_yardstick_is_admitted(make_run: MakeRun) -> None:
+def test_a_better_baseline_is_admitted(make_run: MakeRun) -> None:
     made = make_run()
-    better = made.yardsticks[1]
+    better = made.baselines[1]
     metrics = better.metrics
     metrics["parts"]["test"]["uar"] = made.metrics["parts"]["test"]["uar"] + 0.01
     better.write_json(better.metrics_file, metrics)
-    text = Page(write_report(made, players=0)).text
+    text = Page(write_report(made, num_examples=0)).text
     assert "svm reaches the same UAR or a higher one than this model." in text
     assert "this model. The UAR of svm lies inside this model's interval" in text
     assert "Sample predictions" not in text
@@ -174,7 +174,7 @@ def test_a_better_yardstick_is_admitted(make_run: MakeRun) -> None:
 def test_names_are_escaped(make_run: MakeRun) -> None:
     evil = "<script>alert(1)</script>"
     classes = (evil, '"><img src=x onerror=alert(1)>', "plain")
-    made = make_run(classes=classes, model=evil, notes={"ravdess": evil}, yardsticks=False)
+    made = make_run(classes=classes, model=evil, notes={"ravdess": evil}, baselines=False)
     made.write_text(made.config_file, f"path: {evil}\n")
     metrics = made.metrics
     metrics["terms"]["ravdess"]["citation"] = f"{evil} javascript:alert(1) https://example.org/?a=<b>"
@@ -201,9 +201,9 @@ def test_samples_are_balanced_and_true_to_the_predictions(run: RunFolder, page: 
 
 
 def test_players_play_the_clips(make_run: MakeRun) -> None:
-    made = make_run(notes={"ravdess": SYNTHETIC}, yardsticks=False)
+    made = make_run(notes={"ravdess": SYNTHETIC}, baselines=False)
     data, samples = sounds(made)
-    page = Page(write_report(made, data, players=5))
+    page = Page(write_report(made, data, num_examples=5))
     players = page.all("audio")
     assert len(players) == 5
     assert f"The voices you hear: ravdess: {SYNTHETIC}." in page.text
@@ -214,15 +214,17 @@ def test_players_play_the_clips(make_run: MakeRun) -> None:
 
 
 def test_long_clips_are_cut_and_unknown_ones_are_silent(make_run: MakeRun) -> None:
-    made = make_run(yardsticks=False)
+    made = make_run(baselines=False)
     data, _ = sounds(made, 0.1)
-    shown = re.findall(r'<p class="faint">(ravdess-.*?)<br>', write_report(made, players=3).read_text(encoding="utf-8"))
+    shown = re.findall(
+        r'<p class="faint">(ravdess-.*?)<br>', write_report(made, num_examples=3).read_text(encoding="utf-8")
+    )
     long, gone, broken = shown
     stored = {long: audio.to_wav(np.ones(13 * 16000, np.int16)), broken: b"x"}
     kept = [name for name in data["id"] if name != gone]
     column = [{"bytes": stored.get(name), "path": "nowhere.wav"} for name in kept]
     other = type(data).from_dict({"id": kept, "audio": column})
-    page = Page(write_report(made, other, players=3))
+    page = Page(write_report(made, other, num_examples=3))
     assert len(page.all("audio")) == 1
     assert "the first 12 of 13 seconds" in page.text
     assert "Ryerson Audio-Visual Database" in page.text.partition("The voices you hear")[2].partition("below")[0]
@@ -230,7 +232,7 @@ def test_long_clips_are_cut_and_unknown_ones_are_silent(make_run: MakeRun) -> No
 
 def test_another_datas_voices_do_not_stand_for_the_runs(make_run: MakeRun) -> None:
     """The synthetic voices have the names of real clips: their lengths tell them apart."""
-    made = make_run(yardsticks=False)
+    made = make_run(baselines=False)
     data, _ = sounds(made)
     durations = made.predictions["duration"].to_numpy()
     write_report(made, data.add_column("duration", durations))
@@ -243,7 +245,7 @@ def test_another_datas_voices_do_not_stand_for_the_runs(make_run: MakeRun) -> No
 
 
 def test_a_bare_run_is_enough(make_run: MakeRun) -> None:
-    made = make_run(yardsticks=False)
+    made = make_run(baselines=False)
     for file in (made.predictions_file, made.split_file, made.config_file, made.environment_file):
         file.unlink()
     metrics = made.metrics
@@ -253,7 +255,7 @@ def test_a_bare_run_is_enough(make_run: MakeRun) -> None:
     text = Page(write_report(made)).text
     assert "no record of its split" in text
     assert "No terms are known" in text
-    assert "No yardstick was trained" in text
+    assert "No baseline was trained" in text
     assert "There is no interval for this figure: 6 speakers are too few" in text
 
 

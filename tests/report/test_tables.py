@@ -20,7 +20,7 @@ REBUILT = "CREMA-D, rebuilt audio"
 
 
 def test_comparison_holds_the_runs_own_figures(run: RunFolder) -> None:
-    rows = tables.comparison([run, *run.yardsticks])
+    rows = tables.comparison([run, *run.baselines])
     assert [row["model"] for row in rows] == ["mfcc-cnn", "majority", "svm"]
     scores = run.metrics["parts"]["test"]
     first = rows[0]
@@ -31,16 +31,16 @@ def test_comparison_holds_the_runs_own_figures(run: RunFolder) -> None:
 
 
 def test_a_part_that_is_not_there_is_named(make_run: MakeRun) -> None:
-    bare = make_run(validation=False, yardsticks=False)
+    bare = make_run(validation=False, baselines=False)
     with pytest.raises(InputError, match="no validation part in it: it has train, test"):
         tables.comparison([bare], "validation")
 
 
 def test_notes_stand_in_the_row_and_on_lines_of_their_own(make_run: MakeRun) -> None:
-    clean = make_run("clean", yardsticks=False)
+    clean = make_run("clean", baselines=False)
     corpora = ("ravdess", "savee")
-    made = make_run("made", corpora=corpora, notes=dict.fromkeys(corpora, SYNTHETIC), yardsticks=False)
-    leaking = make_run("leaking", leaking=True, notes={"ravdess": REBUILT}, yardsticks=False)
+    made = make_run("made", corpora=corpora, notes=dict.fromkeys(corpora, SYNTHETIC), baselines=False)
+    leaking = make_run("leaking", leaking=True, notes={"ravdess": REBUILT}, baselines=False)
     lines = tables.render(tables.comparison([clean, made, leaking])).split("\n")
     assert lines[2].endswith("  -")
     assert lines[3].endswith("  synthetic voices")
@@ -66,7 +66,7 @@ def test_text_table_is_aligned() -> None:
 
 
 def test_csv_and_json_come_back_as_they_were(run: RunFolder) -> None:
-    rows = tables.comparison([run, *run.yardsticks])
+    rows = tables.comparison([run, *run.baselines])
     assert json.loads(tables.render(rows, "json")) == rows
     assert [json.loads(line) for line in tables.render(rows, "jsonl").split("\n")] == rows
     back = list(csv.DictReader(io.StringIO(tables.render(rows, "csv"))))

@@ -42,7 +42,7 @@ PLAIN = ("--model.name=lstm", "--model.network={hidden: 8, dense: 8, step: 16}")
 
 
 def run(table: Path, out: Path, *more: str) -> RunFolder:
-    fixed = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=1", "--train.patience=null", "--yardsticks=[]"]
+    fixed = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=1", "--train.patience=null", "--baselines=[]"]
     return train(parse([f"--data.prepared={table}", f"--out={out}", *fixed, *PLAIN, *more], "test"), False).folder
 
 

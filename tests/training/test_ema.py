@@ -65,7 +65,7 @@ def test_the_mean_is_what_is_judged_and_saved(
     monkeypatch.setattr(EMA, "update", noted)
     monkeypatch.setattr(Trainer, "probabilities", watched)
     monkeypatch.setattr("ser_ft.training.run.fold_temperature", lambda *_: None)
-    given = ["--train.average=0.9", "--train.epochs=1", "--train.batch_size=8", "--yardsticks=[]"]
+    given = ["--train.average=0.9", "--train.epochs=1", "--train.batch_size=8", "--baselines=[]"]
     model = ["--model.name=lstm", "--model.network={hidden: 8, dense: 8}"]
     assert main([f"--data.prepared={miniature_folder}", *model, *given, f"--out={tmp_path / 'run'}"]) == 0
     mean = steps[0]
@@ -95,7 +95,7 @@ def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path:
             "--train.epochs=3",
             "--train.batch_size=8",
             "--train.checkpoint_steps=3",
-            "--yardsticks=[]",
+            "--baselines=[]",
             f"--out={out}",
         ]
 

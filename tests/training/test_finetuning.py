@@ -62,7 +62,7 @@ def recipe(table: Path, backbone: Path, out: Path, mode: str, *more: str) -> lis
         "--split.folds=2",
         "--split.validation=0",
         "--train.patience=null",
-        "--yardsticks=[]",
+        "--baselines=[]",
         f"--tuning.mode={mode}",
         *[f"--tuning.{name}={value}" for name, value in MODES[mode].items()],
         *more,

@@ -181,7 +181,7 @@ def voices(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def run(table: Path, out: Path, *more: str) -> RunFolder:
     split = ["--split.kind=kfold", "--split.folds=2", "--split.validation=0"]
-    fixed = ["--train.epochs=1", "--train.patience=null", "--yardsticks=[]"]
+    fixed = ["--train.epochs=1", "--train.patience=null", "--baselines=[]"]
     return train(parse([f"--data.prepared={table}", f"--out={out}", *split, *fixed, *more], "test"), False).folder
 
 

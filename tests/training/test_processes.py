@@ -39,7 +39,7 @@ def recipe(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
         "--train.epochs=3",
         "--train.batch_size=4",
         "--train.patience=null",
-        "--yardsticks=[]",
+        "--baselines=[]",
         *more,
     ]
 

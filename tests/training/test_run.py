@@ -71,7 +71,7 @@ def test_a_run_folder_holds_what_later_steps_need(finished: RunFolder, miniature
         "model",
         "figures",
     }
-    assert names >= {"predictions.parquet", "metrics.json", "report.html", "yardsticks"}
+    assert names >= {"predictions.parquet", "metrics.json", "report.html", "baselines"}
     table, predictions = open_prepared(miniature_folder), finished.predictions
     assert sorted(predictions["id"]) == sorted(table["id"])
     classes = table.features["emotion"].names
@@ -172,7 +172,7 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         "--split.folds=50": "needs 50 speakers",
         "--split.fold=7": "split.fold is 7",
         "--train.trackers=[nonsense]": "unknown tracker",
-        "--yardsticks=[oracle]": "yardsticks must be one of",
+        "--baselines=[oracle]": "baselines must be one of",
         "--seed=-1": "seed must be a whole number",
         "--data.labels=four": "data.labels is not read beside data.prepared",
     }

@@ -24,7 +24,7 @@ TINY = {
     "split": {"kind": "kfold", "folds": 2},
     "model": {"name": "mfcc-cnn", "network": {"channels": [4], "dropout": 0.0}},
     "train": {"epochs": 1, "patience": None},
-    "yardsticks": [],
+    "baselines": [],
 }
 
 

@@ -99,8 +99,8 @@ def test_the_folder_holds_what_later_steps_need(
     names = {path.name for path in finished.path.iterdir()}
     assert names == {"config.yaml", "environment.json", "split.json", "history.jsonl", "checkpoints", "model"}
     split = json.loads(finished.split_file.read_text())
-    assert split["heard"] == split["parts"]["train"]["speakers"] == sorted(parts(miniature_folder)["train"])
-    assert speakers_seen_in_training(finished.model) == set(split["heard"])
+    assert split["seen"] == split["parts"]["train"]["speakers"] == sorted(parts(miniature_folder)["train"])
+    assert speakers_seen_in_training(finished.model) == set(split["seen"])
     before = (finished.model / "model.safetensors").stat().st_mtime_ns
     again = recipe(miniature_folder, Path(finished.config["model"]["name"]), finished.path, "--if_exists=resume")
     assert main(again) == 0
@@ -127,7 +127,7 @@ def test_the_saved_model_is_a_stock_one_with_the_configuration_it_came_with(
 
 def test_fine_tuning_starts_from_it(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
     given = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
-    rates = ("--train.epochs=1", "--train.learning_rate=0", "--tuning.learning_rate=0", "--yardsticks=[]")
+    rates = ("--train.epochs=1", "--train.learning_rate=0", "--tuning.learning_rate=0", "--baselines=[]")
     folder = fine_tune(parse([*given, *SPLIT, *rates], "test"), verbose=False)
     assert np.isfinite(folder.metrics["parts"]["test"]["uar"])
     ours, theirs = (load_file(each.model / "model.safetensors") for each in (folder, finished))
@@ -184,7 +184,7 @@ def test_a_second_pretraining_says_whom_the_first_heard(
 ) -> None:
     first = shutil.copytree(finished.path, tmp_path / "first")
     split = json.loads((first / "split.json").read_text())
-    split["heard"].append("elsewhere-01")
+    split["seen"].append("elsewhere-01")
     (first / "split.json").write_text(json.dumps(split))
     second = start(miniature_folder, first / "model", tmp_path / "second", "--pretrain.epochs=1")
     shutil.rmtree(first)

@@ -66,7 +66,7 @@ def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) 
 
     part, scores = judged_part(metrics)
     notes = metrics.get("notes") or {}
-    unknown = "heard" in metrics and metrics["heard"] is None
+    unknown = "seen" in metrics and metrics["seen"] is None
     if metrics["split"]["leaking"] or part != "test" or unknown or any(fact["note"] for fact in heard.values()):
         return []
     found = []
@@ -183,7 +183,7 @@ def _contents(
         "fresh": run.config["model"]["name"] in MODELS or not run.config["model"].get("pretrained", True),
         "shipped": run.config["model"]["name"] == SHIPPED,
         "corpora": {
-            corpus: {**fact, "heard": corpus in heard, "judged": corpus in judged} for corpus, fact in facts.items()
+            corpus: {**fact, "seen": corpus in heard, "tested": corpus in judged} for corpus, fact in facts.items()
         },
         "licence": licence_of(heard),
         "synthetic": bool(heard) and all(fact["licence"] == OWN for fact in heard.values()),
@@ -192,7 +192,7 @@ def _contents(
         "split_name": tables.split_name(metrics["split"]),
         "people": {kind: content for kind, content in split["parts"].items() if kind in PARTS},
         "indexed": bool(results(metrics, heard)),
-        "comparison": tables.comparison([run, *(y for y in run.yardsticks if part in y.metrics["parts"])], part),
+        "comparison": tables.comparison([run, *(y for y in run.baselines if part in y.metrics["parts"])], part),
         "calibration": _calibration(metrics.get("calibration")),
         "figures": [kind for kind in _CARD_FIGURES if (run.figures / f"{kind}.png").is_file()],
         "metrics": metrics,

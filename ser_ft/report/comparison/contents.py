@@ -29,20 +29,20 @@ _MOST_CONFUSIONS = 12
 _OTHERS = "all others"
 
 
-def contents(compared: Sequence[Compared], data: Dataset | None, players: int, shown: bool) -> dict[str, Any]:
+def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: int, shown: bool) -> dict[str, Any]:
     """Gather what the template shows.
 
     Args:
         compared: as `ser_ft.report.comparison.report.compare` gives it. data: the prepared table, for its sound.
-        players: how many clips that no model recognised are shown for each test set; when as many can be played, those
+        num_examples: how many clips that no model recognised are shown for each test set; when as many can be played, those
             of further test sets cannot: the page must stay small. shown: show a bar while the figures are drawn.
     """
     pictures: dict[str, Figure] = {}
     blocks: list[dict[str, Any]] = []
     cards: list[samples.Sample] = []
     for place, one in enumerate(one for one in compared if not one.tested.crosses):
-        enough = sum(card.sound is not None for card in cards) >= players
-        blocks.append(_block(one, f"set{place}", pictures, None if enough else data, players))
+        enough = sum(card.sound is not None for card in cards) >= num_examples
+        blocks.append(_block(one, f"set{place}", pictures, None if enough else data, num_examples))
         cards += [card["sample"] for card in blocks[-1]["hard"].get("cards", ())]
     everyone = [system for one in compared for system in one.tested.systems]
     metrics = [member.metrics for system in everyone for member in system.members]
@@ -72,7 +72,9 @@ def contents(compared: Sequence[Compared], data: Dataset | None, players: int, s
     }
 
 
-def _block(one: Compared, name: str, pictures: dict[str, Figure], data: Dataset | None, players: int) -> dict[str, Any]:
+def _block(
+    one: Compared, name: str, pictures: dict[str, Figure], data: Dataset | None, num_examples: int
+) -> dict[str, Any]:
     """Gather what is shown of a test set, and draw its figures under names that begin with its own."""
     notes = _notes(one.tested.systems)
     known = None if one.leaking else people(one.tested.corpora)
@@ -82,7 +84,7 @@ def _block(one: Compared, name: str, pictures: dict[str, Figure], data: Dataset 
         "title": one.title,
         "leaking": one.leaking,
         "unsure": any(
-            member.metrics.get("heard", ()) is None for system in one.tested.models for member in system.members
+            member.metrics.get("seen", ()) is None for system in one.tested.models for member in system.members
         ),
         "nameless": one.tested.first.nameless,
         # What the recipes of the package are made for.
@@ -117,7 +119,7 @@ def _block(one: Compared, name: str, pictures: dict[str, Figure], data: Dataset 
         "classes": _classes(one, f"{name}-classes", pictures, notes),
         "groups": _groups(one, name, pictures, notes),
         "pairs": _pairs(one),
-        "hard": _hard(one, data, players),
+        "hard": _hard(one, data, num_examples),
     }
     return block
 
@@ -231,7 +233,7 @@ def _pairs(one: Compared) -> list[dict[str, Any]]:
     return rows
 
 
-def _hard(one: Compared, data: Dataset | None, players: int) -> dict[str, Any]:
+def _hard(one: Compared, data: Dataset | None, num_examples: int) -> dict[str, Any]:
     """Find the clips that every run of every model got wrong, and what they were taken for."""
     found = one.tested.models
     if len(found) < 2:
@@ -247,7 +249,7 @@ def _hard(one: Compared, data: Dataset | None, players: int) -> dict[str, Any]:
     for row in order:  # each emotion has its turn before any has its second
         turns[int(first.labels[row])] += 1
         ranked.append((turns[int(first.labels[row])], row))
-    chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])][:players]
+    chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])][:num_examples]
     heard = samples.sounds(data, list(first.clips["id"].iloc[chosen])) if data is not None else {}
     return {
         "count": len(missed),

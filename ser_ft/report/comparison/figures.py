@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 KIND_COLOURS = {
     "transfer": "#2f6cab",
     "baseline": "#882255",
-    "classic": "#44aa99",
+    "from-scratch": "#44aa99",
     "fusion": "#117733",
     "other": "#999933",
-    "yardstick": "#9a8f7c",
+    "classical": "#9a8f7c",
 }
 KIND_WORDS = {
     "transfer": "transfer learning",
     "baseline": "MFCC-CNN",
-    "classic": "trained from nothing",
+    "from-scratch": "trained from nothing",
     "fusion": "fusion of models",
     "other": "trained elsewhere",
-    "yardstick": "yardstick",
+    "classical": "classical",
 }
 COST_WORDS = {
     "parameters": "parameters",
     "seconds": "training, a run",
     "real_time_factor": "seconds of computing\nper second of sound",
 }
-_MARKS = {"transfer": "o", "baseline": "D", "classic": "s", "fusion": "^", "other": "v", "yardstick": "P"}
+_MARKS = {"transfer": "o", "baseline": "D", "from-scratch": "s", "fusion": "^", "other": "v", "classical": "P"}
 _POINTS = "os^DvPX*"
 _TIMES = (1, 10, 60, 600, 3600, 36_000, 360_000)
 _FINE_TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000)

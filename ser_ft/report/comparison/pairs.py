@@ -139,7 +139,7 @@ def _baseline(tested: ClipSet, wanted: str | None) -> System | None:
     if wanted is not None:
         exact = [one for one in tested.systems if one.name == wanted]
         return next(iter(exact or [one for one in tested.systems if one.model == wanted]), None)
-    for kind in ("baseline", "classic"):
+    for kind in ("baseline", "from-scratch"):
         for one in tested.systems:  # the best first
             if one.kind == kind:
                 return one

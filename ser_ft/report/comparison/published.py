@@ -73,7 +73,7 @@ def _made(row: Mapping[str, Any], sources: Mapping[str, str]) -> Published:
         corpora=tuple(row["corpus"].split(" + ")),
         classes=row.get("classes"),
         protocol=row["protocol"],
-        leaking={"heard": True, "unseen": False}[row["speakers"]],
+        leaking={"seen": True, "unseen": False}[row["speakers"]],
         source=sources[row["source"]],
         trained_on=row.get("trained_on"),
         **shares,

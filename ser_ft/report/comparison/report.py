@@ -98,14 +98,18 @@ def check_out(out: str | Path) -> Path:
 
 
 def write_comparison(
-    compared: Sequence[Compared], out: str | Path, data: Dataset | None = None, players: int = 12, shown: bool = True
+    compared: Sequence[Compared],
+    out: str | Path,
+    data: Dataset | None = None,
+    num_examples: int = 12,
+    shown: bool = True,
 ) -> Path:
     """Write the page: one file that holds everything and loads nothing.
 
     Args:
         compared: as `compare` gives it. out: the file.
         data: the prepared table that the runs were tested on: what no model recognised can then be listened to.
-        players: how many such clips are shown for each test set. shown: show progress.
+        num_examples: how many such clips are shown for each test set. shown: show progress.
 
     Returns:
         the file.
@@ -121,7 +125,8 @@ def write_comparison(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(
-        html.render("report/comparison/comparison.html.j2", contents(compared, data, players, shown)), encoding="utf-8"
+        html.render("report/comparison/comparison.html.j2", contents(compared, data, num_examples, shown)),
+        encoding="utf-8",
     )
     return partial.replace(path)
 

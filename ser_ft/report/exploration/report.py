@@ -36,14 +36,14 @@ _LISTED = 200
 _COLOURS = 256  # in the pictures that would be large
 
 
-def explore(source: str | Path, out: str | Path | None = None, players: bool = False, verbose: bool = True) -> Path:
+def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool = False, verbose: bool = True) -> Path:
     """Look at a prepared table, or at a folder of recordings without labels, and report what is in it.
 
     Args:
         source: a table that `ser-ft prepare` wrote, or a folder of sound files, below it too.
         out: the folder to write: report.html, which holds everything; figures/, its pictures; clips.csv, a row of
             measures for each clip. By default explore-NAME in the present folder. An older report there is replaced.
-        players: put the clips that are shown into the page, to be played: then it holds voices, under their corpus's
+        embed_audio: put the clips that are shown into the page, to be played: then it holds voices, under their corpus's
             terms. verbose: show progress bars.
 
     Returns:
@@ -61,7 +61,7 @@ def explore(source: str | Path, out: str | Path | None = None, players: bool = F
         fresh = Path(work) / "report"
         # Threads that wait for each other's turns take longer than one alone where a machine is busy.
         with threadpool_limits(1):
-            _write(heard, fresh, players, verbose)
+            _write(heard, fresh, embed_audio, verbose)
         replace_atomically(fresh, home.resolve())
     return home / REPORT
 
@@ -82,7 +82,7 @@ def check_out(out: Path) -> None:
     check_writable(home)
 
 
-def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
+def _write(heard: Survey, folder: Path, embed_audio: bool, verbose: bool) -> None:
     look = figures.view(heard)
     draw = np.random.default_rng(_SEED)
     compared = draw.permutation(len(heard.clips))[:COMPARED]
@@ -94,7 +94,7 @@ def _write(heard: Survey, folder: Path, players: bool, verbose: bool) -> None:
     pictures.mkdir(parents=True)
     drawn = _draw(look, made, compared, examples, pictures, verbose)
     heard.clips[["id", *_KEPT, *MEASURES]].to_csv(folder / CLIPS, index=False, float_format="%.4g")
-    contents = _contents(heard, look, told, examples, drawn, players)
+    contents = _contents(heard, look, told, examples, drawn, embed_audio)
     (folder / REPORT).write_text(html.render("report/exploration/exploration.html.j2", contents), encoding="utf-8")
 
 
@@ -152,7 +152,7 @@ def _contents(
     told: Sequence[Separability],
     examples: dict[int, map.Example],
     drawn: dict[str, Path],
-    players: bool,
+    embed_audio: bool,
 ) -> dict[str, Any]:
     """Gather what the template shows."""
     clips, source = look.clips, heard.source
@@ -189,7 +189,7 @@ def _contents(
         "analysed": ANALYSED,
         "longest": map.LONGEST_SHOWN,
         "shown": len(examples),
-        "players": [_player(look, row, example) for row, example in examples.items()] if players else [],
+        "players": [_player(look, row, example) for row, example in examples.items()] if embed_audio else [],
         "heard": _heard(look, source, list(examples)),
         "skipped": _skipped(heard),
         "terms": corpora if source.labelled else {},

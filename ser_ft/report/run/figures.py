@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PART_COLOURS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
-_YARDSTICK = "#c8bfae"
+_BASELINE_COLOUR = "#c8bfae"
 _MARKS = "os^DvPX"
 # Where what the head is given stands, beside depths from 0 to 1.
 _AFTER = 1.08
@@ -57,7 +57,7 @@ def write_figures(run: RunFolder) -> list[Path]:
         drawn["curves"] = curves(run.history, metrics)
     drawn["confusion"] = confusion(metrics)
     drawn["recall"] = recall(metrics)
-    drawn["parts"] = parts(metrics, [yardstick.metrics for yardstick in run.yardsticks])
+    drawn["parts"] = parts(metrics, [baseline.metrics for baseline in run.baselines])
     drawn["reliability"] = reliability(metrics)
     scores = judged_part(metrics)[1]
     if told_apart(scores):
@@ -159,8 +159,8 @@ def recall(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = ()) -> Figure:
-    """Draw the UAR on each part, with its interval where the model is judged, beside the yardsticks'."""
+def parts(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]] = ()) -> Figure:
+    """Draw the UAR on each part, with its interval where the model is judged, beside the baselines'."""
     from matplotlib.patheffects import withStroke
 
     part, scores = judged_part(metrics)
@@ -170,10 +170,10 @@ def parts(metrics: Mapping[str, Any], yardsticks: Sequence[Mapping[str, Any]] = 
         for name in PARTS
         if name in metrics["parts"]
     ]
-    for other in yardsticks:
+    for other in baselines:
         if part in other["parts"]:
-            bars.append((f"{shown_name(other['model'])}, {part}", _YARDSTICK, other["parts"][part], True))
-    title = "UAR on each part, beside the yardsticks" if yardsticks else "UAR on each part"
+            bars.append((f"{shown_name(other['model'])}, {part}", _BASELINE_COLOUR, other["parts"][part], True))
+    title = "UAR on each part, beside the baselines" if baselines else "UAR on each part"
     figure, _ = blank(5.7, 0.75 + 0.38 * len(bars), title, sample(metrics), notes(metrics))
     axes = plain(figure.add_subplot())
     for row, (_, shade, values, judged) in enumerate(bars):

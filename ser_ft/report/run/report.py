@@ -33,14 +33,14 @@ _SCORES = {
 }
 
 
-def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12) -> Path:
+def write_report(run: RunFolder, data: Dataset | None = None, num_examples: int = 12) -> Path:
     """Write a run's report.html, and the figures that it holds.
 
     Args:
         run: an evaluated run.
         data: the prepared table that the run was evaluated on (columns id and audio; duration is compared where it
             is there): the sample predictions can be listened to. Without it they are shown without sound.
-        players: how many sample predictions are shown.
+        num_examples: how many sample predictions are shown.
 
     Returns:
         the file: no script, and nothing that is loaded from elsewhere.
@@ -51,20 +51,22 @@ def write_report(run: RunFolder, data: Dataset | None = None, players: int = 12)
     if data is not None:
         samples.check_same(run.predictions, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
-    run.write_text(run.report_file, html.render("report/run/report.html.j2", _contents(run, pictures, data, players)))
+    run.write_text(
+        run.report_file, html.render("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
+    )
     return run.report_file
 
 
-def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, players: int) -> dict[str, Any]:
+def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, num_examples: int) -> dict[str, Any]:
     """Gather what the template shows, all of it from the run's files."""
     metrics = run.metrics
     part, scores = judged_part(metrics)
     leaking = bool(metrics["split"]["leaking"])
     split = _split(run)
     shown = []
-    if players and run.predictions_file.is_file():
-        shown = samples.samples(run.predictions, metrics["classes"], part, players, data)
-    rows = tables.comparison([run, *(y for y in run.yardsticks if part in y.metrics["parts"])], part)
+    if num_examples and run.predictions_file.is_file():
+        shown = samples.samples(run.predictions, metrics["classes"], part, num_examples, data)
+    rows = tables.comparison([run, *(y for y in run.baselines if part in y.metrics["parts"])], part)
     best = chosen(run.history)
     return {
         "metrics": metrics,

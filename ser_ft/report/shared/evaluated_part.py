@@ -18,7 +18,7 @@ def judged_part(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def sample(metrics: Mapping[str, Any]) -> str:
     """Say what the part holds that a run is judged on: "test: 96 clips of 6 unseen speakers"."""
     part, scores = judged_part(metrics)
-    unknown = "heard" in metrics and metrics["heard"] is None
+    unknown = "seen" in metrics and metrics["seen"] is None
     before = "" if part == "train" or metrics["split"]["leaking"] or unknown else "unseen "
     after = " also heard in training" if metrics["split"]["leaking"] and part != "train" else ""
     return f"{part}: {counted(scores['clips'], 'clip')} of {counted(scores['speakers'], f'{before}speaker')}{after}"

@@ -51,7 +51,7 @@ def comparison(runs: Sequence[RunFolder], part: str = "test") -> list[dict[str, 
     """Put runs beside each other, a row each, in the order given.
 
     Args:
-        runs: evaluated runs; the yardsticks of a run are in `run.yardsticks`.
+        runs: evaluated runs; the baselines of a run are in `run.baselines`.
         part: "train", "validation" or "test".
 
     Returns:

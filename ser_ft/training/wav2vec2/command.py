@@ -170,7 +170,7 @@ def speakers_seen_in_training(
             continue
         speakers = read_split(run.split_file).speakers
         heard.update(*(speakers[part] for part in parts))
-        heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("heard", []))
+        heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("seen", []))
     return heard
 
 

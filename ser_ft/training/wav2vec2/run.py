@@ -71,7 +71,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     rows = _long_enough(split.rows(table)["train"], samples_of(table), encoder.parts.hearing, recipe.pretrain, shown)
     setup = _set_up(encoder, table, recipe.pretrain, accelerator.device, shown)
     content = split.content() | {
-        "heard": sorted(speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"]))
+        "seen": sorted(speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"]))
     }
     resume = resumes(recipe, folder, content, "pretraining")
     trainer = Pretrainer(accelerator, setup, encoder.parts.hearing, rows, recipe.pretrain, folder, recipe.seed)

@@ -39,7 +39,7 @@ class ClassicalModel(Protocol):
 
 
 def classical_features() -> SpectralFeatureExtractor:
-    """Return the extractor of the frames whose statistics yardsticks are given."""
+    """Return the extractor of the frames whose statistics baselines are given."""
     return SpectralFeatureExtractor(descriptors=DESCRIPTORS, coefficients=20, mels=64, hop_length=256)
 
 
@@ -101,6 +101,6 @@ class Svm:
 
 
 def make_classical(name: str) -> ClassicalModel:
-    """Make a yardstick by its name, of `CLASSICAL`."""
+    """Make a baseline by its name, of `CLASSICAL`."""
     known: dict[str, ClassicalModel] = {"majority": Majority(), "logistic": Logistic(), "svm": Svm()}
     return known[name]
