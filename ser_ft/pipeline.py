@@ -62,7 +62,7 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
     """Refuse before training what could not be published after it; the main process asks the Hub."""
     if not recipe.push_to_hub:
         return None
-    from .data.licences import check_accepted
+    from .data.licenses import check_accepted
     from .data.prepare import about
     from .evaluation.provenance import corpora_to_hear
     from .hub import check

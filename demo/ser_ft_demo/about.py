@@ -20,8 +20,8 @@ In the European Union, inferring the emotions of people **at work or in educatio
 safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)). Where it is allowed, the people exposed to it must be told
 (Article 50(3)).
 """
-_LICENCES = """
-### Licences
+_LICENSES = """
+### Licenses
 
 The code of ser_ft is under the Apache License 2.0. A model keeps the terms of the recordings that it learned from: its
 card has them. The examples are synthetic: a program made them, nobody spoke them, and they say nothing about people.
@@ -51,7 +51,7 @@ Every answer can be had from a program: `gradio_client` and the link "Use via AP
 
 def build(shop: Shop) -> None:
     """Build the tab."""
-    gr.Markdown(_SAYS + _limits(shop.limits) + _LICENCES, elem_classes="about")
+    gr.Markdown(_SAYS + _limits(shop.limits) + _LICENSES, elem_classes="about")
     for model in shop.models:
         with gr.Accordion(f"The card of {model.name}", open=model is shop.model):
             gr.Markdown(model.card or "No card lies beside this model.", elem_classes="about card")

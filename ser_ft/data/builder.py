@@ -87,7 +87,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         return datasets.DatasetInfo(
             description=json.dumps({"corpora": about, "key": self.book.key}),
             features=datasets.Features(features),
-            license="; ".join(f"{name}: {facts['licence']}" for name, facts in about.items()),
+            license="; ".join(f"{name}: {facts['license']}" for name, facts in about.items()),
             citation="\n".join(facts["citation"] for facts in about.values() if facts["citation"]),
         )
 

@@ -62,7 +62,7 @@ class Catalog:
     notes: dict[str, str] = field(default_factory=dict)
 
     def about(self) -> dict[str, dict[str, Any]]:
-        """Return, for each corpus with clips: title, licence, terms, citation, note, and the classes it can hold."""
+        """Return, for each corpus with clips: title, license, terms, citation, note, and the classes it can hold."""
         seen: dict[str, set[str]] = {}
         for clip in self.clips:
             seen.setdefault(clip.corpus, set()).add(clip.label)
@@ -72,10 +72,10 @@ class Catalog:
             can_hold = {place for emotion in corpus.emotions if (place := self.scheme.place(emotion))} | labels
             note = self.notes.get(name, "")
             # What ser_ft makes itself has the corpus's names, and neither its sound nor its terms.
-            made = {"licence": "Apache-2.0", "terms": "made by ser_ft", "citation": ""} if SYNTHETIC in note else {}
+            made = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""} if SYNTHETIC in note else {}
             about[name] = {
                 "title": f"{corpus.title} (names only)" if made else corpus.title,
-                "licence": corpus.licence,
+                "license": corpus.license,
                 "terms": corpus.terms,
                 "citation": corpus.citation,
                 **made,

@@ -110,7 +110,7 @@ def _print_terms(known: Corpus, base: str | None) -> None:
     size = sum(entry.megabytes for entry in known.downloads)
     host = urlsplit(_address(known.downloads[0].url, base)).netloc
     print(f"{known.name}: {known.title}, {size} MB from {host}")
-    print(f"Licence: {known.licence} ({known.terms})")
+    print(f"License: {known.license} ({known.terms})")
     print(f"Please cite: {known.citation}", flush=True)
 
 

@@ -160,7 +160,7 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
 
 
 def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
-    """Return, for each corpus in a table: title, licence, terms, citation, note, and the classes it can hold."""
+    """Return, for each corpus in a table: title, license, terms, citation, note, and the classes it can hold."""
     known: dict[str, dict[str, Any]] = {}
     for line in (table.info.description or "").split("\n\n"):
         try:
@@ -172,7 +172,7 @@ def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
     seen = set(pairs.itertuples(index=False, name=None))
     facts = {}
     for corpus in dict.fromkeys(pairs["corpus"]):
-        blank = {"title": corpus, "licence": "other", "terms": "unknown", "citation": "", "note": ""}
+        blank = {"title": corpus, "license": "other", "terms": "unknown", "citation": "", "note": ""}
         can_hold = [name for place, name in enumerate(names) if (corpus, place) in seen]
         facts[corpus] = blank | {"classes": can_hold} | known.get(corpus, {})
     return facts
@@ -206,7 +206,7 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
             f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()
         ]
     for corpus, fact in facts.items():
-        lines.append(f"{corpus}: {fact['title']}. Licence: {fact['licence']} ({fact['terms']})")
+        lines.append(f"{corpus}: {fact['title']}. License: {fact['license']} ({fact['terms']})")
         lines += [f"  cite: {fact['citation']}"] if fact["citation"] else []
         lines += [f"  note: {fact['note']}"] if fact["note"] else []
     return "\n".join(lines)

@@ -38,7 +38,7 @@ def notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
     Args:
         facts: as `ser_ft.data.prepare.about` gives them.
     """
-    said = ("title", "licence", "terms", "citation")
+    said = ("title", "license", "terms", "citation")
     return {
         "notes": {name: fact["note"] for name, fact in facts.items() if fact["note"]},
         "terms": {name: {key: fact[key] for key in said} for name, fact in facts.items()},

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.corpora import CORPORA
-from ..data.licences import OWN
+from ..data.licenses import OWN
 from ..data.splits import read_split
 from .run_folder import runs_behind
 
-_SAID = ("title", "licence", "terms", "citation")
+_SAID = ("title", "license", "terms", "citation")
 _LEARNED = ("train", "validation")
 
 
@@ -25,7 +25,7 @@ def corpora_heard(model: str | Path) -> dict[str, dict[str, Any]]:
         model: as in `ser_ft.evaluation.run_folder.runs_behind`, such as a run's `model/`.
 
     Returns:
-        corpus -> title, licence, terms, citation and note ("" where there is none).
+        corpus -> title, license, terms, citation and note ("" where there is none).
     """
     found: dict[str, dict[str, Any]] = {}
     heard: set[str] = set()
@@ -80,5 +80,5 @@ def _of(
 def _add(found: dict[str, dict[str, Any]], more: dict[str, dict[str, Any]]) -> None:
     """Put corpora to those found; recordings outweigh synthetic voices that bear their names."""
     for name, fact in more.items():
-        if name not in found or found[name]["licence"] == OWN:
+        if name not in found or found[name]["license"] == OWN:
             found[name] = fact

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.corpora import CORPORA
-from ..data.licences import check_shared
+from ..data.licenses import check_shared
 from ..evaluation.run_folder import RunFolder, reading
 from ..report.cards.data_card import data_card
 from ..utils.progress import bar

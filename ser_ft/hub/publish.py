@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..data.licences import check_accepted
+from ..data.licenses import check_accepted
 from ..evaluation.provenance import corpora_heard
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError

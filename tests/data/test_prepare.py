@@ -107,14 +107,14 @@ def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: dat
     assert (miniature_folder / "skipped.csv").read_text().split() == ["path,corpus,reason,detail"]
     assert content["corpora"] == about(miniature_table)
     assert {facts["note"] for facts in content["corpora"].values()} == {NOTE}
-    assert {facts["licence"] for facts in content["corpora"].values()} == {"Apache-2.0"}
+    assert {facts["license"] for facts in content["corpora"].values()} == {"Apache-2.0"}
     assert content["corpora"]["cremad"]["classes"] == list(SCHEMES["six"])
     assert content["corpora"]["tess"]["classes"] == list(SCHEMES["seven"])
 
 
 def test_the_terms_are_those_of_the_corpora(tmp_path: Path) -> None:
     facts = about(load(write(tmp_path / "x", [*actor(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c"))
-    assert {name: fact["licence"] for name, fact in facts.items()} == {
+    assert {name: fact["license"] for name, fact in facts.items()} == {
         "ravdess": "CC-BY-NC-SA-4.0",
         "cremad": "ODbL-1.0",
         "x": "other",
@@ -128,7 +128,7 @@ def test_what_must_be_said_cannot_be_silenced(tmp_path: Path, miniature_tree: Pa
     root = write(tmp_path / "x", ["1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.ogg"])
     assert find(root, notes={"cremad": "mine"}).about()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
     facts = find(miniature_tree, notes={"savee": "mine"}).about()["savee"]
-    assert (facts["note"], facts["licence"]) == (f"{NOTE}; mine", "Apache-2.0")
+    assert (facts["note"], facts["license"]) == (f"{NOTE}; mine", "Apache-2.0")
     with pytest.raises(InputError, match="ravdess: synthetic voices and recordings are mixed"):
         find([miniature_tree, write(tmp_path / "y", actor(24))])
 
@@ -143,7 +143,7 @@ def test_about_survives_what_is_done_to_a_table(miniature_table: datasets.Datase
     )
     assert about(bare)["x"] == {
         "title": "x",
-        "licence": "other",
+        "license": "other",
         "terms": "unknown",
         "citation": "",
         "note": "",
@@ -166,7 +166,7 @@ def test_the_summary_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "1  -: the file's name fits no corpus",
         "1  ravdess: sung, not spoken",
         "1  savee: no samples in the file",
-        "Licence: CC-BY-NC-SA-4.0 (non-commercial; share alike; name the authors)",
+        "License: CC-BY-NC-SA-4.0 (non-commercial; share alike; name the authors)",
         "cite: Livingstone SR",
         "note: made up",
         f"written: {tmp_path / 'out'} (every dropped file: {tmp_path / 'out' / 'skipped.csv'})",

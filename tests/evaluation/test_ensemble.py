@@ -50,7 +50,7 @@ def write_run(
     metrics = {"model": model, "parameters": 1000, "seed": seed, "classes": list(classes), "split": split}
     metrics |= {
         "notes": {"tess": "made up"},
-        "terms": {"tess": {"title": "T", "licence": "other", "terms": "none", "citation": ""}},
+        "terms": {"tess": {"title": "T", "license": "other", "terms": "none", "citation": ""}},
     }
     run.write_json(run.metrics_file, metrics | facts | {"parts": part_metrics(table, classes)})
     sides = table.groupby("part")

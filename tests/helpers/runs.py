@@ -13,7 +13,7 @@ from ser_ft.evaluation.predict import part_metrics
 from ser_ft.evaluation.run_folder import RunFolder
 
 CLASSES = ("neutral", "happy", "sad", "angry")
-TERMS = {"title": "A corpus", "licence": "CC-BY-NC-SA-4.0", "terms": "non-commercial", "citation": "Some One (2018)."}
+TERMS = {"title": "A corpus", "license": "CC-BY-NC-SA-4.0", "terms": "non-commercial", "citation": "Some One (2018)."}
 
 
 def answers(

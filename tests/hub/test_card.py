@@ -70,7 +70,7 @@ def write_run(
         known = CORPORA.get(name)
         said = {
             "title": name,
-            "licence": "other",
+            "license": "other",
             "terms": "your own data: its terms are yours to know",
             "citation": "",
         }
@@ -241,7 +241,7 @@ def test_a_backbone_of_the_hub_is_named_and_one_of_a_folder_is_not(
 
 
 @pytest.mark.parametrize(
-    ("corpora", "licence", "name"),
+    ("corpora", "license", "name"),
     [
         (("ravdess",), "cc-by-nc-sa-4.0", None),
         (("cremad",), "odbl", None),
@@ -251,14 +251,14 @@ def test_a_backbone_of_the_hub_is_named_and_one_of_a_folder_is_not(
         (("mine",), "other", "terms-of-its-data"),
     ],
 )
-def test_the_licence_follows_from_the_corpora(
-    like: RunFolder, tmp_path: Path, corpora: tuple[str, ...], licence: str, name: str | None
+def test_the_license_follows_from_the_corpora(
+    like: RunFolder, tmp_path: Path, corpora: tuple[str, ...], license: str, name: str | None
 ) -> None:
     run = write_run(tmp_path / "run", like, dict.fromkeys(corpora, ("train", "validation", "test")))
     text = str(model_card(run, "someone/mine"))
     assert metadata_errors(text) == []
     data = ModelCard(text).data
-    assert (data.license, data.get("license_name")) == (licence, name)
+    assert (data.license, data.get("license_name")) == (license, name)
     for corpus in corpora:
         if corpus in CORPORA:
             assert CORPORA[corpus].citation[:20] in text

@@ -97,8 +97,8 @@ def test_what_could_not_be_published_is_refused_before_training(
     assert train(recipe(miniature_folder, out, "--hub.model_id=someone/mine")) == 2
     assert "does not take the token" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    synthetic = {"licence": "Apache-2.0", "terms": "made by ser_ft"}
-    real = {"licence": "other", "terms": "no derivatives"}
+    synthetic = {"license": "Apache-2.0", "terms": "made by ser_ft"}
+    real = {"license": "other", "terms": "no derivatives"}
     from ser_ft.data import prepare
 
     about = prepare.about

@@ -19,13 +19,13 @@ SKILL = {"train": 3.0, "validation": 1.5, "test": 1.3}
 TERMS = {
     "ravdess": {
         "title": "Ryerson Audio-Visual Database of Emotional Speech and Song",
-        "licence": "CC-BY-NC-SA-4.0",
+        "license": "CC-BY-NC-SA-4.0",
         "terms": "non-commercial; share alike; name the authors",
         "citation": "Livingstone SR, Russo FA (2018). RAVDESS. https://doi.org/10.1371/journal.pone.0196391",
     },
     "savee": {
         "title": "Surrey Audio-Visual Expressed Emotion",
-        "licence": "other",
+        "license": "other",
         "terms": "research only",
         "citation": "Haq S, Jackson PJB (2009). Speaker-dependent audio-visual emotion recognition. AVSP.",
     },

@@ -90,14 +90,14 @@ class Corpus:
         parse: path (POSIX, as found below its root) -> Utterance; None where the name is not this corpus's;
             raises `Skip` for a clip that is this corpus's but is left out.
         emotions: the emotions that the corpus can hold, of `ser_ft.labels`.
-        licence: SPDX identifier, or "other". terms: one line on what the licence asks.
+        license: SPDX identifier, or "other". terms: one line on what the license asks.
         get: where the corpus is had, for people. downloads: what may be fetched freely, by file.
     """
 
     name: str
     title: str
     emotions: tuple[str, ...]
-    licence: str
+    license: str
     terms: str
     citation: str
     get: str

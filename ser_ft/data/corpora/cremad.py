@@ -130,7 +130,7 @@ CORPUS = Corpus(
     name="cremad",
     title="Crowd-sourced Emotional Multimodal Actors Dataset",
     emotions=tuple(_EMOTIONS.values()),
-    licence="ODbL-1.0",
+    license="ODbL-1.0",
     terms="ODbL 1.0, contents DbCL 1.0: attribution; share alike for the database",
     citation=(
         "Cao H, Cooper DG, Keutmann MK, Gur RC, Nenkova A, Verma R (2014). CREMA-D: Crowd-sourced Emotional Multimodal "

@@ -43,7 +43,7 @@ CORPUS = Corpus(
     name="ravdess",
     title="Ryerson Audio-Visual Database of Emotional Speech and Song",
     emotions=_EMOTIONS,
-    licence="CC-BY-NC-SA-4.0",
+    license="CC-BY-NC-SA-4.0",
     terms="non-commercial; share alike; name the authors",
     citation=(
         "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "

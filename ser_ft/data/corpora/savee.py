@@ -34,7 +34,7 @@ CORPUS = Corpus(
     name="savee",
     title="Surrey Audio-Visual Expressed Emotion database",
     emotions=("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"),
-    licence="other",
+    license="other",
     terms="research only, on registration",
     citation=(
         "Haq S, Jackson PJB (2010). Multimodal Emotion Recognition. In: Wang W (ed), Machine Audition: Principles, "

@@ -57,7 +57,7 @@ CORPUS = Corpus(
     name="tess",
     title="Toronto Emotional Speech Set",
     emotions=("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise"),
-    licence="other",
+    license="other",
     terms="CC BY-NC-ND 4.0: non-commercial; no derivatives",
     citation=(
         "Pichora-Fuller MK, Dupuis K (2020). Toronto emotional speech set (TESS). Borealis. "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...data.corpora import CORPORA, REASONS
-from ...data.licences import OWN, licence_of
+from ...data.licenses import OWN, license_of
 from ...evaluation.run_folder import PARTS
 from .markdown import front_matter, render
 
@@ -34,15 +34,15 @@ def data_card(
     Args:
         name: of its repository, "user/name".
         clips: a row each: corpus, speaker, duration (s), emotion (the class's name), and part where it is a run's.
-        classes: in their order. corpora: corpus -> title, licence, terms, citation and note.
+        classes: in their order. corpora: corpus -> title, license, terms, citation and note.
         sound: whether the recordings are in the repository. model: that was made from it, "user/name".
         skipped: what was left out.
     """
-    licence = licence_of(corpora)
+    license = license_of(corpora)
     english = all(corpus in CORPORA for corpus in corpora)
     head = {
-        "license": licence.id,
-        **({"license_name": licence.name} if licence.name else {}),
+        "license": license.id,
+        **({"license_name": license.name} if license.name else {}),
         **({"language": ["en"]} if english else {}),
         "pretty_name": name.rpartition("/")[2],
         "task_categories": ["audio-classification"],
@@ -58,13 +58,13 @@ def data_card(
         "parts": _parts(clips) if "part" in clips else {},
         "corpora": corpora,
         "notes": any(fact["note"] for fact in corpora.values()),
-        "licence": licence,
-        "odbl": [corpus for corpus, fact in corpora.items() if fact["licence"] == "ODbL-1.0"],
-        "synthetic": all(fact["licence"] == OWN for fact in corpora.values()),
+        "license": license,
+        "odbl": [corpus for corpus, fact in corpora.items() if fact["license"] == "ODbL-1.0"],
+        "synthetic": all(fact["license"] == OWN for fact in corpora.values()),
         "fetched": [
             corpus
             for corpus, fact in corpora.items()
-            if corpus in CORPORA and CORPORA[corpus].downloads and fact["licence"] != OWN
+            if corpus in CORPORA and CORPORA[corpus].downloads and fact["license"] != OWN
         ],
         "places": {corpus: CORPORA[corpus].get for corpus in corpora if corpus in CORPORA},
         "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ...data.corpora import CORPORA
-from ...data.licences import OWN, licence_of
+from ...data.licenses import OWN, license_of
 from ...evaluation.provenance import corpora_heard
 from ...evaluation.run_folder import PARTS, RunFolder, reading
 from ...models import IMAGES, MODELS, SHIPPED
@@ -119,13 +119,13 @@ def _metadata(
     """Return the card's head."""
     from huggingface_hub import ModelCardData
 
-    licence, base = licence_of(heard), base_model(run.config, metrics)
+    license, base = license_of(heard), base_model(run.config, metrics)
     found = results(metrics, heard)
     english = all(corpus in _ENGLISH for corpus in heard) and bool(heard)
     took = energy(run.environment)
     data = ModelCardData(
-        license=licence.id,
-        license_name=licence.name,
+        license=license.id,
+        license_name=license.name,
         language="en" if english else None,
         library_name="transformers",
         pipeline_tag=_TASK,
@@ -185,9 +185,9 @@ def _contents(
         "corpora": {
             corpus: {**fact, "seen": corpus in heard, "tested": corpus in judged} for corpus, fact in facts.items()
         },
-        "licence": licence_of(heard),
-        "synthetic": bool(heard) and all(fact["licence"] == OWN for fact in heard.values()),
-        "acted": [corpus for corpus in heard if corpus in CORPORA and heard[corpus]["licence"] != OWN],
+        "license": license_of(heard),
+        "synthetic": bool(heard) and all(fact["license"] == OWN for fact in heard.values()),
+        "acted": [corpus for corpus in heard if corpus in CORPORA and heard[corpus]["license"] != OWN],
         "split": split,
         "split_name": tables.split_name(metrics["split"]),
         "people": {kind: content for kind, content in split["parts"].items() if kind in PARTS},

@@ -214,7 +214,7 @@ def _heard(look: figures.View, source: Source, rows: list[int]) -> list[str]:
     lines = []
     for name in dict.fromkeys(look.clips.loc[rows, "corpus"]):
         facts = source.corpora[name]
-        terms = f"{facts['title']} ({facts['licence']}: {facts['terms']})" if source.labelled else ""
+        terms = f"{facts['title']} ({facts['license']}: {facts['terms']})" if source.labelled else ""
         lines += [f"{name}: {said}" for said in (facts["note"] or terms,) if said]
     return lines
 

@@ -34,7 +34,7 @@ class Source:
         facts: a row per clip: id, corpus, path, and where they are known (else None) emotion (the class's name),
             speaker, gender, age, intensity, statement, duration (s) and sampling_rate (Hz, as found).
         classes: the emotions' names, in their order; empty where there are no labels.
-        corpora: corpus -> title, licence, terms, citation, note, and the classes that it can hold.
+        corpora: corpus -> title, license, terms, citation, note, and the classes that it can hold.
         skipped: what was left out before; None where that is not known.
         sizes: of each clip, whatever it is measured in: clips of like size are listened to together.
         read: row -> its samples (float32, 16 kHz, mono) and its sampling rate as found, where it is known.

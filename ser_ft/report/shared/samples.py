@@ -138,7 +138,7 @@ def voices(chosen: Sequence[Sample], metrics: Mapping[str, Any]) -> list[str]:
     told: dict[str, list[str]] = {}
     for corpus in sorted({sample.corpus for sample in chosen if sample.sound}):
         known = (metrics.get("terms") or {}).get(corpus)
-        title = f"{known['title']} ({known['licence']}: {known['terms']})" if known else "recordings of your own"
+        title = f"{known['title']} ({known['license']}: {known['terms']})" if known else "recordings of your own"
         told.setdefault((metrics.get("notes") or {}).get(corpus) or title, []).append(corpus)
     return [f"{', '.join(corpora)}: {line}" for line, corpora in told.items()]
 

@@ -1,4 +1,4 @@
-"""What the terms of corpora say of what is made from them: a model's licence, and what may be published at all."""
+"""What the terms of corpora say of what is made from them: a model's license, and what may be published at all."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from .corpora import CORPORA
 Facts = Mapping[str, Mapping[str, Any]]
 
 OWN = "Apache-2.0"
-"""The licence of what ser_ft makes itself: synthetic voices."""
+"""The license of what ser_ft makes itself: synthetic voices."""
 _HUB = {"CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0", "ODbL-1.0": "odbl", OWN: "apache-2.0"}
 _SHARED = ("ODbL-1.0", OWN)
 
 
 @dataclass(frozen=True)
-class Licence:
-    """A licence as the Hub's metadata has it: its identifier, and its own name where that is "other"."""
+class License:
+    """A license as the Hub's metadata has it: its identifier, and its own name where that is "other"."""
 
     id: str
     name: str | None = None
 
 
-def licence_of(facts: Facts) -> Licence:
-    """Return the licence of a model that heard corpora: theirs where they agree, "other" where they do not.
+def license_of(facts: Facts) -> License:
+    """Return the license of a model that heard corpora: theirs where they agree, "other" where they do not.
 
     Args:
-        facts: corpus -> licence, as `ser_ft.data.prepare.about` and a run's metrics.json give it.
+        facts: corpus -> license, as `ser_ft.data.prepare.about` and a run's metrics.json give it.
     """
-    said = {corpus: str(fact["licence"]) for corpus, fact in facts.items() if fact["licence"] != OWN}
+    said = {corpus: str(fact["license"]) for corpus, fact in facts.items() if fact["license"] != OWN}
     if not said:
-        return Licence(_HUB[OWN]) if facts else Licence("other", "unknown")
+        return License(_HUB[OWN]) if facts else License("other", "unknown")
     if len(set(said.values())) == 1 and (alone := _HUB.get(next(iter(said.values())))):
-        return Licence(alone)
-    names = {licence.lower() if licence in _HUB else _unnamed(corpus) for corpus, licence in said.items()}
-    return Licence("other", "-and-".join(sorted(names)))
+        return License(alone)
+    names = {license.lower() if license in _HUB else _unnamed(corpus) for corpus, license in said.items()}
+    return License("other", "-and-".join(sorted(names)))
 
 
 def check_accepted(facts: Facts, accepted: bool) -> None:
@@ -46,7 +46,7 @@ def check_accepted(facts: Facts, accepted: bool) -> None:
     Raises:
         InputError: it did, and they were not.
     """
-    asking = [corpus for corpus, fact in facts.items() if corpus in CORPORA and fact["licence"] not in _HUB]
+    asking = [corpus for corpus, fact in facts.items() if corpus in CORPORA and fact["license"] not in _HUB]
     if asking and not accepted:
         terms = "; ".join(f"{corpus}: {facts[corpus]['terms']}" for corpus in asking)
         raise InputError(
@@ -65,7 +65,7 @@ def check_shared(facts: Facts, accepted: bool) -> None:
         InputError: there are such recordings.
     """
     for corpus, fact in facts.items():
-        if fact["licence"] in _SHARED:
+        if fact["license"] in _SHARED:
             continue
         if corpus in CORPORA:
             raise InputError(
