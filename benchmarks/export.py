@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
-from ser_ft.evaluation.run_folder import model_folder
+from ser_ft.evaluation.run_folder import find_model_folder
 from ser_ft.export.onnx import write
 from ser_ft.inference.backends.base import Backend
 from ser_ft.inference.backends.onnx import OnnxBackend
@@ -94,7 +94,7 @@ def main() -> None:
     table = open_prepared(chosen.data)
     rows = np.linspace(0, len(table) - 1, min(chosen.clips, len(table))).astype(int)
     clips = [audio.from_wav(sound["bytes"]) for sound in table[rows.tolist()]["audio"]]
-    model, figures = str(model_folder(Path(chosen.model)) or chosen.model), {}
+    model, figures = str(find_model_folder(Path(chosen.model)) or chosen.model), {}
     with tempfile.TemporaryDirectory() as folder:
         figures |= compare("model", model, clips, chosen.turns, Path(folder))
         if not chosen.without_wav2vec2:

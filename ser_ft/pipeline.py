@@ -64,14 +64,14 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
         return None
     from .data.licenses import check_accepted
     from .data.prepare import about
-    from .evaluation.provenance import corpora_to_hear
+    from .evaluation.provenance import corpora_of_new_run
     from .hub import check
 
     if os.environ.get("RANK", "0") == "0":
         check(str(recipe.hub.model_id))
 
     def refuse(table: datasets.Dataset, split: Split) -> None:
-        check_accepted(corpora_to_hear(recipe.model.name, about(table), split.speakers), recipe.hub.accept_terms)
+        check_accepted(corpora_of_new_run(recipe.model.name, about(table), split.speakers), recipe.hub.accept_terms)
 
     return refuse
 

@@ -15,7 +15,7 @@ import yaml
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from .predict import part_metrics
-from .run_folder import PARTS, RunFolder, reading, to_write
+from .run_folder import PARTS, RunFolder, explain_read_errors, to_write
 from .systems import find_runs
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def fuse(
     shares = _shares(weights, len(paths))
     groups = [find_runs([path]) for path in paths]
     for run in (run for group in groups for run in group):
-        with reading(run):
+        with explain_read_errors(run):
             _ = run.metrics["classes"], run.predictions
     settings = {"members": [str(path) for path in paths], "weights": None if weights is None else list(weights)}
     found = []

@@ -26,7 +26,6 @@ from ..models import resolve_model_path
 from ..models.encoders import EncoderParts
 from ..models.features import SpectralFeatureExtractor
 from ..models.pretrained import PretrainedClassifier
-from ..training.wav2vec2.command import speakers_seen_in_training
 from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
@@ -34,7 +33,8 @@ from ..utils.progress import bar
 from .grouping import known
 from .latency import SPEED_CLIPS, real_time_factor
 from .predict import allowed_classes, notes_and_terms, part_metrics, predict, predictions_table
-from .run_folder import RunFolder, is_pseudonym, model_folder, runs_behind, to_write
+from .provenance import is_pseudonym, speakers_seen_in_training, training_runs
+from .run_folder import RunFolder, find_model_folder, to_write
 
 if TYPE_CHECKING:
     import datasets
@@ -74,8 +74,8 @@ def evaluate(
         InputError: the model or the data cannot be had, they share fewer than two classes, no clip is left, or the
             folder is taken.
     """
-    folder = model_folder(Path(resolve_model_path(str(model))).expanduser())
-    run = next(runs_behind(folder), None) if folder else None
+    folder = find_model_folder(Path(resolve_model_path(str(model))).expanduser())
+    run = next(training_runs(folder), None) if folder else None
     table, name = open_prepared(data), Path(data).expanduser().resolve().name
     target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
     subject = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)

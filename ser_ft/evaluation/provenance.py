@@ -1,84 +1,222 @@
-"""Which corpora a model's weights were made from: its run's, and those of the runs that it began with."""
+"""What a model was trained on: the ser_ft runs behind its weights, with their speakers and corpora."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..data.corpora import CORPORA
 from ..data.licenses import OWN
-from ..data.splits import read_split
-from .run_folder import runs_behind
+from ..data.scan import SYNTHETIC
+from ..data.splits import Split, read_split
+from ..models import IMAGES, resolve_model_path
+from ..utils.errors import InputError
+from ..utils.hub_offline import offline_where_unreachable
+from .run_folder import RunFolder
 
-_SAID = ("title", "license", "terms", "citation")
-_LEARNED = ("train", "validation")
+PSEUDONYM_PREFIX = "own-"
+"""Start of the names that replace the names of persons in a published run."""
+_CORPUS_KEYS = ("title", "license", "terms", "citation")
+_LEARNING_PARTS = ("train", "validation")
 
 
-def corpora_heard(model: str | Path) -> dict[str, dict[str, Any]]:
-    """Return the corpora that a model was trained or validated on, and those of the models that it was begun from.
+def is_pseudonym(speaker: str) -> bool:
+    """Return whether a speaker's name was replaced before the run was published."""
+    return speaker.startswith(f"{PSEUDONYM_PREFIX}speaker-")
 
-    Of a model whose run is no longer there, the corpora are told by the names of its speakers.
+
+def training_runs(model: str | Path) -> Iterator[RunFolder]:
+    """Yield the ser_ft runs that produced a model's weights, the latest first, as far as they can be found.
+
+    The run that trained the model is read from its files, then the run that trained the model it started from, and
+    so on.
 
     Args:
-        model: as in `ser_ft.evaluation.run_folder.runs_behind`, such as a run's `model/`.
+        model: a folder, "shipped", or a name on the Hub. split.json and config.yaml of a pretraining or fine-tuning run
+            lie in the folder or in its parent. They are downloaded for a name on the Hub, if the Hub can be reached.
+    """
+    visited: set[Path] = set()
+    run = _run_of_model(str(model))
+    while run is not None and run.path not in visited:
+        visited.add(run.path)
+        yield run
+        run = _run_of_model(str(run.config["model"]["name"]))
+
+
+def speakers_seen_in_training(
+    model: str | Path, parts: Sequence[str] = ("train",), synthetic: bool | None = None
+) -> set[str]:
+    """Return the speakers whose clips a model's weights were trained on, as far as its runs are known.
+
+    Args:
+        model: as in `training_runs`.
+        parts: parts of those runs' splits whose speakers count as seen.
+        synthetic: whether the speakers in question are the miniature's synthetic voices, which have the names of real
+            speakers. Runs that are known to use the other kind of voices are then ignored. None: all runs count.
+
+    Raises:
+        InputError: the split.json of a run is broken.
+    """
+    seen: set[str] = set()
+    for run in training_runs(model):
+        if synthetic is not None and run.metrics_file.is_file() and _is_synthetic(run) != synthetic:
+            continue
+        speakers = read_split(run.split_file).speakers
+        seen.update(*(speakers[part] for part in parts), _speakers_seen_before(run))
+    return seen
+
+
+def check_no_seen_speakers(model: str | Path, split: Split, synthetic: bool | None = None) -> None:
+    """Refuse to test a model on speakers that it was trained on; arguments as in `speakers_seen_in_training`.
+
+    Raises:
+        InputError: the test part of the split has speakers that the model was trained on.
+    """
+    seen = speakers_seen_in_training(model, synthetic=synthetic) & set(split.speakers["test"])
+    if seen:
+        raise InputError(
+            f"{model}: was trained on clips of {len(seen)} of this split's test speakers ({min(seen)} is the first): "
+            "use the split, its fold and its seed that the model was pretrained on"
+        )
+
+
+def corpora_seen_in_training(model: str | Path) -> dict[str, dict[str, Any]]:
+    """Return the corpora that a model, or a model it started from, was trained or validated on.
+
+    If a run's metrics.json is missing, its corpora are recognized by the names of its speakers.
+
+    Args:
+        model: as in `training_runs`, such as a run's `model/`.
 
     Returns:
-        corpus -> title, license, terms, citation and note ("" where there is none).
+        corpus -> title, license, terms, citation and note ("" if it has no note).
     """
-    found: dict[str, dict[str, Any]] = {}
-    heard: set[str] = set()
-    known: set[str] = set()
-    for run in runs_behind(model):
-        speakers = _learned_from(read_split(run.split_file).speakers)
-        heard |= speakers | set(json.loads(run.split_file.read_text(encoding="utf-8")).get("seen", ()))
+    corpora: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
+    described: set[str] = set()
+    for run in training_runs(model):
+        speakers = _learning_speakers(read_split(run.split_file).speakers)
+        seen |= speakers | set(_speakers_seen_before(run))
         if run.metrics_file.is_file():
-            known |= speakers
+            described |= speakers
             metrics = run.metrics
-            _add(found, _of(metrics.get("terms") or {}, metrics.get("notes") or {}, speakers))
-    names = sorted({name for speaker in heard - known if (name := corpus_of(speaker, CORPORA))})
-    _add(found, {name: {key: getattr(CORPORA[name], key) for key in _SAID} | {"note": ""} for name in names})
-    return found
+            _add_corpora(corpora, _corpora_of(metrics.get("terms") or {}, metrics.get("notes") or {}, speakers))
+    names = sorted({name for speaker in seen - described if (name := corpus_of_speaker(speaker, CORPORA))})
+    _add_corpora(
+        corpora, {name: {key: getattr(CORPORA[name], key) for key in _CORPUS_KEYS} | {"note": ""} for name in names}
+    )
+    return corpora
 
 
-def corpora_to_hear(
+def corpora_of_new_run(
     model: str | Path, facts: Mapping[str, Mapping[str, Any]], split: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what `corpora_heard` will of a run that is not made yet.
+    """Return what `corpora_seen_in_training` will return for a run that does not exist yet.
 
     Args:
-        model: that it begins with. facts: of the table, as `ser_ft.data.prepare.about` gives them. split: part ->
-            speakers.
+        model: the model that the run starts from.
+        facts: facts about the table's corpora, from `ser_ft.data.prepare.about`.
+        split: part -> speakers.
     """
-    found = corpora_heard(model)
-    _add(found, _of(facts, {name: fact["note"] for name, fact in facts.items()}, _learned_from(split)))
-    return found
+    corpora = corpora_seen_in_training(model)
+    notes = {name: fact["note"] for name, fact in facts.items()}
+    _add_corpora(corpora, _corpora_of(facts, notes, _learning_speakers(split)))
+    return corpora
 
 
-def corpus_of(speaker: str, names: Collection[str]) -> str | None:
-    """Return which corpus a speaker is of: "ravdess-01" is of "ravdess"; None where of none of those named."""
-    return max((name for name in names if speaker.startswith(f"{name}-")), key=len, default=None)
+def corpus_of_speaker(speaker: str, corpora: Collection[str]) -> str | None:
+    """Return the one of some corpora that a speaker belongs to ("ravdess" for "ravdess-01"), or None."""
+    return max((name for name in corpora if speaker.startswith(f"{name}-")), key=len, default=None)
 
 
-def _learned_from(split: Mapping[str, Sequence[str]]) -> set[str]:
-    return {speaker for part in _LEARNED for speaker in split.get(part, ())}
+def _is_synthetic(run: RunFolder) -> bool:
+    return any(SYNTHETIC in note for note in run.metrics["notes"].values())
 
 
-def _of(
+def _speakers_seen_before(run: RunFolder) -> list[str]:
+    """Return the speakers in a run's split.json that the model it started from had seen."""
+    return list(json.loads(run.split_file.read_text(encoding="utf-8")).get("seen", ()))
+
+
+def _learning_speakers(split: Mapping[str, Sequence[str]]) -> set[str]:
+    return {speaker for part in _LEARNING_PARTS for speaker in split.get(part, ())}
+
+
+def _corpora_of(
     facts: Mapping[str, Mapping[str, Any]], notes: Mapping[str, str], speakers: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return what is said of the corpora that speakers are of."""
-    there = {corpus_of(speaker, facts) for speaker in speakers}
+    present = {corpus_of_speaker(speaker, facts) for speaker in speakers}
     return {
-        name: {key: fact[key] for key in _SAID} | {"note": notes.get(name, "")}
+        name: {key: fact[key] for key in _CORPUS_KEYS} | {"note": notes.get(name, "")}
         for name, fact in facts.items()
-        if name in there
+        if name in present
     }
 
 
-def _add(found: dict[str, dict[str, Any]], more: dict[str, dict[str, Any]]) -> None:
-    """Put corpora to those found; recordings outweigh synthetic voices that bear their names."""
+def _add_corpora(corpora: dict[str, dict[str, Any]], more: dict[str, dict[str, Any]]) -> None:
+    """Add corpora in place; recorded speech has priority over synthetic voices of the same name."""
     for name, fact in more.items():
-        if name not in found or found[name]["license"] == OWN:
-            found[name] = fact
+        if name not in corpora or corpora[name]["license"] == OWN:
+            corpora[name] = fact
+
+
+def _run_of_model(model: str) -> RunFolder | None:
+    """Return the run that trained a model, or None if it is not known."""
+    folder = Path(resolve_model_path(model)).expanduser().resolve()
+    if not folder.is_dir():
+        return _run_on_hub(model)
+    # `push` puts the model at the top of the repository, so a download of one has it beside split.json.
+    parents = [folder, folder.parent] if (folder / "config.json").is_file() else [folder.parent]
+    runs = map(RunFolder, parents)
+    return next((run for run in runs if run.split_file.is_file() and run.config_file.is_file()), None)
+
+
+def _run_on_hub(name: str) -> RunFolder | None:
+    """Return the run files that `push` uploaded with a model, or None if it has none or the Hub is unreachable."""
+    if name.count("/") != 1 or name.startswith(IMAGES):
+        return None
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    # What is in the cache, a recorded absence included, is not requested again.
+    try:
+        cached = try_to_load_from_cache(name, "split.json")
+    except ValueError:
+        return None
+    if isinstance(cached, str) and RunFolder(Path(cached).parent).config_file.is_file():
+        return _pushed_run(Path(cached).parent)
+    return _download_run(name, str(constants.ENDPOINT)) if cached is None or isinstance(cached, str) else None
+
+
+@cache
+def _download_run(name: str, endpoint: str) -> RunFolder | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError
+
+    download = HfApi(endpoint=endpoint).hf_hub_download
+    try:
+        with offline_where_unreachable(local=False):
+            folder = Path(download(name, "split.json")).parent
+            # A pretraining run has no metrics.json.
+            with suppress(EntryNotFoundError):
+                download(name, "metrics.json", revision=folder.name)
+            download(name, "config.yaml", revision=folder.name)
+    except (OSError, ValueError):
+        return None
+    return _pushed_run(folder)
+
+
+def _pushed_run(folder: Path) -> RunFolder | None:
+    """Return the run in a downloaded repository, or None if its files were not written by ser_ft."""
+    import yaml
+
+    run = RunFolder(folder)
+    try:
+        split = json.loads(run.split_file.read_text(encoding="utf-8"))
+        from_ser_ft = {"parts", "leaking"} <= set(split) and "name" in run.config["model"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return run if from_ser_ft else None

@@ -8,23 +8,18 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import IMAGES, resolve_model_path
 from ..utils.errors import InputError
 from ..utils.files import check_writable
-from ..utils.hub_offline import offline_where_unreachable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("train", "validation", "test")
-STOOD_IN = "own-"
-"""What the names begin with that stand for those of persons in what is published."""
 PREDICTION_COLUMNS = (
     *("id", "path", "corpus", "speaker", "gender", "intensity", "duration"),
     *("part", "fold", "seed", "label"),
@@ -146,7 +141,7 @@ class RunFolder:
 
 
 @contextmanager
-def reading(run: RunFolder) -> Iterator[None]:
+def explain_read_errors(run: RunFolder) -> Iterator[None]:
     """Say in one line which run cannot be read.
 
     Raises:
@@ -160,7 +155,7 @@ def reading(run: RunFolder) -> Iterator[None]:
         raise InputError(f"{run.path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
-def model_folder(given: Path) -> Path | None:
+def find_model_folder(given: Path) -> Path | None:
     """Return the folder of a model, which may be a run's; None where a name on the Hub is meant.
 
     Raises:
@@ -176,85 +171,6 @@ def model_folder(given: Path) -> Path | None:
             f"{given}: no run and no saved classifier (config.json) there; of a sweep, name one of its runs"
         )
     return given if given.is_dir() else None
-
-
-def runs_behind(model: str | Path) -> Iterator[RunFolder]:
-    """Yield the runs of ser_ft that made a model's weights, the last one first, as far as can be told.
-
-    Args:
-        model: a folder, "shipped", or a name on the Hub. In the folder or beside it lie a run's split.json and
-            config.yaml, of a pretraining or of a fine-tuning; of a name on the Hub they are fetched, where the Hub has
-            them and can be reached. The model that this run began with is followed, too.
-    """
-    seen: set[Path] = set()
-    run = _run_of(str(model))
-    while run is not None and run.path not in seen:
-        seen.add(run.path)
-        yield run
-        run = _run_of(str(run.config["model"]["name"]))
-
-
-def _run_of(model: str) -> RunFolder | None:
-    """Return the run that made a model, where it is known."""
-    folder = Path(resolve_model_path(model)).expanduser().resolve()
-    if not folder.is_dir():
-        return _run_on_hub(model)
-    # As `push` lays a run out, the model is at its top: so it is in a download of one.
-    places = [folder, folder.parent] if (folder / "config.json").is_file() else [folder.parent]
-    runs = map(RunFolder, places)
-    return next((run for run in runs if run.split_file.is_file() and run.config_file.is_file()), None)
-
-
-def _run_on_hub(name: str) -> RunFolder | None:
-    """Return what `push` told the Hub of a run, less the model; None where it has none of it, or is out of reach."""
-    if name.count("/") != 1 or name.startswith(IMAGES):
-        return None
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    # What the Hub was asked once is not asked again: of a model that is here already nothing is, without a network.
-    try:
-        held = try_to_load_from_cache(name, "split.json")
-    except ValueError:
-        return None
-    if isinstance(held, str) and RunFolder(Path(held).parent).config_file.is_file():
-        return _pushed(Path(held).parent)
-    return _fetched(name, str(constants.ENDPOINT)) if held is None or isinstance(held, str) else None
-
-
-@cache
-def _fetched(name: str, endpoint: str) -> RunFolder | None:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
-
-    fetch = HfApi(endpoint=endpoint).hf_hub_download
-    try:
-        with offline_where_unreachable(local=False):
-            folder = Path(fetch(name, "split.json")).parent
-            # What the corpora are, and whose their voices: of a pretraining there is none.
-            with suppress(EntryNotFoundError):
-                fetch(name, "metrics.json", revision=folder.name)
-            fetch(name, "config.yaml", revision=folder.name)
-    except (OSError, ValueError):
-        return None
-    return _pushed(folder)
-
-
-def _pushed(folder: Path) -> RunFolder | None:
-    """Return a run as it was pushed; None where the files of these names are another's."""
-    import yaml
-
-    run = RunFolder(folder)
-    try:
-        told = json.loads(run.split_file.read_text(encoding="utf-8"))
-        ours = {"parts", "leaking"} <= set(told) and "name" in run.config["model"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
-    return run if ours else None
-
-
-def is_pseudonym(speaker: str) -> bool:
-    """Say whether a speaker's name was left out of what was published."""
-    return speaker.startswith(f"{STOOD_IN}speaker-")
 
 
 def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:

@@ -20,7 +20,7 @@ from ..models import MODELS
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .pooling import CLIP_COLUMNS, ClipSet, Member, System, digest, family
-from .run_folder import RunFolder, reading
+from .run_folder import RunFolder, explain_read_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def _below(top: Path) -> Iterable[Path]:
 
 
 def _read(run: RunFolder, given: str | None = None) -> Member:
-    with reading(run):
+    with explain_read_errors(run):
         facts = run.metrics
         if "test" not in facts["parts"]:
             raise InputError(f"{run.path}: no test part in it: only tested runs can be compared")

@@ -20,7 +20,7 @@ from torch import nn
 from .. import audio
 from ..audio import SAMPLE_RATE
 from ..audio.discovery import find_sound_files
-from ..evaluation.run_folder import RunFolder, model_folder
+from ..evaluation.run_folder import RunFolder, find_model_folder
 from ..inference.backends.base import Backend, ModelInfo
 from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxBackend
 from ..inference.backends.torch import TorchBackend
@@ -91,7 +91,7 @@ def export(
             an answer is too far from the model's own; nothing is left behind then.
     """
     _check_packages()
-    folder = model_folder(Path(model).expanduser())
+    folder = find_model_folder(Path(model).expanduser())
     saved = PretrainedClassifier.load(str(folder or model))
     target = _target(saved, out, int8, replace)
     source, clips = _clips(folder, data, verbose)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.corpora import CORPORA
 from ..data.licenses import check_shared
-from ..evaluation.run_folder import RunFolder, reading
+from ..evaluation.run_folder import RunFolder, explain_read_errors
 from ..report.cards.data_card import data_card
 from ..utils.progress import bar
 from .upload import Content, Upload
@@ -71,7 +71,7 @@ def card_upload_of_run(run: RunFolder, name: str) -> Upload:
     Raises:
         InputError: a file of the run is missing or damaged.
     """
-    with reading(run):
+    with explain_read_errors(run):
         clips = run.predictions.rename(columns={"label": "emotion"})
         metrics = run.metrics
         corpora = {

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from ..data.corpora import CORPORA
-from ..evaluation.provenance import corpora_heard, corpus_of
-from ..evaluation.run_folder import STOOD_IN, RunFolder, reading
+from ..evaluation.provenance import PSEUDONYM_PREFIX, corpora_seen_in_training, corpus_of_speaker
+from ..evaluation.run_folder import RunFolder, explain_read_errors
 from ..report.cards.model_card import base_model, model_card
 from ..utils.errors import InputError
 from .upload import Content, Upload, as_json
@@ -70,8 +70,10 @@ class Pseudonymizer:
         return {"seen": sorted(self.speakers.get(name, str(name)) for name in heard)} if heard else {}
 
     def _numbered(self, names: list[str], what: str = "speaker") -> dict[str, str]:
-        own = sorted({name for name in names if corpus_of(name, self._corpora) not in CORPORA or _of_two(name, what)})
-        return {name: f"{STOOD_IN}{what}-{number}" for number, name in enumerate(own, start=1)}
+        own = sorted(
+            {name for name in names if corpus_of_speaker(name, self._corpora) not in CORPORA or _of_two(name, what)}
+        )
+        return {name: f"{PSEUDONYM_PREFIX}{what}-{number}" for number, name in enumerate(own, start=1)}
 
 
 def _of_two(name: str, what: str) -> bool:
@@ -88,12 +90,12 @@ def model_upload(run: RunFolder, name: str) -> Upload:
     Raises:
         InputError: there is no model in it, it was not tested, or one of its files is damaged.
     """
-    with reading(run):
+    with explain_read_errors(run):
         files: dict[str, Content] = {path: _stripped(file) for path, file in _model(run).items()}
         metrics, split = run.metrics, json.loads(run.split_file.read_text(encoding="utf-8"))
         if "test" not in metrics["parts"]:
             raise InputError(f"{run.path}: nothing was tested in this run: what is not known to work is not published")
-        names = Pseudonymizer(split, {*(metrics.get("terms") or {}), *corpora_heard(run.model)})
+        names = Pseudonymizer(split, {*(metrics.get("terms") or {}), *corpora_seen_in_training(run.model)})
         config = public_config(run.config, metrics)
         files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         files["environment.json"] = as_json({key: v for key, v in run.environment.items() if key != "command"})

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..data.licenses import check_accepted
-from ..evaluation.provenance import corpora_heard
+from ..evaluation.provenance import corpora_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_writable
@@ -112,7 +112,7 @@ def _uploads(
             "and neither can be had without a token where they are private"
         )
     model = model_upload(run, name)
-    check_accepted(corpora_heard(run.model), accept_terms)
+    check_accepted(corpora_seen_in_training(run.model), accept_terms)
     found = [model]
     if dataset_card:
         found.append(card_upload_of_run(run, name))

@@ -21,6 +21,7 @@ from ..data.splits import Split, make_split
 from ..dataloading.cache import statistics_of
 from ..dataloading.targets import ClipData
 from ..evaluation.latency import SPEED_CLIPS, real_time_factor
+from ..evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..evaluation.scoring import SplitScorer
 from ..models import MODELS, SHIPPED
@@ -35,7 +36,6 @@ from .finetuning import TrainableModel, find_encoder, prepare_encoder
 from .from_scratch import prepare_image_backbone, prepare_network
 from .run_guard import can_resume, init_run_folder, resumes
 from .trainer import Trainer
-from .wav2vec2.command import check_no_seen_speakers, speakers_seen_in_training
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.data.splits import read_split
 from ser_ft.evaluation.calibration import fit_temperature
+from ser_ft.evaluation.provenance import speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import read_model_config
 from ser_ft.models.calibrated_head import fold_temperature
 from ser_ft.pipeline import run
-from ser_ft.training.wav2vec2.command import speakers_seen_in_training
 from ser_ft.utils.errors import InputError
 
 SIX = ["neutral", "happy", "sad", "angry", "fear", "disgust"]
@@ -117,7 +117,7 @@ def test_whom_the_first_model_heard_is_known_wherever_the_second_goes(
         *(f"--data.prepared={miniature_folder}", f"--out={tmp_path / 'second'}", "--split.kind=cross-corpus"),
         *("--split.corpus=ravdess", "--train.epochs=1", f"--model.name={crossed.model}", "--baselines=[]"),
     ]
-    with pytest.raises(InputError, match="was trained on the sound of"):
+    with pytest.raises(InputError, match="was trained on clips of"):
         run(parse(given, "test"), verbose=False)
     test = read_split(crossed.split_file).speakers["test"]
     ours = {"train": [name for name in test if name.startswith("ravdess")], "test": ["tess-OAF", "savee-DC"]}

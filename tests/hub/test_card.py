@@ -17,12 +17,11 @@ from huggingface_hub import ModelCard, constants
 
 from ser_ft.data.corpora import CORPORA
 from ser_ft.evaluation.predict import part_metrics
-from ser_ft.evaluation.provenance import corpora_heard
-from ser_ft.evaluation.run_folder import RunFolder, runs_behind
+from ser_ft.evaluation.provenance import corpora_seen_in_training, speakers_seen_in_training, training_runs
+from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import push
 from ser_ft.report.cards.energy import energy
 from ser_ft.report.cards.model_card import model_card
-from ser_ft.training.wav2vec2.command import speakers_seen_in_training
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_metadata import metadata_errors
 from tests.helpers.hub_server import Blob, Hub
@@ -305,18 +304,18 @@ def test_a_model_begun_from_a_published_one_heard_what_that_did(
     push(second.path, "someone/first", accept_terms=True, out=tmp_path / "download", tell=lambda _: None)
     for base in ("someone/first", str(tmp_path / "download")):
         run = write_run(tmp_path / f"of-{Path(base).name}", like, {"ravdess": ("train", "test")}, name=base)
-        assert set(corpora_heard(run.model)) == {"ravdess", "tess", "savee"}
+        assert set(corpora_seen_in_training(run.model)) == {"ravdess", "tess", "savee"}
         assert {"tess-03", *second.metrics["parts"]["train"]["by_speaker"]} <= speakers_seen_in_training(run.model)
         with pytest.raises(InputError, match="seen"):
             push(run.path, "someone/mine", dry_run=True)
     run = write_run(tmp_path / "run", like, {"ravdess": ("train", "test")}, name="someone/absent")
-    assert set(corpora_heard(run.model)) == {"ravdess"}
+    assert set(corpora_seen_in_training(run.model)) == {"ravdess"}
     hub.make("model", "someone/strange").commit(
         "theirs", {"split.json": Blob(b"[1]", False), "config.yaml": Blob(b"a: b", False)}
     )
-    assert list(runs_behind("someone/strange")) == []
+    assert list(training_runs("someone/strange")) == []
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert list(runs_behind("someone/other")) == []
+    assert list(training_runs("someone/other")) == []
 
 
 def test_the_shipped_model_brings_its_corpora(like: RunFolder, tmp_path: Path) -> None:

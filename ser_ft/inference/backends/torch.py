@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...evaluation.run_folder import model_folder
+from ...evaluation.run_folder import find_model_folder
 from ...models.collation import alike_inputs
 from ...models.encoders import EncoderParts
 from ...models.features import SpectralFeatureExtractor
@@ -35,7 +35,7 @@ class TorchBackend:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = _device(device)
-        saved = PretrainedClassifier.load(str(model_folder(Path(model).expanduser()) or model))
+        saved = PretrainedClassifier.load(str(find_model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
         self._inputs = alike_inputs(saved.model, saved.extractor)
         self.facts = ModelInfo(saved.called, saved.classes, saved.threshold, saved.shortest, _longest(saved))

@@ -11,8 +11,8 @@ import yaml
 
 from ...data.corpora import CORPORA
 from ...data.licenses import OWN, license_of
-from ...evaluation.provenance import corpora_heard
-from ...evaluation.run_folder import PARTS, RunFolder, reading
+from ...evaluation.provenance import corpora_seen_in_training
+from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
 from ...models import IMAGES, MODELS, SHIPPED
 from ..run.figures import chosen
 from ..shared import tables
@@ -43,9 +43,9 @@ def model_card(run: RunFolder, name: str, config: Mapping[str, Any] | None = Non
     """
     from huggingface_hub import ModelCard
 
-    with reading(run):
+    with explain_read_errors(run):
         metrics = run.metrics
-        heard = corpora_heard(run.model)
+        heard = corpora_seen_in_training(run.model)
         config = run.config if config is None else config
         said = json.loads((run.model / "config.json").read_text(encoding="utf-8"))
         contents = _contents(run, name, metrics, heard, config, said)
@@ -60,7 +60,7 @@ def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) 
     without corpora whose sound is not their own.
 
     Args:
-        metrics: of the run. heard: as `ser_ft.evaluation.provenance.corpora_heard` gives it.
+        metrics: of the run. heard: as `ser_ft.evaluation.provenance.corpora_seen_in_training` gives it.
     """
     from huggingface_hub import EvalResult
 

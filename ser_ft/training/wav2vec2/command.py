@@ -6,18 +6,13 @@ recognition" (arXiv:2110.06309), with the task of Baevski et al. 2020, "wav2vec 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import yaml
 
 from ...config.schema import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
 from ...config.validation import at_least, check_choice, check_seed
-from ...data.scan import SYNTHETIC
-from ...data.splits import Split, read_split
-from ...evaluation.run_folder import RunFolder, runs_behind
 from ...utils.errors import InputError, run_command, without_debug
 
 DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training
@@ -149,44 +144,3 @@ def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -
         pretrain(recipe)
 
     return run_command(work)
-
-
-def speakers_seen_in_training(
-    model: str | Path, parts: Sequence[str] = ("train",), synthetic: bool | None = None
-) -> set[str]:
-    """Return the speakers on whose sound a model's weights were trained in runs of ser_ft, as far as can be told.
-
-    Args:
-        model: as in `runs_behind`. parts: of those runs' splits, whose speakers count.
-        synthetic: whether those who are asked about are the miniature's voices, which bear the names of real speakers:
-            runs that are known to have heard the other kind then do not count; None: all do.
-
-    Raises:
-        InputError: the split.json of a run is broken.
-    """
-    heard: set[str] = set()
-    for run in runs_behind(model):
-        if synthetic is not None and run.metrics_file.is_file() and _of_synthetic(run) != synthetic:
-            continue
-        speakers = read_split(run.split_file).speakers
-        heard.update(*(speakers[part] for part in parts))
-        heard |= set(json.loads(run.split_file.read_text(encoding="utf-8")).get("seen", []))
-    return heard
-
-
-def _of_synthetic(run: RunFolder) -> bool:
-    return any(SYNTHETIC in note for note in run.metrics["notes"].values())
-
-
-def check_no_seen_speakers(model: str | Path, split: Split, synthetic: bool | None = None) -> None:
-    """Refuse to test a model on speakers whom it has heard; `synthetic` as in `speakers_seen_in_training`.
-
-    Raises:
-        InputError: it was trained on the sound of one whom the split tests on.
-    """
-    shared = speakers_seen_in_training(model, synthetic=synthetic) & set(split.speakers["test"])
-    if shared:
-        raise InputError(
-            f"{model}: was trained on the sound of {len(shared)} speakers whom this split tests on, {min(shared)} "
-            "first: use the split, its fold and its seed that the model was pretrained on"
-        )

@@ -23,6 +23,7 @@ from ...data.splits import Split, make_split
 from ...dataloading.batches import BatchSource, HiddenStateBatches, WaveformBatches, samples_of
 from ...dataloading.encoder_hooks import EncoderHooks
 from ...dataloading.hidden_states import states_of
+from ...evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ...evaluation.run_folder import RunFolder
 from ...models import encoders
 from ...models.encoders import EncoderParts, InputSpec
@@ -32,7 +33,7 @@ from ...utils.files import replace_atomically
 from ..finetuning import TrainableModel, fast_attention, parameter_groups
 from ..run import load_data
 from ..run_guard import can_resume, init_run_folder, resumes
-from .command import PretrainConfig, PretrainRecipe, check_no_seen_speakers, speakers_seen_in_training
+from .command import PretrainConfig, PretrainRecipe
 from .trainer import Pretrainer
 
 if TYPE_CHECKING:
