@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
+from .components import AppState
 from .limits import Limits
-from .parts import Shop
-from .words import length, size
+from .messages import length, size
 
 _SAYS = """
 ### What it can and cannot say
@@ -49,9 +49,9 @@ Every answer can be had from a program: `gradio_client` and the link "Use via AP
 """
 
 
-def build(shop: Shop) -> None:
+def build(state: AppState) -> None:
     """Build the tab."""
-    gr.Markdown(_SAYS + _limits(shop.limits) + _LICENSES, elem_classes="about")
-    for model in shop.models:
-        with gr.Accordion(f"The card of {model.name}", open=model is shop.model):
+    gr.Markdown(_SAYS + _limits(state.limits) + _LICENSES, elem_classes="about")
+    for model in state.models:
+        with gr.Accordion(f"The card of {model.name}", open=model is state.model):
             gr.Markdown(model.card or "No card lies beside this model.", elem_classes="about card")

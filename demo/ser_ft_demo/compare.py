@@ -15,24 +15,24 @@ from ser_ft.monitor.summary import percent
 from ser_ft.monitor.timeline import colours
 
 from . import drawing
+from .audio_input import read
+from .components import AppState, ask, errors_as_html, examples, hint
+from .messages import length
 from .models import Model
-from .parts import Shop, ask, examples, hint, shown
-from .sound import read
 from .speak import answer_of, headline
-from .words import length
 
 EMPTY = "The answers will stand here, side by side."
 ALONE = "ser-ft demo --compare runs/baseline --compare runs/fine-tuned"
 
 
-def answers(shop: Shop, path: str | None) -> list[tuple[Model, Answer]]:
+def answers(state: AppState, path: str | None) -> list[tuple[Model, Answer]]:
     """Ask every model about a recording.
 
     Raises:
         InputError: there is none, it cannot be read, or is too long.
     """
-    clip = read(path, shop.limits.clip)
-    return [(model, answer_of(model, clip)) for model in shop.models]
+    clip = read(path, state.limits.clip)
+    return [(model, answer_of(model, clip)) for model in state.models]
 
 
 def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
@@ -88,11 +88,11 @@ def _agreement(found: Sequence[Answer]) -> str:
     return f"{count} of {len(found)} models {'says' if count == 1 else 'say'} {escape(emotion)}. {shared}"
 
 
-def build(shop: Shop) -> None:
+def build(state: AppState) -> None:
     """Build the tab."""
-    names = ", ".join(escape(model.name) for model in shop.models)
-    if len(shop.models) > 1:
-        said = f"One recording of up to {length(shop.limits.clip)}, through {len(shop.models)} models: {names}."
+    names = ", ".join(escape(model.name) for model in state.models)
+    if len(state.models) > 1:
+        said = f"One recording of up to {length(state.limits.clip)}, through {len(state.models)} models: {names}."
     else:
         said = (
             f"One recording through several models. Here there is one, {names}; whoever starts the page adds others, "
@@ -102,8 +102,8 @@ def build(shop: Shop) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             recording = ask(elem_id="compare-recording")
-            examples(shop, recording)
+            examples(state, recording)
         with gr.Column(scale=3, min_width=280):
             answer = gr.HTML(hint(EMPTY), elem_id="compare-answer")
-    work = shown(lambda path: page(answers(shop, path)), EMPTY)
-    recording.change(work, recording, answer, api_visibility="private", show_progress="minimal", **shop.together)
+    work = errors_as_html(lambda path: page(answers(state, path)), EMPTY)
+    recording.change(work, recording, answer, api_visibility="private", show_progress="minimal", **state.together)

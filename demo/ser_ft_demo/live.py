@@ -27,8 +27,8 @@ from ser_ft.monitor.summary import percent
 from ser_ft.utils.errors import InputError
 
 from . import drawing
-from .parts import Shop, alert, hint
-from .words import length, sentence
+from .components import AppState, alert, hint
+from .messages import length, sentence
 
 SPAN = 30.0
 """Seconds that the chart shows."""
@@ -61,8 +61,8 @@ class Session:
 class Sessions:
     """The live streams of a page."""
 
-    def __init__(self, shop: Shop) -> None:
-        self._shop = shop
+    def __init__(self, state: AppState) -> None:
+        self._state = state
         self._open: dict[str, Session] = {}
         self._lock = threading.Lock()
 
@@ -79,8 +79,8 @@ class Sessions:
         with session.lock:
             session.touched = time.monotonic()
             session.seconds += len(sound) / rate
-            if session.seconds > self._shop.limits.live:
-                raise InputError(f"a live stream ends after {length(self._shop.limits.live)}: press the button again")
+            if session.seconds > self._state.limits.live:
+                raise InputError(f"a live stream ends after {length(self._state.limits.live)}: press the button again")
             session.level = 10 * float(np.log10(max(float(np.mean(np.square(sound))) if len(sound) else 0.0, 1e-12)))
             session.answers.extend(session.stream.feed(sound))
         return session
@@ -96,23 +96,23 @@ class Sessions:
             self._open = {name: one for name, one in self._open.items() if now - one.touched < _IDLE}
             found = self._open.get(key)
             if found is None or found.rate != rate:
-                if found is None and len(self._open) >= self._shop.limits.listeners:
+                if found is None and len(self._open) >= self._state.limits.listeners:
                     raise InputError("as many people as can be are live at the moment: try again in a minute")
-                found = Session(self._shop.model.recognise.stream(rate, window=WINDOW, hop=HOP), rate)
+                found = Session(self._state.model.recognise.stream(rate, window=WINDOW, hop=HOP), rate)
                 self._open[key] = found
             return found
 
 
-def server_functions(shop: Shop) -> list[Callable[..., Any]]:
+def server_functions(state: AppState) -> list[Callable[..., Any]]:
     """Return what live.js asks the server for."""
-    sessions = Sessions(shop)
+    sessions = Sessions(state)
 
     def hear(data: list[Any]) -> dict[str, Any]:
         """Take (key, rate, int16 samples in base64); return the HTML to show, and whether the stream is over."""
         key = ""
         try:
             key, rate, sound = _checked(data)
-            return {"html": page(shop, sessions.hear(key, rate, sound)), "over": False}
+            return {"html": page(state, sessions.hear(key, rate, sound)), "over": False}
         except Exception as error:
             sessions.close(key)
             return {"html": alert(sentence(error)), "over": True}
@@ -135,19 +135,19 @@ def _checked(data: Any) -> tuple[str, int, np.ndarray]:
         raise InputError("this is no sound of a microphone: press the button again") from error
 
 
-def page(shop: Shop, session: Session) -> str:
+def page(state: AppState, session: Session) -> str:
     """Show how the last seconds sounded."""
     last = session.answers[-1] if session.answers else None
     level = (session.level - _SOFTEST) / (_LOUDEST - _SOFTEST)
     times = [answer["end"] for answer in session.answers]
     scores = [answer["scores"] for answer in session.answers]
-    nothing = dict.fromkeys(shop.fills, 0.0)
+    nothing = dict.fromkeys(state.fills, 0.0)
     named = last["emotion"] if last and not last["uncertain"] else None
     return (
         f'<section class="answer live">{_headline(last)}'
         f'<div class="level" title="level"><i style="width:{100 * min(1.0, max(0.0, level)):.0f}%"></i></div>'
-        f"{drawing.rolling(times, scores, shop.fills, SPAN)}{drawing.legend(shop.fills)}"
-        f"{drawing.bars((last and last['scores']) or nothing, shop.fills, named)}"
+        f"{drawing.rolling(times, scores, state.fills, SPAN)}{drawing.legend(state.fills)}"
+        f"{drawing.bars((last and last['scores']) or nothing, state.fills, named)}"
         f'<p class="faint"><span class="heard">{session.seconds:.1f} s heard.</span> Each answer is about the '
         f"{WINDOW:g} s before it.</p></section>"
     )
@@ -164,10 +164,10 @@ def _headline(last: WindowAnswer | None) -> str:
     return f'<p class="says">{escape(last["emotion"])}<span>{share}</span></p>'
 
 
-def build(shop: Shop) -> None:
+def build(state: AppState) -> None:
     """Build the tab."""
     about = (
-        f"Up to {length(shop.limits.live)} at a time, for {shop.limits.listeners} people at once. Only the last "
+        f"Up to {length(state.limits.live)} at a time, for {state.limits.listeners} people at once. Only the last "
         "seconds of sound are held, in memory, and only while you speak."
     )
     gr.HTML(
@@ -176,5 +176,5 @@ def build(shop: Shop) -> None:
         f'Start the microphone</button></p><div class="live-answer">{hint(EMPTY)}</div>',
         elem_id="live",
         js_on_load=Path(__file__).with_name("live.js").read_text(encoding="utf-8"),
-        server_functions=server_functions(shop),
+        server_functions=server_functions(state),
     )

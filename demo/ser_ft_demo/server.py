@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from .home import make_home
+from .temp_dir import make_home
 
 # Before gradio is imported, which reads these once.
 HOME = make_home()
@@ -28,12 +28,12 @@ from starlette.middleware import Middleware  # noqa: E402
 from ser_ft.cli.demo import Options  # noqa: E402
 from ser_ft.utils.errors import InputError  # noqa: E402
 
-from . import about, call, compare, endpoints, inside, live, speak, voices  # noqa: E402
-from .address import check_address, in_address  # noqa: E402
-from .guard import Guard, keep_swept  # noqa: E402
+from . import about, analysis, compare, endpoints, examples, live, monitor, speak  # noqa: E402
+from .components import AppState  # noqa: E402
 from .limits import LIMITS, Limits  # noqa: E402
+from .middleware import Guard, keep_swept  # noqa: E402
 from .models import open_models  # noqa: E402
-from .parts import Shop  # noqa: E402
+from .network import check_address, in_address  # noqa: E402
 
 TITLE = "ser_ft: emotion in speech"
 _BESIDE = Path(__file__).parent
@@ -50,24 +50,24 @@ dropped all the same.</div>
 _HEAD = "<style>.insecure .insecure-only { display: block !important; }</style>"
 
 
-def make_shop(options: Options, limits: Limits = LIMITS) -> Shop:
+def make_state(options: Options, limits: Limits = LIMITS) -> AppState:
     """Open the models and make the examples.
 
     Raises:
         InputError: there is no such model.
     """
     models = open_models([options.model, *options.compare])
-    files, examples = HOME / "files", HOME / "examples"
-    for folder in (files, examples):
+    files, examples_folder = HOME / "files", HOME / "examples"
+    for folder in (files, examples_folder):
         folder.mkdir(parents=True, exist_ok=True)
-    shop = Shop(models, limits, files, voices.make_clips(examples), voices.make_call(examples))
-    gr.set_static_paths([examples])
-    return shop
+    state = AppState(models, limits, files, examples.make_clips(examples_folder), examples.make_call(examples_folder))
+    gr.set_static_paths([examples_folder])
+    return state
 
 
-def build(shop: Shop) -> gr.Blocks:
+def build(state: AppState) -> gr.Blocks:
     """Build the page."""
-    limits = shop.limits
+    limits = state.limits
     # What gradio deletes by itself is what `keep_swept` left behind: it asks first who needs it.
     page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 2 * limits.kept))
     with page:
@@ -76,19 +76,19 @@ def build(shop: Shop) -> gr.Blocks:
             for name, tab in (
                 ("Speak", speak),
                 ("Live", live),
-                ("Call", call),
+                ("Conversation", monitor),
                 ("Compare", compare),
-                ("Inside", inside),
+                ("Analysis", analysis),
                 ("About", about),
             ):
                 with gr.Tab(name, id=name.lower()):
-                    tab.build(shop)
-        endpoints.build(shop)
+                    tab.build(state)
+        endpoints.build(state)
     page.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once)
     return page
 
 
-def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
+def start(state: AppState, options: Options) -> tuple[str, Callable[[], None]]:
     """Serve the page in the background.
 
     Returns:
@@ -98,7 +98,7 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
         InputError: it cannot be served at that address.
     """
     check_address(options)
-    page = build(shop)
+    page = build(state)
     # What visitors send is not written down, and what gradio says of it is not ours.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -114,8 +114,8 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
             theme=_theme(),
             css_paths=_BESIDE / "style.css",
             head=_HEAD + f"<script>{(_BESIDE / 'page.js').read_text(encoding='utf-8')}</script>",
-            app_kwargs={"middleware": [Middleware(Guard, home=shop.home, limits=shop.limits)]},  # type: ignore[arg-type]
-            max_file_size=shop.limits.file,
+            app_kwargs={"middleware": [Middleware(Guard, home=state.home, limits=state.limits)]},  # type: ignore[arg-type]
+            max_file_size=state.limits.file,
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,
@@ -125,7 +125,7 @@ def start(shop: Shop, options: Options) -> tuple[str, Callable[[], None]]:
         )
     except OSError as error:
         raise InputError(f"the page cannot be served: {error}") from error
-    swept = keep_swept(shop.home, shop.limits, lambda: asked_about(page))
+    swept = keep_swept(state.home, state.limits, lambda: asked_about(page))
 
     def stop() -> None:
         page.close(verbose=False)
@@ -158,8 +158,8 @@ def serve(options: Options) -> None:
     """Serve the page until interrupted."""
     # What ends a server must end it as Ctrl-C does: with its files deleted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shop = make_shop(options)
-    address, stop = start(shop, options)
+    state = make_state(options)
+    address, stop = start(state, options)
     print(f"ser-ft: the page is at {address} (stop it with Ctrl-C)", flush=True)
     try:
         threading.Event().wait()

@@ -13,30 +13,30 @@ from ser_ft.inference.recognizer import Answer
 from ser_ft.monitor.summary import percent
 
 from . import drawing
+from .audio_input import Clip, read
+from .components import AppState, ask, errors_as_html, examples, hint
+from .messages import length
 from .models import Model
-from .parts import Shop, ask, examples, hint, shown
-from .sound import Clip, read
-from .words import length
 
 EMPTY = "The answer will stand here: speak a sentence or two, drop a file, or try an example."
 
 
 @dataclass(frozen=True)
-class Heard:
+class Prediction:
     """A recording and a model's answer to it."""
 
     clip: Clip
     answer: Answer
 
 
-def recognise(shop: Shop, path: str | None) -> Heard:
+def recognise(state: AppState, path: str | None) -> Prediction:
     """Answer a recording.
 
     Raises:
         InputError: there is none, it cannot be read, or is too long.
     """
-    clip = read(path, shop.limits.clip, "the tab Call takes longer ones")
-    return Heard(clip, answer_of(shop.model, clip))
+    clip = read(path, state.limits.clip, "the tab Call takes longer ones")
+    return Prediction(clip, answer_of(state.model, clip))
 
 
 def answer_of(model: Model, clip: Clip) -> Answer:
@@ -44,7 +44,7 @@ def answer_of(model: Model, clip: Clip) -> Answer:
     return model.recognise((SAMPLE_RATE, clip.samples))[0]
 
 
-def record(heard: Heard) -> dict[str, Any]:
+def record(heard: Prediction) -> dict[str, Any]:
     """Put an answer into a mapping for JSON."""
     told: dict[str, Any] = {**heard.answer}
     del told["path"]
@@ -64,27 +64,27 @@ def headline(answer: Answer) -> str:
     return f'<p class="says">{escape(emotion)}<span>{share}</span></p>'
 
 
-def page(shop: Shop, heard: Heard) -> str:
+def page(state: AppState, heard: Prediction) -> str:
     """Show an answer: the emotion, the probabilities, and the recording as it was heard."""
     answer, clip = heard.answer, heard.clip
-    scores = drawing.bars(answer["scores"], shop.fills, None if answer["uncertain"] else answer["emotion"])
+    scores = drawing.bars(answer["scores"], state.fills, None if answer["uncertain"] else answer["emotion"])
     about = f"{escape(clip.name)}: {clip.seconds:.1f} s, {answer['speech']:.1f} s of it speech. Judged by "
     return (
         f'<section class="answer" role="status">{headline(answer)}{scores}'
         f"<figure>{drawing.waveform(clip.samples)}{drawing.spectrogram(clip.samples)}"
         f"<figcaption>Waveform and log-mel spectrogram, 0 to {clip.seconds:.1f} s, up to 8 kHz.</figcaption></figure>"
-        f'<p class="faint">{about}{escape(shop.model.name)}.</p></section>'
+        f'<p class="faint">{about}{escape(state.model.name)}.</p></section>'
     )
 
 
-def build(shop: Shop) -> None:
+def build(state: AppState) -> None:
     """Build the tab."""
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            gr.HTML(f'<p class="lead">Speak, or drop a recording of up to {length(shop.limits.clip)}.</p>')
+            gr.HTML(f'<p class="lead">Speak, or drop a recording of up to {length(state.limits.clip)}.</p>')
             recording = ask(elem_id="speak-recording")
-            examples(shop, recording)
+            examples(state, recording)
         with gr.Column(scale=3, min_width=280):
             answer = gr.HTML(hint(EMPTY), elem_id="speak-answer")
-    work = shown(lambda path: page(shop, recognise(shop, path)), EMPTY)
-    recording.change(work, recording, answer, api_visibility="private", show_progress="minimal", **shop.together)
+    work = errors_as_html(lambda path: page(state, recognise(state, path)), EMPTY)
+    recording.change(work, recording, answer, api_visibility="private", show_progress="minimal", **state.together)

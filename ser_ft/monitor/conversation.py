@@ -53,7 +53,7 @@ class Voice:
     name: str
     windows: Sequence[Window]
     segments: Sequence[Segment]
-    intervals: intervals.Spans
+    talk: intervals.Spans
     shares: dict[str, float]
     uncertain: float
     runs: Sequence[Run]

@@ -40,7 +40,7 @@ class Reports:
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    html: Path | None = None
+    page: Path | None = None
 
 
 def write_reports(

@@ -33,23 +33,23 @@ def server() -> Any:
 
 @pytest.fixture(scope="session")
 def served(server: Any) -> Iterator[SimpleNamespace]:
-    """The page with two models, served: its address, and the shop behind it."""
+    """The page with two models, served: its address, and the state behind it."""
     from ser_ft.cli.demo import Options
 
-    shop = server.make_shop(Options(compare=(resolve_model_path(SHIPPED),)))
-    address, stop = server.start(shop, Options())
-    yield SimpleNamespace(address=address, shop=shop)
+    state = server.make_state(Options(compare=(resolve_model_path(SHIPPED),)))
+    address, stop = server.start(state, Options())
+    yield SimpleNamespace(address=address, state=state)
     stop()
 
 
 @pytest.fixture(scope="session")
 def recordings(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: angry.wav and .mp3, broken.wav, silent.wav, call.flac (two channels), long.flac (ten minutes of it)."""
-    from ser_ft_demo import voices
+    from ser_ft_demo import examples
 
     folder = tmp_path_factory.mktemp("recordings")
-    shutil.move(dict(voices.make_clips(folder))["angry, synthetic man"], folder / "angry.wav")
-    shutil.move(voices.make_call(folder), folder / "call.flac")
+    shutil.move(dict(examples.make_clips(folder))["angry, synthetic man"], folder / "angry.wav")
+    shutil.move(examples.make_call(folder), folder / "call.flac")
     samples, rate = soundfile.read(folder / "angry.wav", dtype="float32")
     soundfile.write(folder / "angry.mp3", samples, rate)
     soundfile.write(folder / "silent.wav", np.zeros(rate), rate)

@@ -19,7 +19,7 @@ import pytest
 from ser_ft.cli.demo import Options
 from ser_ft.inference.recognizer import EmotionRecognizer
 
-NAMES = ["/augment", "/compare", "/describe", "/monitor", "/recognise", "/windows"]
+NAMES = ["/augment", "/compare", "/describe", "/monitor", "/recognize", "/windows"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_endpoints_are_named_and_documented(served: SimpleNamespace) -> None:
 
 
 def test_a_program_is_answered_as_the_command_answers(client: Any, handed: Any, recordings: Path) -> None:
-    answer = client.predict(handed("angry.wav"), api_name="/recognise")
+    answer = client.predict(handed("angry.wav"), api_name="/recognize")
     expected = EmotionRecognizer()(recordings / "angry.wav")[0]
     assert answer["file"] == "angry.wav"
     assert answer["emotion"] == expected["emotion"]
@@ -67,7 +67,7 @@ def test_a_conversation_for_programs(client: Any, handed: Any, served: SimpleNam
     told, report = client.predict(handed("call.flac"), "agent, customer", api_name="/monitor")
     assert [voice["name"] for voice in told["voices"]] == ["agent", "customer"]
     assert told["file"] == "call.flac"
-    assert str(served.shop.home) not in Path(report).read_text(encoding="utf-8")
+    assert str(served.state.home) not in Path(report).read_text(encoding="utf-8")
 
 
 def test_models_compared_and_a_look_inside_for_programs(client: Any, handed: Any) -> None:
@@ -90,14 +90,14 @@ def test_errors_reach_programs_as_one_sentence(client: Any, handed: Any, name: s
     from gradio_client.exceptions import AppError
 
     with pytest.raises(AppError) as caught:
-        client.predict(handed(name), api_name="/recognise")
+        client.predict(handed(name), api_name="/recognize")
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
 
 
 def test_many_at_once_are_all_answered(client: Any, handed: Any) -> None:
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(lambda _: client.predict(handed("angry.wav"), api_name="/recognise"), range(24)))
+        found = list(pool.map(lambda _: client.predict(handed("angry.wav"), api_name="/recognize"), range(24)))
     assert len({answer["emotion"] for answer in found}) == 1
 
 
@@ -121,15 +121,15 @@ def test_files_of_requests_that_wait_are_known(
         return recognise(*given)
 
     monkeypatch.setattr(speak, "recognise", slow)
-    address, stop = server.start(served.shop, Options())
+    address, stop = server.start(served.state, Options())
     try:
         slowly = Client(address, verbose=False, download_files=False)
-        count = served.shop.limits.at_once + 2
-        jobs = [slowly.submit(handed("angry.wav"), api_name="/recognise") for _ in range(count)]
+        count = served.state.limits.at_once + 2
+        jobs = [slowly.submit(handed("angry.wav"), api_name="/recognize") for _ in range(count)]
         (asked_about,) = swept
         assert until(lambda: len(asked_about()) == count), "those that wait, and those that are worked on"
         for path in asked_about():
-            assert Path(path).is_relative_to(served.shop.home)
+            assert Path(path).is_relative_to(served.state.home)
             assert Path(path).is_file()
         may_go.set()
         assert all(job.result(timeout=60)["file"] == "angry.wav" for job in jobs)
@@ -182,8 +182,8 @@ def test_no_address_is_fetched(served: SimpleNamespace, recordings: Path, monkey
 
 
 def test_no_file_of_the_machine_is_read(served: SimpleNamespace, recordings: Path) -> None:
-    assert "event: complete" in asked(served, str(served.shop.examples[0][1]))[1], "what is the page's own is answered"
-    for path in (str(recordings / "angry.wav"), f"{served.shop.home}/../../{recordings}/angry.wav"):
+    assert "event: complete" in asked(served, str(served.state.examples[0][1]))[1], "what is the page's own is answered"
+    for path in (str(recordings / "angry.wav"), f"{served.state.home}/../../{recordings}/angry.wav"):
         status, answer = asked(served, path)
         assert "event: complete" not in answer
         assert status != 200 or "event: error" in answer

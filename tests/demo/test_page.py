@@ -89,12 +89,12 @@ def test_live_loses_no_sound_and_answers_while_it_comes(page: Page, served: Simp
     assert abs(heard - passed) < 2, "what was spoken is heard, all of it"
     assert any(name in page.text("#live .says") for name in SCHEMES["eight"])
     page.press("#live", "Stop the microphone")
-    files = [file for file in served.shop.home.rglob("*") if file.is_file() and file.stat().st_mtime > time.time() - 5]
+    files = [file for file in served.state.home.rglob("*") if file.is_file() and file.stat().st_mtime > time.time() - 5]
     assert not files, "nothing of it was written down"
 
 
 def test_a_conversation_of_ten_minutes(page: Page, recordings: Path) -> None:
-    page.open("Call")
+    page.open("Conversation")
     page.give("#call-recording", recordings / "long.flac")
     page.said("#call-recording", "long.flac")
     page.driver.find_element("css selector", "#call-names textarea, #call-names input").send_keys("agent, customer")
@@ -113,7 +113,7 @@ def test_a_conversation_of_ten_minutes(page: Page, recordings: Path) -> None:
 
 
 def test_the_report_can_be_taken_home(page: Page, recordings: Path, served: SimpleNamespace, tmp_path: Path) -> None:
-    page.open("Call")
+    page.open("Conversation")
     page.give("#call-recording", recordings / "call.flac")
     page.said("#call-recording", ".flac")
     page.click("#call-go")
@@ -128,7 +128,7 @@ def test_the_report_can_be_taken_home(page: Page, recordings: Path, served: Simp
         page.until((tmp_path / name).is_file, name)
         content = (tmp_path / name).read_text(encoding="utf-8")
         assert part in content
-        assert str(served.shop.home) not in content, "where it lay on the server is nobody's business"
+        assert str(served.state.home) not in content, "where it lay on the server is nobody's business"
 
 
 def test_models_side_by_side(page: Page, recordings: Path) -> None:
@@ -140,7 +140,7 @@ def test_models_side_by_side(page: Page, recordings: Path) -> None:
 
 
 def test_a_look_inside(page: Page, recordings: Path) -> None:
-    page.open("Inside")
+    page.open("Analysis")
     page.give("#inside-recording", recordings / "angry.wav")
     page.until(lambda: page.count("#inside-augmented .cards > li") == 12, "the augmentations")
     before = page.text("#inside-augmented")

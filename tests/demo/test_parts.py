@@ -25,14 +25,14 @@ def _with_gradio(server: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(server: Any) -> Any:
+def state(server: Any) -> Any:
     from ser_ft.cli.demo import Options
 
-    return server.make_shop(Options())
+    return server.make_state(Options())
 
 
 def test_an_error_says_nothing_of_the_machine(tmp_path: Path) -> None:
-    from ser_ft_demo.words import sentence
+    from ser_ft_demo.messages import sentence
 
     file = tmp_path / "clip.wav"
     file.write_bytes(b"no sound")
@@ -52,7 +52,7 @@ def test_an_error_says_nothing_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_a_header_that_lies_gets_no_more_than_the_limit(tmp_path: Path) -> None:
-    from ser_ft_demo.sound import check_length, read
+    from ser_ft_demo.audio_input import check_length, read
 
     soundfile.write(tmp_path / "clip.wav", np.sin(np.arange(3 * SAMPLE_RATE)) / 2, SAMPLE_RATE)
     assert read(str(tmp_path / "clip.wav"), 4).seconds == pytest.approx(3)
@@ -64,7 +64,7 @@ def test_a_header_that_lies_gets_no_more_than_the_limit(tmp_path: Path) -> None:
 
 
 def test_limits_are_told_as_people_say_them() -> None:
-    from ser_ft_demo.words import length, size
+    from ser_ft_demo.messages import length, size
 
     assert [length(seconds) for seconds in (15, 60, 120, 3600, 7200)] == [
         "15 s",
@@ -77,14 +77,14 @@ def test_limits_are_told_as_people_say_them() -> None:
 
 
 def test_hosts_in_addresses() -> None:
-    from ser_ft_demo.address import in_address
+    from ser_ft_demo.network import in_address
 
     hosts = "::1", "[::1]", "localhost", "0.0.0.0", None
     assert [in_address(host) for host in hosts] == ["[::1]", "[::1]", "localhost", "0.0.0.0", None]
 
 
 def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
-    from ser_ft_demo.guard import sweep, used
+    from ser_ft_demo.middleware import sweep, used
 
     for name, age in (("a/old.wav", 700), ("b/new.wav", 10), ("c/gone/report.html", 700)):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -100,10 +100,10 @@ def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
 def test_what_a_killed_page_left_goes_when_the_next_starts(tmp_path: Path) -> None:
-    from ser_ft_demo.home import make_home
+    from ser_ft_demo.temp_dir import make_home
 
     code = (
-        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from ser_ft_demo.home import make_home\n"
+        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from ser_ft_demo.temp_dir import make_home\n"
         "print(make_home(pathlib.Path(sys.argv[2])), flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(demo_folder()), str(tmp_path)]
@@ -124,8 +124,8 @@ def test_what_a_killed_page_left_goes_when_the_next_starts(tmp_path: Path) -> No
 
 
 def test_everything_goes_when_the_page_stops(tmp_path: Path) -> None:
-    from ser_ft_demo.guard import keep_swept
     from ser_ft_demo.limits import LIMITS
+    from ser_ft_demo.middleware import keep_swept
 
     home = tmp_path / "files"
     home.mkdir()
@@ -144,7 +144,7 @@ def test_everything_goes_when_the_page_stops(tmp_path: Path) -> None:
 
 
 def test_files_of_requests_grow_no_older(tmp_path: Path) -> None:
-    from ser_ft_demo.guard import keep, sweep
+    from ser_ft_demo.middleware import keep, sweep
 
     home, other = tmp_path / "files", tmp_path / "other.wav"
     home.mkdir()
@@ -164,8 +164,8 @@ Headers = list[tuple[bytes, bytes]]
 @pytest.fixture
 def statuses(tmp_path: Path) -> Any:
     """A function: the statuses of uploads that come at once, each given as its headers, to a folder of five bytes."""
-    from ser_ft_demo.guard import Guard
     from ser_ft_demo.limits import LIMITS
+    from ser_ft_demo.middleware import Guard
 
     (tmp_path / "one.wav").write_bytes(b"12345")
 
@@ -213,15 +213,15 @@ def test_an_upload_says_its_size_and_has_no_more_than_a_file(statuses: Any) -> N
 
 
 def test_examples_are_the_same_each_time_and_heard(tmp_path: Path) -> None:
-    from ser_ft_demo import voices
+    from ser_ft_demo import examples
 
     made = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        made.append([file.read_bytes() for _, file in voices.make_clips(tmp_path / name)])
-        made[-1].append(voices.make_call(tmp_path / name).read_bytes())
+        made.append([file.read_bytes() for _, file in examples.make_clips(tmp_path / name)])
+        made[-1].append(examples.make_call(tmp_path / name).read_bytes())
     assert made[0] == made[1]
-    assert all("synthetic" in label for label, _ in voices.make_clips(tmp_path / "one"))
+    assert all("synthetic" in label for label, _ in examples.make_clips(tmp_path / "one"))
 
 
 def test_two_models_of_one_name_are_told_apart(server: Any) -> None:
@@ -249,27 +249,27 @@ def test_how_far_models_agree() -> None:
     assert agreement([answer(True, sad=0.6, angry=0.4)] * 2)["models"] == 0, "what is uncertain names nothing"
 
 
-def live(shop: Any, seconds: float, key: str = "a key of this test", rate: int = 48_000) -> list[Any]:
+def live(state: Any, seconds: float, key: str = "a key of this test", rate: int = 48_000) -> list[Any]:
     """Send noise to a live stream, half a second at a time; return the replies."""
     from ser_ft_demo.live import server_functions
 
-    hear, _ = server_functions(shop)
+    hear, _ = server_functions(state)
     noise = to_pcm16(np.random.default_rng(0).normal(0, 0.05, rate // 2).astype(np.float32))
     text = base64.b64encode(noise.tobytes()).decode()
     return [hear([key, rate, text]) for _ in range(round(2 * seconds))]
 
 
-def test_a_live_stream_is_answered_until_its_limit(shop: Any) -> None:
-    replies = live(replace(shop, limits=replace(shop.limits, live=6)), 6.5)
+def test_a_live_stream_is_answered_until_its_limit(state: Any) -> None:
+    replies = live(replace(state, limits=replace(state.limits, live=6)), 6.5)
     assert [reply["over"] for reply in replies] == [False] * 12 + [True]
     assert "6.0 s heard" in replies[11]["html"]
     assert "ends after 6 s" in replies[12]["html"]
 
 
-def test_no_more_people_are_live_than_may_be(shop: Any) -> None:
+def test_no_more_people_are_live_than_may_be(state: Any) -> None:
     from ser_ft_demo.live import Sessions
 
-    sessions = Sessions(replace(shop, limits=replace(shop.limits, listeners=1)))
+    sessions = Sessions(replace(state, limits=replace(state.limits, listeners=1)))
     sound = np.zeros(1600, np.float32)
     sessions.hear("the first", 16_000, sound)
     with pytest.raises(InputError, match="as many people as can be"):
@@ -286,29 +286,29 @@ def test_no_more_people_are_live_than_may_be(shop: Any) -> None:
         ["long enough", 16_000, "AAAA" * (2**20 + 1)],
     ],
 )
-def test_whatever_is_sent_as_live_sound_is_one_sentence(shop: Any, data: Any) -> None:
+def test_whatever_is_sent_as_live_sound_is_one_sentence(state: Any, data: Any) -> None:
     from ser_ft_demo.live import server_functions
 
-    reply = server_functions(shop)[0](data)
+    reply = server_functions(state)[0](data)
     assert reply["over"]
     assert 'role="alert"' in reply["html"]
 
 
-def test_names_from_outside_are_never_html(shop: Any, tmp_path: Path) -> None:
-    from ser_ft_demo import call, speak
+def test_names_from_outside_are_never_html(state: Any, tmp_path: Path) -> None:
+    from ser_ft_demo import monitor, speak
 
     name = "<img src=x onerror=alert(1)>.flac"
-    (tmp_path / name).write_bytes(shop.call.read_bytes())
-    shown = call.page(call.judge(shop, str(tmp_path / name), "<b>agent</b>, customer"))
+    (tmp_path / name).write_bytes(state.call.read_bytes())
+    shown = monitor.page(monitor.judge(state, str(tmp_path / name), "<b>agent</b>, customer"))
     assert "<b>agent" not in shown
     assert "<img src=x" not in shown
-    assert "<img src=x" not in speak.page(shop, speak.recognise(shop, str(tmp_path / name)))
+    assert "<img src=x" not in speak.page(state, speak.recognise(state, str(tmp_path / name)))
 
 
-def test_emotions_keep_their_colours(shop: Any) -> None:
+def test_emotions_keep_their_colours(state: Any) -> None:
     from ser_ft_demo import speak
 
     from ser_ft.labels import COLOURS
 
-    shown = speak.page(shop, speak.recognise(shop, str(shop.examples[0][1])))
-    assert all(f"background:{COLOURS[name]}" in shown for name in shop.model.recognise.facts.classes)
+    shown = speak.page(state, speak.recognise(state, str(state.examples[0][1])))
+    assert all(f"background:{COLOURS[name]}" in shown for name in state.model.recognise.facts.classes)

@@ -18,20 +18,20 @@ from ser_ft.report.shared import html as pages
 from ser_ft.utils.errors import InputError
 
 from . import drawing
-from .parts import Shop, alert, files_only, hint
-from .sound import check_length
-from .words import length, sentence
+from .audio_input import check_length
+from .components import AppState, alert, files_only, hint
+from .messages import length, sentence
 
 EMPTY = "The timeline will stand here: drop a recording of a conversation, or take the example."
 LISTED = 300
 """Segments of a voice that are shown; the report has as many, its JSON file all of them."""
 
 
-def judge(shop: Shop, path: str | None, names: str = "", seen: Seen | None = None) -> Conversation:
+def judge(state: AppState, path: str | None, names: str = "", seen: Seen | None = None) -> Conversation:
     """Judge a conversation.
 
     Args:
-        shop: the page's. path: of the recording. names: of its channels, with commas between them; empty: numbers.
+        state: the page's. path: of the recording. names: of its channels, with commas between them; empty: numbers.
         seen: called as it moves on, with the share of the work done since the last time.
 
     Raises:
@@ -40,13 +40,13 @@ def judge(shop: Shop, path: str | None, names: str = "", seen: Seen | None = Non
     wanted = tuple(name.strip()[:40] for name in (names or "").split(",") if name.strip()) or None
     if wanted and len({name.casefold() for name in wanted}) < len(wanted):
         raise InputError("give each channel a name of its own, such as agent, customer")
-    file = check_length(path, shop.limits.call)
-    return monitor(shop.model.recognise.engine, file, MonitorSettings(names=wanted), seen)
+    file = check_length(path, state.limits.call)
+    return monitor(state.model.recognise.engine, file, MonitorSettings(names=wanted), seen)
 
 
-def write(shop: Shop, call: Conversation, folder: Path) -> tuple[Path, Path]:
+def write(state: AppState, call: Conversation, folder: Path) -> tuple[Path, Path]:
     """Write a conversation's report.html and monitor.json into a folder, less where its file lies here."""
-    about = About.of(call.facts, call.settings, shop.model.source)
+    about = About.of(call.facts, call.settings, state.model.source)
     write_call(call, folder, about)
     files = folder / "report.html", folder / "monitor.json"
     for file in files:
@@ -114,11 +114,11 @@ def _segments(voice: Voice, fills: dict[str, str]) -> str:
     )
 
 
-def build(shop: Shop) -> None:
+def build(state: AppState) -> None:
     """Build the tab."""
     gr.HTML(
         '<p class="lead">A recorded conversation of up to '
-        f"{length(shop.limits.call)}: how each channel sounds over time.</p>"
+        f"{length(state.limits.call)}: how each channel sounds over time.</p>"
         '<div class="note heed" role="note"><strong>This is how voices sounded to a model, not how people felt.'
         "</strong> In the European Union, inferring emotions of people at work or in education is prohibited save for "
         "medical or safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)). An agent on a call is at work.</div>"
@@ -129,7 +129,7 @@ def build(shop: Shop) -> None:
                 gr.File(label="Recording of a conversation", type="filepath", height=160, elem_id="call-recording")
             )
             gr.Examples(
-                [[str(shop.call)]],
+                [[str(state.call)]],
                 [recording],
                 label="Or take this one: two synthetic voices",
                 example_labels=["a call of a minute"],
@@ -155,8 +155,8 @@ def build(shop: Shop) -> None:
         if not path:
             return hint(EMPTY), off, off
         try:
-            call = judge(shop, path, named, _seen(progress))
-            files = write(shop, call, shop.folder())
+            call = judge(state, path, named, _seen(progress))
+            files = write(state, call, state.folder())
             ready = [gr.update(value=str(file), interactive=True) for file in files]
             return page(call), ready[0], ready[1]
         except Exception as error:
@@ -168,7 +168,7 @@ def build(shop: Shop) -> None:
         [answer, report, numbers],
         api_visibility="private",
         show_progress_on=answer,
-        **shop.together,
+        **state.together,
     )
     recording.clear(lambda: (hint(EMPTY), off, off), None, [answer, report, numbers], api_visibility="private")
 

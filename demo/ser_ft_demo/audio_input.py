@@ -12,7 +12,7 @@ from ser_ft.audio.streaming import blocks, open_sound
 from ser_ft.inference.recognizer import SHORTEST
 from ser_ft.utils.errors import InputError
 
-from .words import length
+from .messages import length
 
 
 @dataclass(frozen=True)

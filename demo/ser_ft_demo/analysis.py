@@ -13,9 +13,9 @@ from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
 from ser_ft.report.shared import html as pages
 
 from . import drawing
-from .parts import Shop, ask, examples, hint, shown
-from .sound import Clip, read
-from .words import length
+from .audio_input import Clip, read
+from .components import AppState, ask, errors_as_html, examples, hint
+from .messages import length
 
 EMPTY = "What was done to the recording, and what can be measured in it, will stand here."
 _LARGEST_SEED = 9999
@@ -112,9 +112,9 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def build(shop: Shop) -> None:
+def build(state: AppState) -> None:
     """Build the tab."""
-    longest = shop.limits.inside
+    longest = state.limits.inside
     gr.HTML(
         '<p class="lead">What training does to a recording to make more of it, and what can be measured in it: '
         f"up to {length(longest)}.</p>"
@@ -123,7 +123,7 @@ def build(shop: Shop) -> None:
         with gr.Column(scale=1, min_width=280):
             recording = ask(elem_id="inside-recording")
         with gr.Column(scale=1, min_width=280):
-            examples(shop, recording)
+            examples(state, recording)
             seed = gr.Number(0, label="Draw", precision=0, minimum=0, maximum=_LARGEST_SEED, elem_id="inside-seed")
             again = gr.Button("Draw others", elem_id="inside-again")
     with gr.Tabs():
@@ -135,9 +135,9 @@ def build(shop: Shop) -> None:
         lambda number: (int(number or 0) + 1) % (_LARGEST_SEED + 1), seed, seed, api_visibility="private", queue=False
     )
 
-    augment = shown(lambda path, number: augmented_page(read(path, longest), drawn(number)), EMPTY)
-    describe = shown(lambda path: described_page(read(path, longest)), EMPTY)
-    events: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", **shop.together}
+    augment = errors_as_html(lambda path, number: augmented_page(read(path, longest), drawn(number)), EMPTY)
+    describe = errors_as_html(lambda path: described_page(read(path, longest)), EMPTY)
+    events: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", **state.together}
     gr.on([recording.change, seed.change], augment, [recording, seed], augmented, **events)
     recording.change(describe, recording, described, **events)
 

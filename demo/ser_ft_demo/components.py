@@ -15,14 +15,14 @@ from gradio_client.utils import is_http_url_like
 from ser_ft.monitor.timeline import colours
 
 from .limits import Limits
+from .messages import sentence
 from .models import Model
-from .words import sentence
 
 _Given = TypeVar("_Given", gr.Audio, gr.File)
 
 
 @dataclass(frozen=True)
-class Shop:
+class AppState:
     """What every tab works with.
 
     Attributes:
@@ -75,13 +75,13 @@ def files_only(component: _Given) -> _Given:
     return component
 
 
-def examples(shop: Shop, recording: gr.Audio) -> None:
+def examples(state: AppState, recording: gr.Audio) -> None:
     """Offer the examples that ship with the page."""
     gr.Examples(
-        [[str(file)] for _, file in shop.examples],
+        [[str(file)] for _, file in state.examples],
         [recording],
         label="Or try one of these: synthetic voices, made by a program and spoken by nobody",
-        example_labels=[label for label, _ in shop.examples],
+        example_labels=[label for label, _ in state.examples],
         cache_examples=False,
         api_visibility="private",
     )
@@ -97,7 +97,7 @@ def hint(text: str) -> str:
     return f'<p class="hint">{escape(text)}</p>'
 
 
-def shown(work: Callable[..., str], empty: str) -> Callable[..., str]:
+def errors_as_html(work: Callable[..., str], empty: str) -> Callable[..., str]:
     """Make a function of a recording's path, and more, one whose errors are shown instead of its answer.
 
     Args:
@@ -115,7 +115,7 @@ def shown(work: Callable[..., str], empty: str) -> Callable[..., str]:
     return answer
 
 
-def told(work: Callable[..., Any]) -> Callable[..., Any]:
+def errors_as_api(work: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function of a recording's path, and more, one whose errors reach programs as one plain sentence."""
 
     def answer(path: str | None, *more: Any) -> Any:
