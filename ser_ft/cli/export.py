@@ -39,7 +39,7 @@ def add_export(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="SHARE",
         help="how far a probability may be from the model's own (default: 0.0001; 0.1 with --int8)",
     )
-    parser.add_argument("--replace", action="store_true", help="let a file that is there go")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(work=_export)
 
 
@@ -54,7 +54,7 @@ def _export(chosen: argparse.Namespace) -> None:
         int8=chosen.int8,
         data=chosen.data,
         tolerance=chosen.tolerance,
-        replace=chosen.replace,
+        overwrite=chosen.overwrite,
     )
     same = round(made.agreement * made.clips)
     print(f"written: {made.path} ({made.bytes / 1e6:.1f} MB)")

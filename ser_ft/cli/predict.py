@@ -154,18 +154,13 @@ def _format_of(out: Path | None) -> str:
 def _check_out(out: Path | None, format: str, resume: bool) -> None:
     """Refuse a file that cannot be written, or gone on with."""
     from ..report.shared.prediction_writers import RESUMABLE
-    from ..utils.files import check_writable
+    from ..utils.files import check_output
 
     if resume and (out is None or format not in RESUMABLE):
         raise InputError(f"--resume goes on with a file: give --out FILE, in {' or '.join(RESUMABLE)}")
-    if out is None:
-        return
-    check_writable(out.absolute().parent)
-    if out.exists() and not resume:
-        also = "--resume goes on with it, or " if format in RESUMABLE else ""
-        raise InputError(f"{out}: is there already: {also}name another --out")
-    if out.exists() and not (out.is_file() and os.access(out, os.W_OK)):
-        raise InputError(f"{out}: cannot be written to: name another --out")
+    if out is not None:
+        continued = resume if format in RESUMABLE else None
+        check_output(out, kind="file", what="a file", overwrite=None, resume=continued)
 
 
 @contextmanager

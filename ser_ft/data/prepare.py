@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..labels import scheme as make_scheme
 from ..utils.errors import InputError
-from ..utils.files import check_writable, nearest_existing
+from ..utils.files import check_output, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, Options, Roots, Skipped, build_catalog, nothing_left
 from .corpora import REASONS
@@ -326,14 +326,12 @@ def check_out(out: Path) -> None:
     Raises:
         InputError: the folder is there and holds anything but a prepared table, or it cannot be made.
     """
-    home = out.resolve()
-    if home.is_dir():
-        files = list(home.iterdir())
-        foreign = [file.name for file in files if file.name not in _OWN_FILES and file.suffix != ".arrow"]
-        if files and (foreign or _key_of(home) is None):
-            what = f"holds {min(foreign)}, which" if foreign else "holds something that"
-            raise InputError(f"{out}: {what} is no part of a prepared table; name another folder with --out")
-    check_writable(home)
+    check_output(
+        out,
+        what="a prepared table",
+        is_part=lambda entry: entry.name in _OWN_FILES or entry.suffix == ".arrow",
+        is_ours=lambda folder: _key_of(folder) is not None,
+    )
 
 
 def _book_of_table(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import InputError
-from ..utils.files import check_writable
+from ..utils.files import check_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,12 +184,12 @@ def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder
         InputError: nothing can be written there, or something is there that is not to go away.
     """
     folder = RunFolder(path)
-    check_writable(folder.path)
-    if folder.path.exists() and any(folder.path.iterdir()):
-        if not _marked(folder, command):
-            raise InputError(f"{path}: holds something that `ser-ft {command}` did not write; name another --out")
-        if not replace:
-            raise InputError(f"{path}: is there already: give --if-exists replace, or another --out")
+    check_output(
+        folder.path,
+        what=f"an output of `ser-ft {command}`",
+        is_ours=lambda _: _marked(folder, command),
+        overwrite=replace,
+    )
     return folder
 
 

@@ -27,6 +27,7 @@ from ..inference.backends.torch import TorchBackend
 from ..inference.inputs import AudioInput
 from ..models.pretrained import PretrainedClassifier
 from ..utils.errors import InputError
+from ..utils.files import check_output
 from ..utils.progress import bar
 from .encoder_frontends import front_end
 
@@ -69,7 +70,7 @@ def export(
     int8: bool = False,
     data: str | Path | None = None,
     tolerance: float | None = None,
-    replace: bool = False,
+    overwrite: bool = False,
     verbose: bool = True,
 ) -> Exported:
     """Write a trained classifier as an .onnx file that `EmotionRecognizer` takes alone.
@@ -84,7 +85,7 @@ def export(
         data: clips to check it on: a table that `ser-ft prepare` wrote, or a folder of sound files; by default the
             table that the run was trained on where it is still there, else synthetic voices.
         tolerance: largest difference of a probability; by default 1e-4, and 0.1 in 8 bits.
-        replace: let a file that is there go. verbose: show progress.
+        overwrite: replace an existing file. verbose: show progress.
 
     Raises:
         InputError: the model cannot be had or exported, the file is there or cannot be written, there are no clips, or
@@ -93,11 +94,12 @@ def export(
     _check_packages()
     folder = find_model_folder(Path(model).expanduser())
     saved = PretrainedClassifier.load(str(folder or model))
-    target = _target(saved, out, int8, replace)
+    target = _target(saved, out, int8, overwrite)
     source, clips = _clips(folder, data, verbose)
     reference = TorchBackend(str(model), "cpu")
     facts = reference.facts
     wanted = _answers(reference, [*clips, *_lengths(clips[0], facts.shortest)], "the model's answers", verbose)
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
     try:
         write(saved, partial, facts, int8)
@@ -205,19 +207,13 @@ def _check_packages() -> None:
         raise InputError(f"to export takes what is not installed ({error}): pip install onnx") from error
 
 
-def _target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, replace: bool) -> Path:
+def _target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, overwrite: bool) -> Path:
     """Return the file to write, once it is sure that it can be."""
     weights = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
     if weights > _LARGEST:
         raise InputError(f"{saved.name}: its weights take {weights / 2**30:.1f} GiB; an .onnx file holds less than 2")
-    target = Path(out).expanduser() if out else Path(f"{Path(saved.called).name}{'-int8' if int8 else ''}.onnx")
-    if target.suffix.lower() != ".onnx":
-        raise InputError(f"--out is the name of an .onnx file, not {target}")
-    if target.is_dir() or (target.exists() and not replace):
-        raise InputError(f"{target}: is there already: give --replace, or another --out")
-    if not os.access(target.absolute().parent, os.W_OK):
-        raise InputError(f"{target}: cannot be written, for {target.absolute().parent} is no folder to write to")
-    return target
+    target = out or f"{Path(saved.called).name}{'-int8' if int8 else ''}.onnx"
+    return check_output(target, kind="file", what="an ONNX file", suffixes=(".onnx",), overwrite=overwrite)
 
 
 def _clips(folder: Path | None, data: str | Path | None, verbose: bool) -> tuple[str, list[np.ndarray]]:

@@ -10,7 +10,7 @@ from ..data.licenses import check_accepted
 from ..evaluation.provenance import corpora_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
-from ..utils.files import check_writable
+from ..utils.files import check_output
 from .client import Client
 from .data import card_upload, card_upload_of_run, table_upload
 from .files import model_upload
@@ -135,10 +135,7 @@ def _show(uploads: list[Upload], private: bool, out: str | Path | None, tell: Ca
         for path, size in sorted(sizes.items()):
             tell(f"  {size:>12,}  {path}")
     if out is not None:
-        folder = Path(out).expanduser()
-        check_writable(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise InputError(f"{folder}: is not empty; name another --out")
+        folder = check_output(out, what="this upload", is_part=lambda _: False)
         for upload in uploads:
             upload.write(folder / upload.kind if len(uploads) > 1 else folder)
         tell(f"written: {folder}")

@@ -15,7 +15,7 @@ from ..audio.discovery import SoundFile, find_sound_files
 from ..inference.backends.base import Backend
 from ..report.shared import html, tables
 from ..utils.errors import InputError
-from ..utils.files import check_writable
+from ..utils.files import check_output
 from ..utils.progress import bar
 from . import negative_segments, speaker_baseline
 from .analysis import monitor
@@ -211,17 +211,13 @@ def check_out(out: Path, replace: bool = False) -> None:
     Raises:
         InputError: the folder is there and holds something else, or a report without `replace`, or it cannot be made.
     """
-    for entry in _held(out):
-        folder = entry.is_dir() and not entry.is_symlink()
-        inside = {file.name for file in entry.iterdir()} if folder else {entry.name}
-        whole = {REPORT, RECORD} if folder else {REPORT, RECORD, INDEX, ROWS}
-        if inside - whole - {".DS_Store"}:
-            raise InputError(
-                f"{out}: holds {entry.name}, which is no part of such a report; name another folder with --out"
-            )
-    if _held(out) and not replace:
-        raise InputError(f"{out}: a report is there already: give --replace, or another --out")
-    check_writable(out)
+    check_output(out, what="a report", is_part=_is_part_of_report, overwrite=replace)
+
+
+def _is_part_of_report(entry: Path) -> bool:
+    if entry.is_dir() and not entry.is_symlink():
+        return {file.name for file in entry.iterdir()} <= {REPORT, RECORD, ".DS_Store"}
+    return entry.name in (REPORT, RECORD, INDEX, ROWS)
 
 
 def _held(out: Path) -> list[Path]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
-from ..utils.files import check_writable, remove_folder
+from ..utils.files import check_output, remove_folder
 
 
 class HasRunFolder(Protocol):
@@ -35,15 +34,15 @@ def can_resume(recipe: HasRunFolder, folder: RunFolder, what: str) -> bool:
     Raises:
         InputError: the folder cannot be written, or holds something else, or such a run and is not to be touched.
     """
-    check_writable(folder.path)
-    if not folder.path.exists() or not any(folder.path.iterdir()):
-        return False
     ours = yaml.safe_load(recipe.text())
-    if not _replaceable(folder, set(ours).difference(_AFTER)):
-        raise InputError(f"{folder.path}: holds something that is no {what}; name another folder with --out")
-    if recipe.if_exists == "refuse":
-        raise InputError(f"{folder.path}: a {what} is there already: --if_exists resume or replace, or another --out")
-    if recipe.if_exists == "replace":
+    check_output(
+        folder.path,
+        what=f"a {what}",
+        is_ours=lambda _: _is_run(folder, set(ours).difference(_AFTER)),
+        overwrite=recipe.if_exists == "replace",
+        resume=recipe.if_exists == "resume",
+    )
+    if recipe.if_exists != "resume" or not folder.config_file.is_file():
         return False
     held = folder.config
     if any(held.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out", *_AFTER)):
@@ -80,11 +79,8 @@ def init_run_folder(recipe: HasRunFolder, folder: RunFolder, content: dict[str, 
     folder.write_json(folder.split_file, content)
 
 
-def _replaceable(folder: RunFolder, keys: set[str]) -> bool:
-    """Say whether a folder is such a run's, so that replacing it loses nothing but the run."""
+def _is_run(folder: RunFolder, keys: set[str]) -> bool:
     try:
-        named = keys <= folder.config.keys()
+        return keys <= folder.config.keys()
     except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
         return False
-    here = folder.path.resolve()
-    return named and here != Path.home() and here not in (Path.cwd(), *Path.cwd().parents)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from .errors import InputError
 
@@ -32,18 +33,74 @@ def nearest_existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def check_writable(path: Path, instead: str = "name another --out") -> None:
-    """Refuse a folder that cannot be made or written to.
+def check_output(
+    path: str | Path,
+    *,
+    kind: Literal["folder", "file"] = "folder",
+    what: str = "the output",
+    option: str = "--out",
+    suffixes: Sequence[str] = (),
+    is_ours: Callable[[Path], bool] | None = None,
+    is_part: Callable[[Path], bool] | None = None,
+    overwrite: bool | None = True,
+    resume: bool | None = None,
+) -> Path:
+    """Check that an output may be written, before anything is read or computed. Nothing is created.
+
+    A folder with content passes only if it is recognized as an earlier output of the same kind. Neither the home
+    folder nor the current folder, nor a folder that contains it, is ever replaced.
 
     Args:
-        path: the folder; it need not be there. instead: what to do about it.
+        path: The output; it need not exist.
+        kind: Whether the output is a folder or a file.
+        what: The output in messages, with its article, for example "a report".
+        option: The command-line option that names the output, for messages.
+        suffixes: The suffixes that a file's name may have, in lower case; empty: any.
+        is_ours: Whether an existing folder is an earlier output. None: decided by `is_part` alone.
+        is_part: Whether an entry of an existing folder can be part of such an output. None: any entry can.
+            If both are None, the folder may hold anything, and nothing in it is replaced.
+        overwrite: Whether an existing output may be replaced. None: it may not, and the command has no such option.
+        resume: Whether an existing output is continued. None: the command has no such option.
+
+    Returns:
+        The path, with the user's home folder expanded.
 
     Raises:
-        InputError: the nearest that is there is no folder, or may not be written to.
+        InputError: The output may not be written.
     """
-    here = nearest_existing(path.absolute())
-    if not here.is_dir() or not os.access(here, os.W_OK):
-        raise InputError(f"{path}: cannot be written, for {here} is no folder that can be written to; {instead}")
+    output = Path(path).expanduser()
+    instead = f"choose another {option}"
+    if suffixes and output.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: the name of {what} must end in {' or '.join(suffixes)}")
+    folder = output.parent if kind == "file" else output
+    existing = nearest_existing(folder.absolute())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{path}: cannot be written: {existing} is not a folder that can be written to; {instead}")
+    if kind == "file":
+        if output.is_dir():
+            raise InputError(f"{path}: is a folder, not a file; {instead}")
+        occupied = output.exists()
+        if occupied and not os.access(output, os.W_OK):
+            raise InputError(f"{path}: cannot be written to; {instead}")
+    else:
+        entries = [entry for entry in _entries(output) if entry.name != ".DS_Store"]
+        occupied = bool(entries) and (is_ours is not None or is_part is not None)
+        foreign = next((entry for entry in entries if is_part is not None and not is_part(entry)), None)
+        if foreign is not None:
+            raise InputError(f"{path}: contains {foreign.name}, which is not part of {what}; {instead}")
+        if entries and is_ours is not None and not is_ours(output):
+            raise InputError(f"{path}: contains something that is not {what}; {instead}")
+        if occupied and output.resolve() in (Path.home(), Path.cwd(), *Path.cwd().parents):
+            raise InputError(f"{path}: the home folder and the current folder are never replaced; {instead}")
+    if occupied and not overwrite and not resume:
+        options = [("--resume", resume), ("--overwrite", overwrite)]
+        offered = "".join(f"pass {name}, or " for name, value in options if value is not None)
+        raise InputError(f"{path}: {what} already exists; {offered}{instead}")
+    return output
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def backup_path(folder: Path) -> Path:

@@ -196,11 +196,11 @@ def test_preparing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.parametrize(
     ("files", "out", "says"),
     [
-        ({"out/thesis.txt": b"x"}, "out", "holds thesis.txt, which is no part of a prepared table"),
-        ({"out/corpora.json": b"{}"}, "out", "holds something that is no part of a prepared table"),
-        ({"out/corpora.json": b'{"key": "1"}', "out/thesis.txt": b"x"}, "out", "holds thesis.txt"),
-        ({"out": b"a file"}, "out", "cannot be written, for"),
-        ({"out": b"a file"}, "out/deeper/still", "cannot be written, for"),
+        ({"out/thesis.txt": b"x"}, "out", "contains thesis.txt, which is not part of a prepared table"),
+        ({"out/corpora.json": b"{}"}, "out", "contains something that is not a prepared table"),
+        ({"out/corpora.json": b'{"key": "1"}', "out/thesis.txt": b"x"}, "out", "contains thesis.txt"),
+        ({"out": b"a file"}, "out", "cannot be written"),
+        ({"out": b"a file"}, "out/deeper/still", "cannot be written"),
     ],
 )
 def test_nothing_foreign_is_overwritten(tmp_path: Path, files: dict[str, bytes], out: str, says: str) -> None:

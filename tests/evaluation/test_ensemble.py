@@ -172,7 +172,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "fusion of one (2), other (1)" in (out / "report.html").read_text()
     assert any((out / "figures").iterdir())
     assert main(["fuse", *runs, "--out", str(out)]) == 2
-    assert "--if-exists replace" in capsys.readouterr().err
+    assert "pass --overwrite" in capsys.readouterr().err
     assert main(["fuse", *runs, "--out", str(out), "--if-exists", "replace"]) == 0
     # A run that was trained is not what fuse wrote.
     assert main(["fuse", *runs, "--out", runs[0], "--if-exists", "replace"]) == 2

@@ -313,7 +313,7 @@ def test_the_command(
     assert "training unknown" in said
     assert "training unknown" in (out / "report.html").read_text()
     assert main(command) == 2
-    assert "--if-exists replace" in capsys.readouterr().err
+    assert "pass --overwrite" in capsys.readouterr().err
     (out / "mark").write_text("old")
     assert main([*command, "--if-exists", "replace"]) == 0
     assert not (out / "mark").exists()

@@ -215,8 +215,8 @@ def test_a_clip_is_not_asked_for_what_its_corpus_cannot_hold() -> None:
         (["{backbone}", "--data", "{data}", "--precision", "fp8"], "--precision is one of"),
         (["{backbone}", "--data", "{data}", "--format", "xml"], "--format"),
         (["{backbone}", "--data", "{data}", "--split", "{here}/none.json"], "no split file"),
-        (["{backbone}", "--data", "{data}", "--figure", "{here}/layers.pdf"], "a figure is written as .png"),
-        (["{backbone}", "--data", "{data}", "--figure", "{split}/layers.png"], "is no folder that can be written to"),
+        (["{backbone}", "--data", "{data}", "--figure", "{here}/layers.pdf"], "the name of a figure must end in .png"),
+        (["{backbone}", "--data", "{data}", "--figure", "{split}/layers.png"], "is not a folder"),
         (["--data", "{data}"], "BACKBONE"),
     ],
 )

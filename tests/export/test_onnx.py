@@ -144,17 +144,17 @@ def test_nothing_is_left_of_an_export_that_fails(
 
     monkeypatch.setattr(onnx, "save", broken)
     with pytest.raises(OSError, match="full"):
-        export(tiny_run, out, data=sounds, replace=True, verbose=False)
+        export(tiny_run, out, data=sounds, overwrite=True, verbose=False)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.onnx", b"precious")]
 
 
 def test_a_file_that_is_there_is_kept_unless_it_may_go(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
     out.write_bytes(b"precious")
-    with pytest.raises(InputError, match="is there already: give --replace, or another --out"):
+    with pytest.raises(InputError, match="an ONNX file already exists; pass --overwrite, or choose another --out"):
         export(tiny_run, out, data=sounds, verbose=False)
     assert out.read_bytes() == b"precious"
-    assert export(tiny_run, out, data=sounds, replace=True, verbose=False).bytes == out.stat().st_size > 10_000
+    assert export(tiny_run, out, data=sounds, overwrite=True, verbose=False).bytes == out.stat().st_size > 10_000
 
 
 def test_a_run_is_checked_on_its_own_table_where_it_is_still_there(
@@ -187,9 +187,9 @@ def _unlike(tiny_run: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("said", "asked"),
     [
-        ("--out is the name of an .onnx file, not .*a.bin", lambda run, some: export(run, some / "a.bin")),
-        ("is there already", lambda run, some: export(run, Path(some, "b.onnx").mkdir() or some / "b.onnx")),
-        ("no folder to write to", lambda run, some: export(run, some / "no" / "a.onnx")),
+        ("a.bin: the name of an ONNX file must end in .onnx", lambda run, some: export(run, some / "a.bin")),
+        ("is a folder, not a file", lambda run, some: export(run, Path(some, "b.onnx").mkdir() or some / "b.onnx")),
+        ("is not a folder", lambda run, some: export(run, Path(some, "no").write_text("") or some / "no" / "a.onnx")),
         ("no prepared table, and no folder with sound", lambda run, some: export(run, some / "a.onnx", data=some)),
         ("damaged", lambda run, some: export(_unlike(run, some), some / "a.onnx")),
         ("neither a folder nor a model", lambda run, some: export("nobody/nothing", some / "a.onnx")),
@@ -228,6 +228,9 @@ def test_the_command(
     assert main(["export", str(tiny_run), "--data", str(sounds), "--int8"]) == 0
     assert Path("tiny-int8.onnx").stat().st_size < Path("tiny.onnx").stat().st_size
     assert main(["export", str(tiny_run), "--data", str(sounds)]) == 2
-    assert capsys.readouterr().err == "ser-ft: tiny.onnx: is there already: give --replace, or another --out\n"
+    assert (
+        capsys.readouterr().err
+        == "ser-ft: tiny.onnx: an ONNX file already exists; pass --overwrite, or choose another --out\n"
+    )
     assert main(["export", str(tiny_run), "--tolerance", "0"]) == 2
     assert "--tolerance is a share above 0" in capsys.readouterr().err

@@ -174,7 +174,7 @@ def test_a_report_goes_away_only_where_that_is_asked_for(
     for calls in (sounds, sounds / "complaint.wav"):
         assert monitored(calls) == 2
         said = capsys.readouterr().err
-        assert said == "ser-ft: monitor: a report is there already: give --replace, or another --out\n"
+        assert said == "ser-ft: monitor: a report already exists; pass --overwrite, or choose another --out\n"
     assert {file: file.read_bytes() for file in sorted((tmp_path / "monitor").rglob("*.*"))} == before
 
 
@@ -220,8 +220,8 @@ def test_a_name_that_is_no_text_can_be_written(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("mono.wav --out thesis", "thesis: holds thesis.txt, which is no part of such a report; name another folder"),
-        ("mono.wav --out kept", "kept: holds notes, which is no part of such a report"),
+        ("mono.wav --out thesis", "thesis: contains thesis.txt, which is not part of a report; choose another --out"),
+        ("mono.wav --out kept", "kept: contains notes, which is not part of a report"),
         ("mono.wav --out mono.wav", "mono.wav: cannot be written"),
         ("thesis --out new", "thesis: no sound files found there"),
         ("mono.wav --channels a,a", "--channels takes different names, such as a,b, not 'a,a'"),

@@ -299,7 +299,7 @@ def test_the_command(
     [
         (["nowhere"], "nowhere: no such folder"),
         (["."], ".: no evaluated run in it"),
-        ([".", "--out", "page.txt"], "--out page.txt: name a file that ends in .html"),
+        ([".", "--out", "page.txt"], "page.txt: the name of a comparison must end in .html"),
     ],
 )
 def test_wrong_input_is_one_line(

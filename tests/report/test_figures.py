@@ -221,7 +221,7 @@ def test_where_a_figure_cannot_be_written_is_said_before(tmp_path: Path) -> None
     assert figures.check_file(tmp_path / "new" / "layers.PNG") == tmp_path / "new" / "layers.PNG"
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
-    wrong = {"layers.jpg": "written as .png", "file/layers.png": "no folder that", "folder.png": "is a folder"}
+    wrong = {"layers.jpg": "must end in .png", "file/layers.png": "is not a folder that", "folder.png": "is a folder"}
     for name, said in wrong.items():
         with pytest.raises(InputError, match=said):
             figures.check_file(tmp_path / name)

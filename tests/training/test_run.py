@@ -148,14 +148,14 @@ def test_a_finished_run_is_left_alone_when_resumed(finished: RunFolder, miniatur
 
 
 def test_a_taken_folder_is_refused_and_kept(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a run is there already"):
+    with pytest.raises(InputError, match="a run already exists"):
         train(miniature_folder, finished.path)
     with pytest.raises(InputError, match="another recipe"):
         train(miniature_folder, finished.path, "--if_exists=resume", "--train.learning_rate=0.1")
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("dear")
-    with pytest.raises(InputError, match="no run"):
+    with pytest.raises(InputError, match="not a run"):
         train(miniature_folder, foreign, "--if_exists=replace")
     assert (foreign / "thesis.txt").read_text() == "dear"
 
@@ -189,7 +189,7 @@ def test_a_folder_that_only_looks_like_a_run_is_not_replaced(miniature_folder: P
     blog.mkdir()
     (blog / "config.yaml").write_text("site: my blog")
     for choice in ("replace", "resume"):
-        with pytest.raises(InputError, match="no run"):
+        with pytest.raises(InputError, match="not a run"):
             train(miniature_folder, blog, f"--if_exists={choice}")
     assert (blog / "config.yaml").read_text() == "site: my blog"
 

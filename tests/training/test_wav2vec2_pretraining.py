@@ -239,7 +239,7 @@ def test_the_command_refuses_in_one_line(miniature_folder: Path, tmp_path: Path)
 def test_a_taken_folder_is_refused_and_kept(
     finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="a pretraining is there already"):
+    with pytest.raises(InputError, match="a pretraining already exists"):
         start(miniature_folder, backbone, finished.path)
     with pytest.raises(InputError, match="another recipe"):
         start(miniature_folder, backbone, finished.path, "--if_exists=resume", "--seed=1")
@@ -254,7 +254,7 @@ def test_a_taken_folder_is_refused_and_kept(
     tuned.mkdir()
     (tuned / "config.yaml").write_text(parse(["--model.name=mfcc-cnn"], "test").text())
     for choice in ("replace", "resume"):
-        with pytest.raises(InputError, match="no pretraining"):
+        with pytest.raises(InputError, match="not a pretraining"):
             start(miniature_folder, backbone, tuned, f"--if_exists={choice}")
     assert [file.name for file in tuned.iterdir()] == ["config.yaml"]
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE, resample, to_wav
 from ...utils.errors import InputError
+from ...utils.files import check_output
 from ...utils.progress import bar
 from ..corpora import CORPORA, Utterance
 from ..scan import NOTE_FILE
@@ -205,13 +206,12 @@ def _is_complete(root: Path, mark: str, plan: list[Clip]) -> bool:
 
 
 def _refuse_foreign(root: Path) -> None:
-    """Raise where writing would take away files that are not a miniature's."""
-    if root.is_file():
-        raise InputError(f"{root}: a file, not a folder: choose another place for the miniature")
-    ours = {clip.path.as_posix() for clip in clips()} | {NOTE_FILE, _MARK_FILE}
-    for path in root.rglob("*"):
-        if path.is_file() and path.relative_to(root).as_posix() not in ours:
-            raise InputError(f"{root}: holds {path.name}, which is not the miniature's: choose another folder")
+    ours = {root / clip.path for clip in clips()} | {root / NOTE_FILE, root / _MARK_FILE}
+
+    def is_part(entry: Path) -> bool:
+        return entry in ours if entry.is_file() else all(map(is_part, entry.iterdir()))
+
+    check_output(root, what="the miniature", option="folder", is_part=is_part)
 
 
 def _ravdess(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:

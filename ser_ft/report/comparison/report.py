@@ -10,7 +10,7 @@ from ...evaluation.pooling import System
 from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import clip_sets, find_runs, systems
 from ...utils.errors import InputError
-from ...utils.files import check_writable
+from ...utils.files import check_output
 from ...utils.progress import bar
 from ..shared import html, samples, tables
 from .contents import contents
@@ -85,16 +85,8 @@ def text(compared: Sequence[Compared]) -> str:
 
 
 def check_out(out: str | Path) -> Path:
-    """Return where the page is to be written, before anything is read.
-
-    Raises:
-        InputError: it is no .html, or cannot be written there.
-    """
-    path = Path(out).expanduser()
-    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
-        raise InputError(f"--out {out}: name a file that ends in .html")
-    check_writable(path.parent)
-    return path
+    """Check that the page may be written, before anything is read, and return its path."""
+    return check_output(out, kind="file", what="a comparison", suffixes=(".html", ".htm"))
 
 
 def write_comparison(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from ... import audio
 from ...data.augmentation.waveform import TRANSFORMS, Augment
 from ...utils.errors import InputError
+from ...utils.files import check_output
 from ..shared.plotting import FAINT, INK, blank, escape, save, shown_name
 
 if TYPE_CHECKING:
@@ -118,14 +118,8 @@ def draw(versions: Sequence[Version], title: str) -> Figure:
 
 
 def _folder(out: str | Path) -> Path:
-    home = Path(out).expanduser()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        writable = os.access(home, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise InputError(f"{out}: nothing can be written there; name another folder with --out")
+    home = check_output(out)
+    home.mkdir(parents=True, exist_ok=True)
     return home
 
 

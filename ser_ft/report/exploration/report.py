@@ -14,8 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ... import audio
 from ...data.corpora import REASONS
-from ...utils.errors import InputError
-from ...utils.files import check_writable, replace_atomically
+from ...utils.files import check_output, replace_atomically
 from ...utils.progress import bar
 from ..shared import html, plotting
 from . import figures, map
@@ -72,14 +71,12 @@ def check_out(out: Path) -> None:
     Raises:
         InputError: the folder is there and holds anything but such a report, or it cannot be made.
     """
-    home = out.resolve()
-    if home.is_dir():
-        names = {file.name for file in home.iterdir()}
-        foreign = sorted(names - {REPORT, CLIPS, FIGURES, ".DS_Store"})
-        if foreign or (names and CLIPS not in names):
-            what = f"holds {foreign[0]}, which" if foreign else "holds something that"
-            raise InputError(f"{out}: {what} is no part of such a report; name another folder with --out")
-    check_writable(home)
+    check_output(
+        out,
+        what="an exploration report",
+        is_part=lambda entry: entry.name in (REPORT, CLIPS, FIGURES),
+        is_ours=lambda folder: (folder / CLIPS).exists(),
+    )
 
 
 def _write(heard: Survey, folder: Path, embed_audio: bool, verbose: bool) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...labels import colour
-from ...utils.errors import InputError
-from ...utils.files import check_writable
+from ...utils.files import check_output
 from ..shared.evaluated_part import judged_part, sample
 from ..shared.html import counted
 from ..shared.plotting import (
@@ -195,13 +194,7 @@ def check_file(file: str | Path) -> Path:
     Raises:
         InputError: it is no .png, or cannot be written there.
     """
-    path = Path(file).expanduser()
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{file}: a figure is written as .png")
-    if path.is_dir():
-        raise InputError(f"{file}: is a folder; name another figure")
-    check_writable(path.parent, "name another figure")
-    return path
+    return check_output(file, kind="file", what="a figure", option="--figure", suffixes=(".png",))
 
 
 def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
