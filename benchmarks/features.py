@@ -115,7 +115,7 @@ def entropy(energies: np.ndarray) -> np.ndarray:
 
 def deviations(sounds: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     """Return each descriptor's largest difference from its reference, and the reference's largest value."""
-    extractors = {name: SpectralFeatureExtractor([name], window_length=WINDOW, hop_length=HOP) for name in DESCRIPTORS}
+    extractors = {name: SpectralFeatureExtractor([name], win_length=WINDOW, hop_length=HOP) for name in DESCRIPTORS}
     worst = dict.fromkeys(DESCRIPTORS, (0.0, 0.0))
     for sound in sounds:
         for name, wanted in (*from_librosa(sound), *from_formulas(sound)):

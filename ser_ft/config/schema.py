@@ -120,7 +120,7 @@ class ModelConfig:
     """Of a speech encoder on the Hub: a commit, a branch or a tag; null: the newest."""
 
     features: dict[str, Any] = field(default_factory=dict)
-    """Settings of the feature extractor, such as descriptors or mels; a speech encoder brings its own extractor."""
+    """Settings of the feature extractor, such as descriptors or n_mels; a speech encoder brings its own extractor."""
 
     network: dict[str, Any] = field(default_factory=dict)
     """Settings of the network, such as channels; of an encoder, those of its config.json, such as mask_time_prob."""

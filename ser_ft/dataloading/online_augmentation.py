@@ -46,12 +46,12 @@ class Standardizer:
             extractor: whose `standardise` is read. frames: not yet standardised. speakers: of each clip.
             fitted_on: rows of the training clips.
         """
-        if extractor.standardise == "training":
+        if extractor.normalize == "training":
             groups = np.zeros(len(frames), dtype=np.int64)
             shift, scale = _moments(frames, groups, fitted_on, 1)
             extractor.mean, extractor.scale = shift[0].tolist(), scale[0].tolist()
             return cls(shift, scale, groups)
-        if extractor.standardise == "speaker":
+        if extractor.normalize == "speaker":
             names, groups = np.unique(np.array(speakers), return_inverse=True)
             return cls(*_moments(frames, groups, np.arange(len(frames)), len(names)), groups)
         return None

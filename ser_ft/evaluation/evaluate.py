@@ -341,7 +341,7 @@ def _feed(saved: PretrainedClassifier, table: datasets.Dataset, shown: bool) -> 
     if not isinstance(extractor, SpectralFeatureExtractor):
         return WaveformBatches(table, extractor, EncoderParts.of(saved.model).hearing)
     frames = frames_of(table, extractor, shown)
-    if extractor.standardise == "training":
+    if extractor.normalize == "training":
         groups = np.zeros(len(table), dtype=np.int64)
         shift, scale = (np.array([values], dtype=np.float32) for values in (extractor.mean, extractor.scale))
         standard: Standardizer | None = Standardizer(shift, scale, groups)

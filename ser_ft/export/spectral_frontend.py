@@ -91,7 +91,7 @@ class Descriptors(nn.Module):
     """
 
     sums: torch.Tensor
-    mels: torch.Tensor
+    mel_bank: torch.Tensor
     cosines: torch.Tensor
     offsets: torch.Tensor
     parts: torch.Tensor
@@ -101,19 +101,19 @@ class Descriptors(nn.Module):
     def __init__(self, extractor: SpectralFeatureExtractor) -> None:
         super().__init__()
         self.names, self.frontend = tuple(extractor.descriptors), extractor.frontend
-        self.standardise, self.max_frames = extractor.standardise, extractor.max_frames
+        self.normalize, self.max_frames = extractor.normalize, extractor.max_frames
         self.wanted = frozenset("mfcc" if name in CHANGES else name for name in self.names)
         tables = make_tables(self.frontend, self.wanted, torch.device("cpu"))
         self.summed, self.widths = tables.summed, tables.widths
-        for name in ("sums", "mels", "cosines", "offsets"):
+        for name in ("sums", "mel_bank", "cosines", "offsets"):
             self.register_buffer(name, getattr(tables, name))
-        self.spectra = Spectra(tables.hann.numpy(), self.frontend.fft)
-        edges = np.arange(1, PARTS) * self.frontend.window // PARTS
-        parts = np.searchsorted(edges, np.arange(self.frontend.window), "right")
+        self.spectra = Spectra(tables.hann.numpy(), self.frontend.n_fft)
+        edges = np.arange(1, PARTS) * self.frontend.win_length // PARTS
+        parts = np.searchsorted(edges, np.arange(self.frontend.win_length), "right")
         self.register_buffer("parts", torch.from_numpy(np.eye(PARTS, dtype=np.float32)[parts]))
-        if self.standardise == "training":
+        if self.normalize == "training":
             if extractor.mean is None or extractor.scale is None:
-                raise ValueError('standardise="training" needs mean and scale: fit them on the training speakers first')
+                raise ValueError('normalize="training" needs mean and scale: fit them on the training speakers first')
             self.register_buffer("mean", torch.tensor(extractor.mean))
             self.register_buffer("scale", torch.tensor(extractor.scale))
 
@@ -123,16 +123,16 @@ class Descriptors(nn.Module):
         for name in CHANGES.keys() & set(self.names):
             found[name] = _changes(found["mfcc"], CHANGES[name])
         features = torch.cat([found[name] for name in self.names], dim=2)
-        if self.standardise in ("clip", "clip-mean"):
-            features = _within(features, self.standardise == "clip")
+        if self.normalize in ("clip", "clip-mean"):
+            features = _within(features, self.normalize == "clip")
         features = self._cropped(features)
-        if self.standardise == "speaker":
+        if self.normalize == "speaker":
             return _within(features, True)
-        return (features - self.mean) / self.scale if self.standardise == "training" else features
+        return (features - self.mean) / self.scale if self.normalize == "training" else features
 
     def _described(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute all descriptors but changes, each of shape (clips, frames, width)."""
-        window, hop, fft = self.frontend.window, self.frontend.hop, self.frontend.fft
+        window, hop, fft = self.frontend.win_length, self.frontend.hop_length, self.frontend.n_fft
         count = 1 + waveforms.shape[1] // hop
         found: dict[str, torch.Tensor] = {}
         if "zcr" in self.wanted:
@@ -145,18 +145,18 @@ class Descriptors(nn.Module):
             found |= {"energy": energy, "rms": energy.sqrt(), "energy-entropy": entropy(energies)}
         if self.wanted - OF_ENERGY - {"zcr"}:
             tables = Tables(
-                self.spectra.window, self.sums, self.summed, self.widths, self.mels, self.cosines, self.offsets
+                self.spectra.window, self.sums, self.summed, self.widths, self.mel_bank, self.cosines, self.offsets
             )
             found |= of_power(self.spectra(windows), 0, self.wanted, self.frontend, tables)
         return found
 
     def _crossings(self, waveforms: torch.Tensor, count: int) -> torch.Tensor:
         """Return the zero-crossing rate; neither end of the clip counts as a crossing."""
-        window, fft = self.frontend.window, self.frontend.fft
+        window, fft = self.frontend.win_length, self.frontend.n_fft
         negative = waveforms < -FLOOR
         crossings = (negative[:, 1:] != negative[:, :-1]).to(waveforms.dtype)
         lead = fft // 2 - (fft - window) // 2
-        return framed(crossings, lead, count, window - 1, self.frontend.hop).sum(dim=-1, keepdim=True) / window
+        return framed(crossings, lead, count, window - 1, self.frontend.hop_length).sum(dim=-1, keepdim=True) / window
 
     def _cropped(self, features: torch.Tensor) -> torch.Tensor:
         if self.max_frames is None:

@@ -40,7 +40,7 @@ class ClassicalModel(Protocol):
 
 def classical_features() -> SpectralFeatureExtractor:
     """Return the extractor of the frames whose statistics baselines are given."""
-    return SpectralFeatureExtractor(descriptors=DESCRIPTORS, coefficients=20, mels=64, hop_length=256)
+    return SpectralFeatureExtractor(descriptors=DESCRIPTORS, n_mfcc=20, n_mels=64, hop_length=256)
 
 
 class Majority:

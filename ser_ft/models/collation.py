@@ -62,7 +62,7 @@ def alike_inputs(
 
     def frames(clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         # The clips of a call are taken to be one speaker's, and these need not be.
-        calls = [[clip] for clip in clips] if ours.standardise == "speaker" else [list(clips)]
+        calls = [[clip] for clip in clips] if ours.normalize == "speaker" else [list(clips)]
         made = [ours(call, sampling_rate=SAMPLE_RATE, return_tensors="pt") for call in calls]
         return {name: torch.cat([each[name] for each in made]) for name in ours.model_input_names}
 

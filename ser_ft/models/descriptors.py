@@ -55,23 +55,23 @@ _AT_ONCE, _AT_ONCE_GPU = 2**19, 2**25
 class Frontend(NamedTuple):
     """The settings of `SpectralFeatureExtractor` that windows depend on: lengths in samples, frequencies in Hz."""
 
-    window: int
-    hop: int
-    fft: int
-    rate: int
-    mels: int
-    low: float
-    high: float
+    win_length: int
+    hop_length: int
+    n_fft: int
+    sampling_rate: int
+    n_mels: int
+    f_min: float
+    f_max: float
     mel_scale: str
     power: float
     log_offset: float
-    coefficients: int
+    n_mfcc: int
 
     def width(self, name: str) -> int:
         """Return how many numbers a descriptor has."""
         if name.startswith("mfcc"):
-            return self.coefficients
-        return {"chroma": len(PITCHES), "mel": self.mels, "log-mel": self.mels}.get(name, 1)
+            return self.n_mfcc
+        return {"chroma": len(PITCHES), "mel": self.n_mels, "log-mel": self.n_mels}.get(name, 1)
 
 
 class Layout(NamedTuple):
@@ -96,14 +96,14 @@ class Layout(NamedTuple):
 
 def pack(clips: Sequence[torch.Tensor], frontend: Frontend) -> Layout:
     """Put clips, each of shape (samples,), one after the other."""
-    hop, half = frontend.hop, frontend.fft // 2
+    hop, half = frontend.hop_length, frontend.n_fft // 2
     counts = [1 + len(clip) // hop for clip in clips]
     slots = [0]
     for clip in clips:
         slots.append(slots[-1] + -(-(len(clip) + half) // hop))
     starts = [half + slot * hop for slot in slots[:-1]]
     ends = [start + len(clip) for start, clip in zip(starts, clips, strict=True)]
-    size = max(ends[-1], (slots[-2] + counts[-1] - 1) * hop + frontend.fft)
+    size = max(ends[-1], (slots[-2] + counts[-1] - 1) * hop + frontend.n_fft)
     # Filled clip by clip: a zero is written only where no clip will be.
     sound = clips[0].new_empty(size)
     for clip, before, start, end in zip(clips, (0, *ends), starts, ends, strict=False):
@@ -144,7 +144,7 @@ def describe(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Fron
     layout = pack(clips, frontend)
     wanted = frozenset("mfcc" if name in CHANGES else name for name in names)
     found = {name: layout.sound.new_empty(layout.total, frontend.width(name)) for name in wanted}
-    step = max(1, (_AT_ONCE if layout.sound.device.type == "cpu" else _AT_ONCE_GPU) // frontend.fft)
+    step = max(1, (_AT_ONCE if layout.sound.device.type == "cpu" else _AT_ONCE_GPU) // frontend.n_fft)
     for first in range(0, layout.total, step):
         group = _Group(layout, first, min(first + step, layout.total), wanted, frontend)
         computed = _of_samples(group) | _of_spectra(group)
@@ -166,10 +166,10 @@ def _of_samples(group: _Group) -> dict[str, torch.Tensor]:
     """Compute what follows from the samples themselves, as differences of running sums."""
     computed: dict[str, torch.Tensor] = {}
     layout, first, last, wanted, frontend = group
-    window = frontend.window
-    begin = first * frontend.hop + (frontend.fft - window) // 2
-    sound = layout.sound[begin : begin + (last - 1 - first) * frontend.hop + window]
-    starts = torch.arange(last - first, device=sound.device)[:, None] * frontend.hop
+    window = frontend.win_length
+    begin = first * frontend.hop_length + (frontend.n_fft - window) // 2
+    sound = layout.sound[begin : begin + (last - 1 - first) * frontend.hop_length + window]
+    starts = torch.arange(last - first, device=sound.device)[:, None] * frontend.hop_length
     if "zcr" in wanted:
         negative = sound < -FLOOR
         crossings = negative[1:] != negative[:-1]
@@ -202,8 +202,8 @@ def _of_spectra(group: _Group) -> dict[str, torch.Tensor]:
     tables = make_tables(frontend, wanted, layout.sound.device)
     # The flux of the first window looks at the one before.
     before = int("flux" in wanted and first > 0)
-    shape, begin = (last - first + before, frontend.fft), (first - before) * frontend.hop
-    windows = layout.sound.as_strided(shape, (frontend.hop, 1), begin)
+    shape, begin = (last - first + before, frontend.n_fft), (first - before) * frontend.hop_length
+    windows = layout.sound.as_strided(shape, (frontend.hop_length, 1), begin)
     squares = torch.view_as_real(torch.fft.rfft(windows * tables.hann)).square_()
     return of_power(squares[..., 0] + squares[..., 1], before, wanted, frontend, tables)
 
@@ -223,15 +223,15 @@ def of_power(
     """
     computed: dict[str, torch.Tensor] = {}
     if wanted & _OF_MAGNITUDES:
-        computed |= _of_magnitudes(power.sqrt(), before, wanted, frontend.rate, tables.offsets)
+        computed |= _of_magnitudes(power.sqrt(), before, wanted, frontend.sampling_rate, tables.offsets)
     power = power[..., before:, :]
     if "rolloff" in wanted:
         running = power.cumsum(dim=-1)
         bins = (running < ROLLOFF * running[..., -1:]).sum(dim=-1, keepdim=True)
-        computed["rolloff"] = bins * (frontend.rate / frontend.fft)
+        computed["rolloff"] = bins * (frontend.sampling_rate / frontend.n_fft)
     sums = dict(zip(tables.summed, (power @ tables.sums).split(tables.widths, dim=-1), strict=False))
     if wanted & _OF_MELS:
-        mel = sums["mel"] if frontend.power == 2 else power ** (frontend.power / 2) @ tables.mels
+        mel = sums["mel"] if frontend.power == 2 else power ** (frontend.power / 2) @ tables.mel_bank
         computed |= _of_mels(mel, wanted, tables.cosines, frontend.log_offset)
     if wanted & _OF_PITCHES:
         chroma = sums["chroma"] / sums["chroma"].amax(dim=-1, keepdim=True).clamp(min=_TINY)
@@ -321,15 +321,15 @@ class Tables(NamedTuple):
 
     Attributes:
         hann: shape (fft,). sums: shape (bins, numbers), of the sums over the power spectrum that are wanted, side by
-        side: `summed` names them, `widths` says how many numbers each has. mels: shape (bins, mels).
-        cosines: shape (mels, coefficients). offsets: of the bins from the middle one, in Hz, shape (bins,).
+        side: `summed` names them, `widths` says how many numbers each has. mel_bank: shape (bins, n_mels).
+        cosines: shape (n_mels, n_mfcc). offsets: of the bins from the middle one, in Hz, shape (bins,).
     """
 
     hann: torch.Tensor
     sums: torch.Tensor
     summed: list[str]
     widths: list[int]
-    mels: torch.Tensor
+    mel_bank: torch.Tensor
     cosines: torch.Tensor
     offsets: torch.Tensor
 
@@ -337,15 +337,17 @@ class Tables(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def make_tables(frontend: Frontend, wanted: frozenset[str], device: torch.device) -> Tables:
     """Return the tables that some descriptors need, on a device."""
-    fft, rate = frontend.fft, frontend.rate
+    fft, rate = frontend.n_fft, frontend.sampling_rate
     bins = fft // 2 + 1
     hann = np.zeros(fft)
-    left = (fft - frontend.window) // 2
-    hann[left : left + frontend.window] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frontend.window) / frontend.window)
-    mels = _mel_bank(frontend)
+    left = (fft - frontend.win_length) // 2
+    hann[left : left + frontend.win_length] = 0.5 - 0.5 * np.cos(
+        2 * np.pi * np.arange(frontend.win_length) / frontend.win_length
+    )
+    mel_bank = _mel_bank(frontend)
     summed: dict[str, np.ndarray] = {}
     if wanted & _OF_MELS and frontend.power == 2:
-        summed["mel"] = mels
+        summed["mel"] = mel_bank
     if wanted & _OF_PITCHES:
         summed["chroma"] = chroma_filter_bank(fft, len(PITCHES), rate).T
     if "spectral-entropy" in wanted:
@@ -353,8 +355,8 @@ def make_tables(frontend: Frontend, wanted: frozenset[str], device: torch.device
     widths = [table.shape[1] for table in summed.values()]
     # Filled up with zeros: matrix products run up to three times as fast where the width is a multiple of 16.
     widths.append(-sum(widths) % 16)
-    places = np.outer(np.arange(frontend.mels) + 0.5, np.arange(frontend.coefficients))
-    cosines = np.cos(np.pi / frontend.mels * places) * np.sqrt(2 / frontend.mels)
+    places = np.outer(np.arange(frontend.n_mels) + 0.5, np.arange(frontend.n_mfcc))
+    cosines = np.cos(np.pi / frontend.n_mels * places) * np.sqrt(2 / frontend.n_mels)
     cosines[:, 0] /= np.sqrt(2)
     offsets = np.arange(bins) * rate / fft - rate / 4
 
@@ -362,17 +364,17 @@ def make_tables(frontend: Frontend, wanted: frozenset[str], device: torch.device
         return torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32)).to(device)
 
     sums = np.concatenate([*summed.values(), np.zeros((bins, widths[-1]))], axis=1)
-    return Tables(put(hann), put(sums), [*summed], widths, put(mels), put(cosines), put(offsets))
+    return Tables(put(hann), put(sums), [*summed], widths, put(mel_bank), put(cosines), put(offsets))
 
 
 def _mel_bank(frontend: Frontend) -> np.ndarray:
     slaney = frontend.mel_scale == "slaney"
     bank: np.ndarray = mel_filter_bank(
-        frontend.fft // 2 + 1,
-        frontend.mels,
-        frontend.low,
-        frontend.high,
-        frontend.rate,
+        frontend.n_fft // 2 + 1,
+        frontend.n_mels,
+        frontend.f_min,
+        frontend.f_max,
+        frontend.sampling_rate,
         norm="slaney" if slaney else None,
         mel_scale=frontend.mel_scale,
         triangularize_in_mel_space=not slaney,

@@ -11,7 +11,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 
 from .descriptors import CHANGES, DESCRIPTORS, MEL_SCALES, PITCHES, Frontend, describe
 
-STANDARDISATIONS = ("none", "clip-mean", "clip", "training", "speaker")
+NORMALIZATIONS = ("none", "clip-mean", "clip", "training", "speaker")
 # Of float32, in sums over frames.
 _ROUNDING = 1e-5
 _Count = TypeVar("_Count", int, torch.Tensor)
@@ -25,16 +25,16 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
 
     Args:
         descriptors: names of `DESCRIPTORS`; their numbers stand side by side in this order (`columns` names each).
-        coefficients: of "mfcc" and its changes.
-        mels: mel bands of "mel", "log-mel" and "mfcc". low, high: their edges, in Hz.
+        n_mfcc: of "mfcc" and its changes.
+        n_mels: mel bands of "mel", "log-mel" and "mfcc". f_min, f_max: their edges, in Hz.
         mel_scale: "slaney" (triangles over Hz, of area 1, as librosa's default) or "htk" (triangles over mel, of
             height 1, as in HTK and VGGish).
         power: exponent of the magnitudes that the mel bands sum up.
         log_offset: added before the logarithm is taken; with 0, what is below 1e-10 is raised to it.
-        window_length: of the Hann window, in samples.
+        win_length: of the Hann window, in samples.
         hop_length: samples from frame to frame.
-        fft_length: of the Fourier transform, in samples, even; by default that of the window.
-        standardise: each number "none"; "clip-mean" takes off its mean over the clip, "clip" also divides by its
+        n_fft: of the Fourier transform, in samples, even; by default that of the window.
+        normalize: each number "none"; "clip-mean" takes off its mean over the clip, "clip" also divides by its
             standard deviation there; "training" uses `mean` and `scale`, fitted on the training speakers; "speaker"
             uses mean and deviation over all frames of a call, whose clips are taken to be one known speaker's: it
             needs several unlabelled clips of that speaker with emotions mixed, or it takes the emotion off with the
@@ -52,17 +52,17 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
     def __init__(
         self,
         descriptors: Sequence[str] = ("mfcc",),
-        coefficients: int = 20,
-        mels: int = 40,
-        low: float = 20.0,
-        high: float = 8000.0,
+        n_mfcc: int = 20,
+        n_mels: int = 40,
+        f_min: float = 20.0,
+        f_max: float = 8000.0,
         mel_scale: str = "slaney",
         power: float = 2.0,
         log_offset: float = 0.0,
-        window_length: int = 512,
+        win_length: int = 512,
         hop_length: int = 128,
-        fft_length: int | None = None,
-        standardise: str = "none",
+        n_fft: int | None = None,
+        normalize: str = "none",
         mean: Sequence[float] | None = None,
         scale: Sequence[float] | None = None,
         max_frames: int | None = None,
@@ -71,17 +71,17 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         **kwargs: Any,
     ) -> None:
         self.descriptors = [descriptors] if isinstance(descriptors, str) else list(descriptors)
-        self.coefficients = coefficients
-        self.mels = mels
-        self.low = low
-        self.high = high
+        self.n_mfcc = n_mfcc
+        self.n_mels = n_mels
+        self.f_min = f_min
+        self.f_max = f_max
         self.mel_scale = mel_scale
         self.power = power
         self.log_offset = log_offset
-        self.window_length = window_length
+        self.win_length = win_length
         self.hop_length = hop_length
-        self.fft_length = fft_length
-        self.standardise = standardise
+        self.n_fft = n_fft
+        self.normalize = normalize
         self.mean = None if mean is None else [float(value) for value in mean]
         self.scale = None if scale is None else [float(value) for value in scale]
         self.max_frames = max_frames
@@ -101,25 +101,25 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         if len(set(self.descriptors)) < len(self.descriptors):
             raise ValueError(f"descriptors must differ; {', '.join(self.descriptors)} names one twice")
         for name, value, choices in (
-            ("standardise", self.standardise, STANDARDISATIONS),
+            ("normalize", self.normalize, NORMALIZATIONS),
             ("mel_scale", self.mel_scale, MEL_SCALES),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        counts = ("coefficients", "mels", "window_length", "hop_length", "max_frames")
+        counts = ("n_mfcc", "n_mels", "win_length", "hop_length", "max_frames")
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
-        if self._cepstral and self.coefficients > self.mels:
-            raise ValueError(f"coefficients must be at most mels: {self.coefficients} of {self.mels} mel bands")
-        fft = self.frontend.fft
-        if fft % 2 or fft < self.window_length:
-            rule = f"fft_length must be even and at least window_length ({self.window_length}), which it is by default"
+        if self._cepstral and self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc must be at most n_mels: {self.n_mfcc} of {self.n_mels} mel bands")
+        fft = self.frontend.n_fft
+        if fft % 2 or fft < self.win_length:
+            rule = f"n_fft must be even and at least win_length ({self.win_length}), which it is by default"
             raise ValueError(f"{rule}: not {fft}")
-        if not 0 <= self.low < self.high <= self.sampling_rate / 2:
-            rule = f"0 <= low < high <= {self.sampling_rate / 2:g} Hz must hold"
-            raise ValueError(f"{rule}; low is {self.low:g}, high {self.high:g}")
+        if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
+            rule = f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold"
+            raise ValueError(f"{rule}; f_min is {self.f_min:g}, f_max {self.f_max:g}")
         if self.power <= 0 or self.log_offset < 0:
             raise ValueError(f"power must be above 0 and log_offset not below, not {self.power:g}, {self.log_offset:g}")
         if (self.mean is None) != (self.scale is None):
@@ -134,17 +134,17 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
     def frontend(self) -> Frontend:
         """The settings that windows depend on."""
         return Frontend(
-            self.window_length,
+            self.win_length,
             self.hop_length,
-            self.window_length if self.fft_length is None else self.fft_length,
+            self.win_length if self.n_fft is None else self.n_fft,
             self.sampling_rate,
-            self.mels,
-            self.low,
-            self.high,
+            self.n_mels,
+            self.f_min,
+            self.f_max,
             self.mel_scale,
             self.power,
             self.log_offset,
-            self.coefficients,
+            self.n_mfcc,
         )
 
     @property
@@ -208,7 +208,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("there is no clip in the list")
         features, mask = self._framed(clips)
         missing = self._missing(features.shape[1], padding, max_length)
-        features = self.standardised(features, mask)
+        features = self.standardize(features, mask)
         if missing:
             features = torch.nn.functional.pad(features, (0, 0, 0, missing))
             mask = torch.nn.functional.pad(mask, (0, missing))
@@ -246,7 +246,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         with torch.no_grad(), torch.autocast(clips[0].device.type, enabled=False):
             features, windows = describe(clips, self.descriptors, self.frontend)
         counts = torch.tensor(windows, device=features.device)
-        if self.standardise in ("clip-mean", "clip"):
+        if self.normalize in ("clip-mean", "clip"):
             features = self._within_clips(features, counts)
         return self._cropped(features, counts)
 
@@ -255,7 +255,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         count = counts[:, None, None]
         mean = features.sum(dim=1, keepdim=True) / count
         features = (features - mean) * real
-        if self.standardise == "clip":
+        if self.normalize == "clip":
             deviation = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
             features = features / usable_scale(mean, deviation)
         return features
@@ -268,7 +268,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             counts = counts.clamp(max=self.max_frames)
         return features, _real(features, counts)[..., 0].long()
 
-    def standardised(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def standardize(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Standardise what `extract` gave, for "training" and "speaker"; give it back as it is for the others.
 
         Args:
@@ -277,15 +277,15 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: "training" without mean and scale.
         """
-        if self.standardise not in ("training", "speaker"):
+        if self.normalize not in ("training", "speaker"):
             return features
         real = mask[..., None].to(features.dtype)
-        if self.standardise == "speaker":
+        if self.normalize == "speaker":
             mean = (features * real).sum(dim=(0, 1)) / mask.sum()
             variance = ((features - mean).square() * real).sum(dim=(0, 1)) / mask.sum()
             scale = usable_scale(mean, variance.sqrt())
         elif self.mean is None or self.scale is None:
-            raise ValueError('standardise="training" needs mean and scale: fit them on the training speakers first')
+            raise ValueError('normalize="training" needs mean and scale: fit them on the training speakers first')
         else:
             mean, scale = (torch.tensor(values).to(features) for values in (self.mean, self.scale))
         return (features - mean) / scale * real

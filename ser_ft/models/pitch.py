@@ -32,8 +32,8 @@ def yin(
     waveforms: torch.Tensor,
     lengths: torch.Tensor,
     sampling_rate: int = 16_000,
-    low: float = 60.0,
-    high: float = 600.0,
+    f_min: float = 60.0,
+    f_max: float = 600.0,
     window: float = 0.025,
     hop_length: int = 160,
     threshold: float = 0.1,
@@ -49,7 +49,7 @@ def yin(
         waveforms: zero-padded, shape (clips, samples), float, full scale at 1.0.
         lengths: real samples of each clip, shape (clips,).
         sampling_rate: in Hz.
-        low: the lowest frequency looked for, in Hz. high: the highest.
+        f_min: the lowest frequency looked for, in Hz. f_max: the highest.
         window: over which a frame is compared with itself some samples later, in seconds; 25 ms in the paper.
         hop_length: samples from frame to frame.
         threshold: the first dip deeper than this is taken (step 4), and the deepest where none is; 0.1 in the paper.
@@ -57,11 +57,13 @@ def yin(
         quiet: ... and its power is less than so many dB under that of the clip's loudest frame.
 
     Raises:
-        ValueError: the frequencies are not 0 < low < high <= half the sampling rate.
+        ValueError: the frequencies are not 0 < f_min < f_max <= half the sampling rate.
     """
-    if not 0 < low < high <= sampling_rate / 2:
-        raise ValueError(f"0 < low < high <= {sampling_rate / 2:g} Hz must hold; low is {low:g}, high {high:g}")
-    shortest, longest = int(sampling_rate / high), -int(-sampling_rate // low)
+    if not 0 < f_min < f_max <= sampling_rate / 2:
+        raise ValueError(
+            f"0 < f_min < f_max <= {sampling_rate / 2:g} Hz must hold; f_min is {f_min:g}, f_max {f_max:g}"
+        )
+    shortest, longest = int(sampling_rate / f_max), -int(-sampling_rate // f_min)
     width = round(window * sampling_rate)
     span = width + longest + 1
     count = 1 + waveforms.shape[1] // hop_length

@@ -90,7 +90,7 @@ class PretrainedClassifier:
             return EncoderParts.of(self.model).hearing.least_samples
         summed: Any = self.model
         frames = max(summed.least_frames, FITTED if CHANGES.keys() & set(extractor.descriptors) else 1)
-        return max(extractor.window_length, (int(frames) - 1) * extractor.hop_length)
+        return max(extractor.win_length, (int(frames) - 1) * extractor.hop_length)
 
     @property
     def threshold(self) -> float | None:

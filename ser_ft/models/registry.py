@@ -36,14 +36,14 @@ class Network:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_FITTED = {"standardise": "training"}
-_STACK = _FITTED | {"descriptors": STACKED, "coefficients": 20, "hop_length": 256}
-_DESCRIBED = _FITTED | {"descriptors": SHORT_TERM, "coefficients": 13, "hop_length": 256}
+_FITTED = {"normalize": "training"}
+_STACK = _FITTED | {"descriptors": STACKED, "n_mfcc": 20, "hop_length": 256}
+_DESCRIBED = _FITTED | {"descriptors": SHORT_TERM, "n_mfcc": 13, "hop_length": 256}
 NETWORKS = {
     "mfcc-cnn": Network(
         own.MfccCnnConfig,
         own.MfccCnnForAudioClassification,
-        _FITTED | {"descriptors": ("mfcc",), "coefficients": 20, "mels": 64, "hop_length": 256},
+        _FITTED | {"descriptors": ("mfcc",), "n_mfcc": 20, "n_mels": 64, "hop_length": 256},
     ),
     "conv1d": Network(own.Conv1dConfig, own.Conv1dForAudioClassification, _DESCRIBED),
     "lstm": Network(own.LstmConfig, own.LstmForAudioClassification, _DESCRIBED),
@@ -53,14 +53,14 @@ NETWORKS = {
     "compact-cnn": Network(
         compact.CompactCnnConfig,
         compact.CompactCnnForAudioClassification,
-        {"descriptors": ("log-mel",), "mels": 80, "low": 50.0, "mel_scale": "htk", "window_length": 400}
-        | {"hop_length": 160, "fft_length": 512},
+        {"descriptors": ("log-mel",), "n_mels": 80, "f_min": 50.0, "mel_scale": "htk", "win_length": 400}
+        | {"hop_length": 160, "n_fft": 512},
     ),
 }
 _IMAGE = Network(
     image.SpectrogramConfig,
     image.SpectrogramForAudioClassification,
-    _FITTED | {"descriptors": ("log-mel",), "mels": 64, "hop_length": 160},
+    _FITTED | {"descriptors": ("log-mel",), "n_mels": 64, "hop_length": 160},
 )
 assert tuple(NETWORKS) == MODELS
 
@@ -101,14 +101,14 @@ def build(
     try:
         extractor = SpectralFeatureExtractor(**{**known.features, **features})
         settings |= {"feature_size": extractor.feature_size, **known.settings, **network}
-        if name == "compact-cnn" and (extractor.descriptors, extractor.standardise) != (["log-mel"], "none"):
+        if name == "compact-cnn" and (extractor.descriptors, extractor.normalize) != (["log-mel"], "none"):
             raise InputError(
-                f"{name}: measures levels itself: model.features.descriptors must be [log-mel], standardise none"
+                f"{name}: measures levels itself: model.features.descriptors must be [log-mel], normalize none"
             )
         if known is not _IMAGE:
             return extractor, known.model(known.config(**settings))
         config = image.SpectrogramConfig(backbone=_called_in_timm(name), **settings)
-        if extractor.feature_size != extractor.mels or "log-mel" not in extractor.descriptors:
+        if extractor.feature_size != extractor.n_mels or "log-mel" not in extractor.descriptors:
             raise InputError(f"{name}: sees a log-mel spectrogram: model.features.descriptors must be [log-mel]")
         backbone = _backbone(name, pretrained)
         image.check_any_size(backbone)

@@ -109,8 +109,8 @@ def frame_feed(
         raise InputError(
             f"augment.spectral is of log-mel spectrograms: {recipe.model.name} hears {', '.join(extractor.descriptors)}"
         )
-    if recipe.augment.spectral is not None and extractor.standardise in ("clip", "clip-mean"):
-        raise InputError(f"augment.spectral: model.features.standardise must be none, not {extractor.standardise}")
+    if recipe.augment.spectral is not None and extractor.normalize in ("clip", "clip-mean"):
+        raise InputError(f"augment.spectral: model.features.normalize must be none, not {extractor.normalize}")
     frames = JoinedCache([frames_of(table, extractor, shown) for table in tables])
     speakers = [name for table in tables for name in table["speaker"]]
     # Copies say no more of a speaker than the clips do that they were made of.

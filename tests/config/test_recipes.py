@@ -28,7 +28,7 @@ WRONG = {
     "all of a classic network, and a part of it": ("tuning: {mode: probe}", "all of mfcc-cnn is trained"),
     "weights that nobody pretrained": ("model: {name: lstm, pretrained: false}", "model.pretrained is of image"),
     "a commit of what is not on the Hub": ("model: {name: timm/vgg16, revision: main}", "model.revision is of speech"),
-    "features of an encoder": ("model: {name: a/b, features: {mels: 40}}", "brings its own feature extractor"),
+    "features of an encoder": ("model: {name: a/b, features: {n_mels: 40}}", "brings its own feature extractor"),
     "adapters in images": ("model: {name: timm/vgg16}\ntuning: {mode: lora}", "by probe, partial or full"),
     "wave convolutions of images": ("model: {name: timm/vgg16}\ntuning: {convolutions: true}", "tuning.convolutions"),
     "dropout all over images": ("model: {name: timm/vgg16}\ntuning: {dropout: 0.1}", "model.network.head_dropout"),
@@ -106,12 +106,12 @@ def test_wrong_arguments_are_refused_in_one_line(
 
 
 def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
-    text = "train: {epochs: 7, batch_size: 4}\nmodel: {features: {mels: 32, coefficients: 13}}\nseed: 3"
+    text = "train: {epochs: 7, batch_size: 4}\nmodel: {features: {n_mels: 32, n_mfcc: 13}}\nseed: 3"
     file = written(tmp_path, text)
-    recipe = parse(["--config", file, "--train.epochs", "9", "--model.features.mels", "48"], "finetune.py")
+    recipe = parse(["--config", file, "--train.epochs", "9", "--model.features.n_mels", "48"], "finetune.py")
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.seed) == (9, 4, 3)
     assert recipe.train.learning_rate == TrainConfig().learning_rate
-    assert recipe.model.features["mels"] == 48
+    assert recipe.model.features["n_mels"] == 48
 
 
 def test_no_arguments_are_the_defaults() -> None:
@@ -127,7 +127,9 @@ FULL = Recipe(
         notes={"cremad": "rebuilt: «audio»\n# from parts", "tess": "null"},
     ),
     split=SplitConfig(kind="corpus", seed=2, corpus="tess", test=0.25, file="0123"),
-    model=ModelConfig(features={"descriptors": ["log-mel"], "mels": 40}, network={"channels": [8, 16], "dropout": 0.0}),
+    model=ModelConfig(
+        features={"descriptors": ["log-mel"], "n_mels": 40}, network={"channels": [8, 16], "dropout": 0.0}
+    ),
     augment=AugmentConfig(
         transforms={"noise": {"p": 0.5, "snr": [5, 30]}, "speed": {}},
         copies=2,

@@ -133,8 +133,8 @@ def refuse(*args: object, **kwargs: object) -> None:
 def test_frames_are_not_standardised_and_found_again_whoever_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fold fits a mean and a scale of its own to the same frames: five folds compute them once."""
     clips = table(4)
-    plain = frames_of(clips, SpectralFeatureExtractor(standardise="none"), shown=False)
-    fitted = SpectralFeatureExtractor(standardise="training", mean=[5.0] * 20, scale=[2.0] * 20)
+    plain = frames_of(clips, SpectralFeatureExtractor(normalize="none"), shown=False)
+    fitted = SpectralFeatureExtractor(normalize="training", mean=[5.0] * 20, scale=[2.0] * 20)
     found = frames_of(clips, fitted, shown=False)
     assert all(np.array_equal(found[row], plain[row]) for row in range(4))
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)

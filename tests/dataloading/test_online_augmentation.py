@@ -73,7 +73,7 @@ def test_mean_and_scale_are_those_of_all_training_frames(tmp_path: Path) -> None
     clips = [random.normal(3 * row, 1 + row, size=(5 + 40 * row, 3)).astype(np.float32) for row in range(4)]
     for clip in clips:
         clip[:, 2] = 7.0
-    extractor = SpectralFeatureExtractor(coefficients=3, standardise="training")
+    extractor = SpectralFeatureExtractor(n_mfcc=3, normalize="training")
     found = Standardizer.fit(extractor, frames(tmp_path, *clips), ["a", "b", "a", "c"], np.array([0, 2, 3]))
     heard = np.concatenate([clips[0], clips[2], clips[3]])
     assert found is not None
@@ -91,18 +91,18 @@ def test_speakers_who_are_not_trained_on_change_nothing() -> None:
     """Else the test would not be one: a louder test clip may not move what the network hears of the others."""
     means = []
     for louder in (None, 2, 0):
-        extractor = SpectralFeatureExtractor(standardise="training")
+        extractor = SpectralFeatureExtractor(normalize="training")
         feed_of(extractor, table(louder))
         means.append((extractor.mean, extractor.scale))
     assert means[0] == means[1]
     assert means[0] != means[2], "a training clip must move it"
 
 
-@pytest.mark.parametrize("standardise", ["none", "clip-mean", "clip", "training"])
-def test_a_run_hears_what_the_saved_extractor_will_hear(standardise: str) -> None:
-    clips, extractor = table(), SpectralFeatureExtractor(standardise=standardise)
+@pytest.mark.parametrize("normalize", ["none", "clip-mean", "clip", "training"])
+def test_a_run_hears_what_the_saved_extractor_will_hear(normalize: str) -> None:
+    clips, extractor = table(), SpectralFeatureExtractor(normalize=normalize)
     feed = feed_of(extractor, clips)
-    assert (feed.standard is not None) == (standardise == "training")
+    assert (feed.standard is not None) == (normalize == "training")
     batch = feed.collate([5, 0])
     alone = extractor([sound(clips, 5), sound(clips, 0)], return_tensors="pt")
     torch.testing.assert_close(batch["input_features"], alone["input_features"], atol=1e-3, rtol=1e-3)
@@ -110,19 +110,19 @@ def test_a_run_hears_what_the_saved_extractor_will_hear(standardise: str) -> Non
 
 
 def test_each_speaker_by_their_own_clips() -> None:
-    feed = feed_of(SpectralFeatureExtractor(standardise="speaker"), table())
+    feed = feed_of(SpectralFeatureExtractor(normalize="speaker"), table())
     for first in range(3):
         heard = torch.cat([feed.collate([row])["input_features"][0] for row in (first, first + 3)])
         assert heard.mean(dim=0).abs().max() < 1e-3
         torch.testing.assert_close(heard.std(dim=0, correction=0), torch.ones(20), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("standardise", ["training", "speaker"])
-def test_copies_are_standardised_and_move_nothing(standardise: str) -> None:
+@pytest.mark.parametrize("normalize", ["training", "speaker"])
+def test_copies_are_standardised_and_move_nothing(normalize: str) -> None:
     """They are no more of a speaker; and a run without copies must hear its clips the same."""
     loud = table().select([1, 0]).map(lambda row: row | {"id": row["id"] + "+1"})
-    plain = feed_of(SpectralFeatureExtractor(standardise=standardise), table())
-    both = feed_of(SpectralFeatureExtractor(standardise=standardise), table(), loud, train=(0, 1, 3, 4, 6, 7))
+    plain = feed_of(SpectralFeatureExtractor(normalize=normalize), table())
+    both = feed_of(SpectralFeatureExtractor(normalize=normalize), table(), loud, train=(0, 1, 3, 4, 6, 7))
     assert len(both.lengths) == len(both.seconds) == 8
     for row in range(6):
         assert torch.equal(both.collate([row])["input_features"], plain.collate([row])["input_features"])
@@ -131,9 +131,9 @@ def test_copies_are_standardised_and_move_nothing(standardise: str) -> None:
 
 
 def test_live_clips_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
-    clips, extractor = table(), SpectralFeatureExtractor(standardise="training")
+    clips, extractor = table(), SpectralFeatureExtractor(normalize="training")
     plain, feed = (
-        feed_of(SpectralFeatureExtractor(standardise="training"), clips),
+        feed_of(SpectralFeatureExtractor(normalize="training"), clips),
         feed_of(extractor, clips, transforms=NOISE),
     )
     first, second = (feed.collate([4, 1], epoch)["input_features"] for epoch in (0, 1))
@@ -151,10 +151,10 @@ def test_live_clips_are_drawn_anew_in_each_epoch_and_for_training_alone() -> Non
 
 def test_masks_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
     masks = {"times": 3, "time_width": 0.4, "bands": 2, "band_width": 0.3}
-    feed = feed_of(SpectralFeatureExtractor(standardise="training"), table(), spec_augment=masks)
+    feed = feed_of(SpectralFeatureExtractor(normalize="training"), table(), spec_augment=masks)
     rows = [5, 0, 3]
     asked, first, second = feed.collate(rows), feed.collate(rows, 0), feed.collate(rows, 1)
-    plain = feed_of(SpectralFeatureExtractor(standardise="training"), table()).collate(rows)
+    plain = feed_of(SpectralFeatureExtractor(normalize="training"), table()).collate(rows)
     assert torch.equal(asked["input_features"], plain["input_features"]), "evaluation is never masked"
     assert torch.equal(feed.collate(rows, 0)["input_features"], first["input_features"])
     assert not torch.equal(first["input_features"], second["input_features"])
@@ -167,7 +167,7 @@ def test_masks_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
 
 def test_spectra_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
     def log_mel() -> SpectralFeatureExtractor:
-        return SpectralFeatureExtractor(descriptors=["log-mel"], standardise="none")
+        return SpectralFeatureExtractor(descriptors=["log-mel"], normalize="none")
 
     feed, rows = feed_of(log_mel(), table(), spectral={"crop": 0.0, "tempo": 0.0}), [5, 0, 3]
     asked, first, second = feed.collate(rows), feed.collate(rows, 0), feed.collate(rows, 1)

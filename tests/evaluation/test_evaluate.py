@@ -92,7 +92,7 @@ def speech(family: str) -> Callable[[Path], list[str]]:
     "settings",
     [
         own(),
-        own("--model.features={standardise: speaker}"),
+        own("--model.features={normalize: speaker}"),
         image,
         # Padding would change its convolutions; a spectrum of one length; padding changes it further up.
         speech("wav2vec2"),

@@ -21,11 +21,11 @@ from tests.helpers.tiny_encoders import write_tiny_backbone
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
-    {"hop_length": 256, "coefficients": 13},
-    {"window_length": 400, "hop_length": 160, "fft_length": 512},
-    {"window_length": 301, "hop_length": 100, "fft_length": 400},
-    {"window_length": 256, "hop_length": 300},
-    {"mel_scale": "htk", "power": 1.0, "log_offset": 1e-6, "mels": 64, "low": 50.0, "high": 7000.0},
+    {"hop_length": 256, "n_mfcc": 13},
+    {"win_length": 400, "hop_length": 160, "n_fft": 512},
+    {"win_length": 301, "hop_length": 100, "n_fft": 400},
+    {"win_length": 256, "hop_length": 300},
+    {"mel_scale": "htk", "power": 1.0, "log_offset": 1e-6, "n_mels": 64, "f_min": 50.0, "f_max": 7000.0},
 )
 SMALL = {"descriptors": ("mfcc", "mfcc-delta", "rms"), "hop_length": 200}
 
@@ -51,7 +51,7 @@ def test_every_descriptor_is_the_extractor_s(settings: dict[str, Any], voices: l
         close(computed(graph, voice), extractor(voice)["input_features"])
         # It jumps from bin to bin, and seldom is one off.
         apart = np.abs(computed(bins, voice) - rolloff(voice)["input_features"])
-        assert apart.max() < 1.01 * 16_000 / rolloff.frontend.fft
+        assert apart.max() < 1.01 * 16_000 / rolloff.frontend.n_fft
         assert (apart > 1).mean() < 0.02
 
 
@@ -75,7 +75,7 @@ def test_silence_and_a_full_scale_square_give_the_same_numbers() -> None:
 @pytest.mark.parametrize("kind", ["none", "clip-mean", "clip", "speaker", "training"])
 def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | None, voices: list[np.ndarray]) -> None:
     """In a batch, too: nothing of a clip's neighbours may enter it."""
-    extractor = SpectralFeatureExtractor(standardise=kind, max_frames=frames, **SMALL)
+    extractor = SpectralFeatureExtractor(normalize=kind, max_frames=frames, **SMALL)
     if kind == "training":
         width = extractor.feature_size
         extractor.mean, extractor.scale = np.linspace(-9, 9, width).tolist(), np.linspace(1, 5, width).tolist()
@@ -90,7 +90,7 @@ def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | N
 
 def test_an_extractor_that_was_not_fitted_is_refused() -> None:
     with pytest.raises(ValueError, match="needs mean and scale"):
-        Descriptors(SpectralFeatureExtractor(standardise="training"))
+        Descriptors(SpectralFeatureExtractor(normalize="training"))
 
 
 @pytest.mark.parametrize(

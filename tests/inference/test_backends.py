@@ -76,11 +76,11 @@ def test_speech_encoders_answer_the_shortest_clips(classifier: Path) -> None:
         assert np.isfinite(check(engine, samples)).all()
 
 
-@pytest.mark.parametrize("standardise", ["speaker", "clip"])
+@pytest.mark.parametrize("normalize", ["speaker", "clip"])
 @pytest.mark.parametrize("name", MODELS)
-def test_own_networks_answer_alone_as_together(name: str, standardise: str, tmp_path: Path) -> None:
+def test_own_networks_answer_alone_as_together(name: str, normalize: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    features = {} if name == "compact-cnn" else {"standardise": standardise}
+    features = {} if name == "compact-cnn" else {"normalize": normalize}
     extractor, model = build(name, CLASSES, features, {})
     for each in (extractor, model):
         each.save_pretrained(tmp_path)

@@ -256,7 +256,7 @@ def test_a_clip_is_cut_to_what_the_model_hears(
     voices: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would hear the middle 4 s of 15, and answer as if these were all."""
-    extractor, model = build("plain-cnn", ("happy", "sad"), {"max_frames": 250, "standardise": "clip"}, {})
+    extractor, model = build("plain-cnn", ("happy", "sad"), {"max_frames": 250, "normalize": "clip"}, {})
     for each in (extractor, model):
         each.save_pretrained(tmp_path)
     recognizer, lengths = EmotionRecognizer(tmp_path), []

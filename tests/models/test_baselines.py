@@ -231,14 +231,14 @@ def test_what_the_networks_hear() -> None:
 
 def test_compact_hears_levels_alone() -> None:
     assert build("compact-cnn", CLASSES, {}, {})[0].columns == [f"log-mel_{place}" for place in range(1, 81)]
-    for features in ({"descriptors": ["mfcc"]}, {"descriptors": ["log-mel", "zcr"]}, {"standardise": "clip"}):
-        with pytest.raises(InputError, match=r"descriptors must be \[log-mel\], standardise none"):
+    for features in ({"descriptors": ["mfcc"]}, {"descriptors": ["log-mel", "zcr"]}, {"normalize": "clip"}):
+        with pytest.raises(InputError, match=r"descriptors must be \[log-mel\], normalize none"):
             build("compact-cnn", CLASSES, features, {})
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "compact-cnn"])
 def test_build_takes_settings(name: str) -> None:
-    features = {"descriptors": ["log-mel", "zcr"], "mels": 32, "standardise": "clip"}
+    features = {"descriptors": ["log-mel", "zcr"], "n_mels": 32, "normalize": "clip"}
     extractor, model = build(name, ["a", "b", "c"], features, {"dropout": 0})
     assert model.config.feature_size == extractor.feature_size == 33
     assert model(**extractor(noise(3000), return_tensors="pt")).logits.shape == (1, 3)
@@ -248,7 +248,7 @@ def test_build_takes_settings(name: str) -> None:
     ("name", "features", "network", "says"),
     [
         ("mfcc-rnn", {}, {}, "mfcc-cnn, conv1d, lstm"),
-        ("mfcc-cnn", {"n_mfcc": 20}, {}, "'n_mfcc': it has descriptors, coefficients"),
+        ("mfcc-cnn", {"coefficients": 20}, {}, "'coefficients': it has descriptors, n_mfcc"),
         ("mfcc-cnn", {}, {"layers": 3}, "'layers': it has channels, kernel"),
         ("lstm", {}, {"channels": [3]}, "'channels': it has hidden, layers"),
         ("wide-cnn", {}, {"block": "plain"}, "no setting 'block'"),
@@ -257,8 +257,8 @@ def test_build_takes_settings(name: str) -> None:
         ("conv1d", {}, {"feature_size": 13}, "no setting 'feature_size'"),
         ("conv1d", {"descriptors": ["plp"]}, {}, "zcr, energy"),
         ("conv1d", {"descriptors": []}, {}, "descriptors must be"),
-        ("conv1d", {"coefficients": "many"}, {}, "model.features.coefficients is written like 20, not 'many'"),
-        ("conv1d", {"standardise": "yes"}, {}, "none, clip-mean, clip, training, speaker"),
+        ("conv1d", {"n_mfcc": "many"}, {}, "model.features.n_mfcc is written like 20, not 'many'"),
+        ("conv1d", {"normalize": "yes"}, {}, "none, clip-mean, clip, training, speaker"),
         ("mfcc-cnn", {"hop_length": 0}, {}, "must be 1 or more"),
         ("mfcc-cnn", {}, {"channels": 64}, r"written like \(16, 32, 64, 128\), not 64"),
         ("plain-cnn", {}, {"channels": []}, "channels must be"),

@@ -143,7 +143,7 @@ def test_numbers_are_those_of_the_definition(name: str, samples: int) -> None:
 @pytest.mark.parametrize("name", DESCRIPTORS)
 def test_numbers_of_long_windows_are_those_of_the_definition(name: str) -> None:
     absolute, relative = TOLERANCES[name]
-    found = frames(speech(), name, window_length=1000, hop_length=300, mels=32, coefficients=13)
+    found = frames(speech(), name, win_length=1000, hop_length=300, n_mels=32, n_mfcc=13)
     wanted = reference(speech(), name, 1000, 300, 32, 13)
     np.testing.assert_allclose(found, wanted, atol=4 * absolute, rtol=4 * relative)
 
@@ -239,7 +239,7 @@ def test_numbers_say_what_they_are_said_to() -> None:
     click[2500] = 1
     assert frames(click, "energy-entropy") == pytest.approx(0, abs=1e-6)
     a440 = np.sin(2 * np.pi * 440 * time).astype(np.float32)
-    make = SpectralFeatureExtractor(descriptors=["chroma"], window_length=4096, hop_length=1024)
+    make = SpectralFeatureExtractor(descriptors=["chroma"], win_length=4096, hop_length=1024)
     chroma = make(a440)["input_features"][0, 4]
     assert make.columns[chroma.argmax()] == "chroma_A"
 
@@ -248,15 +248,15 @@ def test_vggish_hears_the_same_through_these_settings() -> None:
     """The front end of Hershey et al. (2017): its bank is flat triangles over the mel of HTK."""
     make = SpectralFeatureExtractor(
         descriptors=["log-mel"],
-        mels=64,
-        low=125,
-        high=7500,
+        n_mels=64,
+        f_min=125,
+        f_max=7500,
         mel_scale="htk",
         power=1.0,
         log_offset=0.01,
-        window_length=400,
+        win_length=400,
         hop_length=160,
-        fft_length=512,
+        n_fft=512,
     )
     sound = speech()
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)

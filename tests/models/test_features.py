@@ -15,17 +15,17 @@ RATE = 16_000
 STACK = ("zcr", "rms", "flux", "mfcc", "chroma", "mel")
 ODD = {
     "descriptors": ["flux", "mfcc-delta", "log-mel"],
-    "coefficients": 3,
-    "mels": 24,
-    "low": 50.0,
-    "high": 7000.0,
+    "n_mfcc": 3,
+    "n_mels": 24,
+    "f_min": 50.0,
+    "f_max": 7000.0,
     "mel_scale": "htk",
     "power": 1.0,
     "log_offset": 0.5,
-    "window_length": 400,
+    "win_length": 400,
     "hop_length": 160,
-    "fft_length": 512,
-    "standardise": "training",
+    "n_fft": 512,
+    "normalize": "training",
     "mean": [0.1 * number for number in range(28)],
     "scale": [1.0 + number for number in range(28)],
     "max_frames": 50,
@@ -51,7 +51,7 @@ def real_frames(batch: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def test_every_number_of_a_frame_has_a_name() -> None:
-    make = SpectralFeatureExtractor(["mfcc", "zcr", "chroma", "mfcc-delta2"], coefficients=2)
+    make = SpectralFeatureExtractor(["mfcc", "zcr", "chroma", "mfcc-delta2"], n_mfcc=2)
     assert make.columns[:4] == ["mfcc_1", "mfcc_2", "zcr", "chroma_C"]
     assert make.columns[13:] == ["chroma_A#", "chroma_B", "mfcc-delta2_1", "mfcc-delta2_2"]
     for name in DESCRIPTORS:
@@ -77,7 +77,7 @@ def test_arrays_lists_and_tensors_give_the_same() -> None:
 
 
 def test_a_clip_is_not_changed_by_being_heard() -> None:
-    make, sound = SpectralFeatureExtractor([*DESCRIPTORS], standardise="clip"), speech(3000)
+    make, sound = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip"), speech(3000)
     make(sound)
     assert np.array_equal(sound, speech(3000))
 
@@ -115,15 +115,15 @@ def test_what_is_no_clip_is_refused_in_one_line(sound: object, rate: int, says: 
         ({"descriptors": ["plp"]}, "some of zcr, energy, rms, .*log-mel, not plp"),
         ({"descriptors": []}, "some of zcr, .*, not none"),
         ({"descriptors": ["zcr", "rms", "zcr"]}, "twice"),
-        ({"standardise": "max"}, "one of none, clip-mean, clip, training, speaker, not 'max'"),
+        ({"normalize": "max"}, "one of none, clip-mean, clip, training, speaker, not 'max'"),
         ({"mel_scale": "bark"}, "one of slaney, htk, not 'bark'"),
-        ({"coefficients": 41}, "41 of 40 mel bands"),
+        ({"n_mfcc": 41}, "41 of 40 mel bands"),
         ({"hop_length": 0}, "hop_length must be 1 or more, not 0"),
         ({"max_frames": 0}, "max_frames must be 1 or more, not 0"),
-        ({"high": 9000.0}, "8000 Hz must hold; low is 20, high 9000"),
-        ({"low": 8000.0}, "low is 8000"),
-        ({"window_length": 401}, "fft_length must be even"),
-        ({"fft_length": 400}, r"at least window_length \(512\).*: not 400"),
+        ({"f_max": 9000.0}, "8000 Hz must hold; f_min is 20, f_max 9000"),
+        ({"f_min": 8000.0}, "f_min is 8000"),
+        ({"win_length": 401}, "n_fft must be even"),
+        ({"n_fft": 400}, r"at least win_length \(512\).*: not 400"),
         ({"power": 0.0}, "power must be above 0"),
         ({"log_offset": -0.1}, "log_offset"),
         ({"mean": [0.0] * 20}, "together"),
@@ -138,7 +138,7 @@ def test_settings_that_cannot_work_are_refused_when_they_are_made(settings: dict
 
 
 def test_bands_may_be_fewer_than_coefficients_that_nobody_asked_for() -> None:
-    assert SpectralFeatureExtractor(["log-mel"], mels=13).feature_size == 13
+    assert SpectralFeatureExtractor(["log-mel"], n_mels=13).feature_size == 13
 
 
 def test_frames_are_padded_to_what_is_asked_and_masked() -> None:
@@ -173,45 +173,45 @@ def test_the_middle_of_a_longer_clip_is_kept() -> None:
     assert make(CLIPS[1:3], padding="max_length")["attention_mask"].sum(axis=1).tolist() == [1, 3]
     assert make(CLIPS[1:3], padding="max_length")["input_features"].shape[1] == 40
     # The loudness of what is cropped off still counts in a clip's own mean.
-    by_clip = SpectralFeatureExtractor(STACK, max_frames=40, standardise="clip")(CLIPS[0])["input_features"][0]
+    by_clip = SpectralFeatureExtractor(STACK, max_frames=40, normalize="clip")(CLIPS[0])["input_features"][0]
     wanted = whole(CLIPS[0])["input_features"][0]
     np.testing.assert_allclose(
         by_clip, ((wanted - wanted.mean(axis=0)) / wanted.std(axis=0))[15:55], atol=1e-3, rtol=1e-3
     )
 
 
-@pytest.mark.parametrize("standardise", ["none", "clip-mean", "clip"])
-def test_a_clip_is_standardised_the_same_alone_and_in_a_batch(standardise: str) -> None:
-    make = SpectralFeatureExtractor([*DESCRIPTORS], standardise=standardise)
+@pytest.mark.parametrize("normalize", ["none", "clip-mean", "clip"])
+def test_a_clip_is_standardised_the_same_alone_and_in_a_batch(normalize: str) -> None:
+    make = SpectralFeatureExtractor([*DESCRIPTORS], normalize=normalize)
     for clip, found in zip(CLIPS, real_frames(make(CLIPS)), strict=True):
         np.testing.assert_allclose(found, make(clip)["input_features"][0], atol=2e-3, rtol=1e-4)
 
 
 def test_standardised_clips_have_no_mean_and_unit_deviation() -> None:
     # Numbers as small as a quiet clip's energy, and as large as a frequency.
-    make = SpectralFeatureExtractor([*DESCRIPTORS], standardise="clip")
+    make = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip")
     for level in (1.0, 0.01):
         frames = make(np.float32(level) * speech())["input_features"][0]
         np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3)
         np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-3)
-    centred = SpectralFeatureExtractor([*DESCRIPTORS], standardise="clip-mean")(speech())["input_features"][0]
+    centred = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip-mean")(speech())["input_features"][0]
     raw = SpectralFeatureExtractor([*DESCRIPTORS])(speech())["input_features"][0]
     np.testing.assert_allclose(centred, raw - raw.mean(axis=0), atol=1e-3, rtol=1e-3)
-    level = SpectralFeatureExtractor(standardise="clip-mean")
+    level = SpectralFeatureExtractor(normalize="clip-mean")
     np.testing.assert_allclose(level(speech())["input_features"], level(0.1 * speech())["input_features"], atol=1e-2)
 
 
-@pytest.mark.parametrize("standardise", ["none", "clip-mean", "clip", "speaker"])
-def test_what_does_not_vary_becomes_zero_and_not_noise(standardise: str) -> None:
-    make = SpectralFeatureExtractor([*DESCRIPTORS], standardise=standardise)
+@pytest.mark.parametrize("normalize", ["none", "clip-mean", "clip", "speaker"])
+def test_what_does_not_vary_becomes_zero_and_not_noise(normalize: str) -> None:
+    make = SpectralFeatureExtractor([*DESCRIPTORS], normalize=normalize)
     for sound in (np.zeros(5000, dtype=np.float32), speech(1)):
         frames = make(sound)["input_features"]
         assert np.isfinite(frames).all()
-        assert standardise == "none" or np.abs(frames).max() < 1e-3
+        assert normalize == "none" or np.abs(frames).max() < 1e-3
 
 
 def test_a_speakers_clips_are_standardised_together() -> None:
-    make = SpectralFeatureExtractor(STACK, standardise="speaker")
+    make = SpectralFeatureExtractor(STACK, normalize="speaker")
     clips = [0.1 * speech(3000), speech(9000, 1), 0.5 * speech(300, 2)]
     found = real_frames(make(clips))
     together = np.concatenate(found)
@@ -220,13 +220,13 @@ def test_a_speakers_clips_are_standardised_together() -> None:
     # What sets a speaker's clips apart from each other stays.
     rms = make.columns.index("rms")
     assert found[0][:, rms].mean() < -0.5 < found[1][:, rms].mean()
-    alone = SpectralFeatureExtractor(STACK, standardise="clip")(clips[1])["input_features"]
+    alone = SpectralFeatureExtractor(STACK, normalize="clip")(clips[1])["input_features"]
     np.testing.assert_allclose(make(clips[1])["input_features"], alone, atol=1e-3)
 
 
 def test_what_was_fitted_on_training_speakers_is_applied_and_must_be_there() -> None:
     raw = SpectralFeatureExtractor(STACK)(CLIPS)["input_features"]
-    make = SpectralFeatureExtractor(STACK, standardise="training")
+    make = SpectralFeatureExtractor(STACK, normalize="training")
     waves = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(clip) for clip in CLIPS], batch_first=True)
     frames, mask = make.extract(waves, torch.tensor([len(clip) for clip in CLIPS]))
     np.testing.assert_allclose(frames, raw, atol=1e-5)
@@ -235,7 +235,7 @@ def test_what_was_fitted_on_training_speakers_is_applied_and_must_be_there() -> 
     make.mean, make.scale = [0.5] * make.feature_size, [2.0] * make.feature_size
     wanted = (raw - 0.5) / 2 * mask.numpy()[..., None]
     np.testing.assert_allclose(make(CLIPS)["input_features"], wanted, atol=1e-5)
-    np.testing.assert_allclose(make.standardised(frames, mask), wanted, atol=1e-5)
+    np.testing.assert_allclose(make.standardize(frames, mask), wanted, atol=1e-5)
 
 
 def test_every_setting_survives_saving(tmp_path) -> None:
@@ -255,7 +255,7 @@ def test_every_setting_survives_saving(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_it_is_loaded_with_its_code_where_the_package_is_not(tmp_path) -> None:
-    make = SpectralFeatureExtractor([*DESCRIPTORS], standardise="clip")
+    make = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip")
     make.save_pretrained(tmp_path)
     np.save(tmp_path / "sound.npy", speech())
     np.save(tmp_path / "wanted.npy", make(speech())["input_features"])

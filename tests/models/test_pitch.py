@@ -110,16 +110,16 @@ def test_a_clip_has_the_same_pitch_alone_and_in_a_batch() -> None:
 
 def test_rate_range_and_hop_are_what_is_asked_for() -> None:
     steady = np.full(RATE // 2, 250.0)
-    found = pitch(pulses(steady), low=60, high=200)
+    found = pitch(pulses(steady), f_min=60, f_max=200)
     assert not (np.abs(found - 250) < 20).any()
     half = yin(torch.from_numpy(pulses(steady)[::2]).float()[None], torch.tensor([RATE // 4]), 8000, hop_length=128)
     assert half.frequency.shape == (1, 1 + RATE // 4 // 128)
     assert abs(float(half.frequency.nanmedian()) - 250) < 1
 
 
-@pytest.mark.parametrize("settings", [{"low": 0.0}, {"low": 300.0, "high": 200.0}, {"high": 9000.0}])
+@pytest.mark.parametrize("settings", [{"f_min": 0.0}, {"f_min": 300.0, "f_max": 200.0}, {"f_max": 9000.0}])
 def test_a_range_that_cannot_be(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="0 < low < high <= 8000 Hz must hold"):
+    with pytest.raises(ValueError, match="0 < f_min < f_max <= 8000 Hz must hold"):
         pitch(np.zeros(1000), **settings)
 
 

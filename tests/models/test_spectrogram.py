@@ -42,7 +42,7 @@ def made(name: str, features: dict[str, Any] | None = None, **network: Any) -> M
     """A network with random weights and running statistics of its own, and its extractor, as a run had fitted it."""
     torch.manual_seed(0)
     extractor, model = build(name, CLASSES, features or {}, network, pretrained=False)
-    extractor.mean, extractor.scale = [-7.0] * extractor.mels, [2.0] * extractor.mels
+    extractor.mean, extractor.scale = [-7.0] * extractor.n_mels, [2.0] * extractor.n_mels
     assert isinstance(model, SpectrogramForAudioClassification)
     model.train()
     with torch.no_grad():
@@ -139,10 +139,10 @@ def test_half_precision_answers_the_same(patch: int | None) -> None:
     torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("mels", [23, 64, 80])
-def test_any_number_of_mel_bands_will_do(mels: int) -> None:
-    extractor, model = made(RESNET, {"mels": mels})
-    assert model.config.feature_size == extractor.feature_size == mels
+@pytest.mark.parametrize("n_mels", [23, 64, 80])
+def test_any_number_of_mel_bands_will_do(n_mels: int) -> None:
+    extractor, model = made(RESNET, {"n_mels": n_mels})
+    assert model.config.feature_size == extractor.feature_size == n_mels
     assert model(**extractor([noise(4000), noise(9000)], return_tensors="pt")).logits.isfinite().all()
 
 

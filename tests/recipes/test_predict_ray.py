@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    extractor, network = build("plain-cnn", CLASSES, {"standardise": "clip"}, {"channels": [8]})
+    extractor, network = build("plain-cnn", CLASSES, {"normalize": "clip"}, {"channels": [8]})
     for each in (extractor, network):
         each.save_pretrained(folder)
     return export(folder, folder / "model.onnx", verbose=False).path

@@ -151,11 +151,11 @@ def test_sums_are_computed_once_and_are_not_those_of_others(
 
     monkeypatch.setattr(SpectrogramForAudioClassification, "encode", counted)
 
-    def computed(seed: int = 0, train: np.ndarray = TRAIN, low: float = 20.0, **network: Any) -> int:
+    def computed(seed: int = 0, train: np.ndarray = TRAIN, f_min: float = 20.0, **network: Any) -> int:
         found.clear()
         torch.manual_seed(seed)
         recipe = Recipe(model=ModelConfig(name=RESNET, pretrained=False), tuning=TuningConfig(mode="probe"))
-        extractor, model = build(RESNET, CLASSES, {"low": low}, network, pretrained=False)
+        extractor, model = build(RESNET, CLASSES, {"f_min": f_min}, network, pretrained=False)
         table = open_prepared(miniature_folder).select(range(12))
         prepare_image_backbone(model, extractor, [table], train, recipe, torch.device("cpu"), shown=False)
         return sum(found)
@@ -164,7 +164,7 @@ def test_sums_are_computed_once_and_are_not_those_of_others(
     assert first in (0, 12), "another test may have computed them"
     assert computed() == 0
     assert computed(head_dropout=0.5) == 0, "the head is none of their business"
-    for changed in ({"seed": 1}, {"train": np.arange(5)}, {"patch_frames": 64}, {"low": 50.0}):
+    for changed in ({"seed": 1}, {"train": np.arange(5)}, {"patch_frames": 64}, {"f_min": 50.0}):
         assert computed(**changed) == 12, changed
     # Frames of a corrected version are others under the same settings.
     monkeypatch.setattr("ser_ft.dataloading.cache.get_relative_import_files", lambda file: [file])
@@ -263,7 +263,7 @@ def test_options_of_training_run(name: str, setting: str, voices: Path, tmp_path
 
 
 def test_each_speaker_by_their_own_clips_in_a_run(voices: Path, tmp_path: Path) -> None:
-    more = ("--model.name=conv1d", "--model.network={channels: [8], dense: 8}", "--model.features.standardise=speaker")
+    more = ("--model.name=conv1d", "--model.network={channels: [8], dense: 8}", "--model.features.normalize=speaker")
     folder = run(voices, tmp_path / "run", *more)
     assert np.isfinite(folder.predictions[list(CLASSES)].to_numpy()).all()
 

@@ -182,7 +182,7 @@ def measure(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np
     from ...models.pitch import yin
     from ...models.statistics import statistics
 
-    extractor = SpectralFeatureExtractor(DESCRIPTORS, window_length=_WINDOW, hop_length=_HOP)
+    extractor = SpectralFeatureExtractor(DESCRIPTORS, win_length=_WINDOW, hop_length=_HOP)
     lengths = torch.tensor([len(samples) for samples in waveforms])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(samples) for samples in waveforms], batch_first=True)
     frames, mask = extractor.extract(padded, lengths)
