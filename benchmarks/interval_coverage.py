@@ -34,7 +34,7 @@ import numpy as np
 from scipy.special import expit, stdtrit
 
 from ser_ft.evaluation.confidence_intervals import interval_from_counts
-from ser_ft.evaluation.significance import Paired, paired
+from ser_ft.evaluation.significance import PairedComparison, compare_paired
 
 CLASSES = 8
 CLIPS = 8
@@ -172,7 +172,7 @@ def true_uar(model: str, harder: float = 0.0) -> float:
     return float((expit(ease[:, None] - harder + np.hypot(skill, manner) * nodes) @ weights / weights.sum()).mean())
 
 
-def compared(speakers: int, design: Design, model: str, harder: float, random: np.random.Generator) -> Paired:
+def compared(speakers: int, design: Design, model: str, harder: float, random: np.random.Generator) -> PairedComparison:
     """Draw a test set and two systems' answers to it, and compare them."""
     ease, skill, manner = of_model(model)
     clips = design(speakers, random)
@@ -192,7 +192,7 @@ def compared(speakers: int, design: Design, model: str, harder: float, random: n
         answers.append(np.where(random.random(len(labels)) < chance, labels, (labels + 1) % CLASSES))
     names = np.array([f"{place:03}" for place in range(people)])[speaker].repeat(number)
     first, second = answers
-    return paired(labels, first, second, names.tolist(), CLASSES, LEVEL, seed=int(random.integers(2**31)))
+    return compare_paired(labels, first, second, names.tolist(), CLASSES, LEVEL, seed=int(random.integers(2**31)))
 
 
 def intervals(counts: list[int], simulations: int, random: np.random.Generator) -> dict[str, list[float]]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import mean
 
 from ser_ft import RunFolder
-from ser_ft.evaluation.pooling import System
-from ser_ft.evaluation.systems import clip_sets, find_runs, systems
+from ser_ft.evaluation.pooling import find_runs, leaderboards, pool_runs
+from ser_ft.evaluation.systems import System
 
 HOME = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -118,12 +118,12 @@ def matrix(found: list[System]) -> Iterator[str]:
 
 def section(home: Path) -> Iterator[str]:
     runs = find_runs([home])
-    found = systems(runs)
+    found = pool_runs(runs)
     crossed = [system for system in found if system.split.startswith("cross-corpus-")]
     if crossed:
         yield from matrix([system for system in crossed if system.is_model])
         yield ""
-    for one in clip_sets([system for system in found if system not in crossed]):
+    for one in leaderboards([system for system in found if system not in crossed]):
         mark = " **Leaking split**: the test speakers were heard in training." if one.first.leaking else ""
         clips = (
             f"{len(one.first.labels):,} clips of {one.speakers} {'heard' if one.first.leaking else 'unseen'} speakers"
@@ -159,7 +159,7 @@ def main() -> None:
     if chosen.part == "keep":
         keep(chosen.sweeps, chosen.name)
     table()
-    models = [one for one in systems(find_runs([HOME])) if one.is_model]
+    models = [one for one in pool_runs(find_runs([HOME])) if one.is_model]
     print(f"models: {len(models)}")
     print(f"mean_uar: {mean(one.scores['uar'] for one in models):.3f}")
 

@@ -22,8 +22,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from ser_ft import RunFolder
-from ser_ft.evaluation.predict import part_metrics
-from ser_ft.evaluation.systems import find_runs
+from ser_ft.evaluation.pooling import find_runs
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.export.onnx import export
 from ser_ft.utils.errors import InputError
 
@@ -58,7 +58,7 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
     answers = pd.concat([fold.predictions.query("part == 'test'") for fold in folds.values()], ignore_index=True)
     facts = folds[0].metrics
     facts["split"] |= {"fold": None}
-    facts["parts"] = part_metrics(answers, facts["classes"])
+    facts["parts"] = metrics_per_part(answers, facts["classes"])
     facts["calibration"] = None
     home.write_json(home.metrics_file, facts)
     card = (HOME / "model" / "README.md").read_text(encoding="utf-8")

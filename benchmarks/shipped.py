@@ -22,9 +22,9 @@ from ser_ft import audio
 from ser_ft.data.augmentation.transforms import TRANSFORMS
 from ser_ft.data.prepare import about
 from ser_ft.evaluation.calibration import expected_calibration_error
-from ser_ft.evaluation.metrics import speaker_interval, uar
+from ser_ft.evaluation.metrics import uar, uar_confidence_interval
+from ser_ft.evaluation.pooling import find_runs
 from ser_ft.evaluation.predict import allowed_classes
-from ser_ft.evaluation.systems import find_runs
 from ser_ft.inference.backends.base import Backend, open_backend
 from ser_ft.utils.progress import bar
 
@@ -84,7 +84,7 @@ class Answers:
         scores = [uar(labels, guess, classes) for (labels, _, _), guess in zip(rows, guesses, strict=True)]
         right = np.mean([(labels == guess).mean() for (labels, _, _), guess in zip(rows, guesses, strict=True)])
         intervals = [
-            speaker_interval(labels, guess, speakers.tolist(), classes)
+            uar_confidence_interval(labels, guess, speakers.tolist(), classes)
             for (labels, _, speakers), guess in zip(rows, guesses, strict=True)
         ]
         known = [(found.low, found.high) for found in intervals if found is not None]

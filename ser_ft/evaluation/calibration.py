@@ -15,12 +15,12 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from ..utils.errors import InputError
-from .validation import Floats, Ints, labels_and_probabilities
+from .validation import Floats, Ints, check_probabilities
 
 # The temperature's bounds. Where every validation clip is recognised the likelihood grows without end as T falls to 0,
 # and where the answers are worse than guessing as T rises: neither is what new clips would bear out.
-COLDEST, WARMEST = 0.25, 20.0
-BINS = 15
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 20.0
+NUM_BINS = 15
 # A slope that changes by less than this over all temperatures is rounding noise.
 _FLAT = 1e-12
 
@@ -43,7 +43,7 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
     Raises:
         InputError: the labels or probabilities are of the wrong shape or range.
     """
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     rows = shares[np.arange(len(true)), true] > 0
     true, logits = true[rows], _logarithms(shares[rows])
     if not len(true):
@@ -54,12 +54,12 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
     def slope(inverse: float) -> float:
         return float((softmax(inverse * logits, axis=1) * finite).sum(axis=1).mean()) - given
 
-    low, high = 1 / WARMEST, 1 / COLDEST
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     rise = slope(low), slope(high)
     if rise[1] - rise[0] < _FLAT:
         return 1.0
     if rise[0] >= 0 or rise[1] <= 0:
-        return WARMEST if rise[0] >= 0 else COLDEST
+        return MAX_TEMPERATURE if rise[0] >= 0 else MIN_TEMPERATURE
     return 1 / float(brentq(slope, low, high, xtol=1e-9))
 
 
@@ -98,7 +98,7 @@ def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """
     from sklearn.isotonic import IsotonicRegression
 
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     confidence = shares.max(axis=1)
     fitted = IsotonicRegression().fit_transform(confidence, shares.argmax(axis=1) == true)
     if (fitted >= 0.5).all():
@@ -106,7 +106,7 @@ def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return float(confidence[fitted >= 0.5].min(initial=1.0))
 
 
-def abstention(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
+def abstention_metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
     """Say what becomes of answers where those whose largest probability is under a threshold count as uncertain.
 
     Args:
@@ -118,7 +118,7 @@ def abstention(labels: ArrayLike, probabilities: ArrayLike, threshold: float) ->
     Raises:
         InputError: the labels or probabilities are of the wrong shape or range.
     """
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     certain = shares.max(axis=1) >= threshold
     right = shares.argmax(axis=1) == true
     return {
@@ -127,16 +127,16 @@ def abstention(labels: ArrayLike, probabilities: ArrayLike, threshold: float) ->
     }
 
 
-def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> float:
+def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> float:
     """Return the mean distance between confidence and accuracy, over bins of equal width, weighted by their clips.
 
-    Guo et al. 2017, equation 3. Arguments and errors as in `reliability`.
+    Guo et al. 2017, equation 3. Arguments and errors as in `reliability_bins`.
     """
     confidence, right, place = _binned(labels, probabilities, bins)
     return float(np.abs(np.bincount(place, weights=right - confidence)).sum() / len(place))
 
 
-def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
+def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> list[dict[str, Any]]:
     """Compare confidence and accuracy, bin by bin: the points of a reliability diagram (Guo et al. 2017, figure 1).
 
     The confidence is a clip's largest probability; bin m holds those in ((m - 1) / bins, m / bins].
@@ -167,7 +167,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -
 
 def _binned(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple[Floats, Floats, Ints]:
     """Return the confidence, whether it was right (0 or 1) and the bin of each clip, all of shape (N,)."""
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     if bins < 1:
         raise InputError(f"a calibration error needs 1 bin or more, not {bins}")
     confidence = shares.max(axis=1)

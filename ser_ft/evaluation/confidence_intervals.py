@@ -3,7 +3,7 @@
 Clips of one speaker succeed and fail together, so speakers, not clips, are what is sampled. Two methods, from each
 speaker's clips and correct clips per class alone:
 
-- "t", where the speakers are `balanced`: Student's t on the mean of the per-speaker UARs.
+- "t", where the speakers are `is_balanced`: Student's t on the mean of the per-speaker UARs.
 - "jackknife-t", otherwise: Student's t on the UAR of all clips pooled, with the standard error of the
   delete-one-speaker jackknife (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11) and the
   degrees of freedom of `_effective`.
@@ -28,9 +28,9 @@ from scipy.special import expit, logit, stdtrit
 from ..utils.errors import InputError
 from .validation import Floats, Ints
 
-FEWEST_SPEAKERS = 4
-FEWEST_UNBALANCED = 5
-FEWEST_PER_CLASS = 3
+MIN_SPEAKERS = 4
+MIN_SPEAKERS_UNBALANCED = 5
+MIN_SPEAKERS_PER_CLASS = 3
 # The effective number of speakers by their number, from which on each may count alike: clips that vary by a third.
 _ALIKE = 0.9
 # Standard errors below this are rounding noise.
@@ -38,7 +38,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """An interval for UAR.
 
     Attributes:
@@ -61,14 +61,14 @@ class _Estimate:
     centre: float
     error: float
     freedom: float
-    balanced: bool
+    is_balanced: bool
 
     def half(self, level: float) -> float:
         """Return half the width of the interval on the plain scale."""
         return float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
 
 
-def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Interval | None:
+def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> ConfidenceInterval | None:
     """Estimate an interval for UAR from counts per speaker and class.
 
     Args:
@@ -78,7 +78,7 @@ def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Int
 
     Returns:
         The interval, or None where none can be trusted: fewer than 4 speakers; no difference between them (all
-        right, say: nothing then tells how much other speakers would differ); and, where they are not `balanced`,
+        right, say: nothing then tells how much other speakers would differ); and, where they are not `is_balanced`,
         fewer than 5 speakers, a class of fewer than 3, or an effective number of speakers under 4: see `_effective`.
 
     Raises:
@@ -89,10 +89,10 @@ def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Int
         return None
     middle, half = logit(found.centre), found.half(level) / (found.centre * (1 - found.centre))
     method: Literal["t", "jackknife-t"] = "t" if found.balanced else "jackknife-t"
-    return Interval(float(expit(middle - half)), float(expit(middle + half)), level, method, len(clips))
+    return ConfidenceInterval(float(expit(middle - half)), float(expit(middle + half)), level, method, len(clips))
 
 
-def difference_from_counts(gained: Floats, clips: Ints, level: float = 0.95) -> tuple[float, float] | None:
+def difference_interval_from_counts(gained: Floats, clips: Ints, level: float = 0.95) -> tuple[float, float] | None:
     """Estimate an interval for the difference of two UARs over the same clips.
 
     Args:
@@ -113,7 +113,7 @@ def difference_from_counts(gained: Floats, clips: Ints, level: float = 0.95) -> 
     return max(found.centre - half, -1.0), min(found.centre + half, 1.0)
 
 
-def balanced(clips: Ints) -> bool:
+def is_balanced(clips: Ints) -> bool:
     """Say whether the mean of the per-speaker UARs may stand for the UAR of all clips.
 
     So where each speaker has every class that occurs, and about as many clips as the others: an effective number
@@ -126,7 +126,7 @@ def balanced(clips: Ints) -> bool:
     return bool((present > 0).all()) and _effective(present) >= _ALIKE * len(present)
 
 
-def speaker_counts(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> tuple[Ints, Ints]:
+def count_by_speaker(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> tuple[Ints, Ints]:
     """Count each speaker's clips by class, summed over the seeds of a system.
 
     Args:
@@ -151,18 +151,18 @@ def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
         raise InputError(f"the level of an interval must lie between 0 and 1, not {level}")
     present = clips.any(axis=0)
     counts, clips = counts[:, present], clips[:, present]
-    speakers, alike = len(clips), balanced(clips)
-    if speakers < FEWEST_SPEAKERS:
+    speakers, alike = len(clips), is_balanced(clips)
+    if speakers < MIN_SPEAKERS:
         return None
     if alike:
         per_speaker = (counts / clips).mean(axis=1)
         centre, error = per_speaker.mean(), per_speaker.std(ddof=1) / np.sqrt(speakers)
         freedom = speakers - 1.0
     else:
-        if speakers < FEWEST_UNBALANCED or (clips > 0).sum(axis=0).min() < FEWEST_PER_CLASS:
+        if speakers < MIN_SPEAKERS_UNBALANCED or (clips > 0).sum(axis=0).min() < MIN_SPEAKERS_PER_CLASS:
             return None
         effective = _effective(clips)
-        if effective < FEWEST_SPEAKERS:
+        if effective < MIN_SPEAKERS:
             return None
         centre, error = _jackknife(counts, clips)
         freedom = effective - 1.0

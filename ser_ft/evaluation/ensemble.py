@@ -14,9 +14,9 @@ import yaml
 
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
-from .predict import part_metrics
+from .pooling import find_runs
+from .predict import metrics_per_part
 from .run_folder import PARTS, RunFolder, explain_read_errors, to_write
-from .systems import find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +144,7 @@ def _metrics(
         "calibration": None,
         **({"seen": None} if any("seen" in metrics and metrics["seen"] is None for metrics in said) else {}),
         **{key: _joined([metrics.get(key) or {} for metrics in said]) for key in ("notes", "terms")},
-        "parts": part_metrics(predictions, first["classes"], left_out),
+        "parts": metrics_per_part(predictions, first["classes"], left_out),
     }
 
 

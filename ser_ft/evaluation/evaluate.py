@@ -30,9 +30,9 @@ from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import bar
-from .grouping import known
-from .latency import SPEED_CLIPS, real_time_factor
-from .predict import allowed_classes, notes_and_terms, part_metrics, predict, predictions_table
+from .grouping import is_known
+from .latency import NUM_CLIPS, real_time_factor
+from .predict import allowed_classes, corpus_notes_and_terms, metrics_per_part, predict, predictions_table
 from .provenance import is_pseudonym, speakers_seen_in_training, training_runs
 from .run_folder import RunFolder, find_model_folder, to_write
 
@@ -88,7 +88,7 @@ def evaluate(
     judged.check()
     device = PartialState().device
     shares = _probabilities(subject.saved, judged, device, verbose)
-    clips = table.select(judged.rows[:SPEED_CLIPS])
+    clips = table.select(judged.rows[:NUM_CLIPS])
     speed = real_time_factor(subject.saved.model, subject.saved.extractor, clips, device)
     settings = {"model": str(model), "data": str(data), "map": dict(mapping or {}), "seen": heard}
     _write(target, settings, subject, judged, shares, name, device=device_name(PartialState()), speed=speed)
@@ -105,8 +105,8 @@ class EvaluatedModel:
     @property
     def called(self) -> str:
         """What it is called in tables."""
-        known = self.run is not None and self.run.metrics_file.is_file()
-        return str(self.run.metrics["model"]) if self.run and known else self.saved.called
+        is_known = self.run is not None and self.run.metrics_file.is_file()
+        return str(self.run.metrics["model"]) if self.run and is_known else self.saved.called
 
     @property
     def about(self) -> dict[str, Any]:
@@ -140,8 +140,10 @@ class ClassMapping:
         for word, other in mapping.items():
             place, target = _among(theirs, word), _among(ours, other)
             if place is None or target is None:
-                whose, known, missing = ("model", theirs, word) if place is None else ("data", ours, other)
-                raise InputError(f"--map {word}={other}: the {whose} has no class {missing}; it has {', '.join(known)}")
+                whose, is_known, missing = ("model", theirs, word) if place is None else ("data", ours, other)
+                raise InputError(
+                    f"--map {word}={other}: the {whose} has no class {missing}; it has {', '.join(is_known)}"
+                )
             stands[place] = target
         shared = sorted({place for place in stands if place is not None})
         if len(shared) < 2:
@@ -167,8 +169,8 @@ def _among(names: Sequence[str], word: str) -> int | None:
     if word.strip().lower() in plain:
         return plain.index(word.strip().lower())
     meant = canonical(word)
-    known = [canonical(name) for name in names]
-    return known.index(meant) if meant is not None and meant in known else None
+    is_known = [canonical(name) for name in names]
+    return is_known.index(meant) if meant is not None and meant in is_known else None
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class EvaluationSet:
     classes: ClassMapping
     rows: np.ndarray
     left_out: Mapping[str, int]
-    known: np.ndarray
+    is_known: np.ndarray
     heard: bool
 
     @classmethod
@@ -195,11 +197,11 @@ class EvaluationSet:
         names = table.features["emotion"].names
         labels = [names[number] for number in table["emotion"]]
         askable = np.array([label in classes.names for label in labels])
-        known = np.array([name in speakers for name in table["speaker"]])
-        taken = np.ones(len(table), dtype=bool) if heard else ~known
+        is_known = np.array([name in speakers for name in table["speaker"]])
+        taken = np.ones(len(table), dtype=bool) if heard else ~is_known
         lost = Counter(label for label, left in zip(labels, taken & ~askable, strict=True) if left)
         left_out = {name: lost[name] for name in names if lost[name]}
-        return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(known & askable), heard)
+        return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(is_known & askable), heard)
 
     @property
     def leaking(self) -> bool:
@@ -248,7 +250,7 @@ class EvaluationSet:
             name: of the data. called: of the model. doubt: why it may have heard those who are judged.
         """
         there = set(self.corpora)
-        said = notes_and_terms({each: fact for each, fact in about(self.table).items() if each in there})
+        said = corpus_notes_and_terms({each: fact for each, fact in about(self.table).items() if each in there})
         speakers = len(set(self.table.select(self.known)["speaker"]))
         heard = {"clips": len(self.known), "speakers": speakers, "judged": self.leaking}
         return {
@@ -274,7 +276,7 @@ def _doubt(subject: EvaluatedModel, judged: EvaluationSet) -> str | None:
     if subject.run is None:
         return _UNKNOWN
     trained = speakers_seen_in_training(subject.saved.name, ("train", "validation"))
-    named = all(map(known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
+    named = all(map(is_known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
     # As `push` writes them in place of names.
     return _NAMELESS if not named or any(map(is_pseudonym, trained)) else None
 
@@ -305,7 +307,7 @@ def _write(
         "parameters": sum(parameter.numel() for parameter in subject.saved.model.parameters()),
         "seed": config["seed"],
         **judged.facts(name, subject.called, _doubt(subject, judged)),
-        "parts": part_metrics(predictions, classes, {"test": judged.left_out}),
+        "parts": metrics_per_part(predictions, classes, {"test": judged.left_out}),
     }
     remove_folder(target.path)
     target.path.mkdir(parents=True)

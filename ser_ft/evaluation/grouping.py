@@ -36,7 +36,7 @@ def duration_groups(durations: ArrayLike) -> list[str | None]:
     return [None if missing else DURATIONS[at] for at, missing in zip(places, np.isnan(seconds), strict=True)]
 
 
-def members(values: Sequence[object], what: str, clips: int) -> dict[str, NDArray[np.bool_]]:
+def group_masks(values: Sequence[object], what: str, clips: int) -> dict[str, NDArray[np.bool_]]:
     """Find the clips of each group.
 
     Args:
@@ -53,12 +53,12 @@ def members(values: Sequence[object], what: str, clips: int) -> dict[str, NDArra
     """
     if len(values) != clips:
         raise InputError(f"{clips} labels, but {len(values)} values of {what}")
-    groups = np.array([value if known(value) else "" for value in values], dtype=np.str_)
+    groups = np.array([value if is_known(value) else "" for value in values], dtype=np.str_)
     names = sorted({*groups.tolist()} - {""}, key=lambda name: (_place(name), name))
     return {name: groups == name for name in names}
 
 
-def known(value: object) -> bool:
+def is_known(value: object) -> bool:
     """Say whether a group's value tells a group: a text, not empty, that is no speaker of unknown name."""
     return isinstance(value, str) and bool(value) and value.rpartition("-")[2] != UNKNOWN_SPEAKER
 

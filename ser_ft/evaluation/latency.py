@@ -16,7 +16,7 @@ from ..models.collation import alike_inputs
 if TYPE_CHECKING:
     import datasets
 
-SPEED_CLIPS = 10
+NUM_CLIPS = 10
 _SECONDS = 8.0
 
 
@@ -30,7 +30,7 @@ def real_time_factor(
 
     Args:
         model: whole, as it is saved; it is put on the device, and back into its mode. extractor: its own.
-        clips: rows of a prepared table, one or more; `SPEED_CLIPS` of them say enough. device: where to compute.
+        clips: rows of a prepared table, one or more; `NUM_CLIPS` of them say enough. device: where to compute.
 
     Returns:
         real_time_factor: seconds of computing per second of sound. clips: how many were measured. threads: of torch.

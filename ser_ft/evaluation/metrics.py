@@ -14,29 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils.errors import InputError
-from .calibration import expected_calibration_error, reliability
-from .confidence_intervals import Interval, interval_from_counts, speaker_counts
-from .grouping import known, members
-from .validation import Floats, Ints, labels_and_probabilities, names, pair
-
-__all__ = [
-    "Interval",
-    "accuracy",
-    "brier",
-    "confusion",
-    "macro_f1",
-    "negative_log_likelihood",
-    "recalls",
-    "score",
-    "speaker_interval",
-    "uar",
-]
+from .calibration import expected_calibration_error, reliability_bins
+from .confidence_intervals import ConfidenceInterval, count_by_speaker, interval_from_counts
+from .grouping import group_masks, is_known
+from .validation import Floats, Ints, check_names, check_predictions, check_probabilities
 
 # A class that a clip's corpus cannot hold has probability 0: its logarithm is taken here.
 SMALLEST_PROBABILITY = 1e-12
 
 
-def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Ints:
+def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Ints:
     """Count the clips by label (row) and prediction (column).
 
     Args:
@@ -50,24 +37,24 @@ def confusion(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Ints:
     Raises:
         InputError: no clips, lengths that differ, or a number that is no class.
     """
-    true, predicted = pair(labels, predictions, classes)
+    true, predicted = check_predictions(labels, predictions, classes)
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
-def recalls(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Floats:
-    """Return the recall of each class, shape (C,), nan where a class has no clips. Arguments as in `confusion`."""
-    counts = confusion(labels, predictions, classes)
+def recall_per_class(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Floats:
+    """Return the recall of each class, shape (C,), nan where a class has no clips. Arguments as in `confusion_matrix`."""
+    counts = confusion_matrix(labels, predictions, classes)
     return _ratio(np.diag(counts), counts.sum(axis=1))
 
 
 def uar(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
-    """Return the mean recall over the classes that occur in the labels. Arguments as in `confusion`."""
-    return float(np.nanmean(recalls(labels, predictions, classes)))
+    """Return the mean recall over the classes that occur in the labels. Arguments as in `confusion_matrix`."""
+    return float(np.nanmean(recall_per_class(labels, predictions, classes)))
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
     """Return the share of clips that were recognised ("weighted accuracy", WA); both arguments of shape (N,)."""
-    true, predicted = pair(labels, predictions)
+    true, predicted = check_predictions(labels, predictions)
     return float((true == predicted).mean())
 
 
@@ -75,9 +62,9 @@ def macro_f1(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
     """Return the mean F1 over the classes that occur in the labels or in the predictions.
 
     These are the classes sklearn's `f1_score(average="macro")` takes by itself: one that is predicted but never
-    there counts as 0. Arguments as in `confusion`.
+    there counts as 0. Arguments as in `confusion_matrix`.
     """
-    return _macro_f1(confusion(labels, predictions, classes))
+    return _macro_f1(confusion_matrix(labels, predictions, classes))
 
 
 def negative_log_likelihood(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -90,28 +77,28 @@ def negative_log_likelihood(labels: ArrayLike, probabilities: ArrayLike) -> floa
     Raises:
         InputError: the labels or probabilities are of the wrong shape or range.
     """
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     given = shares[np.arange(len(true)), true]
     return float(np.maximum(0.0, -np.log(np.maximum(given, SMALLEST_PROBABILITY))).mean())
 
 
-def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
+def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Return the Brier score: the squared distance of the probabilities from the truth, summed over the classes.
 
     From 0 to 2, as in Brier 1950, "Verification of forecasts expressed in terms of probability". Arguments as in
     `negative_log_likelihood`.
     """
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     return float(np.square(shares - np.eye(shares.shape[1])[true]).sum(axis=1).mean())
 
 
-def speaker_interval(
+def uar_confidence_interval(
     labels: ArrayLike,
     predictions: ArrayLike,
     speakers: Sequence[str],
     classes: int,
     level: float = 0.95,
-) -> Interval | None:
+) -> ConfidenceInterval | None:
     """Estimate an interval for UAR over speakers, not clips.
 
     Where each speaker has every class that occurs in the labels, and about as many clips as the others, it is a t
@@ -130,17 +117,17 @@ def speaker_interval(
         `ser_ft.evaluation.confidence_intervals.interval_from_counts` says so.
 
     Raises:
-        InputError: wrong input, as in `confusion`, a speaker missing, or a level out of range.
+        InputError: wrong input, as in `confusion_matrix`, a speaker missing, or a level out of range.
     """
-    true, predicted = pair(labels, predictions, classes)
-    who = names(speakers, "speakers", len(true))
-    if not all(map(known, who.tolist())):
+    true, predicted = check_predictions(labels, predictions, classes)
+    who = check_names(speakers, "speakers", len(true))
+    if not all(map(is_known, who.tolist())):
         return None
-    counts = speaker_counts(true, predicted, who, classes)
+    counts = count_by_speaker(true, predicted, who, classes)
     return interval_from_counts(*counts, level)
 
 
-def score(
+def compute_metrics(
     labels: ArrayLike,
     probabilities: ArrayLike,
     speakers: Sequence[str],
@@ -163,12 +150,12 @@ def score(
     Returns:
         clips, speakers: their numbers.
         uar, accuracy, macro_f1, ece, nll: as the functions of these names.
-        uar_interval: {low, high, level, method} of `speaker_interval`, or None.
+        uar_interval: {low, high, level, method} of `uar_confidence_interval`, or None.
         chance: what UAR a constant answer earns, 1 / number of classes that occur.
         recall, precision: class -> share, None where it has no clips, or was never predicted.
         support: class -> clips.
         confusion: counts, a row for each label, a column for each prediction.
-        reliability: as `ser_ft.evaluation.calibration.reliability` gives it.
+        reliability: as `ser_ft.evaluation.calibration.reliability_bins` gives it.
         by_speaker: speaker -> clips, speakers, uar (over the classes that the speaker has), accuracy, chance and
             uar_interval (None).
         spread: lowest, highest and deviation of the speakers' UARs; None under two speakers.
@@ -179,18 +166,18 @@ def score(
     Raises:
         InputError: no clips, lengths that differ, a label that is no class, or probabilities that are none.
     """
-    true, shares = labels_and_probabilities(labels, probabilities)
+    true, shares = check_probabilities(labels, probabilities)
     if len(classes) != shares.shape[1] or len(set(classes)) != len(classes):
         raise InputError(
             f"{shares.shape[1]} probabilities per clip need as many different classes, not {list(classes)}"
         )
-    who = names(speakers, "speakers", len(true))
+    who = check_names(speakers, "speakers", len(true))
     found = _score(true, shares, who, classes)
     predicted = shares.argmax(axis=1)
     by_speaker = _by_group(true, predicted, who, len(classes), "speaker", speakers)
-    found |= {"reliability": reliability(true, shares), "by_speaker": by_speaker, "spread": _spread(by_speaker)}
+    found |= {"reliability": reliability_bins(true, shares), "by_speaker": by_speaker, "spread": _spread(by_speaker)}
     if corpora is not None:
-        where = names(corpora, "corpora", len(true))
+        where = check_names(corpora, "corpora", len(true))
         found["by_corpus"] = {
             str(corpus): _score(true[where == corpus], shares[where == corpus], who[where == corpus], classes)
             for corpus in np.unique(where)
@@ -202,7 +189,7 @@ def score(
 
 def _score(labels: Ints, probabilities: Floats, speakers: NDArray[np.str_], classes: Sequence[str]) -> dict[str, Any]:
     predictions = probabilities.argmax(axis=1)
-    counts = confusion(labels, predictions, len(classes))
+    counts = confusion_matrix(labels, predictions, len(classes))
     support, hits = counts.sum(axis=1), np.diag(counts)
     return {
         **_summary(labels, predictions, speakers, len(classes)),
@@ -218,8 +205,8 @@ def _score(labels: Ints, probabilities: Floats, speakers: NDArray[np.str_], clas
 
 def _summary(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> dict[str, Any]:
     """Return the scores that every group of clips has."""
-    recall = recalls(labels, predictions, classes)
-    interval = speaker_interval(labels, predictions, speakers.tolist(), classes)
+    recall = recall_per_class(labels, predictions, classes)
+    interval = uar_confidence_interval(labels, predictions, speakers.tolist(), classes)
     return {
         "clips": len(labels),
         "speakers": len(np.unique(speakers)),
@@ -236,7 +223,7 @@ def _by_group(
 ) -> dict[str, dict[str, Any]]:
     return {
         group: _summary(labels[rows], predictions[rows], speakers[rows], classes)
-        for group, rows in members(values, trait, len(labels)).items()
+        for group, rows in group_masks(values, trait, len(labels)).items()
     }
 
 

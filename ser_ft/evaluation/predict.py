@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .grouping import duration_groups
-from .metrics import score
+from .metrics import compute_metrics
 from .run_folder import PARTS, PREDICTION_COLUMNS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def allowed_classes(
     return np.stack([rows[corpus] for corpus in corpora])
 
 
-def notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def corpus_notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return what metrics.json says of corpora: `notes` where there are any, and `terms`.
 
     Args:
@@ -132,10 +132,10 @@ def predictions_table(
     return ordered
 
 
-def part_metrics(
+def metrics_per_part(
     predictions: pd.DataFrame, classes: Sequence[str], left_out: Mapping[str, Mapping[str, int]] | None = None
 ) -> dict[str, Any]:
-    """Return part -> its metrics, as `ser_ft.evaluation.metrics.score` makes them, from a predictions table.
+    """Return part -> its metrics, as `ser_ft.evaluation.metrics.compute_metrics` makes them, from a predictions table.
 
     Args:
         predictions: as `predictions_table` gives it. classes: in the order of their numbers.
@@ -150,6 +150,6 @@ def part_metrics(
             shares = rows[list(classes)].to_numpy(dtype=np.float64)
             traits = {name: rows[name].tolist() for name in ("gender", "intensity")}
             traits["duration"] = duration_groups(rows["duration"])
-            scores = score(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist(), traits)
+            scores = compute_metrics(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist(), traits)
             found[part] = scores | {"left_out": dict((left_out or {}).get(part, {}))}
     return found

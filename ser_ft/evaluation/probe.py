@@ -200,13 +200,13 @@ def _score(name: str, states: FlatCache, clips: _Clips, shown: bool) -> list[dic
 def _uar(values: np.ndarray, clips: _Clips, train: np.ndarray, held: np.ndarray) -> float:
     """Return the UAR on a fold's held-out clips. values: float32, shape (clips, size)."""
     scaler = StandardScaler().fit(values[train])
-    weights = fit(scaler.transform(values[train]), clips.labels[train], clips.allowed[train])
+    weights = fit_logistic_regression(scaler.transform(values[train]), clips.labels[train], clips.allowed[train])
     logits = scaler.transform(values[held]) @ weights[:-1] + weights[-1]
     guessed = np.where(clips.allowed[held], logits, -np.inf).argmax(axis=1)
     return uar(clips.labels[held], guessed, len(clips.classes))
 
 
-def fit(values: np.ndarray, labels: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def fit_logistic_regression(values: np.ndarray, labels: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Fit a logistic regression in which each clip is asked for the classes alone that its corpus can hold.
 
     All classes weigh the same, as in UAR. The weights are drawn towards zero by as much as if they were normal with a

@@ -89,7 +89,7 @@ class RunFolder:
 
     def write_environment(self, **extra: Any) -> None:
         """Write the versions, the machine and the commit that this run was made with."""
-        self.write_json(self.environment_file, environment() | extra)
+        self.write_json(self.environment_file, collect_environment() | extra)
 
     def write_predictions(self, table: pd.DataFrame) -> None:
         """Write predictions.parquet: a row per evaluated clip, a probability per class."""
@@ -136,7 +136,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of every part: see `ser_ft.evaluation.metrics.score`."""
+        """The metrics of every part: see `ser_ft.evaluation.metrics.compute_metrics`."""
         return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
 
 
@@ -202,7 +202,7 @@ def _marked(folder: RunFolder, command: str) -> bool:
         return False
 
 
-def environment() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """Name the versions, the machine and the commit at hand."""
     versions = {}
     for package in _REPORTED_PACKAGES:

@@ -15,9 +15,15 @@ from ..data.splits import Split
 from ..dataloading.targets import ClipData
 from ..models.classical import make_classical
 from ..utils.progress import bar
-from .calibration import abstention, apply_temperature, expected_calibration_error, fit_temperature, fit_threshold
+from .calibration import (
+    abstention_metrics,
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    fit_threshold,
+)
 from .metrics import negative_log_likelihood
-from .predict import masked_softmax, notes_and_terms, part_metrics, predictions_table
+from .predict import corpus_notes_and_terms, masked_softmax, metrics_per_part, predictions_table
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -101,7 +107,7 @@ class SplitScorer:
                 part: {
                     "ece_before": expected_calibration_error(labels[rows[part]], shares),
                     "nll_before": negative_log_likelihood(labels[rows[part]], shares),
-                    **abstention(labels[rows[part]], calibrated[part], trust.threshold),
+                    **abstention_metrics(labels[rows[part]], calibrated[part], trust.threshold),
                 }
                 for part, shares in probabilities.items()
             }
@@ -109,7 +115,9 @@ class SplitScorer:
         content = {**self._facts(), **about_it, "calibration": fitted}
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_predictions(predictions)
-        folder.write_json(folder.metrics_file, content | {"parts": part_metrics(predictions, classes, self.left_out)})
+        folder.write_json(
+            folder.metrics_file, content | {"parts": metrics_per_part(predictions, classes, self.left_out)}
+        )
 
     def fit_baselines(self, folder: RunFolder, names: list[str], numbers: np.ndarray, shown: bool) -> None:
         """Fit baselines on the training clips, and judge them beside the run.
@@ -138,5 +146,5 @@ class SplitScorer:
             "seed": self.seed,
             "classes": list(self.inputs.classes),
             "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
-            **notes_and_terms(about(self.table)),
+            **corpus_notes_and_terms(about(self.table)),
         }

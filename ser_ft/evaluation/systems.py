@@ -1,216 +1,265 @@
-"""Systems: runs that differ in fold and seed alone, with their test answers pooled, and what they can be compared on.
-
-One fold says little: it is the answers on all folds together, each speaker tested once for each seed, that are scored
-and compared. Systems are compared on the same test clips alone, under the same classes.
-"""
+"""A system: runs that differ in fold and seed alone, their test answers pooled and scored."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..models import MODELS
-from ..utils.errors import InputError
-from ..utils.progress import bar
-from .pooling import CLIP_COLUMNS, ClipSet, Member, System, digest, family
-from .run_folder import RunFolder, explain_read_errors
+from . import metrics as measures
+from .calibration import expected_calibration_error
+from .confidence_intervals import ConfidenceInterval, count_by_speaker, interval_from_counts
+from .grouping import group_masks, is_known
+from .run_folder import RunFolder
+from .validation import Floats, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BASELINE = "mfcc-cnn"
-# What may differ between two runs of one system, and what says nothing of the model.
-_FREE = ("seed", "out", "if_exists", "embed_audio", "baselines", "push_to_hub", "hub")
-_FREE_OF_SPLIT = ("fold", "corpus", "seed")
-_TUNED = re.compile(r" \((probe|partial|full|lora)\)$")
+KINDS = ("transfer", "baseline", "from-scratch", "fusion", "other", "classical")
+CROSS_CORPUS_PREFIX = "cross-corpus-"
+LEAVE_ONE_CORPUS_PREFIX = "corpus-"
+CLIP_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration", "label")
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
-    """Find evaluated runs: a path is a run folder, or a folder below which there are some, such as a sweep's.
+@dataclass(frozen=True, eq=False)
+class SystemRun:
+    """A run of a system: its folder, its files as read, and its answers on the test part, a row per clip."""
 
-    The baselines of a run are not found on their own.
+    folder: RunFolder
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    test: pd.DataFrame
+    given: str | None = None
 
-    Raises:
-        InputError: there is no such folder, or no evaluated run in it.
+    @property
+    def repetition(self) -> tuple[int, int]:
+        """The seeds of split and training: each clip is tested once for each pair of them."""
+        return int(self.metrics["split"]["seed"]), int(self.metrics["seed"])
+
+    @property
+    def uar(self) -> float:
+        """The UAR on the test part of this run alone."""
+        return float(self.metrics["parts"]["test"]["uar"])
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Runs that differ in fold (or corpus) and seed alone, pooled.
+
+    Attributes:
+        name: for people, unique in a test set. kind: one of `KINDS`. members: its runs.
+        clips: a row per test clip, by id: `CLIP_COLUMNS`. labels: their class numbers, shape (N,).
+        probabilities: shape (repetitions, N, C), for each pair of seeds.
     """
-    found: dict[Path, RunFolder] = {}
-    for path in paths:
-        top = Path(path).expanduser()
-        if not top.is_dir():
-            raise InputError(f"{path}: no such folder: name run folders, or a folder of runs such as a sweep's")
-        here = [folder for folder in _below(top) if (folder / "metrics.json").is_file()]
-        if not here:
-            raise InputError(f"{path}: no evaluated run in it (a run has metrics.json when it is finished)")
-        found |= {folder.resolve(): RunFolder(folder) for folder in here}
-    return list(found.values())
+
+    name: str
+    kind: str
+    group_masks: tuple[SystemRun, ...]
+    clips: pd.DataFrame
+    labels: Ints
+    probabilities: Floats
+
+    @property
+    def model(self) -> str:
+        """What the runs call their model."""
+        return str(self.members[0].metrics["model"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of their numbers."""
+        return tuple(self.members[0].metrics["classes"])
+
+    @property
+    def leaking(self) -> bool:
+        """Whether speakers of the test part were heard in training."""
+        return bool(self.members[0].metrics["split"]["leaking"])
+
+    @property
+    def split(self) -> str:
+        """The name of the split, without its fold: "kfold"; "corpus" where each corpus is left out in turn."""
+        return split_family(self.members[0].metrics)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether a clip's speaker is not known, so that nothing can be said over speakers."""
+        return not all(map(is_known, self.clips["speaker"]))
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is more than a baseline."""
+        return self.kind != "classical"
+
+    @cached_property
+    def tested(self) -> Hashable:
+        """What it was tested on: the same for two systems that may be compared."""
+        # The rows of a cross-corpus matrix are never one test set with a split of another kind.
+        return (
+            clips_fingerprint(self.clips),
+            self.classes,
+            self.leaking,
+            self.split if self.split.startswith(CROSS_CORPUS_PREFIX) else None,
+        )
+
+    @cached_property
+    def predictions(self) -> Ints:
+        """The most probable class of each clip, shape (repetitions, N)."""
+        return np.asarray(self.probabilities.argmax(axis=2), dtype=np.int64)
+
+    @cached_property
+    def confusion(self) -> Ints:
+        """Counts summed over the repetitions, shape (C, C): a row for each label, a column for each prediction."""
+        size = len(self.classes)
+        counts = [measures.confusion_matrix(self.labels, row, size) for row in self.predictions]
+        return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """The pooled scores, each the mean over the repetitions.
+
+        uar, accuracy, macro_f1, ece, chance; low, high (of the UAR's interval over speakers, from counts summed over
+        the repetitions) or None; deviation_folds and deviation_seeds (of the UAR; n - 1 in the denominator), None
+        where there is one alone; recall: class -> share, None where it has no clips.
+        """
+        size, truth = len(self.classes), self.labels
+        rows = list(zip(self.predictions, self.probabilities, strict=True))
+        uars = [measures.uar(truth, row, size) for row in self.predictions]
+        interval = self.interval()
+        support = self.confusion.sum(axis=1)
+        return {
+            "uar": float(np.mean(uars)),
+            "low": interval and interval.low,
+            "high": interval and interval.high,
+            "deviation_folds": _deviation(self._fold_uars()),
+            "deviation_seeds": _deviation(uars),
+            "accuracy": float((self.predictions == truth).mean()),
+            "macro_f1": float(np.mean([measures.macro_f1(truth, row, size) for row, _ in rows])),
+            "ece": float(np.mean([expected_calibration_error(truth, shares) for _, shares in rows])),
+            "chance": 1 / int((support > 0).sum()),
+            "recall": {
+                name: float(self.confusion[place, place] / support[place]) if support[place] else None
+                for place, name in enumerate(self.classes)
+            },
+        }
+
+    def interval(self, rows: np.ndarray | None = None) -> ConfidenceInterval | None:
+        """Estimate the interval of the UAR over speakers, of all clips or of some rows: see `interval_from_counts`.
+
+        None where a speaker is not known, too.
+        """
+        chosen = np.arange(len(self.labels)) if rows is None else rows
+        if not all(map(is_known, self.clips["speaker"].iloc[chosen])):
+            return None
+        speakers = self.clips["speaker"].to_numpy(dtype=str)[chosen]
+        correct, clips = count_by_speaker(self.labels[chosen], self.predictions[:, chosen], speakers, len(self.classes))
+        return interval_from_counts(correct, clips)
+
+    def by(self, column: str) -> dict[str, dict[str, Any]]:
+        """Score the groups of a column of the clips: "corpus", "gender", "intensity".
+
+        Returns:
+            group -> clips, speakers, uar (over the classes that occur in it), low, high, chance; without the clips of
+            an unknown group.
+        """
+        found = {}
+        for group, there in group_masks(self.clips[column].tolist(), column, len(self.labels)).items():
+            rows = np.flatnonzero(there)
+            labels, interval = self.labels[rows], self.interval(rows)
+            uars = [measures.uar(labels, answers, len(self.classes)) for answers in self.predictions[:, rows]]
+            found[group] = {
+                "clips": len(rows),
+                "speakers": int(self.clips["speaker"].iloc[rows].nunique()),
+                "uar": float(np.mean(uars)),
+                "low": interval and interval.low,
+                "high": interval and interval.high,
+                "chance": 1 / len(np.unique(labels)),
+            }
+        return found
+
+    @cached_property
+    def cost(self) -> dict[str, Any]:
+        """What it costs, None where the runs do not say.
+
+        parameters; trained_parameters; seconds: of training, the mean of the runs; real_time_factor: seconds of
+        computing per second of sound, one clip at a time, the mean of the runs; machines: what they ran on.
+        """
+        kept = [member.environment for member in self.members if member.environment]
+        seconds = [float(item["seconds"]) for item in kept if item.get("seconds") is not None]
+        speeds = [float(item["speed"]["real_time_factor"]) for item in kept if item.get("speed")]
+        facts = self.members[0].metrics
+        return {
+            "parameters": facts.get("parameters"),
+            "trained_parameters": facts.get("trained_parameters"),
+            "seconds": float(np.mean(seconds)) if seconds else None,
+            "real_time_factor": float(np.mean(speeds)) if speeds else None,
+            "machines": tuple(sorted({machine_name(item) for item in kept})),
+        }
+
+    def _fold_uars(self) -> list[float]:
+        """Return the UAR of each set of clips that was tested at once, the mean over its repetitions."""
+        folds: dict[frozenset[str], list[float]] = {}
+        for member in self.members:
+            folds.setdefault(frozenset(member.test["id"]), []).append(member.uar)
+        return [float(np.mean(found)) for found in folds.values()]
 
 
-def systems(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None, shown: bool = False) -> list[System]:
-    """Put runs together into systems, and their baselines likewise.
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Systems that were tested on the same clips under the same classes, the highest UAR first."""
 
-    Runs belong together that differ in fold, corpus left out and seeds alone. Baselines of one name on the same
-    clips are one system, whichever runs they stood beside.
+    systems: tuple[System, ...]
 
-    Args:
-        runs: evaluated runs. names: resolved run folder -> what its system is to be called.
-        shown: show a bar while they are read.
+    @property
+    def first(self) -> System:
+        """The system with the highest UAR; clips, classes, split and leaking are the same for all."""
+        return self.systems[0]
 
-    Raises:
-        InputError: a run has no test part or lacks a file, or one clip was tested twice with the same seeds.
-    """
-    given = names or {}
-    members = [_read(run, given.get(run.path.resolve())) for run in bar(runs, desc="runs", shown=shown)]
-    groups: dict[Hashable, list[Member]] = {}
-    for member in members:
-        groups.setdefault(_key(member), []).append(member)
-    models = [system for group in groups.values() for system in _pooled(group, _kind(group[0]))]
-    return [*_named(models), *_baselines(models)]
+    @property
+    def models(self) -> tuple[System, ...]:
+        """The systems that are more than baselines."""
+        return tuple(system for system in self.systems if system.is_model)
 
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora that the clips are of."""
+        return tuple(sorted(set(self.first.clips["corpus"])))
 
-def clip_sets(found: Sequence[System]) -> list[ClipSet]:
-    """Group systems by what they were tested on: honest splits first, then those with most models and clips."""
-    groups: dict[Hashable, list[System]] = {}
-    for system in found:
-        groups.setdefault(system.tested, []).append(system)
-    sets = [ClipSet(tuple(sorted(group, key=lambda one: -one.scores["uar"]))) for group in groups.values()]
-    return sorted(sets, key=lambda one: (one.first.leaking, one.crosses, -len(one.models), -len(one.first.labels)))
+    @property
+    def speakers(self) -> int:
+        """How many people speak in the clips."""
+        return int(self.first.clips["speaker"].nunique())
 
-
-def _below(top: Path) -> Iterable[Path]:
-    for folder, inner, _ in os.walk(top):
-        inner[:] = sorted(name for name in inner if name != "baselines" and not name.startswith("."))
-        yield Path(folder)
+    @property
+    def crosses(self) -> bool:
+        """Whether its systems learned from one corpus and are tested on others too: a row of the matrix."""
+        return self.first.split.startswith(CROSS_CORPUS_PREFIX)
 
 
-def _read(run: RunFolder, given: str | None = None) -> Member:
-    with explain_read_errors(run):
-        facts = run.metrics
-        if "test" not in facts["parts"]:
-            raise InputError(f"{run.path}: no test part in it: only tested runs can be compared")
-        table = run.predictions
-        config = run.config if run.config_file.is_file() else {}
-        environment = run.environment if run.environment_file.is_file() else {}
-    test = table[table["part"] == "test"].reset_index(drop=True)
-    return Member(run, facts, config, environment, test, given)
+def clips_fingerprint(clips: pd.DataFrame) -> str:
+    """Return a fingerprint of clips and their labels; `clips`: in the order of their ids."""
+    text = "\n".join(clips["id"] + "\t" + clips["label"])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _key(member: Member) -> Hashable:
-    facts = member.metrics
-    split = {key: value for key, value in member.config.get("split", {}).items() if key not in _FREE_OF_SPLIT}
-    config = {key: value for key, value in member.config.items() if key not in _FREE} | {"split": split}
-    return (
-        member.given,
-        facts["model"],
-        family(facts),
-        facts["split"]["leaking"],
-        tuple(facts["classes"]),
-        json.dumps(config, sort_keys=True, default=str),
-    )
+def split_family(facts: Mapping[str, Any]) -> str:
+    """Name the split of a run's metrics.json without its fold, or the corpus that it leaves out."""
+    name = str(facts["split"]["name"])
+    return "corpus" if name.startswith(LEAVE_ONE_CORPUS_PREFIX) else name
 
 
-def _kind(member: Member) -> str:
-    model = str(member.metrics["model"])
-    if model.startswith("fusion of "):
-        return "fusion"
-    if model == BASELINE:
-        return "baseline"
-    if model in MODELS or "random weights" in model:
-        return "from-scratch"
-    if _TUNED.search(model):
-        return "transfer"
-    # A network of ours that was trained before goes by its folder's name.
-    return "from-scratch" if "train" in member.config else "other"
+def machine_name(environment: Mapping[str, Any]) -> str:
+    """Name what a run's environment.json was measured on: "cpu, x86_64, 2 cores, 1 thread, 2 runs at a time"."""
+    device = str(environment.get("device", "unknown device"))
+    named = f"{device}, {environment.get('processor', '?')}, {environment.get('cores', '?')} cores"
+    threads, jobs = (environment.get("speed") or {}).get("threads"), environment.get("jobs", 1)
+    named += f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
+    return named + (f", {jobs} runs at a time" if jobs > 1 else "")
 
 
-def _pooled(members: Sequence[Member], kind: str) -> list[System]:
-    """Pool the runs of a system; where its repetitions hold other clips, each set of clips is a system."""
-    import pandas as pd
-
-    repetitions: dict[tuple[int, int], list[Member]] = {}
-    for member in members:
-        repetitions.setdefault(member.repetition, []).append(member)
-    groups: dict[str, list[tuple[list[Member], pd.DataFrame]]] = {}
-    for group in repetitions.values():
-        _check_once(group)
-        table = pd.concat([member.test for member in group]).sort_values("id", ignore_index=True)
-        groups.setdefault(digest(table), []).append((group, table))
-    classes = list(members[0].metrics["classes"])
-    places = {name: place for place, name in enumerate(classes)}
-    made = []
-    for pieces in groups.values():
-        clips = pieces[0][1]
-        shares = np.stack([table[classes].to_numpy(dtype=np.float64) for _, table in pieces])
-        labels = clips["label"].map(places).to_numpy(dtype=np.int64)
-        runs = tuple(member for group, _ in pieces for member in group)
-        model = str(runs[0].metrics["model"])
-        made.append(System(runs[0].given or model, kind, runs, clips[list(CLIP_COLUMNS)], labels, shares))
-    return made
-
-
-def _check_once(members: Sequence[Member]) -> None:
-    seen: dict[str, Member] = {}
-    for member in members:
-        for name in member.test["id"]:
-            if name in seen:
-                raise InputError(
-                    f"{seen[name].folder.path} and {member.folder.path} are runs of one system and both test {name}: "
-                    "leave one out, or name it (NAME=PATH)"
-                )
-            seen[name] = member
-
-
-def _baselines(models: Sequence[System]) -> list[System]:
-    found: dict[tuple[str, Hashable], System] = {}
-    for system in models:
-        aside: dict[str, list[Member]] = {}
-        for member in system.members:
-            for run in member.folder.baselines:
-                aside.setdefault(run.path.name, []).append(_read(run))
-        for name, members in aside.items():
-            for baseline in _pooled(members, "classical"):
-                key = (name, baseline.tested)
-                known = found.get(key)
-                if known is None or len(known.members) < len(baseline.members):
-                    found[key] = baseline
-    tested = {system.tested for system in models}
-    return [system for (_, what), system in found.items() if what in tested]
-
-
-def _named(models: Sequence[System]) -> list[System]:
-    """Tell apart models of one name: by the folders that hold their runs, then by their seeds or numbers."""
-
-    def recipe(system: System) -> Hashable:
-        kept = {key: value for key, value in system.members[0].config.items() if key not in (*_FREE, "data", "split")}
-        return json.dumps(kept, sort_keys=True, default=str)
-
-    def told_apart(found: Sequence[System], label: Callable[[System, Sequence[System]], str]) -> list[System]:
-        made = []
-        for system in found:
-            alike = [one for one in found if one.name == system.name]
-            clash = [one for one in alike if one is not system and one.tested == system.tested]
-            clashes = bool(clash) or len({recipe(one) for one in alike}) > 1
-            if clashes and system.members[0].given:
-                raise InputError(f"{system.name}=...: stands for runs of different models: give each a name of its own")
-            made.append(replace(system, name=label(system, alike)) if clashes else system)
-        return made
-
-    named = told_apart(models, _folder_name)
-    return told_apart(named, lambda system, alike: f"{system.name}, {1 + alike.index(system)}")
-
-
-def _folder_name(system: System, alike: Sequence[System]) -> str:
-    """Name a system by the folder that holds its runs: "plain-cnn, mixup", or "plain_cnn_ravdess", which says both."""
-    homes = [Path(os.path.commonpath([m.folder.path.resolve().parent for m in one.members])) for one in alike]
-    home = homes[alike.index(system)]
-    top = Path(os.path.commonpath(homes))
-    folder = str(home.relative_to(top)) if home != top else home.name
-    if homes.count(home) > 1:
-        folder = system.members[0].folder.path.resolve().name
-    return folder if folder.replace("_", "-").startswith(system.name) else f"{system.name}, {folder}"
+def _deviation(values: list[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -17,7 +17,7 @@ Ints: TypeAlias = NDArray[np.int64]
 _SUM_TOLERANCE = 0.02
 
 
-def array(values: ArrayLike, what: str, dtype: type[np.float64] | None = None) -> NDArray[Any]:
+def as_array(values: ArrayLike, what: str, dtype: type[np.float64] | None = None) -> NDArray[Any]:
     """Return values as an array; `what` names them where they are none."""
     try:
         return np.asarray(values, dtype=dtype)
@@ -25,9 +25,9 @@ def array(values: ArrayLike, what: str, dtype: type[np.float64] | None = None) -
         raise InputError(f"{what} must be numbers, equally many for each clip") from None
 
 
-def class_numbers(values: ArrayLike, what: str, classes: int | None = None) -> Ints:
+def check_class_numbers(values: ArrayLike, what: str, classes: int | None = None) -> Ints:
     """Return class numbers, shape (N,) with N over 0, each under `classes` where that is given."""
-    numbers = array(values, what)
+    numbers = as_array(values, what)
     if numbers.ndim != 1:
         raise InputError(f"{what} must be a list of class numbers, not of shape {numbers.shape}")
     if not len(numbers):
@@ -42,21 +42,21 @@ def class_numbers(values: ArrayLike, what: str, classes: int | None = None) -> I
     return numbers.astype(np.int64)
 
 
-def pair(labels: ArrayLike, predictions: ArrayLike, classes: int | None = None) -> tuple[Ints, Ints]:
+def check_predictions(labels: ArrayLike, predictions: ArrayLike, classes: int | None = None) -> tuple[Ints, Ints]:
     """Return labels and predictions, both of shape (N,)."""
-    true = class_numbers(labels, "labels", classes)
-    predicted = class_numbers(predictions, "predictions", classes)
+    true = check_class_numbers(labels, "labels", classes)
+    predicted = check_class_numbers(predictions, "predictions", classes)
     if len(true) != len(predicted):
         raise InputError(f"{len(true)} labels, but {len(predicted)} predictions")
     return true, predicted
 
 
-def labels_and_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
+def check_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
     """Return labels, shape (N,), and probabilities, shape (N, C), each row adding up to about 1."""
-    shares: Floats = array(probabilities, "probabilities", np.float64)
+    shares: Floats = as_array(probabilities, "probabilities", np.float64)
     if shares.ndim != 2:
         raise InputError(f"probabilities must be of shape (clips, classes), not {shares.shape}")
-    true = class_numbers(labels, "labels", shares.shape[1])
+    true = check_class_numbers(labels, "labels", shares.shape[1])
     if len(true) != len(shares):
         raise InputError(f"{len(true)} labels, but probabilities for {len(shares)} clips")
     if not np.isfinite(shares).all():
@@ -67,7 +67,7 @@ def labels_and_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tup
     return true, shares
 
 
-def names(values: Sequence[str], what: str, clips: int) -> NDArray[np.str_]:
+def check_names(values: Sequence[str], what: str, clips: int) -> NDArray[np.str_]:
     """Return a name for each of so many clips, such as its speaker, shape (clips,)."""
     if len(values) != clips:
         raise InputError(f"{clips} labels, but {len(values)} {what}")

@@ -3,14 +3,14 @@ import pytest
 from scipy.special import softmax
 
 from ser_ft.evaluation.calibration import (
-    COLDEST,
-    WARMEST,
-    abstention,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    abstention_metrics,
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
     fit_threshold,
-    reliability,
+    reliability_bins,
 )
 from ser_ft.evaluation.metrics import negative_log_likelihood
 from ser_ft.utils.errors import InputError
@@ -59,7 +59,7 @@ def test_bins_agree_with_a_plain_loop():
             right = sum(shares[row].argmax() == labels[row] for row in rows) / len(rows)
             expected.append({"low": low, "high": high, "clips": len(rows), "confidence": sure, "accuracy": right})
             error += len(rows) / len(labels) * abs(sure - right)
-    found = reliability(labels, shares)
+    found = reliability_bins(labels, shares)
     assert len(found) == len(expected) < 15  # of six classes none is surer than 1/6 alone
     for bin_, by_loop in zip(found, expected, strict=True):
         assert bin_ == pytest.approx(by_loop)
@@ -67,7 +67,7 @@ def test_bins_agree_with_a_plain_loop():
 
 
 def test_bins_must_be_one_or_more():
-    for function in (expected_calibration_error, reliability):
+    for function in (expected_calibration_error, reliability_bins):
         with pytest.raises(InputError, match="1 bin"):
             function([0], [[1.0, 0.0]], bins=0)
 
@@ -99,7 +99,7 @@ def test_tempered_survives_logits_far_apart():
 def test_the_fit_agrees_with_a_grid(boast):
     labels, logits = answers()
     shares = softmax(boast * logits, axis=1)
-    grid = np.geomspace(COLDEST, WARMEST, 4000)
+    grid = np.geomspace(MIN_TEMPERATURE, MAX_TEMPERATURE, 4000)
     best = grid[np.argmin([negative_log_likelihood(labels, apply_temperature(shares, value)) for value in grid])]
     assert fit_temperature(labels, shares) == pytest.approx(best, rel=2e-3)
 
@@ -128,8 +128,8 @@ def test_the_fit_where_classes_are_masked():
 def test_the_temperature_is_bounded():
     """Validation clips that are all right, or all wrong, must not make a model boundlessly sure, or unsure."""
     shares = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])
-    assert fit_temperature([0, 1], shares) == COLDEST
-    assert fit_temperature([2, 0], shares) == WARMEST
+    assert fit_temperature([0, 1], shares) == MIN_TEMPERATURE
+    assert fit_temperature([2, 0], shares) == MAX_TEMPERATURE
 
 
 def test_where_no_temperature_is_better_than_another():
@@ -153,7 +153,7 @@ def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_wrong(
     labels = np.where(right, 0, 1)
     threshold = fit_threshold(labels, shares)
     assert threshold == pytest.approx(0.75, abs=0.03)
-    told = abstention(labels, shares, threshold)
+    told = abstention_metrics(labels, shares, threshold)
     assert told["uncertain"] == pytest.approx(0.5, abs=0.06)
     assert told["certain_accuracy"] == pytest.approx(0.65, abs=0.03)
 
@@ -162,6 +162,6 @@ def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_wrong(
 def test_threshold_of_a_model_that_is_always_right_or_always_wrong(label, threshold, share):
     shares = [[0.6, 0.4], [0.8, 0.2], [0.9, 0.1]]
     assert fit_threshold([label] * 3, shares) == threshold
-    told = abstention([label] * 3, shares, threshold)
+    told = abstention_metrics([label] * 3, shares, threshold)
     assert told["uncertain"] == share
     assert told["certain_accuracy"] == (None if share else 1.0)

@@ -4,12 +4,12 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from ser_ft.evaluation.confidence_intervals import (
-    Interval,
-    difference_from_counts,
+    ConfidenceInterval,
+    count_by_speaker,
+    difference_interval_from_counts,
     interval_from_counts,
-    speaker_counts,
 )
-from ser_ft.evaluation.metrics import speaker_interval, uar
+from ser_ft.evaluation.metrics import uar, uar_confidence_interval
 from ser_ft.utils.errors import InputError
 
 
@@ -106,10 +106,10 @@ def test_difference_by_hand():
     correct, clips = four_speakers()
     gained = np.array([[4.0, 2], [0, 2], [3, 1], [4, 4]])  # of 10: differences of 0.3, 0.1, 0.2 and 0.4
     half = stats.t.ppf(0.975, 3) * np.std([0.3, 0.1, 0.2, 0.4], ddof=1) / 2
-    assert difference_from_counts(gained, clips) == pytest.approx((0.25 - half, 0.25 + half))
-    assert difference_from_counts(-gained, clips) == pytest.approx((-0.25 - half, -0.25 + half))
-    assert difference_from_counts(correct * 0.0, clips) is None
-    assert difference_from_counts(gained[:3], clips[:3]) is None
+    assert difference_interval_from_counts(gained, clips) == pytest.approx((0.25 - half, 0.25 + half))
+    assert difference_interval_from_counts(-gained, clips) == pytest.approx((-0.25 - half, -0.25 + half))
+    assert difference_interval_from_counts(correct * 0.0, clips) is None
+    assert difference_interval_from_counts(gained[:3], clips[:3]) is None
 
 
 def test_difference_where_a_class_is_missing():
@@ -117,7 +117,7 @@ def test_difference_where_a_class_is_missing():
     other = grouped(seed=1)[0].clip(max=clips)
     gained = (correct - other).astype(float)
     centre, error = reference_jackknife(gained, clips)
-    found = difference_from_counts(gained, clips)
+    found = difference_interval_from_counts(gained, clips)
     assert found is not None
     assert sum(found) / 2 == pytest.approx(centre)
     assert stats.t.ppf(0.975, 11) * error < (found[1] - found[0]) / 2 < stats.t.ppf(0.975, 5) * error
@@ -125,7 +125,7 @@ def test_difference_where_a_class_is_missing():
 
 def test_a_difference_stays_within_its_range():
     clips = np.full((4, 2), 10)
-    assert difference_from_counts(np.array([[10.0, 10], [10, 10], [10, 10], [-10, 10]]), clips)[1] == 1
+    assert difference_interval_from_counts(np.array([[10.0, 10], [10, 10], [10, 10], [-10, 10]]), clips)[1] == 1
 
 
 def test_a_class_nobody_has_is_left_out():
@@ -182,7 +182,7 @@ def test_a_level_out_of_range(level):
     with pytest.raises(InputError, match="level"):
         interval_from_counts(correct, clips, level)
     with pytest.raises(InputError, match="level"):
-        difference_from_counts(correct * 0.1, clips, level)
+        difference_interval_from_counts(correct * 0.1, clips, level)
 
 
 def clips_of(correct: np.ndarray, clips: np.ndarray) -> tuple[list[int], list[int], list[str]]:
@@ -201,8 +201,8 @@ def test_speaker_interval_counts_per_speaker():
     for correct, clips in (four_speakers(), grouped()):
         labels, predictions, speakers = clips_of(correct, clips)
         order = [int(name.rpartition("-")[2]) for name in sorted({*speakers})]
-        found = speaker_interval(labels, predictions, speakers, clips.shape[1])
-        assert isinstance(found, Interval)
+        found = uar_confidence_interval(labels, predictions, speakers, clips.shape[1])
+        assert isinstance(found, ConfidenceInterval)
         assert found == interval_from_counts(correct[order], clips[order])
         assert found.low < uar(labels, predictions, clips.shape[1]) < found.high
 
@@ -210,23 +210,23 @@ def test_speaker_interval_counts_per_speaker():
 def test_seeds_are_summed():
     correct, clips = grouped()
     labels, predictions, speakers = (np.array(values) for values in clips_of(correct, clips))
-    once = speaker_counts(labels, predictions, speakers, 3)
-    summed = speaker_counts(labels, np.stack([predictions, labels]), speakers, 3)
+    once = count_by_speaker(labels, predictions, speakers, 3)
+    summed = count_by_speaker(labels, np.stack([predictions, labels]), speakers, 3)
     assert np.array_equal(summed[1], 2 * once[1])
     assert np.array_equal(summed[0], once[0] + once[1])
 
 
 def test_speaker_interval_does_not_depend_on_the_order_of_the_clips():
     labels, predictions, speakers = clips_of(*grouped())
-    turned = speaker_interval(labels[::-1], predictions[::-1], speakers[::-1], 3)
-    assert turned == speaker_interval(labels, predictions, speakers, 3)
+    turned = uar_confidence_interval(labels[::-1], predictions[::-1], speakers[::-1], 3)
+    assert turned == uar_confidence_interval(labels, predictions, speakers, 3)
 
 
 def test_speaker_interval_checks_its_input():
     with pytest.raises(InputError, match="4 labels, but 3 speakers"):
-        speaker_interval([0, 1, 0, 1], [0, 1, 0, 1], ["a", "b", "c"], 2)
+        uar_confidence_interval([0, 1, 0, 1], [0, 1, 0, 1], ["a", "b", "c"], 2)
     with pytest.raises(InputError, match="predictions hold 2 for clip 3"):
-        speaker_interval([0, 1, 0, 1], [0, 1, 0, 2], ["a", "b", "c", "d"], 2)
+        uar_confidence_interval([0, 1, 0, 1], [0, 1, 0, 2], ["a", "b", "c", "d"], 2)
 
 
 def coverage(clips: np.ndarray, simulations: int, method: str) -> float:

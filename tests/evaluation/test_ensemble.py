@@ -11,7 +11,7 @@ import pytest
 
 from ser_ft.cli import main
 from ser_ft.evaluation.ensemble import fuse
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
 
@@ -52,7 +52,7 @@ def write_run(
         "notes": {"tess": "made up"},
         "terms": {"tess": {"title": "T", "license": "other", "terms": "none", "citation": ""}},
     }
-    run.write_json(run.metrics_file, metrics | facts | {"parts": part_metrics(table, classes)})
+    run.write_json(run.metrics_file, metrics | facts | {"parts": metrics_per_part(table, classes)})
     sides = table.groupby("part")
     content = {part: {"speakers": sorted(set(side["speaker"])), "clips": sorted(side["id"])} for part, side in sides}
     run.write_json(run.split_file, split | {"parts": content})
@@ -68,7 +68,7 @@ def test_the_fusion_is_the_mean_of_the_probabilities_clip_by_clip(tmp_path: Path
         ours, theirs = (run.predictions.set_index("id")[CLASSES] for run in (one, other))
         told = fused.predictions.set_index("id")
         assert np.allclose(told[CLASSES], share * ours + (1 - share) * theirs.loc[ours.index])
-        assert fused.metrics["parts"] == part_metrics(fused.predictions, CLASSES)
+        assert fused.metrics["parts"] == metrics_per_part(fused.predictions, CLASSES)
         assert set(fused.predictions["part"]) == {"train", "validation", "test"}
         assert list(fused.predictions.columns) == list(one.predictions.columns)
 

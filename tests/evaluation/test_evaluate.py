@@ -19,7 +19,7 @@ from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.evaluate import ClassMapping, evaluate
 from ser_ft.evaluation.latency import real_time_factor
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.report.shared.tables import notes
@@ -136,7 +136,7 @@ def test_it_writes_a_run_folder_that_says_what_was_judged_on_what(
     assert metrics["model"] == run.metrics["model"]
     assert metrics["parameters"] == run.metrics["parameters"]
     assert metrics["split"] == {"name": "evaluated-on-miniature", "fold": None, "seed": 0, "leaking": False}
-    assert metrics["parts"] == part_metrics(again.predictions, metrics["classes"])
+    assert metrics["parts"] == metrics_per_part(again.predictions, metrics["classes"])
     assert metrics["terms"].keys() == set(again.predictions["corpus"])
     assert again.config["evaluate"]["model"] == str(run.path)
     assert again.config["model"] == run.config["model"]

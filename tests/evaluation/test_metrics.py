@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from ser_ft.evaluation.calibration import expected_calibration_error, fit_temperature, reliability
+from ser_ft.evaluation.calibration import expected_calibration_error, fit_temperature, reliability_bins
 from ser_ft.evaluation.grouping import duration_groups
 from ser_ft.evaluation.metrics import (
     accuracy,
-    brier,
-    confusion,
+    brier_score,
+    compute_metrics,
+    confusion_matrix,
     macro_f1,
     negative_log_likelihood,
-    recalls,
-    score,
-    speaker_interval,
+    recall_per_class,
     uar,
+    uar_confidence_interval,
 )
 from ser_ft.utils.errors import InputError
 
@@ -36,8 +36,8 @@ def drawn(clips: int = 400, classes: int = 5, seed: int = 0) -> tuple[np.ndarray
 
 
 def test_by_hand():
-    assert confusion(LABELS, PREDICTIONS, 3).tolist() == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
-    assert recalls(LABELS, PREDICTIONS, 3).tolist() == [0.75, 0.5, 1.0]
+    assert confusion_matrix(LABELS, PREDICTIONS, 3).tolist() == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
+    assert recall_per_class(LABELS, PREDICTIONS, 3).tolist() == [0.75, 0.5, 1.0]
     assert uar(LABELS, PREDICTIONS, 3) == 0.75
     assert accuracy(LABELS, PREDICTIONS) == 0.75
     assert macro_f1(LABELS, PREDICTIONS, 3) == pytest.approx((6 / 7 + 1 / 2 + 4 / 5) / 3)
@@ -50,7 +50,7 @@ def test_uar_weighs_classes_accuracy_weighs_clips():
 
 
 def test_a_class_without_clips():
-    found = recalls([0, 0, 2], [0, 1, 2], 4)
+    found = recall_per_class([0, 0, 2], [0, 1, 2], 4)
     assert found.shape == (4,)
     assert np.isnan(found).tolist() == [False, True, False, True]
     assert uar([0, 0, 2], [0, 1, 2], 4) == 0.75
@@ -61,7 +61,10 @@ def test_a_class_without_clips():
 def test_agrees_with_sklearn():
     labels, probabilities = drawn()
     predictions = probabilities.argmax(axis=1)
-    assert confusion(labels, predictions, 5).tolist() == sklearn_metrics.confusion_matrix(labels, predictions).tolist()
+    assert (
+        confusion_matrix(labels, predictions, 5).tolist()
+        == sklearn_metrics.confusion_matrix(labels, predictions).tolist()
+    )
     assert uar(labels, predictions, 5) == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, predictions))
     assert accuracy(labels, predictions) == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
     assert negative_log_likelihood(labels, probabilities) == pytest.approx(
@@ -73,9 +76,9 @@ def test_agrees_with_sklearn():
 
 
 def test_brier():
-    assert brier([0, 1], [[1, 0], [0, 1]]) == 0
-    assert brier([0, 1], [[0, 1], [1, 0]]) == 2
-    assert brier([0, 2], [[0.5, 0.25, 0.25], [0, 0, 1]]) == pytest.approx((0.25 + 0.0625 + 0.0625) / 2)
+    assert brier_score([0, 1], [[1, 0], [0, 1]]) == 0
+    assert brier_score([0, 1], [[0, 1], [1, 0]]) == 2
+    assert brier_score([0, 2], [[0.5, 0.25, 0.25], [0, 0, 1]]) == pytest.approx((0.25 + 0.0625 + 0.0625) / 2)
 
 
 def test_likelihood_survives_a_probability_of_zero():
@@ -97,7 +100,7 @@ def test_likelihood_survives_a_probability_of_zero():
     ],
 )
 def test_wrong_labels_or_predictions(labels, predictions, message):
-    for function in (confusion, recalls, uar, macro_f1):
+    for function in (confusion_matrix, recall_per_class, uar, macro_f1):
         with pytest.raises(InputError, match=message) as caught:
             function(labels, predictions, 3)
         assert "\n" not in str(caught.value)
@@ -123,11 +126,17 @@ def test_accuracy_checks_its_input():
     ],
 )
 def test_wrong_probabilities(probabilities, message):
-    for function in (negative_log_likelihood, brier, expected_calibration_error, reliability, fit_temperature):
+    for function in (
+        negative_log_likelihood,
+        brier_score,
+        expected_calibration_error,
+        reliability_bins,
+        fit_temperature,
+    ):
         with pytest.raises(InputError, match=message):
             function([0, 1], probabilities)
     with pytest.raises(InputError, match=message):
-        score([0, 1], probabilities, ["a", "b"], ["happy", "sad"])
+        compute_metrics([0, 1], probabilities, ["a", "b"], ["happy", "sad"])
 
 
 def one_hot(predictions: list[int], classes: int, sure: float = 0.7) -> np.ndarray:
@@ -135,7 +144,7 @@ def one_hot(predictions: list[int], classes: int, sure: float = 0.7) -> np.ndarr
 
 
 def test_score_by_hand():
-    found = score(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
+    found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
     assert list(found) == [
         *("clips", "speakers", "uar", "uar_interval", "accuracy", "chance", "macro_f1", "ece", "nll"),
         *("recall", "precision", "support", "confusion", "reliability", "by_speaker", "spread"),
@@ -166,10 +175,10 @@ def test_score_of_speakers_and_corpora():
     speakers = np.array([f"speaker-{clip % 12:02}" for clip in range(1200)])
     corpora = ["ravdess" if clip % 12 < 8 else "cremad" for clip in range(1200)]
     classes = list("abcde")
-    found = score(labels, probabilities, speakers, classes, corpora)
+    found = compute_metrics(labels, probabilities, speakers, classes, corpora)
     assert plain(found)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    interval = speaker_interval(labels, probabilities.argmax(axis=1), speakers, 5)
+    interval = uar_confidence_interval(labels, probabilities.argmax(axis=1), speakers, 5)
     assert found["uar_interval"] == {
         "low": interval.low,
         "high": interval.high,
@@ -180,7 +189,7 @@ def test_score_of_speakers_and_corpora():
     assert list(found["by_corpus"]) == ["cremad", "ravdess"]
     for corpus, part in found["by_corpus"].items():
         rows = np.array(corpora) == corpus
-        alone = score(labels[rows], probabilities[rows], speakers[rows], classes)
+        alone = compute_metrics(labels[rows], probabilities[rows], speakers[rows], classes)
         assert part == {key: alone[key] for key in part}
         assert list(part)[-1] == "confusion"
     assert found["by_corpus"]["ravdess"]["speakers"] == 8
@@ -194,7 +203,7 @@ def test_score_where_a_corpus_lacks_a_class():
     labels = np.where(without, np.arange(144) % 2, np.arange(144) % 3)
     probabilities = random.dirichlet([1, 1, 1], 144) * np.where(without[:, None], [1, 1, 0], 1) + np.eye(3)[labels] / 2
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    found = score(labels, probabilities, speakers, CLASSES, np.where(without, "cremad", "ravdess"))
+    found = compute_metrics(labels, probabilities, speakers, CLASSES, np.where(without, "cremad", "ravdess"))
     cremad = found["by_corpus"]["cremad"]
     assert found["uar_interval"]["method"] == "jackknife-t"
     assert cremad["uar_interval"]["method"] == "t"
@@ -215,7 +224,7 @@ def test_score_where_a_corpus_lacks_a_class():
     ],
 )
 def test_score_of_degenerate_sets(labels, predictions, speakers):
-    found = score(labels, one_hot(predictions, 3, sure=1.0), speakers, CLASSES, ["savee"] * len(labels))
+    found = compute_metrics(labels, one_hot(predictions, 3, sure=1.0), speakers, CLASSES, ["savee"] * len(labels))
     assert plain(found)
     assert "NaN" not in json.dumps(found, allow_nan=False)
     assert found["uar_interval"] is None
@@ -225,12 +234,12 @@ def test_score_of_degenerate_sets(labels, predictions, speakers):
 def test_score_checks_its_input():
     shares = one_hot(PREDICTIONS, 3)
     with pytest.raises(InputError, match="8 labels, but 2 speakers"):
-        score(LABELS, shares, ["a", "b"], CLASSES)
+        compute_metrics(LABELS, shares, ["a", "b"], CLASSES)
     with pytest.raises(InputError, match="8 labels, but 1 corpora"):
-        score(LABELS, shares, list("abcdabcd"), CLASSES, ["savee"])
+        compute_metrics(LABELS, shares, list("abcdabcd"), CLASSES, ["savee"])
     for classes in (["happy", "sad"], ["happy", "sad", "sad"]):
         with pytest.raises(InputError, match="3 probabilities per clip"):
-            score(LABELS, shares, list("abcdabcd"), classes)
+            compute_metrics(LABELS, shares, list("abcdabcd"), classes)
 
 
 def test_nothing_slow_is_imported():
@@ -308,7 +317,7 @@ def test_scores_agree_with_sklearn_where_classes_are_absent(seed):
     speakers = random.choice([f"speaker-{place}" for place in range(9)], clips)
     traits = {"gender": random.choice(["female", "male"], clips).tolist()}
     traits["duration"] = duration_groups(random.uniform(1, 6, clips))
-    found = score(labels, shares, speakers.tolist(), classes, traits=traits)
+    found = compute_metrics(labels, shares, speakers.tolist(), classes, traits=traits)
     check_against_sklearn(found, labels, shares.argmax(axis=1))
     precision, recall, _, support = sklearn_metrics.precision_recall_fscore_support(
         labels, shares.argmax(axis=1), labels=range(7), zero_division=np.nan
@@ -346,23 +355,23 @@ def test_groups_of_unknown_value_are_left_out():
     shares = one_hot(PREDICTIONS, 3)
     speakers = ["own-unknown", "own-unknown", *"aabbcc"]
     gender = ["female", None, float("nan"), "", "female", "male", "male", "male"]
-    found = score(LABELS, shares, speakers, CLASSES, traits={"gender": gender})
+    found = compute_metrics(LABELS, shares, speakers, CLASSES, traits={"gender": gender})
     assert {name: group["clips"] for name, group in found["by_gender"].items()} == {"female": 2, "male": 3}
     assert set(found["by_speaker"]) == {"a", "b", "c"}
-    nothing = score(LABELS, shares, ["own-unknown"] * 8, CLASSES, traits={"gender": [None] * 8})
+    nothing = compute_metrics(LABELS, shares, ["own-unknown"] * 8, CLASSES, traits={"gender": [None] * 8})
     assert (nothing["by_gender"], nothing["by_speaker"], nothing["spread"]) == ({}, {}, None)
     with pytest.raises(InputError, match="8 labels, but 1 values of gender"):
-        score(LABELS, shares, speakers, CLASSES, traits={"gender": ["male"]})
+        compute_metrics(LABELS, shares, speakers, CLASSES, traits={"gender": ["male"]})
 
 
 def test_spread_of_the_speakers():
-    found = score(LABELS, one_hot(PREDICTIONS, 3), list("aaaabbbb"), CLASSES)
+    found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaaabbbb"), CLASSES)
     # a: three of four neutral clips; b: one of two happy ones and both sad ones.
     assert {name: group["uar"] for name, group in found["by_speaker"].items()} == {"a": 0.75, "b": 0.75}
     assert found["spread"] == {"lowest": 0.75, "highest": 0.75, "deviation": 0}
-    found = score(LABELS, one_hot(PREDICTIONS, 3), list("aaabbbbb"), CLASSES)
+    found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaabbbbb"), CLASSES)
     assert found["spread"] == {"lowest": 0.5, "highest": 1.0, "deviation": pytest.approx(np.std([1, 0.5], ddof=1))}
-    assert score(LABELS, one_hot(PREDICTIONS, 3), ["a"] * 8, CLASSES)["spread"] is None
+    assert compute_metrics(LABELS, one_hot(PREDICTIONS, 3), ["a"] * 8, CLASSES)["spread"] is None
 
 
 def test_groups_stand_in_the_order_of_their_meaning():
@@ -370,7 +379,7 @@ def test_groups_stand_in_the_order_of_their_meaning():
     seconds = [4.0, 3.999, 3.0, 2.0, 1.999, 0.1, 9.0, float("nan")]
     intensity = ["strong", "normal", "high", "medium", "low", "other", "low", None]
     traits = {"duration": duration_groups(seconds), "intensity": intensity}
-    found = score(LABELS, shares, list("aabbccdd"), CLASSES, traits=traits)
+    found = compute_metrics(LABELS, shares, list("aabbccdd"), CLASSES, traits=traits)
     assert {name: group["clips"] for name, group in found["by_duration"].items()} == {
         "under 2 s": 2,
         "2 to 3 s": 1,

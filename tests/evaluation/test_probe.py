@@ -180,7 +180,7 @@ def test_the_fit_is_a_logistic_regression() -> None:
     values = random.normal(size=(200, 20)).astype(np.float32)
     values[:, :4] += np.eye(4)[labels]
     own = LogisticRegression(C=10 / 20, class_weight="balanced", tol=1e-8, max_iter=2000).fit(values, labels)
-    weights = probe.fit(values, labels, np.ones((200, 4), dtype=bool))
+    weights = probe.fit_logistic_regression(values, labels, np.ones((200, 4), dtype=bool))
     logits = values @ weights[:-1] + weights[-1]
     np.testing.assert_allclose(logits - logits.mean(axis=1, keepdims=True), own.decision_function(values), atol=0.05)
 
@@ -195,7 +195,7 @@ def test_a_clip_is_not_asked_for_what_its_corpus_cannot_hold() -> None:
     values[labels == 2, 1] += 3
     allowed = np.ones((400, 3), dtype=bool)
     allowed[corpus == 1, 2] = False
-    slope = [probe.fit(values, labels, mask)[0, 2] for mask in (allowed, np.ones_like(allowed))]
+    slope = [probe.fit_logistic_regression(values, labels, mask)[0, 2] for mask in (allowed, np.ones_like(allowed))]
     assert abs(slope[0]) < 0.5 < abs(slope[1])
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from ser_ft.evaluation import metrics
-from ser_ft.evaluation.pooling import System
+from ser_ft.evaluation.pooling import find_runs, leaderboards, pool_runs
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.evaluation.systems import clip_sets, find_runs, systems
+from ser_ft.evaluation.systems import System
 from ser_ft.utils.errors import InputError
 from tests.helpers.runs import CLASSES, write_folds, write_run
 
@@ -18,7 +18,7 @@ WAV2VEC2 = "facebook/wav2vec2-base (full)"
 
 
 def found(*paths: Path) -> list[System]:
-    return systems(find_runs(paths))
+    return pool_runs(find_runs(paths))
 
 
 def named(all_of_them: list[System], name: str) -> System:
@@ -90,7 +90,10 @@ def test_a_clip_tested_twice_with_one_seed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"copy and .*mfcc/fold0-seed0 are runs of one system and both test ravdess-"):
         found(tmp_path)
     runs = find_runs([tmp_path])
-    assert {system.name for system in systems(runs, {(tmp_path / "copy").resolve(): "again"})} == {"again", "mfcc-cnn"}
+    assert {system.name for system in pool_runs(runs, {(tmp_path / "copy").resolve(): "again"})} == {
+        "again",
+        "mfcc-cnn",
+    }
 
 
 def test_other_settings_are_another_system_named_by_its_folder(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_other_clips_are_another_test_set(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", seeds=(0, 1))
     write_folds(tmp_path / "plain", model="plain-cnn")
     shutil.rmtree(tmp_path / "mfcc" / "fold1-seed1")
-    sets = clip_sets(found(tmp_path))
+    sets = leaderboards(found(tmp_path))
     assert [[(one.name, len(one.labels)) for one in tested.systems] for tested in sets][1:] == [[("mfcc-cnn", 32)]]
     assert {one.name for one in sets[0].systems} == {"mfcc-cnn", "plain-cnn"}
     assert sets[0].speakers == 8
@@ -120,7 +123,7 @@ def test_other_classes_and_leaking_splits_stand_apart(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc")
     write_folds(tmp_path / "leak", model="plain-cnn", split="random", leaking=True, skill=4.0)
     write_folds(tmp_path / "words", model="lstm", classes=(*CLASSES[:3], "fear"))
-    sets = clip_sets(found(tmp_path))
+    sets = leaderboards(found(tmp_path))
     assert [tested.systems[0].name for tested in sets][2] == "plain-cnn"
     assert [len(tested.systems) for tested in sets] == [1, 1, 1]
     assert [tested.first.leaking for tested in sets] == [False, False, True]
@@ -158,7 +161,7 @@ def test_each_corpus_left_out_is_a_fold_and_each_trained_on_alone_is_not(tmp_pat
         write_run(tmp_path / "cross" / corpus, split=f"cross-corpus-{corpus}", fold=None, speakers=everyone)
     splits = [(system.split, len(system.members), len(system.labels)) for system in found(tmp_path)]
     assert sorted(splits) == [("corpus", 2, 64), ("cross-corpus-ravdess", 1, 48), ("cross-corpus-tess", 1, 48)]
-    assert len(clip_sets(found(tmp_path))) == 3
+    assert len(leaderboards(found(tmp_path))) == 3
     left = named([one for one in found(tmp_path) if one.split == "corpus"], "mfcc-cnn")
     assert {name: cell["speakers"] for name, cell in left.by("corpus").items()} == {"ravdess": 4, "tess": 4}
 

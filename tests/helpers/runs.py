@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -68,7 +68,7 @@ def write_run(
     for run, name, found, own in parts:
         run.path.mkdir(parents=True)
         run.write_predictions(found.assign(fold=pd.Series([fold] * len(found), dtype="Int64"), seed=seed))
-        run.write_json(run.metrics_file, {**facts, "model": name, **own, "parts": part_metrics(found, classes)})
+        run.write_json(run.metrics_file, {**facts, "model": name, **own, "parts": metrics_per_part(found, classes)})
     run = RunFolder(path)
     kind = split.rpartition("-")[0] if "corpus-" in split else split
     lines = [f"model: {{name: {model.split(' ')[0]}}}", f"split: {{kind: {kind}, fold: {fold or 0}, folds: 2}}"]

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, constants
 
 from ser_ft.data.corpora import CORPORA
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.provenance import corpora_seen_in_training, speakers_seen_in_training, training_runs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import push
@@ -93,7 +93,7 @@ def write_run(
                 "clips": 24,
                 "parts": dict.fromkeys(PARTS, told),
             },
-            "parts": part_metrics(table, CLASSES),
+            "parts": metrics_per_part(table, CLASSES),
         },
     )
     people = {

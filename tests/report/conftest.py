@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import NAMES
 
@@ -73,7 +73,7 @@ def _write(
     run.write_predictions(table)
     split = {"name": "random" if leaking else "speaker", "fold": None if leaking else 0, "seed": 0, "leaking": leaking}
     known = {"model": model, "classes": list(classes), "seed": 0, "split": split}
-    run.write_json(run.metrics_file, known | {"parts": part_metrics(table, classes)} | extra)
+    run.write_json(run.metrics_file, known | {"parts": metrics_per_part(table, classes)} | extra)
 
 
 def write_run(

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import COLOURS, NAMES
 from ser_ft.report.run import calibration_figures, figures
@@ -181,7 +181,7 @@ def test_nothing_known_of_the_clips_and_one_speaker(make_run: MakeRun) -> None:
     table = made.predictions
     table = table[table["speaker"].isin(["ravdess-01", "ravdess-13", "ravdess-17"])]
     table[["gender", "intensity"]] = None
-    made.write_json(made.metrics_file, made.metrics | {"parts": part_metrics(table, made.metrics["classes"])})
+    made.write_json(made.metrics_file, made.metrics | {"parts": metrics_per_part(table, made.metrics["classes"])})
     drawn = [file.stem for file in figures.write_figures(made)]
     assert drawn == ["confusion", "recall", "parts", "reliability"]
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
-from ser_ft.evaluation.predict import part_metrics
+from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run
 from ser_ft.utils.errors import InputError
@@ -83,7 +83,7 @@ def test_a_run_folder_holds_what_later_steps_need(finished: RunFolder, miniature
 
 
 def test_metrics_are_those_of_the_predictions(finished: RunFolder) -> None:
-    assert finished.metrics["parts"] == part_metrics(finished.predictions, finished.metrics["classes"])
+    assert finished.metrics["parts"] == metrics_per_part(finished.predictions, finished.metrics["classes"])
     split = json.loads(finished.split_file.read_text())
     for part in ("train", "validation", "test"):
         ids = finished.predictions.query("part == @part")["id"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...evaluation.pooling import CROSS, System
 from ...evaluation.run_folder import RunFolder
+from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
 from ...labels import colour
 from ...utils.progress import bar
 from ..shared import html, samples, tables
@@ -277,8 +277,8 @@ def _matrix(compared: Sequence[Compared], pictures: dict[str, Figure]) -> dict[s
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     used: list[System] = []
     for system in (system for one in compared for system in one.tested.models):
-        if system.split.startswith(CROSS):
-            row = rows.setdefault(system.name, {}).setdefault(system.split.removeprefix(CROSS), {})
+        if system.split.startswith(CROSS_CORPUS_PREFIX):
+            row = rows.setdefault(system.name, {}).setdefault(system.split.removeprefix(CROSS_CORPUS_PREFIX), {})
             row.update(system.by("corpus"))
             used.append(system)
     for system in (system for one in compared for system in one.tested.models):

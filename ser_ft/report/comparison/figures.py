@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...evaluation.pooling import System
+from ...evaluation.systems import System
 from ..shared.plotting import FAINT, GRID, INK, LEGEND, SHADES, beside, blank, plain, shown_name, upright
 from ..shared.tables import interval_text, score_text, size_text, time_text
 from .pairs import Compared, signed, signed_interval

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...evaluation.pooling import ClipSet, System
-from ...evaluation.significance import Paired, paired
+from ...evaluation.significance import PairedComparison, compare_paired
+from ...evaluation.systems import Leaderboard, System
 from ...utils.errors import InputError
 from ..shared.html import counted
 
@@ -24,10 +24,10 @@ class Compared:
         corrected: the same -> Holm's p. transfer: name of a transfer model -> p beside the baseline, likewise.
     """
 
-    tested: ClipSet
+    tested: Leaderboard
     baseline: System | None = None
-    beside: dict[str, Paired] = field(default_factory=dict)
-    pairs: dict[tuple[str, str], Paired] = field(default_factory=dict)
+    beside: dict[str, PairedComparison] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], PairedComparison] = field(default_factory=dict)
     corrected: dict[tuple[str, str], float] = field(default_factory=dict)
     transfer: dict[str, float] = field(default_factory=dict)
 
@@ -46,7 +46,7 @@ class Compared:
         )
 
 
-def compare_set(tested: ClipSet, wanted: str | None = None) -> Compared:
+def compare_set(tested: Leaderboard, wanted: str | None = None) -> Compared:
     """Make the comparisons of a test set.
 
     None on a leaking split, whose figures say nothing of new speakers, and none where speakers are not known.
@@ -70,7 +70,7 @@ def compare_set(tested: ClipSet, wanted: str | None = None) -> Compared:
     return Compared(tested, baseline, beside, pairs, corrected, transfer)
 
 
-def check_baseline(sets: Sequence[ClipSet], wanted: str | None) -> None:
+def check_baseline(sets: Sequence[Leaderboard], wanted: str | None) -> None:
     """Refuse a baseline that is nowhere.
 
     Raises:
@@ -82,10 +82,10 @@ def check_baseline(sets: Sequence[ClipSet], wanted: str | None) -> None:
     raise InputError(f"--baseline {wanted}: no such model here; there are {', '.join(known)}")
 
 
-def difference(first: System, second: System) -> Paired:
+def difference(first: System, second: System) -> PairedComparison:
     """Compare two systems of one test set: the first's UAR less the second's."""
     speakers = first.clips["speaker"].tolist()
-    return paired(first.labels, first.predictions, second.predictions, speakers, len(first.classes))
+    return compare_paired(first.labels, first.predictions, second.predictions, speakers, len(first.classes))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -105,7 +105,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return found
 
 
-def verdict(name: str, other: str, found: Paired, p: float) -> str:
+def verdict(name: str, other: str, found: PairedComparison, p: float) -> str:
     """Say in words what a comparison shows.
 
     Args:
@@ -130,12 +130,12 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 
-def signed_interval(found: Paired) -> str:
+def signed_interval(found: PairedComparison) -> str:
     """Write the interval of a difference: "-0.012 to +0.094", or "-" where there is none."""
     return "-" if found.low is None or found.high is None else f"{signed(found.low)} to {signed(found.high)}"
 
 
-def _baseline(tested: ClipSet, wanted: str | None) -> System | None:
+def _baseline(tested: Leaderboard, wanted: str | None) -> System | None:
     if wanted is not None:
         exact = [one for one in tested.systems if one.name == wanted]
         return next(iter(exact or [one for one in tested.systems if one.model == wanted]), None)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.pooling import System
+from ...evaluation.pooling import find_runs, leaderboards, pool_runs
 from ...evaluation.run_folder import RunFolder
-from ...evaluation.systems import clip_sets, find_runs, systems
+from ...evaluation.systems import System
 from ...utils.errors import InputError
 from ...utils.files import check_output
 from ...utils.progress import bar
@@ -51,7 +51,7 @@ def compare(paths: Sequence[str | Path], baseline: str | None = None, shown: boo
         found = {run.path.resolve(): run for run in find_runs([path])}
         runs |= found
         names |= dict.fromkeys(found, name) if name else {}
-    sets = clip_sets(systems(list(runs.values()), names, shown))
+    sets = leaderboards(pool_runs(list(runs.values()), names, shown))
     check_baseline(sets, baseline)
     return [compare_set(tested, baseline) for tested in bar(sets, desc="comparisons", shown=shown)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.calibration import BINS
+from ...evaluation.calibration import NUM_BINS
 from ..shared.evaluated_part import judged_part, sample
 from ..shared.plotting import ALERT, FAINT, GRID, INK, LEGEND, beside, blank, plain, score_axis, shown_name, upright
 from ..shared.tables import interval_text, notes, score_text
@@ -34,7 +34,7 @@ def reliability(metrics: Mapping[str, Any]) -> Figure:
     _bars(plain(upper), scores["reliability"])
     plain(lower)
     for place in scores["reliability"]:
-        lower.bar(place["low"], place["clips"], 1 / BINS, align="edge", color=FAINT, ec="white", lw=0.6)
+        lower.bar(place["low"], place["clips"], 1 / NUM_BINS, align="edge", color=FAINT, ec="white", lw=0.6)
     lower.set_ylabel("clips", color=FAINT)
     lower.set_xlabel("confidence: the probability of the emotion that is recognised")
     lower.locator_params(axis="y", nbins=2, integer=True)
@@ -103,11 +103,11 @@ def _bars(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     """Draw the share that is right, with its distance from the confidence above it (too sure) or within it."""
     for place in bins:
         left, right, sure = place["low"], place["accuracy"], place["confidence"]
-        axes.bar(left, right, 1 / BINS, align="edge", color=_BLUE, ec="white", lw=0.6)
+        axes.bar(left, right, 1 / NUM_BINS, align="edge", color=_BLUE, ec="white", lw=0.6)
         if sure > right:
-            axes.bar(left, sure - right, 1 / BINS, right, align="edge", **_TOO_SURE)
+            axes.bar(left, sure - right, 1 / NUM_BINS, right, align="edge", **_TOO_SURE)
         else:
-            axes.bar(left, right - sure, 1 / BINS, sure, align="edge", **_TOO_MODEST)
+            axes.bar(left, right - sure, 1 / NUM_BINS, sure, align="edge", **_TOO_MODEST)
     axes.plot((0, 1), (0, 1), color=INK, lw=1.2, ls="--")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
