@@ -13,7 +13,7 @@ from .config.schema import Recipe
 from .evaluation.run_folder import RunFolder
 from .report.comparison.report import compare, text, write_comparison
 from .report.run.report import write_report
-from .report.shared.tables import comparison, render
+from .report.shared.tables import comparison_rows, format_rows
 from .training.run import load_data, train
 from .training.sweep import plan, run_cells
 from .utils.errors import InputError
@@ -51,7 +51,7 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         print(f"{folder.path}: this run is finished; nothing to do")
     if verbose:
         print()
-        print(render(comparison([*folder.baselines, folder]), "table"))
+        print(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
         print(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
     if recipe.push_to_hub:
         _publish(folder, recipe.hub)

@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
-from ser_ft.report.shared import html as pages
+from ser_ft.report.shared.templates import audio_data_uri
 
 from . import drawing
 from .audio_input import Clip, read
@@ -82,7 +82,7 @@ def _card(version: Version) -> str:
     about = transform.about if transform else f"{len(version.samples) / 16_000:.1f} s"
     return (
         f"<li><h4>{escape(version.name)} <span>{escape(told)}</span></h4>"
-        f'<audio controls preload="metadata" src="{pages.sound(version.samples)}" '
+        f'<audio controls preload="metadata" src="{audio_data_uri(version.samples)}" '
         f'aria-label="{escape(version.name)}"></audio>'
         f"{drawing.spectrogram(version.samples, f'log-mel spectrogram of {version.name}')}"
         f'<p class="faint">{escape(about)}</p></li>'

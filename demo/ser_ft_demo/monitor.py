@@ -14,8 +14,9 @@ from ser_ft.monitor.conversation import Conversation, MonitorSettings, Voice
 from ser_ft.monitor.page import About, write_call
 from ser_ft.monitor.summary import clock, feedback
 from ser_ft.monitor.timeline import colours, timeline
-from ser_ft.report.shared import html as pages
+from ser_ft.report.shared.templates import audio_data_uri
 from ser_ft.utils.errors import InputError
+from ser_ft.utils.text import count_text
 
 from . import drawing
 from .audio_input import check_length
@@ -81,7 +82,7 @@ def _moments(call: Conversation, fills: dict[str, str]) -> str:
         cards.append(
             f'<li id="moment-{moment.number}"><h4><i class="swatch" style="background:{fills[moment.emotion]}"></i>'
             f"{moment.number}. {before}{escape(moment.emotion)}</h4>"
-            f'<audio controls preload="metadata" src="{pages.sound(samples)}" '
+            f'<audio controls preload="metadata" src="{audio_data_uri(samples)}" '
             f'aria-label="Moment {moment.number}: {before}{escape(moment.emotion)}"></audio>'
             f'<p class="faint">{escape(voice)}, {clock(moment.start)} to {clock(moment.end)}, {what} '
             f"{moment.strength:.2f}</p></li>"
@@ -106,7 +107,7 @@ def _segments(voice: Voice, fills: dict[str, str]) -> str:
     )
     more = f", the first {LISTED}" if len(voice.segments) > LISTED else ""
     return (
-        f"<details open><summary>{escape(voice.name)}: {pages.counted(len(voice.segments), 'segment')}{more}</summary>"
+        f"<details open><summary>{escape(voice.name)}: {count_text(len(voice.segments), 'segment')}{more}</summary>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Segments of {escape(voice.name)}"><table><thead>'
         '<tr><th scope="col" class="n">from</th><th scope="col" class="n">to</th><th scope="col">sounds</th>'
         '<th scope="col" class="n">mean probability</th><th scope="col"></th></tr></thead>'

@@ -199,20 +199,20 @@ def _roots(words: list[str]) -> str | list[str] | dict[str, str]:
 def _audit(chosen: argparse.Namespace) -> int:
     from ..data.audit import audit, rows
     from ..data.prepare import open_prepared
-    from ..report.shared.tables import render
+    from ..report.shared.tables import format_rows
 
     table = open_prepared(chosen.prepared)
     found = audit(table, chosen.split)
     if chosen.format == "table":
         print(_text(found, table, chosen.split is not None))
     else:
-        print(render(rows(found), chosen.format))
+        print(format_rows(rows(found), chosen.format))
     return 1 if found else 0
 
 
 def _text(found: list[Finding], table: datasets.Dataset, split: bool) -> str:
     from ..data.audit import rows, sections
-    from ..report.shared.tables import text_table
+    from ..utils.text import text_table
 
     looked = f"audited: {len(table):,} clips of {len(set(table['speaker'])):,} speakers"
     if not found:

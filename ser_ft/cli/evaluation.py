@@ -104,19 +104,19 @@ def _add_if_exists(parser: argparse.ArgumentParser) -> None:
 def _evaluate(chosen: argparse.Namespace) -> None:
     from ..evaluation.evaluate import evaluate
     from ..report.run.report import write_report
-    from ..report.shared.tables import comparison, render
+    from ..report.shared.tables import comparison_rows, format_rows
 
     mapping = pairs(chosen.map, "--map")
     replace = chosen.if_exists == "replace"
     run = evaluate(chosen.model, chosen.data, chosen.out, mapping=mapping, heard=chosen.heard, replace=replace)
     write_report(run)
-    print(f"\n{render(comparison([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
+    print(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
 
 
 def _fuse(chosen: argparse.Namespace) -> None:
     from ..evaluation.ensemble import fuse
     from ..report.run.report import write_report
-    from ..report.shared.tables import comparison, render
+    from ..report.shared.tables import comparison_rows, format_rows
     from ..utils.progress import bar
 
     try:
@@ -126,12 +126,12 @@ def _fuse(chosen: argparse.Namespace) -> None:
     runs = fuse(chosen.runs, chosen.out, weights, chosen.if_exists == "replace")
     for run in bar(runs, desc="reports", shown=len(runs) > 1):
         write_report(run)
-    print(f"{render(comparison(runs))}\n\nwritten: {chosen.out}")
+    print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {chosen.out}")
 
 
 def _compare(chosen: argparse.Namespace) -> None:
     from ..report.comparison.report import check_out, compare, rows, text, write_comparison
-    from ..report.shared.tables import render
+    from ..report.shared.tables import format_rows
 
     out, data = check_out(chosen.out), None
     if chosen.data:
@@ -140,7 +140,7 @@ def _compare(chosen: argparse.Namespace) -> None:
         data = open_prepared(chosen.data)
     found = compare(chosen.runs, chosen.baseline)
     people = chosen.format == "table"
-    print(text(found) if people else render(rows(found), chosen.format), flush=True)
+    print(text(found) if people else format_rows(rows(found), chosen.format), flush=True)
     page = write_comparison(found, out, data)
     print(f"\nreport: {page}" if people else f"report: {page}", file=sys.stdout if people else sys.stderr)
 

@@ -63,7 +63,7 @@ def _monitor(chosen: argparse.Namespace) -> int:
     from ..monitor.negative_segments import NEGATIVE
     from ..monitor.report import check_out, write_reports
     from ..monitor.to_json import readable
-    from ..report.shared.tables import render
+    from ..report.shared.tables import format_rows
 
     lengths = {"window": chosen.window, "hop": chosen.hop}
     settings = MonitorSettings(
@@ -77,7 +77,7 @@ def _monitor(chosen: argparse.Namespace) -> int:
     engine, sound = open_backend(chosen.model), not chosen.no_audio
     made = write_reports(engine, chosen.calls, out, settings, chosen.model, sound, _tell, chosen.replace)
     people = chosen.format == "table"
-    print(_text(made.rows) if people else render(made.rows, chosen.format), flush=True)
+    print(_text(made.rows) if people else format_rows(made.rows, chosen.format), flush=True)
     if made.page:
         page = readable(str(made.page))
         print(f"\nreport: {page}" if people else f"report: {page}", file=sys.stdout if people else sys.stderr)
@@ -107,7 +107,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
     """Write the rows for people: a line for each voice."""
     from ..monitor.report import voices
     from ..monitor.summary import clock, percent
-    from ..report.shared.tables import NOTHING, printable, text_table
+    from ..utils.text import MISSING, printable, text_table
 
     lines = []
     for row in rows:
@@ -117,9 +117,9 @@ def _text(rows: list[dict[str, Any]]) -> str:
         for place, voice in enumerate(voices(row)):
             shown = {"call": "" if place else row["call"], "length": "" if place else clock(row["seconds"])}
             shown |= {"voice": voice["name"], "speaks": percent(voice["speech"] / row["seconds"])}
-            shown |= {"mostly": voice["emotion"] or NOTHING}
+            shown |= {"mostly": voice["emotion"] or MISSING}
             unknown = voice["dissatisfied"] is None
-            shown |= {"dissatisfaction": NOTHING if unknown else percent(voice["dissatisfied"])}
+            shown |= {"dissatisfaction": MISSING if unknown else percent(voice["dissatisfied"])}
             lines.append(shown | {"uncertain": percent(voice["uncertain"])})
     columns = ["call", "length", "voice", "speaks", "mostly", "dissatisfaction", "uncertain"]
     table = text_table(lines, columns, {"length", "speaks", "dissatisfaction", "uncertain"})

@@ -76,8 +76,8 @@ def _predict(chosen: argparse.Namespace) -> int:
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
     from ..report.shared.prediction_writers import ExistingPredictions, held, sheet, take_errors_out
-    from ..report.shared.tables import printable
     from ..utils.progress import bar
+    from ..utils.text import printable
 
     classes, before = recognizer.facts.classes, ExistingPredictions()
     if out and out.exists():
@@ -131,11 +131,11 @@ def _row(item: AudioInput, outcome: Answer | AudioError) -> dict[str, Any]:
 def _survey(items: Iterator[AudioInput], format: str, before: ExistingPredictions) -> tuple[int, int, set[str]]:
     """Return how many files there are, the terminal cells of the longest path, and which of them failed before."""
     from ..report.shared.prediction_writers import key
-    from ..report.shared.tables import width_of
+    from ..utils.text import display_width
 
     total, longest, again = 0, 0, set()
     for item in items:
-        total, longest = total + 1, max(longest, width_of(item.name))
+        total, longest = total + 1, max(longest, display_width(item.name))
         if before.failed and (path := key(item.name, format)) in before.failed:
             again.add(path)
     return total, longest, again

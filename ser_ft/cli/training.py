@@ -118,7 +118,7 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 def _probe(chosen: argparse.Namespace) -> None:
     from ..report.run.figures import check_file, write_layers
-    from ..report.shared.tables import ALL_SEEN, layer_rows, layer_text, render
+    from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 
     figure = check_file(chosen.figure) if chosen.figure else None
     from ..evaluation.probe import probe
@@ -135,7 +135,7 @@ def _probe(chosen: argparse.Namespace) -> None:
     if chosen.format == "table":
         print(layer_text(found))
     else:
-        print(render(layer_rows(found), chosen.format))
+        print(format_rows(layer_rows(found), chosen.format))
         if chosen.split is None:
             print(f"note: {ALL_SEEN}", file=sys.stderr)
     if figure is not None:

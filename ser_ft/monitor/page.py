@@ -11,8 +11,8 @@ from typing import Any
 from ..evaluation.run_folder import RunFolder
 from ..inference.backends.base import ModelInfo
 from ..models import SHIPPED, resolve_model_path
-from ..report.shared import html, tables
-from ..report.shared.evaluated_part import judged_part, sample
+from ..report.shared.tables import describe_sample, evaluated_part, run_notes
+from ..report.shared.templates import audio_data_uri, render_template
 from . import highlights, negative_segments, speaker_baseline
 from .analysis import cut
 from .conversation import PAUSE, Conversation, MonitorSettings, Voice
@@ -69,14 +69,14 @@ def write_call(call: Conversation, folder: Path, about: About, sound: bool = Tru
         about: the model and the settings. sound: put the moments into the page, to be played.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    page = html.render("monitor/conversation.html.j2", _contents(call, sound) | about.contents())
+    page = render_template("monitor/conversation.html.j2", _contents(call, sound) | about.contents())
     (folder / "monitor.json").write_text(json.dumps(record(call), ensure_ascii=False, allow_nan=False), "utf-8")
     (folder / "report.html").write_text(page, "utf-8")
 
 
 def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
     fills = colours(call.facts.classes)
-    uris = [html.sound(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
+    uris = [audio_data_uri(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
     return {
         "call": call,
         "name": readable(Path(call.path).name),
@@ -123,12 +123,12 @@ def _known(model: str | Path | None) -> dict[str, Any] | None:
         return None
     if not {"parts", "split"} <= metrics.keys():
         return None
-    _, scores = judged_part(metrics)
+    _, scores = evaluated_part(metrics)
     return {
         "uar": scores["uar"],
         "interval": scores.get("uar_interval"),
         "chance": scores["chance"],
-        "sample": sample(metrics),
+        "sample": describe_sample(metrics),
         "corpora": list(metrics.get("terms") or ()),
-        "notes": tables.notes(metrics),
+        "notes": run_notes(metrics),
     }

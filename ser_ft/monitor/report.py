@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from ..audio.discovery import SoundFile, find_sound_files
 from ..inference.backends.base import Backend
-from ..report.shared import html, tables
+from ..report.shared.tables import format_rows
+from ..report.shared.templates import render_template
 from ..utils.errors import InputError
 from ..utils.files import check_output
 from ..utils.progress import bar
@@ -200,8 +201,8 @@ def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], fo
         **about.contents(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).write_text(html.render("monitor/index.html.j2", contents), encoding="utf-8")
-    (folder / ROWS).write_text(tables.render(rows, "csv") + "\n", encoding="utf-8")
+    (folder / INDEX).write_text(render_template("monitor/index.html.j2", contents), encoding="utf-8")
+    (folder / ROWS).write_text(format_rows(rows, "csv") + "\n", encoding="utf-8")
     return folder / INDEX
 
 

@@ -22,7 +22,7 @@ from ser_ft.evaluation.latency import real_time_factor
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
-from ser_ft.report.shared.tables import notes
+from ser_ft.report.shared.tables import run_notes
 from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
@@ -174,7 +174,7 @@ def test_heard_speakers_are_left_out_unless_asked_for(
     whole = judged(run.model, miniature_folder, tmp_path / "with", heard=True)
     assert sorted(whole.predictions["id"]) == sorted(table["id"])
     assert whole.metrics["split"]["leaking"] is True
-    assert "leaking" in notes(whole.metrics)[0]
+    assert "leaking" in run_notes(whole.metrics)[0]
 
 
 def test_a_download_of_a_published_run_is_that_run(run: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_model_that_anyone_fine_tuned(stock: Path, miniature_folder: Path, tmp
     assert metrics["parts"]["test"]["left_out"] == others
     assert len(result.predictions) == len(table) - sum(others.values())
     assert metrics["seen"] is None
-    assert any("training unknown" in note for note in notes(metrics))
+    assert any("training unknown" in note for note in run_notes(metrics))
     assert metrics["model"] == "their-emotions"
     model = AutoModelForAudioClassification.from_pretrained(stock).eval()
     extractor = AutoFeatureExtractor.from_pretrained(stock)

@@ -17,8 +17,8 @@ from ser_ft.report.comparison import contents
 from ser_ft.report.comparison.pairs import Compared, difference, holm, verdict
 from ser_ft.report.comparison.published import people, published
 from ser_ft.report.comparison.report import compare, rows, text, write_comparison
-from ser_ft.report.shared.tables import size_text, time_text
 from ser_ft.utils.errors import InputError
+from ser_ft.utils.text import size_text, time_text
 from tests.helpers.html_page import Page
 from tests.helpers.runs import CLASSES, write_folds, write_run
 

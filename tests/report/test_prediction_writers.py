@@ -20,8 +20,8 @@ from ser_ft.report.shared.prediction_writers import (
     shortened,
     take_errors_out,
 )
-from ser_ft.report.shared.tables import width_of
 from ser_ft.utils.errors import InputError
+from ser_ft.utils.text import display_width
 
 CLASSES = ("neutral", "happy", "sad")
 GOOD = {
@@ -81,13 +81,13 @@ def test_the_table_keeps_within_the_page(page: int) -> None:
     rows = [{**GOOD, "path": f"{name * 9}{name}.wav"} for name in ("recordings/", "録音/", "é")]
     lines = text("table", *rows, {**BAD, "error": "why " * 60}, longest=120, page=page).splitlines()
     # Twenty cells of a name are always shown, on the narrowest page too.
-    assert max(map(width_of, lines)) <= max(page, 20 + 3 * 2 + 9 + 11 + 20)
+    assert max(map(display_width, lines)) <= max(page, 20 + 3 * 2 + 9 + 11 + 20)
 
 
 def test_names_are_shortened_in_the_middle() -> None:
     assert shortened("recordings/2024/anna_final.wav", 16) == "recordi…inal.wav"
     assert shortened("short.wav", 16) == "short.wav"
-    assert width_of(shortened("録音録音録音録音録音.wav", 11)) <= 11
+    assert display_width(shortened("録音録音録音録音録音.wav", 11)) <= 11
     assert shortened("録音録音録音録音録音.wav", 11).endswith(".wav")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.report.shared import tables
+from ser_ft.report.shared.tables import ALL_SEEN, LEAKING, comparison_rows, format_rows, layer_rows, layer_text
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[..., RunFolder]
@@ -20,7 +20,7 @@ REBUILT = "CREMA-D, rebuilt audio"
 
 
 def test_comparison_holds_the_runs_own_figures(run: RunFolder) -> None:
-    rows = tables.comparison([run, *run.baselines])
+    rows = comparison_rows([run, *run.baselines])
     assert [row["model"] for row in rows] == ["mfcc-cnn", "majority", "svm"]
     scores = run.metrics["parts"]["test"]
     first = rows[0]
@@ -33,7 +33,7 @@ def test_comparison_holds_the_runs_own_figures(run: RunFolder) -> None:
 def test_a_part_that_is_not_there_is_named(make_run: MakeRun) -> None:
     bare = make_run(validation=False, baselines=False)
     with pytest.raises(InputError, match="no validation part in it: it has train, test"):
-        tables.comparison([bare], "validation")
+        comparison_rows([bare], "validation")
 
 
 def test_notes_stand_in_the_row_and_on_lines_of_their_own(make_run: MakeRun) -> None:
@@ -41,13 +41,13 @@ def test_notes_stand_in_the_row_and_on_lines_of_their_own(make_run: MakeRun) -> 
     corpora = ("ravdess", "savee")
     made = make_run("made", corpora=corpora, notes=dict.fromkeys(corpora, SYNTHETIC), baselines=False)
     leaking = make_run("leaking", leaking=True, notes={"ravdess": REBUILT}, baselines=False)
-    lines = tables.render(tables.comparison([clean, made, leaking])).split("\n")
+    lines = format_rows(comparison_rows([clean, made, leaking])).split("\n")
     assert lines[2].endswith("  -")
     assert lines[3].endswith("  synthetic voices")
     assert lines[4].endswith("  leaking split; CREMA-D, rebuilt audio")
-    told = [f"{SYNTHETIC}: ravdess, savee", tables.LEAKING, f"{REBUILT}: ravdess"]
+    told = [f"{SYNTHETIC}: ravdess, savee", LEAKING, f"{REBUILT}: ravdess"]
     assert lines[5:] == ["", *(f"note: {note}" for note in told)]
-    assert "note" not in tables.render(tables.comparison([clean]))
+    assert "note" not in format_rows(comparison_rows([clean]))
 
 
 def test_text_table_is_aligned() -> None:
@@ -56,7 +56,7 @@ def test_text_table_is_aligned() -> None:
         {"name": "喜び", "clips": 7, "uar": None, "low": None, "high": None},
         {"name": "tab\there\x1b[31m", "clips": 12, "uar": 1.0, "low": 0.0, "high": 1.0},
     ]
-    assert tables.render(rows).split("\n") == [
+    assert format_rows(rows).split("\n") == [
         "name           clips    UAR     interval",
         "-------------  -----  -----  -----------",
         "a               1440  0.412  0.412-0.530",
@@ -66,28 +66,28 @@ def test_text_table_is_aligned() -> None:
 
 
 def test_csv_and_json_come_back_as_they_were(run: RunFolder) -> None:
-    rows = tables.comparison([run, *run.baselines])
-    assert json.loads(tables.render(rows, "json")) == rows
-    assert [json.loads(line) for line in tables.render(rows, "jsonl").split("\n")] == rows
-    back = list(csv.DictReader(io.StringIO(tables.render(rows, "csv"))))
+    rows = comparison_rows([run, *run.baselines])
+    assert json.loads(format_rows(rows, "json")) == rows
+    assert [json.loads(line) for line in format_rows(rows, "jsonl").split("\n")] == rows
+    back = list(csv.DictReader(io.StringIO(format_rows(rows, "csv"))))
     assert [float(row["uar"]) for row in back] == [row["uar"] for row in rows]
     assert list(back[0]) == list(rows[0])
 
 
 def test_odd_values_are_written_plainly() -> None:
     rows = [{"file": "a,\n.wav", "score": np.float32(0.5), "none": float("nan"), "tags": ["x", "y"], "path": Path("p")}]
-    assert json.loads(tables.render(rows, "json")) == [
+    assert json.loads(format_rows(rows, "json")) == [
         {"file": "a,\n.wav", "score": 0.5, "none": None, "tags": ["x", "y"], "path": "p"}
     ]
-    assert next(csv.DictReader(io.StringIO(tables.render(rows, "csv")))) == {
+    assert next(csv.DictReader(io.StringIO(format_rows(rows, "csv")))) == {
         "file": "a,\n.wav",
         "score": "0.5",
         "none": "",
         "tags": "x; y",
         "path": "p",
     }
-    assert tables.render([], "json") == "[]"
-    assert tables.render([]) == tables.render([], "csv") == ""
+    assert format_rows([], "json") == "[]"
+    assert format_rows([]) == format_rows([], "csv") == ""
 
 
 def test_layers_in_rows_and_for_people() -> None:
@@ -100,7 +100,7 @@ def test_layers_in_rows_and_for_people() -> None:
     probe = {"split": {"name": None, "fold": None, "leaking": False}, "notes": {"ravdess": SYNTHETIC}, "seed": 0}
     probe |= {"clips": 1199, "speakers": 20, "chance": 0.125, "pooling": "mean+std", "precision": "bf16"}
     probe["layers"] = layers
-    rows = tables.layer_rows(probe)
+    rows = layer_rows(probe)
     assert rows[1] == layers[1] | {
         "chance": 0.125,
         "clips": 1199,
@@ -111,7 +111,7 @@ def test_layers_in_rows_and_for_people() -> None:
         "seed": 0,
         "notes": [f"{SYNTHETIC}: ravdess"],
     }
-    assert tables.layer_text(probe).split("\n") == [
+    assert layer_text(probe).split("\n") == [
         "UAR of a linear classifier on each layer's states (mean and deviation over time), mean of 2 folds by speaker",
         "1,199 clips of 20 speakers, chance 0.125",
         "",
@@ -120,15 +120,15 @@ def test_layers_in_rows_and_for_people() -> None:
         "some/base      0  entrance  0.300      0.020",
         "some/base      1  exit      0.400      0.030  *",
         "",
-        f"note: {tables.ALL_SEEN}",
+        f"note: {ALL_SEEN}",
         f"note: {SYNTHETIC}: ravdess",
     ]
     part = probe | {"split": {"name": "kfold", "fold": 2, "leaking": True}}
-    assert tables.layer_rows(part)[0]["split"] == "kfold fold 2"
-    assert tables.ALL_SEEN not in tables.layer_text(part)
-    assert f"note: {tables.LEAKING}" in tables.layer_text(part)
+    assert layer_rows(part)[0]["split"] == "kfold fold 2"
+    assert ALL_SEEN not in layer_text(part)
+    assert f"note: {LEAKING}" in layer_text(part)
 
 
 def test_unknown_format() -> None:
     with pytest.raises(InputError, match="unknown format 'xml': use one of table, csv, json, jsonl"):
-        tables.render([], "xml")
+        format_rows([], "xml")

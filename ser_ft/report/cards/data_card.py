@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...data.corpora import CORPORA, REASONS
 from ...data.licenses import OWN, license_of
 from ...evaluation.run_folder import PARTS
-from .markdown import front_matter, render
+from ..shared.templates import front_matter, render_template
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def data_card(
         "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],
         "citations": list(dict.fromkeys(fact["citation"] for fact in corpora.values() if fact["citation"])),
     }
-    return front_matter(head) + render("report/cards/data_card.md.j2", contents)
+    return front_matter(head) + render_template("report/cards/data_card.md.j2", contents)
 
 
 def _row(clips: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:

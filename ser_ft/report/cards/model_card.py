@@ -14,11 +14,11 @@ from ...data.licenses import OWN, license_of
 from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
 from ...models import IMAGES, MODELS, SHIPPED
+from ...utils.text import short_note, size_text, time_text
 from ..run.figures import chosen
-from ..shared import tables
-from ..shared.evaluated_part import judged_part, sample
+from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
+from ..shared.templates import front_matter, render_template
 from .energy import GRAMS_A_KWH, energy
-from .markdown import front_matter, render
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -50,7 +50,7 @@ def model_card(run: RunFolder, name: str, config: Mapping[str, Any] | None = Non
         said = json.loads((run.model / "config.json").read_text(encoding="utf-8"))
         contents = _contents(run, name, metrics, heard, config, said)
         head = _metadata(run, name, metrics, heard, said)
-        return ModelCard(front_matter(head) + render("report/cards/model_card.md.j2", contents))
+        return ModelCard(front_matter(head) + render_template("report/cards/model_card.md.j2", contents))
 
 
 def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) -> list[EvalResult]:
@@ -64,7 +64,7 @@ def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) 
     """
     from huggingface_hub import EvalResult
 
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     notes = metrics.get("notes") or {}
     unknown = "seen" in metrics and metrics["seen"] is None
     if metrics["split"]["leaking"] or part != "test" or unknown or any(fact["note"] for fact in heard.values()):
@@ -88,7 +88,7 @@ def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) 
                     task_name="Speech emotion recognition",
                     dataset_type=corpus,
                     dataset_name=metrics["terms"][corpus]["title"],
-                    dataset_split=f"{part}, speakers not heard in training ({tables.split_name(metrics['split'])})",
+                    dataset_split=f"{part}, speakers not heard in training ({split_name(metrics['split'])})",
                     dataset_args=within,
                     metric_type=kind,
                     metric_name=called,
@@ -155,7 +155,7 @@ def _contents(
     said: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Gather what the template shows, all of it from the run's files."""
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     environment = dict.fromkeys(_ENVIRONMENT) | run.environment
     labels = {int(number): label for number, label in said["id2label"].items()}
     split = json.loads(run.split_file.read_text(encoding="utf-8"))
@@ -172,10 +172,10 @@ def _contents(
         "scores": scores,
         "parts": {kind: metrics["parts"][kind] for kind in PARTS if kind in metrics["parts"]},
         "rows": {corpus: (own, _mark(corpus, notes, heard, leaking)) for corpus, own in judged.items()},
-        "sample": sample(metrics),
+        "sample": describe_sample(metrics),
         "leaking": leaking,
         "apart": sum(map(len, everyone)) == len(set().union(*everyone)),
-        "notes": [note for note in tables.notes({**metrics, "notes": notes | _noted(heard)}) if note != tables.LEAKING],
+        "notes": [note for note in run_notes({**metrics, "notes": notes | _noted(heard)}) if note != LEAKING],
         "labels": [labels[number] for number in sorted(labels)],
         "classes": metrics["classes"],
         "own_code": "auto_map" in said,
@@ -189,20 +189,20 @@ def _contents(
         "synthetic": bool(heard) and all(fact["license"] == OWN for fact in heard.values()),
         "acted": [corpus for corpus in heard if corpus in CORPORA and heard[corpus]["license"] != OWN],
         "split": split,
-        "split_name": tables.split_name(metrics["split"]),
+        "split_name": split_name(metrics["split"]),
         "people": {kind: content for kind, content in split["parts"].items() if kind in PARTS},
         "indexed": bool(results(metrics, heard)),
-        "comparison": tables.comparison([run, *(y for y in run.baselines if part in y.metrics["parts"])], part),
+        "comparison": comparison_rows([run, *(y for y in run.baselines if part in y.metrics["parts"])], part),
         "calibration": _calibration(metrics.get("calibration")),
         "figures": [kind for kind in _CARD_FIGURES if (run.figures / f"{kind}.png").is_file()],
         "metrics": metrics,
-        "size": tables.size_text(metrics["parameters"]),
+        "size": size_text(metrics["parameters"]),
         "trained": metrics.get("trained_parameters"),
         "settings": yaml.safe_dump({key: config[key] for key in _SETTINGS if key in config}, sort_keys=False).strip(),
         "epoch": chosen(run.history),
         "epochs": run.history[-1]["epoch"] if run.history else None,
         "environment": environment,
-        "time": tables.time_text(float(environment["seconds"] or 0)) if environment["seconds"] else None,
+        "time": time_text(float(environment["seconds"] or 0)) if environment["seconds"] else None,
         "energy": energy(environment),
         "grams_a_kwh": GRAMS_A_KWH,
         "citations": citations(heard, terms, run.config["model"]["name"], said.get("model_type", "")),
@@ -242,7 +242,7 @@ def _noted(heard: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def _mark(corpus: str, notes: Mapping[str, str], heard: Mapping[str, Mapping[str, Any]], leaking: bool) -> str:
     """Name in short what goes beside a corpus's figures: what is said of its sound, or else of what the model heard."""
-    own = tables.short_note(notes[corpus]) if notes.get(corpus) else ""
-    others = dict.fromkeys(map(tables.short_note, _noted(heard).values()))
+    own = short_note(notes[corpus]) if notes.get(corpus) else ""
+    others = dict.fromkeys(map(short_note, _noted(heard).values()))
     told = own or (f"heard {', '.join(others)}" if others else "")
     return "; ".join(filter(None, ["leaking split" if leaking else "", told]))

@@ -15,8 +15,11 @@ from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
 from ...labels import colour
 from ...utils.progress import bar
-from ..shared import html, samples, tables
-from ..shared.plotting import save
+from ...utils.text import MISSING, size_text, time_text
+from ..shared import samples
+from ..shared.plotting import save_figure
+from ..shared.tables import LEAKING, run_notes, split_name
+from ..shared.templates import embed_png
 from . import figures as figures
 from .pairs import TOLD, Compared, p_text, signed, signed_interval, verdict
 from .published import people, published
@@ -58,14 +61,14 @@ def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: i
         "models": len({system.name for system in everyone if system.is_model}),
         "runs": len({member.folder.path.resolve() for one in everyone if one.is_model for member in one.members}),
         "corpora": sorted(corpora),
-        "notes": [note for note in _notes(everyone) if note != tables.LEAKING],
+        "notes": [note for note in _notes(everyone) if note != LEAKING],
         "published": _published(corpora),
         "machines": machines,
         "made": _made(compared),
         "terms": terms,
         "voices": samples.voices(cards, {"terms": terms, "notes": notes}),
         "longest": samples.LONGEST,
-        "pictures": {name: html.picture(_png(figure)) for name, figure in drawn},
+        "pictures": {name: embed_png(_png(figure)) for name, figure in drawn},
         "kind_words": figures.KIND_WORDS,
         "signed": signed,
         "told": TOLD,
@@ -135,9 +138,9 @@ def _row(one: Compared, system: System) -> dict[str, Any]:
         "model": system.is_model,
         "runs": f"{runs // seeds} x {seeds}" if seeds > 1 and runs % seeds == 0 else str(runs),
         "scores": system.scores,
-        "difference": signed(found.difference) if found else tables.NOTHING,
-        "its_interval": signed_interval(found) if found else tables.NOTHING,
-        "p": p_text(found.p) if found else tables.NOTHING,
+        "difference": signed(found.difference) if found else MISSING,
+        "its_interval": signed_interval(found) if found else MISSING,
+        "p": p_text(found.p) if found else MISSING,
         "base": system is one.baseline,
     }
 
@@ -167,11 +170,11 @@ def _cost(system: System) -> dict[str, Any]:
     return {
         "name": system.name,
         "uar": system.scores["uar"],
-        "parameters": tables.size_text(cost["parameters"]) if cost["parameters"] else tables.NOTHING,
-        "trained": tables.size_text(cost["trained_parameters"]) if cost["trained_parameters"] else tables.NOTHING,
-        "seconds": tables.time_text(cost["seconds"]) if cost["seconds"] else tables.NOTHING,
-        "factor": f"{factor:.3g}" if factor else tables.NOTHING,
-        "machines": "; ".join(cost["machines"]) or tables.NOTHING,
+        "parameters": size_text(cost["parameters"]) if cost["parameters"] else MISSING,
+        "trained": size_text(cost["trained_parameters"]) if cost["trained_parameters"] else MISSING,
+        "seconds": time_text(cost["seconds"]) if cost["seconds"] else MISSING,
+        "factor": f"{factor:.3g}" if factor else MISSING,
+        "machines": "; ".join(cost["machines"]) or MISSING,
     }
 
 
@@ -326,7 +329,7 @@ def _made(compared: Sequence[Compared]) -> list[dict[str, Any]]:
                     "runs": [
                         {
                             "folder": str(member.folder.path),
-                            "split": tables.split_name(member.metrics["split"]),
+                            "split": split_name(member.metrics["split"]),
                             "seed": member.metrics["seed"],
                             "clips": len(member.test),
                             "uar": member.uar,
@@ -335,7 +338,7 @@ def _made(compared: Sequence[Compared]) -> list[dict[str, Any]]:
                     ],
                     "command": shlex.join(command) if command else None,
                     "config": _config(first.folder) if system.is_model else "",
-                    "notes": tables.notes(first.metrics),
+                    "notes": run_notes(first.metrics),
                 }
             )
     return made
@@ -346,9 +349,9 @@ def _config(run: RunFolder) -> str:
 
 
 def _notes(found: Sequence[System]) -> list[str]:
-    return list(dict.fromkeys(note for system in found for note in tables.notes(system.members[0].metrics)))
+    return list(dict.fromkeys(note for system in found for note in run_notes(system.members[0].metrics)))
 
 
 def _png(figure: Figure) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        return save(figure, Path(folder) / "figure.png").read_bytes()
+        return save_figure(figure, Path(folder) / "figure.png").read_bytes()

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...evaluation.systems import System
-from ..shared.plotting import FAINT, GRID, INK, LEGEND, SHADES, beside, blank, plain, shown_name, upright
-from ..shared.tables import interval_text, score_text, size_text, time_text
+from ...utils.text import interval_text, score_text, size_text, time_text
+from ..shared.plotting import (
+    FAINT,
+    GRID,
+    INK,
+    LEGEND,
+    PALETTE,
+    annotate_row,
+    display_name,
+    draw_reference_lines,
+    new_figure,
+    style_axes,
+)
 from .pairs import Compared, signed, signed_interval
 from .published import People
 
@@ -50,18 +61,20 @@ def differences(one: Compared, notes: Sequence[str]) -> Figure:
     assert one.baseline is not None
     base = one.baseline.name
     found = {name: one.beside[name] for name in one.transfer}
-    title = f"Transfer learning less {shown_name(base, _LONGEST)}"
-    figure, _ = blank(
+    title = f"Transfer learning less {display_name(base, _LONGEST)}"
+    figure, _ = new_figure(
         6.4, 0.8 + 0.36 * len(found), title, f"difference of UAR, 95 % interval over speakers\n{one.title}", notes
     )
-    axes = plain(figure.add_subplot())
+    axes = style_axes(figure.add_subplot())
     for row, pair in enumerate(found.values()):
         if pair.low is not None and pair.high is not None:
             axes.plot((pair.low, pair.high), (row, row), color=KIND_COLOURS["transfer"], lw=2.4, solid_capstyle="butt")
         axes.plot(pair.difference, row, "o", ms=7, color=KIND_COLOURS["transfer"], mec="white", mew=0.8)
-        beside(axes, row, f"{signed(pair.difference)}   {signed_interval(pair)}")
+        annotate_row(axes, row, f"{signed(pair.difference)}   {signed_interval(pair)}")
     axes.axvline(0, color=INK, lw=1.2)
-    axes.text(0, 1.02, shown_name(base, 24), transform=axes.get_xaxis_transform(), ha="center", fontsize=8.5, color=INK)
+    axes.text(
+        0, 1.02, display_name(base, 24), transform=axes.get_xaxis_transform(), ha="center", fontsize=8.5, color=INK
+    )
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 0.05))
     _rows(axes, list(found))
@@ -76,8 +89,8 @@ def models(one: Compared, people: People | None, notes: Sequence[str]) -> Figure
     kinds = [kind for kind in KIND_WORDS if any(system.kind == kind for system in found)]
     lines = -(-(len(kinds) + 1) // 4)
     subtitle = f"large: all runs pooled, with the 95 % interval over speakers; small: single runs\n{one.title}"
-    figure, low = blank(7.2, 0.8 + 0.36 * len(found), "UAR of every model", subtitle, notes, legend=lines)
-    axes = plain(figure.add_subplot())
+    figure, low = new_figure(7.2, 0.8 + 0.36 * len(found), "UAR of every model", subtitle, notes, legend=lines)
+    axes = style_axes(figure.add_subplot())
     for row, system in enumerate(found):
         shade, scores = KIND_COLOURS[system.kind], system.scores
         runs = [member.uar for member in system.members]
@@ -87,7 +100,7 @@ def models(one: Compared, people: People | None, notes: Sequence[str]) -> Figure
             axes.plot((scores["low"], scores["high"]), (row, row), color=shade, lw=2.4, solid_capstyle="butt")
             text += f"   {interval_text(scores['low'], scores['high'])}"
         axes.plot(scores["uar"], row, _MARKS[system.kind], ms=7.5, color=shade, mec="white", mew=0.8)
-        beside(axes, row, text, bold=system.is_model)
+        annotate_row(axes, row, text, bold=system.is_model)
     for kind in kinds:
         axes.plot([], [], _MARKS[kind], ms=7, color=KIND_COLOURS[kind], label=KIND_WORDS[kind])
     axes.plot([], [], "o", ms=3.2, color=FAINT, label="a single run")
@@ -96,7 +109,7 @@ def models(one: Compared, people: People | None, notes: Sequence[str]) -> Figure
     axes.set_xlabel("UAR")
     axes.grid(axis="x", color=GRID, lw=0.8)
     landmarks = {"chance": found[0].scores["chance"]} | ({"people": people.share} if people else {})
-    upright(axes, landmarks)
+    draw_reference_lines(axes, landmarks)
     figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=4, **LEGEND)
     return figure
 
@@ -107,14 +120,14 @@ def cost(one: Compared, measures: Sequence[str], notes: Sequence[str]) -> Figure
     lines = -(-len(found) // 3)
     subtitle = f"up and left is better; the scales of cost are logarithmic\n{one.title}"
     width = 1.4 + 2.75 * len(measures)
-    figure, low = blank(max(width, 5.4), 2.9, "Accuracy against cost", subtitle, notes, legend=lines)
+    figure, low = new_figure(max(width, 5.4), 2.9, "Accuracy against cost", subtitle, notes, legend=lines)
     panels: Any = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
-        plain(axes)
+        style_axes(axes)
         for place, system in enumerate(found):
             value = system.cost[measure]
-            mark, shade = _POINTS[place % len(_POINTS)], SHADES[place % len(SHADES)]
-            label = shown_name(system.name, _LONGEST) if axes is panels[0] else None
+            mark, shade = _POINTS[place % len(_POINTS)], PALETTE[place % len(PALETTE)]
+            label = display_name(system.name, _LONGEST) if axes is panels[0] else None
             spot = ([value], [system.scores["uar"]]) if value else ([], [])
             axes.plot(*spot, mark, ms=7.5, color=shade, mec="white", mew=0.7, label=label)
         axes.set_xlabel(COST_WORDS[measure])
@@ -153,12 +166,12 @@ def confusions(one: Compared, shown: Sequence[System], notes: Sequence[str]) -> 
     side = max(1.9, min((0.3 if across < 4 else 0.27) * len(classes), 4.5))
     subtitle = f"rows: true emotion; columns: recognised as; percent of the true emotion's clips\n{one.title}"
     size = (max(across * (side + 0.25) + 0.9, 5.4), down * (side + 0.3) + 1.0)
-    figure, _ = blank(*size, "What each emotion was recognised as", subtitle, notes)
+    figure, _ = new_figure(*size, "What each emotion was recognised as", subtitle, notes)
     panels: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    names = [shown_name(name, 12) for name in classes]
+    names = [display_name(name, 12) for name in classes]
     for axes, system in zip(panels.flat, shown, strict=False):
         _heat(axes, system.confusion.astype(float))
-        axes.set_title(f"{shown_name(system.name, 30)}", fontsize=8.5, color=INK, loc="left")
+        axes.set_title(f"{display_name(system.name, 30)}", fontsize=8.5, color=INK, loc="left")
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0, labelsize=7.5, labelcolor=INK)
@@ -188,10 +201,10 @@ def panels(
     down = -(-len(groups) // across)
     names = list(next(iter(groups.values())))
     size = (1.9 + 1.55 * across, down * (0.6 + 0.2 * len(names)) + 0.3)
-    figure, _ = blank(max(size[0], 5.4), size[1], title, subtitle, notes)
+    figure, _ = new_figure(max(size[0], 5.4), size[1], title, subtitle, notes)
     drawn: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for place, axes in enumerate(drawn.flat):
-        plain(axes)
+        style_axes(axes)
         axes.set_visible(place < len(groups))
         if place + across >= len(groups):
             axes.tick_params(labelbottom=True)
@@ -206,9 +219,9 @@ def panels(
             inside = value > 0.3
             where, ink = (0.03, "white") if inside else (max(value, bars[name].get("high") or 0.0) + 0.03, INK)
             axes.text(where, row, f"{100 * value:.0f}", va="center", fontsize=7, color=ink)
-        axes.set_title(shown_name(group), fontsize=9, color=INK, loc="left")
+        axes.set_title(display_name(group), fontsize=9, color=INK, loc="left")
         axes.set_xlim(0, 1)
-        axes.set_yticks(range(len(names)), [shown_name(name, 30) for name in names])
+        axes.set_yticks(range(len(names)), [display_name(name, 30) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, labelsize=8)
     return figure
@@ -226,13 +239,13 @@ def matrix(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], corpora: Sequenc
     tall = max(len(kinds) for kinds in rows.values())
     subtitle = "UAR; rows: trained on; columns: tested on; framed: other speakers of the same corpus"
     size = (max(across * (0.75 * len(corpora) + 1.2), 5.4), down * (0.46 * tall + 0.75))
-    figure, _ = blank(*size, "From one corpus to another", subtitle, notes)
+    figure, _ = new_figure(*size, "From one corpus to another", subtitle, notes)
     drawn: Any = figure.subplots(down, across, squeeze=False)
     for place, axes in enumerate(drawn.flat):
         axes.set_visible(place < len(rows))
     for axes, (name, content) in zip(drawn.flat, rows.items(), strict=False):
         _cells(axes, content, corpora)
-        axes.set_title(shown_name(name, 30), fontsize=9, color=INK, loc="left")
+        axes.set_title(display_name(name, 30), fontsize=9, color=INK, loc="left")
     return figure
 
 
@@ -250,8 +263,8 @@ def _cells(axes: Axes, content: Mapping[str, Mapping[str, Mapping[str, Any]]], c
             if trained == tested:
                 axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec=INK, lw=1.4))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(corpora)), [shown_name(name, 12) for name in corpora])
-    axes.set_yticks(range(len(content)), [shown_name(name, 14) for name in content])
+    axes.set_xticks(range(len(corpora)), [display_name(name, 12) for name in corpora])
+    axes.set_yticks(range(len(content)), [display_name(name, 14) for name in content])
     axes.tick_params(length=0, labelsize=8.5, labelcolor=INK)
     axes.spines[:].set_visible(False)
 
@@ -269,6 +282,6 @@ def _heat(axes: Axes, counts: np.ndarray) -> None:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [shown_name(name, _LONGEST) for name in names])
+    axes.set_yticks(range(len(names)), [display_name(name, _LONGEST) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ...evaluation.significance import PairedComparison, compare_paired
 from ...evaluation.systems import Leaderboard, System
 from ...utils.errors import InputError
-from ..shared.html import counted
+from ...utils.text import count_text
 
 TOLD = 0.05  # a difference is told where p, corrected for the number of comparisons, is no higher
 
@@ -40,10 +40,8 @@ class Compared:
     def title(self) -> str:
         """What was tested on: "ravdess, 1,199 clips of 20 speakers, split kfold"."""
         first = self.tested.first
-        people = counted(self.tested.speakers, "speaker")
-        return (
-            f"{' + '.join(self.tested.corpora)}, {counted(len(first.labels), 'clip')} of {people}, split {first.split}"
-        )
+        people = count_text(self.tested.speakers, "speaker")
+        return f"{' + '.join(self.tested.corpora)}, {count_text(len(first.labels), 'clip')} of {people}, split {first.split}"
 
 
 def compare_set(tested: Leaderboard, wanted: str | None = None) -> Compared:
@@ -111,7 +109,7 @@ def verdict(name: str, other: str, found: PairedComparison, p: float) -> str:
     Args:
         name: of the first system. other: of the second. found: the first less the second. p: corrected.
     """
-    people = counted(found.speakers, "speaker")
+    people = count_text(found.speakers, "speaker")
     if found.smallest_p > TOLD:
         least = p_text(found.smallest_p)
         return f"{people} cannot tell {name} from {other}: no difference, however large, gives a p under {least}"

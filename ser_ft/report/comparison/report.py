@@ -12,7 +12,10 @@ from ...evaluation.systems import System
 from ...utils.errors import InputError
 from ...utils.files import check_output
 from ...utils.progress import bar
-from ..shared import html, samples, tables
+from ...utils.text import printable, size_text, text_table, time_text
+from ..shared import samples
+from ..shared.tables import run_notes
+from ..shared.templates import render_template
 from .contents import contents
 from .pairs import Compared, check_baseline, compare_set, p_text, signed, signed_interval
 
@@ -77,11 +80,11 @@ def text(compared: Sequence[Compared]) -> str:
         found = [_shown(one, system) for system in one.tested.systems]
         known = [name for name in _WORDS if any(row[name] is not None for row in found)]
         told = ["notes"] if any(row["notes"] for row in found) else []
-        pieces += [tables.printable(head), "", tables.text_table(found, [*_COLUMNS, *known, *told], _WORDS), ""]
+        pieces += [printable(head), "", text_table(found, [*_COLUMNS, *known, *told], _WORDS), ""]
     told = list(dict.fromkeys(note for row in rows(compared) for note in row["notes"]))
     if any(one.beside for one in compared):
         told.append("interval: 95 % over speakers; p: speakers' answers swapped between the two, not corrected")
-    return "\n".join([*pieces, *(f"note: {tables.printable(line)}" for line in told)]).rstrip()
+    return "\n".join([*pieces, *(f"note: {printable(line)}" for line in told)]).rstrip()
 
 
 def check_out(out: str | Path) -> Path:
@@ -117,7 +120,7 @@ def write_comparison(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(
-        html.render("report/comparison/comparison.html.j2", contents(compared, data, num_examples, shown)),
+        render_template("report/comparison/comparison.html.j2", contents(compared, data, num_examples, shown)),
         encoding="utf-8",
     )
     return partial.replace(path)
@@ -153,7 +156,7 @@ def _row(one: Compared, system: System) -> dict[str, Any]:
         "difference_high": found and found.high,
         "p": found and found.p,
         "smallest_p": found and found.smallest_p,
-        "notes": tables.notes(system.members[0].metrics),
+        "notes": run_notes(system.members[0].metrics),
         "folders": [str(member.folder.path) for member in system.members],
     }
 
@@ -165,8 +168,8 @@ def _shown(one: Compared, system: System) -> dict[str, Any]:
         **{name: row.get(key) for name, key in _COLUMNS.items()},
         "low": row["low"],
         "high": row["high"],
-        "parameters": row["parameters"] and tables.size_text(row["parameters"]),
-        "training": row["seconds"] and tables.time_text(row["seconds"]),
+        "parameters": row["parameters"] and size_text(row["parameters"]),
+        "training": row["seconds"] and time_text(row["seconds"]),
         "real_time": row["real_time_factor"] and f"{row['real_time_factor']:.3g}",
         "difference": found and signed(found.difference),
         "its_interval": found and signed_interval(found),

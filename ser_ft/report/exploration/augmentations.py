@@ -13,7 +13,7 @@ from ... import audio
 from ...data.augmentation.waveform import TRANSFORMS, Augment
 from ...utils.errors import InputError
 from ...utils.files import check_output
-from ..shared.plotting import FAINT, INK, blank, escape, save, shown_name
+from ..shared.plotting import FAINT, INK, display_name, escape_math, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def write_augmentations(
     for version in versions:
         written.append(home / f"{file.stem}-{version.name}.wav")
         written[-1].write_bytes(audio.to_wav(version.samples))
-    return [*written, save(draw(versions, file.name), home / f"{file.stem}-augmentations.png")]
+    return [*written, save_figure(draw(versions, file.name), home / f"{file.stem}-augmentations.png")]
 
 
 def draw(versions: Sequence[Version], title: str) -> Figure:
@@ -89,7 +89,7 @@ def draw(versions: Sequence[Version], title: str) -> Figure:
     cell = _TITLE + _WAVE + _SPECTRUM
     wide = _LEFT + columns * _WIDTH + (columns - 1) * _ACROSS + _RIGHT
     words = "waveform (grey: the original) and spectrogram of each version, over seconds; all on the same scales"
-    figure, low = blank(wide, rows * cell + (rows - 1) * _DOWN + _SCALE, shown_name(title, 70), words)
+    figure, low = new_figure(wide, rows * cell + (rows - 1) * _DOWN + _SCALE, display_name(title, 70), words)
     figure.set_layout_engine("none")
     tall = figure.get_figheight()
     top = low * tall + rows * cell + (rows - 1) * _DOWN + _SCALE
@@ -145,7 +145,7 @@ def _head(axes: Axes, version: Version) -> None:
     name = axes.annotate(version.name, (0, 1), (0, 4), xycoords="axes fraction", fontsize=10, color=INK, **above)
     name.set_fontweight("bold")
     beside: Any = (name, "axes fraction")
-    axes.annotate(escape(version.values), (1, 1), (7, 4), xycoords=beside, fontsize=9, color=FAINT, **above)
+    axes.annotate(escape_math(version.values), (1, 1), (7, 4), xycoords=beside, fontsize=9, color=FAINT, **above)
 
 
 def _waves(axes: Axes, before: Version | None, version: Version, level: float) -> None:

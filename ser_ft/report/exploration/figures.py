@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...labels import colour
-from ..shared.html import counted
-from ..shared.plotting import FAINT, GRID, INK, LEGEND, SHADES, blank, plain, shown_name
-from ..shared.tables import notes
+from ...utils.text import count_text
+from ..shared.plotting import FAINT, GRID, INK, LEGEND, PALETTE, display_name, new_figure, style_axes
+from ..shared.tables import run_notes
 from .marks import box, name_rows, patch, shape, tint
 from .measurements import Survey
 from .separability import known_speakers
@@ -90,7 +90,7 @@ def view(found: Survey) -> View:
     there = set(clips["emotion"])
     colours = {name: colour(name, place) for place, name in enumerate(found.source.classes) if name in there}
     corpora = tuple(clips["corpus"].value_counts().index)
-    shades = {name: SHADES[min(place, len(SHADES) - 1)] for place, name in enumerate(corpora)}
+    shades = {name: PALETTE[min(place, len(PALETTE) - 1)] for place, name in enumerate(corpora)}
     told = {name: facts["note"] for name, facts in found.source.corpora.items() if name in shades and facts["note"]}
     group = "corpus" if found.source.labelled else "folder"
     beside = clips["level"] - clips.groupby(_own(clips))["level"].transform("mean")
@@ -100,7 +100,7 @@ def view(found: Survey) -> View:
 
 
 def _warned(told: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(notes({"notes": told, "split": {"leaking": False}}))
+    return tuple(run_notes({"notes": told, "split": {"leaking": False}}))
 
 
 def counts(look: View) -> Figure:
@@ -108,13 +108,13 @@ def counts(look: View) -> Figure:
     shown = look.corpora[:MOST_CORPORA]
     columns = min(len(shown), 4)
     lines = math.ceil(len(shown) / columns)
-    names = [shown_name(name) for name in look.classes]
+    names = [display_name(name) for name in look.classes]
     subtitle = "clips of each emotion; each corpus has a scale of its own" + (
         f"; the {MOST_CORPORA} largest of {len(look.corpora)} corpora" * _many(look)
     )
     height = lines * (0.5 + 0.3 * len(names))
     width = 1.2 + max(7.8, 4.4 * columns if columns < 2 else 0.0)
-    figure, low = blank(width, height, "What there is", subtitle, look.notes, legend=int(look.told_apart))
+    figure, low = new_figure(width, height, "What there is", subtitle, look.notes, legend=int(look.told_apart))
     grid = figure.subplots(lines, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place >= len(shown):
@@ -122,9 +122,9 @@ def counts(look: View) -> Figure:
             continue
         part = look.clips[look.clips["corpus"] == shown[place]]
         table = part.groupby(["emotion", "voice"]).size().unstack(fill_value=0).reindex(look.classes, fill_value=0)
-        _stack(plain(axes), table, look)
-        head = f"{counted(len(part), 'clip')}, {_speakers(part)}"
-        axes.set_title(f"{shown_name(shown[place])}\n", loc="left", fontsize=10, color=INK, fontweight="bold", pad=2)
+        _stack(style_axes(axes), table, look)
+        head = f"{count_text(len(part), 'clip')}, {_speakers(part)}"
+        axes.set_title(f"{display_name(shown[place])}\n", loc="left", fontsize=10, color=INK, fontweight="bold", pad=2)
         offset: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
         axes.annotate(head, (0, 1), (0, 3), fontsize=8.5, color=FAINT, **offset)
         axes.set_yticks(range(len(names)), names if place % columns == 0 else [""] * len(names))
@@ -163,21 +163,21 @@ def speakers(look: View) -> Figure:
     shown = [name for name in look.corpora[:MOST_CORPORA] if name in set(clips["corpus"])]
     people = [int(clips["speaker"][clips["corpus"] == name].nunique()) for name in shown]
     least = 0.11 * sum(people)
-    subtitle = f"a column for each of {counted(sum(people), 'speaker')}, its clips stacked by emotion"
-    across = max(1, min(8, int(100 / (max(len(shown_name(name)) for name in look.classes) + 5))))
+    subtitle = f"a column for each of {count_text(sum(people), 'speaker')}, its clips stacked by emotion"
+    across = max(1, min(8, int(100 / (max(len(display_name(name)) for name in look.classes) + 5))))
     lines = math.ceil(len(look.classes) / across)
-    figure, low = blank(9.0, 2.6, "Who speaks", subtitle, look.notes, legend=lines)
+    figure, low = new_figure(9.0, 2.6, "Who speaks", subtitle, look.notes, legend=lines)
     ratios = [max(count, least) for count in people]
     grid = figure.subplots(1, len(shown), squeeze=False, width_ratios=ratios)[0]
     for axes, corpus, count in zip(grid, shown, people, strict=True):
-        _columns(plain(axes), clips[clips["corpus"] == corpus], look)
+        _columns(style_axes(axes), clips[clips["corpus"] == corpus], look)
         # Corpora of a few speakers keep their columns thin.
         axes.set_xlim(0, max(count, least, 6))
         room = round(100 * max(count, least) / sum(ratios))
-        axes.set_title(shown_name(corpus, max(8, room)), loc="left", fontsize=10, color=INK, fontweight="bold")
-        axes.set_xlabel(counted(count, "speaker") if room > 14 else f"{count:,}", loc="left")
+        axes.set_title(display_name(corpus, max(8, room)), loc="left", fontsize=10, color=INK, fontweight="bold")
+        axes.set_xlabel(count_text(count, "speaker") if room > 14 else f"{count:,}", loc="left")
     grid[0].set_ylabel("clips", color=FAINT)
-    handles = [patch(look.colours[name], shown_name(name)) for name in look.classes]
+    handles = [patch(look.colours[name], display_name(name)) for name in look.classes]
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, low), ncols=across, **LEGEND)
     return figure
 
@@ -210,12 +210,12 @@ def durations(look: View) -> Figure:
     longest = most if most < 2 * usual else usual
     beyond = int((seconds > longest * 1.02).sum())
     subtitle = "a shape shows how a measure is spread over the clips, its dot their median"
-    subtitle += f"; {counted(beyond, 'clip')} longer than shown, up to {most:.0f} s" if beyond else ""
+    subtitle += f"; {count_text(beyond, 'clip')} longer than shown, up to {most:.0f} s" if beyond else ""
     lines = max(len(corpora), len(look.classes))
-    figure, _ = blank(9.0, max(1.7, 0.7 + 0.33 * lines), "How long the clips are", subtitle, look.notes)
+    figure, _ = new_figure(9.0, max(1.7, 0.7 + 0.33 * lines), "How long the clips are", subtitle, look.notes)
     parts = [(corpora, "corpus", look.shades)] + [(look.classes, "emotion", look.colours)] * bool(look.classes)
     for place, (names, column, fills) in enumerate(parts):
-        axes = plain(figure.add_subplot(1, len(parts), place + 1))
+        axes = style_axes(figure.add_subplot(1, len(parts), place + 1))
         for row, name in enumerate(names):
             shape(axes, row, seconds[(look.clips[column] == name).to_numpy()], fills[name], 0.36, -0.36)
         name_rows(axes, names)
@@ -233,8 +233,8 @@ def levels(look: View) -> Figure:
     subtitle = (
         "dB below full scale; box: the middle half of the clips, line in it: their median, whiskers: 95 % of them"
     )
-    figure, foot = blank(9.0, 0.8 + 0.62 * len(corpora), "How loud the clips are", subtitle, look.notes, legend=1)
-    axes = plain(figure.add_subplot())
+    figure, foot = new_figure(9.0, 0.8 + 0.62 * len(corpora), "How loud the clips are", subtitle, look.notes, legend=1)
+    axes = style_axes(figure.add_subplot())
     for row, corpus in enumerate(corpora):
         part = look.clips[look.clips["corpus"] == corpus]
         for measure, (fill, shift) in measures.items():
@@ -244,7 +244,7 @@ def levels(look: View) -> Figure:
     axes.axvline(0, color=FAINT, lw=1, ls="--")
     axes.set_xlabel("dBFS")
     axes.grid(axis="x", color=GRID, lw=0.8)
-    handles = [patch(fill or SHADES[0], labels[name]) for name, (fill, _) in measures.items()]
+    handles = [patch(fill or PALETTE[0], labels[name]) for name, (fill, _) in measures.items()]
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, foot), ncols=3, **LEGEND)
     return figure
 
@@ -256,12 +256,12 @@ def voices(look: View) -> Figure:
     panels |= {"beside": "level, beside the speaker's own mean (dB)"} if look.classes else {"level": "level (dBFS)"}
     subtitle = "a shape shows how a measure is spread over the clips, its dot their median; " + _sides(look)
     title = "How the emotions sound" if look.classes else "How the voices sound"
-    figure, low = blank(
+    figure, low = new_figure(
         9.4, 0.7 + 0.5 * len(names), title, subtitle.rstrip("; "), look.notes, legend=int(look.told_apart)
     )
     each = [(look.clips[column] == name).to_numpy() for name in names]
     for place, (measure, heading) in enumerate(panels.items()):
-        axes = plain(figure.add_subplot(1, 3, place + 1))
+        axes = style_axes(figure.add_subplot(1, 3, place + 1))
         numbers = look.clips[measure].to_numpy(dtype=float)
         if measure == "pitch":
             axes.set_xscale("log")
@@ -310,7 +310,7 @@ def _own(clips: pd.DataFrame) -> pd.Series[str]:
 
 def _speakers(part: pd.DataFrame) -> str:
     known = known_speakers(part)
-    return counted(part["speaker"][known].nunique(), "speaker") if known.any() else "speakers unknown"
+    return count_text(part["speaker"][known].nunique(), "speaker") if known.any() else "speakers unknown"
 
 
 def _sides(look: View) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ...audio import SAMPLE_RATE
-from ..shared.html import counted
-from ..shared.tables import score_text
+from ...utils.text import count_text, score_text
 from .figures import View
 from .measurements import Survey
 from .separability import NEIGHBOURS, VERSIONS, Separability, known_speakers, one_voice
@@ -79,7 +78,7 @@ def _speakers(look: View) -> Iterator[str]:
         part = look.clips[look.clips["corpus"] == corpus]
         there = known[(look.clips["corpus"] == corpus).to_numpy()]
         if not there.all():
-            some = counted(int((~there).sum()), "clip")
+            some = count_text(int((~there).sum()), "clip")
             yield f"In {corpus}, the speakers of {some} are not known: no split can keep them apart."
         elif one_voice(part["speaker"]):
             share = part["speaker"].value_counts(normalize=True).iloc[0]
@@ -115,7 +114,7 @@ def _levels(look: View) -> Iterator[str]:
             yield f"Behind the speech, {quiet} is {gap:.0f} dB quieter than {loud}: pauses tell the {several} apart."
     full = int((look.clips["peak"] >= FULL_SCALE).sum())
     if full:
-        yield f"{counted(full, 'clip')} {'reaches' if full == 1 else 'reach'} full scale: peaks may be cut off."
+        yield f"{count_text(full, 'clip')} {'reaches' if full == 1 else 'reach'} full scale: peaks may be cut off."
 
 
 def _lengths(look: View) -> Iterator[str]:
@@ -126,7 +125,7 @@ def _lengths(look: View) -> Iterator[str]:
             yield f"The clips of {long} are {1 + gap / least:.1f} times as long as those of {short}."
     few = int((look.clips["duration"] < _SHORT).sum())
     if few:
-        yield f"{counted(few, 'clip')} {'is' if few == 1 else 'are'} shorter than half a second."
+        yield f"{count_text(few, 'clip')} {'is' if few == 1 else 'are'} shorter than half a second."
 
 
 def _rates(look: View) -> Iterator[str]:
@@ -137,14 +136,14 @@ def _rates(look: View) -> Iterator[str]:
         yield f"The clips were found at several sampling rates: {', '.join(listed)}."
     low = int((rates < SAMPLE_RATE).sum())
     if low:
-        some = f"{counted(low, 'clip')} {'was' if low == 1 else 'were'}"
+        some = f"{count_text(low, 'clip')} {'was' if low == 1 else 'were'}"
         yield f"{some} found at a rate under 16 kHz: their upper band is empty."
 
 
 def _left_out(found: Survey) -> Iterator[str]:
     if found.skipped:
         count = len(found.skipped)
-        yield f"{counted(count, 'file')} {'was' if count == 1 else 'were'} left out (see below)."
+        yield f"{count_text(count, 'file')} {'was' if count == 1 else 'were'} left out (see below)."
 
 
 def _extremes(look: View, measure: str) -> tuple[str, str, float]:

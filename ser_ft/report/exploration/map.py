@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ... import audio
-from ..shared.html import counted
-from ..shared.plotting import FAINT, INK, LEGEND, blank, plain, shown_name
+from ...utils.text import count_text
+from ..shared.plotting import FAINT, INK, LEGEND, display_name, new_figure, style_axes
 from .figures import GENDERS, MOST_CORPORA, View
 from .marks import patch
 from .measurements import active, decibels
@@ -50,11 +50,11 @@ def plane(look: View, places: Mapping[str, np.ndarray], rows: np.ndarray, method
     traits = _traits(look)
     side = {1: 5.0, 2: 4.4, 3: 3.1}[len(traits)]
     subtitle = (
-        f"{counted(len(rows), 'clip')}, like ones near each other ({method}); the axes have no meaning of their own"
+        f"{count_text(len(rows), 'clip')}, like ones near each other ({method}); the axes have no meaning of their own"
     )
     deep = max(math.ceil(len(trait.names) / 2) for trait in traits)
     height = (side + 0.25) * len(places) + 0.2 * deep
-    figure, _ = blank(side * len(traits) + 0.2, height, "A map of the clips", subtitle, look.notes)
+    figure, _ = new_figure(side * len(traits) + 0.2, height, "A map of the clips", subtitle, look.notes)
     grid = figure.subplots(len(places), len(traits), squeeze=False)
     for line, (heading, points) in zip(grid, places.items(), strict=True):
         for axes, trait in zip(line, traits, strict=True):
@@ -63,7 +63,9 @@ def plane(look: View, places: Mapping[str, np.ndarray], rows: np.ndarray, method
     for axes, trait in zip(grid[0], traits, strict=True):
         axes.set_title(trait.heading, loc="left", fontsize=10.5, fontweight="bold", color=INK)
     for axes, trait in zip(grid[-1], traits, strict=True):
-        handles = [patch(trait.colours[name], shown_name(name, 16 if len(traits) > 2 else 24)) for name in trait.names]
+        handles = [
+            patch(trait.colours[name], display_name(name, 16 if len(traits) > 2 else 24)) for name in trait.names
+        ]
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -0.01), ncols=2, **LEGEND)
     return figure
 
@@ -146,7 +148,7 @@ def examples(look: View, shown: Sequence[Example]) -> Figure:
     lines = math.ceil(len(shown) / columns)
     longest = max(len(example.samples) for example in shown) / audio.SAMPLE_RATE
     subtitle = f"waveforms, each to its own peak; spectrograms, {_DEPTH:g} dB deep; blue: pitch, its scale to the right"
-    figure, _ = blank(4.7 * columns, 2.3 * lines, "What they look like", subtitle, look.notes)
+    figure, _ = new_figure(4.7 * columns, 2.3 * lines, "What they look like", subtitle, look.notes)
     grid = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[1, 2.8] * lines)
     for place in range(lines * columns):
         upper, lower = (grid[2 * (place // columns) + side, place % columns] for side in (0, 1))
@@ -188,7 +190,7 @@ def _wave(axes: Axes, example: Example, longest: float) -> None:
     axes.set_xlim(0, longest)
     axes.set_ylim(-1.08, 1.08)
     axes.axis("off")
-    axes.set_title(shown_name(example.name, 40), loc="left", fontsize=10, fontweight="bold", color=INK, pad=3)
+    axes.set_title(display_name(example.name, 40), loc="left", fontsize=10, fontweight="bold", color=INK, pad=3)
     pitch = "" if math.isnan(example.pitch) else f"{example.pitch:.0f} Hz, "
     axes.set_title(f"{pitch}{example.level:.0f} dBFS", loc="right", fontsize=8.5, color=FAINT, pad=3)
 
@@ -208,7 +210,7 @@ def _spectrogram(axes: Axes, heard: np.ndarray, longest: float) -> Axes:
     half = 0.5 * hop / rate
     extent = (-half, shown.shape[1] * 2 * half - half, 0.0, bins / size * rate / 1000)
     axes.imshow(shown, "magma", aspect="auto", origin="lower", extent=extent, vmin=-_DEPTH, vmax=0)
-    plain(axes)
+    style_axes(axes)
     axes.set_facecolor("black")
     axes.set_xlim(0, longest)
     axes.set_ylim(0, _TOP / 1000)
@@ -217,7 +219,7 @@ def _spectrogram(axes: Axes, heard: np.ndarray, longest: float) -> Axes:
     frequencies = yin(samples[None], torch.tensor([len(samples)]), hop_length=hop).frequency[0].numpy()
     # A jump of over half an octave from window to window is another dip, not a voice.
     frequencies[1:][np.abs(np.diff(np.log2(frequencies))) > 0.5] = np.nan
-    other = plain(axes.twinx())
+    other = style_axes(axes.twinx())
     other.plot(np.arange(len(frequencies)) * hop / rate, frequencies, color=_PITCH_COLOUR, lw=1.8)
     other.set_yscale("log")
     other.set_ylim(_PITCHES[0], _PITCHES[-1])

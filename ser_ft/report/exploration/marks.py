@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..shared.plotting import INK, shown_name
+from ..shared.plotting import INK, display_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def box(axes: Axes, row: float, values: np.ndarray, fill: str, height: float) ->
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Name the rows of axes, the first at the top."""
-    axes.set_yticks(range(len(names)), [shown_name(name) for name in names])
+    axes.set_yticks(range(len(names)), [display_name(name) for name in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
 

@@ -16,7 +16,8 @@ from ... import audio
 from ...data.corpora import REASONS
 from ...utils.files import check_output, replace_atomically
 from ...utils.progress import bar
-from ..shared import html, plotting
+from ..shared import plotting
+from ..shared.templates import embed_png, render_template
 from . import figures, map
 from .findings import FULL_SCALE, findings, meaning
 from .measurements import ANALYSED, DESCRIPTORS, FUNCTIONALS, MARGIN, MEASURES, Survey, survey
@@ -92,7 +93,7 @@ def _write(heard: Survey, folder: Path, embed_audio: bool, verbose: bool) -> Non
     drawn = _draw(look, made, compared, examples, pictures, verbose)
     heard.clips[["id", *_KEPT, *MEASURES]].to_csv(folder / CLIPS, index=False, float_format="%.4g")
     contents = _contents(heard, look, told, examples, drawn, embed_audio)
-    (folder / REPORT).write_text(html.render("report/exploration/exploration.html.j2", contents), encoding="utf-8")
+    (folder / REPORT).write_text(render_template("report/exploration/exploration.html.j2", contents), encoding="utf-8")
 
 
 _KEPT = ("corpus", "emotion", "speaker", "gender", "intensity", "duration", "sampling_rate", "path")
@@ -139,7 +140,7 @@ def _draw(
     drawn = {}
     for name, make in bar(todo.items(), desc="drawing", unit=" figures", shown=verbose):
         large = name in ("examples", "map")
-        drawn[name] = plotting.save(make(), folder / f"{name}.png", _COLOURS if large else None)
+        drawn[name] = plotting.save_figure(make(), folder / f"{name}.png", _COLOURS if large else None)
     return drawn
 
 
@@ -166,7 +167,7 @@ def _contents(
         "corpora": list(look.corpora),
         "findings": findings(heard, look, told),
         "notes": look.notes,
-        "pictures": {name: html.picture(file.read_bytes()) for name, file in drawn.items()},
+        "pictures": {name: embed_png(file.read_bytes()) for name, file in drawn.items()},
         "emotions": emotion_rows(look),
         "people": speaker_rows(look),
         "levels": level_rows(look),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..shared.tables import NOTHING
+from ...utils.text import MISSING
 from .figures import View
 from .findings import FULL_SCALE
 from .separability import known_speakers
@@ -44,9 +44,9 @@ def speaker_rows(look: View) -> list[Row]:
             {
                 "corpus": corpus,
                 "speakers": len(counts),
-                "voices": ", ".join(f"{count} {voice}" for voice, count in voices.items()) or NOTHING,
-                "ages": _range(ages.min(), ages.max(), "{:.0f}") if len(ages) else NOTHING,
-                "clips": _range(counts.min(), counts.max(), "{:,}") if len(counts) else NOTHING,
+                "voices": ", ".join(f"{count} {voice}" for voice, count in voices.items()) or MISSING,
+                "ages": _range(ages.min(), ages.max(), "{:.0f}") if len(ages) else MISSING,
+                "clips": _range(counts.min(), counts.max(), "{:,}") if len(counts) else MISSING,
                 "unknown": int((look.clips["corpus"] == corpus).sum()) - len(part),
             }
         )
@@ -110,8 +110,8 @@ def voice_rows(look: View) -> list[Row]:
                         "colour": fills[name],
                         "voice": voice,
                         "clips": len(part),
-                        "pitch": NOTHING if np.isnan(pitch) else f"{pitch:.0f}",
-                        "range": NOTHING if np.isnan(extent) else f"{extent:.1f}",
+                        "pitch": MISSING if np.isnan(pitch) else f"{pitch:.0f}",
+                        "range": MISSING if np.isnan(extent) else f"{extent:.1f}",
                         "voiced": f"{100 * part['voiced'].median():.0f} %",
                         "level": f"{part['level'].median():.1f}",
                         "beside": f"{part['beside'].median():+.1f}",

@@ -6,9 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...evaluation.calibration import NUM_BINS
-from ..shared.evaluated_part import judged_part, sample
-from ..shared.plotting import ALERT, FAINT, GRID, INK, LEGEND, beside, blank, plain, score_axis, shown_name, upright
-from ..shared.tables import interval_text, notes, score_text
+from ...utils.text import interval_text, score_text
+from ..shared.plotting import (
+    ALERT,
+    FAINT,
+    GRID,
+    INK,
+    LEGEND,
+    annotate_row,
+    display_name,
+    draw_reference_lines,
+    new_figure,
+    score_axis,
+    style_axes,
+)
+from ..shared.tables import describe_sample, evaluated_part, run_notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,11 +40,13 @@ def told_apart(scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def reliability(metrics: Mapping[str, Any]) -> Figure:
     """Draw how often answers of each confidence are right (Guo et al. 2017, figure 1), and how many there are."""
-    scores = judged_part(metrics)[1]
-    figure, low = blank(5.7, 4.1, "Is it as often right as it is sure?", _calibrated(metrics), notes(metrics), legend=1)
+    scores = evaluated_part(metrics)[1]
+    figure, low = new_figure(
+        5.7, 4.1, "Is it as often right as it is sure?", _calibrated(metrics), run_notes(metrics), legend=1
+    )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    _bars(plain(upper), scores["reliability"])
-    plain(lower)
+    _bars(style_axes(upper), scores["reliability"])
+    style_axes(lower)
     for place in scores["reliability"]:
         lower.bar(place["low"], place["clips"], 1 / NUM_BINS, align="edge", color=FAINT, ec="white", lw=0.6)
     lower.set_ylabel("clips", color=FAINT)
@@ -45,11 +59,13 @@ def reliability(metrics: Mapping[str, Any]) -> Figure:
 
 def groups(metrics: Mapping[str, Any]) -> Figure:
     """Draw the UAR of each gender, intensity and duration, with its interval where there is one."""
-    scores = judged_part(metrics)[1]
+    scores = evaluated_part(metrics)[1]
     rows = [(group, found) for apart in told_apart(scores).values() for group, found in apart.items()]
     cuts = [len(apart) for apart in told_apart(scores).values()]
-    figure, _ = blank(5.7, 0.75 + 0.36 * len(rows), "UAR by group of clips", sample(metrics), notes(metrics))
-    axes = plain(figure.add_subplot())
+    figure, _ = new_figure(
+        5.7, 0.75 + 0.36 * len(rows), "UAR by group of clips", describe_sample(metrics), run_notes(metrics)
+    )
+    axes = style_axes(figure.add_subplot())
     for row, (_, found) in enumerate(rows):
         interval = found["uar_interval"]
         if interval:
@@ -57,24 +73,24 @@ def groups(metrics: Mapping[str, Any]) -> Figure:
         axes.plot(found["chance"], row, color=FAINT, marker="|", ms=9, mew=1.4)
         axes.plot(found["uar"], row, color=_BLUE, marker="o", ms=7.5)
         told = f"   {interval_text(interval['low'], interval['high'])}" if interval else ""
-        beside(axes, row, score_text(found["uar"]) + told)
+        annotate_row(axes, row, score_text(found["uar"]) + told)
     for row in range(1, len(cuts)):
         axes.axhline(sum(cuts[:row]) - 0.5, color=GRID, lw=1)
-    score_axis(axes, [shown_name(name) for name, _ in rows], "UAR; the upright tick is chance")
-    upright(axes, {f"all {scores['clips']:,} clips": scores["uar"]})
+    score_axis(axes, [display_name(name) for name, _ in rows], "UAR; the upright tick is chance")
+    draw_reference_lines(axes, {f"all {scores['clips']:,} clips": scores["uar"]})
     return figure
 
 
 def speakers(metrics: Mapping[str, Any]) -> Figure:
     """Draw the UAR of each speaker, a dot each."""
-    scores = judged_part(metrics)[1]
+    scores = evaluated_part(metrics)[1]
     ordered = sorted(scores["by_speaker"].items(), key=lambda pair: (pair[1]["uar"], pair[0]))
-    ends = [f"{score_text(found['uar'])} ({shown_name(name)})" for name, found in (ordered[0], ordered[-1])]
+    ends = [f"{score_text(found['uar'])} ({display_name(name)})" for name, found in (ordered[0], ordered[-1])]
     places = _piled([found["uar"] for _, found in ordered])
     tall = max(places) + 1
-    subtitle = f"{sample(metrics)}\na dot per speaker, from {ends[0]} to {ends[1]}"
-    figure, _ = blank(5.7, 1.05 + 0.16 * tall, "UAR of each speaker", subtitle, notes(metrics))
-    axes = plain(figure.add_subplot())
+    subtitle = f"{describe_sample(metrics)}\na dot per speaker, from {ends[0]} to {ends[1]}"
+    figure, _ = new_figure(5.7, 1.05 + 0.16 * tall, "UAR of each speaker", subtitle, run_notes(metrics))
+    axes = style_axes(figure.add_subplot())
     dots: dict[str, Any] = {"s": 52, "color": _BLUE, "ec": "white", "lw": 0.8, "zorder": 3}
     axes.scatter([found["uar"] for _, found in ordered], places, **dots, clip_on=False)
     axes.set_xlim(0, 1)
@@ -83,18 +99,18 @@ def speakers(metrics: Mapping[str, Any]) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("UAR")
     axes.grid(axis="x", color=GRID, lw=0.8)
-    upright(axes, {"chance": scores["chance"], "all clips": scores["uar"]})
+    draw_reference_lines(axes, {"chance": scores["chance"], "all clips": scores["uar"]})
     return figure
 
 
 def _calibrated(metrics: Mapping[str, Any]) -> str:
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     found = metrics["calibration"]
     if not found:
-        return f"{sample(metrics)}\nno temperature was fitted here: probabilities as the model gives them"
+        return f"{describe_sample(metrics)}\nno temperature was fitted here: probabilities as the model gives them"
     before = score_text(found["parts"][part]["ece_before"])
     return (
-        f"{sample(metrics)}\ncalibration error (ECE) {score_text(scores['ece'])}; "
+        f"{describe_sample(metrics)}\ncalibration error (ECE) {score_text(scores['ece'])}; "
         f"{before} before the temperature of {found['temperature']:.2f}"
     )
 

@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING, Any
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...labels import colour
 from ...utils.files import check_output
-from ..shared.evaluated_part import judged_part, sample
-from ..shared.html import counted
+from ...utils.text import count_text, interval_text, score_text
 from ..shared.plotting import (
     FAINT,
     GRID,
     INK,
     LEGEND,
-    SHADES,
-    beside,
-    blank,
-    escape,
-    plain,
-    save,
+    PALETTE,
+    annotate_row,
+    display_name,
+    draw_reference_lines,
+    escape_math,
+    new_figure,
+    save_figure,
     score_axis,
-    shown_name,
-    upright,
+    style_axes,
 )
-from ..shared.tables import interval_text, notes, score_text, split_name
+from ..shared.tables import describe_sample, evaluated_part, run_notes, split_name
 from .calibration_figures import groups, reliability, speakers, told_apart
 
 if TYPE_CHECKING:
@@ -58,13 +57,13 @@ def write_figures(run: RunFolder) -> list[Path]:
     drawn["recall"] = recall(metrics)
     drawn["parts"] = parts(metrics, [baseline.metrics for baseline in run.baselines])
     drawn["reliability"] = reliability(metrics)
-    scores = judged_part(metrics)[1]
+    scores = evaluated_part(metrics)[1]
     if told_apart(scores):
         drawn["groups"] = groups(metrics)
     if scores["spread"]:
         drawn["speakers"] = speakers(metrics)
     run.figures.mkdir(parents=True, exist_ok=True)
-    return [save(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
+    return [save_figure(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
 
 
 def chosen(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -82,9 +81,11 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
     epochs = [line["epoch"] for line in history]
     unit = "epoch" if all(a < b for a, b in itertools.pairwise(epochs)) else "step"
     best = chosen(history)
-    figure, low = blank(8.0, 2.9, f"Training of {shown_name(metrics['model'], 60)}", "", notes(metrics), legend=1)
+    figure, low = new_figure(
+        8.0, 2.9, f"Training of {display_name(metrics['model'], 60)}", "", run_notes(metrics), legend=1
+    )
     for place, (measure, heading) in enumerate((("loss", "loss (lower is better)"), ("uar", "UAR (higher is better)"))):
-        axes = plain(figure.add_subplot(1, 2, place + 1))
+        axes = style_axes(figure.add_subplot(1, 2, place + 1))
         for part in ("train", "validation"):
             points = [(line[unit], line[key]) for line in history if line.get(key := f"{part}_{measure}") is not None]
             if points:
@@ -97,7 +98,7 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y", color=GRID, lw=0.8)
         if measure == "uar":
-            chance = judged_part(metrics)[1]["chance"]
+            chance = evaluated_part(metrics)[1]["chance"]
             axes.axhline(chance, color=FAINT, lw=1.2, ls="--", label=f"chance {score_text(chance)}")
             axes.set_ylim(0, 1)
             handles, labels = axes.get_legend_handles_labels()
@@ -110,14 +111,14 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
     import numpy as np
     from matplotlib.patches import Rectangle
 
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     counts = np.asarray(scores["confusion"], dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     size = len(counts)
     side = max(3.4, min(0.66 * size, 11.0))
-    subtitle = f"{sample(metrics)}\nshare of the true emotion's clips, their number below it"
-    figure, _ = blank(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, notes(metrics))
+    subtitle = f"{describe_sample(metrics)}\nshare of the true emotion's clips, their number below it"
+    figure, _ = new_figure(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, run_notes(metrics))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
@@ -128,7 +129,7 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
         for column in range(size):
             _share(axes, row, column, shares[row, column], int(counts[row, column]), size)
         axes.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, ec=INK, lw=1.1))
-    names = [shown_name(name) for name in metrics["classes"]]
+    names = [display_name(name) for name in metrics["classes"]]
     tilt: dict[str, Any] = {}
     if max(map(len, names)) > 9 or size > 12:
         tilt = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
@@ -143,18 +144,20 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
 
 def recall(metrics: Mapping[str, Any]) -> Figure:
     """Draw the recall of each class, in the emotions' own colours."""
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     classes = list(metrics["classes"])
-    figure, _ = blank(5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", sample(metrics), notes(metrics))
-    axes = plain(figure.add_subplot())
+    figure, _ = new_figure(
+        5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", describe_sample(metrics), run_notes(metrics)
+    )
+    axes = style_axes(figure.add_subplot())
     for row, name in enumerate(classes):
         value, clips = scores["recall"][name], scores["support"][name]
         axes.barh(row, value or 0.0, height=0.7, color=colour(name, row))
         found = f"{score_text(value)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
-        beside(axes, row, found, faint=not clips)
-    score_axis(axes, [shown_name(name) for name in classes], "recall")
+        annotate_row(axes, row, found, faint=not clips)
+    score_axis(axes, [display_name(name) for name in classes], "recall")
     lines = {"chance": scores["chance"], "UAR": scores["uar"]}
-    upright(axes, {name: value for name, value in lines.items() if value is not None})
+    draw_reference_lines(axes, {name: value for name, value in lines.items() if value is not None})
     return figure
 
 
@@ -162,19 +165,19 @@ def parts(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]] = (
     """Draw the UAR on each part, with its interval where the model is judged, beside the baselines'."""
     from matplotlib.patheffects import withStroke
 
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     halo = [withStroke(linewidth=4, foreground="white")]
     bars = [
-        (f"{shown_name(metrics['model'])}, {name}", PART_COLOURS[name], metrics["parts"][name], name == part)
+        (f"{display_name(metrics['model'])}, {name}", PART_COLOURS[name], metrics["parts"][name], name == part)
         for name in PARTS
         if name in metrics["parts"]
     ]
     for other in baselines:
         if part in other["parts"]:
-            bars.append((f"{shown_name(other['model'])}, {part}", _BASELINE_COLOUR, other["parts"][part], True))
+            bars.append((f"{display_name(other['model'])}, {part}", _BASELINE_COLOUR, other["parts"][part], True))
     title = "UAR on each part, beside the baselines" if baselines else "UAR on each part"
-    figure, _ = blank(5.7, 0.75 + 0.38 * len(bars), title, sample(metrics), notes(metrics))
-    axes = plain(figure.add_subplot())
+    figure, _ = new_figure(5.7, 0.75 + 0.38 * len(bars), title, describe_sample(metrics), run_notes(metrics))
+    axes = style_axes(figure.add_subplot())
     for row, (_, shade, values, judged) in enumerate(bars):
         axes.barh(row, values["uar"] or 0.0, height=0.66, color=shade)
         text = score_text(values["uar"])
@@ -182,9 +185,9 @@ def parts(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]] = (
             ends = (interval["low"], interval["high"])
             axes.plot(ends, (row, row), color=INK, lw=1.6, marker="|", ms=9, mew=1.6, path_effects=halo)
             text += f"   {interval_text(*ends)}"
-        beside(axes, row, text, bold=values is scores)
+        annotate_row(axes, row, text, bold=values is scores)
     score_axis(axes, [name for name, *_ in bars], "UAR")
-    upright(axes, {"chance": scores["chance"]})
+    draw_reference_lines(axes, {"chance": scores["chance"]})
     return figure
 
 
@@ -200,22 +203,24 @@ def check_file(file: str | Path) -> Path:
 def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
     """Draw what `ser_ft.evaluation.probe.probe` found into a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    return save(layers(probe), file)
+    return save_figure(layers(probe), file)
 
 
 def layers(probe: Mapping[str, Any]) -> Figure:
     """Draw the UAR of each layer by its depth, a line per backbone, with a band of the deviation over the folds."""
     names = list(dict.fromkeys(row["backbone"] for row in probe["layers"]))
     split = probe["split"]["name"]
-    sample = f"{counted(probe['clips'], 'clip')} of {counted(probe['speakers'], 'speaker')}"
-    sample += (
-        ": all of the data" if split is None else f": the training part of split {escape(split_name(probe['split']))}"
+    clips = f"{count_text(probe['clips'], 'clip')} of {count_text(probe['speakers'], 'speaker')}"
+    clips += (
+        ": all of the data" if split is None else f": training part of split {escape_math(split_name(probe['split']))}"
     )
     pooled = probe["pooling"].replace("std", "deviation").replace("+", " and ")
     folds = len(probe["layers"][0]["folds"])
-    subtitle = f"{pooled} over time, linear classifier, {folds} folds by speaker; band: deviation over folds\n{sample}"
-    figure, low = blank(7.0, 3.7, "What each layer tells of the emotion", subtitle, notes(probe), legend=len(names))
-    axes = plain(figure.add_subplot())
+    subtitle = f"{pooled} over time, linear classifier, {folds} folds by speaker; band: deviation over folds\n{clips}"
+    figure, low = new_figure(
+        7.0, 3.7, "What each layer tells of the emotion", subtitle, run_notes(probe), legend=len(names)
+    )
+    axes = style_axes(figure.add_subplot())
     top = max(
         _backbone(axes, place, name, [row for row in probe["layers"] if row["backbone"] == name])
         for place, name in enumerate(names)
@@ -238,7 +243,7 @@ def layers(probe: Mapping[str, Any]) -> Figure:
 
 def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any]]) -> float:
     """Draw a backbone's line, with its best layer ringed; return how high it reaches."""
-    shade, mark = SHADES[place % len(SHADES)], _MARKS[place % len(_MARKS)]
+    shade, mark = PALETTE[place % len(PALETTE)], _MARKS[place % len(_MARKS)]
     last = max(row["layer"] for row in rows)
     depths = [_AFTER if row["state"] == "head" else row["layer"] / last for row in rows]
     uars, spreads = [row["uar"] for row in rows], [row["deviation"] for row in rows]
@@ -257,7 +262,7 @@ def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any
 
 def _tail(name: str, longest: int = 44) -> str:
     """Shorten a backbone's name or folder from the left, where names differ least."""
-    return shown_name(name, len(name)) if len(name) <= longest else f"…{shown_name(name[1 - longest :], longest)}"
+    return display_name(name, len(name)) if len(name) <= longest else f"…{display_name(name[1 - longest :], longest)}"
 
 
 def _share(axes: Axes, row: int, column: int, share: float, count: int, size: int) -> None:

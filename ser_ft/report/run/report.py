@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...labels import colour
-from ..shared import html, samples, tables
-from ..shared.evaluated_part import judged_part, sample
+from ...utils.text import MISSING, short_note
+from ..shared import samples
+from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
+from ..shared.templates import embed_png, render_template
 from .calibration_figures import told_apart
 from .figures import chosen, write_figures
 
@@ -52,7 +54,7 @@ def write_report(run: RunFolder, data: Dataset | None = None, num_examples: int 
         samples.check_same(run.predictions, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
     run.write_text(
-        run.report_file, html.render("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
+        run.report_file, render_template("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
     )
     return run.report_file
 
@@ -60,13 +62,13 @@ def write_report(run: RunFolder, data: Dataset | None = None, num_examples: int 
 def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, num_examples: int) -> dict[str, Any]:
     """Gather what the template shows, all of it from the run's files."""
     metrics = run.metrics
-    part, scores = judged_part(metrics)
+    part, scores = evaluated_part(metrics)
     leaking = bool(metrics["split"]["leaking"])
     split = _split(run)
     shown = []
     if num_examples and run.predictions_file.is_file():
         shown = samples.samples(run.predictions, metrics["classes"], part, num_examples, data)
-    rows = tables.comparison([run, *(y for y in run.baselines if part in y.metrics["parts"])], part)
+    rows = comparison_rows([run, *(y for y in run.baselines if part in y.metrics["parts"])], part)
     best = chosen(run.history)
     return {
         "metrics": metrics,
@@ -74,11 +76,11 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "scores": scores,
         "leaking": leaking,
         "methods": _METHODS,
-        "notes": [note for note in tables.notes(metrics) if note != tables.LEAKING],
+        "notes": [note for note in run_notes(metrics) if note != LEAKING],
         "marks": _marks(metrics),
         "corpora": list(scores.get("by_corpus") or metrics.get("terms") or ()),
-        "sample": sample(metrics),
-        "split_name": tables.split_name(metrics["split"]),
+        "sample": describe_sample(metrics),
+        "split_name": split_name(metrics["split"]),
         "split": split,
         "heard": _heard(split, part),
         "comparison": rows,
@@ -95,7 +97,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "samples": shown,
         "longest": samples.LONGEST,
         "voices": samples.voices(shown, metrics),
-        "pictures": {name: html.picture(content) for name, content in pictures.items()},
+        "pictures": {name: embed_png(content) for name, content in pictures.items()},
         "config": run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
         "environment": _flat(run.environment) if run.environment_file.is_file() else {},
         "terms": metrics.get("terms") or {},
@@ -104,13 +106,13 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
 
 def _marks(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Name in short what goes beside each row of a table: all of the run's notes for a part, its own for a corpus."""
-    general = [tables.LEAKING] if metrics["split"]["leaking"] else []
-    marks = dict.fromkeys(metrics["parts"], tables.notes(metrics))
+    general = [LEAKING] if metrics["split"]["leaking"] else []
+    marks = dict.fromkeys(metrics["parts"], run_notes(metrics))
     for corpus in metrics.get("terms") or {}:
         marks[corpus] = general
     for corpus, note in (metrics.get("notes") or {}).items():
         marks[corpus] = [*general, note] if note else general
-    return {row: "; ".join(map(tables.short_note, told)) for row, told in marks.items() if told}
+    return {row: "; ".join(map(short_note, told)) for row, told in marks.items() if told}
 
 
 def _classes(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,7 +170,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
         elif isinstance(value, list):
             lines[name] = " ".join(map(str, value))
         else:
-            lines[name] = tables.NOTHING if value is None else str(value)
+            lines[name] = MISSING if value is None else str(value)
     return lines
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .tables import score_text
+from ...utils.text import score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 INK, FAINT, ALERT, GRID = "#1f2933", "#66727f", "#a3301c", "#e4e7eb"
 # Paul Tol's muted scheme after the house's blue: told apart with any colour vision, and by their marks.
-SHADES = ("#2f6cab", "#aa4499", "#117733", "#999933", "#882255", "#44aa99", "#cc6677", "#332288")
+PALETTE = ("#2f6cab", "#aa4499", "#117733", "#999933", "#882255", "#44aa99", "#cc6677", "#332288")
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handlelength": 1.8, "columnspacing": 1.6}
 _DPI = 160
 _LONGEST_NAME = 22
 
 
-def blank(
+def new_figure(
     width: float, height: float, title: str, subtitle: str, notes: Sequence[str] = (), legend: int = 0
 ) -> tuple[Figure, float]:
     """Make an empty figure with a title above, and notes of warning below what is drawn.
@@ -48,11 +48,11 @@ def blank(
     left, top = 0.1 / width, 1 - 0.1 / tall
     figure.text(left, top, title, va="top", fontsize=11.5, fontweight="bold", color=INK)
     figure.text(left, top - 0.24 / tall, "\n".join(words), va="top", fontsize=9, color=FAINT, linespacing=1.3)
-    figure.text(left, foot / tall, escape("\n".join(warned)), va="top", fontsize=8.5, color=ALERT, linespacing=1.3)
+    figure.text(left, foot / tall, escape_math("\n".join(warned)), va="top", fontsize=8.5, color=ALERT, linespacing=1.3)
     return figure, foot / tall
 
 
-def plain(axes: Axes) -> Axes:
+def style_axes(axes: Axes) -> Axes:
     """Leave of the axes' frame what is needed, and set its type."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b8c0c8")
@@ -62,7 +62,7 @@ def plain(axes: Axes) -> Axes:
     return axes
 
 
-def beside(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = False) -> None:
+def annotate_row(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = False) -> None:
     """Write a row's figures in a column to the right of the bars."""
     axes.text(
         1.02,
@@ -85,7 +85,7 @@ def score_axis(axes: Axes, names: Sequence[str], label: str) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def upright(axes: Axes, values: Mapping[str, float]) -> None:
+def draw_reference_lines(axes: Axes, values: Mapping[str, float]) -> None:
     """Draw values as upright lines named above the axes: the lowest to its left, the next to its right."""
     for place, (name, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
         dashed = name == "chance"
@@ -96,18 +96,18 @@ def upright(axes: Axes, values: Mapping[str, float]) -> None:
         axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=FAINT if dashed else INK)
 
 
-def shown_name(name: str, longest: int = _LONGEST_NAME) -> str:
+def display_name(name: str, longest: int = _LONGEST_NAME) -> str:
     """Shorten and escape a class's or a model's name: it may be the user's own."""
     shown = "".join(sign if sign.isprintable() else " " for sign in name)
-    return escape(shown if len(shown) <= longest else shown[: longest - 1] + "…")
+    return escape_math(shown if len(shown) <= longest else shown[: longest - 1] + "…")
 
 
-def escape(text: str) -> str:
+def escape_math(text: str) -> str:
     """Keep matplotlib from reading dollar signs as mathematics."""
     return text.replace("$", r"\$")
 
 
-def save(figure: Figure, file: Path, colours: int | None = None) -> Path:
+def save_figure(figure: Figure, file: Path, colours: int | None = None) -> Path:
     """Write a figure as PNG: whole, or not at all; of so many colours at most, where a picture would be large."""
     partial = file.with_name(f".{file.name}.partial")
     figure.savefig(partial, format="png")

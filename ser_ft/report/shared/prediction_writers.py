@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...utils.errors import InputError
-from .tables import NOTHING, padded, printable, score_text, width_of
+from ...utils.text import MISSING, display_width, pad, printable, score_text
 
 RESUMABLE = ("csv", "jsonl")
 """Formats of a file that can be gone on with."""
@@ -109,7 +109,7 @@ class _Table:
     """Aligned columns; what is uncertain has a question mark."""
 
     def __init__(self, classes: Sequence[str], longest: int, page: int) -> None:
-        named = max(map(width_of, classes))
+        named = max(map(display_width, classes))
         others = [max(named + 2, len("emotion")), len("probability"), max(named + 6, len(_SECOND))]
         room = page - sum(others) - 2 * len(others)
         self.widths = [max(len("file"), min(longest, max(_LEAST_NAME, room))), *others]
@@ -120,12 +120,12 @@ class _Table:
         return heads + self._row(["-" * width for width in self.widths])
 
     def line(self, row: Mapping[str, Any]) -> str:
-        name = shortened(printable(row["path"] or NOTHING), self.widths[0])
+        name = shortened(printable(row["path"] or MISSING), self.widths[0])
         if "error" in row:
             why = shortened(printable(row["error"]), self.page - self.widths[0] - 4)
-            return f"{padded(name, self.widths[0])}  ({why})\n"
+            return f"{pad(name, self.widths[0])}  ({why})\n"
         best, *others = sorted(row["scores"].items(), key=lambda item: -item[1])
-        second = f"{printable(others[0][0])} {score_text(others[0][1])}" if others else NOTHING
+        second = f"{printable(others[0][0])} {score_text(others[0][1])}" if others else MISSING
         mark = " ?" if row["uncertain"] else ""
         return self._row([name, f"{printable(best[0])}{mark}", score_text(best[1]), second])
 
@@ -134,7 +134,7 @@ class _Table:
 
     def _row(self, cells: Sequence[str]) -> str:
         told = [
-            padded(cell, width, place == 2) for place, (cell, width) in enumerate(zip(cells, self.widths, strict=True))
+            pad(cell, width, place == 2) for place, (cell, width) in enumerate(zip(cells, self.widths, strict=True))
         ]
         return "  ".join(told).rstrip() + "\n"
 
@@ -146,16 +146,16 @@ def csv_columns(classes: Sequence[str]) -> list[str]:
 
 def shortened(text: str, cells: int) -> str:
     """Take out a text's middle where it would take more terminal cells: "recordings/2…_final.wav"."""
-    if width_of(text) <= cells:
+    if display_width(text) <= cells:
         return text
     room = cells - 1
     head, tail = "", ""
     for sign in text:
-        if width_of(head + sign) > room // 2:
+        if display_width(head + sign) > room // 2:
             break
         head += sign
     for sign in reversed(text):
-        if width_of(sign + tail) > room - width_of(head):
+        if display_width(sign + tail) > room - display_width(head):
             break
         tail = sign + tail
     return f"{head}…{tail}"

@@ -1,0 +1,98 @@
+"""Fills the templates of HTML pages and Markdown cards, and embeds pictures and sound in them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...audio import SAMPLE_RATE
+from ...utils.text import MISSING, count_text, interval_text, score_text, short_note
+
+_DISPLAY_SCALE = 0.66
+"""Displayed size of a figure relative to its pixels, so that its text is about as large as the text of the page."""
+_MARKDOWN_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>|#~])")
+
+
+class Markdown(str):
+    """Text that a card shows without escaping: Markdown of our own, or the content of a code block."""
+
+    __slots__ = ()
+
+
+def render_template(template: str, contents: Mapping[str, Any]) -> str:
+    """Fill a template. Values are escaped: as HTML in `.html.j2`, as one line of Markdown in `.md.j2`.
+
+    Args:
+        template: path within the package, for example "report/run/report.html.j2".
+        contents: the values that the template names, all of them.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    is_markdown = template.endswith(".md.j2")
+    environment = Environment(
+        loader=PackageLoader("ser_ft", ""),
+        autoescape=not is_markdown,
+        finalize=_escape_markdown if is_markdown else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": score_text,
+        "interval": _interval,
+        "sentence": lambda text: text[:1].upper() + text[1:],
+        "short_note": short_note,
+        "literal": Markdown,
+        "code": _code,
+    }
+    environment.globals["count_text"] = count_text
+    page = environment.get_template(template).render(contents)
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n" if is_markdown else page
+
+
+def front_matter(metadata: Mapping[str, Any]) -> str:
+    """Return the metadata of a Hub card: YAML between two lines of dashes."""
+    import yaml
+
+    return f"---\n{yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def embed_png(png: bytes) -> dict[str, Any]:
+    """Return a PNG as data URI, with its displayed width and height (pixels)."""
+    # The header holds width and height as 4 bytes each from byte 16 on.
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    return {
+        "uri": "data:image/png;base64," + base64.b64encode(png).decode(),
+        "width": round(width * _DISPLAY_SCALE),
+        "height": round(height * _DISPLAY_SCALE),
+    }
+
+
+def audio_data_uri(samples: np.ndarray) -> str:
+    """Return samples (float, 16 kHz, shape (samples,)) as data URI: FLAC is exact, half the size of WAV, and plays in
+    every browser.
+    """
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _escape_markdown(value: Any) -> Any:
+    if isinstance(value, Markdown) or not isinstance(value, str):
+        return value
+    return _MARKDOWN_CHARACTERS.sub(r"\\\1", " ".join(value.split()))
+
+
+def _code(text: str) -> Markdown:
+    return Markdown("`" + " ".join(text.replace("`", "'").split()).replace("|", "\\|") + "`")
+
+
+def _interval(interval: Mapping[str, Any] | None) -> str:
+    return interval_text(interval["low"], interval["high"]) if interval else MISSING

@@ -1,0 +1,107 @@
+"""Text for terminals and reports: numbers, counts, and aligned tables."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+MISSING = "-"
+"""What tables show for a value that does not exist."""
+_HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
+
+
+def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str] = ()) -> str:
+    """Return rows as an aligned monospace table.
+
+    Numbers are aligned to the right, floats have three decimals, and missing values are shown as "-". The column
+    "interval" is made from "low" and "high"; "notes" shows the short form of each note.
+
+    Args:
+        rows: one mapping per line, column -> value.
+        columns: the columns to show, in order.
+        right: columns of words that are aligned to the right too.
+    """
+    cells = [[_cell(row, column) for column in columns] for row in rows]
+    headings = [_HEADINGS.get(column, column.replace("_", " ")) for column in columns]
+    widths = [max(map(display_width, column)) for column in zip(headings, *cells, strict=True)]
+    to_right = [column in right or _is_numeric(column, [row.get(column) for row in rows]) for column in columns]
+    lines = [headings, ["-" * width for width in widths], *cells]
+    return "\n".join("  ".join(map(pad, line, widths, to_right)).rstrip() for line in lines)
+
+
+def count_text(number: int, noun: str) -> str:
+    """Return a count with its noun: "1 clip", "1,440 clips"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def score_text(value: float | None) -> str:
+    """Return a score with three decimals, or "-" if it does not exist."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """Return an interval, for example "0.412-0.530", or "-" if it does not exist."""
+    return MISSING if low is None or high is None else f"{low:.3f}-{high:.3f}"
+
+
+def size_text(parameters: int) -> str:
+    """Return a number of parameters: "98 k", "0.31 M", "94.6 M", "1.6 G"."""
+    for size, least, unit in ((1e9, 1e9, "G"), (1e6, 1e5, "M")):
+        if parameters >= least:
+            return f"{parameters / size:.3g} {unit}"
+    return f"{parameters / 1e3:.3g} k"
+
+
+def time_text(seconds: float) -> str:
+    """Return a duration: "45 s", "4.6 min", "2.1 h"."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
+
+
+def short_note(note: str) -> str:
+    """Cut a note at its first colon or bracket: "synthetic voices", "leaking split", "CREMA-D, rebuilt audio"."""
+    return note.partition(":")[0].partition(" (")[0]
+
+
+def printable(text: str) -> str:
+    """Replace control characters by spaces: names chosen by users must not control the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def display_width(text: str) -> int:
+    """Return the number of terminal cells: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def pad(text: str, width: int, right: bool = False) -> str:
+    """Fill a text with spaces up to a width in terminal cells, aligned to the left or to the right."""
+    spaces = " " * (width - display_width(text))
+    return spaces + text if right else text + spaces
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    if column == "interval":
+        return interval_text(row.get("low"), row.get("high"))
+    value = row.get(column)
+    if column == "notes" and value:
+        return printable("; ".join(map(short_note, value)))
+    if value is None or value == []:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return score_text(value)
+    if isinstance(value, list | tuple):
+        return printable("; ".join(map(str, value)))
+    return printable(str(value))
+
+
+def _is_numeric(column: str, values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return column == "interval" or (bool(known) and all(isinstance(value, int | float) for value in known))
