@@ -92,7 +92,7 @@ def test_help_names_every_transform_and_its_settings(home: Path, capsys: pytest.
         ("VOICE --out out --only background", "background needs a folder of recordings: name one with --noises"),
         ("VOICE --out out --noises nowhere", "nowhere: no sound files found there"),
         ("VOICE --out text.wav", "text.wav: cannot be written"),
-        ("VOICE --out text.wav/deep", "text.wav/deep: nothing can be written there"),
+        ("VOICE --out text.wav/deep", "text.wav/deep: cannot be written"),
         ("VOICE --out out --seed -1", "seed must be a whole number from 0 to 4294967295, not -1"),
         ("VOICE --out out --seed one", "argument --seed: invalid int value: 'one' (see ser-ft augment --help)"),
         ("VOICE", "the following arguments are required: --out"),

@@ -183,7 +183,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="choose another"):
         write_miniature(tmp_path, progress=False)
-    with pytest.raises(InputError, match="a file"):
+    with pytest.raises(InputError, match="is not a folder"):
         write_miniature(tmp_path / "thesis.txt", progress=False)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
