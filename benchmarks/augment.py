@@ -21,7 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ser_ft import audio
-from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augmented
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augment_table
 from ser_ft.data.prepare import open_prepared
 
 SOME: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def rate(augment: Augment, clips: list[np.ndarray]) -> float:
     """Return clips a second of processor time."""
     started = time.process_time()
     for number, clip in enumerate(clips):
-        augment.wave(clip, f"clip{number}", 1)
+        augment.apply(clip, f"clip{number}", 1)
     return len(clips) / (time.process_time() - started)
 
 
@@ -48,7 +48,7 @@ def mapped(table: datasets.Dataset, processes: int | None) -> tuple[float, list[
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SER_FT_CACHE"] = cache
         started = time.perf_counter()
-        made = augmented(table, Augment(SOME), num_proc=processes, shown=False)
+        made = augment_table(table, Augment(SOME), num_proc=processes, progress=False)
         taken = time.perf_counter() - started
         return len(table) / taken, [sound["bytes"] for sound in made["audio"]]
 
@@ -61,7 +61,7 @@ def tried(clips: list[np.ndarray], noises: Path) -> dict[str, Augment]:
         (noises / f"{number}.wav").write_bytes(audio.to_wav(clip))
     augments = {name: Augment({name: given}) for name, given in settings.items()}
     return augments | {
-        f"codec_{name}": Augment({"codec": {"formats": name}}) for name in ("mp3", "opus", "vorbis", "gsm")
+        f"codec_{name}": Augment({"codec": {"format": name}}) for name in ("mp3", "opus", "vorbis", "gsm")
     }
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as noises, threadpool_limits(1):
         augments = tried(clips, Path(noises))
         for augment in augments.values():
-            augment.wave(clips[0], "clip", 0)
+            augment.apply(clips[0], "clip", 0)
         turns = [{name: rate(augment, clips) for name, augment in augments.items()} for _ in range(chosen.turns)]
         tables = [(mapped(table, None), mapped(table, 2)) for _ in range(chosen.turns)]
     same = all(one[1] == two[1] == tables[0][0][1] for one, two in tables)

@@ -20,7 +20,7 @@ import numpy as np
 import ser_ft
 from ser_ft import audio
 from ser_ft.data.augmentation.transforms import TRANSFORMS
-from ser_ft.data.prepare import about
+from ser_ft.data.prepare import corpus_info
 from ser_ft.evaluation.calibration import expected_calibration_error
 from ser_ft.evaluation.metrics import uar, uar_confidence_interval
 from ser_ft.evaluation.pooling import find_runs
@@ -47,15 +47,15 @@ def quiet(sound: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 CONDITIONS: dict[str, Change] = {
     "as recorded": lambda sound, _: sound,
-    **{f"white noise, SNR {snr} dB": transform("noise", colour="white", snr=snr) for snr in (20, 10, 5)},
-    **{f"pink noise, SNR {snr} dB": transform("noise", colour="pink", snr=snr) for snr in (20, 10, 5)},
+    **{f"white noise, SNR {snr} dB": transform("noise", color="white", snr_db=snr) for snr in (20, 10, 5)},
+    **{f"pink noise, SNR {snr} dB": transform("noise", color="pink", snr_db=snr) for snr in (20, 10, 5)},
     "telephone, G.711": transform("telephone"),
     "30 dB softer, 16 bit": quiet,
     "20 % faster": transform("stretch", rate=1.2),
     "20 % slower": transform("stretch", rate=0.8),
     "a second of silence on both sides": between_silence,
-    "MP3, variable rate, about 14 kbit/s": transform("codec", formats="mp3", compression=0.95),
-    "room, 0.5 s": transform("room", rt60=0.5, direct=3.0),
+    "MP3, variable rate, about 14 kbit/s": transform("codec", format="mp3", compression_level=0.95),
+    "room, 0.5 s": transform("room", rt60=0.5, drr_db=3.0),
 }
 
 
@@ -111,7 +111,7 @@ def ask(engine: Backend, table: datasets.Dataset, rows: np.ndarray, change: Chan
     """Probabilities over the classes that each clip's corpus can hold, shape (clips, classes)."""
     classes = engine.facts.classes
     chosen = table.select(rows)
-    allowed = allowed_classes(list(chosen["corpus"]), about(table), classes)
+    allowed = allowed_classes(list(chosen["corpus"]), corpus_info(table), classes)
     found = np.zeros((len(rows), len(classes)))
     for place, (sound, name) in enumerate(bar(list(zip(chosen["audio"], chosen["id"], strict=True)), desc=what)):
         seed = np.random.default_rng([ord(letter) for letter in name])

@@ -52,7 +52,7 @@ def nobody(generator: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def noise(snr: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    return lambda sound, generator: TRANSFORMS["noise"].apply(sound, generator, colour="pink", snr=snr)
+    return lambda sound, generator: TRANSFORMS["noise"].apply(sound, generator, color="pink", snr_db=snr)
 
 
 CONDITIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {

@@ -63,7 +63,7 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
     if not recipe.push_to_hub:
         return None
     from .data.licenses import check_accepted
-    from .data.prepare import about
+    from .data.prepare import corpus_info
     from .evaluation.provenance import corpora_of_new_run
     from .hub import check
 
@@ -71,7 +71,9 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
         check(str(recipe.hub.model_id))
 
     def refuse(table: datasets.Dataset, split: Split) -> None:
-        check_accepted(corpora_of_new_run(recipe.model.name, about(table), split.speakers), recipe.hub.accept_terms)
+        check_accepted(
+            corpora_of_new_run(recipe.model.name, corpus_info(table), split.speakers), recipe.hub.accept_terms
+        )
 
     return refuse
 

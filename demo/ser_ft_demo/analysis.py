@@ -47,7 +47,9 @@ def versions(clip: Clip, seed: int) -> list[Version]:
     for name in TRANSFORMS:
         if name != "background":
             augment = Augment({name: {}}, seed=seed)
-            made.append(Version(name, augment.drawn(clip.name, 1)[name], augment.wave(clip.samples, clip.name, 1)))
+            made.append(
+                Version(name, augment.sample_parameters(clip.name, 1)[name], augment.apply(clip.samples, clip.name, 1))
+            )
     return made
 
 
@@ -77,9 +79,11 @@ def augmented_page(clip: Clip, seed: int) -> str:
 
 def _card(version: Version) -> str:
     transform = TRANSFORMS.get(version.name)
-    values = {key: transform.settings[key].text(value) for key, value in version.values.items()} if transform else {}
+    values = (
+        {key: transform.parameters[key].format(value) for key, value in version.values.items()} if transform else {}
+    )
     told = ", ".join(f"{key} {value}" for key, value in values.items())
-    about = transform.about if transform else f"{len(version.samples) / 16_000:.1f} s"
+    about = transform.description if transform else f"{len(version.samples) / 16_000:.1f} s"
     return (
         f"<li><h4>{escape(version.name)} <span>{escape(told)}</span></h4>"
         f'<audio controls preload="metadata" src="{audio_data_uri(version.samples)}" '

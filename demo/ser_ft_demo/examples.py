@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from ser_ft.audio import SAMPLE_RATE
-from ser_ft.data.synthetic.synthesizer import Voice, synthesise
+from ser_ft.data.synthetic.synthesizer import Voice, synthesize
 
 _SENTENCES = (
     "k ih1 d z | aa r t ao1 k ih ng b ay dh ax d ao1 r",
@@ -52,5 +52,5 @@ def make_call(folder: Path) -> Path:
 def _said(emotion: str, voice: Voice, times: int, seed: int) -> np.ndarray:
     """Speak the sentences in turn, so many times in all: float32 at 16 kHz, shape (samples,)."""
     rng, pause = np.random.default_rng(seed), np.zeros(round(_PAUSE * SAMPLE_RATE), np.float32)
-    said = [synthesise(emotion, voice, _SENTENCES[number % 2], rng, 1.2) for number in range(times)]
+    said = [synthesize(emotion, voice, _SENTENCES[number % 2], rng, 1.2) for number in range(times)]
     return np.concatenate([part for one in said for part in (one, pause)][:-1])

@@ -107,10 +107,11 @@ class _TransformHelp(argparse._HelpAction):
     """Lists the transforms, which take a moment to import, only where help is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        from ..data.augmentation.transforms import listing
+        from ..data.augmentation.transforms import describe_transforms
 
         parser.epilog = (
-            "transforms, in the order in which they are applied, and their settings by default:\n" + listing()
+            "transforms, in the order in which they are applied, and their settings by default:\n"
+            + describe_transforms()
         )
         super().__call__(parser, *given)
 
@@ -136,7 +137,7 @@ def add_augment(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder that the files are written to")
     parser.add_argument("--seed", type=int, default=0, help="of the draws: another seed, other settings (default: 0)")
     parser.add_argument("--only", metavar="NAME,...", help="these transforms alone, such as noise,room")
-    parser.add_argument("--noises", metavar="DIR", help="a folder of recordings to be heard in the background")
+    parser.add_argument("--noise-dir", metavar="DIR", help="a folder of recordings to be heard in the background")
     parser.set_defaults(work=_augment)
 
 
@@ -197,7 +198,7 @@ def _roots(words: list[str]) -> str | list[str] | dict[str, str]:
 
 
 def _audit(chosen: argparse.Namespace) -> int:
-    from ..data.audit import audit, rows
+    from ..data.audit import audit, finding_rows
     from ..data.prepare import open_prepared
     from ..report.shared.tables import format_rows
 
@@ -206,12 +207,12 @@ def _audit(chosen: argparse.Namespace) -> int:
     if chosen.format == "table":
         print(_text(found, table, chosen.split is not None))
     else:
-        print(format_rows(rows(found), chosen.format))
+        print(format_rows(finding_rows(found), chosen.format))
     return 1 if found else 0
 
 
 def _text(found: list[Finding], table: datasets.Dataset, split: bool) -> str:
-    from ..data.audit import rows, sections
+    from ..data.audit import finding_rows, group_findings
     from ..utils.text import text_table
 
     looked = f"audited: {len(table):,} clips of {len(set(table['speaker'])):,} speakers"
@@ -219,8 +220,8 @@ def _text(found: list[Finding], table: datasets.Dataset, split: bool) -> str:
         also = ", no speaker on two sides of the split" if split else ""
         return f"{looked}\nnothing found: no recording in two places{also}, no silent clip"
     lines = [looked]
-    for heading, these in sections(found, split):
-        shown = rows(these[:_SHOWN])
+    for heading, these in group_findings(found, split):
+        shown = finding_rows(these[:_SHOWN])
         columns = [key for key in shown[0] if key != "kind" and any(row[key] not in (None, []) for row in shown)]
         lines += ["", heading + ":", text_table(shown, columns)]
         if len(these) > _SHOWN:
@@ -238,5 +239,5 @@ def _augment(chosen: argparse.Namespace) -> None:
     from ..report.exploration.augmentations import write_augmentations
 
     only = [name.strip() for name in chosen.only.split(",")] if chosen.only is not None else None
-    for file in write_augmentations(chosen.clip, chosen.out, chosen.seed, only, chosen.noises):
+    for file in write_augmentations(chosen.clip, chosen.out, chosen.seed, only, chosen.noise_dir):
         print(file)

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from ..data.augmentation.batch import SpecAugment
 from ..data.augmentation.spectrogram import SpectralAugment
-from ..data.augmentation.waveform import Augment, SpecAugment
-from ..data.splits import KINDS
+from ..data.augmentation.waveform import Augment
+from ..data.splits import SPLIT_KINDS
 from ..models import MODELS, SHIPPED, model_kind
 from ..models.classical import CLASSICAL
 from ..utils.errors import InputError
@@ -99,7 +100,7 @@ class SplitConfig:
     """For file: a run's split.json, or a JSON object with lists of speakers."""
 
     def __post_init__(self) -> None:
-        check_choice(self.kind, KINDS, "split.kind")
+        check_choice(self.kind, SPLIT_KINDS, "split.kind")
         check_seed(self.seed, "split.seed")
 
 
@@ -218,17 +219,17 @@ class AugmentConfig:
     """What is done to training clips, and to no others."""
 
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of the sound, each with its chance p and its ranges: noise: {p: 0.5, snr: [5, 30]}; `ser-ft augment --help`."""
+    """Of the sound, each with its chance p and its ranges: noise: {p: 0.5, snr_db: [5, 30]}; `ser-ft augment --help`."""
 
     copies: int = 0
     """Versions of each training clip, made once and beside it; 0: each clip is drawn anew in each epoch."""
 
     spectral: dict[str, Any] | None = None
     """Hear log-mel spectrograms in other voices, tempos, rooms, noises and through other microphones in each step, as
-    {tempo: 0.25, warp: 0.15, noise: 0.5}, or {} for the defaults; the features must be [log-mel]."""
+    {max_tempo_change: 0.25, max_warp: 0.15, noise_prob: 0.5}, or {} for the defaults; the features must be [log-mel]."""
 
     spec_augment: dict[str, Any] | None = None
-    """Mask stretches of time and of features in each step, as {times: 2, time_width: 0.1, bands: 2, band_width: 0.15};
+    """Mask stretches of time and of features in each step, as {num_time_masks: 2, time_mask_width: 0.1, num_freq_masks: 2, freq_mask_width: 0.15};
     of speech encoders, model.network.mask_time_prob does it."""
 
     mixup: float | None = None

@@ -14,7 +14,7 @@ from .. import audio
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .deduplication import DuplicateIndex, signatures
-from .fingerprints import COPY, Index, Landmarks, landmarks, likeness, narrow
+from .fingerprints import SAME_RECORDING, LandmarkIndex, Landmarks, find_landmarks, similarity, to_narrowband
 from .splits import PARTS, Split, read_json, speaker_lists
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # In the order in which they are told; what is said of one, and of several.
-KINDS = {
+FINDING_KINDS = {
     "speaker": ("speaker is", "speakers are"),
     "clip": ("clip is", "clips are"),
     "version": ("augmented version is", "augmented versions are"),
@@ -42,7 +42,7 @@ class Finding:
     """Something that makes a result unsafe, or a clip useless.
 
     Attributes:
-        kind: one of `KINDS`. clip, other: ids; None where it is about a speaker, or about one clip.
+        kind: one of `FINDING_KINDS`. clip, other: ids; None where it is about a speaker, or about one clip.
         speakers, labels: of the clip and of the other. sides: the parts of the split that it touches.
         likeness: of a pair, 0 to 1; 1 is the same recording.
     """
@@ -53,7 +53,7 @@ class Finding:
     speakers: tuple[str, ...]
     labels: tuple[str, ...]
     sides: tuple[str, ...]
-    likeness: float | None = None
+    similarity: float | None = None
 
     @property
     def crosses(self) -> bool:
@@ -86,14 +86,14 @@ def audit(table: datasets.Dataset, split: Split | str | Path | None = None, *, p
     frame["label"] = np.array(table.features["emotion"].names)[frame["emotion"].to_numpy()]
     sides = {} if split is None else _sides(frame, split)
     found = [*_of_split(frame, sides), *_of_sound(table, frame, sides, progress)]
-    order = list(KINDS)
+    order = list(FINDING_KINDS)
     return sorted(found, key=lambda one: (not one.crosses, order.index(one.kind), -(one.likeness or 0.0)))
 
 
-def sections(found: Sequence[Finding], split: bool) -> Iterator[tuple[str, list[Finding]]]:
+def group_findings(found: Sequence[Finding], split: bool) -> Iterator[tuple[str, list[Finding]]]:
     """Give findings by kind, each under a line for people; `split`: whether a split was looked at."""
     for crosses in (True, False):
-        for kind, said in KINDS.items():
+        for kind, said in FINDING_KINDS.items():
             these = [one for one in found if one.kind == kind and one.crosses == crosses]
             if not these:
                 continue
@@ -115,7 +115,7 @@ def _differing(pairs: Sequence[Finding]) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def rows(found: Sequence[Finding]) -> list[dict[str, Any]]:
+def finding_rows(found: Sequence[Finding]) -> list[dict[str, Any]]:
     """Put findings into rows for tables and programs: the fields of `Finding`, sequences as lists."""
     return [
         {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(one).items()} for one in found
@@ -221,7 +221,7 @@ def _listen(table: datasets.Dataset, frame: pd.DataFrame, progress: bool) -> tup
             continue
         first = seen.find_or_add(signatures(audio.to_pcm16(samples)), row)
         if first is None:
-            recordings[row] = landmarks(narrow(samples)), []
+            recordings[row] = find_landmarks(to_narrowband(samples)), []
         else:
             recordings[first][1].append(row)
     return recordings, silent
@@ -237,14 +237,14 @@ def _near(
 
     @lru_cache(256)
     def sound(row: int) -> np.ndarray:
-        return narrow(audio.from_wav(sounds[row]["audio"]["bytes"]))
+        return to_narrowband(audio.from_wav(sounds[row]["audio"]["bytes"]))
 
     places = sorted(told)
-    index = Index([told[row] for row in places])
+    index = LandmarkIndex([told[row] for row in places])
     for place, row in enumerate(bar(places, desc="comparing", unit=" clips", shown=progress)):
         for later, offset in index.alike(place):
             other = places[later]
             if origin[row] != origin[other]:
-                alike = likeness(sound(row), sound(other), offset)
-                if alike >= COPY:
+                alike = similarity(sound(row), sound(other), offset)
+                if alike >= SAME_RECORDING:
                     yield row, other, alike

@@ -19,7 +19,7 @@ from .. import audio
 from ..utils.progress import bar
 from .catalog import Catalog, Clip, Skipped
 from .corpora import REASONS
-from .deduplication import DuplicateIndex, Mark, signatures
+from .deduplication import DuplicateIndex, Signature, signatures
 
 SKIPPED_FILE = "skipped.csv"
 RETRACTED_FILE = "retracted.json"
@@ -124,7 +124,7 @@ class _Sound:
         self.wav = b""
         self.duration = 0.0
         self.rate: int | None = None
-        self.marks: list[Mark] = []
+        self.marks: list[Signature] = []
         self.error: audio.AudioError | None = None
         try:
             name = PurePosixPath(clip.path.split("::")[0]).name
@@ -160,8 +160,8 @@ class _Sieve:
             self._skip(clip, "same-sound", f"the same recording as {first.utterance.id}")
             return False
         self._skip_twice_labelled(clip, first)
-        if as_text(first.utterance.id) not in self.retracted:
-            self.retracted.add(as_text(first.utterance.id))
+        if escape_surrogates(first.utterance.id) not in self.retracted:
+            self.retracted.add(escape_surrogates(first.utterance.id))
             self._skip_twice_labelled(first, clip)
         return False
 
@@ -208,7 +208,7 @@ def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
     said = clip.utterance
     row = {
         "id": said.id,
-        "audio": {"bytes": sound.wav, "path": as_text(f"{said.id}.wav")},
+        "audio": {"bytes": sound.wav, "path": escape_surrogates(f"{said.id}.wav")},
         "emotion": label,
         "corpus": clip.corpus,
         "speaker": said.speaker,
@@ -220,10 +220,10 @@ def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
     }
     if clip.votes is not None:
         row["votes"] = list(clip.votes)
-    return {key: as_text(value) if isinstance(value, str) else value for key, value in row.items()}
+    return {key: escape_surrogates(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
-def as_text(name: str) -> str:
+def escape_surrogates(name: str) -> str:
     """Write out the bytes of a file name that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -233,7 +233,9 @@ def write_skipped(skipped: list[Skipped], file: Path) -> None:
     with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(("path", "corpus", "reason", "detail"))
-        writer.writerows((as_text(skip.path), skip.corpus, skip.reason, as_text(skip.detail)) for skip in skipped)
+        writer.writerows(
+            (escape_surrogates(skip.path), skip.corpus, skip.reason, escape_surrogates(skip.detail)) for skip in skipped
+        )
 
 
 def read_skipped(file: Path) -> list[Skipped]:

@@ -15,7 +15,7 @@ from ..labels import LabelScheme, canonical
 from ..utils.errors import InputError
 from .corpora import CORPORA, REASONS, Corpus, Skip, Utterance, cremad, ravdess
 from .corpora.folder import folder_parser, own_corpus, read_manifest
-from .scan import MANIFEST_FILE, SYNTHETIC, VOTE_TABLES, ArchiveFile, Scan, scan
+from .scan import MANIFEST_FILE, SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Scan, scan
 
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
 CREMAD_LABELS = ("intended", "voice", "voice-soft")
@@ -72,7 +72,9 @@ class Catalog:
             can_hold = {place for emotion in corpus.emotions if (place := self.scheme.place(emotion))} | labels
             note = self.notes.get(name, "")
             # What ser_ft makes itself has the corpus's names, and neither its sound nor its terms.
-            made = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""} if SYNTHETIC in note else {}
+            made = (
+                {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""} if SYNTHETIC_NOTE in note else {}
+            )
             about[name] = {
                 "title": f"{corpus.title} (names only)" if made else corpus.title,
                 "license": corpus.license,
@@ -86,7 +88,7 @@ class Catalog:
 
 
 @dataclass(frozen=True)
-class Options:
+class CatalogOptions:
     """How the files are read: see `ser_ft.load_corpora`."""
 
     include_song: bool = False
@@ -106,7 +108,7 @@ class _Entry(NamedTuple):
     utterance: Utterance
 
 
-def build_catalog(roots: Roots, scheme: LabelScheme, options: Options) -> Catalog:
+def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) -> Catalog:
     """Find the clips under the roots.
 
     Args:
@@ -129,7 +131,7 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: Options) -> Catalo
             here = list(_from_names(book, found.sounds, _candidates(book.scheme, name, own), options))
         names.seen(name, root, found, [entry.file for entry in here])
         if not here:
-            raise InputError(nothing_left(root, book.skipped[before:]))
+            raise InputError(no_clips_message(root, book.skipped[before:]))
         entries += [(entry, found.note(entry.file.path)) for entry in here]
     # Of a clip's copies the first is kept: whole ones first, then lossless ones (CREMA-D has AudioMP3 and AudioWAV).
     entries.sort(key=lambda pair: (pair[0].file.size < _STUB, pair[0].file.inner.suffix.lower() in _LOSSY))
@@ -173,12 +175,12 @@ def _each_root(roots: Roots) -> Iterator[tuple[str | None, Path, str]]:
             raise InputError(f"{root}: no such folder or archive")
         own = _own_name(path)
         taken[own] += 1
-        yield known_name(name) if name else None, path, own if taken[own] == 1 else f"{own}-{taken[own]}"
+        yield normalize_corpus_name(name) if name else None, path, own if taken[own] == 1 else f"{own}-{taken[own]}"
     if not taken:
         raise InputError("no folder was named: give one or more folders or .zip archives of recordings")
 
 
-def known_name(name: str) -> str:
+def normalize_corpus_name(name: str) -> str:
     """Return a corpus's name as it is written here: "CREMA-D" -> "cremad"; other names as they are."""
     plain = name.lower().replace("-", "").replace("_", "")
     return plain if plain in CORPORA else name
@@ -189,7 +191,7 @@ def _own_name(root: Path) -> str:
     if stem == Path(MANIFEST_FILE).stem:
         stem = root.resolve().parent.name
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem) or "own"
-    return f"{name}-own" if known_name(name) in CORPORA else name
+    return f"{name}-own" if normalize_corpus_name(name) in CORPORA else name
 
 
 def _candidates(scheme: LabelScheme, name: str | None, own: str) -> list[Corpus]:
@@ -209,7 +211,7 @@ def _candidates(scheme: LabelScheme, name: str | None, own: str) -> list[Corpus]
 
 
 def _from_names(
-    book: Catalog, sounds: Sequence[ArchiveFile], corpora: list[Corpus], options: Options
+    book: Catalog, sounds: Sequence[ArchiveFile], corpora: list[Corpus], options: CatalogOptions
 ) -> Iterator[_Entry]:
     """Yield the clips that files' names tell of, and list the rest as skipped."""
     for file in sounds:
@@ -220,7 +222,7 @@ def _from_names(
             yield read
 
 
-def _parse(file: ArchiveFile, corpora: list[Corpus], options: Options) -> _Entry | Skipped:
+def _parse(file: ArchiveFile, corpora: list[Corpus], options: CatalogOptions) -> _Entry | Skipped:
     name, reason = corpora[0].name if len(corpora) == 1 else "", "unknown-name"
     if file.inner.name.startswith("._"):
         return Skipped(file.path, name, "resource-fork", REASONS["resource-fork"])
@@ -270,9 +272,11 @@ def _beside(manifest: ArchiveFile, place: PurePosixPath) -> ArchiveFile:
 class CatalogBuilder:
     """Gives each clip its class, keeps the first of a name, and sums up what the cache's key depends on."""
 
-    def __init__(self, book: Catalog, options: Options) -> None:
+    def __init__(self, book: Catalog, options: CatalogOptions) -> None:
         self.book = book
-        self.options = replace(options, notes={known_name(name): note for name, note in options.notes.items()})
+        self.options = replace(
+            options, notes={normalize_corpus_name(name): note for name, note in options.notes.items()}
+        )
         self.taken: dict[str, str] = {}
         self.state: list[Any] = []
         self.vote_tables: list[ArchiveFile] = []
@@ -334,13 +338,13 @@ class CatalogBuilder:
         """
         book, options = self.book, self.options
         if not book.clips:
-            raise InputError(nothing_left(roots, book.skipped))
+            raise InputError(no_clips_message(roots, book.skipped))
         there = sorted({clip.corpus for clip in book.clips})
         for name in options.notes:
             if name not in there:
                 raise InputError(f"a note is given for {name!r}, and the data holds {', '.join(there)}")
         for name, notes in self.said.items():
-            if SYNTHETIC in notes and len(notes) > 1:
+            if SYNTHETIC_NOTE in notes and len(notes) > 1:
                 raise InputError(f"{name}: synthetic voices and recordings are mixed under one corpus's names")
             # What is given is said too, never instead.
             told = dict.fromkeys(note for note in (*notes, options.notes.get(name)) if note)
@@ -378,7 +382,7 @@ def _no_place(emotion: str, scheme: LabelScheme) -> str:
     return f"{emotion!r} has no place in the scheme {scheme.name!r}"
 
 
-def nothing_left(roots: object, skipped: Sequence[Skipped]) -> str:
+def no_clips_message(roots: object, skipped: Sequence[Skipped]) -> str:
     """Say, in one line, that no clip is left under the roots, and why."""
     roots = list(roots.values()) if isinstance(roots, Mapping) else roots
     where = ", ".join(map(str, roots)) if isinstance(roots, list | tuple) else str(roots)

@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 
 T = TypeVar("T")
-Mark: TypeAlias = "tuple[int, np.ndarray]"
+Signature: TypeAlias = "tuple[int, np.ndarray]"
 Cell: TypeAlias = "tuple[int, ...]"
 
 _BLOCKS = 32
@@ -27,7 +27,7 @@ def _signs() -> np.ndarray:
     return np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=1 << 20)
 
 
-def signatures(pcm: np.ndarray) -> list[Mark]:
+def signatures(pcm: np.ndarray) -> list[Signature]:
     """Reduce a recording to its length and 32 numbers, which dither hardly moves.
 
     Each number is the sum over a thirty-second of the samples, with random signs: a random projection, which keeps
@@ -45,7 +45,7 @@ def signatures(pcm: np.ndarray) -> list[Mark]:
     return [_mark(pcm)] if len(inner) == len(pcm) else [_mark(pcm), _mark(inner)]
 
 
-def _mark(pcm: np.ndarray) -> Mark:
+def _mark(pcm: np.ndarray) -> Signature:
     length, sound = len(pcm), pcm.astype(np.float32)
     signs = _signs()[:length] if length <= len(_signs()) else np.resize(_signs(), length)
     edges = [length * block // _BLOCKS for block in range(_BLOCKS + 1)]
@@ -59,7 +59,7 @@ class DuplicateIndex(Generic[T]):
     def __init__(self) -> None:
         self._cells: dict[Cell, list[tuple[np.ndarray, T]]] = {}
 
-    def find_or_add(self, marks: Iterable[Mark], owner: T) -> T | None:
+    def find_or_add(self, marks: Iterable[Signature], owner: T) -> T | None:
         """Return the owner of the same recording if it was seen before; otherwise remember this one."""
         marks = list(marks)
         for length, numbers in marks:

@@ -31,7 +31,7 @@ _SHARED, _MOST = 7, 20
 # telephone, clipped, noise at 20 dB, trimmed, a second late, 1.2 s of the middle) reach 0.61 or more, 99 % of each kind
 # 0.66 or more; 99 % of those through a telephone and then Opus at 9 kbit/s 0.60; one take that was rebuilt twice by
 # Griffin-Lim 0.66 or more. Of different takes (one voice, one carrier phrase, one emotion) the most alike reach 0.54.
-COPY = 0.6
+SAME_RECORDING = 0.6
 _FLOOR = 35.0  # dB under a clip's loud places; what is below is noise and what codecs make of it
 _SLACK = 200  # samples by which an offset told by landmarks may be wrong
 _LEAST = RATE // 2  # samples that two clips must have in common
@@ -46,12 +46,12 @@ class Landmarks:
     times: np.ndarray
 
 
-def narrow(samples: np.ndarray) -> np.ndarray:
+def to_narrowband(samples: np.ndarray) -> np.ndarray:
     """Reduce float samples at 16 kHz, shape (samples,), to the 8 kHz at which all of this module works."""
     return resample(samples, SAMPLE_RATE, RATE)
 
 
-def landmarks(sound: np.ndarray) -> Landmarks:
+def find_landmarks(sound: np.ndarray) -> Landmarks:
     """Find a clip's landmarks (Wang, An industrial-strength audio search algorithm, ISMIR 2003).
 
     Args:
@@ -76,7 +76,7 @@ def landmarks(sound: np.ndarray) -> Landmarks:
     return Landmarks(np.concatenate(hashes), np.concatenate(starts))
 
 
-class Index:
+class LandmarkIndex:
     """Landmarks of many clips, sorted, so that clips which share some are found without comparing all pairs."""
 
     def __init__(self, clips: Sequence[Landmarks]) -> None:
@@ -115,7 +115,7 @@ class Index:
         return [(other, best[other][1]) for other in most]
 
 
-def likeness(first: np.ndarray, second: np.ndarray, offset: int) -> float:
+def similarity(first: np.ndarray, second: np.ndarray, offset: int) -> float:
     """Say how much two clips are one recording, where they overlap: 1.0 for the same samples.
 
     The mean of two numbers: the correlation of their spectrograms (dB, each frequency's mean taken off), which does

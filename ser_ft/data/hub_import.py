@@ -13,13 +13,13 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_where_unreachable
-from .catalog import Catalog, CatalogBuilder, Options, Skipped
+from .catalog import Catalog, CatalogBuilder, CatalogOptions, Skipped
 from .corpora.folder import FACTS, own_corpus, own_utterance
 
 _COLUMNS = ("audio", "emotion", *FACTS)
 
 
-def columns_of_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalog:
+def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalog:
     """Find the clips of any `datasets` table by naming its columns.
 
     Args:
@@ -44,7 +44,7 @@ def columns_of_table(table: datasets.Dataset, name: str, columns: Mapping[str, s
         raise InputError(f"the column {columns['audio']!r} of the table {name} holds no sound files") from error
     facts = table.select_columns([theirs for ours, theirs in columns.items() if ours != "audio"])
     book = Catalog(scheme)
-    names = CatalogBuilder(book, Options())
+    names = CatalogBuilder(book, CatalogOptions())
     names.state = [name, sorted(columns.items()), table._fingerprint]
     corpus = own_corpus(name)
     for at, row in enumerate(facts):
@@ -77,7 +77,7 @@ def _row_reader(sounds: datasets.Dataset, at: int, column: str) -> Callable[[], 
     return read
 
 
-def open_any(name: str, split: str) -> datasets.Dataset:
+def open_dataset(name: str, split: str) -> datasets.Dataset:
     """Open a data set of the Hub, or one that `datasets` saved.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import Any
 from ..utils.errors import InputError
 from .corpora import CORPORA
 
-Facts = Mapping[str, Mapping[str, Any]]
+CorpusInfo = Mapping[str, Mapping[str, Any]]
 
-OWN = "Apache-2.0"
+OWN_LICENSE = "Apache-2.0"
 """The license of what ser_ft makes itself: synthetic voices."""
-_HUB = {"CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0", "ODbL-1.0": "odbl", OWN: "apache-2.0"}
-_SHARED = ("ODbL-1.0", OWN)
+_HUB = {"CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0", "ODbL-1.0": "odbl", OWN_LICENSE: "apache-2.0"}
+_SHARED = ("ODbL-1.0", OWN_LICENSE)
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class License:
     name: str | None = None
 
 
-def license_of(facts: Facts) -> License:
+def model_license(facts: CorpusInfo) -> License:
     """Return the license of a model that heard corpora: theirs where they agree, "other" where they do not.
 
     Args:
-        facts: corpus -> license, as `ser_ft.data.prepare.about` and a run's metrics.json give it.
+        facts: corpus -> license, as `ser_ft.data.prepare.corpus_info` and a run's metrics.json give it.
     """
-    said = {corpus: str(fact["license"]) for corpus, fact in facts.items() if fact["license"] != OWN}
+    said = {corpus: str(fact["license"]) for corpus, fact in facts.items() if fact["license"] != OWN_LICENSE}
     if not said:
-        return License(_HUB[OWN]) if facts else License("other", "unknown")
+        return License(_HUB[OWN_LICENSE]) if facts else License("other", "unknown")
     if len(set(said.values())) == 1 and (alone := _HUB.get(next(iter(said.values())))):
         return License(alone)
     names = {license.lower() if license in _HUB else _unnamed(corpus) for corpus, license in said.items()}
     return License("other", "-and-".join(sorted(names)))
 
 
-def check_accepted(facts: Facts, accepted: bool) -> None:
+def check_accepted(facts: CorpusInfo, accepted: bool) -> None:
     """Refuse to publish a model that heard TESS or SAVEE, unless their terms were accepted.
 
     Raises:
@@ -55,7 +55,7 @@ def check_accepted(facts: Facts, accepted: bool) -> None:
         )
 
 
-def check_shared(facts: Facts, accepted: bool) -> None:
+def check_shared(facts: CorpusInfo, accepted: bool) -> None:
     """Refuse to publish recordings whose terms do not let them be passed on in another form.
 
     Args:

@@ -19,14 +19,14 @@ from ..labels import scheme as make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_output, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalog import Catalog, Options, Roots, Skipped, build_catalog, nothing_left
+from .catalog import Catalog, CatalogOptions, Roots, Skipped, build_catalog, no_clips_message
 from .corpora import REASONS
-from .hub_import import columns_of_table, open_any
-from .scan import SYNTHETIC
+from .hub_import import catalog_from_table, open_dataset
+from .scan import SYNTHETIC_NOTE
 
 MINIATURE = "miniature"
-ABOUT_FILE = "corpora.json"
-_OWN_FILES = {ABOUT_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", "LICENSE", ".DS_Store"}
+CORPUS_INFO_FILE = "corpora.json"
+_OWN_FILES = {CORPUS_INFO_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", "LICENSE", ".DS_Store"}
 
 
 def load_corpora(
@@ -151,7 +151,7 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
         InputError: there is no such table.
     """
     path = Path(folder).expanduser()
-    if not (path / ABOUT_FILE).is_file():
+    if not (path / CORPUS_INFO_FILE).is_file():
         raise InputError(f"{folder}: no prepared table; make one: ser-ft prepare FOLDER... --out {folder}")
     try:
         return datasets.load_from_disk(str(path))
@@ -159,7 +159,7 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
         raise InputError(f"{folder}: a prepared table that is damaged ({error}); delete it and make it anew") from error
 
 
-def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
+def corpus_info(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
     """Return, for each corpus in a table: title, license, terms, citation, note, and the classes it can hold."""
     known: dict[str, dict[str, Any]] = {}
     for line in (table.info.description or "").split("\n\n"):
@@ -180,13 +180,13 @@ def about(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
 
 def is_synthetic(table: datasets.Dataset) -> bool:
     """Say whether a table holds the miniature's voices."""
-    return any(SYNTHETIC in fact["note"] for fact in about(table).values())
+    return any(SYNTHETIC_NOTE in fact["note"] for fact in corpus_info(table).values())
 
 
 def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
     """Return the tables a person reads after a build: clips, speakers and hours, what was dropped, and the terms."""
     names = table.features["emotion"].names
-    facts = about(table)
+    facts = corpus_info(table)
     frame = table.select_columns(["corpus", "speaker", "emotion", "duration"]).to_pandas()
     head = ["corpus", "clips", "speakers", "hours", *names, "dropped"]
     rows = []
@@ -236,7 +236,7 @@ def _book(
     verbose: bool,
 ) -> Catalog:
     scheme = make_scheme(labels, calm)
-    options = Options(include_song, cremad_labels, dict(notes or {}))
+    options = CatalogOptions(include_song, cremad_labels, dict(notes or {}))
     if roots == MINIATURE:
         from .synthetic.corpora import write_miniature
 
@@ -260,7 +260,7 @@ def _run(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Sk
     skipped = read_skipped(builder.folder / SKIPPED_FILE)
     if len(builder.retracted) == builder.info.splits["train"].num_examples:
         shutil.rmtree(builder.folder)
-        raise InputError(nothing_left("the data", skipped))
+        raise InputError(no_clips_message("the data", skipped))
     return builder.as_dataset(split="train"), skipped
 
 
@@ -297,8 +297,8 @@ def _write(book: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
             else:
                 _as_saved(fresh, table)
         write_skipped(skipped, fresh / SKIPPED_FILE)
-        content = {"key": book.key, "corpora": about(table), "clips": len(table), "skipped": len(skipped)}
-        (fresh / ABOUT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        content = {"key": book.key, "corpora": corpus_info(table), "clips": len(table), "skipped": len(skipped)}
+        (fresh / CORPUS_INFO_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
         del table
         home.parent.mkdir(parents=True, exist_ok=True)
         if home.exists():
@@ -314,7 +314,7 @@ def _write(book: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
 def _key_of(out: Path) -> str | None:
     """Return the key of the table that a folder holds, if it holds one."""
     try:
-        content = json.loads((out / ABOUT_FILE).read_text(encoding="utf-8"))
+        content = json.loads((out / CORPUS_INFO_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content.get("key") if isinstance(content, dict) else None
@@ -343,8 +343,8 @@ def _book_of_table(
     calm: str,
 ) -> Catalog:
     scheme = make_scheme(labels, calm)
-    source = open_any(table, split) if isinstance(table, str) else table
-    return columns_of_table(source, name, columns, scheme)
+    source = open_dataset(table, split) if isinstance(table, str) else table
+    return catalog_from_table(source, name, columns, scheme)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from .. import audio
 from ..utils.errors import InputError
 
 NOTE_FILE = "ser_ft_note.txt"
-SYNTHETIC = "synthetic voices (ser_ft miniature), not recordings"
+SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
 MANIFEST_FILE = "manifest.csv"
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
 _ASIDE = frozenset({MANIFEST_FILE, *VOTE_TABLES})

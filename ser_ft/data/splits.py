@@ -24,7 +24,7 @@ _DRAWS = 300
 _FILE_FORM = "a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
 
 
-KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "file", *NAMED_FOLDS)
+SPLIT_KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "file", *NAMED_FOLDS)
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Split:
             if not self.parts[part]:
                 raise InputError(f"the split {self.name!r} leaves no clip for {part}")
 
-    def content(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what `split.json` holds; `read_split` takes it back."""
         parts = {part: {"speakers": list(self.speakers[part]), "clips": list(self.parts[part])} for part in PARTS}
         return {"name": self.name, "seed": self.seed, "fold": self.fold, "leaking": self.leaking, "parts": parts}
 
-    def rows(self, table: datasets.Dataset) -> dict[str, np.ndarray]:
+    def row_indices(self, table: datasets.Dataset) -> dict[str, np.ndarray]:
         """Return part -> the rows of a table that belong to it, shape (clips,)."""
         place = {name: at for at, name in enumerate(table["id"])}
         missing = [clip for clips in self.parts.values() for clip in clips if clip not in place]
@@ -73,7 +73,7 @@ class Split:
             )
         return {part: np.array([place[clip] for clip in clips], dtype=np.int64) for part, clips in self.parts.items()}
 
-    def text(self) -> str:
+    def describe(self) -> str:
         """Return a line per part for people, and a warning where it leaks."""
         lines = [
             f"split {self.name}" + (f", fold {self.fold}" if self.fold is not None else "") + f", seed {self.seed}"
@@ -140,7 +140,7 @@ def make_split(
         return _from_file(frame, file)
     if kind in NAMED_FOLDS:
         return _named(frame, kind, seed, fold, validation)
-    raise InputError(f"unknown split {kind!r}: use one of {', '.join(KINDS)}")
+    raise InputError(f"unknown split {kind!r}: use one of {', '.join(SPLIT_KINDS)}")
 
 
 def read_split(file: str | Path) -> Split:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 
 from .. import audio
 from ..config.schema import Recipe
+from ..data.augmentation.batch import SpecAugment, spec_augment
 from ..data.augmentation.spectrogram import SpectralAugment, spectral_augment
-from ..data.augmentation.waveform import Augment, SpecAugment, spec_augment
+from ..data.augmentation.waveform import Augment
 from ..models.features import SpectralFeatureExtractor, usable_scale
 from .cache import Cache, frames_from
 
@@ -109,7 +110,7 @@ class OnlineAugmentation:
         assert self.augment is not None
         found = self.table.select_columns(["id", "audio"])[list(rows)]
         sounds = [audio.from_wav(sound["bytes"]) for sound in found["audio"]]
-        return [self.augment.wave(wave, name, epoch) for wave, name in zip(sounds, found["id"], strict=True)]
+        return [self.augment.apply(wave, name, epoch) for wave, name in zip(sounds, found["id"], strict=True)]
 
     def frames(self, rows: Sequence[int], epoch: int, extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
         """Return the frames of augmented clips, each of shape (frames, size), not standardised."""
@@ -120,7 +121,7 @@ class OnlineAugmentation:
         if self.masks is None:
             return batch
         generator = self._generator(rows, epoch)
-        masked = spec_augment(batch["input_features"], batch["attention_mask"], generator, **asdict(self.masks))
+        masked = spec_augment(batch["input_features"], batch["attention_mask"], generator, self.masks)
         return batch | {"input_features": masked}
 
     def heard(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..data.prepare import about
+from ..data.prepare import corpus_info
 from ..evaluation.predict import allowed_classes
 from .batches import BatchSource
 
@@ -47,7 +47,7 @@ class ClipData:
         numbers = np.array([classes.index(name) if name in classes else -1 for name in names])
         labels = numbers[np.array(table["emotion"], dtype=np.int64)]
         corpora = list(table["corpus"])
-        allowed = allowed_classes(corpora, about(table), classes)
+        allowed = allowed_classes(corpora, corpus_info(table), classes)
         targets = np.eye(len(classes), dtype=np.float32)[labels]
         if "votes" in table.column_names:
             votes = np.array(table["votes"], dtype=np.float32)[:, places]

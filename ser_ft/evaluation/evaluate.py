@@ -15,7 +15,7 @@ import yaml
 from accelerate import PartialState
 from torch import nn
 
-from ..data.prepare import about, is_synthetic, open_prepared
+from ..data.prepare import corpus_info, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
 from ..dataloading.batches import BatchSource, FrameBatches, WaveformBatches
 from ..dataloading.cache import frames_of
@@ -250,7 +250,7 @@ class EvaluationSet:
             name: of the data. called: of the model. doubt: why it may have heard those who are judged.
         """
         there = set(self.corpora)
-        said = corpus_notes_and_terms({each: fact for each, fact in about(self.table).items() if each in there})
+        said = corpus_notes_and_terms({each: fact for each, fact in corpus_info(self.table).items() if each in there})
         speakers = len(set(self.table.select(self.known)["speaker"]))
         heard = {"clips": len(self.known), "speakers": speakers, "judged": self.leaking}
         return {
@@ -314,7 +314,7 @@ def _write(
     target.write_text(target.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     target.write_environment(**environment)
     if split := _split(subject.run, judged, metrics["split"]):
-        target.write_json(target.split_file, split.content())
+        target.write_json(target.split_file, split.to_dict())
     target.write_predictions(predictions)
     target.write_json(target.metrics_file, metrics)
 
@@ -322,7 +322,7 @@ def _write(
 def _probabilities(saved: PretrainedClassifier, judged: EvaluationSet, device: torch.device, shown: bool) -> np.ndarray:
     """Return the probabilities of the classes for the clips that are judged, shape (clips, classes)."""
     feed, classes = _feed(saved, judged.table, shown), judged.classes
-    held = allowed_classes(judged.corpora, about(judged.table), classes.names)
+    held = allowed_classes(judged.corpora, corpus_info(judged.table), classes.names)
     rig = None if saved.ours else EncoderHooks(EncoderParts.of(saved.model))
     cast(nn.Module, saved.model).to(device)
     with bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:

@@ -26,7 +26,7 @@ def allowed_classes(
     """Return which classes each clip's corpus can hold, bool, shape (clips, classes).
 
     Args:
-        corpora: of each clip. facts: as `ser_ft.data.prepare.about` gives them. classes: in the order of their numbers.
+        corpora: of each clip. facts: as `ser_ft.data.prepare.corpus_info` gives them. classes: in the order of their numbers.
     """
     rows = {name: np.array([label in fact["classes"] for label in classes]) for name, fact in facts.items()}
     return np.stack([rows[corpus] for corpus in corpora])
@@ -36,7 +36,7 @@ def corpus_notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     """Return what metrics.json says of corpora: `notes` where there are any, and `terms`.
 
     Args:
-        facts: as `ser_ft.data.prepare.about` gives them.
+        facts: as `ser_ft.data.prepare.corpus_info` gives them.
     """
     said = ("title", "license", "terms", "citation")
     return {

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from transformers.utils import logging
 
-from ..data.prepare import about, open_prepared
+from ..data.prepare import corpus_info, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import FlatCache
 from ..dataloading.hidden_states import POOLINGS, states_of
@@ -151,7 +151,7 @@ class _Clips:
             raise InputError(f"{folds} folds by speaker need {folds} speakers or more, and {where} {speakers}")
         classes = tuple(table.features["emotion"].names)
         labels = np.array(chosen["emotion"], dtype=np.int64)
-        facts = about(chosen)
+        facts = corpus_info(chosen)
         held = allowed_classes(list(chosen["corpus"]), facts, classes)
         parts = [make_split(chosen, "kfold", seed=seed, fold=at, folds=folds, validation=0.0) for at in range(folds)]
         places = [part.rows(chosen) for part in parts]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.corpora import CORPORA
-from ..data.licenses import OWN
-from ..data.scan import SYNTHETIC
+from ..data.licenses import OWN_LICENSE
+from ..data.scan import SYNTHETIC_NOTE
 from ..data.splits import Split, read_split
 from ..models import IMAGES, resolve_model_path
 from ..utils.errors import InputError
@@ -119,7 +119,7 @@ def corpora_of_new_run(
 
     Args:
         model: the model that the run starts from.
-        facts: facts about the table's corpora, from `ser_ft.data.prepare.about`.
+        facts: facts about the table's corpora, from `ser_ft.data.prepare.corpus_info`.
         split: part -> speakers.
     """
     corpora = corpora_seen_in_training(model)
@@ -134,7 +134,7 @@ def corpus_of_speaker(speaker: str, corpora: Collection[str]) -> str | None:
 
 
 def _is_synthetic(run: RunFolder) -> bool:
-    return any(SYNTHETIC in note for note in run.metrics["notes"].values())
+    return any(SYNTHETIC_NOTE in note for note in run.metrics["notes"].values())
 
 
 def _speakers_seen_before(run: RunFolder) -> list[str]:
@@ -160,7 +160,7 @@ def _corpora_of(
 def _add_corpora(corpora: dict[str, dict[str, Any]], more: dict[str, dict[str, Any]]) -> None:
     """Add corpora in place; recorded speech has priority over synthetic voices of the same name."""
     for name, fact in more.items():
-        if name not in corpora or corpora[name]["license"] == OWN:
+        if name not in corpora or corpora[name]["license"] == OWN_LICENSE:
             corpora[name] = fact
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.prepare import about
+from ..data.prepare import corpus_info
 from ..data.splits import Split
 from ..dataloading.targets import ClipData
 from ..models.classical import make_classical
@@ -60,7 +60,7 @@ class SplitScorer:
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
         """Part -> the rows that are judged: those whose class is learned."""
-        return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.rows(self.table).items()}
+        return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.row_indices(self.table).items()}
 
     @cached_property
     def left_out(self) -> dict[str, dict[str, int]]:
@@ -68,7 +68,7 @@ class SplitScorer:
         names, emotions = self.table.features["emotion"].names, np.array(self.table["emotion"])
         return {
             part: dict(Counter(names[emotions[row]] for row in rows if self.inputs.labels[row] < 0))
-            for part, rows in self.split.rows(self.table).items()
+            for part, rows in self.split.row_indices(self.table).items()
         }
 
     def trust(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:
@@ -146,5 +146,5 @@ class SplitScorer:
             "seed": self.seed,
             "classes": list(self.inputs.classes),
             "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
-            **corpus_notes_and_terms(about(self.table)),
+            **corpus_notes_and_terms(corpus_info(self.table)),
         }

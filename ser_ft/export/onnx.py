@@ -218,16 +218,16 @@ def _target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, ove
 
 def _clips(folder: Path | None, data: str | Path | None, verbose: bool) -> tuple[str, list[np.ndarray]]:
     """Return some clips, float32 at 16 kHz, each of shape (samples,), and where they are from."""
-    from ..data.prepare import ABOUT_FILE
+    from ..data.prepare import CORPUS_INFO_FILE
 
     if data is not None:
         path = Path(data).expanduser()
-        clips = _of_table(path) if (path / ABOUT_FILE).is_file() else _of_files(path)
+        clips = _of_table(path) if (path / CORPUS_INFO_FILE).is_file() else _of_files(path)
         return str(data), clips
     run = RunFolder(folder.parent) if folder is not None and folder.name == "model" else None
     if run is not None and run.config_file.is_file():
         prepared = (run.config.get("data") or {}).get("prepared")
-        if prepared and (Path(prepared).expanduser() / ABOUT_FILE).is_file():
+        if prepared and (Path(prepared).expanduser() / CORPUS_INFO_FILE).is_file():
             return str(prepared), _of_table(Path(prepared).expanduser())
     return "synthetic voices (no recordings: --data names some)", _synthetic(verbose)
 
@@ -259,8 +259,8 @@ def _beginning(file: str) -> np.ndarray:
 def _synthetic(verbose: bool) -> list[np.ndarray]:
     from ..data.synthetic import corpora
 
-    chosen = _some(corpora.clips())
-    spoken = [corpora.speak(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose, delay=2)]
+    chosen = _some(corpora.miniature_clips())
+    spoken = [corpora.synthesize_clip(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose, delay=2)]
     return [audio.resample(sound, rate) for sound, rate in spoken]
 
 

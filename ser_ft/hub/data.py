@@ -35,10 +35,10 @@ def table_upload(folder: Path, name: str, accepted: bool, work: Path) -> Upload:
     Raises:
         InputError: its terms do not let it be published, or it cannot be read.
     """
-    from ..data.prepare import about, open_prepared
+    from ..data.prepare import corpus_info, open_prepared
 
     table = open_prepared(folder)
-    corpora = about(table)
+    corpora = corpus_info(table)
     check_shared(corpora, accepted)
     files: dict[str, Content] = {}
     names = _names(table, corpora)
@@ -58,10 +58,10 @@ def card_upload(folder: Path, name: str) -> Upload:
     Raises:
         InputError: it cannot be read.
     """
-    from ..data.prepare import about, open_prepared
+    from ..data.prepare import corpus_info, open_prepared
 
     table = open_prepared(folder)
-    card = _card_of_table(folder, table, about(table), name, sound=False)
+    card = _card_of_table(folder, table, corpus_info(table), name, sound=False)
     return Upload(name, "dataset", {"README.md": card}, "The card of a data set, by ser_ft")
 
 

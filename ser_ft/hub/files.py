@@ -20,7 +20,7 @@ from .upload import Content, Upload, as_json
 _MODEL_FILES = frozenset({".json", ".safetensors", ".py"})
 _FIGURES = ("curves", "confusion", "recall", "parts", "reliability", "groups", "speakers")
 # Settings that name a file or a folder; of a path, what others are told is its last part.
-_PATHS = ("roots", "prepared", "dataset", "file", "folder", "out")
+_PATHS = ("roots", "prepared", "dataset", "file", "sounds_path", "out")
 _ABSOLUTE = re.compile(r"(?:/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:)")
 
 

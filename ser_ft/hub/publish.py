@@ -122,9 +122,9 @@ def _uploads(
 
 
 def _is_table(folder: Path) -> bool:
-    from ..data.prepare import ABOUT_FILE
+    from ..data.prepare import CORPUS_INFO_FILE
 
-    return (folder / ABOUT_FILE).is_file()
+    return (folder / CORPUS_INFO_FILE).is_file()
 
 
 def _show(uploads: list[Upload], private: bool, out: str | Path | None, tell: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from transformers import SequenceFeatureExtractor
 
 from ..config.publishing import HubConfig
 from ..config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
-from ..data.augmentation.waveform import Augment, augmented
+from ..data.augmentation.waveform import Augment, augment_table
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import statistics_of
@@ -82,7 +82,7 @@ def train(
     if check is not None:
         check(table, split)
     if shown:
-        print(split.text())
+        print(split.describe())
     _train(recipe, folder, accelerator, table, split, shown)
     accelerator.end_training()
     for name in dict.fromkeys(recipe.baselines):
@@ -127,7 +127,7 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
         corpus=wanted.corpus,
         file=wanted.file,
     )
-    labels, rows = np.array(table["emotion"]), split.rows(table)
+    labels, rows = np.array(table["emotion"]), split.row_indices(table)
     learned = np.unique(labels[rows["train"]])
     if len(learned) < 2:
         raise InputError(f"the split {split.name!r} leaves one class alone to train on: there is nothing to tell apart")
@@ -139,13 +139,13 @@ def _split(recipe: Recipe, table: datasets.Dataset) -> Split:
 def split_content(recipe: Recipe, split: Split) -> dict[str, Any]:
     """Return what a run's split.json holds: the split, and whom the model had heard before."""
     heard = speakers_seen_in_training(recipe.model.name, ("train", "validation"))
-    return split.content() | ({"seen": sorted(heard)} if heard else {})
+    return split.to_dict() | ({"seen": sorted(heard)} if heard else {})
 
 
 def _learned(table: datasets.Dataset, split: Split) -> tuple[str, ...]:
     """Return the classes that the training clips have, in the order of their numbers."""
     names = table.features["emotion"].names
-    return tuple(names[label] for label in np.unique(np.array(table["emotion"])[split.rows(table)["train"]]))
+    return tuple(names[label] for label in np.unique(np.array(table["emotion"])[split.row_indices(table)["train"]]))
 
 
 def finished(recipe: Recipe, folder: RunFolder) -> bool:
@@ -157,7 +157,7 @@ def finished(recipe: Recipe, folder: RunFolder) -> bool:
 def _train(
     recipe: Recipe, folder: RunFolder, accelerator: Accelerator, table: datasets.Dataset, split: Split, shown: bool
 ) -> None:
-    classes, train = _learned(table, split), split.rows(table)["train"]
+    classes, train = _learned(table, split), split.row_indices(table)["train"]
     with accelerator.local_main_process_first():
         tables = [table, *_copies(recipe, table.select(train), shown)]
     heard = np.concatenate([train, len(table) + np.arange(sum(map(len, tables[1:])))])
@@ -256,7 +256,7 @@ def _copies(recipe: Recipe, clips: datasets.Dataset, shown: bool) -> list[datase
     if not chosen.copies:
         return []
     augment = Augment(chosen.transforms, copies=chosen.copies, seed=recipe.seed, originals=False)
-    made = augmented(clips, augment, shown=shown)
+    made = augment_table(clips, augment, progress=shown)
     assert set(made["source"]) <= set(clips["id"]), "a version of a clip that is not trained on"
     return [made.select_columns(clips.column_names)]
 

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
 from ..config.schema import TrainConfig
-from ..data.augmentation.mixup import Mixup
+from ..data.augmentation.batch import Mixup
 from ..dataloading.batch_sampler import balancing_chances, epoch_batches
 from ..dataloading.batches import BatchSource
 from ..dataloading.targets import ClipData, steps
@@ -186,9 +186,11 @@ class Trainer:
                 for values in (inputs.targets, inputs.allowed, self.weights, inputs.labels)
             )
             if self.mixup:
-                mix = Mixup.draw(self.mixup, len(rows), (self.seed, self.state.step, place, accelerator.process_index))
-                batch = {name: mix.inputs(name, value) for name, value in batch.items()}
-                targets, allowed, weights = mix.shares(targets), mix.either(allowed), mix.shares(weights)
+                mix = Mixup.sample(
+                    self.mixup, len(rows), (self.seed, self.state.step, place, accelerator.process_index)
+                )
+                batch = {name: mix.mix_input(name, value) for name, value in batch.items()}
+                targets, allowed, weights = mix.mix(targets), mix.allowed_by_either(allowed), mix.mix(weights)
             last = place == len(group) - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():

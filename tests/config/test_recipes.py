@@ -40,7 +40,7 @@ WRONG = {
     "less than no copies": ("augment: {copies: -1}", "augment.copies must be 0 or more"),
     "clips mixed by no share": ("augment: {mixup: 0}", "augment.mixup must be a number above 0"),
     "clips mixed by no number": ("augment: {mixup: .nan}", "augment.mixup"),
-    "a mask's setting that is none": ("augment: {spec_augment: {masks: 2}}", "has the settings times, time_width"),
+    "a mask's setting that is none": ("augment: {spec_augment: {masks: 2}}", "has the settings num_time_masks"),
     "masks wider than a clip": ("augment: {spec_augment: {time_width: 2}}", "spec_augment.time_width must be a share"),
     "masks over states": ("model: {name: a/b}\naugment: {spec_augment: {}}", "model.network.mask_time_prob"),
     "a frozen encoder that hears anew": (
@@ -131,9 +131,9 @@ FULL = Recipe(
         features={"descriptors": ["log-mel"], "n_mels": 40}, network={"channels": [8, 16], "dropout": 0.0}
     ),
     augment=AugmentConfig(
-        transforms={"noise": {"p": 0.5, "snr": [5, 30]}, "speed": {}},
+        transforms={"noise": {"p": 0.5, "snr_db": [5, 30]}, "speed": {}},
         copies=2,
-        spec_augment={"times": 1, "time_width": 0.2},
+        spec_augment={"num_time_masks": 1, "time_mask_width": 0.2},
         mixup=0.4,
     ),
     train=TrainConfig(learning_rate=1e-5, patience=None, checkpoint_steps=50, trackers=["tensorboard"], balanced=True),

@@ -19,8 +19,8 @@ from scipy.signal import butter, sosfilt
 
 from ser_ft import audio
 from ser_ft.cli import main
-from ser_ft.data.audit import Finding, audit, sections
-from ser_ft.data.augmentation.waveform import Augment, augmented
+from ser_ft.data.audit import Finding, audit, group_findings
+from ser_ft.data.augmentation.waveform import Augment, augment_table
 from ser_ft.data.splits import make_split
 from ser_ft.utils.errors import InputError
 
@@ -122,7 +122,7 @@ def test_who_speaks_and_what_is_labelled_is_told(voices: datasets.Dataset) -> No
     names = table.features["emotion"].names
     assert found.speakers == ("ravdess-01", "ravdess-99")
     assert found.labels == (names[voices[0]["emotion"]], names[label])
-    ((heading, _),) = sections([found], split=False)
+    ((heading, _),) = group_findings([found], split=False)
     assert heading.endswith("(1 under two speakers, 1 under two labels)")
 
 
@@ -134,7 +134,7 @@ def test_copies_on_two_sides_come_first(voices: datasets.Dataset) -> None:
     first, second = look(table, wrote(split))
     assert (first.kind, first.other, first.sides) == ("near", COPY, ("train", "test"))
     assert (second.kind, second.other, second.sides) == ("same", "within", ("train",))
-    headings = [heading for heading, _ in sections([first, second], split=True)]
+    headings = [heading for heading, _ in group_findings([first, second], split=True)]
     assert [" on two sides of the split" in heading for heading in headings] == [True, False]
 
 
@@ -189,10 +189,10 @@ def test_a_clip_in_two_parts_and_clips_that_are_not_there(voices: datasets.Datas
 
 def test_versions_have_to_be_on_their_clips_side(voices: datasets.Dataset) -> None:
     """Augmented versions sound like their clip: they are no finding, but where they leave its side."""
-    versions = augmented(voices, Augment({"noise": {}}, copies=1), shown=False)
+    versions = augment_table(voices, Augment({"noise": {}}, copies=1), shown=False)
     split = make_split(voices, "speaker", test=0.5)
     assert look(versions, split) == []
-    content = split.content()
+    content = split.to_dict()
     astray = content["parts"]["train"]["clips"][0]
     content["parts"]["test"]["clips"].append(f"{astray}+1")
     found = look(versions, wrote(content))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ser_ft.data.prepare import about
+from ser_ft.data.prepare import corpus_info
 from ser_ft.labels import NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import actor, find, labels_of, load, reasons, skipped, told, write
@@ -33,7 +33,7 @@ def test_label_schemes(
     assert tuple(table.features["emotion"].names) == classes
     assert [Counter(table["emotion"])[place] for place in range(len(classes))] == counts
     assert list(skipped(table).values()) == ["no-place"] * dropped
-    assert about(table)["ravdess"]["classes"] == list(classes)
+    assert corpus_info(table)["ravdess"]["classes"] == list(classes)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 
 from ser_ft.audio import to_wav
 from ser_ft.data import builder
-from ser_ft.data.prepare import about, open_prepared, prepare, summary
+from ser_ft.data.prepare import corpus_info, open_prepared, prepare, summary
 from ser_ft.data.synthetic.corpora import NOTE
 from ser_ft.labels import NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
@@ -105,7 +105,7 @@ def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: dat
     content = json.loads((miniature_folder / "corpora.json").read_text(encoding="utf-8"))
     assert (content["clips"], content["skipped"]) == (len(miniature_table), 0)
     assert (miniature_folder / "skipped.csv").read_text().split() == ["path,corpus,reason,detail"]
-    assert content["corpora"] == about(miniature_table)
+    assert content["corpora"] == corpus_info(miniature_table)
     assert {facts["note"] for facts in content["corpora"].values()} == {NOTE}
     assert {facts["license"] for facts in content["corpora"].values()} == {"Apache-2.0"}
     assert content["corpora"]["cremad"]["classes"] == list(SCHEMES["six"])
@@ -113,7 +113,7 @@ def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: dat
 
 
 def test_the_terms_are_those_of_the_corpora(tmp_path: Path) -> None:
-    facts = about(load(write(tmp_path / "x", [*actor(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c"))
+    facts = corpus_info(load(write(tmp_path / "x", [*actor(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c"))
     assert {name: fact["license"] for name, fact in facts.items()} == {
         "ravdess": "CC-BY-NC-SA-4.0",
         "cremad": "ODbL-1.0",
@@ -134,14 +134,14 @@ def test_what_must_be_said_cannot_be_silenced(tmp_path: Path, miniature_tree: Pa
 
 
 def test_about_survives_what_is_done_to_a_table(miniature_table: datasets.Dataset, tmp_path: Path) -> None:
-    facts = about(miniature_table)
+    facts = corpus_info(miniature_table)
     savee = miniature_table.filter(lambda corpus: corpus == "savee", input_columns="corpus")
-    assert about(savee) == {"savee": facts["savee"]}
-    assert about(datasets.concatenate_datasets([savee, miniature_table])).keys() == facts.keys()
+    assert corpus_info(savee) == {"savee": facts["savee"]}
+    assert corpus_info(datasets.concatenate_datasets([savee, miniature_table])).keys() == facts.keys()
     bare = datasets.Dataset.from_dict({"corpus": ["x", "x"], "emotion": [1, 0]}).cast_column(
         "emotion", datasets.ClassLabel(names=["up", "down"])
     )
-    assert about(bare)["x"] == {
+    assert corpus_info(bare)["x"] == {
         "title": "x",
         "license": "other",
         "terms": "unknown",

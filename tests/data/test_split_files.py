@@ -25,7 +25,7 @@ def ravdess() -> datasets.Dataset:
 def test_a_split_fed_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) -> None:
     split = make_split(ravdess, kind, seed=7)
     file = tmp_path / "split.json"
-    file.write_text(json.dumps(split.content()))
+    file.write_text(json.dumps(split.to_dict()))
     assert read_split(file) == split
     again = make_split(ravdess.shuffle(seed=2), "file", file=file)
     assert again.speakers == split.speakers
@@ -63,7 +63,7 @@ def test_lists_of_speakers(tmp_path: Path, lists: dict[str, list[Any]], speakers
 
 
 def run_file(split: Split, **changes: Any) -> dict[str, Any]:
-    return {**split.content(), **changes}
+    return {**split.to_dict(), **changes}
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_a_name_of_two_speakers(tmp_path: Path) -> None:
 
 def test_a_split_of_other_data(ravdess: datasets.Dataset, tmp_path: Path) -> None:
     split = make_split(ravdess)
-    (tmp_path / "split.json").write_text(json.dumps(split.content()))
+    (tmp_path / "split.json").write_text(json.dumps(split.to_dict()))
     fewer = ravdess.select(range(len(ravdess) - 5))
     with pytest.raises(InputError, match=r"5 of its clips are not in the data, .* first: is it the same data"):
         make_split(fewer, "file", file=tmp_path / "split.json")
     with pytest.raises(InputError, match="5 clips of the split are not in the data"):
-        split.rows(fewer)
+        split.row_indices(fewer)
 
 
 def test_a_split_file_cannot_hide_a_leak(ravdess: datasets.Dataset, tmp_path: Path) -> None:

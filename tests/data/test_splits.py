@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pytest
 
-from ser_ft.data.splits import KINDS, NAMED_FOLDS, PARTS, make_split
+from ser_ft.data.splits import NAMED_FOLDS, PARTS, SPLIT_KINDS, make_split
 from ser_ft.utils.errors import InputError
 from tests.helpers.speaker_tables import SPEAKERS, check, only, table_of
 
@@ -175,7 +175,7 @@ def test_folds_of_savee_and_tess() -> None:
     for fold, (trained, tested) in enumerate((("tess-OAF", "tess-YAF"), ("tess-YAF", "tess-OAF"))):
         split = make_split(tess, "tess-talker", fold=fold)
         assert split.speakers == {"train": (trained,), "validation": (), "test": (tested,)}
-        assert "no speaker is left for validation" in split.text()
+        assert "no speaker is left for validation" in split.describe()
 
 
 def test_the_split_of_cremad(shared_data: Path) -> None:
@@ -210,7 +210,7 @@ def test_leaving_a_corpus_out(four: datasets.Dataset) -> None:
 def test_random_splits_leak_and_say_so(four: datasets.Dataset, test: float, validation: float) -> None:
     split = make_split(four, "random", test=test, validation=validation)
     assert split.leaking
-    assert "LEAKING: speakers are on both sides" in split.text()
+    assert "LEAKING: speakers are on both sides" in split.describe()
     shares = np.array([len(split.parts[part]) / len(four) for part in PARTS])
     assert np.abs(shares - [(1 - test) * (1 - validation), (1 - test) * validation, test]).max() < 0.005
     assert len(set(split.speakers["train"]) & set(split.speakers["test"])) > 100
@@ -255,7 +255,7 @@ def test_a_corpus_of_one_speaker_is_trained_on_and_not_tested_on() -> None:
         ("savee", "cross-corpus", {}, "split.corpus must name the corpus to train on: one of savee, not None"),
         ("savee", "corpus", {}, "split.corpus must name the corpus to test on: one of savee, not None"),
         ("savee", "corpus", {"corpus": "tess"}, "one of savee, not 'tess'"),
-        ("savee", "alphabetical", {}, f"unknown split 'alphabetical': use one of {', '.join(KINDS)}"),
+        ("savee", "alphabetical", {}, f"unknown split 'alphabetical': use one of {', '.join(SPLIT_KINDS)}"),
         ("savee", "speaker", {"test": 0}, "split.test is a share between 0 and 1, not 0"),
         ("savee", "speaker", {"test": 1.5}, "split.test is a share between 0 and 1, not 1.5"),
         ("savee", "speaker", {"validation": 1}, "split.validation is a share between 0 and 1, not 1"),
@@ -292,5 +292,5 @@ def test_the_split_of_a_real_table(miniature_table: datasets.Dataset) -> None:
     split = make_split(miniature_table)
     check(split, miniature_table)
     assert len(split.speakers["test"]) == 4
-    rows = split.rows(miniature_table)
+    rows = split.row_indices(miniature_table)
     assert sum(map(len, rows.values())) == len(miniature_table)

@@ -12,8 +12,8 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from ser_ft import audio
 from ser_ft.config.schema import AugmentConfig, Recipe
-from ser_ft.data.augmentation.mixup import Mixup
-from ser_ft.data.augmentation.waveform import Augment, SpecAugment
+from ser_ft.data.augmentation.batch import Mixup, SpecAugment
+from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.dataloading.batches import FrameBatches, WaveformBatches
 from ser_ft.dataloading.cache import FlatCache, frames_of
 from ser_ft.dataloading.online_augmentation import OnlineAugmentation, Standardizer
@@ -145,12 +145,12 @@ def test_live_clips_are_drawn_anew_in_each_epoch_and_for_training_alone() -> Non
     # Each clip by itself: who shares its batch, or which process asks, changes nothing.
     alone = pickle.loads(pickle.dumps(feed)).collate([1], 0)["input_features"][0]
     torch.testing.assert_close(first[1, : len(alone)], alone, atol=1e-4, rtol=1e-4)
-    wave = Augment(NOISE, seed=3).wave(sound(clips, 1), "bob-1", 0)
+    wave = Augment(NOISE, seed=3).apply(sound(clips, 1), "bob-1", 0)
     torch.testing.assert_close(extractor(wave, return_tensors="pt")["input_features"][0], alone, atol=1e-3, rtol=1e-3)
 
 
 def test_masks_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
-    masks = {"times": 3, "time_width": 0.4, "bands": 2, "band_width": 0.3}
+    masks = {"num_time_masks": 3, "time_mask_width": 0.4, "num_freq_masks": 2, "freq_mask_width": 0.3}
     feed = feed_of(SpectralFeatureExtractor(normalize="training"), table(), spec_augment=masks)
     rows = [5, 0, 3]
     asked, first, second = feed.collate(rows), feed.collate(rows, 0), feed.collate(rows, 1)
@@ -169,7 +169,7 @@ def test_spectra_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
     def log_mel() -> SpectralFeatureExtractor:
         return SpectralFeatureExtractor(descriptors=["log-mel"], normalize="none")
 
-    feed, rows = feed_of(log_mel(), table(), spectral={"crop": 0.0, "tempo": 0.0}), [5, 0, 3]
+    feed, rows = feed_of(log_mel(), table(), spectral={"crop_prob": 0.0, "max_tempo_change": 0.0}), [5, 0, 3]
     asked, first, second = feed.collate(rows), feed.collate(rows, 0), feed.collate(rows, 1)
     plain = feed_of(log_mel(), table()).collate(rows)
     assert torch.equal(asked["input_features"], plain["input_features"]), "evaluation is never augmented"
@@ -179,7 +179,7 @@ def test_spectra_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
         assert torch.equal(one["attention_mask"], other["attention_mask"])
         changed = (one["input_features"] != other["input_features"])[heard]
         assert changed.any(dim=1).float().mean() > 0.9
-    cut = feed_of(log_mel(), table(), spectral={"crop": 1.0, "shortest": 0.1}).collate(rows, 0)
+    cut = feed_of(log_mel(), table(), spectral={"crop_prob": 1.0, "min_crop_seconds": 0.1}).collate(rows, 0)
     assert cut["attention_mask"].sum() < asked["attention_mask"].sum()
 
 
@@ -191,7 +191,7 @@ def test_a_pretrained_encoder_hears_augmented_sound_in_training_alone() -> None:
     original = sound(clips, 2)
     np.testing.assert_allclose(feed.collate([2])["input_values"][0], original, atol=1e-6)
     for epoch in (0, 1):
-        expected = Augment(NOISE, seed=3).wave(original, "eve-2", epoch)
+        expected = Augment(NOISE, seed=3).apply(original, "eve-2", epoch)
         np.testing.assert_allclose(feed.collate([2], epoch)["input_values"][0], expected, atol=1e-6)
 
 
@@ -199,24 +199,24 @@ def test_without_draws_every_epoch_is_the_same() -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
     feed = FrameBatches(frames_of(clips, extractor, shown=False), np.ones(6), extractor)
     assert torch.equal(feed.collate([1], 0)["input_features"], feed.collate([1])["input_features"])
-    drawn = OnlineAugmentation(clips, 0, masks=SpecAugment(times=0, bands=0))
+    drawn = OnlineAugmentation(clips, 0, masks=SpecAugment(num_time_masks=0, num_freq_masks=0))
     assert torch.equal(drawn.masked(feed.collate([1]), [1], 0)["input_features"], feed.collate([1])["input_features"])
 
 
 def test_a_mixing_is_one_for_its_seed() -> None:
-    one = Mixup.draw(0.4, 9, (0, 17, 0, 1))
-    again = Mixup.draw(0.4, 9, (0, 17, 0, 1))
+    one = Mixup.sample(0.4, 9, (0, 17, 0, 1))
+    again = Mixup.sample(0.4, 9, (0, 17, 0, 1))
     assert one.share == again.share
     assert torch.equal(one.partners, again.partners)
     assert sorted(one.partners.tolist()) == list(range(9)), "every clip is somebody's partner once"
-    others = [Mixup.draw(0.4, 9, seed) for seed in ((1, 17, 0, 1), (0, 18, 0, 1), (0, 17, 1, 1), (0, 17, 0, 0))]
+    others = [Mixup.sample(0.4, 9, seed) for seed in ((1, 17, 0, 1), (0, 18, 0, 1), (0, 17, 1, 1), (0, 17, 0, 0))]
     assert len({one.share, *(other.share for other in others)}) == 5
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
     """Folded at a half: a clip whose label is counted is never the lesser one."""
-    shares = np.array([Mixup.draw(alpha, 2, (seed,)).share for seed in range(2000)])
+    shares = np.array([Mixup.sample(alpha, 2, (seed,)).weight for seed in range(2000)])
     drawn = np.random.default_rng(0).beta(alpha, alpha, size=20_000)
     assert shares.min() >= 0.5
     assert shares.mean() == pytest.approx(np.maximum(drawn, 1 - drawn).mean(), abs=0.015)
@@ -225,26 +225,26 @@ def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
 def test_what_is_mixed_by_hand() -> None:
     mix = Mixup(0.75, torch.tensor([1, 2, 0]))
     features = torch.tensor([[4.0, 8.0], [0.0, 4.0], [8.0, 0.0]])
-    assert mix.inputs("input_features", features).tolist() == [[3, 7], [2, 3], [7, 2]]
+    assert mix.mix_input("input_features", features).tolist() == [[3, 7], [2, 3], [7, 2]]
     mask = torch.tensor([[1, 0], [1, 1], [1, 0]])
-    assert mix.inputs("attention_mask", mask).tolist() == [[1, 1], [1, 1], [1, 0]]
-    assert mix.inputs("attention_mask", mask).dtype == mask.dtype
+    assert mix.mix_input("attention_mask", mask).tolist() == [[1, 1], [1, 1], [1, 0]]
+    assert mix.mix_input("attention_mask", mask).dtype == mask.dtype
     targets = torch.eye(3)
-    assert mix.shares(targets).tolist() == [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]]
+    assert mix.mix(targets).tolist() == [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]]
     allowed = torch.tensor([[True, False, False], [True, True, False], [False, False, True]])
-    assert mix.either(allowed).tolist() == [[True, True, False], [True, True, True], [True, False, True]]
+    assert mix.allowed_by_either(allowed).tolist() == [[True, True, False], [True, True, True], [True, False, True]]
     weights = torch.tensor([1.0, 2.0, 5.0])
-    assert mix.shares(weights).tolist() == [1.25, 2.75, 4.0]
-    assert mix.shares(weights).sum() == weights.sum(), "the loss is divided by the weights of the clips themselves"
+    assert mix.mix(weights).tolist() == [1.25, 2.75, 4.0]
+    assert mix.mix(weights).sum() == weights.sum(), "the loss is divided by the weights of the clips themselves"
 
 
 def test_a_mixed_loss_is_finite_whatever_two_corpora_can_hold() -> None:
     """CREMA-D has no surprise: mixed with a surprised clip, its own goal would be minus infinity."""
     mix = Mixup(0.6, torch.tensor([1, 0]))
     allowed = torch.tensor([[True, True, False], [True, True, True]])
-    targets = mix.shares(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]))
+    targets = mix.mix(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]))
     scores = torch.randn(2, 3, requires_grad=True)
-    losses = clip_losses(scores, targets, mix.either(allowed), 0.1)
+    losses = clip_losses(scores, targets, mix.allowed_by_either(allowed), 0.1)
     losses.sum().backward()
     assert losses.isfinite().all()
     assert scores.grad is not None

@@ -46,11 +46,11 @@ def only(*corpora: str) -> datasets.Dataset:
 def check(split: Split, table: datasets.Dataset) -> None:
     """Every clip of a part is of its speakers, no clip is used twice, and no speaker stands on two sides."""
     speaker_of = dict(zip(table["id"], table["speaker"], strict=True))
-    rows = split.rows(table)
+    rows = split.row_indices(table)
     for part in PARTS:
         assert [table["id"][int(row)] for row in rows[part][:3]] == list(split.parts[part][:3])
         assert {speaker_of[clip] for clip in split.parts[part]} == set(split.speakers[part])
     assert len(set().union(*split.parts.values())) == sum(map(len, split.parts.values()))
     assert len(set().union(*split.speakers.values())) == sum(map(len, split.speakers.values()))
     assert not split.leaking
-    assert "LEAKING" not in split.text()
+    assert "LEAKING" not in split.describe()

@@ -18,7 +18,7 @@ import yaml
 
 from ser_ft import push
 from ser_ft.cli import main
-from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
+from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_metadata import metadata_errors
@@ -132,7 +132,7 @@ def test_beside_a_model_the_card_of_its_data(hub: Hub, make_run: MakeRun) -> Non
 
 
 def test_a_table_is_no_model(tables: Callable[[str], Path]) -> None:
-    assert (tables("tess") / ABOUT_FILE).is_file()
+    assert (tables("tess") / CORPUS_INFO_FILE).is_file()
     with pytest.raises(InputError, match="--space goes with a run"):
         push(tables("tess"), "someone/voices", dry_run=True, space=True)
 

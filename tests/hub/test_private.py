@@ -92,7 +92,7 @@ def test_settings_keep_the_last_part_of_each_path(copy: RunFolder) -> None:
     config["data"] |= {"roots": {"mine": "~/clients/acme/calls", "tess": "/data/TESS.zip"}, "prepared": None}
     config["model"]["name"] = "../checkpoints/my-wavlm/model"
     config["split"]["file"] = "runs/acme/split.json"
-    config["augment"]["transforms"] = {"background": {"p": 0.3, "folder": "/srv/noises"}}
+    config["augment"]["transforms"] = {"background": {"p": 0.3, "sounds_path": "/srv/noises"}}
     config["out"] = "runs/acme"
     config |= {"push_to_hub": True, "hub": {"model_id": "someone/mine"}}
     copy.write_text(copy.config_file, yaml.safe_dump(config))
@@ -102,7 +102,7 @@ def test_settings_keep_the_last_part_of_each_path(copy: RunFolder) -> None:
     assert shown["data"]["roots"] == {"mine": "calls", "tess": "TESS.zip"}
     assert shown["model"]["name"] == "my-wavlm"
     assert shown["split"]["file"] == "split.json"
-    assert shown["augment"]["transforms"]["background"] == {"p": 0.3, "folder": "noises"}
+    assert shown["augment"]["transforms"]["background"] == {"p": 0.3, "sounds_path": "noises"}
     assert "hub" not in shown
     assert not any(b"acme" in content for content in upload.files.values() if isinstance(content, bytes))
     assert "command" not in json.loads(bytes(upload.files["environment.json"]))  # type: ignore[arg-type]

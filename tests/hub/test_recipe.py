@@ -101,7 +101,7 @@ def test_what_could_not_be_published_is_refused_before_training(
     real = {"license": "other", "terms": "no derivatives"}
     from ser_ft.data import prepare
 
-    about = prepare.about
+    about = prepare.corpus_info
 
     def as_recorded(table: object) -> dict[str, dict[str, object]]:
         return {name: {**fact, **(real if name == "tess" else synthetic)} for name, fact in about(table).items()}

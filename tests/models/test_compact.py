@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ser_ft import audio
-from ser_ft.data.synthetic.corpora import clips, speak
+from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.registry import build
 
@@ -17,7 +17,7 @@ RATE = 16_000
 
 
 def said(place: int) -> np.ndarray:
-    return audio.resample(*speak(clips(1)[place]))
+    return audio.resample(*synthesize_clip(miniature_clips(1)[place]))
 
 
 @pytest.fixture(scope="module")

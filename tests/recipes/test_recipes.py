@@ -11,7 +11,7 @@ import yaml
 
 from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
-from ser_ft.data.prepare import ABOUT_FILE, open_prepared
+from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build
@@ -48,7 +48,7 @@ def few_clips(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("prepared") / "few"
     table = open_prepared(miniature_folder)
     table.select(range(0, len(table), 3)).save_to_disk(folder)
-    shutil.copy(miniature_folder / ABOUT_FILE, folder)
+    shutil.copy(miniature_folder / CORPUS_INFO_FILE, folder)
     return folder
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
-from ser_ft.data.synthetic.corpora import clips, speak
+from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.inference.backends.base import SHIPPED_FILE, open_backend
 from ser_ft.labels import SCHEMES
@@ -24,7 +24,7 @@ HOME = Path(resolve_model_path(SHIPPED)).parent
 
 
 def said(place: int) -> np.ndarray:
-    return audio.resample(*speak(clips(1)[place]))
+    return audio.resample(*synthesize_clip(miniature_clips(1)[place]))
 
 
 def test_it_is_small_whole_and_says_what_it_is() -> None:

@@ -12,13 +12,13 @@ from matplotlib.image import imread
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
-from ser_ft.data.synthetic.corpora import clips, speak
+from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in: a $voice.wav (48 kHz), silent.wav, long.wav, text.wav, and noises/."""
-    samples, rate = speak(clips(speakers=1)[0])
+    samples, rate = synthesize_clip(miniature_clips(speakers=1)[0])
     soundfile.write(tmp_path / "a $voice.wav", samples, rate)
     (tmp_path / "silent.wav").write_bytes(audio.to_wav(np.zeros(16_000, np.float32)))
     (tmp_path / "long.wav").write_bytes(
@@ -39,7 +39,7 @@ def written(capsys: pytest.CaptureFixture[str], *words: str) -> list[Path]:
 
 @pytest.mark.slow
 def test_every_version_can_be_heard_and_seen(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    *sounds, figure = written(capsys, "a $voice.wav", "--out", "deep/out", "--noises", "noises")
+    *sounds, figure = written(capsys, "a $voice.wav", "--out", "deep/out", "--noise-dir", "noises")
     assert [file.name for file in sounds] == [f"a $voice-{name}.wav" for name in ("original", *TRANSFORMS)]
     assert sorted((home / "deep/out").iterdir()) == sorted(home / file for file in (*sounds, figure))
     original = audio.decode(home / "a $voice.wav")
@@ -65,7 +65,7 @@ def test_only_some_and_by_a_seed(home: Path, capsys: pytest.CaptureFixture[str])
     other = [file.read_bytes() for file in written(capsys, *given, "--seed", "1")]
     assert other[0] == first[0]
     assert all(a != b for a, b in zip(first[1:], other[1:], strict=True))
-    version = Augment({"noise": {}}, seed=1).wave(audio.decode(home / "a $voice.wav"), "a $voice.wav", 1)
+    version = Augment({"noise": {}}, seed=1).apply(audio.decode(home / "a $voice.wav"), "a $voice.wav", 1)
     assert audio.to_wav(version) == other[1]
 
 
@@ -76,8 +76,8 @@ def test_help_names_every_transform_and_its_settings(home: Path, capsys: pytest.
     said = capsys.readouterr().out
     for name, transform in TRANSFORMS.items():
         assert f"\n  {name} " in said
-        assert all(f"{key}: " in said for key in transform.settings)
-    assert "snr: 5 to 25 dB (within -20 to 60)" in said
+        assert all(f"{key}: " in said for key in transform.parameters)
+    assert "snr_db: 5 to 25 dB (within -20 to 60)" in said
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_help_names_every_transform_and_its_settings(home: Path, capsys: pytest.
         ("long.wav --out out", "long.wav: 31 s long: name a recording of 30 s or less"),
         ("VOICE --out out --only fog", "no augmentation 'fog'; there are pitch, stretch"),
         ("VOICE --out out --only noise,", "no augmentation ''; there are pitch, stretch"),
-        ("VOICE --out out --only background", "background needs a folder of recordings: name one with --noises"),
-        ("VOICE --out out --noises nowhere", "nowhere: no sound files found there"),
+        ("VOICE --out out --only background", "background needs a folder of recordings: name one with --noise-dir"),
+        ("VOICE --out out --noise-dir nowhere", "nowhere: no sound files found there"),
         ("VOICE --out text.wav", "text.wav: cannot be written"),
         ("VOICE --out text.wav/deep", "text.wav/deep: cannot be written"),
         ("VOICE --out out --seed -1", "seed must be a whole number from 0 to 4294967295, not -1"),

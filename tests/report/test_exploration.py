@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.builder import SKIPPED_FILE
-from ser_ft.data.prepare import ABOUT_FILE, open_prepared, prepare
+from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared, prepare
 from ser_ft.labels import COLOURS, NAMES
 from ser_ft.report.exploration import figures, map
 from ser_ft.report.exploration.findings import findings
@@ -112,7 +112,7 @@ def test_an_older_table_and_no_list_of_what_was_left_out(miniature_folder: Path,
     table = open_prepared(miniature_folder)
     few = table.remove_columns(["sampling_rate", "gender"]).select(range(0, len(table), 9))
     few.add_column("gender", [None] * len(few)).save_to_disk(tmp_path / "old")
-    shutil.copy(miniature_folder / ABOUT_FILE, tmp_path / "old")
+    shutil.copy(miniature_folder / CORPUS_INFO_FILE, tmp_path / "old")
     made = explore(tmp_path / "old", tmp_path / "out", verbose=False)
     page = Page(made)
     assert "unknown" in [row[1] for row in page.rows if len(row) == 3]
@@ -204,7 +204,7 @@ def test_wrong_input_is_one_line_and_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, says: str
 ) -> None:
     monkeypatch.chdir(write(tmp_path, {"text/notes.txt": b"text", "voices/1.wav": sound(1), "bad/1.wav": b"x"}))
-    write(tmp_path, {f"damaged/{ABOUT_FILE}": b"{}", "run/report.html": b"a run's"})
+    write(tmp_path, {f"damaged/{CORPUS_INFO_FILE}": b"{}", "run/report.html": b"a run's"})
     (tmp_path / "empty").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(["explore", *words.split()]) == 2

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import Recipe, TrainConfig
-from ser_ft.data.augmentation.mixup import Mixup
+from ser_ft.data.augmentation.batch import Mixup
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.dataloading.targets import ClipData
@@ -27,7 +27,7 @@ from ser_ft.utils.accelerator import start
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
 TRANSFORMS = "--augment.transforms={noise: {p: 0.7}, speed: {}}"
-MASKS = "--augment.spec_augment={times: 2, bands: 1}"
+MASKS = "--augment.spec_augment={num_time_masks: 2, num_freq_masks: 1}"
 WAYS = {
     "copies": (TRANSFORMS, "--augment.copies=1"),
     "live": (TRANSFORMS,),
@@ -214,15 +214,15 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
     lost, weight = 0.0, 0.0
     for place, batch in enumerate(batches):
         step, within = divmod(place, accumulation)
-        mix = Mixup.draw(0.3, len(batch), (5, step, within, 0))
+        mix = Mixup.sample(0.3, len(batch), (5, step, within, 0))
         given = setup.feed.collate(batch.tolist())
-        features = mix.share * given["input_features"] + (1 - mix.share) * given["input_features"][mix.partners]
+        features = mix.weight * given["input_features"] + (1 - mix.weight) * given["input_features"][mix.partners]
         mask = torch.maximum(given["attention_mask"], given["attention_mask"][mix.partners])
         own = torch.from_numpy(trainer.weights[batch])
-        weights = mix.share * own + (1 - mix.share) * own[mix.partners]
+        weights = mix.weight * own + (1 - mix.weight) * own[mix.partners]
         allowed = torch.from_numpy(inputs.allowed[batch])
         targets = torch.from_numpy(inputs.targets[batch])
-        targets = mix.share * targets + (1 - mix.share) * targets[mix.partners]
+        targets = mix.weight * targets + (1 - mix.weight) * targets[mix.partners]
         with torch.no_grad():
             logits = model(features, mask).logits
         lost += float((clip_losses(logits, targets, allowed | allowed[mix.partners], 0.1) * weights).sum())

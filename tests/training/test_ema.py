@@ -90,7 +90,7 @@ def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path:
             "--model.name=compact-cnn",
             "--model.network={channels: 16, blocks: 2}",
             "--augment.spectral={}",
-            "--augment.spec_augment={times: 1}",
+            "--augment.spec_augment={num_time_masks: 1}",
             "--train.average=0.9",
             "--train.epochs=3",
             "--train.batch_size=8",

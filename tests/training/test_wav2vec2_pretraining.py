@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ser_ft import audio
 from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
-from ser_ft.data.prepare import ABOUT_FILE, open_prepared
+from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
@@ -64,7 +64,7 @@ def changed(table: Path, out: Path, sound: Callable[[dict[str, str], np.ndarray]
         return {"audio": {"bytes": audio.to_wav(samples), "path": None}}
 
     open_prepared(table).map(change).save_to_disk(out)
-    shutil.copy(table / ABOUT_FILE, out)
+    shutil.copy(table / CORPUS_INFO_FILE, out)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Settings of which each clip draws its own value: a range, a choice, a folder of recordings."""
+"""Parameters of the transforms, sampled for each clip: a range, a choice, a folder of recordings."""
 
 from __future__ import annotations
 
@@ -15,122 +15,141 @@ from ...utils.errors import InputError
 
 @dataclass(frozen=True)
 class Range:
-    """A number, drawn evenly from [low, high]; a single number is always taken.
+    """A number, uniform in [low, high]; or always the same number.
 
     Attributes:
-        default: low and high. least, most: what they may be. unit: of all four.
+        default: low and high.
+        minimum: least allowed value.
+        maximum: greatest allowed value.
+        unit: unit of all four, or "".
     """
 
     default: tuple[float, float]
-    least: float
-    most: float
+    minimum: float
+    maximum: float
     unit: str
 
-    def check(self, name: str, given: Any) -> tuple[float, float]:
+    def check(self, name: str, value: Any) -> tuple[float, float]:
         """Return low and high."""
         try:
-            if isinstance(given, str | bytes | bool):
+            if isinstance(value, str | bytes | bool):
                 raise TypeError
-            low, high = (float(given),) * 2 if isinstance(given, int | float) else map(float, given)
-            if not self.least <= low <= high <= self.most:
+            low, high = (float(value),) * 2 if isinstance(value, int | float) else map(float, value)
+            if not self.minimum <= low <= high <= self.maximum:
                 raise ValueError
         except (TypeError, ValueError) as error:
-            wanted = f"a number or [low, high] from {self.least:g} to {self.most:g} {self.unit}".rstrip()
-            raise InputError(f"augmentation {name}: give {wanted}, not {given!r}") from error
+            expected = f"a number or [low, high] from {self.minimum:g} to {self.maximum:g} {self.unit}".rstrip()
+            raise InputError(f"augmentation {name} must be {expected}, not {value!r}") from error
         return low, high
 
-    def draw(self, given: tuple[float, float], generator: np.random.Generator) -> float:
-        """Draw evenly."""
-        return float(generator.uniform(*given))
+    def sample(self, value: tuple[float, float], generator: np.random.Generator) -> float:
+        """Sample a number."""
+        return float(generator.uniform(*value))
 
     def usage(self) -> str:
-        """Say what is drawn by default, and what may be given."""
+        """Describe the default and the allowed values."""
         (low, high), unit = self.default, f" {self.unit}" if self.unit else ""
-        return f"{low:g} to {high:g}{unit} (within {self.least:g} to {self.most:g})"
+        return f"{low:g} to {high:g}{unit} (within {self.minimum:g} to {self.maximum:g})"
 
-    def text(self, value: Any) -> str:
-        """Write the number with its unit."""
-        shown = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-        return f"{shown} {self.unit}".rstrip()
+    def format(self, value: Any) -> str:
+        """Format a sampled number with its unit."""
+        return f"{value:.0f} {self.unit}".rstrip() if abs(value) >= 100 else f"{value:.3g} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several names, each as likely as the others.
+    """One of several names, with equal probabilities.
 
     Attributes:
-        default: those that are drawn from. options: all there are. usable: raises InputError for one that is not
-            to be had on this machine.
+        default: names that are sampled by default.
+        options: all names.
+        check_available: raises InputError for a name that this machine does not support.
     """
 
     default: tuple[str, ...]
     options: tuple[str, ...]
-    usable: Callable[[str], object] | None = None
+    check_available: Callable[[str], object] | None = None
 
-    def check(self, name: str, given: Any) -> tuple[str, ...]:
-        """Return the names to draw from."""
-        names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
-        if not names or not all(isinstance(word, str) and word in self.options for word in names):
+    def check(self, name: str, value: Any) -> tuple[str, ...]:
+        """Return the names to sample from."""
+        names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+        if not names or not all(isinstance(option, str) and option in self.options for option in names):
             options = ", ".join(self.options)
-            raise InputError(f"augmentation {name}: give one or several of {options}, not {given!r}")
-        if self.usable is not None:
-            for word in names:
-                self.usable(word)
+            raise InputError(f"augmentation {name} must be one or several of {options}, not {value!r}")
+        if self.check_available is not None:
+            for option in names:
+                self.check_available(option)
         return names
 
-    def draw(self, given: tuple[str, ...], generator: np.random.Generator) -> str:
-        """Draw a name."""
-        return given[int(generator.integers(len(given)))]
+    def sample(self, value: tuple[str, ...], generator: np.random.Generator) -> str:
+        """Sample a name."""
+        return value[int(generator.integers(len(value)))]
 
     def usage(self) -> str:
-        """Say what is drawn from by default, and what there is."""
+        """Describe the default and the options."""
         default, options = ", ".join(self.default), ", ".join(self.options)
         return default if default == options else f"{default} (of {options})"
 
-    def text(self, value: Any) -> str:
-        """Write the name."""
+    def format(self, value: Any) -> str:
+        """Format a sampled name."""
         return str(value)
 
 
 @dataclass(frozen=True)
-class Sounds:
-    """A folder's recordings as they were when it was listed: path below the folder, bytes, time of change (ns)."""
+class SoundFiles:
+    """The recordings in a folder when it was listed.
+
+    Attributes:
+        folder: the folder's path.
+        files: for each file, its path below the folder, its size in bytes, and its time of change in ns.
+    """
 
     folder: str
     files: tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A folder of recordings, one of which is drawn."""
+class SoundFolder:
+    """A folder of recordings, one of which is sampled."""
 
     default: None = None
 
-    def check(self, name: str, given: Any) -> Sounds:
+    def check(self, name: str, value: Any) -> SoundFiles:
         """List the folder."""
-        if isinstance(given, Sounds):
-            given = given.folder
-        if not isinstance(given, str | Path):
-            raise InputError(f"augmentation {name}: name a folder of recordings, not {given!r}")
-        home = Path(given).expanduser()
-        known = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
-        found = sorted(file for file in home.rglob("*") if file.suffix.lower() in known and file.is_file())
-        if not found:
-            raise InputError(f"augmentation {name}: {given}: no sound files found there")
-        listed = ((file.relative_to(home).as_posix(), file.stat()) for file in found)
-        return Sounds(str(home.resolve()), tuple((path, facts.st_size, facts.st_mtime_ns) for path, facts in listed))
+        if isinstance(value, SoundFiles):
+            value = value.folder
+        if not isinstance(value, str | Path):
+            raise InputError(f"augmentation {name} must be a folder of recordings, not {value!r}")
+        folder = Path(value).expanduser()
+        suffixes = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+        if not files:
+            raise InputError(f"augmentation {name}: {value}: no sound files found there")
+        stats = ((file.relative_to(folder).as_posix(), file.stat()) for file in files)
+        return SoundFiles(str(folder.resolve()), tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 
-    def draw(self, given: Sounds, generator: np.random.Generator) -> str:
-        """Draw a recording's path."""
-        return str(Path(given.folder, given.files[int(generator.integers(len(given.files)))][0]))
+    def sample(self, value: SoundFiles, generator: np.random.Generator) -> str:
+        """Sample the path of a recording."""
+        return str(Path(value.folder, value.files[int(generator.integers(len(value.files)))][0]))
 
     def usage(self) -> str:
-        """Say what may be given."""
-        return "to be named"
+        """Describe what is expected."""
+        return "required"
 
-    def text(self, value: Any) -> str:
-        """Write the recording's name."""
+    def format(self, value: Any) -> str:
+        """Format a sampled path as the file's name."""
         return Path(value).name
 
 
-Setting: TypeAlias = Range | Choice | Folder
+Parameter: TypeAlias = Range | Choice | SoundFolder
+
+
+def is_fraction(value: Any) -> bool:
+    """Return whether a value is a number from 0 to 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def check_integer(value: Any, name: str, minimum: int, maximum: int) -> None:
+    """Raise InputError unless a value is an integer from `minimum` to `maximum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise InputError(f"augmentation: {name} must be a whole number from {minimum} to {maximum}, not {value!r}")

@@ -1,7 +1,7 @@
-"""Augmentation of log-mel spectrograms: other voices, tempos, rooms, microphones and noises, at hardly any cost.
+"""Augmentation of log-mel spectrograms: voices, tempos, rooms, microphones and noises at almost no cost.
 
-What `ser_ft.data.augmentation.transforms` does to sound is done here to the energies of its mel bands, a whole batch at once, so
-that every clip is heard another way in every epoch. Warped bands are other vocal tracts (VTLP: Jaitly & Hinton 2013).
+It does to the energies of mel bands what `ser_ft.data.augmentation.transforms` does to waveforms, a batch at a time, so
+that every clip is different in every epoch. Warped bands simulate other vocal tracts (VTLP: Jaitly & Hinton 2013).
 """
 
 from __future__ import annotations
@@ -16,65 +16,72 @@ if TYPE_CHECKING:
     import torch
 
 _DECIBELS = 10 / math.log(10)
-# Deviation of a noise's level from frame to frame in one band, in natural logarithms: that of a few independent bins.
-_FLICKER = 0.6
-# Frames that a room's echoes last at most, and how far the first of them lie below the sound itself, in dB.
-_ECHOES, _FIRST_ECHO = 30, (3.0, 18.0)
-_REVERBERATION = (0.1, 0.7)
-# Decibels below a clip's loudest frame from which it is silence that lies around what is said.
-_AUDIBLE = 40.0
-# What lies outside of a channel's band is softer by this, in dB.
-_OUTSIDE = 30.0
-# Falling deviations, in dB, of the slow curves over the bands that stand for microphones and for colours of noise.
+# Standard deviation of the noise level between frames in one band, in nepers: that of a few independent bins.
+_NOISE_FLICKER = 0.6
+# Longest echo in frames, level of the first echo under the direct sound in dB, reverberation times in seconds.
+_ECHO_FRAMES, _FIRST_ECHO_DB, _REVERBERATION_SECONDS = 30, (3.0, 18.0), (0.1, 0.7)
+# Frames softer than the clip's loudest by more than this, in dB, are silence around the speech.
+_SILENCE_DB = 40.0
+# Attenuation outside a limited band, in dB.
+_STOPBAND_DB = 30.0
+# Falling standard deviations, in dB, of the smooth curves over the bands of microphones and of noise colors.
 _CURVES = {"channel": (1.5, 1.2, 1.0, 0.7, 0.5), "noise": (6.0, 4.0, 3.0, 2.0)}
-# Frames under which no tempo makes a clip.
-_FEWEST = 20
+# No tempo makes a clip shorter than this many frames.
+_MIN_FRAMES = 20
 
 
 @dataclass(frozen=True)
 class SpectralAugment:
-    """What is drawn for each training clip in each epoch."""
+    """Settings of the augmentation of log-mel spectrograms."""
 
-    crop: float = 0.5
-    """Chance that a stretch of what is said is heard, not all of the clip."""
+    crop_prob: float = 0.5
+    """Probability of cropping a clip to a part of its speech."""
 
-    shortest: float = 1.0
-    """Shortest such stretch, in seconds."""
+    min_crop_seconds: float = 1.0
+    """Shortest crop, in seconds."""
 
-    margin: float = 0.3
-    """Longest silence that is left before, and after, what is said where all of it is heard, in seconds."""
+    max_silence_seconds: float = 0.3
+    """Longest silence before and after the speech of a clip that is not cropped, in seconds."""
 
-    tempo: float = 0.25
-    """Largest change of tempo, either way, as a natural logarithm: 0.25 is 28 % faster or slower."""
+    max_tempo_change: float = 0.25
+    """Largest change of tempo in either direction, as a natural logarithm: 0.25 is 28 % faster or slower."""
 
-    warp: float = 0.15
-    """Largest shift of the bands by a factor, either way, as a natural logarithm: longer and shorter vocal tracts."""
+    max_warp: float = 0.15
+    """Largest factor on the frequencies in either direction, as a natural logarithm: vocal tract length."""
 
-    channel: float = 6.0
-    """Deviation of the slow curve over the bands that a microphone adds, in dB."""
+    channel_db: float = 6.0
+    """Standard deviation of the smooth frequency response of a microphone, in dB."""
 
-    noise: float = 0.5
-    """Chance of steady noise of some colour."""
+    noise_prob: float = 0.5
+    """Probability of stationary noise of a random color."""
 
-    snr: tuple[float, float] = (2.0, 37.0)
-    """Its signal-to-noise ratios, in dB."""
+    snr_db: tuple[float, float] = (2.0, 37.0)
+    """Lowest and highest signal-to-noise ratio, in dB."""
 
-    room: float = 0.3
-    """Chance of a room's echoes, of 0.1 to 0.7 s."""
+    room_prob: float = 0.3
+    """Probability of a room's echoes, with reverberation times of 0.1 to 0.7 s."""
 
-    band: float = 0.2
-    """Chance that the lowest and highest bands are lost, up to a sixth and a third of them."""
+    band_limit_prob: float = 0.2
+    """Probability of losing the lowest and highest bands, up to a sixth and a third of them."""
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        for name in ("crop", "noise", "room", "band"):
+        for name in ("crop_prob", "noise_prob", "room_prob", "band_limit_prob"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment.spectral.{name} is a chance from 0 to 1, not {getattr(self, name)!r}")
-        for name, most in (("tempo", 0.7), ("warp", 0.7), ("channel", 40.0), ("shortest", 60.0), ("margin", 60.0)):
-            if not 0 <= getattr(self, name) <= most:
-                raise InputError(f"augment.spectral.{name} is from 0 to {most:g}, not {getattr(self, name)!r}")
-        if len(self.snr) != 2 or not -20 <= self.snr[0] <= self.snr[1] <= 100:
-            raise InputError(f"augment.spectral.snr is [lowest, highest] in dB, not {list(self.snr)!r}")
+                raise InputError(
+                    f"augment.spectral.{name} must be a probability from 0 to 1, not {getattr(self, name)!r}"
+                )
+        limits = {
+            "max_tempo_change": 0.7,
+            "max_warp": 0.7,
+            "channel_db": 40.0,
+            "min_crop_seconds": 60.0,
+            "max_silence_seconds": 60.0,
+        }
+        for name, maximum in limits.items():
+            if not 0 <= getattr(self, name) <= maximum:
+                raise InputError(f"augment.spectral.{name} must be from 0 to {maximum:g}, not {getattr(self, name)!r}")
+        if len(self.snr_db) != 2 or not -20 <= self.snr_db[0] <= self.snr_db[1] <= 100:
+            raise InputError(f"augment.spectral.snr_db must be [lowest, highest] in dB, not {list(self.snr_db)!r}")
 
 
 def spectral_augment(
@@ -87,166 +94,174 @@ def spectral_augment(
     """Augment log-mel spectrograms.
 
     Args:
-        features: natural logarithms of energies, shape (clips, frames, bands). lengths: frames of each clip, shape
-            (clips,). generator: of the draws. settings: what is drawn. frame_seconds: from frame to frame.
+        features: natural logarithms of energies, shape (clips, frames, bands).
+        lengths: frames of each clip, shape (clips,).
+        generator: random generator.
+        settings: probabilities and ranges.
+        frame_seconds: seconds between frames.
 
     Returns:
-        The same of the augmented clips, which are longer or shorter; nothing is said of frames beyond a clip's end.
+        The augmented features and their lengths, which differ from those before. Frames after a clip's end are
+        undefined.
     """
-    draw = _Draw(generator, features)
-    features, lengths = _cropped(features, lengths, draw, settings, frame_seconds)
-    features, lengths = _warped(features, lengths, draw, settings)
-    features = _in_rooms(features, lengths, draw, settings.room, frame_seconds)
-    features = features + draw.curves("channel", settings.channel)
-    features = _noisy(features, lengths, draw, settings)
-    return _band_limited(features, draw, settings.band), lengths
+    sampler = _Sampler(generator, features)
+    features, lengths = _crop(features, lengths, sampler, settings, frame_seconds)
+    features, lengths = _warp(features, lengths, sampler, settings)
+    features = _add_reverberation(features, lengths, sampler, settings.room_prob, frame_seconds)
+    features = features + sampler.curves("channel", settings.channel_db)
+    features = _add_noise(features, lengths, sampler, settings)
+    return _limit_band(features, sampler, settings.band_limit_prob), lengths
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """Draws numbers for the clips of a batch."""
+class _Sampler:
+    """Samples random numbers for the clips of a batch of features, shape (clips, frames, bands)."""
 
     generator: torch.Generator
-    like: torch.Tensor
+    features: torch.Tensor
 
-    def evenly(self, low: float, high: float) -> torch.Tensor:
-        """Draw a number for each clip, shape (clips,)."""
+    def uniform(self, low: float, high: float) -> torch.Tensor:
+        """Sample a number for each clip, shape (clips,)."""
         import torch
 
-        return low + (high - low) * torch.rand(len(self.like), generator=self.generator)
+        return low + (high - low) * torch.rand(len(self.features), generator=self.generator)
 
-    def chosen(self, chance: float) -> torch.Tensor:
-        """Choose clips: bool, shape (clips,)."""
-        return self.evenly(0.0, 1.0) < chance
+    def bernoulli(self, probability: float) -> torch.Tensor:
+        """Select clips at random: bool, shape (clips,)."""
+        return self.uniform(0.0, 1.0) < probability
 
     def normal(self, *shape: int) -> torch.Tensor:
-        """Draw from a normal distribution."""
+        """Sample standard normal numbers."""
         import torch
 
         return torch.randn(*shape, generator=self.generator)
 
-    def curves(self, kind: str, scale: float = 0.0) -> torch.Tensor:
-        """Draw a slow curve over the bands for each clip, in natural logarithms, shape (clips, 1, bands).
+    def curves(self, kind: str, deviation_db: float = 0.0) -> torch.Tensor:
+        """Sample a smooth curve over the bands for each clip, in nepers, shape (clips, 1, bands).
 
-        `scale`: its deviation in dB; 0: that of its kind.
+        Args:
+            kind: a name in `_CURVES`.
+            deviation_db: standard deviation of a channel's curve, in dB.
         """
         import torch
 
-        deviations, bands = torch.tensor(_CURVES[kind]), self.like.shape[2]
+        deviations, num_bands = torch.tensor(_CURVES[kind]), self.features.shape[2]
         if kind == "channel":
-            deviations = deviations * scale / math.sqrt(len(deviations))
+            deviations = deviations * deviation_db / math.sqrt(len(deviations))
         orders = torch.arange(1, len(deviations) + 1)[:, None]
-        waves = torch.cos(orders * math.pi * (torch.arange(bands) + 0.5)[None] / bands)
-        return ((self.normal(len(self.like), len(deviations)) * deviations) @ waves / _DECIBELS)[:, None]
+        cosines = torch.cos(orders * math.pi * (torch.arange(num_bands) + 0.5)[None] / num_bands)
+        return ((self.normal(len(self.features), len(deviations)) * deviations) @ cosines / _DECIBELS)[:, None]
 
 
-def _cropped(
-    features: torch.Tensor, lengths: torch.Tensor, draw: _Draw, settings: SpectralAugment, frame_seconds: float
+def _crop(
+    features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, settings: SpectralAugment, frame_seconds: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take a stretch of some clips, of what lies between their silences; of the others all, with little silence."""
+    """Crop some clips to a part of their speech, and the others to their speech with a little silence around it."""
     import torch
 
-    first, heard = _heard(features, lengths)
-    margin = settings.margin / frame_seconds + 1
-    before, after = ((draw.evenly(0.0, margin)).floor().long() for _ in range(2))
-    begin = (first - before).clamp(min=0)
-    whole = (first + heard + after).minimum(lengths) - begin
-    least = torch.full_like(lengths, max(1, round(settings.shortest / frame_seconds))).minimum(heard)
-    wanted = least + (draw.evenly(0.0, 1.0) * (heard - least + 1)).floor().long()
-    wanted = wanted.minimum(heard)
-    start = first + (draw.evenly(0.0, 1.0) * (heard - wanted + 1)).floor().long()
-    chosen = draw.chosen(settings.crop)
-    taken, start = torch.where(chosen, wanted, whole), torch.where(chosen, start, begin)
-    places = (start[:, None] + torch.arange(int(taken.max()))).clamp(max=features.shape[1] - 1)
-    return features.gather(1, places[..., None].expand(-1, -1, features.shape[2])), taken
+    first, num_speech = _speech_frames(features, lengths)
+    margin = settings.max_silence_seconds / frame_seconds + 1
+    before, after = ((sampler.uniform(0.0, margin)).floor().long() for _ in range(2))
+    full_start = (first - before).clamp(min=0)
+    full_length = (first + num_speech + after).minimum(lengths) - full_start
+    min_crop = torch.full_like(lengths, max(1, round(settings.min_crop_seconds / frame_seconds))).minimum(num_speech)
+    crop_length = min_crop + (sampler.uniform(0.0, 1.0) * (num_speech - min_crop + 1)).floor().long()
+    crop_length = crop_length.minimum(num_speech)
+    crop_start = first + (sampler.uniform(0.0, 1.0) * (num_speech - crop_length + 1)).floor().long()
+    cropped = sampler.bernoulli(settings.crop_prob)
+    new_lengths = torch.where(cropped, crop_length, full_length)
+    starts = torch.where(cropped, crop_start, full_start)
+    frames = (starts[:, None] + torch.arange(int(new_lengths.max()))).clamp(max=features.shape[1] - 1)
+    return features.gather(1, frames[..., None].expand(-1, -1, features.shape[2])), new_lengths
 
 
-def _heard(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the first frame of each clip that is heard, and how many there are from it to the last."""
+def _speech_frames(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each clip's first audible frame, and the number of frames from it to the last audible one."""
     import torch
 
     energies = torch.logsumexp(features, dim=2)
-    at = torch.arange(features.shape[1])[None]
-    energies = energies.masked_fill(at >= lengths[:, None], -math.inf)
-    heard = energies >= energies.amax(dim=1, keepdim=True) - _AUDIBLE / _DECIBELS
-    first = torch.where(heard, at, features.shape[1]).amin(dim=1)
-    return first, torch.where(heard, at, -1).amax(dim=1) - first + 1
+    frames = torch.arange(features.shape[1])[None]
+    energies = energies.masked_fill(frames >= lengths[:, None], -math.inf)
+    audible = energies >= energies.amax(dim=1, keepdim=True) - _SILENCE_DB / _DECIBELS
+    first = torch.where(audible, frames, features.shape[1]).amin(dim=1)
+    return first, torch.where(audible, frames, -1).amax(dim=1) - first + 1
 
 
-def _warped(
-    features: torch.Tensor, lengths: torch.Tensor, draw: _Draw, settings: SpectralAugment
+def _warp(
+    features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, settings: SpectralAugment
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Change tempo and vocal tract: frames and bands between those that are there are interpolated."""
+    """Change tempo and vocal tract length by interpolating between frames and between bands."""
     import torch
 
-    clips, frames, bands = features.shape
-    tempo = draw.evenly(-settings.tempo, settings.tempo).exp()
-    warp = draw.evenly(-settings.warp, settings.warp).exp()
-    fewest = lengths.clamp(max=_FEWEST)
-    made = (lengths / tempo).round().long().maximum(fewest)
-    times = torch.arange(int(made.max()))[None] * (lengths / made)[:, None]
+    num_clips, num_frames, num_bands = features.shape
+    tempo = sampler.uniform(-settings.max_tempo_change, settings.max_tempo_change).exp()
+    warp = sampler.uniform(-settings.max_warp, settings.max_warp).exp()
+    min_frames = lengths.clamp(max=_MIN_FRAMES)
+    new_lengths = (lengths / tempo).round().long().maximum(min_frames)
+    times = torch.arange(int(new_lengths.max()))[None] * (lengths / new_lengths)[:, None]
     times = times.minimum(lengths[:, None] - 1)
-    at = torch.arange(bands)[None] * warp[:, None]
-    shape = (clips, times.shape[1], bands)
-    across = (2 * at / max(bands - 1, 1) - 1)[:, None].expand(shape)
-    along = (2 * times / max(frames - 1, 1) - 1)[:, :, None].expand(shape)
-    grid = torch.stack((across, along), dim=-1)
+    bands = torch.arange(num_bands)[None] * warp[:, None]
+    shape = (num_clips, times.shape[1], num_bands)
+    x = (2 * bands / max(num_bands - 1, 1) - 1)[:, None].expand(shape)
+    y = (2 * times / max(num_frames - 1, 1) - 1)[:, :, None].expand(shape)
+    grid = torch.stack((x, y), dim=-1)
     options = {"mode": "bilinear", "padding_mode": "border", "align_corners": True}
-    return torch.nn.functional.grid_sample(features[:, None], grid, **options)[:, 0], made  # type: ignore[arg-type]
+    warped = torch.nn.functional.grid_sample(features[:, None], grid, **options)  # type: ignore[arg-type]
+    return warped[:, 0], new_lengths
 
 
-def _in_rooms(
-    features: torch.Tensor, lengths: torch.Tensor, draw: _Draw, chance: float, frame_seconds: float
+def _add_reverberation(
+    features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, probability: float, frame_seconds: float
 ) -> torch.Tensor:
-    """Put some clips into rooms whose echoes decay exponentially (Polack 1988)."""
+    """Add exponentially decaying echoes to some clips (Polack 1988)."""
     import torch
 
-    chosen = draw.chosen(chance)
-    seconds, softer = draw.evenly(*_REVERBERATION), draw.evenly(*_FIRST_ECHO)
-    if not chosen.any():
+    selected = sampler.bernoulli(probability)
+    rt60, first_echo_db = sampler.uniform(*_REVERBERATION_SECONDS), sampler.uniform(*_FIRST_ECHO_DB)
+    if not selected.any():
         return features
-    picked, bands = features[chosen], features.shape[2]
-    inside = torch.arange(features.shape[1])[None] < lengths[chosen][:, None]
-    energies = picked.exp() * inside[..., None]
-    # By 60 dB over the reverberation time.
-    decay = torch.exp(-6 * math.log(10) * torch.arange(_ECHOES) * frame_seconds / seconds[chosen][:, None])
-    shares = 10 ** (-softer[chosen] / 10)
-    echoes = decay / decay[:, 1:].sum(dim=1, keepdim=True).clamp(min=1e-6) * shares[:, None]
+    dry, num_bands = features[selected], features.shape[2]
+    inside = torch.arange(features.shape[1])[None] < lengths[selected][:, None]
+    energies = dry.exp() * inside[..., None]
+    # 60 dB over the reverberation time.
+    decay = torch.exp(-6 * math.log(10) * torch.arange(_ECHO_FRAMES) * frame_seconds / rt60[selected][:, None])
+    echo_energies = 10 ** (-first_echo_db[selected] / 10)
+    echoes = decay / decay[:, 1:].sum(dim=1, keepdim=True).clamp(min=1e-6) * echo_energies[:, None]
     echoes[:, 0] = 1.0
-    padded = torch.nn.functional.pad(energies.transpose(1, 2), (_ECHOES - 1, 0)).transpose(0, 1)
-    heard = torch.nn.functional.conv1d(
-        padded.reshape(bands, len(picked), -1), echoes.flip(1)[:, None], groups=len(picked)
-    )
-    found = features.clone()
-    found[chosen] = heard.permute(1, 2, 0).clamp(min=1e-10).log()
-    return found
+    padded = torch.nn.functional.pad(energies.transpose(1, 2), (_ECHO_FRAMES - 1, 0)).transpose(0, 1)
+    wet = torch.nn.functional.conv1d(padded.reshape(num_bands, len(dry), -1), echoes.flip(1)[:, None], groups=len(dry))
+    reverberant = features.clone()
+    reverberant[selected] = wet.permute(1, 2, 0).clamp(min=1e-10).log()
+    return reverberant
 
 
-def _noisy(features: torch.Tensor, lengths: torch.Tensor, draw: _Draw, settings: SpectralAugment) -> torch.Tensor:
-    """Add steady noise to some clips."""
+def _add_noise(
+    features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, settings: SpectralAugment
+) -> torch.Tensor:
+    """Add stationary noise to some clips."""
     import torch
 
-    chosen = draw.chosen(settings.noise)
-    ratios, colours = draw.evenly(*settings.snr), draw.curves("noise")
-    flicker = draw.normal(*features.shape) * _FLICKER
-    if not chosen.any():
+    selected = sampler.bernoulli(settings.noise_prob)
+    snr_db, colors = sampler.uniform(*settings.snr_db), sampler.curves("noise")
+    flicker = sampler.normal(*features.shape) * _NOISE_FLICKER
+    if not selected.any():
         return features
     inside = torch.arange(features.shape[1])[None] < lengths[:, None]
     energies = (features.exp() * inside[..., None]).sum(dim=(1, 2)) / lengths
-    level = energies.clamp(min=1e-10).log() - ratios / _DECIBELS
-    colours = colours - torch.logsumexp(colours, dim=2, keepdim=True)
-    noise = colours + level[:, None, None] + flicker
-    return torch.where(chosen[:, None, None], torch.logaddexp(features, noise), features)
+    level = energies.clamp(min=1e-10).log() - snr_db / _DECIBELS
+    colors = colors - torch.logsumexp(colors, dim=2, keepdim=True)
+    noise = colors + level[:, None, None] + flicker
+    return torch.where(selected[:, None, None], torch.logaddexp(features, noise), features)
 
 
-def _band_limited(features: torch.Tensor, draw: _Draw, chance: float) -> torch.Tensor:
-    """Take the lowest and highest bands off some clips."""
+def _limit_band(features: torch.Tensor, sampler: _Sampler, probability: float) -> torch.Tensor:
+    """Attenuate the lowest and highest bands of some clips."""
     import torch
 
-    bands = features.shape[2]
-    chosen = draw.chosen(chance)
-    low = draw.evenly(0.0, bands / 6).floor()
-    high = bands - draw.evenly(0.0, bands / 3).floor()
-    at = torch.arange(bands)[None]
-    outside = ((at < low[:, None]) | (at >= high[:, None])) & chosen[:, None]
-    return torch.where(outside[:, None], features - _OUTSIDE / _DECIBELS, features)
+    num_bands = features.shape[2]
+    selected = sampler.bernoulli(probability)
+    low = sampler.uniform(0.0, num_bands / 6).floor()
+    high = num_bands - sampler.uniform(0.0, num_bands / 3).floor()
+    bands = torch.arange(num_bands)[None]
+    outside = ((bands < low[:, None]) | (bands >= high[:, None])) & selected[:, None]
+    return torch.where(outside[:, None], features - _STOPBAND_DB / _DECIBELS, features)

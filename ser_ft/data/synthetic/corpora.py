@@ -23,10 +23,8 @@ from ...utils.files import check_output
 from ...utils.progress import bar
 from ..corpora import CORPORA, Utterance
 from ..scan import NOTE_FILE
-from ..scan import SYNTHETIC as NOTE
-from .synthesizer import Voice, synthesise
-
-__all__ = ["NOTE", "NOTE_FILE", "VERSION", "Clip", "clips", "speak", "voice_of", "write_miniature"]
+from ..scan import SYNTHETIC_NOTE as NOTE
+from .synthesizer import Voice, synthesize
 
 # Whatever changes the sound (here or in `ser_ft.data.synthetic.synthesizer`) or the names changes it.
 VERSION = 1
@@ -34,7 +32,7 @@ _MARK_FILE = "ser_ft_miniature.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class SyntheticClip:
     """A clip to write: its corpus, its path below the root, what its name says, and the phones that are spoken."""
 
     corpus: str
@@ -89,18 +87,18 @@ _SAVEE = (
 )
 
 
-def clips(speakers: int | None = None) -> list[Clip]:
+def miniature_clips(speakers: int | None = None) -> list[SyntheticClip]:
     """Give the miniature's clips, of the first `speakers` speakers of each corpus (None: all)."""
     found = []
     for corpus, (path, phones) in ((name, clip) for name, names in _NAMES.items() for clip in names(speakers)):
         utterance = CORPORA[corpus].parse(path)
         if utterance is None:
             raise RuntimeError(f"{path} is no name of {corpus}")
-        found.append(Clip(corpus, path, utterance, phones))
+        found.append(SyntheticClip(corpus, path, utterance, phones))
     return found
 
 
-def voice_of(utterance: Utterance, seed: int = 0) -> Voice:
+def speaker_voice(utterance: Utterance, seed: int = 0) -> Voice:
     """Draw a speaker's voice, by gender and age; the same for the same speaker and seed.
 
     The sizes are ours: fundamentals around 115 Hz for men and 205 Hz for women, whose voices fall with age.
@@ -124,13 +122,13 @@ def voice_of(utterance: Utterance, seed: int = 0) -> Voice:
     )
 
 
-def speak(clip: Clip, seed: int = 0) -> tuple[np.ndarray, int]:
+def synthesize_clip(clip: SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int]:
     """Make a clip's sound: float32 samples, shape (samples,), full scale at 1.0, and their rate (Hz)."""
     recording = _RECORDINGS[clip.corpus]
     rng = np.random.default_rng([seed, zlib.crc32(clip.path.as_posix().encode()), VERSION])
-    voice = voice_of(clip.utterance, seed)
+    voice = speaker_voice(clip.utterance, seed)
     strength = recording.strength * _STRENGTHS[clip.utterance.intensity]
-    sound = synthesise(clip.utterance.emotion, voice, clip.phones, rng, strength, recording.spread)
+    sound = synthesize(clip.utterance.emotion, voice, clip.phones, rng, strength, recording.spread)
     microphone = np.random.default_rng([seed, voice.seed]).normal(0, 2.0)
     sound = resample(sound * np.float32(10 ** (microphone / 20)), SAMPLE_RATE, recording.rate)
     sound += np.float32(10 ** (recording.noise / 20)) * rng.standard_normal(len(sound), dtype=np.float32)
@@ -158,7 +156,7 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     if seed < 0 or (speakers is not None and speakers < 1):
         raise InputError("the miniature's seed must be 0 or more, and its speakers 1 or more")
     root = Path(root)
-    plan = clips(speakers)
+    plan = miniature_clips(speakers)
     mark = json.dumps({"version": VERSION, "seed": seed, "speakers": speakers, "clips": len(plan)}) + "\n"
     if _is_complete(root, mark, plan):
         return root
@@ -173,7 +171,7 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
         for clip in bar(plan, desc="synthetic voices", unit=" clips", shown=progress):
             place = draft / clip.path
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(to_wav(*speak(clip, seed)))
+            place.write_bytes(to_wav(*synthesize_clip(clip, seed)))
         (draft / _MARK_FILE).write_text(mark, encoding="utf-8")
         _put(draft, home, mark, plan)
     finally:
@@ -181,7 +179,7 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     return root
 
 
-def _put(draft: Path, home: Path, mark: str, plan: list[Clip]) -> None:
+def _put(draft: Path, home: Path, mark: str, plan: list[SyntheticClip]) -> None:
     """Move the finished folder to its place, over an older miniature or an empty folder."""
     old = draft.with_name(draft.name + "-old")
     try:
@@ -197,7 +195,7 @@ def _put(draft: Path, home: Path, mark: str, plan: list[Clip]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_complete(root: Path, mark: str, plan: list[Clip]) -> bool:
+def _is_complete(root: Path, mark: str, plan: list[SyntheticClip]) -> bool:
     try:
         there = (root / _MARK_FILE).read_text(encoding="utf-8") == mark and (root / NOTE_FILE).is_file()
     except (OSError, UnicodeDecodeError):
@@ -206,7 +204,7 @@ def _is_complete(root: Path, mark: str, plan: list[Clip]) -> bool:
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {root / clip.path for clip in clips()} | {root / NOTE_FILE, root / _MARK_FILE}
+    ours = {root / clip.path for clip in miniature_clips()} | {root / NOTE_FILE, root / _MARK_FILE}
 
     def is_part(entry: Path) -> bool:
         return entry in ours if entry.is_file() else all(map(is_part, entry.iterdir()))

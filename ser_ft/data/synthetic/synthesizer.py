@@ -60,7 +60,7 @@ class SpeakingStyle:
 # Scherer (2003), Speech Communication 40, 227-256, and Banse & Scherer (1996), JPSP 70(3), 614-636; disgust also Murray
 # & Arnott (1993), JASA 93(2), 1097-1108; surprise also Scherer & Oshinsky (1977), Motivation and Emotion 1(4), 331-346;
 # calm is the first's tenderness. The sizes are ours, none is taken from there: chosen so that the classes overlap.
-MANNERS: dict[str, SpeakingStyle] = {
+SPEAKING_STYLES: dict[str, SpeakingStyle] = {
     "neutral": SpeakingStyle(),
     "calm": SpeakingStyle(
         pitch=-0.6, range=-0.2, slope=-0.3, final=-0.5, tempo=-0.16, pause=0.03, level=-2.5, swing=-0.8, rd=0.25,
@@ -92,11 +92,11 @@ MANNERS: dict[str, SpeakingStyle] = {
     ),
 }  # fmt: skip
 # Standard deviations from clip to clip; HABIT, in them: how far a speaker's own way with an emotion is off the table.
-SPREAD = SpeakingStyle(
+STYLE_SPREAD = SpeakingStyle(
     pitch=1.1, range=0.3, slope=1.2, final=1.2, tempo=0.1, pause=0.02, level=1.7, swing=1.0, rd=0.2, tilt=0.7,
     breath=1.8, jitter=0.35, shimmer=1.0, creak=0.15, tremor=0.1, lips=0.02, jaw=0.04, precision=0.07,
 )  # fmt: skip
-HABIT = 0.6
+SPEAKER_SPREAD = 0.6
 _LOWEST = {"pause": -0.02, "jitter": -0.5, "shimmer": -2.5, "creak": 0.0, "tremor": 0.0}
 
 
@@ -179,13 +179,13 @@ _DELAY = np.exp(-2j * np.pi * _FREQUENCIES / SAMPLE_RATE).astype(np.complex64)
 _WINDOW = np.hanning(2 * _HOP + 1)[:-1].astype(np.float32)
 
 
-def synthesise(
+def synthesize(
     emotion: str, voice: Voice, phones: str, rng: np.random.Generator, strength: float = 1.0, spread: float = 1.0
 ) -> np.ndarray:
     """Speak an utterance.
 
     Args:
-        emotion: a name of `MANNERS`.
+        emotion: a name of `SPEAKING_STYLES`.
         voice: the speaker.
         phones: names of `PHONES` between spaces; a 1 after a vowel accents it, | is a pause.
         rng: where the clip's own chance comes from.
@@ -198,8 +198,8 @@ def synthesise(
     Raises:
         InputError: the emotion or a phone is unknown, or the statement has no vowel.
     """
-    if emotion not in MANNERS:
-        raise InputError(f"unknown emotion {emotion!r}: use one of {', '.join(MANNERS)}")
+    if emotion not in SPEAKING_STYLES:
+        raise InputError(f"unknown emotion {emotion!r}: use one of {', '.join(SPEAKING_STYLES)}")
     manner = _express(emotion, voice, rng, strength, spread)
     tracks = _tracks(list(_segments(phones)), voice, manner, rng)
     noise = rng.standard_normal(_STEP * len(tracks.f0), dtype=np.float32)
@@ -211,10 +211,10 @@ def synthesise(
 
 def _express(emotion: str, voice: Voice, rng: np.random.Generator, strength: float, spread: float) -> SpeakingStyle:
     """Draw a clip's manner around the emotion's own and the speaker's own way with it."""
-    table, deviations = np.array(astuple(MANNERS[emotion])), np.array(astuple(SPREAD))
-    ways = np.random.default_rng([voice.seed, list(MANNERS).index(emotion)])
+    table, deviations = np.array(astuple(SPEAKING_STYLES[emotion])), np.array(astuple(STYLE_SPREAD))
+    ways = np.random.default_rng([voice.seed, list(SPEAKING_STYLES).index(emotion)])
     force = strength * voice.expressive * float(np.exp(0.3 * spread * rng.standard_normal()))
-    chance = rng.standard_normal(len(table)) + HABIT * ways.standard_normal(len(table))
+    chance = rng.standard_normal(len(table)) + SPEAKER_SPREAD * ways.standard_normal(len(table))
     drawn = force * table + spread * deviations * chance
     names = [field.name for field in fields(SpeakingStyle)]
     return SpeakingStyle(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...data.corpora import CORPORA, REASONS
-from ...data.licenses import OWN, license_of
+from ...data.licenses import OWN_LICENSE, model_license
 from ...evaluation.run_folder import PARTS
 from ..shared.templates import front_matter, render_template
 
@@ -38,7 +38,7 @@ def data_card(
         sound: whether the recordings are in the repository. model: that was made from it, "user/name".
         skipped: what was left out.
     """
-    license = license_of(corpora)
+    license = model_license(corpora)
     english = all(corpus in CORPORA for corpus in corpora)
     head = {
         "license": license.id,
@@ -60,11 +60,11 @@ def data_card(
         "notes": any(fact["note"] for fact in corpora.values()),
         "license": license,
         "odbl": [corpus for corpus, fact in corpora.items() if fact["license"] == "ODbL-1.0"],
-        "synthetic": all(fact["license"] == OWN for fact in corpora.values()),
+        "synthetic": all(fact["license"] == OWN_LICENSE for fact in corpora.values()),
         "fetched": [
             corpus
             for corpus, fact in corpora.items()
-            if corpus in CORPORA and CORPORA[corpus].downloads and fact["license"] != OWN
+            if corpus in CORPORA and CORPORA[corpus].downloads and fact["license"] != OWN_LICENSE
         ],
         "places": {corpus: CORPORA[corpus].get for corpus in corpora if corpus in CORPORA},
         "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ...data.corpora import CORPORA
-from ...data.licenses import OWN, license_of
+from ...data.licenses import OWN_LICENSE, model_license
 from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
 from ...models import IMAGES, MODELS, SHIPPED
@@ -119,7 +119,7 @@ def _metadata(
     """Return the card's head."""
     from huggingface_hub import ModelCardData
 
-    license, base = license_of(heard), base_model(run.config, metrics)
+    license, base = model_license(heard), base_model(run.config, metrics)
     found = results(metrics, heard)
     english = all(corpus in _ENGLISH for corpus in heard) and bool(heard)
     took = energy(run.environment)
@@ -185,9 +185,9 @@ def _contents(
         "corpora": {
             corpus: {**fact, "seen": corpus in heard, "tested": corpus in judged} for corpus, fact in facts.items()
         },
-        "license": license_of(heard),
-        "synthetic": bool(heard) and all(fact["license"] == OWN for fact in heard.values()),
-        "acted": [corpus for corpus in heard if corpus in CORPORA and heard[corpus]["license"] != OWN],
+        "license": model_license(heard),
+        "synthetic": bool(heard) and all(fact["license"] == OWN_LICENSE for fact in heard.values()),
+        "acted": [corpus for corpus in heard if corpus in CORPORA and heard[corpus]["license"] != OWN_LICENSE],
         "split": split,
         "split_name": split_name(metrics["split"]),
         "people": {kind: content for kind, content in split["parts"].items() if kind in PARTS},

@@ -59,7 +59,7 @@ def write_augmentations(
         InputError: the recording cannot be used, a name is unknown, or the folder cannot be written to.
     """
     chosen = _chosen(only, noises)
-    augments = [Augment({name: {"folder": noises} if name == "background" else {}}, seed=seed) for name in chosen]
+    augments = [Augment({name: {"sounds_path": noises} if name == "background" else {}}, seed=seed) for name in chosen]
     file = Path(clip).expanduser()
     samples = audio.decode(file)
     if audio.is_silent(samples):
@@ -69,8 +69,8 @@ def write_augmentations(
         raise InputError(f"{clip}: {seconds:.0f} s long: name a recording of {LONGEST:.0f} s or less")
     versions = [Version("original", f"{len(samples) / audio.SAMPLE_RATE:.2f} s", samples)]
     for name, augment in zip(chosen, augments, strict=True):
-        values = augment.drawn(file.name, 1)[name]
-        versions.append(Version(name, _told(name, values), augment.wave(samples, file.name, 1)))
+        values = augment.sample_parameters(file.name, 1)[name]
+        versions.append(Version(name, _told(name, values), augment.apply(samples, file.name, 1)))
     home = _folder(out)
     written = []
     for version in versions:
@@ -128,14 +128,14 @@ def _chosen(only: Sequence[str] | None, noises: str | Path | None) -> list[str]:
         if name not in TRANSFORMS:
             raise InputError(f"no augmentation {name!r}; there are {', '.join(TRANSFORMS)}")
     if only and "background" in only and noises is None:
-        raise InputError("background needs a folder of recordings: name one with --noises")
+        raise InputError("background needs a folder of recordings: name one with --noise-dir")
     wanted = set(only or TRANSFORMS) - ({"background"} if noises is None else set())
     return [name for name in TRANSFORMS if name in wanted]
 
 
 def _told(name: str, values: Mapping[str, Any]) -> str:
     """Write what was drawn for a transform: "rt60 0.4 s, direct 9 dB"; a name says enough by itself."""
-    told = {key: TRANSFORMS[name].settings[key].text(value) for key, value in values.items()}
+    told = {key: TRANSFORMS[name].parameters[key].format(value) for key, value in values.items()}
     return ", ".join(text if isinstance(values[key], str) else f"{key} {text}" for key, text in told.items())
 
 

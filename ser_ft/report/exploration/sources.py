@@ -60,17 +60,17 @@ def open_source(path: str | Path) -> Source:
     Raises:
         InputError: there is no such folder, the table is damaged, or there is no sound in the folder.
     """
-    from ...data.prepare import ABOUT_FILE, open_prepared
+    from ...data.prepare import CORPUS_INFO_FILE, open_prepared
 
     folder = Path(path).expanduser()
-    if (folder / ABOUT_FILE).is_file():
+    if (folder / CORPUS_INFO_FILE).is_file():
         return _prepared(folder, open_prepared(folder))
     return _recordings(folder)
 
 
 def _prepared(folder: Path, table: Dataset) -> Source:
     from ...data.builder import SKIPPED_FILE, read_skipped
-    from ...data.prepare import about
+    from ...data.prepare import corpus_info
 
     names = table.features["emotion"].names
     known = [name for name in (*_FACTS, "sampling_rate") if name in table.column_names]
@@ -85,13 +85,13 @@ def _prepared(folder: Path, table: Dataset) -> Source:
 
     listed = folder / SKIPPED_FILE
     skipped = read_skipped(listed) if listed.is_file() else None
-    return Source(folder, facts, tuple(names), about(table), skipped, facts["duration"].to_numpy(), read)
+    return Source(folder, facts, tuple(names), corpus_info(table), skipped, facts["duration"].to_numpy(), read)
 
 
 def _recordings(folder: Path) -> Source:
     import pandas as pd
 
-    from ...data.builder import as_text
+    from ...data.builder import escape_surrogates
     from ...data.catalog import Skipped
     from ...data.scan import scan
 
@@ -104,9 +104,9 @@ def _recordings(folder: Path) -> Source:
     groups = _groups(found.sounds, folder)
     facts = pd.DataFrame(
         {
-            "id": [as_text(str(file.inner)) for file in found.sounds],
+            "id": [escape_surrogates(str(file.inner)) for file in found.sounds],
             "corpus": groups,
-            "path": [as_text(file.path) for file in found.sounds],
+            "path": [escape_surrogates(file.path) for file in found.sounds],
             **dict.fromkeys(("emotion", "speaker", "gender", "age", "intensity", "statement"), None),
             **dict.fromkeys(("duration", "sampling_rate"), np.nan),
         }
@@ -124,16 +124,16 @@ def _recordings(folder: Path) -> Source:
             raise audio.AudioError("silent", REASONS["silent"])
         return samples, rate
 
-    skipped = [Skipped(as_text(path), "", "unreadable", why) for path, why in found.broken]
+    skipped = [Skipped(escape_surrogates(path), "", "unreadable", why) for path, why in found.broken]
     return Source(folder, facts, (), corpora, skipped, np.array([file.size for file in found.sounds]), read)
 
 
 def _groups(sounds: list[ArchiveFile], folder: Path) -> list[str]:
     """Name the folder below the root that each file is in, where there are several and not too many; else the root."""
-    from ...data.builder import as_text
+    from ...data.builder import escape_surrogates
 
     tops = [file.inner.parts[0] if len(file.inner.parts) > 1 else "" for file in sounds]
     name = folder.resolve().name or str(folder)
     if not 2 <= len(set(tops)) <= _MOST_FOLDERS:
-        return [as_text(name)] * len(tops)
-    return [as_text(top or name) for top in tops]
+        return [escape_surrogates(name)] * len(tops)
+    return [escape_surrogates(top or name) for top in tops]

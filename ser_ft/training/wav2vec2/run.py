@@ -68,10 +68,12 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         table = load_data(recipe.data, shown)
     split = _split(recipe, table)
     if shown:
-        print(split.text())
-    rows = _long_enough(split.rows(table)["train"], samples_of(table), encoder.parts.hearing, recipe.pretrain, shown)
+        print(split.describe())
+    rows = _long_enough(
+        split.row_indices(table)["train"], samples_of(table), encoder.parts.hearing, recipe.pretrain, shown
+    )
     setup = _set_up(encoder, table, recipe.pretrain, accelerator.device, shown)
-    content = split.content() | {
+    content = split.to_dict() | {
         "seen": sorted(speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"]))
     }
     resume = resumes(recipe, folder, content, "pretraining")

@@ -12,9 +12,9 @@ from scipy.signal import welch
 from ser_ft import audio
 from ser_ft.audio import SAMPLE_RATE
 from ser_ft.data.augmentation import transforms
-from ser_ft.data.augmentation.transforms import CODECS, COLOURS, codec_delay, coloured_noise, room_response
+from ser_ft.data.augmentation.transforms import CODECS, NOISE_COLORS, codec_delay, colored_noise, room_response
 from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment
-from ser_ft.data.synthetic.corpora import clips, speak
+from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
 from ser_ft.utils.errors import InputError
 
 # Settings at which each transform does much.
@@ -36,7 +36,7 @@ STRONG: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    return audio.resample(*speak(clips(speakers=1)[0]))
+    return audio.resample(*synthesize_clip(miniature_clips(speakers=1)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_clip_that_may_not_be_written_to_is_taken(name: str, speech: np.ndarra
     assert len(made(name, locked, strong(name, noises)))
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", NOISE_COLORS)
 @pytest.mark.parametrize("snr", [-5.0, 0.0, 20.0])
 def test_noise_has_the_ratio_that_was_asked_for(colour: str, snr: float, speech: np.ndarray) -> None:
     quiet = speech * np.float32(0.1)
@@ -132,7 +132,7 @@ def test_noise_has_the_ratio_that_was_asked_for(colour: str, snr: float, speech:
 
 @pytest.mark.parametrize(("colour", "slope"), [("white", 0), ("pink", -3), ("brown", -6), ("blue", 3), ("violet", 6)])
 def test_noise_has_the_slope_of_its_colour(colour: str, slope: float) -> None:
-    noise = coloured_noise(30 * SAMPLE_RATE, colour, np.random.default_rng(0))
+    noise = colored_noise(30 * SAMPLE_RATE, colour, np.random.default_rng(0))
     octaves = [band_decibels(noise, low * 0.9, low * 1.1) for low in (100, 200, 400, 800, 1600, 3200, 6400)]
     assert np.polyfit(range(7), octaves, 1)[0] == pytest.approx(slope, abs=0.3)
     amplitudes = np.abs(np.fft.rfft(noise))
@@ -239,7 +239,7 @@ def test_a_room_is_heard_after_the_sound_and_keeps_its_loudness() -> None:
 
 
 def test_band_keeps_what_is_inside_and_falls_by_24_db_an_octave() -> None:
-    hiss = coloured_noise(20 * SAMPLE_RATE, "white", np.random.default_rng(0)) * np.float32(0.1)
+    hiss = colored_noise(20 * SAMPLE_RATE, "white", np.random.default_rng(0)) * np.float32(0.1)
     version = made("band", hiss, {"low": 400, "high": 3000})
     before, after = (lambda low, high: band_decibels(hiss, low, high)), (lambda *ends: band_decibels(version, *ends))
     assert after(900, 1500) == pytest.approx(before(900, 1500), abs=0.5)
@@ -249,7 +249,7 @@ def test_band_keeps_what_is_inside_and_falls_by_24_db_an_octave() -> None:
 
 
 def test_telephone_leaves_the_telephones_band_alone_and_its_eight_bits() -> None:
-    hiss = coloured_noise(10 * SAMPLE_RATE, "white", np.random.default_rng(0)) * np.float32(0.05)
+    hiss = colored_noise(10 * SAMPLE_RATE, "white", np.random.default_rng(0)) * np.float32(0.05)
     version = made("telephone", hiss, {})
     assert band_decibels(version, 600, 3000) == pytest.approx(band_decibels(hiss, 600, 3000), abs=0.5)
     assert band_decibels(version, 4200, 8000) < band_decibels(hiss, 4200, 8000) - 60

@@ -14,8 +14,8 @@ import soundfile
 from datasets.fingerprint import Hasher
 
 from ser_ft import audio
-from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augmented
-from ser_ft.data.prepare import about
+from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augment_table
+from ser_ft.data.prepare import corpus_info
 from ser_ft.utils.errors import InputError
 
 SOME: dict[str, dict[str, Any]] = {"noise": {"p": 0.5}, "speed": {"rate": [0.8, 1.2]}, "shift": {}, "pitch": {"p": 0.3}}
@@ -33,7 +33,7 @@ def sounds(table: datasets.Dataset) -> list[bytes]:
 
 
 def test_each_clip_has_its_versions_after_it_and_all_is_kept(table: datasets.Dataset) -> None:
-    made = augmented(table, Augment(SOME, copies=2), shown=False)
+    made = augment_table(table, Augment(SOME, copies=2), shown=False)
     assert made["copy"][:] == [0, 1, 2] * 6
     assert made["source"][:] == [name for name in table["id"] for _ in range(3)]
     assert made["id"][:] == [f"{name}{end}" for name in table["id"] for end in ("", "+1", "+2")]
@@ -49,25 +49,25 @@ def test_each_clip_has_its_versions_after_it_and_all_is_kept(table: datasets.Dat
         assert (row["audio"]["bytes"] == clip["audio"]["bytes"]) == (row["copy"] == 0)
     assert made.features["emotion"] == table.features["emotion"]
     assert made.features["audio"] == table.features["audio"]
-    assert about(made) == about(table)
+    assert corpus_info(made) == corpus_info(table)
 
 
 def test_without_the_originals_there_are_versions_alone(table: datasets.Dataset) -> None:
-    made = augmented(table, Augment(SOME, originals=False), shown=False)
+    made = augment_table(table, Augment(SOME, originals=False), shown=False)
     assert made["id"][:] == [f"{name}+1" for name in table["id"]]
 
 
 def test_a_plain_map_gives_the_same_table(table: datasets.Dataset) -> None:
     augment = Augment(SOME)
     plain = table.map(augment, batched=True, load_from_cache_file=False, cache_file_name=None, keep_in_memory=True)
-    made = augmented(table, augment, shown=False)
+    made = augment_table(table, augment, shown=False)
     assert plain.features == made.features
     assert plain.to_dict() == made.to_dict()
 
 
 def test_what_is_made_on_the_fly_is_what_is_in_the_table(table: datasets.Dataset) -> None:
     augment = Augment(SOME, seed=4)
-    made = augmented(table, augment, shown=False)
+    made = augment_table(table, augment, shown=False)
     wave = augment.wave(audio.from_wav(table[2]["audio"]["bytes"]), table[2]["id"], 1)
     assert audio.to_wav(wave) == made[5]["audio"]["bytes"]
 
@@ -75,15 +75,15 @@ def test_what_is_made_on_the_fly_is_what_is_in_the_table(table: datasets.Dataset
 def test_one_seed_gives_one_table_in_one_process_or_two(
     table: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = augmented(table, Augment(SOME, copies=2), shown=False)
+    one = augment_table(table, Augment(SOME, copies=2), shown=False)
     monkeypatch.setenv("SER_FT_CACHE", str(tmp_path / "another"))
-    two = augmented(table, Augment(SOME, copies=2), num_proc=2, shown=False)
+    two = augment_table(table, Augment(SOME, copies=2), num_proc=2, shown=False)
     assert len(list((tmp_path / "another").rglob("*.arrow"))) == 2, "it was not made by two processes"
     assert sounds(one) == sounds(two)
     assert one["id"][:] == two["id"][:]
     assert one._fingerprint == two._fingerprint
-    assert about(two) == about(table)
-    other = augmented(table, Augment(SOME, copies=2, seed=1), shown=False)
+    assert corpus_info(two) == corpus_info(table)
+    other = augment_table(table, Augment(SOME, copies=2, seed=1), shown=False)
     assert all(a != b for a, b, copy in zip(sounds(one), sounds(other), one["copy"], strict=True) if copy)
 
 
@@ -124,7 +124,7 @@ def test_p_is_the_share_of_versions_that_have_a_transform() -> None:
 def test_a_transform_that_is_never_applied_leaves_the_bytes_alone(table: datasets.Dataset, tmp_path: Path) -> None:
     (tmp_path / "noise.wav").write_bytes(table[0]["audio"]["bytes"])
     never = {name: {"p": 0, **({"folder": tmp_path} if name == "background" else {})} for name in TRANSFORMS}
-    made = augmented(table, Augment(never), shown=False)
+    made = augment_table(table, Augment(never), shown=False)
     assert sounds(made)[0::2] == sounds(made)[1::2] == sounds(table)
 
 
@@ -152,15 +152,15 @@ def test_a_used_augment_is_known_as_a_fresh_one_and_the_cache_is_hit(
     table: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = Augment({"codec": {}, **SOME})
-    made = augmented(table, used, shown=False)
+    made = augment_table(table, used, shown=False)
     assert Hasher.hash(used) == Hasher.hash(Augment({"codec": {}, **SOME}))
     assert Hasher.hash(used) != Hasher.hash(Augment({"codec": {}, **SOME}, seed=1))
     monkeypatch.setattr(Augment, "wave", None)
-    again = augmented(table, Augment({"codec": {}, **SOME}), num_proc=2, shown=False)
+    again = augment_table(table, Augment({"codec": {}, **SOME}), num_proc=2, shown=False)
     assert sounds(again) == sounds(made)
     assert again._fingerprint == made._fingerprint
     with pytest.raises(TypeError):
-        augmented(table, Augment({"codec": {}, **SOME}, copies=2), shown=False)
+        augment_table(table, Augment({"codec": {}, **SOME}, copies=2), shown=False)
 
 
 def test_a_recording_added_to_the_noises_or_changed_is_seen(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_broken_recording_among_the_noises_is_one_line_from_another_process_to
 ) -> None:
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     with pytest.raises(InputError, match=r"augmentation background: .*broken\.wav: .*: take it out of the folder"):
-        augmented(table, Augment({"background": {"folder": tmp_path}}), num_proc=2, shown=False)
+        augment_table(table, Augment({"background": {"folder": tmp_path}}), num_proc=2, shown=False)
 
 
 @pytest.mark.parametrize(("given", "says"), [
@@ -224,11 +224,11 @@ def test_nothing_means_the_defaults() -> None:
 def test_tables_that_cannot_be_augmented_are_refused(table: datasets.Dataset) -> None:
     augment = Augment({"volume": {}})
     with pytest.raises(InputError, match="and only once"):
-        augmented(augmented(table, augment, shown=False), augment, shown=False)
+        augment_table(augment_table(table, augment, shown=False), augment, shown=False)
     with pytest.raises(InputError, match="only a prepared table"):
-        augmented(table.remove_columns("audio"), augment, shown=False)
+        augment_table(table.remove_columns("audio"), augment, shown=False)
     with pytest.raises(InputError, match="holds no clips"):
-        augmented(table.select([]), augment, shown=False)
+        augment_table(table.select([]), augment, shown=False)
     with pytest.raises(InputError, match="WAV bytes, undecoded"):
         augment({"id": ["a"], "audio": [[0.1, 0.2]]})
 

@@ -13,7 +13,7 @@ import soundfile
 from ser_ft.audio import decode, is_silent
 from ser_ft.data.corpora import CORPORA
 from ser_ft.data.synthetic import corpora
-from ser_ft.data.synthetic.corpora import NOTE, NOTE_FILE, clips, write_miniature
+from ser_ft.data.synthetic.corpora import NOTE, NOTE_FILE, miniature_clips, write_miniature
 from ser_ft.utils.errors import InputError
 
 RATES = {"RAVDESS": 48_000, "TESS": 24_414, "CREMA-D": 16_000, "SAVEE": 44_100}
@@ -54,7 +54,7 @@ def test_names_of_the_whole_miniature() -> None:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     speakers: dict[str, Counter[str]] = defaultdict(Counter)
     genders = {}
-    for clip in clips():
+    for clip in miniature_clips():
         utterance = CORPORA[clip.corpus].parse(clip.path)
         assert utterance is not None
         assert utterance == clip.utterance
@@ -74,7 +74,7 @@ def test_names_of_the_whole_miniature() -> None:
 
 def test_written_files_are_the_planned_ones(tree: Path) -> None:
     written = {path.relative_to(tree).as_posix() for path in tree.rglob("*.wav")}
-    assert written == {clip.path.as_posix() for clip in clips(speakers=2)}
+    assert written == {clip.path.as_posix() for clip in miniature_clips(speakers=2)}
     assert "RAVDESS/Audio_Speech_Actors_01-24/Actor_01/03-01-05-02-01-01-01.wav" in written
     assert {"TESS/OAF_Fear/OAF_back_fear.wav", "TESS/YAF_pleasant_surprised/YAF_dog_ps.wav"} <= written
     assert {"CREMA-D/AudioWAV/1001_IEO_ANG_HI.wav", "SAVEE/AudioData/DC/n06.wav"} <= written
@@ -96,7 +96,7 @@ def test_sound_is_neither_silent_nor_clipped(tree: Path) -> None:
 def test_angry_is_louder_and_higher_than_sad(tree: Path) -> None:
     levels: dict[tuple[str, str], list[float]] = defaultdict(list)
     pitches: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for clip in clips(speakers=2):
+    for clip in miniature_clips(speakers=2):
         if clip.utterance.emotion in ("angry", "sad"):
             key = clip.utterance.speaker, clip.utterance.emotion
             samples = decode(tree / clip.path)
@@ -127,10 +127,10 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, quick: None) -> None
 
 
 def test_a_clip_does_not_depend_on_its_neighbours() -> None:
-    plan = clips(speakers=1)
-    alone = {clip.path: corpora.speak(clip, 1)[0] for clip in reversed(plan[::20])}
+    plan = miniature_clips(speakers=1)
+    alone = {clip.path: corpora.synthesize_clip(clip, 1)[0] for clip in reversed(plan[::20])}
     for clip in plan[::20]:
-        np.testing.assert_array_equal(corpora.speak(clip, 1)[0], alone[clip.path])
+        np.testing.assert_array_equal(corpora.synthesize_clip(clip, 1)[0], alone[clip.path])
 
 
 def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +146,9 @@ def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeyp
 
 
 def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    speak, calls = corpora.speak, itertools.count()
+    speak, calls = corpora.synthesize_clip, itertools.count()
 
-    def breaks(clip: corpora.Clip, seed: int = 0) -> tuple[np.ndarray, int]:
+    def breaks(clip: corpora.SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int]:
         if next(calls) == 5:
             raise OSError("no space left on device")
         return speak(clip, seed)
