@@ -28,9 +28,9 @@ from threadpoolctl import threadpool_limits
 
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
+from ser_ft.models.classical import frame_statistics
 from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.statistics import statistics
 
 BATCH = 16
 WINDOW, HOP = 512, 128
@@ -61,7 +61,7 @@ def ours(data: Path, rows: np.ndarray, threads: int, *names: str) -> np.ndarray:
     def means(start: int) -> torch.Tensor:
         batch = sounds[rows[start : start + BATCH].tolist()]["audio"]
         frames = extractor([audio.from_wav(sound["bytes"]) for sound in batch], return_tensors="pt")
-        return statistics(frames["input_features"], frames["attention_mask"], ["mean"])
+        return frame_statistics(frames["input_features"], frames["attention_mask"], ["mean"])
 
     with ThreadPoolExecutor(threads) as pool:
         return torch.cat([*pool.map(means, range(0, len(rows), BATCH))]).numpy()

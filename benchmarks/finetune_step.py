@@ -206,7 +206,7 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
         loop = Timed(
             accelerator,
             setup,
-            ClipData.of(table, setup.feed, table.features["emotion"].names),
+            ClipData.of(table, setup.batch_source, table.features["emotion"].names),
             rows,
             none,
             recipe.train,
@@ -221,7 +221,7 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
         batches = [part for epoch in range(epochs) for part in loop._batches(epoch)]
         shares = loop.probabilities(rows)
     loss = float(-np.log(shares[rows, np.array(table["emotion"])]).mean())
-    lengths = [setup.feed.lengths[part].tolist() for part in batches]
+    lengths = [setup.batch_source.lengths[part].tolist() for part in batches]
     return Found(np.diff(loop.ends).tolist(), lengths, loss, peak_memory())
 
 

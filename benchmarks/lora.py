@@ -42,7 +42,7 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
     optimiser = torch.optim.AdamW(setup.groups)
     setup.model.train()
     for start in range(0, clips, 8):
-        batch = setup.feed.collate(list(range(start, start + 8)))
+        batch = setup.batch_source.collate(list(range(start, start + 8)))
         setup.model(**batch).logits.square().mean().backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -53,7 +53,7 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
     peak = (own or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
     setup.model.eval()
-    batch = setup.feed.collate(list(range(8)))
+    batch = setup.batch_source.collate(list(range(8)))
     with torch.inference_mode():
         before = setup.model(**batch).logits
         after = merged_logits(setup, batch)

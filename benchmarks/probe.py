@@ -26,10 +26,10 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from ser_ft import audio
 from ser_ft.cli import main as command
 from ser_ft.data.prepare import open_prepared
-from ser_ft.dataloading.batches import samples_of
+from ser_ft.dataloading.batches import clip_lengths
 from ser_ft.dataloading.encoder_hooks import EncoderHooks
 from ser_ft.dataloading.hidden_states import _batches
-from ser_ft.models.collation import waves_to_inputs
+from ser_ft.models.collation import collate_waveforms
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.utils.accelerator import best_precision
 
@@ -56,16 +56,16 @@ def forward(backbone: str, data: Path, precision: str) -> Callable[[], None]:
     found = find_encoder(backbone, table.features["emotion"].names)
     parts = EncoderParts.of(load_encoder(found).eval())
     batches = []
-    for rows in _batches(np.arange(len(table)), samples_of(table), parts.hearing):
+    for rows in _batches(np.arange(len(table)), clip_lengths(table), parts.input_spec):
         sounds = [audio.from_wav(sound["bytes"]) for sound in table[rows.tolist()]["audio"]]
-        batches.append(waves_to_inputs(sounds, found.extractor, parts.hearing))
+        batches.append(collate_waveforms(sounds, found.extractor, parts.input_spec))
 
     def run() -> None:
         rig = EncoderHooks(parts)
         low = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
         with torch.inference_mode(), low:
             for inputs in batches:
-                rig.listen(inputs.get("attention_mask"))
+                rig.set_mask(inputs.get("attention_mask"))
                 parts.backbone(**inputs)
         rig.remove()
 

@@ -21,10 +21,10 @@ import ser_ft
 from ser_ft import audio
 from ser_ft.data.augmentation.transforms import TRANSFORMS
 from ser_ft.data.prepare import corpus_info
+from ser_ft.dataloading.targets import allowed_classes
 from ser_ft.evaluation.calibration import expected_calibration_error
 from ser_ft.evaluation.metrics import uar, uar_confidence_interval
 from ser_ft.evaluation.pooling import find_runs
-from ser_ft.evaluation.predict import allowed_classes
 from ser_ft.inference.backends.base import Backend, open_backend
 from ser_ft.utils.progress import bar
 

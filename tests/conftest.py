@@ -81,12 +81,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder, less all but its model: a small plain-cnn whose answers differ from clip to clip."""
     import torch
 
-    from ser_ft.models.registry import build
+    from ser_ft.models.registry import build_model
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(3)
-        extractor, model = build("plain-cnn", ("neutral", "happy", "sad", "angry"), {}, {"channels": [16, 16]})
+        extractor, model = build_model("plain-cnn", ("neutral", "happy", "sad", "angry"), {}, {"channels": [16, 16]})
         model.classifier.weight.mul_(8)
         clips = torch.randn(8, 16_000) * torch.linspace(0.002, 0.1, 8)[:, None]
         frames, _ = extractor.extract(clips, torch.tensor([16_000] * 8))
@@ -107,7 +107,7 @@ def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     file = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
     saved = PretrainedClassifier.load(str(tiny_run / "model"))
-    write(saved, file, ModelInfo(saved.called, saved.classes, saved.threshold, saved.shortest))
+    write(saved, file, ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples))
     return file
 
 

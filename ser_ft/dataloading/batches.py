@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import audio
-from ..models.collation import waves_to_inputs
+from ..models.collation import collate_waveforms
 from ..models.encoders import InputSpec
 from ..models.features import SpectralFeatureExtractor
 from .cache import Cache
@@ -30,7 +30,7 @@ class BatchSource(Protocol):
 
     lengths: np.ndarray
     seconds: np.ndarray
-    alike: bool
+    requires_equal_lengths: bool
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
         """Return what the model is called with.
@@ -59,7 +59,7 @@ class FrameBatches:
         drawn: OnlineAugmentation | None = None,
     ) -> None:
         self.frames, self.seconds, self.lengths = frames, seconds, frames.lengths
-        self.extractor, self.standard, self.drawn = extractor, standard, drawn
+        self.extractor, self.standardizer, self.drawn = extractor, standard, drawn
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
         """Pad the frames of clips to the longest, shape (clips, frames, size)."""
@@ -72,8 +72,8 @@ class FrameBatches:
         features, lengths = torch.from_numpy(padded), torch.from_numpy(counts)
         if drawn is not None and drawn.spectral is not None:
             features, lengths = drawn.heard(features, lengths, rows, epoch or 0, self.extractor)
-        if self.standard is not None:
-            features = self.standard.apply(features, rows)
+        if self.standardizer is not None:
+            features = self.standardizer.apply(features, rows)
         mask = torch.arange(features.shape[1]) < lengths[:, None]
         batch = {"input_features": features * mask[..., None], "attention_mask": mask.long()}
         return batch if drawn is None else drawn.masked(batch, rows, epoch or 0)
@@ -83,7 +83,7 @@ class WaveformBatches:
     """Sound, as a pretrained model's own feature extractor makes it of samples; nothing is computed beforehand.
 
     Args:
-        table: of the clips. extractor: the model's own. hearing: of the model.
+        table: of the clips. extractor: the model's own. input_spec: of the model.
         drawn: what is drawn anew for training clips.
     """
 
@@ -91,14 +91,14 @@ class WaveformBatches:
         self,
         table: datasets.Dataset,
         extractor: SequenceFeatureExtractor,
-        hearing: InputSpec,
+        input_spec: InputSpec,
         drawn: OnlineAugmentation | None = None,
     ) -> None:
-        self.sounds, self.extractor, self.hearing = table.select_columns(["audio"]), extractor, hearing
+        self.sounds, self.extractor, self.input_spec = table.select_columns(["audio"]), extractor, input_spec
         self.drawn = drawn
-        self.alike = hearing.alike
-        self.lengths = samples_of(table)
-        self.seconds = heard_seconds(table, extractor, hearing)
+        self.requires_equal_lengths = input_spec.requires_equal_lengths
+        self.lengths = clip_lengths(table)
+        self.seconds = input_seconds(table, extractor, input_spec)
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
         """Let the extractor make a batch; there is a mask where clips were padded."""
@@ -106,38 +106,38 @@ class WaveformBatches:
             clips = self.drawn.waves(rows, epoch)
         else:
             clips = [audio.from_wav(sound["bytes"]) for sound in self.sounds[list(rows)]["audio"]]
-        return waves_to_inputs(clips, self.extractor, self.hearing)
+        return collate_waveforms(clips, self.extractor, self.input_spec)
 
 
 class HiddenStateBatches:
     """States of a frozen part: `states`, shape (clips, frames, size), and the mask that the model wants with them.
 
     Args:
-        states: of each clip of the table. extractor: the model's own. hearing: of the model.
+        states: of each clip of the table. extractor: the model's own. input_spec: of the model.
     """
 
     def __init__(
-        self, states: Cache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: InputSpec
+        self, states: Cache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, input_spec: InputSpec
     ) -> None:
-        self.states, self.hearing = states, hearing
-        self.samples = np.maximum(samples_of(table), hearing.least_samples)
-        self.alike, self.lengths = hearing.alike, states.lengths
-        self.seconds = heard_seconds(table, extractor, hearing)
+        self.states, self.input_spec = states, input_spec
+        self.samples = np.maximum(clip_lengths(table), input_spec.min_samples)
+        self.requires_equal_lengths, self.lengths = input_spec.requires_equal_lengths, states.lengths
+        self.seconds = input_seconds(table, extractor, input_spec)
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:  # noqa: ARG002
         """Pad the states of clips to the longest; there is a mask where clips were padded."""
-        states, lengths = _padded([self.states[row] for row in rows], self.hearing.least_frames)
+        states, lengths = _padded([self.states[row] for row in rows], self.input_spec.min_frames)
         batch = {"states": torch.from_numpy(states)}
-        if self.hearing.kind == "fixed" or lengths.min() == states.shape[1]:
+        if self.input_spec.kind == "fixed_length" or lengths.min() == states.shape[1]:
             return batch
         ends = lengths
-        if self.hearing.kind == "waves":
+        if self.input_spec.kind == "waveform":
             ends = self.samples[list(rows)]
         mask = np.arange(max(ends.max(), self._input_length(states.shape[1]))) < ends[:, None]
         return batch | {"attention_mask": torch.from_numpy(mask).long()}
 
     def _input_length(self, frames: int) -> int:
-        return self.hearing.samples(frames) if self.hearing.kind == "waves" else frames
+        return self.input_spec.num_samples(frames) if self.input_spec.kind == "waveform" else frames
 
 
 class PooledBatches:
@@ -153,7 +153,7 @@ class PooledBatches:
         return {"states": torch.from_numpy(np.stack([self.states[row] for row in rows]))}
 
 
-def samples_of(table: datasets.Dataset) -> np.ndarray:
+def clip_lengths(table: datasets.Dataset) -> np.ndarray:
     """Return how many samples each clip of a prepared table has, shape (clips,)."""
     import pyarrow.compute as pc
 
@@ -171,10 +171,10 @@ def _padded(clips: Sequence[np.ndarray], least: int) -> tuple[np.ndarray, np.nda
     return padded, lengths
 
 
-def heard_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, hearing: InputSpec) -> np.ndarray:
+def input_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, input_spec: InputSpec) -> np.ndarray:
     """Return the seconds that a model computes for each clip, without padding to others, shape (clips,)."""
-    seconds = samples_of(table) / audio.SAMPLE_RATE
-    return np.full(len(seconds), _window(extractor)) if hearing.kind == "fixed" else seconds
+    seconds = clip_lengths(table) / audio.SAMPLE_RATE
+    return np.full(len(seconds), _window(extractor)) if input_spec.kind == "fixed_length" else seconds
 
 
 def _window(extractor: Any) -> float:

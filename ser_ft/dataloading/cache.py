@@ -25,9 +25,8 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import audio
 from ..data.prepare import cache_home
-from ..models.classical import FUNCTIONALS, classical_features
+from ..models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extractor, frame_statistics
 from ..models.features import SpectralFeatureExtractor
-from ..models.statistics import statistics
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
 from ..utils.progress import bar
@@ -234,7 +233,7 @@ def _whole(folder: Path) -> bool:
     return (folder / "about.json").is_file()
 
 
-def frames_of(table: datasets.Dataset, extractor: SpectralFeatureExtractor, shown: bool = True) -> FlatCache:
+def compute_frames(table: datasets.Dataset, extractor: SpectralFeatureExtractor, shown: bool = True) -> FlatCache:
     """Return the frames that an extractor makes of each clip of a prepared table, computed once and kept.
 
     They are kept under a hash of the table's fingerprint and of the extractor's settings and code. What is fitted on
@@ -246,33 +245,35 @@ def frames_of(table: datasets.Dataset, extractor: SpectralFeatureExtractor, show
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
-        for batch, clips in sounds_of(table, batches, len(rows), "features", shown):
-            for row, frames in zip(batch, frames_from(clips, extractor), strict=True):
+        for batch, clips in iter_waveforms(table, batches, len(rows), "features", shown):
+            for row, frames in zip(batch, extract_frames(clips, extractor), strict=True):
                 yield int(row), frames
 
     facts = json.dumps(settings, sort_keys=True, default=str)
     return FlatCache.make(cache_folder(table, facts, code), len(table), arrays)
 
 
-def statistics_of(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
+def compute_statistics(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
     """Return what baselines are given of each clip of a prepared table, computed once: shape (clips, numbers)."""
-    frames = frames_of(table, classical_features(), shown)
-    code = Path(inspect.getfile(statistics)).read_text(encoding="utf-8")
+    frames = compute_frames(table, classical_feature_extractor(), shown)
+    code = Path(inspect.getfile(frame_statistics)).read_text(encoding="utf-8")
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH].tolist()
             clips = [torch.from_numpy(np.array(frames[row])) for row in batch]
             mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(clip)) for clip in clips], batch_first=True)
-            found = statistics(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), mask, FUNCTIONALS)
+            found = frame_statistics(
+                torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), mask, CLASSICAL_FUNCTIONALS
+            )
             yield from zip(batch, found[:, None].numpy(), strict=True)
 
-    home = cache_folder(table, frames.folder.name, code, repr(FUNCTIONALS))
+    home = cache_folder(table, frames.folder.name, code, repr(CLASSICAL_FUNCTIONALS))
     kept = FlatCache.make(home, len(table), arrays)
     return np.concatenate([kept[row] for row in range(len(kept))])
 
 
-def frames_from(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
+def extract_frames(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
     """Return the frames of clips of samples, each of shape (frames, size), without what is fitted."""
     waves = [torch.from_numpy(clip) for clip in clips]
     lengths = torch.tensor([len(wave) for wave in waves])
@@ -280,7 +281,7 @@ def frames_from(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtractor
     return [one[:length].numpy() for one, length in zip(features, mask.sum(dim=1).tolist(), strict=True)]
 
 
-def sounds_of(
+def iter_waveforms(
     table: datasets.Dataset, batches: Iterable[np.ndarray], total: int, what: str, shown: bool
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yield the samples of clips, batch by batch, under a progress bar of so many clips: rows, and float32 arrays."""

@@ -41,7 +41,7 @@ class EncoderHooks:
         self.ends: torch.Tensor | None = None
         self.states: torch.Tensor | None = None
         self._stood_in: list[nn.Module] = []
-        self._alone = parts.hearing.alone and layer is None and not convolved
+        self._alone = parts.input_spec.requires_unpadded_convolution and layer is None and not convolved
         self._handles = [parts.model.register_forward_pre_hook(self._receive, with_kwargs=True)]
         if parts.model.config.model_type == "wavlm":
             for module in parts.layers[layer or 0 :]:
@@ -58,11 +58,11 @@ class EncoderHooks:
         if layer is not None:
             self._enter_at(layer)
         elif convolved:
-            assert parts.convolutions is not None
-            self._stand_in(parts.convolutions, lambda states: states.transpose(1, 2))
+            assert parts.feature_encoder is not None
+            self._stand_in(parts.feature_encoder, lambda states: states.transpose(1, 2))
         elif self._alone:
-            assert parts.convolutions is not None
-            self._stand_in(parts.convolutions, self._each_alone(parts.convolutions.forward))
+            assert parts.feature_encoder is not None
+            self._stand_in(parts.feature_encoder, self._each_alone(parts.feature_encoder.forward))
 
     def remove(self) -> None:
         """Give the model its own ways back."""
@@ -72,13 +72,13 @@ class EncoderHooks:
             del module.__dict__["forward"]
         self._handles, self._stood_in = [], []
 
-    def listen(self, mask: torch.Tensor | None) -> None:
+    def set_mask(self, mask: torch.Tensor | None) -> None:
         """Take note of where the clips end, for what must not hear their padding."""
         samples = None if mask is None else mask.sum(dim=1)
         if self._alone:
             self.lengths = None if samples is None else samples.tolist()
         if self.parts.model.config.model_type in _LEAKS:
-            self.ends = None if samples is None else self.parts.hearing.frames(samples)
+            self.ends = None if samples is None else self.parts.input_spec.num_frames(samples)
 
     def _silence(self, _: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         """Put zeros, as beyond the end of a clip alone, into the padding of (clips, channels, frames)."""
@@ -93,7 +93,7 @@ class EncoderHooks:
 
     def _receive(self, _: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Take the states, and the clips' lengths, from what the model is called with."""
-        self.listen(given.get("attention_mask"))
+        self.set_mask(given.get("attention_mask"))
         states = given.pop("states", None)
         if states is not None:
             self.states = states
@@ -104,7 +104,7 @@ class EncoderHooks:
         """Return a blank in place of the sound, of the shape that the family checks."""
         model, clips = self.parts.model, states.shape[0]
         blank = states.new_zeros(1, 1, 1)
-        if self.parts.convolutions is not None:
+        if self.parts.feature_encoder is not None:
             return blank[0].expand(clips, 1)
         if model.config.model_type == "whisper":
             return blank.expand(clips, model.config.num_mel_bins, 2 * model.config.max_source_positions)
@@ -129,8 +129,8 @@ class EncoderHooks:
             return self.states.new_zeros(1, 1, 1).expand(clips, config.conv_dim[-1], frames)
 
         self._handles.append(parts.layers[layer].register_forward_pre_hook(put_in, with_kwargs=True))
-        if parts.convolutions is not None:
-            self._stand_in(parts.convolutions, blank_frames)
+        if parts.feature_encoder is not None:
+            self._stand_in(parts.feature_encoder, blank_frames)
         for name, module in parts.backbone.named_modules():
             if name == "encoder.pos_conv_embed":
                 self._stand_in(module, torch.zeros_like)
@@ -154,7 +154,9 @@ class EncoderHooks:
                 rows = [row for row, own in enumerate(lengths) if own == length]
                 made = forward(waves[rows, :length])
                 if found is None:
-                    found = made.new_zeros(len(lengths), made.shape[1], int(self.parts.hearing.frames(waves.shape[1])))
+                    found = made.new_zeros(
+                        len(lengths), made.shape[1], int(self.parts.input_spec.num_frames(waves.shape[1]))
+                    )
                 found[rows, :, : made.shape[2]] = made
             assert found is not None
             return found
@@ -190,7 +192,7 @@ class PooledHead(nn.Module):
         model = parts.model
         self.classifier: Any = model.classifier
         self.projector: Any = getattr(model, "projector", None)
-        self.layer_weights: Any = model.layer_weights if parts.weighted else None
+        self.layer_weights: Any = model.layer_weights if parts.uses_weighted_layer_sum else None
 
     def forward(self, states: torch.Tensor) -> SequenceClassifierOutput:
         """Classify pooled states, shape (clips, layers + 2, size): all layers' entrances and exits, and the last."""

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from .. import audio
-from ..models.collation import waves_to_inputs
+from ..models.collation import collate_waveforms
 from ..models.encoders import EncoderParts, InputSpec
-from .batches import heard_seconds, samples_of
-from .cache import FlatCache, cache_folder, make_room, sounds_of, update_hash
+from .batches import clip_lengths, input_seconds
+from .cache import FlatCache, cache_folder, iter_waveforms, make_room, update_hash
 from .encoder_hooks import EncoderHooks
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Reached(Exception):
     """A layer was reached: what lies above it need not be computed."""
 
 
-def states_of(
+def compute_hidden_states(
     table: datasets.Dataset,
     parts: EncoderParts,
     extractor: SequenceFeatureExtractor,
@@ -49,7 +49,7 @@ def states_of(
 
     Args:
         table: prepared. parts: of the model; it is put on the device, in evaluation mode. extractor: the model's own.
-        what: "convolutions"; a layer's number, for what enters it; or a pooling of `POOLINGS` for all layers'
+        what: "feature_encoder"; a layer's number, for what enters it; or a pooling of `POOLINGS` for all layers'
             entrances, the last one's exit, and what the head is given, pooled over time: shape (layers + 2, size).
         shown: show progress. device: where to compute. autocast: makes a context to compute in; by default float32.
 
@@ -63,23 +63,25 @@ def states_of(
     with nullcontext() if autocast is None else autocast():
         place = torch.device(device).type
         precision = str(torch.get_autocast_dtype(place)) if torch.is_autocast_enabled(place) else "float32"
-    frozen = parts.convolutions if what == "convolutions" and parts.convolutions is not None else parts.backbone
+    frozen = (
+        parts.feature_encoder if what == "feature_encoder" and parts.feature_encoder is not None else parts.backbone
+    )
     folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts, frozen), kind, precision)
-    hearing, config = parts.hearing, parts.model.config
+    input_spec, config = parts.input_spec, parts.model.config
     label = f"{config.model_type}, {kind}"
-    samples = samples_of(table)
+    samples = clip_lengths(table)
     pooled = what in POOLINGS
     if not pooled:
-        width = config.conv_dim[-1] if what == "convolutions" else config.hidden_size
-        make_room(folder, 2.0 * width * _STATES_PER_SECOND * float(heard_seconds(table, extractor, hearing).sum()))
+        width = config.conv_dim[-1] if what == "feature_encoder" else config.hidden_size
+        make_room(folder, 2.0 * width * _STATES_PER_SECOND * float(input_seconds(table, extractor, input_spec).sum()))
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         cast(nn.Module, parts.model).to(device).eval()
         rig = EncoderHooks(parts)
         try:
             with torch.no_grad():
-                for batch, clips in sounds_of(table, _batches(rows, samples, hearing), len(rows), label, shown):
-                    inputs = waves_to_inputs(clips, extractor, hearing, padded=False)
+                for batch, clips in iter_waveforms(table, _batches(rows, samples, input_spec), len(rows), label, shown):
+                    inputs = collate_waveforms(clips, extractor, input_spec, padded=False)
                     # The extractor's own transforms stay in float32.
                     with nullcontext() if autocast is None else autocast():
                         taken = _take(rig, what, {name: value.to(device) for name, value in inputs.items()})
@@ -100,38 +102,42 @@ def fingerprint(parts: EncoderParts, frozen: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _batches(rows: np.ndarray, samples: np.ndarray, hearing: InputSpec) -> Iterator[np.ndarray]:
+def _batches(rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec) -> Iterator[np.ndarray]:
     """Cut rows into batches of like length, longest first, of at most so many seconds; of one length where need be."""
     ordered = rows[np.argsort(samples[rows], kind="stable")[::-1]]
     most = _SECONDS * audio.SAMPLE_RATE
     start = 0
     for end in range(1, len(ordered) + 1):
         full = (end - start + 1) * samples[ordered[start]] > most or end - start >= _CLIPS
-        if end == len(ordered) or full or (hearing.alike and samples[ordered[end]] != samples[ordered[start]]):
+        if (
+            end == len(ordered)
+            or full
+            or (input_spec.requires_equal_lengths and samples[ordered[end]] != samples[ordered[start]])
+        ):
             yield ordered[start:end]
             start = end
 
 
 def _take(rig: EncoderHooks, what: str | int, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """Return the states of each clip of a batch, unpadded, shape (frames, size)."""
-    parts, hearing = rig.parts, rig.parts.hearing
+    parts, input_spec = rig.parts, rig.parts.input_spec
     mask = inputs.get("attention_mask")
-    rig.listen(mask)
-    if what == "convolutions":
-        assert parts.convolutions is not None
-        states = parts.convolutions(inputs["input_values"]).transpose(1, 2)
+    rig.set_mask(mask)
+    if what == "feature_encoder":
+        assert parts.feature_encoder is not None
+        states = parts.feature_encoder(inputs["input_values"]).transpose(1, 2)
     elif isinstance(what, int):
         states = _entering(parts, what, inputs)
     else:
         return _pooled(parts, inputs, deviation=what == "mean+std")
-    return [clip[:length] for clip, length in zip(states, _lengths(states, mask, hearing), strict=True)]
+    return [clip[:length] for clip, length in zip(states, _lengths(states, mask, input_spec), strict=True)]
 
 
-def _lengths(states: torch.Tensor, mask: torch.Tensor | None, hearing: InputSpec) -> list[int]:
-    if mask is None or hearing.alike:
+def _lengths(states: torch.Tensor, mask: torch.Tensor | None, input_spec: InputSpec) -> list[int]:
+    if mask is None or input_spec.requires_equal_lengths:
         return [states.shape[1]] * len(states)
     own = mask.sum(dim=1)
-    return [int(length) for length in (hearing.frames(own) if hearing.kind == "waves" else own)]
+    return [int(length) for length in (input_spec.num_frames(own) if input_spec.kind == "waveform" else own)]
 
 
 def _entering(parts: EncoderParts, layer: int, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -155,7 +161,7 @@ def _pooled(parts: EncoderParts, inputs: Mapping[str, torch.Tensor], deviation: 
     last = outputs.last_hidden_state
     found = []
     for states in (*outputs.hidden_states, last):
-        lengths = torch.tensor(_lengths(states, inputs.get("attention_mask"), parts.hearing), device=states.device)
+        lengths = torch.tensor(_lengths(states, inputs.get("attention_mask"), parts.input_spec), device=states.device)
         real = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[..., None].float()
         values, count = states.float(), lengths[:, None].float()
         mean = (values * real).sum(dim=1) / count

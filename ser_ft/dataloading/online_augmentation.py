@@ -15,8 +15,8 @@ from ..config.schema import Recipe
 from ..data.augmentation.batch import SpecAugment, spec_augment
 from ..data.augmentation.spectrogram import SpectralAugment, spectral_augment
 from ..data.augmentation.waveform import Augment
-from ..models.features import SpectralFeatureExtractor, usable_scale
-from .cache import Cache, frames_from
+from ..models.features import SpectralFeatureExtractor, safe_scale
+from .cache import Cache, extract_frames
 
 if TYPE_CHECKING:
     import datasets
@@ -77,7 +77,7 @@ def _moments(frames: Cache, groups: np.ndarray, rows: np.ndarray, count: int) ->
     totals = np.maximum(totals, 1)
     mean = sums / totals
     deviation = np.sqrt(np.maximum(squares / totals - np.square(mean), 0.0))
-    scale = usable_scale(torch.from_numpy(mean), torch.from_numpy(deviation)).numpy()
+    scale = safe_scale(torch.from_numpy(mean), torch.from_numpy(deviation)).numpy()
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
@@ -114,7 +114,7 @@ class OnlineAugmentation:
 
     def frames(self, rows: Sequence[int], epoch: int, extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
         """Return the frames of augmented clips, each of shape (frames, size), not standardised."""
-        return frames_from(self.waves(rows, epoch), extractor)
+        return extract_frames(self.waves(rows, epoch), extractor)
 
     def masked(self, batch: dict[str, torch.Tensor], rows: Sequence[int], epoch: int) -> dict[str, torch.Tensor]:
         """Mask stretches of a batch's frames."""

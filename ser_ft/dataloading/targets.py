@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from ..data.prepare import corpus_info
-from ..evaluation.predict import allowed_classes
 from .batches import BatchSource
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class ClipData:
         corpora: of each clip.
     """
 
-    feed: BatchSource
+    batch_source: BatchSource
     classes: tuple[str, ...]
     labels: np.ndarray
     targets: np.ndarray
@@ -55,7 +54,19 @@ class ClipData:
         return cls(feed, tuple(classes), labels, targets, allowed, corpora)
 
 
-class TrainingClips(torch.utils.data.Dataset[int]):
+def allowed_classes(
+    corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
+) -> np.ndarray:
+    """Return which classes each clip's corpus can hold, bool, shape (clips, classes).
+
+    Args:
+        corpora: of each clip. facts: as `ser_ft.data.prepare.corpus_info` gives them. classes: in the order of their numbers.
+    """
+    rows = {name: np.array([label in fact["classes"] for label in classes]) for name, fact in facts.items()}
+    return np.stack([rows[corpus] for corpus in corpora])
+
+
+class RowDataset(torch.utils.data.Dataset[int]):
     """The rows that batches are made of, as `torch.utils.data.DataLoader` wants them."""
 
     def __init__(self, rows: np.ndarray) -> None:
@@ -68,7 +79,7 @@ class TrainingClips(torch.utils.data.Dataset[int]):
         return int(self.rows[place])
 
 
-def steps(
+def iter_steps(
     rows: np.ndarray,
     batches: list[list[int]],
     collate: Callable[[list[int]], Batch],
@@ -85,7 +96,7 @@ def steps(
         pinned: put batches where a GPU fetches them fast.
     """
     loader = DataLoader(
-        TrainingClips(rows),
+        RowDataset(rows),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,

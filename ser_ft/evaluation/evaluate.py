@@ -18,9 +18,10 @@ from torch import nn
 from ..data.prepare import corpus_info, is_synthetic, open_prepared
 from ..data.splits import Split, read_split
 from ..dataloading.batches import BatchSource, FrameBatches, WaveformBatches
-from ..dataloading.cache import frames_of
+from ..dataloading.cache import compute_frames
 from ..dataloading.encoder_hooks import EncoderHooks
 from ..dataloading.online_augmentation import Standardizer
+from ..dataloading.targets import allowed_classes
 from ..labels import canonical
 from ..models import resolve_model_path
 from ..models.encoders import EncoderParts
@@ -32,7 +33,7 @@ from ..utils.files import remove_folder
 from ..utils.progress import bar
 from .grouping import is_known
 from .latency import NUM_CLIPS, real_time_factor
-from .predict import allowed_classes, corpus_notes_and_terms, metrics_per_part, predict, predictions_table
+from .predict import corpus_notes_and_terms, metrics_per_part, predict, predictions_table
 from .provenance import is_pseudonym, speakers_seen_in_training, training_runs
 from .run_folder import RunFolder, find_model_folder, to_write
 
@@ -106,7 +107,7 @@ class EvaluatedModel:
     def called(self) -> str:
         """What it is called in tables."""
         is_known = self.run is not None and self.run.metrics_file.is_file()
-        return str(self.run.metrics["model"]) if self.run and is_known else self.saved.called
+        return str(self.run.metrics["model"]) if self.run and is_known else self.saved.display_name
 
     @property
     def about(self) -> dict[str, Any]:
@@ -323,7 +324,7 @@ def _probabilities(saved: PretrainedClassifier, judged: EvaluationSet, device: t
     """Return the probabilities of the classes for the clips that are judged, shape (clips, classes)."""
     feed, classes = _feed(saved, judged.table, shown), judged.classes
     held = allowed_classes(judged.corpora, corpus_info(judged.table), classes.names)
-    rig = None if saved.ours else EncoderHooks(EncoderParts.of(saved.model))
+    rig = None if saved.is_own_network else EncoderHooks(EncoderParts.of(saved.model))
     cast(nn.Module, saved.model).to(device)
     with bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:
 
@@ -331,7 +332,14 @@ def _probabilities(saved: PretrainedClassifier, judged: EvaluationSet, device: t
             progress.update(len(rows))
             return feed.collate(rows)
 
-        found = predict(saved.model, collate, judged.rows, feed.lengths, classes.allowed(held), alike=feed.alike)
+        found = predict(
+            saved.model,
+            collate,
+            judged.rows,
+            feed.lengths,
+            classes.allowed(held),
+            equal_lengths=feed.requires_equal_lengths,
+        )
     if rig is not None:
         rig.remove()
     return classes.added(found)
@@ -341,8 +349,8 @@ def _feed(saved: PretrainedClassifier, table: datasets.Dataset, shown: bool) -> 
     """Return what makes a model's batches of a table, as they were made in training."""
     extractor = saved.extractor
     if not isinstance(extractor, SpectralFeatureExtractor):
-        return WaveformBatches(table, extractor, EncoderParts.of(saved.model).hearing)
-    frames = frames_of(table, extractor, shown)
+        return WaveformBatches(table, extractor, EncoderParts.of(saved.model).input_spec)
+    frames = compute_frames(table, extractor, shown)
     if extractor.normalize == "training":
         groups = np.zeros(len(table), dtype=np.int64)
         shift, scale = (np.array([values], dtype=np.float32) for values in (extractor.mean, extractor.scale))

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from .. import audio
-from ..models.collation import alike_inputs
+from ..models.collation import make_collator
 
 if TYPE_CHECKING:
     import datasets
@@ -35,7 +35,7 @@ def real_time_factor(
     Returns:
         real_time_factor: seconds of computing per second of sound. clips: how many were measured. threads: of torch.
     """
-    prepared = alike_inputs(model, extractor)
+    prepared = make_collator(model, extractor)
     training = model.training
     cast(nn.Module, model).to(device).eval()
     sounds = [audio.from_wav(sound["bytes"]) for sound in clips["audio"]]

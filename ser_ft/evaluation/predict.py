@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 _TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
 
 
-def allowed_classes(
-    corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
-) -> np.ndarray:
-    """Return which classes each clip's corpus can hold, bool, shape (clips, classes).
-
-    Args:
-        corpora: of each clip. facts: as `ser_ft.data.prepare.corpus_info` gives them. classes: in the order of their numbers.
-    """
-    rows = {name: np.array([label in fact["classes"] for label in classes]) for name, fact in facts.items()}
-    return np.stack([rows[corpus] for corpus in corpora])
-
-
 def corpus_notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return what metrics.json says of corpora: `notes` where there are any, and `terms`.
 
@@ -52,7 +40,7 @@ def predict(
     lengths: np.ndarray,
     allowed: np.ndarray,
     batch_size: int = 32,
-    alike: bool = False,
+    equal_lengths: bool = False,
     share: tuple[int, int] = (0, 1),
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> np.ndarray:
@@ -63,7 +51,7 @@ def predict(
         collate: from row numbers to the model's inputs.
         rows: which clips, shape (clips,). lengths: of every row of the table, for batches of like length.
         allowed: of these clips, bool, shape (clips, classes).
-        batch_size: clips at once. alike: put clips of one length alone together.
+        batch_size: clips at once. equal_lengths: put only clips of one length into a batch.
         share: this process's number and how many there are; each computes some of the batches, which are the same
             however many there are. context: made around each call of the model, such as autocast's.
 
@@ -78,7 +66,7 @@ def predict(
     device = next(model.parameters()).device
     order = np.argsort(lengths[rows], kind="stable")
     cuts = np.arange(batch_size, len(rows), batch_size)
-    if alike:
+    if equal_lengths:
         cuts = np.union1d(cuts, 1 + np.flatnonzero(np.diff(lengths[rows][order])))
     found = np.zeros(allowed.shape, dtype=np.float64)
     with torch.no_grad():

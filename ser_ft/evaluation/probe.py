@@ -21,14 +21,14 @@ from transformers.utils import logging
 from ..data.prepare import corpus_info, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import FlatCache
-from ..dataloading.hidden_states import POOLINGS, states_of
+from ..dataloading.hidden_states import POOLINGS, compute_hidden_states
+from ..dataloading.targets import allowed_classes
 from ..models import encoders, model_kind
 from ..models.encoders import EncoderParts, EncoderSpec
 from ..utils.accelerator import best_precision
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .metrics import uar
-from .predict import allowed_classes
 
 if TYPE_CHECKING:
     import datasets
@@ -174,7 +174,7 @@ def _states(backbone: EncoderSpec, table: datasets.Dataset, pooling: str, precis
     if precision in _DTYPES:
         autocast = lambda: torch.autocast(device.type, dtype=_DTYPES[precision])  # noqa: E731
     parts = EncoderParts.of(encoders.load_encoder(backbone))
-    return states_of(table, parts, backbone.extractor, pooling, shown, device, autocast)
+    return compute_hidden_states(table, parts, backbone.extractor, pooling, shown, device, autocast)
 
 
 def _score(name: str, states: FlatCache, clips: _Clips, shown: bool) -> list[dict[str, Any]]:

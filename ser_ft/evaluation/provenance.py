@@ -13,7 +13,7 @@ from ..data.corpora import CORPORA
 from ..data.licenses import OWN_LICENSE
 from ..data.scan import SYNTHETIC_NOTE
 from ..data.splits import Split, read_split
-from ..models import IMAGES, resolve_model_path
+from ..models import IMAGE_PREFIXES, resolve_model_path
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_where_unreachable
 from .run_folder import RunFolder
@@ -177,7 +177,7 @@ def _run_of_model(model: str) -> RunFolder | None:
 
 def _run_on_hub(name: str) -> RunFolder | None:
     """Return the run files that `push` uploaded with a model, or None if it has none or the Hub is unreachable."""
-    if name.count("/") != 1 or name.startswith(IMAGES):
+    if name.count("/") != 1 or name.startswith(IMAGE_PREFIXES):
         return None
     from huggingface_hub import constants, try_to_load_from_cache
 

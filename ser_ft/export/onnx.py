@@ -170,7 +170,7 @@ def write(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: bool 
             dynamic_axes={INPUT: {0: "clips", 1: "samples"}, OUTPUT: {0: "clips"}},
         )
         if int8:
-            _quantise(path, saved.ours)
+            _quantise(path, saved.is_own_network)
     made = onnx.load(path)
     about = {"format": FORMAT, "sampling_rate": SAMPLE_RATE, **asdict(facts)} | ({"int8": True} if int8 else {})
     onnx.helper.set_model_props(made, {KEY: json.dumps(about)})
@@ -212,7 +212,7 @@ def _target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, ove
     weights = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
     if weights > _LARGEST:
         raise InputError(f"{saved.name}: its weights take {weights / 2**30:.1f} GiB; an .onnx file holds less than 2")
-    target = out or f"{Path(saved.called).name}{'-int8' if int8 else ''}.onnx"
+    target = out or f"{Path(saved.display_name).name}{'-int8' if int8 else ''}.onnx"
     return check_output(target, kind="file", what="an ONNX file", suffixes=(".onnx",), overwrite=overwrite)
 
 

@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 from ..models.descriptors import (
-    CHANGES,
-    FITTED,
-    FLOOR,
-    OF_ENERGY,
-    PARTS,
+    DELTA_ORDERS,
+    DELTA_WIDTH,
+    ENERGY_DESCRIPTORS,
+    ENTROPY_PARTS,
+    LOG_FLOOR,
     Tables,
-    derivative,
+    derivative_weights,
     entropy,
     make_tables,
-    of_power,
+    spectral_descriptors,
 )
-from ..models.features import SpectralFeatureExtractor, usable_scale
+from ..models.features import SpectralFeatureExtractor, safe_scale
 
 
 class Spectra(nn.Module):
@@ -102,15 +102,15 @@ class Descriptors(nn.Module):
         super().__init__()
         self.names, self.frontend = tuple(extractor.descriptors), extractor.frontend
         self.normalize, self.max_frames = extractor.normalize, extractor.max_frames
-        self.wanted = frozenset("mfcc" if name in CHANGES else name for name in self.names)
+        self.wanted = frozenset("mfcc" if name in DELTA_ORDERS else name for name in self.names)
         tables = make_tables(self.frontend, self.wanted, torch.device("cpu"))
         self.summed, self.widths = tables.summed, tables.widths
         for name in ("sums", "mel_bank", "cosines", "offsets"):
             self.register_buffer(name, getattr(tables, name))
         self.spectra = Spectra(tables.hann.numpy(), self.frontend.n_fft)
-        edges = np.arange(1, PARTS) * self.frontend.win_length // PARTS
+        edges = np.arange(1, ENTROPY_PARTS) * self.frontend.win_length // ENTROPY_PARTS
         parts = np.searchsorted(edges, np.arange(self.frontend.win_length), "right")
-        self.register_buffer("parts", torch.from_numpy(np.eye(PARTS, dtype=np.float32)[parts]))
+        self.register_buffer("parts", torch.from_numpy(np.eye(ENTROPY_PARTS, dtype=np.float32)[parts]))
         if self.normalize == "training":
             if extractor.mean is None or extractor.scale is None:
                 raise ValueError('normalize="training" needs mean and scale: fit them on the training speakers first')
@@ -120,8 +120,8 @@ class Descriptors(nn.Module):
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Describe waveforms of shape (clips, samples): return shape (clips, frames, feature_size)."""
         found = self._described(waveforms)
-        for name in CHANGES.keys() & set(self.names):
-            found[name] = _changes(found["mfcc"], CHANGES[name])
+        for name in DELTA_ORDERS.keys() & set(self.names):
+            found[name] = _changes(found["mfcc"], DELTA_ORDERS[name])
         features = torch.cat([found[name] for name in self.names], dim=2)
         if self.normalize in ("clip", "clip-mean"):
             features = _within(features, self.normalize == "clip")
@@ -138,22 +138,22 @@ class Descriptors(nn.Module):
         if "zcr" in self.wanted:
             found["zcr"] = self._crossings(waveforms, count)
         windows = framed(waveforms, fft // 2, count, fft, hop)
-        if self.wanted & OF_ENERGY:
+        if self.wanted & ENERGY_DESCRIPTORS:
             heard = windows if window == fft else windows.narrow(2, (fft - window) // 2, window)
             energies = heard.square() @ self.parts
             energy = energies.sum(dim=-1, keepdim=True) / window
             found |= {"energy": energy, "rms": energy.sqrt(), "energy-entropy": entropy(energies)}
-        if self.wanted - OF_ENERGY - {"zcr"}:
+        if self.wanted - ENERGY_DESCRIPTORS - {"zcr"}:
             tables = Tables(
                 self.spectra.window, self.sums, self.summed, self.widths, self.mel_bank, self.cosines, self.offsets
             )
-            found |= of_power(self.spectra(windows), 0, self.wanted, self.frontend, tables)
+            found |= spectral_descriptors(self.spectra(windows), 0, self.wanted, self.frontend, tables)
         return found
 
     def _crossings(self, waveforms: torch.Tensor, count: int) -> torch.Tensor:
         """Return the zero-crossing rate; neither end of the clip counts as a crossing."""
         window, fft = self.frontend.win_length, self.frontend.n_fft
-        negative = waveforms < -FLOOR
+        negative = waveforms < -LOG_FLOOR
         crossings = (negative[:, 1:] != negative[:, :-1]).to(waveforms.dtype)
         lead = fft // 2 - (fft - window) // 2
         return framed(crossings, lead, count, window - 1, self.frontend.hop_length).sum(dim=-1, keepdim=True) / window
@@ -166,14 +166,14 @@ class Descriptors(nn.Module):
 
 
 def _changes(numbers: torch.Tensor, order: int) -> torch.Tensor:
-    """Return slope (order 1) or curvature (order 2) over time: see `ser_ft.models.descriptors.changes`.
+    """Return slope (order 1) or curvature (order 2) over time: see `ser_ft.models.descriptors.deltas`.
 
     Args:
         numbers: shape (clips, windows, size), of nine windows at least.
     """
-    weights = torch.tensor(derivative(FITTED, order), dtype=numbers.dtype)
+    weights = torch.tensor(derivative_weights(DELTA_WIDTH, order), dtype=numbers.dtype)
     inner = nn.functional.conv2d(numbers[:, None], weights[None, None, :, None])[:, 0]
-    ends = [inner[:, place].expand(-1, FITTED // 2, -1) for place in (slice(0, 1), slice(-1, None))]
+    ends = [inner[:, place].expand(-1, DELTA_WIDTH // 2, -1) for place in (slice(0, 1), slice(-1, None))]
     return torch.cat([ends[0], inner, ends[1]], dim=1)
 
 
@@ -181,4 +181,4 @@ def _within(features: torch.Tensor, divided: bool) -> torch.Tensor:
     """Take each clip's mean off, and divide by its standard deviation if `divided`."""
     mean = features.mean(dim=1, keepdim=True)
     apart = features - mean
-    return apart / usable_scale(mean, apart.square().mean(dim=1, keepdim=True).sqrt()) if divided else apart
+    return apart / safe_scale(mean, apart.square().mean(dim=1, keepdim=True).sqrt()) if divided else apart

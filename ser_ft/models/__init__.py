@@ -12,7 +12,7 @@ MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn",
 SHIPPED = "shipped"
 """The name of the model that comes with ser_ft."""
 
-IMAGES = ("timm/", "torchvision/")
+IMAGE_PREFIXES = ("timm/", "torchvision/")
 """What the names of image backbones begin with."""
 
 
@@ -31,12 +31,12 @@ def model_kind(name: str) -> str:
     if name in MODELS:
         return "own"
     said = read_model_config(name)
-    if name.startswith(IMAGES) or "pretrained_cfg" in said or said.get("model_type") == "ser_ft_spectrogram":
+    if name.startswith(IMAGE_PREFIXES) or "pretrained_cfg" in said or said.get("model_type") == "ser_ft_spectrogram":
         return "image"
-    return "own" if saved_by_us(name) else "speech"
+    return "own" if is_own_model_folder(name) else "speech"
 
 
-def saved_by_us(folder: str) -> bool:
+def is_own_model_folder(folder: str) -> bool:
     """Say whether a network of ours was saved in a folder."""
     return str(read_model_config(folder).get("model_type", "")).startswith("ser_ft_")
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
 
-from .classifier import FrameClassifier, check_sizes, halved, mean_and_deviation, real
+from .classifier import FrameClassifier, check_sizes, halve_lengths, mask_padding, mean_and_std
 from .features import SpectralFeatureExtractor
 
 BLOCKS = ("plain", "residual", "wide")
@@ -61,7 +61,7 @@ class MfccCnnForAudioClassification(FrameClassifier):
             for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in config.channels)
-        self.least_frames = 2 ** len(config.channels)
+        self.min_frames = 2 ** len(config.channels)
         self.dropout = nn.Dropout2d(config.dropout)
         rows = config.feature_size
         for _ in config.channels:
@@ -72,11 +72,11 @@ class MfccCnnForAudioClassification(FrameClassifier):
         """Sum clips up: mean and deviation over time, of each channel and row."""
         hidden = features[:, None]
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            hidden = real(torch.relu(norm(convolution(hidden))), lengths)
+            hidden = mask_padding(torch.relu(norm(convolution(hidden))), lengths)
             hidden = nn.functional.max_pool2d(hidden, 2, ceil_mode=True)
-            lengths = halved(lengths)
+            lengths = halve_lengths(lengths)
             hidden = self.dropout(hidden)
-        return mean_and_deviation(hidden.transpose(2, 3).flatten(1, 2), lengths)
+        return mean_and_std(hidden.transpose(2, 3).flatten(1, 2), lengths)
 
 
 class Conv1dConfig(PreTrainedConfig):
@@ -124,7 +124,7 @@ class Conv1dForAudioClassification(FrameClassifier):
             for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.channels)
-        self.least_frames = 2 ** len(config.channels)
+        self.min_frames = 2 ** len(config.channels)
         self.dropout = nn.Dropout1d(config.dropout)
         self.dense_dropout = nn.Dropout(config.head_dropout)
         self.dense = nn.Linear(2 * widths[-1], config.dense)
@@ -134,11 +134,11 @@ class Conv1dForAudioClassification(FrameClassifier):
         """Sum clips up by the dense layer."""
         hidden = features.transpose(1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            hidden = real(torch.relu(norm(convolution(hidden))), lengths)
+            hidden = mask_padding(torch.relu(norm(convolution(hidden))), lengths)
             hidden = nn.functional.max_pool1d(hidden, 2, ceil_mode=True)
-            lengths = halved(lengths)
+            lengths = halve_lengths(lengths)
             hidden = self.dropout(hidden)
-        return torch.relu(self.dense(self.dense_dropout(mean_and_deviation(hidden, lengths))))
+        return torch.relu(self.dense(self.dense_dropout(mean_and_std(hidden, lengths))))
 
 
 class LstmConfig(PreTrainedConfig):
@@ -254,7 +254,7 @@ class StackedCnnForAudioClassification(FrameClassifier):
         super().__init__(config)
         widths = [config.feature_size, *config.channels]
         self.blocks = nn.ModuleList(_block(config, width, out) for width, out in pairwise(widths))
-        self.least_frames = 2 ** len(self.blocks)
+        self.min_frames = 2 ** len(self.blocks)
         self.dropout = nn.Dropout1d(config.dropout)
         self.finish(2 * widths[-1], config.head_dropout)
 
@@ -262,10 +262,10 @@ class StackedCnnForAudioClassification(FrameClassifier):
         """Sum clips up: mean and deviation over time, of each channel."""
         hidden = features.transpose(1, 2)
         for block in self.blocks:
-            hidden = nn.functional.max_pool1d(real(block(hidden, lengths), lengths), 2, ceil_mode=True)
-            lengths = halved(lengths)
+            hidden = nn.functional.max_pool1d(mask_padding(block(hidden, lengths), lengths), 2, ceil_mode=True)
+            lengths = halve_lengths(lengths)
             hidden = self.dropout(hidden)
-        return mean_and_deviation(hidden, lengths)
+        return mean_and_std(hidden, lengths)
 
 
 class _Plain(nn.Module):
@@ -287,7 +287,7 @@ class _Residual(nn.Module):
         self.around = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
 
     def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        inner = self.norm(self.second(real(self.first(hidden, lengths), lengths)))
+        inner = self.norm(self.second(mask_padding(self.first(hidden, lengths), lengths)))
         return torch.relu(inner + self.around(hidden))
 
 

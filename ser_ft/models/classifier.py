@@ -26,7 +26,7 @@ class FrameClassifier(PreTrainedModel):
     A subclass makes its layers, calls `finish`, and gives `encode`.
 
     Attributes:
-        least_frames: that it sums up; a clip of fewer is padded with silence.
+        min_frames: that it sums up; a clip of fewer is padded with silence.
         members: networks whose logits are averaged, and which are trained each for itself: an ensemble in one model.
             Each makes an equal part of what `encode` returns.
     """
@@ -34,7 +34,7 @@ class FrameClassifier(PreTrainedModel):
     config_class: Any = PreTrainedConfig
     base_model_prefix = ""
     main_input_name = "input_features"
-    least_frames = 1
+    min_frames = 1
     members = 1
 
     def finish(self, width: int, dropout: float) -> None:
@@ -78,7 +78,7 @@ class FrameClassifier(PreTrainedModel):
         features, lengths = input_features, None
         if attention_mask is not None:
             features, lengths = features * attention_mask[..., None].to(features.dtype), attention_mask.sum(dim=1)
-        features, lengths = _at_least(features, lengths, self.least_frames)
+        features, lengths = _at_least(features, lengths, self.min_frames)
         summed = self.head_dropout(self.encode(features, lengths))
         logits = self.classifier(summed)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
@@ -99,7 +99,7 @@ class FrameClassifier(PreTrainedModel):
             module.reset_parameters()
 
 
-def real(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+def mask_padding(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Set what lies beyond each clip's end to zero, in (clips, channels, frames) or (clips, channels, frames, ...)."""
     if lengths is None:
         return hidden
@@ -107,16 +107,16 @@ def real(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     return hidden * inside.reshape(len(hidden), 1, -1, *[1] * (hidden.ndim - 3)).to(hidden.dtype)
 
 
-def halved(lengths: torch.Tensor | None) -> torch.Tensor | None:
+def halve_lengths(lengths: torch.Tensor | None) -> torch.Tensor | None:
     """Return the lengths after a step of two frames, the last of which may be half a clip's."""
     return None if lengths is None else (lengths + 1) // 2
 
 
-def mean_and_deviation(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+def mean_and_std(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Return both over the real frames of (clips, channels, frames): shape (clips, 2 channels)."""
     count = hidden.shape[2] if lengths is None else lengths.to(hidden.dtype)[:, None]
-    mean = real(hidden, lengths).sum(dim=2) / count
-    variance = real((hidden - mean[..., None]).square(), lengths).sum(dim=2) / count
+    mean = mask_padding(hidden, lengths).sum(dim=2) / count
+    variance = mask_padding((hidden - mean[..., None]).square(), lengths).sum(dim=2) / count
     return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
 
 

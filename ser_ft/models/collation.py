@@ -14,26 +14,26 @@ from .encoders import EncoderParts, InputSpec
 from .features import SpectralFeatureExtractor
 
 
-def waves_to_inputs(
-    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, hearing: InputSpec, padded: bool = True
+def collate_waveforms(
+    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, input_spec: InputSpec, padded: bool = True
 ) -> dict[str, torch.Tensor]:
     """Make a model's inputs of samples at 16 kHz, float32, each of shape (samples,).
 
     A clip that is too short for one frame is padded with silence; a batch too, for SpecAugment's spans, if `padded`.
     """
     framed: Any = extractor  # which transformers does not declare callable
-    whole = [np.pad(clip, (0, max(0, hearing.least_samples - len(clip)))) for clip in clips]
-    if hearing.kind == "fixed":
+    whole = [np.pad(clip, (0, max(0, input_spec.min_samples - len(clip)))) for clip in clips]
+    if input_spec.kind == "fixed_length":
         found = framed(whole, sampling_rate=SAMPLE_RATE, return_tensors="pt")
         return {name: found[name] for name in framed.model_input_names if name != "attention_mask"}
-    if hearing.kind == "frames":
+    if input_spec.kind == "frames":
         found = framed(whole, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        short = max(0, hearing.least_frames - found["input_features"].shape[1]) if padded else 0
+        short = max(0, input_spec.min_frames - found["input_features"].shape[1]) if padded else 0
         return {
             "input_features": torch.nn.functional.pad(found["input_features"], (0, 0, 0, short)),
             "attention_mask": torch.nn.functional.pad(found["attention_mask"], (0, short)),
         }
-    longest = max(hearing.samples(hearing.least_frames if padded else 1), *map(len, whole))
+    longest = max(input_spec.num_samples(input_spec.min_frames if padded else 1), *map(len, whole))
     made = framed(
         whole,
         sampling_rate=SAMPLE_RATE,
@@ -48,7 +48,7 @@ def waves_to_inputs(
     return batch
 
 
-def alike_inputs(
+def make_collator(
     model: PreTrainedModel, extractor: SequenceFeatureExtractor
 ) -> Callable[[Sequence[np.ndarray]], dict[str, torch.Tensor]]:
     """Return what makes a saved model's inputs of clips of one length, float32 at 16 kHz, each of shape (samples,).
@@ -56,8 +56,8 @@ def alike_inputs(
     What it makes of a clip is the same alone and beside others.
     """
     if not isinstance(extractor, SpectralFeatureExtractor):
-        hearing = EncoderParts.of(model).hearing
-        return lambda clips: waves_to_inputs(clips, extractor, hearing, padded=False)
+        input_spec = EncoderParts.of(model).input_spec
+        return lambda clips: collate_waveforms(clips, extractor, input_spec, padded=False)
     ours = extractor
 
     def frames(clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:

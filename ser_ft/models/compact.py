@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
 
-from .classifier import FrameClassifier, check_sizes, real
+from .classifier import FrameClassifier, check_sizes, mask_padding
 from .features import SpectralFeatureExtractor
 
 _DECIBELS = 10 / math.log(10)
@@ -89,13 +89,13 @@ class CompactCnnForAudioClassification(FrameClassifier):
         self.members = config.members
         self.networks = nn.ModuleList(_Member(config) for _ in range(config.members))
         # Two are left at the end: normalisation over a batch of one clip takes no fewer.
-        self.least_frames = 2 * config.stride * 2 ** ((config.blocks - 1) // 2)
+        self.min_frames = 2 * config.stride * 2 ** ((config.blocks - 1) // 2)
         self.finish(2 * config.channels * config.members, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """Sum clips up: mean and deviation of each channel of each member while somebody speaks."""
         levels, spoken = self.levelled(features, lengths)
-        levels = real(levels.transpose(1, 2), lengths)
+        levels = mask_padding(levels.transpose(1, 2), lengths)
         summed = [network(levels, spoken) for network in self.networks]
         return torch.cat(summed, dim=1).to(self.classifier.weight.dtype)
 

@@ -36,14 +36,14 @@ DESCRIPTORS = {
     "log-mel": "natural logarithm of the mel spectrogram",
 }
 MEL_SCALES = ("slaney", "htk")
-PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-PARTS = 10
+PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+ENTROPY_PARTS = 10
 ROLLOFF = 0.9
-FLOOR = 1e-10
-CHANGES = {"mfcc-delta": 1, "mfcc-delta2": 2}
+LOG_FLOOR = 1e-10
+DELTA_ORDERS = {"mfcc-delta": 1, "mfcc-delta2": 2}
 # librosa's width of a delta, in windows.
-FITTED = 9
-OF_ENERGY = {"energy", "rms", "energy-entropy"}
+DELTA_WIDTH = 9
+ENERGY_DESCRIPTORS = {"energy", "rms", "energy-entropy"}
 _OF_MAGNITUDES = {"centroid", "spread", "flux"}
 _OF_MELS = {"mel", "log-mel", "mfcc"}
 _OF_PITCHES = {"chroma", "chroma-deviation"}
@@ -71,10 +71,10 @@ class Frontend(NamedTuple):
         """Return how many numbers a descriptor has."""
         if name.startswith("mfcc"):
             return self.n_mfcc
-        return {"chroma": len(PITCHES), "mel": self.n_mels, "log-mel": self.n_mels}.get(name, 1)
+        return {"chroma": len(PITCH_CLASSES), "mel": self.n_mels, "log-mel": self.n_mels}.get(name, 1)
 
 
-class Layout(NamedTuple):
+class PackedClips(NamedTuple):
     """Clips one after the other in one row, with zeros between them, so that no window reaches two of them.
 
     Attributes:
@@ -94,7 +94,7 @@ class Layout(NamedTuple):
         return self.slots[-1] + self.counts[-1]
 
 
-def pack(clips: Sequence[torch.Tensor], frontend: Frontend) -> Layout:
+def pack(clips: Sequence[torch.Tensor], frontend: Frontend) -> PackedClips:
     """Put clips, each of shape (samples,), one after the other."""
     hop, half = frontend.hop_length, frontend.n_fft // 2
     counts = [1 + len(clip) // hop for clip in clips]
@@ -110,7 +110,7 @@ def pack(clips: Sequence[torch.Tensor], frontend: Frontend) -> Layout:
         sound[before:start] = 0
         sound[start:end] = clip
     sound[ends[-1] :] = 0
-    return Layout(sound, slots[:-1], counts, torch.tensor([*starts, *ends], device=sound.device))
+    return PackedClips(sound, slots[:-1], counts, torch.tensor([*starts, *ends], device=sound.device))
 
 
 class Frames(NamedTuple):
@@ -127,14 +127,14 @@ class Frames(NamedTuple):
 class _Group(NamedTuple):
     """Windows `first` to `last` of a layout, and what is wanted of them."""
 
-    layout: Layout
+    layout: PackedClips
     first: int
     last: int
     wanted: frozenset[str]
     frontend: Frontend
 
 
-def describe(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Frontend) -> Frames:
+def compute_descriptors(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Frontend) -> Frames:
     """Compute descriptors of clips.
 
     Args:
@@ -142,7 +142,7 @@ def describe(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Fron
         names: of `DESCRIPTORS`; their numbers come side by side in this order. frontend: the settings.
     """
     layout = pack(clips, frontend)
-    wanted = frozenset("mfcc" if name in CHANGES else name for name in names)
+    wanted = frozenset("mfcc" if name in DELTA_ORDERS else name for name in names)
     found = {name: layout.sound.new_empty(layout.total, frontend.width(name)) for name in wanted}
     step = max(1, (_AT_ONCE if layout.sound.device.type == "cpu" else _AT_ONCE_GPU) // frontend.n_fft)
     for first in range(0, layout.total, step):
@@ -152,8 +152,8 @@ def describe(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Fron
             found[name][group.first : group.last] = computed[name]
     if "flux" in wanted:
         found["flux"][layout.slots] = 0
-    for name in CHANGES.keys() & set(names):
-        found[name] = changes(found["mfcc"], layout, CHANGES[name])
+    for name in DELTA_ORDERS.keys() & set(names):
+        found[name] = deltas(found["mfcc"], layout, DELTA_ORDERS[name])
     width = sum(frontend.width(name) for name in names)
     numbers = layout.sound.new_empty(len(clips), max(layout.counts), width)
     for row, slot, count in zip(numbers, layout.slots, layout.counts, strict=True):
@@ -171,18 +171,18 @@ def _of_samples(group: _Group) -> dict[str, torch.Tensor]:
     sound = layout.sound[begin : begin + (last - 1 - first) * frontend.hop_length + window]
     starts = torch.arange(last - first, device=sound.device)[:, None] * frontend.hop_length
     if "zcr" in wanted:
-        negative = sound < -FLOOR
+        negative = sound < -LOG_FLOOR
         crossings = negative[1:] != negative[:-1]
         borders = layout.borders - begin - 1
         crossings[borders[(borders >= 0) & (borders < len(crossings))]] = False
         running = _running(crossings, torch.int32)
         computed["zcr"] = (running[starts + window - 1] - running[starts]) / window
-    if wanted & OF_ENERGY:
+    if wanted & ENERGY_DESCRIPTORS:
         running = _running(sound.double().square_(), torch.float64)
         energy = ((running[starts + window] - running[starts]) / window).to(sound.dtype)
         computed |= {"energy": energy, "rms": energy.sqrt()}
         if "energy-entropy" in wanted:
-            edges = torch.arange(PARTS + 1, device=sound.device) * window // PARTS
+            edges = torch.arange(ENTROPY_PARTS + 1, device=sound.device) * window // ENTROPY_PARTS
             computed["energy-entropy"] = entropy(running[starts + edges].diff(dim=1).to(sound.dtype))
     return computed
 
@@ -197,7 +197,7 @@ def _running(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _of_spectra(group: _Group) -> dict[str, torch.Tensor]:
     """Compute what follows from the spectra, which all share."""
     layout, first, last, wanted, frontend = group
-    if not wanted - OF_ENERGY - {"zcr"}:
+    if not wanted - ENERGY_DESCRIPTORS - {"zcr"}:
         return {}
     tables = make_tables(frontend, wanted, layout.sound.device)
     # The flux of the first window looks at the one before.
@@ -205,10 +205,10 @@ def _of_spectra(group: _Group) -> dict[str, torch.Tensor]:
     shape, begin = (last - first + before, frontend.n_fft), (first - before) * frontend.hop_length
     windows = layout.sound.as_strided(shape, (frontend.hop_length, 1), begin)
     squares = torch.view_as_real(torch.fft.rfft(windows * tables.hann)).square_()
-    return of_power(squares[..., 0] + squares[..., 1], before, wanted, frontend, tables)
+    return spectral_descriptors(squares[..., 0] + squares[..., 1], before, wanted, frontend, tables)
 
 
-def of_power(
+def spectral_descriptors(
     power: torch.Tensor, before: int, wanted: frozenset[str], frontend: Frontend, tables: Tables
 ) -> dict[str, torch.Tensor]:
     """Compute the descriptors that follow from power spectra.
@@ -268,7 +268,7 @@ def _of_mels(
 ) -> dict[str, torch.Tensor]:
     computed = {"mel": mel}
     if wanted & {"log-mel", "mfcc"}:
-        computed["log-mel"] = log = (mel + offset).clamp_(min=FLOOR).log_()
+        computed["log-mel"] = log = (mel + offset).clamp_(min=LOG_FLOOR).log_()
         if "mfcc" in wanted:
             computed["mfcc"] = log @ cosines
     return computed
@@ -280,7 +280,7 @@ def entropy(energies: torch.Tensor) -> torch.Tensor:
     return (shares * shares.clamp(min=_TINY).log()).sum(dim=-1, keepdim=True) / -math.log(2)
 
 
-def changes(numbers: torch.Tensor, layout: Layout, order: int) -> torch.Tensor:
+def deltas(numbers: torch.Tensor, layout: PackedClips, order: int) -> torch.Tensor:
     """Return slope (order 1) or curvature (order 2) over time.
 
     A line, or a parabola, is fitted to nine windows by least squares (Savitzky & Golay 1964, as librosa's delta does):
@@ -290,24 +290,24 @@ def changes(numbers: torch.Tensor, layout: Layout, order: int) -> torch.Tensor:
         numbers: of the windows of a layout, shape (slots, size).
     """
     inner = torch.zeros_like(numbers)
-    if len(numbers) >= FITTED:
-        for place, weight in enumerate(derivative(FITTED, order)):
-            inner[: 1 - FITTED].add_(numbers[place : len(numbers) - FITTED + 1 + place], alpha=weight)
+    if len(numbers) >= DELTA_WIDTH:
+        for place, weight in enumerate(derivative_weights(DELTA_WIDTH, order)):
+            inner[: 1 - DELTA_WIDTH].add_(numbers[place : len(numbers) - DELTA_WIDTH + 1 + place], alpha=weight)
     places = torch.zeros(len(numbers), dtype=torch.long)
     for slot, count in zip(layout.slots, layout.counts, strict=True):
-        if count >= FITTED:
-            middle = torch.arange(count) - FITTED // 2
-            places[slot : slot + count] = middle.clamp_(0, count - FITTED).add_(slot)
+        if count >= DELTA_WIDTH:
+            middle = torch.arange(count) - DELTA_WIDTH // 2
+            places[slot : slot + count] = middle.clamp_(0, count - DELTA_WIDTH).add_(slot)
     found = inner[places.to(numbers.device)]
     for slot, count in zip(layout.slots, layout.counts, strict=True):
-        if count < FITTED:
-            fitted = torch.tensor(derivative(count, order)).to(numbers)
+        if count < DELTA_WIDTH:
+            fitted = torch.tensor(derivative_weights(count, order)).to(numbers)
             found[slot : slot + count] = fitted @ numbers[slot : slot + count]
     return found
 
 
 @functools.cache
-def derivative(width: int, order: int) -> list[float]:
+def derivative_weights(width: int, order: int) -> list[float]:
     """Return the weights of so many windows that give the derivative of that order of the polynomial of that order."""
     if width <= order:
         return [0.0] * width
@@ -349,9 +349,9 @@ def make_tables(frontend: Frontend, wanted: frozenset[str], device: torch.device
     if wanted & _OF_MELS and frontend.power == 2:
         summed["mel"] = mel_bank
     if wanted & _OF_PITCHES:
-        summed["chroma"] = chroma_filter_bank(fft, len(PITCHES), rate).T
+        summed["chroma"] = chroma_filter_bank(fft, len(PITCH_CLASSES), rate).T
     if "spectral-entropy" in wanted:
-        summed["spectral-entropy"] = np.eye(PARTS)[np.arange(bins) * PARTS // bins]
+        summed["spectral-entropy"] = np.eye(ENTROPY_PARTS)[np.arange(bins) * ENTROPY_PARTS // bins]
     widths = [table.shape[1] for table in summed.values()]
     # Filled up with zeros: matrix products run up to three times as fast where the width is a multiple of 16.
     widths.append(-sum(widths) % 16)

@@ -67,7 +67,7 @@ class EncoderParts:
     model: PreTrainedModel
     backbone: nn.Module
     layers: nn.ModuleList
-    convolutions: nn.Module | None
+    feature_encoder: nn.Module | None
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> EncoderParts:
@@ -87,7 +87,7 @@ class EncoderParts:
         return [parameter for parameter in self.model.parameters() if id(parameter) not in inside]
 
     @property
-    def top(self) -> list[nn.Module]:
+    def final_norms(self) -> list[nn.Module]:
         """What lies between the last layer and the head: a last normalisation, where the family has one."""
         config = self.model.config
         name = _LAST_NORM.get(config.model_type)
@@ -96,24 +96,31 @@ class EncoderParts:
         return [] if name is None else [self.backbone.get_submodule(name)]
 
     @property
-    def hearing(self) -> InputSpec:
+    def input_spec(self) -> InputSpec:
         """What the model is given, and how clips may be put together."""
         config = self.model.config
         masked = hasattr(self.backbone, "_mask_hidden_states") and getattr(config, "apply_spec_augment", True)
         spans = int(config.mask_time_length) + 1 if masked and config.mask_time_prob > 0 else 1
-        kind = "waves" if self.convolutions is not None else "fixed" if config.model_type in _FIXED_LENGTH else "frames"
+        kind = (
+            "waveform"
+            if self.feature_encoder is not None
+            else "fixed_length"
+            if config.model_type in _FIXED_LENGTH
+            else "frames"
+        )
         return InputSpec(
             kind=kind,
-            kernels=tuple(config.conv_kernel) if kind == "waves" else (),
-            strides=tuple(config.conv_stride) if kind == "waves" else (),
-            alone=kind == "waves" and getattr(config, "feat_extract_norm", "layer") != "layer",
-            alike=config.model_type in _HALVING,
-            least_samples=_LEAST_SAMPLES.get(config.model_type, 1),
-            least_frames=spans,
+            kernel_sizes=tuple(config.conv_kernel) if kind == "waveform" else (),
+            strides=tuple(config.conv_stride) if kind == "waveform" else (),
+            requires_unpadded_convolution=kind == "waveform"
+            and getattr(config, "feat_extract_norm", "layer") != "layer",
+            requires_equal_lengths=config.model_type in _HALVING,
+            min_samples=_LEAST_SAMPLES.get(config.model_type, 1),
+            min_frames=spans,
         )
 
     @property
-    def weighted(self) -> bool:
+    def uses_weighted_layer_sum(self) -> bool:
         """Whether the head takes a learned weighting of the layers."""
         return bool(getattr(self.model.config, "use_weighted_layer_sum", False))
 
@@ -129,27 +136,27 @@ class InputSpec:
         alone: padding would change what the convolutions make of a clip, for their first layer normalises over time
             (`feat_extract_norm: group`: wav2vec2-base, HuBERT-base, WavLM-base, SEW): each must go through them alone.
         alike: padding changes the answer further up, whatever the mask: exact only in batches of one length.
-        least_samples: of a clip: a shorter one is padded with silence.
-        least_frames: that a batch may have in training: SpecAugment's spans must fit in.
+        min_samples: of a clip: a shorter one is padded with silence.
+        min_frames: that a batch may have in training: SpecAugment's spans must fit in.
     """
 
     kind: str
-    kernels: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
     strides: tuple[int, ...]
-    alone: bool
-    alike: bool
-    least_samples: int
-    least_frames: int
+    requires_unpadded_convolution: bool
+    requires_equal_lengths: bool
+    min_samples: int
+    min_frames: int
 
-    def frames(self, samples: Any) -> Any:
+    def num_frames(self, samples: Any) -> Any:
         """Return how many frames the convolutions make of so many samples: of a number, an array or a tensor."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+        for kernel, stride in zip(self.kernel_sizes, self.strides, strict=True):
             samples = (samples - kernel) // stride + 1
         return samples
 
-    def samples(self, frames: int) -> int:
+    def num_samples(self, frames: int) -> int:
         """Return the fewest samples of which the convolutions make so many frames."""
-        for kernel, stride in reversed(list(zip(self.kernels, self.strides, strict=True))):
+        for kernel, stride in reversed(list(zip(self.kernel_sizes, self.strides, strict=True))):
             frames = (frames - 1) * stride + kernel
         return frames
 
@@ -162,14 +169,14 @@ def _size(module: nn.Module) -> int:
 class EncoderSpec:
     """What a name stands for, before its weights are read: a configuration, and a feature extractor.
 
-    `own_head`: it was fine-tuned for the same classes, and its head is kept.
+    `keeps_head`: it was fine-tuned for the same classes, and its head is kept.
     """
 
     name: str
     revision: str | None
     config: PreTrainedConfig
     extractor: SequenceFeatureExtractor
-    own_head: bool
+    keeps_head: bool
 
 
 def find_encoder(
@@ -193,7 +200,7 @@ def find_encoder(
         InputError: there is no such encoder, the Hub cannot be reached, the family is no speech encoder that
             transformers can classify with, or a setting is unknown or does not fit.
     """
-    with quiet(), readable_errors(name):
+    with quiet_loading(), readable_errors(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
         if config.model_type not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES:
             families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
@@ -215,14 +222,14 @@ def find_encoder(
     changed |= network
     if config.model_type == "whisper" and "max_source_positions" in network:
         _shorten(name, config, extractor, network["max_source_positions"])
-    own_head = list(config.id2label.values()) == list(classes)
+    keeps_head = list(config.id2label.values()) == list(classes)
     with readable_errors(name):
         for key, value in changed.items():
             setattr(config, key, value)
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: number for number, label in enumerate(classes)}
     config.problem_type = None
-    return EncoderSpec(name, revision, config, extractor, own_head)
+    return EncoderSpec(name, revision, config, extractor, keeps_head)
 
 
 def load_encoder(found: EncoderSpec) -> PreTrainedModel:
@@ -231,7 +238,7 @@ def load_encoder(found: EncoderSpec) -> PreTrainedModel:
     Raises:
         InputError: the weights are not there, or are not this encoder's.
     """
-    with quiet(), readable_errors(found.name):
+    with quiet_loading(), readable_errors(found.name):
         model, report = AutoModelForAudioClassification.from_pretrained(
             found.name,
             revision=found.revision,
@@ -244,7 +251,7 @@ def load_encoder(found: EncoderSpec) -> PreTrainedModel:
         # transformers 5.23 leaves them as the memory was.
         torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
     parts = EncoderParts.of(model)
-    if not found.own_head:
+    if not found.keeps_head:
         for child in model.children():
             if child is not parts.backbone:
                 child.apply(model._init_weights)
@@ -302,7 +309,7 @@ def _shorten(name: str, config: PreTrainedConfig, extractor: Any, positions: int
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Keep transformers' report and bar of what was loaded to ourselves; the Hub's bars of downloads stay."""
     verbosity, bars, downloads = logging.get_verbosity(), logging.is_progress_bar_enabled(), _hub_bars()
     logging.set_verbosity_error()

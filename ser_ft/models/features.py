@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 
-from .descriptors import CHANGES, DESCRIPTORS, MEL_SCALES, PITCHES, Frontend, describe
+from .descriptors import DELTA_ORDERS, DESCRIPTORS, MEL_SCALES, PITCH_CLASSES, Frontend, compute_descriptors
 
 NORMALIZATIONS = ("none", "clip-mean", "clip", "training", "speaker")
 # Of float32, in sums over frames.
@@ -157,12 +157,12 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         names = []
         for name in self.descriptors:
             width = self.frontend.width(name)
-            ends = PITCHES if name == "chroma" else range(1, width + 1)
-            single = name not in ("mfcc", *CHANGES, "chroma", "mel", "log-mel")
+            ends = PITCH_CLASSES if name == "chroma" else range(1, width + 1)
+            single = name not in ("mfcc", *DELTA_ORDERS, "chroma", "mel", "log-mel")
             names += [name] if single else [f"{name}_{end}" for end in ends]
         return names
 
-    def frames(self, samples: _Count) -> _Count:
+    def num_frames(self, samples: _Count) -> _Count:
         """Return how many frames are made of a clip of so many samples."""
         found = 1 + samples // self.hop_length
         if self.max_frames is None:
@@ -244,7 +244,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         """Do what `extract` does with clips, each of shape (samples,)."""
         # Half precision would do for a network, but not here.
         with torch.no_grad(), torch.autocast(clips[0].device.type, enabled=False):
-            features, windows = describe(clips, self.descriptors, self.frontend)
+            features, windows = compute_descriptors(clips, self.descriptors, self.frontend)
         counts = torch.tensor(windows, device=features.device)
         if self.normalize in ("clip-mean", "clip"):
             features = self._within_clips(features, counts)
@@ -257,7 +257,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         features = (features - mean) * real
         if self.normalize == "clip":
             deviation = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
-            features = features / usable_scale(mean, deviation)
+            features = features / safe_scale(mean, deviation)
         return features
 
     def _cropped(self, features: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -283,7 +283,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         if self.normalize == "speaker":
             mean = (features * real).sum(dim=(0, 1)) / mask.sum()
             variance = ((features - mean).square() * real).sum(dim=(0, 1)) / mask.sum()
-            scale = usable_scale(mean, variance.sqrt())
+            scale = safe_scale(mean, variance.sqrt())
         elif self.mean is None or self.scale is None:
             raise ValueError('normalize="training" needs mean and scale: fit them on the training speakers first')
         else:
@@ -291,7 +291,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         return (features - mean) / scale * real
 
 
-def usable_scale(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+def safe_scale(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
     """Return what to divide by: the deviation, or 1 where a number varies by no more than its rounding."""
     return torch.where(deviation > _ROUNDING * mean.abs(), deviation, torch.ones_like(deviation))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -19,8 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from ..audio import SAMPLE_RATE
 from ..utils.errors import InputError
 from . import resolve_model_path
-from .descriptors import CHANGES, FITTED
-from .encoders import EncoderParts, quiet, readable_errors
+from .descriptors import DELTA_ORDERS, DELTA_WIDTH
+from .encoders import EncoderParts, quiet_loading, readable_errors
 from .features import SpectralFeatureExtractor
 
 _OURS = "ser_ft_"
@@ -51,7 +52,7 @@ class PretrainedClassifier:
                 it are missing, as where its head is of a kind that transformers does not know.
         """
         place = resolve_model_path(name)
-        with quiet(), readable_errors(name):
+        with quiet_loading(), readable_errors(name):
             config = AutoConfig.from_pretrained(place)
             family = config.model_type
             if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES and not family.startswith(_OURS):
@@ -74,7 +75,7 @@ class PretrainedClassifier:
         return cls(name, model.eval(), extractor, tuple(str(names[number]) for number in sorted(names)))
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """What it is called in tables: the last part of its name; of a run's model, the run's folder."""
         folder = Path(self.name)
         if not folder.is_dir():
@@ -83,13 +84,13 @@ class PretrainedClassifier:
         return folder.parent.name if folder.name == "model" else folder.name
 
     @property
-    def shortest(self) -> int:
+    def min_samples(self) -> int:
         """The samples of the shortest clip that it is asked about; shorter ones are padded with silence."""
         extractor = self.extractor
         if not isinstance(extractor, SpectralFeatureExtractor):
-            return EncoderParts.of(self.model).hearing.least_samples
+            return EncoderParts.of(self.model).input_spec.min_samples
         summed: Any = self.model
-        frames = max(summed.least_frames, FITTED if CHANGES.keys() & set(extractor.descriptors) else 1)
+        frames = max(summed.min_frames, DELTA_WIDTH if DELTA_ORDERS.keys() & set(extractor.descriptors) else 1)
         return max(extractor.win_length, (int(frames) - 1) * extractor.hop_length)
 
     @property
@@ -99,6 +100,21 @@ class PretrainedClassifier:
         return None if found is None else float(found)
 
     @property
-    def ours(self) -> bool:
+    def is_own_network(self) -> bool:
         """Whether it is a network of ser_ft, which is given frames of descriptors."""
         return str(self.model.config.model_type).startswith(_OURS)
+
+
+def fold_temperature(model: Any, temperature: float) -> None:
+    """Divide a classifier's logits by a temperature, for good, in the weights and bias of its last linear layer.
+
+    Whoever loads the model then gets calibrated probabilities, with stock transformers too.
+
+    Args:
+        model: whose head is called `classifier`, a linear layer or modules of which the last linear one gives the
+            logits. temperature: above 0.
+    """
+    last: nn.Linear = [module for module in model.classifier.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.div_(temperature)

@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_where_unreachable
-from . import MODELS, compact, model_kind, read_model_config, resolve_model_path, saved_by_us
+from . import MODELS, compact, is_own_model_folder, model_kind, read_model_config, resolve_model_path
 from . import baselines as own
 from . import spectrogram as image
-from .encoders import quiet
+from .encoders import quiet_loading
 from .features import SpectralFeatureExtractor
 
 # The 34 short-term descriptors of pyAudioAnalysis (Giannakopoulos, PLoS ONE 2015).
@@ -27,7 +27,7 @@ STACKED = ("zcr", "rms", "mfcc", "mfcc-delta", "chroma", "log-mel")
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkDefaults:
     """One of our own: its classes, and the settings that it has before a recipe's."""
 
     config: type[PreTrainedConfig]
@@ -40,24 +40,28 @@ _FITTED = {"normalize": "training"}
 _STACK = _FITTED | {"descriptors": STACKED, "n_mfcc": 20, "hop_length": 256}
 _DESCRIBED = _FITTED | {"descriptors": SHORT_TERM, "n_mfcc": 13, "hop_length": 256}
 NETWORKS = {
-    "mfcc-cnn": Network(
+    "mfcc-cnn": NetworkDefaults(
         own.MfccCnnConfig,
         own.MfccCnnForAudioClassification,
         _FITTED | {"descriptors": ("mfcc",), "n_mfcc": 20, "n_mels": 64, "hop_length": 256},
     ),
-    "conv1d": Network(own.Conv1dConfig, own.Conv1dForAudioClassification, _DESCRIBED),
-    "lstm": Network(own.LstmConfig, own.LstmForAudioClassification, _DESCRIBED),
-    "plain-cnn": Network(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "plain"}),
-    "residual-cnn": Network(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "residual"}),
-    "wide-cnn": Network(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "wide"}),
-    "compact-cnn": Network(
+    "conv1d": NetworkDefaults(own.Conv1dConfig, own.Conv1dForAudioClassification, _DESCRIBED),
+    "lstm": NetworkDefaults(own.LstmConfig, own.LstmForAudioClassification, _DESCRIBED),
+    "plain-cnn": NetworkDefaults(
+        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "plain"}
+    ),
+    "residual-cnn": NetworkDefaults(
+        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "residual"}
+    ),
+    "wide-cnn": NetworkDefaults(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "wide"}),
+    "compact-cnn": NetworkDefaults(
         compact.CompactCnnConfig,
         compact.CompactCnnForAudioClassification,
         {"descriptors": ("log-mel",), "n_mels": 80, "f_min": 50.0, "mel_scale": "htk", "win_length": 400}
         | {"hop_length": 160, "n_fft": 512},
     ),
 }
-_IMAGE = Network(
+_IMAGE = NetworkDefaults(
     image.SpectrogramConfig,
     image.SpectrogramForAudioClassification,
     _FITTED | {"descriptors": ("log-mel",), "n_mels": 64, "hop_length": 160},
@@ -72,7 +76,7 @@ _FIXED: dict[type, tuple[str, ...]] = {
 _FITTING = {int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), type(None): (int,)}
 
 
-def build(
+def build_model(
     name: str,
     classes: Sequence[str],
     features: Mapping[str, Any],
@@ -90,7 +94,7 @@ def build(
     Raises:
         InputError: the name, or a setting, is unknown or does not fit, or the weights cannot be had.
     """
-    if saved_by_us(name):
+    if is_own_model_folder(name):
         return _saved(resolve_model_path(name), classes, features, network)
     known = NETWORKS.get(name, _IMAGE)
     if known is _IMAGE and model_kind(name) != "image":
@@ -111,7 +115,7 @@ def build(
         if extractor.feature_size != extractor.n_mels or "log-mel" not in extractor.descriptors:
             raise InputError(f"{name}: sees a log-mel spectrogram: model.features.descriptors must be [log-mel]")
         backbone = _backbone(name, pretrained)
-        image.check_any_size(backbone)
+        image.check_accepts_any_size(backbone)
         return extractor, image.SpectrogramForAudioClassification(config, backbone)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
@@ -127,7 +131,7 @@ def _saved(
         if settings:
             raise InputError(f"model.{name} is settled in {folder}: leave {', '.join(settings)} out")
     try:
-        with quiet():
+        with quiet_loading():
             config = AutoConfig.from_pretrained(folder)
             others = list(config.id2label.values()) != list(classes)
             if others:
@@ -165,7 +169,7 @@ def _backbone(name: str, pretrained: bool) -> Any:
     try:
         if not pretrained:
             return image.make_timm(called)
-        with quiet(), offline_where_unreachable(local):
+        with quiet_loading(), offline_where_unreachable(local):
             return image.make_timm(f"local-dir:{name}" if local else f"hf-hub:{name}", pretrained=True)
     except Exception as error:
         first = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -70,7 +70,7 @@ class SpectrogramForAudioClassification(FrameClassifier):
             # transformers brings back as garbage what was not saved, such as the filters of a blurring pool.
             module._non_persistent_buffers_set.clear()
         self.backbone = backbone
-        width, self.reduction = width_and_reduction(backbone)
+        width, self.reduction = channels_and_reduction(backbone)
         self.finish(width, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
@@ -127,7 +127,7 @@ class SpectrogramForAudioClassification(FrameClassifier):
         """Return the map of (clips, frames, mels) over time, the mean over frequency: (clips, channels, map frames)."""
         missing = max(0, _LEAST - features.shape[2])
         image = nn.functional.pad(features.transpose(1, 2)[:, None], (0, 0, 0, missing))
-        return features_of(self.backbone, image).mean(dim=2)
+        return feature_map(self.backbone, image).mean(dim=2)
 
     def _weights(self, lengths: torch.Tensor, frames: int, seen: int) -> torch.Tensor:
         """Return the share of each of a map's frames that is the clip's, shape (clips, frames)."""
@@ -182,14 +182,14 @@ def make_alexnet(weights: dict[str, torch.Tensor] | None = None) -> nn.Module:
     return stages
 
 
-def features_of(backbone: nn.Module, image: torch.Tensor) -> torch.Tensor:
+def feature_map(backbone: nn.Module, image: torch.Tensor) -> torch.Tensor:
     """Return the last map of a backbone, shape (images, channels, height, width)."""
     found = backbone(image)
     last: torch.Tensor = found[-1] if isinstance(found, list | tuple) else found
     return last
 
 
-def width_and_reduction(backbone: nn.Module) -> tuple[int, int]:
+def channels_and_reduction(backbone: nn.Module) -> tuple[int, int]:
     """Return the channels of a backbone's last map, and how many frames lie under one of its own."""
     about: Any = getattr(backbone, "feature_info", None)
     if about is None:
@@ -197,7 +197,7 @@ def width_and_reduction(backbone: nn.Module) -> tuple[int, int]:
     return about.channels()[-1], about.reduction()[-1]
 
 
-def check_any_size(backbone: nn.Module) -> None:
+def check_accepts_any_size(backbone: nn.Module) -> None:
     """Refuse a backbone that cannot look at a spectrogram of any length.
 
     Raises:
@@ -207,9 +207,9 @@ def check_any_size(backbone: nn.Module) -> None:
     try:
         with torch.no_grad():
             shapes = [
-                features_of(backbone.eval(), torch.zeros(1, 1, _LEAST, frames)).shape for frames in (_LEAST, 3 * _LEAST)
+                feature_map(backbone.eval(), torch.zeros(1, 1, _LEAST, frames)).shape for frames in (_LEAST, 3 * _LEAST)
             ]
-        fits = all(len(shape) == 4 and shape[1] == width_and_reduction(backbone)[0] for shape in shapes)
+        fits = all(len(shape) == 4 and shape[1] == channels_and_reduction(backbone)[0] for shape in shapes)
     except (AssertionError, RuntimeError):
         fits = False
     backbone.train(training)
@@ -217,7 +217,7 @@ def check_any_size(backbone: nn.Module) -> None:
         raise ValueError("it cannot look at images of any size: take a convolutional network, such as vgg16_bn.tv_in1k")
 
 
-def stages_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
+def parameters_by_stage(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """Return a backbone's parameters by stage, the lowest first: all that makes maps of one size is a stage."""
     stages: list[list[nn.Parameter]] = [[]]
     widths: list[int] = []
@@ -239,7 +239,7 @@ def stages_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
     training = backbone.training
     with torch.no_grad():
         example = next(backbone.parameters())
-        features_of(backbone.eval(), example.new_zeros(1, 1, 128, 128))
+        feature_map(backbone.eval(), example.new_zeros(1, 1, 128, 128))
     backbone.train(training)
     for handle in handles:
         handle.remove()

@@ -16,7 +16,7 @@ from ..config.schema import Recipe, TuningConfig
 from ..dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches
 from ..dataloading.cache import JoinedCache
 from ..dataloading.encoder_hooks import EncoderHooks, PooledHead
-from ..dataloading.hidden_states import states_of
+from ..dataloading.hidden_states import compute_hidden_states
 from ..dataloading.online_augmentation import OnlineAugmentation
 from ..models import encoders
 from ..models.encoders import EncoderParts
@@ -42,7 +42,7 @@ class TrainableModel:
     """
 
     model: nn.Module
-    feed: BatchSource
+    batch_source: BatchSource
     groups: list[dict[str, Any]]
     finish: Callable[[], PreTrainedModel]
     stages: list[list[nn.Parameter]] = field(default_factory=list)
@@ -79,20 +79,23 @@ def prepare_encoder(
     kept = tuning.cache and not recipe.augment.live
 
     def states(what: str | int) -> JoinedCache:
-        return JoinedCache([states_of(one, parts, extractor, what, shown, device) for one in tables])
+        return JoinedCache([compute_hidden_states(one, parts, extractor, what, shown, device) for one in tables])
 
     if kept and tuning.mode == "probe":
         feed, trained = PooledBatches(states("mean"), np.array(table["duration"])), PooledHead(parts)
     elif kept and first is not None and first > 0:
-        feed, rig = HiddenStateBatches(states(first), table, extractor, parts.hearing), EncoderHooks(parts, layer=first)
-    elif kept and parts.convolutions is not None and not tuning.convolutions:
         feed, rig = (
-            HiddenStateBatches(states("convolutions"), table, extractor, parts.hearing),
+            HiddenStateBatches(states(first), table, extractor, parts.input_spec),
+            EncoderHooks(parts, layer=first),
+        )
+    elif kept and parts.feature_encoder is not None and not tuning.convolutions:
+        feed, rig = (
+            HiddenStateBatches(states("feature_encoder"), table, extractor, parts.input_spec),
             EncoderHooks(parts, convolved=True),
         )
     else:
         feed, rig = (
-            WaveformBatches(table, extractor, parts.hearing, OnlineAugmentation.of(table, recipe)),
+            WaveformBatches(table, extractor, parts.input_spec, OnlineAugmentation.of(table, recipe)),
             EncoderHooks(parts),
         )
     restore = fast_attention(model, feed, device)
@@ -150,25 +153,25 @@ def _check(parts: EncoderParts, tuning: TuningConfig) -> None:
     count = len(parts.layers)
     if tuning.layers is not None and tuning.layers > count:
         raise InputError(f"tuning.layers is {tuning.layers}, but the encoder has {count} layers")
-    if tuning.convolutions and parts.convolutions is None:
+    if tuning.convolutions and parts.feature_encoder is None:
         raise InputError("tuning.convolutions: this family has no convolutional encoder over the wave")
 
 
 def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
     """Let gradients reach what the mode trains, and nothing else; what the family itself freezes stays frozen."""
     kept: set[int] = set()
-    freeze = getattr(parts.convolutions, "_freeze_parameters", None)
+    freeze = getattr(parts.feature_encoder, "_freeze_parameters", None)
     if freeze is not None and not tuning.convolutions:
         freeze()  # without it they ask for gradients of the sound
     if tuning.mode == "full":
         kept = {id(parameter) for parameter in parts.backbone.parameters()}
-        if parts.convolutions is not None and not tuning.convolutions:
-            kept -= {id(parameter) for parameter in parts.convolutions.parameters()}
+        if parts.feature_encoder is not None and not tuning.convolutions:
+            kept -= {id(parameter) for parameter in parts.feature_encoder.parameters()}
     elif tuning.mode == "partial":
-        trained = [*parts.layers[len(parts.layers) - (tuning.layers or 0) :], *parts.top]
+        trained = [*parts.layers[len(parts.layers) - (tuning.layers or 0) :], *parts.final_norms]
         kept = {id(parameter) for module in trained for parameter in module.parameters()}
     for name, parameter in parts.backbone.named_parameters():
-        unused = name.endswith("masked_spec_embed") and parts.hearing.least_frames == 1
+        unused = name.endswith("masked_spec_embed") and parts.input_spec.min_frames == 1
         # Whisper's positions are sines, which transformers 5.23 forgets to freeze in what it loads.
         sines = parts.model.config.model_type == "whisper" and name == "embed_positions.weight"
         if id(parameter) not in kept or unused or sines:
@@ -177,7 +180,7 @@ def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
 
 def _first_trained(parts: EncoderParts, tuning: TuningConfig) -> int | None:
     """Return the lowest layer that is trained, if what enters it is all that the rest needs."""
-    if tuning.mode != "partial" or parts.weighted or parts.model.config.model_type in _RESAMPLING:
+    if tuning.mode != "partial" or parts.uses_weighted_layer_sum or parts.model.config.model_type in _RESAMPLING:
         return None
     return len(parts.layers) - (tuning.layers or 0)
 
@@ -189,7 +192,7 @@ def _still(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
     if tuning.mode == "partial":
         top = {id(one) for layer in parts.layers[len(parts.layers) - (tuning.layers or 0) :] for one in layer.modules()}
         return [one for one in parts.backbone.modules() if id(one) not in top and one is not parts.backbone]
-    return [] if parts.convolutions is None or tuning.convolutions else list(parts.convolutions.modules())
+    return [] if parts.feature_encoder is None or tuning.convolutions else list(parts.feature_encoder.modules())
 
 
 def _depths(parts: EncoderParts) -> dict[int, int]:
@@ -198,7 +201,7 @@ def _depths(parts: EncoderParts) -> dict[int, int]:
     depths = {id(parameter): count for parameter in parts.backbone.parameters()}
     for place, layer in enumerate(parts.layers):
         depths |= {id(parameter): count - 1 - place for parameter in layer.parameters()}
-    return depths | {id(parameter): 0 for module in parts.top for parameter in module.parameters()}
+    return depths | {id(parameter): 0 for module in parts.final_norms for parameter in module.parameters()}
 
 
 def _rates(

@@ -15,11 +15,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..config.schema import Recipe, TuningConfig
 from ..dataloading.batches import FrameBatches, PooledBatches
-from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, frames_of, update_hash
+from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, compute_frames, update_hash
 from ..dataloading.online_augmentation import OnlineAugmentation, Standardizer
 from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
-from ..models.spectrogram import SpectrogramForAudioClassification, stages_of
+from ..models.spectrogram import SpectrogramForAudioClassification, parameters_by_stage
 from ..utils.errors import InputError
 from ..utils.progress import bar
 from .finetuning import TrainableModel, parameter_groups
@@ -41,7 +41,7 @@ def prepare_network(
     """Make one of our own networks ready: all of it is trained, on frames that its extractor made once.
 
     Args:
-        model, extractor: as `ser_ft.models.registry.build` gives them; what the extractor fits, it fits here.
+        model, extractor: as `ser_ft.models.registry.build_model` gives them; what the extractor fits, it fits here.
         tables: the prepared table; behind it, the augmented copies of training clips, where there are any.
         train: rows of the clips that are trained on, of all tables one behind the other.
         recipe: `train` and `augment` are read. shown: show progress.
@@ -74,7 +74,7 @@ def prepare_image_backbone(
         InputError: more stages are asked for than there are.
     """
     tuning, feed = recipe.tuning, frame_feed(extractor, tables, train, recipe, shown)
-    stages = stages_of(model.backbone)[::-1]
+    stages = parameters_by_stage(model.backbone)[::-1]
     trained = _trained_stages(tuning, stages)
     for stage in stages[trained:]:
         for parameter in stage:
@@ -111,7 +111,7 @@ def frame_feed(
         )
     if recipe.augment.spectral is not None and extractor.normalize in ("clip", "clip-mean"):
         raise InputError(f"augment.spectral: model.features.normalize must be none, not {extractor.normalize}")
-    frames = JoinedCache([frames_of(table, extractor, shown) for table in tables])
+    frames = JoinedCache([compute_frames(table, extractor, shown) for table in tables])
     speakers = [name for table in tables for name in table["speaker"]]
     # Copies say no more of a speaker than the clips do that they were made of.
     own = frames.parts[0]
@@ -161,7 +161,7 @@ def _sums_of(
     # Frames are kept under a name that tells their table, settings and code.
     frames = cast(JoinedCache, feed.frames).parts[place].folder.name
     found = hashlib.sha256(repr((frames, model.config.backbone, model.config.patch_frames)).encode())
-    if (standard := feed.standard) is not None:
+    if (standard := feed.standardizer) is not None:
         for values in (standard.shift, standard.scale, standard.groups):
             found.update(values.tobytes())
     update_hash(found, model.backbone.state_dict())

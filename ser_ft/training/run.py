@@ -18,17 +18,17 @@ from ..config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, Tuni
 from ..data.augmentation.waveform import Augment, augment_table
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
-from ..dataloading.cache import statistics_of
+from ..dataloading.cache import compute_statistics
 from ..dataloading.targets import ClipData
 from ..evaluation.latency import NUM_CLIPS, real_time_factor
 from ..evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..evaluation.scoring import SplitScorer
 from ..models import MODELS, SHIPPED
-from ..models.calibrated_head import fold_temperature
 from ..models.classical import CLASSICAL
 from ..models.encoders import load_encoder
-from ..models.registry import build
+from ..models.pretrained import fold_temperature
+from ..models.registry import build_model
 from ..models.spectrogram import SpectrogramForAudioClassification
 from ..utils.accelerator import device_name, start
 from ..utils.errors import InputError
@@ -162,7 +162,9 @@ def _train(
         tables = [table, *_copies(recipe, table.select(train), shown)]
     heard = np.concatenate([train, len(table) + np.arange(sum(map(len, tables[1:])))])
     setup, extractor = _set_up(recipe, tables, heard, classes, accelerator, shown)
-    inputs = ClipData.of(tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.feed, classes)
+    inputs = ClipData.of(
+        tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.batch_source, classes
+    )
     judge = SplitScorer(table, split, inputs, recipe.seed)
     rows = judge.rows
     if shown:
@@ -191,7 +193,7 @@ def _train(
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
     # All processes share this work, and wait for each other in it.
     simple = [name for name in recipe.baselines if name in CLASSICAL]
-    numbers = statistics_of(table, shown) if simple else np.empty(0)
+    numbers = compute_statistics(table, shown) if simple else np.empty(0)
     if not accelerator.is_main_process:
         return
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
@@ -247,7 +249,7 @@ def _check_model(recipe: Recipe) -> None:
     if chosen.kind == "speech":
         find_encoder(recipe, ("one", "other"))
     else:
-        build(chosen.name, ("one", "other"), chosen.features, chosen.network, pretrained=False)
+        build_model(chosen.name, ("one", "other"), chosen.features, chosen.network, pretrained=False)
 
 
 def _copies(recipe: Recipe, clips: datasets.Dataset, shown: bool) -> list[datasets.Dataset]:
@@ -277,7 +279,7 @@ def _set_up(
             encoder = load_encoder(found)
         return prepare_encoder(encoder, found.extractor, tables, recipe, accelerator.device, shown), found.extractor
     with accelerator.local_main_process_first():
-        extractor, model = build(chosen.name, classes, chosen.features, chosen.network, chosen.pretrained)
+        extractor, model = build_model(chosen.name, classes, chosen.features, chosen.network, chosen.pretrained)
     if isinstance(model, SpectrogramForAudioClassification):
         return prepare_image_backbone(model, extractor, tables, heard, recipe, accelerator.device, shown), extractor
     return prepare_network(model, extractor, tables, heard, recipe, shown), extractor

@@ -20,7 +20,7 @@ from ..config.schema import TrainConfig
 from ..data.augmentation.batch import Mixup
 from ..dataloading.batch_sampler import balancing_chances, epoch_batches
 from ..dataloading.batches import BatchSource
-from ..dataloading.targets import ClipData, steps
+from ..dataloading.targets import ClipData, iter_steps
 from ..evaluation.metrics import uar
 from ..evaluation.predict import predict
 from ..evaluation.run_folder import RunFolder
@@ -127,7 +127,7 @@ class Trainer:
 
     def _batches(self, epoch: int) -> list[list[int]]:
         return epoch_batches(
-            self.inputs.feed.seconds[self.train],
+            self.inputs.batch_source.seconds[self.train],
             self.settings.batch_size,
             self.seed,
             epoch,
@@ -140,10 +140,10 @@ class Trainer:
 
     def _steps(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:
         """Yield the batches of each remaining step of this epoch: the rows, and the model's inputs."""
-        return steps(
+        return iter_steps(
             self.train,
             self._batches(self.state.epoch)[self.state.batch :],
-            partial(_with_rows, self.inputs.feed, self.state.epoch),
+            partial(_with_rows, self.inputs.batch_source, self.state.epoch),
             self.accumulation,
             self.seed,
             self.settings.workers,
@@ -277,7 +277,7 @@ class Trainer:
         Args:
             rows: of the clips. context: made around each call of the model; by default none: in float32.
         """
-        accelerator, feed = self.accelerator, self.inputs.feed
+        accelerator, feed = self.accelerator, self.inputs.batch_source
         if accelerator.num_processes > 1:
             # Each process has running statistics of its own: those that are saved, the first one's, are asked.
             for buffer in self.setup.model.buffers():
@@ -288,7 +288,7 @@ class Trainer:
             rows,
             feed.lengths,
             self.inputs.allowed[rows],
-            alike=feed.alike,
+            equal_lengths=feed.requires_equal_lengths,
             share=(accelerator.process_index, accelerator.num_processes),
             context=context,
         )

@@ -15,11 +15,10 @@ import torch
 
 from ser_ft import audio
 from ser_ft.dataloading.batches import FrameBatches
-from ser_ft.dataloading.cache import Arrays, FlatCache, JoinedCache, frames_of, make_room, statistics_of
-from ser_ft.dataloading.targets import ClipData, TrainingClips
-from ser_ft.models.classical import FUNCTIONALS, classical_features
+from ser_ft.dataloading.cache import Arrays, FlatCache, JoinedCache, compute_frames, compute_statistics, make_room
+from ser_ft.dataloading.targets import ClipData, RowDataset
+from ser_ft.models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extractor, frame_statistics
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.statistics import statistics
 from ser_ft.utils.errors import InputError
 
 LENGTHS = (3, 1, 7, 2)
@@ -115,15 +114,15 @@ def test_what_is_left_of_a_broken_cache_is_replaced(tmp_path: Path) -> None:
 
 def test_frames_of_a_table_are_the_extractors(monkeypatch: pytest.MonkeyPatch) -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
-    found = frames_of(clips, extractor, shown=False)
+    found = compute_frames(clips, extractor, shown=False)
     for row in (0, 31, 32, 39):
         alone = extractor(audio.from_wav(clips[row]["audio"]["bytes"]))["input_features"][0]
         np.testing.assert_allclose(found[row], alone, atol=1e-3)
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    assert np.array_equal(frames_of(clips, SpectralFeatureExtractor(), shown=False)[39], found[39])
+    assert np.array_equal(compute_frames(clips, SpectralFeatureExtractor(), shown=False)[39], found[39])
     for other, settings in ((clips, {"hop_length": 200}), (clips.select(range(39)), {})):
         with pytest.raises(AssertionError, match="computed again"):
-            frames_of(other, SpectralFeatureExtractor(**settings), shown=False)
+            compute_frames(other, SpectralFeatureExtractor(**settings), shown=False)
 
 
 def refuse(*args: object, **kwargs: object) -> None:
@@ -133,41 +132,41 @@ def refuse(*args: object, **kwargs: object) -> None:
 def test_frames_are_not_standardised_and_found_again_whoever_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fold fits a mean and a scale of its own to the same frames: five folds compute them once."""
     clips = table(4)
-    plain = frames_of(clips, SpectralFeatureExtractor(normalize="none"), shown=False)
+    plain = compute_frames(clips, SpectralFeatureExtractor(normalize="none"), shown=False)
     fitted = SpectralFeatureExtractor(normalize="training", mean=[5.0] * 20, scale=[2.0] * 20)
-    found = frames_of(clips, fitted, shown=False)
+    found = compute_frames(clips, fitted, shown=False)
     assert all(np.array_equal(found[row], plain[row]) for row in range(4))
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
     fitted.mean = [7.0] * 20
-    assert frames_of(clips, fitted, shown=False).folder == found.folder
+    assert compute_frames(clips, fitted, shown=False).folder == found.folder
 
 
 def test_frames_of_another_version_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptors have a file of their own: what it says is part of what frames are known by."""
     clips, before = table(2), Path.read_text
-    frames_of(clips, SpectralFeatureExtractor(), shown=False)
+    compute_frames(clips, SpectralFeatureExtractor(), shown=False)
 
     def corrected(file: Path, *args: object, **kwargs: object) -> str:
         return before(file, *args, **kwargs) + ("# corrected" if file.name == "descriptors.py" else "")
 
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    frames_of(clips, SpectralFeatureExtractor(), shown=False)
+    compute_frames(clips, SpectralFeatureExtractor(), shown=False)
     monkeypatch.setattr(Path, "read_text", corrected)
     with pytest.raises(AssertionError, match="computed again"):
-        frames_of(clips, SpectralFeatureExtractor(), shown=False)
+        compute_frames(clips, SpectralFeatureExtractor(), shown=False)
 
 
 def test_statistics_are_those_of_each_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    clips, extractor = table(), classical_features()
-    found = statistics_of(clips, shown=False)
-    assert found.shape == (40, len(FUNCTIONALS) * len(extractor.columns))
+    clips, extractor = table(), classical_feature_extractor()
+    found = compute_statistics(clips, shown=False)
+    assert found.shape == (40, len(CLASSICAL_FUNCTIONALS) * len(extractor.columns))
     assert np.isfinite(found).all()
     for row in (0, 33, 39):
         alone = extractor(audio.from_wav(clips[row]["audio"]["bytes"]), return_tensors="pt")
-        expected = statistics(alone["input_features"], alone["attention_mask"], FUNCTIONALS)[0]
+        expected = frame_statistics(alone["input_features"], alone["attention_mask"], CLASSICAL_FUNCTIONALS)[0]
         np.testing.assert_allclose(found[row], expected, rtol=1e-3, atol=1e-3)
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    assert np.array_equal(statistics_of(clips, shown=False), found)
+    assert np.array_equal(compute_statistics(clips, shown=False), found)
 
 
 def test_caches_are_joined_as_one(tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def test_caches_are_joined_as_one(tmp_path: Path) -> None:
 
 def test_inputs_are_padded_to_the_longest_and_marked() -> None:
     clips = table()
-    frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
+    frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
     batch = FrameBatches(frames, np.ones(40), SpectralFeatureExtractor()).collate([39, 0])
     assert batch["input_features"].shape == (2, frames.lengths[39], 20)
     assert batch["attention_mask"].sum(dim=1).tolist() == [frames.lengths[39], frames.lengths[0]]
@@ -196,7 +195,7 @@ def test_inputs_are_padded_to_the_longest_and_marked() -> None:
 
 def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> None:
     clips = table(8)
-    frames = frames_of(clips, SpectralFeatureExtractor(), shown=False)
+    frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
     feed = FrameBatches(frames, np.ones(8), SpectralFeatureExtractor())
     names = clips.features["emotion"].names
     inputs = ClipData.of(clips, feed, names)
@@ -212,7 +211,7 @@ def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> Non
 
 
 def test_places_in_a_part_are_rows_of_the_table() -> None:
-    part = TrainingClips(np.array([5, 9, 2]))
+    part = RowDataset(np.array([5, 9, 2]))
     assert [part[place] for place in range(len(part))] == [5, 9, 2]
 
 

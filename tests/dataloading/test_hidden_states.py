@@ -16,9 +16,9 @@ import torch
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading import hidden_states
-from ser_ft.dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches, samples_of
+from ser_ft.dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches, clip_lengths
 from ser_ft.dataloading.encoder_hooks import EncoderHooks, PooledHead
-from ser_ft.dataloading.hidden_states import states_of
+from ser_ft.dataloading.hidden_states import compute_hidden_states
 from ser_ft.evaluation.predict import predict
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.utils.errors import InputError
@@ -71,9 +71,9 @@ def loaded(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamesp
     found = find_encoder(str(folder), CLASSES, network, dropout=0.0, weighted=weighted)
     model = load_encoder(found).eval()
     parts = EncoderParts.of(model)
-    if parts.weighted:
+    if parts.uses_weighted_layer_sum:
         torch.nn.init.normal_(model.layer_weights)
-    return SimpleNamespace(model=model, parts=parts, extractor=found.extractor, hearing=parts.hearing)
+    return SimpleNamespace(model=model, parts=parts, extractor=found.extractor, input_spec=parts.input_spec)
 
 
 def stock(one: SimpleNamespace, wave: np.ndarray, **options: Any) -> torch.Tensor:
@@ -83,7 +83,7 @@ def stock(one: SimpleNamespace, wave: np.ndarray, **options: Any) -> torch.Tenso
 
 
 def _accepted(one: SimpleNamespace) -> set[str]:
-    return {one.model.main_input_name} | (set() if one.hearing.kind == "fixed" else {"attention_mask"})
+    return {one.model.main_input_name} | (set() if one.input_spec.kind == "fixed_length" else {"attention_mask"})
 
 
 def ways_in(
@@ -91,23 +91,23 @@ def ways_in(
 ) -> Iterator[tuple[str, BatchSource, EncoderHooks]]:
     """Sound, the states of the convolutions, and those that enter each layer; the rig is on while it is looked at."""
     rig = EncoderHooks(one.parts)
-    yield "sound", WaveformBatches(clips, one.extractor, one.hearing), rig
+    yield "sound", WaveformBatches(clips, one.extractor, one.input_spec), rig
     rig.remove()
-    if one.parts.convolutions is not None:
-        found = states_of(clips, one.parts, one.extractor, "convolutions", shown=False)
+    if one.parts.feature_encoder is not None:
+        found = compute_hidden_states(clips, one.parts, one.extractor, "feature_encoder", shown=False)
         rig = EncoderHooks(one.parts, convolved=True)
-        yield "convolutions", HiddenStateBatches(found, clips, one.extractor, one.hearing), rig
+        yield "feature_encoder", HiddenStateBatches(found, clips, one.extractor, one.input_spec), rig
         rig.remove()
     # SEW's layers hear at half the rate that goes in and comes out: it is never entered there.
     for layer in range(LAYERS) if family != "sew" else ():
-        found = states_of(clips, one.parts, one.extractor, layer, shown=False)
+        found = compute_hidden_states(clips, one.parts, one.extractor, layer, shown=False)
         rig = EncoderHooks(one.parts, layer=layer)
-        yield f"layer {layer}", HiddenStateBatches(found, clips, one.extractor, one.hearing), rig
+        yield f"layer {layer}", HiddenStateBatches(found, clips, one.extractor, one.input_spec), rig
         rig.remove()
 
 
 def batches(family: str, clips: datasets.Dataset) -> list[list[int]]:
-    lengths = samples_of(clips)
+    lengths = clip_lengths(clips)
     together = [np.flatnonzero(lengths == length).tolist() for length in np.unique(lengths)]
     return together if family in LEAKING else [list(range(len(clips)))]
 
@@ -123,7 +123,7 @@ def test_states_give_the_stock_models_answers(family: str, folder_of: Callable[[
         for way, feed, _ in ways_in(one, clips, family):
             for rows in batches(family, clips):
                 given = feed.collate(rows)
-                assert ("attention_mask" in given) == (len(rows) == 4 and one.hearing.kind != "fixed")
+                assert ("attention_mask" in given) == (len(rows) == 4 and one.input_spec.kind != "fixed_length")
                 error = (one.model(**given).logits - expected[rows]).abs().max()
                 assert error < (EXACT if way == "sound" else HALF), f"{way}: {error:.1e}"
         again = torch.stack([stock(one, wave) for wave in waves(clips)])
@@ -141,9 +141,9 @@ def test_a_head_on_pooled_states_is_the_stock_head(
 ) -> None:
     """Else a probe would be another model when it is saved: the mean must be over a clip's own frames."""
     one, clips = loaded(folder_of(family), weighted), table(0.3, 1.0, 1.6, 1.0)
-    if weighted and not one.parts.weighted:
+    if weighted and not one.parts.uses_weighted_layer_sum:
         pytest.skip("AST's head takes the last layer alone")
-    pooled = PooledBatches(states_of(clips, one.parts, one.extractor, "mean", shown=False), np.ones(4))
+    pooled = PooledBatches(compute_hidden_states(clips, one.parts, one.extractor, "mean", shown=False), np.ones(4))
     with torch.no_grad():
         found = PooledHead(one.parts)(**pooled.collate(range(4))).logits
         expected = torch.stack([stock(one, wave) for wave in waves(clips)])
@@ -154,8 +154,10 @@ def test_a_head_on_pooled_states_is_the_stock_head(
 def test_gradients_from_states_are_those_of_the_stock_model(family: str, folder_of: Callable[[str], Path]) -> None:
     """Half precision moved them by 2e-4 to 2e-3 of their size, measured."""
     one, clips, layer = loaded(folder_of(family)), table(0.3, 1.0, 1.6, 1.0), 2
-    lower = [*one.parts.layers[:layer]] + ([one.parts.convolutions] if one.parts.convolutions is not None else [])
-    trained = {id(value) for module in (*one.parts.layers[layer:], *one.parts.top) for value in module.parameters()}
+    lower = [*one.parts.layers[:layer]] + ([one.parts.feature_encoder] if one.parts.feature_encoder is not None else [])
+    trained = {
+        id(value) for module in (*one.parts.layers[layer:], *one.parts.final_norms) for value in module.parameters()
+    }
     trained |= {id(value) for value in one.parts.head}
     for value in one.model.parameters():
         value.requires_grad_(id(value) in trained)
@@ -165,7 +167,7 @@ def test_gradients_from_states_are_those_of_the_stock_model(family: str, folder_
     assert len(expected) > 30
     one.model.zero_grad()
     feed = HiddenStateBatches(
-        states_of(clips, one.parts, one.extractor, layer, shown=False), clips, one.extractor, one.hearing
+        compute_hidden_states(clips, one.parts, one.extractor, layer, shown=False), clips, one.extractor, one.input_spec
     )
     rig = EncoderHooks(one.parts, layer=layer)
     for rows in batches(family, clips):
@@ -208,10 +210,10 @@ def test_short_clips_train_and_evaluate(family: str, folder_of: Callable[[str], 
 
 def _padded(one: SimpleNamespace, wave: np.ndarray) -> torch.Tensor:
     """What the stock model says of a clip that was padded with silence to the fewest samples it can be given."""
-    wave = np.pad(wave, (0, max(0, one.hearing.least_samples - len(wave))))
-    if not one.hearing.alike:
+    wave = np.pad(wave, (0, max(0, one.input_spec.min_samples - len(wave))))
+    if not one.input_spec.requires_equal_lengths:
         return stock(one, wave)
-    least = max(len(wave), one.hearing.samples(one.hearing.least_frames))
+    least = max(len(wave), one.input_spec.num_samples(one.input_spec.min_frames))
     short = {"return_attention_mask": True} if least > len(wave) else {}
     rig = EncoderHooks(one.parts)
     found = stock(one, wave, padding="max_length", max_length=least, **short)
@@ -229,15 +231,17 @@ def test_one_frame_is_enough_without_masks(family: str, folder_of: Callable[[str
 
 
 def _pooled(one: SimpleNamespace, clips: datasets.Dataset) -> PooledBatches:
-    return PooledBatches(states_of(clips, one.parts, one.extractor, "mean", shown=False), np.ones(len(clips)))
+    return PooledBatches(
+        compute_hidden_states(clips, one.parts, one.extractor, "mean", shown=False), np.ones(len(clips))
+    )
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-conformer", "wav2vec2-conformer-rope", "wav2vec2-bert", "wavlm"])
 def test_training_goes_on_after_states_and_evaluation(family: str, folder_of: Callable[[str], Path]) -> None:
     """Positions that a model keeps from a pass without gradients must not break the next one, of the same length."""
     one, clips = loaded(folder_of(family)), table(1.0, 1.0)
-    cached = states_of(clips, one.parts, one.extractor, 2, shown=False)
-    feed, rig = HiddenStateBatches(cached, clips, one.extractor, one.hearing), EncoderHooks(one.parts, layer=2)
+    cached = compute_hidden_states(clips, one.parts, one.extractor, 2, shown=False)
+    feed, rig = HiddenStateBatches(cached, clips, one.extractor, one.input_spec), EncoderHooks(one.parts, layer=2)
     one.model(**feed.collate([0, 1])).logits.sum().backward()
     predict(one.model, feed.collate, np.arange(2), feed.lengths, np.ones((2, len(CLASSES)), dtype=bool))
     one.model(**feed.collate([0, 1])).logits.sum().backward()
@@ -246,7 +250,9 @@ def test_training_goes_on_after_states_and_evaluation(family: str, folder_of: Ca
 
 def test_deviation_beside_the_mean(folder_of: Callable[[str], Path]) -> None:
     one, clips = loaded(folder_of("hubert")), table(0.3, 1.0)
-    mean, both = (states_of(clips, one.parts, one.extractor, what, shown=False) for what in ("mean", "mean+std"))
+    mean, both = (
+        compute_hidden_states(clips, one.parts, one.extractor, what, shown=False) for what in ("mean", "mean+std")
+    )
     assert mean[0].shape == (LAYERS + 2, 32)
     assert both[0].shape == (LAYERS + 2, 64)
     for row, wave in enumerate(waves(clips)):
@@ -263,27 +269,27 @@ def test_a_cached_clip_is_as_long_as_what_is_computed_for_it(family: str, folder
     """Whisper hears 30 s of every clip: `train.batch_seconds` must count them, from sound and from states alike."""
     one, clips = loaded(folder_of(family)), table(0.3, 1.0)
     cached = HiddenStateBatches(
-        states_of(clips, one.parts, one.extractor, 1, shown=False), clips, one.extractor, one.hearing
+        compute_hidden_states(clips, one.parts, one.extractor, 1, shown=False), clips, one.extractor, one.input_spec
     )
-    assert np.allclose(cached.seconds, WaveformBatches(clips, one.extractor, one.hearing).seconds)
+    assert np.allclose(cached.seconds, WaveformBatches(clips, one.extractor, one.input_spec).seconds)
 
 
 def refuse(*_: Any, **__: Any) -> None:
     raise AssertionError("computed anew")
 
 
-@pytest.mark.parametrize("what", ["convolutions", 2, "mean"])
+@pytest.mark.parametrize("what", ["feature_encoder", 2, "mean"])
 def test_states_are_found_again(
     what: str | int, folder_of: Callable[[str], Path], miniature_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By another seed, with other classes, dropout or masks: a sweep computes them once."""
     one, clips = loaded(folder_of("hubert")), open_prepared(miniature_folder).select(range(6))
-    first = states_of(clips, one.parts, one.extractor, what, shown=False)
+    first = compute_hidden_states(clips, one.parts, one.extractor, what, shown=False)
     monkeypatch.setattr(hidden_states, "sounds_of", refuse)
     torch.manual_seed(1)
     found = find_encoder(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted=True)
     again = open_prepared(miniature_folder).select(range(6))
-    second = states_of(again, EncoderParts.of(load_encoder(found)), found.extractor, what, shown=False)
+    second = compute_hidden_states(again, EncoderParts.of(load_encoder(found)), found.extractor, what, shown=False)
     assert second.folder == first.folder
     assert np.array_equal(first[3], second[3])
 
@@ -306,7 +312,9 @@ print([str(states.states_of(clips, parts, found.extractor, what, shown=False).fo
     # Another order of sets and dictionaries of strings, as each session has, and another cache of `datasets`.
     environment = os.environ | {"PYTHONHASHSEED": "7", "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
     one, clips = loaded(backbone), open_prepared(miniature_folder)
-    ours = [str(states_of(clips, one.parts, one.extractor, what, shown=False).folder) for what in ("mean", 1)]
+    ours = [
+        str(compute_hidden_states(clips, one.parts, one.extractor, what, shown=False).folder) for what in ("mean", 1)
+    ]
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-2000:]
@@ -314,11 +322,11 @@ print([str(states.states_of(clips, parts, found.extractor, what, shown=False).fo
 
 
 def test_states_are_not_those_of_other_weights_tables_or_extractors(folder_of: Callable[[str], Path]) -> None:
-    """Stale states would train on another model's hearing without a word."""
+    """Stale states would train on another model's states without a word."""
     folder, clips = folder_of("wav2vec2-large"), table(0.3, 0.5)
 
     def taken(one: SimpleNamespace, clips: datasets.Dataset, what: str | int = 1) -> Path:
-        return states_of(clips, one.parts, one.extractor, what, shown=False).folder
+        return compute_hidden_states(clips, one.parts, one.extractor, what, shown=False).folder
 
     folders = [taken(loaded(folder), clips), taken(loaded(folder), clips, 2), taken(loaded(folder), clips, "mean")]
     other = loaded(folder)
@@ -339,14 +347,14 @@ def test_a_small_disk_is_one_line_and_nothing_is_left(
 ) -> None:
     one, clips = loaded(folder_of("hubert")), table(1.0, 1.0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=7000, used=0, free=7000))
-    for what in ("convolutions", 1):
+    for what in ("feature_encoder", 1):
         with pytest.raises(InputError, match=r"GB are free: name a larger disk .*, or .*tuning\.cache") as e:
-            states_of(clips, one.parts, one.extractor, what, shown=False)
+            compute_hidden_states(clips, one.parts, one.extractor, what, shown=False)
         assert "\n" not in str(e.value)
     assert not list((tmp_path / "cache").rglob("*.bin"))
     # What is there needs no room.
     monkeypatch.undo()
     monkeypatch.setenv("SER_FT_CACHE", str(tmp_path / "cache"))
-    states_of(clips, one.parts, one.extractor, 1, shown=False)
+    compute_hidden_states(clips, one.parts, one.extractor, 1, shown=False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=7000, used=0, free=7000))
-    states_of(clips, one.parts, one.extractor, 1, shown=False)
+    compute_hidden_states(clips, one.parts, one.extractor, 1, shown=False)

@@ -15,7 +15,7 @@ from ser_ft.config.schema import AugmentConfig, Recipe
 from ser_ft.data.augmentation.batch import Mixup, SpecAugment
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.dataloading.batches import FrameBatches, WaveformBatches
-from ser_ft.dataloading.cache import FlatCache, frames_of
+from ser_ft.dataloading.cache import FlatCache, compute_frames
 from ser_ft.dataloading.online_augmentation import OnlineAugmentation, Standardizer
 from ser_ft.models.encoders import InputSpec
 from ser_ft.models.features import SpectralFeatureExtractor
@@ -102,7 +102,7 @@ def test_speakers_who_are_not_trained_on_change_nothing() -> None:
 def test_a_run_hears_what_the_saved_extractor_will_hear(normalize: str) -> None:
     clips, extractor = table(), SpectralFeatureExtractor(normalize=normalize)
     feed = feed_of(extractor, clips)
-    assert (feed.standard is not None) == (normalize == "training")
+    assert (feed.standardizer is not None) == (normalize == "training")
     batch = feed.collate([5, 0])
     alone = extractor([sound(clips, 5), sound(clips, 0)], return_tensors="pt")
     torch.testing.assert_close(batch["input_features"], alone["input_features"], atol=1e-3, rtol=1e-3)
@@ -185,9 +185,9 @@ def test_spectra_are_drawn_anew_in_each_epoch_and_for_training_alone() -> None:
 
 def test_a_pretrained_encoder_hears_augmented_sound_in_training_alone() -> None:
     clips = table()
-    hearing = InputSpec("waves", (400,), (320,), False, False, 400, 1)
+    input_spec = InputSpec("waveform", (400,), (320,), False, False, 400, 1)
     drawn = OnlineAugmentation(clips, 3, Augment(NOISE, seed=3))
-    feed = WaveformBatches(clips, Wav2Vec2FeatureExtractor(do_normalize=False), hearing, drawn)
+    feed = WaveformBatches(clips, Wav2Vec2FeatureExtractor(do_normalize=False), input_spec, drawn)
     original = sound(clips, 2)
     np.testing.assert_allclose(feed.collate([2])["input_values"][0], original, atol=1e-6)
     for epoch in (0, 1):
@@ -197,7 +197,7 @@ def test_a_pretrained_encoder_hears_augmented_sound_in_training_alone() -> None:
 
 def test_without_draws_every_epoch_is_the_same() -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
-    feed = FrameBatches(frames_of(clips, extractor, shown=False), np.ones(6), extractor)
+    feed = FrameBatches(compute_frames(clips, extractor, shown=False), np.ones(6), extractor)
     assert torch.equal(feed.collate([1], 0)["input_features"], feed.collate([1])["input_features"])
     drawn = OnlineAugmentation(clips, 0, masks=SpecAugment(num_time_masks=0, num_freq_masks=0))
     assert torch.equal(drawn.masked(feed.collate([1]), [1], 0)["input_features"], feed.collate([1])["input_features"])

@@ -15,7 +15,7 @@ from ser_ft.evaluation.calibration import fit_temperature
 from ser_ft.evaluation.provenance import speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import read_model_config
-from ser_ft.models.calibrated_head import fold_temperature
+from ser_ft.models.pretrained import fold_temperature
 from ser_ft.pipeline import run
 from ser_ft.utils.errors import InputError
 

@@ -12,7 +12,7 @@ from transformers import SpeechT5FeatureExtractor
 
 from ser_ft.export.encoder_frontends import front_end
 from ser_ft.export.spectral_frontend import Descriptors
-from ser_ft.models.collation import waves_to_inputs
+from ser_ft.models.collation import collate_waveforms
 from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.models.features import SpectralFeatureExtractor
@@ -100,13 +100,13 @@ def test_an_extractor_that_was_not_fitted_is_refused() -> None:
 def test_what_speech_encoders_hear(family: str, tolerance: float, voices: list[np.ndarray], tmp_path: Path) -> None:
     """Of an odd and an even number of frames, of less and of more sound than a fixed length holds."""
     found = find_encoder(str(write_tiny_backbone(family, tmp_path)), ("happy", "sad"))
-    hearing = EncoderParts.of(load_encoder(found)).hearing
+    input_spec = EncoderParts.of(load_encoder(found)).input_spec
     graph = front_end(found.extractor)
     for length in (1600, 8000, 8160, 24_321, 90_000):
         clip = np.resize(voices[0], length)
-        inputs = waves_to_inputs([clip], found.extractor, hearing, padded=False)
+        inputs = collate_waveforms([clip], found.extractor, input_spec, padded=False)
         wanted = next(iter(inputs.values()))
-        if hearing.kind == "frames":
+        if input_spec.kind == "frames":
             wanted = wanted[:, : int(inputs["attention_mask"].sum())]
         made = computed(graph, clip)
         assert made.shape == tuple(wanted.shape)

@@ -25,7 +25,7 @@ from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.models.encoders import find_encoder, load_encoder
 from ser_ft.models.pretrained import PretrainedClassifier
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import FAMILIES, VARIANTS, write_tiny_backbone
 
@@ -62,7 +62,7 @@ def save(name: str, features: dict[str, Any], network: dict[str, Any], folder: P
     """A network with random weights, whose answers differ, and its extractor, as a run had fitted it."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(1)
-        extractor, model = build(name, CLASSES, features, network, pretrained=False)
+        extractor, model = build_model(name, CLASSES, features, network, pretrained=False)
         model.classifier.weight.mul_(4)
         frames, _ = extractor.extract(torch.randn(4, 16_000) * 0.05, torch.tensor([16_000] * 4))
     extractor.mean = frames.mean(dim=(0, 1)).tolist()

@@ -14,7 +14,7 @@ from ser_ft.inference.backends.base import Backend, open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.encoders import find_encoder, load_encoder
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad")
@@ -81,7 +81,7 @@ def test_speech_encoders_answer_the_shortest_clips(classifier: Path) -> None:
 def test_own_networks_answer_alone_as_together(name: str, normalize: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     features = {} if name == "compact-cnn" else {"normalize": normalize}
-    extractor, model = build(name, CLASSES, features, {})
+    extractor, model = build_model(name, CLASSES, features, {})
     for each in (extractor, model):
         each.save_pretrained(tmp_path)
     engine = open_backend(tmp_path)

@@ -19,7 +19,7 @@ from ser_ft import audio
 from ser_ft.audio import AudioError
 from ser_ft.inference.inputs import AudioInput, items
 from ser_ft.inference.recognizer import Answer, EmotionRecognizer
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError
 
 RATE = audio.SAMPLE_RATE
@@ -256,7 +256,7 @@ def test_a_clip_is_cut_to_what_the_model_hears(
     voices: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would hear the middle 4 s of 15, and answer as if these were all."""
-    extractor, model = build("plain-cnn", ("happy", "sad"), {"max_frames": 250, "normalize": "clip"}, {})
+    extractor, model = build_model("plain-cnn", ("happy", "sad"), {"max_frames": 250, "normalize": "clip"}, {})
     for each in (extractor, model):
         each.save_pretrained(tmp_path)
     recognizer, lengths = EmotionRecognizer(tmp_path), []

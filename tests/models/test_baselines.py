@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 
 from ser_ft.models import MODELS
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.registry import NETWORKS, build
+from ser_ft.models.registry import NETWORKS, build_model
 from ser_ft.utils.errors import InputError
 from tests.helpers.without_ser_ft import answers
 
@@ -41,7 +41,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 def made(name: str, features: dict[str, Any] | None = None, **network: Any) -> Made:
     """A network, and its extractor with mean and scale as a run would have fitted them."""
     torch.manual_seed(0)
-    extractor, model = build(name, CLASSES, features or {}, SMALL[name] | network)
+    extractor, model = build_model(name, CLASSES, features or {}, SMALL[name] | network)
     clips = [torch.from_numpy(noise(8000, seed)) for seed in range(8)]
     frames, _ = extractor.extract(torch.stack(clips), torch.tensor([8000] * 8))
     extractor.mean, extractor.scale = frames.mean(dim=(0, 1)).tolist(), (frames.std(dim=(0, 1)) + 1e-3).tolist()
@@ -208,7 +208,7 @@ def test_a_saved_network_goes_on_with_other_classes(
 ) -> None:
     """With a head of its own for them, as many or not: the old one tells other classes apart."""
     folder, (extractor, model) = saved(name)
-    read, other = build(str(folder), classes, {}, {})
+    read, other = build_model(str(folder), classes, {}, {})
     assert read.to_dict() == extractor.to_dict()
     assert list(other.config.id2label.values()) == list(classes)
     ours, theirs = model.state_dict(), other.state_dict()
@@ -220,7 +220,7 @@ def test_a_saved_network_goes_on_with_other_classes(
 
 def test_what_the_networks_hear() -> None:
     """The 34 short-term descriptors of pyAudioAnalysis; stacked features; and MFCCs alone."""
-    columns = {name: build(name, CLASSES, {}, {})[0].columns for name in MODELS}
+    columns = {name: build_model(name, CLASSES, {}, {})[0].columns for name in MODELS}
     assert columns["mfcc-cnn"] == [f"mfcc_{place}" for place in range(1, 21)]
     assert columns["lstm"] == columns["conv1d"]
     assert len(columns["conv1d"]) == 34
@@ -230,16 +230,16 @@ def test_what_the_networks_hear() -> None:
 
 
 def test_compact_hears_levels_alone() -> None:
-    assert build("compact-cnn", CLASSES, {}, {})[0].columns == [f"log-mel_{place}" for place in range(1, 81)]
+    assert build_model("compact-cnn", CLASSES, {}, {})[0].columns == [f"log-mel_{place}" for place in range(1, 81)]
     for features in ({"descriptors": ["mfcc"]}, {"descriptors": ["log-mel", "zcr"]}, {"normalize": "clip"}):
         with pytest.raises(InputError, match=r"descriptors must be \[log-mel\], normalize none"):
-            build("compact-cnn", CLASSES, features, {})
+            build_model("compact-cnn", CLASSES, features, {})
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "compact-cnn"])
 def test_build_takes_settings(name: str) -> None:
     features = {"descriptors": ["log-mel", "zcr"], "n_mels": 32, "normalize": "clip"}
-    extractor, model = build(name, ["a", "b", "c"], features, {"dropout": 0})
+    extractor, model = build_model(name, ["a", "b", "c"], features, {"dropout": 0})
     assert model.config.feature_size == extractor.feature_size == 33
     assert model(**extractor(noise(3000), return_tensors="pt")).logits.shape == (1, 3)
 
@@ -275,7 +275,7 @@ def test_build_refuses_what_does_not_fit_and_names_what_does(
     name: str, features: dict[str, Any], network: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=says) as refused:
-        build(name, CLASSES, features, network)
+        build_model(name, CLASSES, features, network)
     assert "\n" not in str(refused.value)
 
 
@@ -283,7 +283,7 @@ def test_a_saved_network_has_its_settings(saved: Callable[[str], tuple[Path, Mad
     folder, _ = saved("lstm")
     for features, network in (({"hop_length": 100}, {}), ({}, {"step": 2})):
         with pytest.raises(InputError, match=r"settled in .*: leave (hop_length|step) out") as refused:
-            build(str(folder), CLASSES, features, network)
+            build_model(str(folder), CLASSES, features, network)
         assert "\n" not in str(refused.value)
 
 
@@ -292,7 +292,7 @@ def test_a_broken_folder_is_one_line(saved: Callable[[str], tuple[Path, Made]], 
     folder, _ = saved("conv1d")
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(InputError, match="no model of ser_ft that can be loaded") as refused:
-        build(str(tmp_path), CLASSES, {}, {})
+        build_model(str(tmp_path), CLASSES, {}, {})
     assert "\n" not in str(refused.value)
 
 

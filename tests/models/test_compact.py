@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ser_ft import audio
 from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 RATE = 16_000
@@ -28,7 +28,7 @@ def voice() -> np.ndarray:
 @pytest.fixture(scope="module")
 def made() -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
     torch.manual_seed(0)
-    extractor, model = build("compact-cnn", CLASSES, {}, {"channels": 32, "blocks": 3})
+    extractor, model = build_model("compact-cnn", CLASSES, {}, {"channels": 32, "blocks": 3})
     return extractor, model.eval()
 
 
@@ -77,4 +77,4 @@ def test_digital_silence_is_answered_with_numbers(made: Any) -> None:
 )
 def test_wrong_settings_are_named(setting: str, value: float, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        build("compact-cnn", CLASSES, {}, {setting: value})
+        build_model("compact-cnn", CLASSES, {}, {setting: value})

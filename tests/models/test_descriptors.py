@@ -188,7 +188,7 @@ def test_a_clip_has_the_same_frames_alone_and_in_a_batch(name: str) -> None:
     batch = make(clips)
     for clip, found, mask in zip(clips, batch["input_features"], batch["attention_mask"], strict=True):
         alone = make(clip)["input_features"][0]
-        assert mask.sum() == len(alone) == make.frames(len(clip)) == 1 + len(clip) // 128
+        assert mask.sum() == len(alone) == make.num_frames(len(clip)) == 1 + len(clip) // 128
         assert mask[: len(alone)].all()
         np.testing.assert_allclose(found[: len(alone)], alone, atol=1e-5, rtol=1e-5)
         assert not found[len(alone) :].any()

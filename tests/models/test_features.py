@@ -147,7 +147,7 @@ def test_frames_are_padded_to_what_is_asked_and_masked() -> None:
     assert longest["input_features"].shape == (5, 157, make.feature_size)
     wider = make(CLIPS, padding="max_length", max_length=200)
     assert wider["input_features"].shape[1] == wider["attention_mask"].shape[1] == 200
-    assert wider["attention_mask"].sum(axis=1).tolist() == [make.frames(len(clip)) for clip in CLIPS]
+    assert wider["attention_mask"].sum(axis=1).tolist() == [make.num_frames(len(clip)) for clip in CLIPS]
     assert not wider["input_features"][wider["attention_mask"] == 0].any()
     np.testing.assert_array_equal(wider["input_features"][:, :157], longest["input_features"])
     np.testing.assert_array_equal(make(CLIPS, padding=True)["input_features"], longest["input_features"])
@@ -167,9 +167,9 @@ def test_the_middle_of_a_longer_clip_is_kept() -> None:
     for clip, found in zip(CLIPS, real_frames(batch), strict=True):
         wanted = whole(clip)["input_features"][0]
         first = max(0, (len(wanted) - 40) // 2)
-        assert len(found) == make.frames(len(clip)) == min(len(wanted), 40)
+        assert len(found) == make.num_frames(len(clip)) == min(len(wanted), 40)
         np.testing.assert_allclose(found, wanted[first : first + 40], atol=1e-5, rtol=1e-5)
-    assert make.frames(torch.tensor([9000, 1])).tolist() == [40, 1]
+    assert make.num_frames(torch.tensor([9000, 1])).tolist() == [40, 1]
     assert make(CLIPS[1:3], padding="max_length")["attention_mask"].sum(axis=1).tolist() == [1, 3]
     assert make(CLIPS[1:3], padding="max_length")["input_features"].shape[1] == 40
     # The loudness of what is cropped off still counts in a clip's own mean.

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForAudioClassification
 
 from ser_ft.models import model_kind
-from ser_ft.models.registry import build
-from ser_ft.models.spectrogram import ALEXNET, features_of
+from ser_ft.models.registry import build_model
+from ser_ft.models.spectrogram import ALEXNET, feature_map
 from ser_ft.utils.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -45,10 +45,10 @@ def test_weights_that_timm_saved_are_taken_over(
     """A grey image gives what the network for colours gives where all three are that image: colours are summed up."""
     folder, whole = of_timm(name)
     assert model_kind(str(folder)) == "image"
-    _, model = build(str(folder), CLASSES, {}, {})
+    _, model = build_model(str(folder), CLASSES, {}, {})
     image = torch.randn(2, 1, 64, 96)
     with torch.inference_mode():
-        found = features_of(model.backbone.eval(), image)
+        found = feature_map(model.backbone.eval(), image)
         colours = whole.eval().forward_intermediates(image.expand(-1, 3, -1, -1), intermediates_only=True)[-1]
     torch.testing.assert_close(found, colours, atol=1e-4, rtol=1e-4)
     ours, theirs = model.backbone.state_dict(), whole.state_dict()
@@ -56,7 +56,7 @@ def test_weights_that_timm_saved_are_taken_over(
     if name == "test_resnet":
         torch.testing.assert_close(ours.pop(first), theirs[first].sum(dim=1, keepdim=True))
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
-    _, random = build(str(folder), CLASSES, {}, {}, pretrained=False)
+    _, random = build_model(str(folder), CLASSES, {}, {}, pretrained=False)
     assert not torch.equal(random.backbone.state_dict()[first], model.backbone.state_dict()[first])
 
 
@@ -64,7 +64,7 @@ def test_what_timm_saved_is_saved_by_us_without_its_folder(
     of_timm: Callable[[str], tuple[Path, torch.nn.Module]], tmp_path: Path
 ) -> None:
     folder, _ = of_timm("test_resnet")
-    _, model = build(str(folder), CLASSES, {}, {})
+    _, model = build_model(str(folder), CLASSES, {}, {})
     model.save_pretrained(tmp_path)
     assert str(folder) not in (tmp_path / "config.json").read_text()
     read = AutoModelForAudioClassification.from_pretrained(tmp_path)
@@ -78,7 +78,7 @@ def test_weights_that_cannot_be_had_are_one_line_within_seconds(offline: bool, m
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(InputError, match=r"neither on this machine nor .*; --model.pretrained false starts") as refused:
-        build(RESNET, CLASSES, {}, {})
+        build_model(RESNET, CLASSES, {}, {})
     assert "\n" not in str(refused.value)
     assert time.monotonic() - start < 10
 
@@ -90,7 +90,7 @@ def test_a_folder_with_broken_weights_is_one_line(
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(InputError, match=r"--model.pretrained false") as refused:
-        build(str(tmp_path), CLASSES, {}, {})
+        build_model(str(tmp_path), CLASSES, {}, {})
     assert "\n" not in str(refused.value)
 
 
@@ -145,7 +145,7 @@ def test_alexnets_weights_come_from_their_place(served: Callable[[bytes, str], N
     network, file = whole_alexnet(), io.BytesIO()
     torch.save(network.state_dict(), file)
     served(file.getvalue(), f"alexnet-owt-{hashlib.sha256(file.getvalue()).hexdigest()[:8]}.pth")
-    _, model = build(ALEXNET, CLASSES, {}, {})
+    _, model = build_model(ALEXNET, CLASSES, {}, {})
     ours, theirs = model.backbone.state_dict(), network.features.state_dict()
     torch.testing.assert_close(ours["0.weight"], theirs["0.weight"].sum(dim=1, keepdim=True))
     assert ours.keys() == theirs.keys()
@@ -155,7 +155,7 @@ def test_alexnets_weights_come_from_their_place(served: Callable[[bytes, str], N
 def test_a_file_that_is_not_alexnets_is_one_line(served: Callable[[bytes, str], None]) -> None:
     served(b"<html>sign in to this network</html>", "alexnet-owt-7be5be79.pth")
     with pytest.raises(InputError, match=r"its weights cannot be had from http://127.*--model.pretrained false") as e:
-        build(ALEXNET, CLASSES, {}, {})
+        build_model(ALEXNET, CLASSES, {}, {})
     assert "\n" not in str(e.value)
 
 
@@ -167,5 +167,5 @@ def test_alexnet_without_a_network_is_one_line(
     url = "http://127.0.0.1:9/alexnet-owt-7be5be79.pth"
     monkeypatch.setattr(AlexNet_Weights.IMAGENET1K_V1.value, "url", url)
     with pytest.raises(InputError, match=r"cannot be had from http://127.0.0.1:9.*--model.pretrained false") as refused:
-        build(ALEXNET, CLASSES, {}, {})
+        build_model(ALEXNET, CLASSES, {}, {})
     assert "\n" not in str(refused.value)

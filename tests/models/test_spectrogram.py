@@ -13,13 +13,13 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 
 from ser_ft.models import model_kind
 from ser_ft.models.features import SpectralFeatureExtractor
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from ser_ft.models.spectrogram import (
     ALEXNET,
     SpectrogramConfig,
     SpectrogramForAudioClassification,
     make_alexnet,
-    stages_of,
+    parameters_by_stage,
 )
 from ser_ft.utils.errors import InputError
 from tests.helpers.without_ser_ft import answers
@@ -41,7 +41,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 def made(name: str, features: dict[str, Any] | None = None, **network: Any) -> Made:
     """A network with random weights and running statistics of its own, and its extractor, as a run had fitted it."""
     torch.manual_seed(0)
-    extractor, model = build(name, CLASSES, features or {}, network, pretrained=False)
+    extractor, model = build_model(name, CLASSES, features or {}, network, pretrained=False)
     extractor.mean, extractor.scale = [-7.0] * extractor.n_mels, [2.0] * extractor.n_mels
     assert isinstance(model, SpectrogramForAudioClassification)
     model.train()
@@ -185,7 +185,7 @@ def test_every_weight_is_of_one_stage(name: str) -> None:
     """Else a weight would be trained that is frozen, or one would never be, or be in two groups of the optimiser."""
     with torch.device("meta"):
         backbone = make_alexnet() if name == ALEXNET else build_on_meta(name)
-    stages = stages_of(backbone)
+    stages = parameters_by_stage(backbone)
     members = [id(each) for stage in stages for each in stage]
     assert len(members) == len(set(members))
     assert set(members) == {id(each) for each in backbone.parameters()}
@@ -209,7 +209,7 @@ def build_on_meta(name: str) -> torch.nn.Module:
 def test_a_transformer_for_any_size_has_its_positions_in_the_lowest_stage() -> None:
     """They are no module's own forward: left out, they would be trained whatever is frozen."""
     _, model = made("timm/test_vit")
-    members = {id(each) for stage in stages_of(model.backbone) for each in stage}
+    members = {id(each) for stage in parameters_by_stage(model.backbone) for each in stage}
     assert members == {id(each) for each in model.backbone.parameters()}
 
 
@@ -254,7 +254,7 @@ def test_a_saved_network_goes_on_with_other_classes(saved: Callable[[str], tuple
     folder, (extractor, model) = saved(RESNET)
     assert model_kind(str(folder)) == "image"
     for classes in (CLASSES[::-1], ("calm", "fear", "disgust"), CLASSES):
-        read, other = build(str(folder), classes, {}, {})
+        read, other = build_model(str(folder), classes, {}, {})
         assert read.to_dict() == extractor.to_dict()
         assert list(other.config.id2label.values()) == list(classes)
         assert other.classifier.weight.isfinite().all()
@@ -285,7 +285,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     name: str, features: dict[str, Any], network: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=says) as refused:
-        build(name, CLASSES, features, network, pretrained=False)
+        build_model(name, CLASSES, features, network, pretrained=False)
     assert "\n" not in str(refused.value)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ser_ft.models.statistics import FUNCTIONALS, statistics
+from ser_ft.models.classical import FUNCTIONALS, frame_statistics
 
 LENGTHS = (60, 1, 2, 3, 17)
 # From the flux of a quiet clip to a frequency.
@@ -41,7 +41,7 @@ def reference(values: np.ndarray, name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", FUNCTIONALS)
 def test_a_statistic_is_that_of_the_definition(name: str) -> None:
     features, mask = clips()
-    found = statistics(features, mask, [name])
+    found = frame_statistics(features, mask, [name])
     for row, count in enumerate(LENGTHS):
         wanted = reference(features[row, :count].numpy(), name)
         units = 1 if name.endswith(("skewness", "kurtosis")) else UNITS
@@ -51,22 +51,22 @@ def test_a_statistic_is_that_of_the_definition(name: str) -> None:
 def test_statistics_stand_side_by_side_in_the_order_given() -> None:
     features, mask = clips()
     names = ["change-mean", "maximum", "mean"]
-    found = statistics(features, mask, names)
-    assert torch.equal(found, torch.cat([statistics(features, mask, [name]) for name in names], dim=1))
-    assert statistics(features, mask).shape == (len(LENGTHS), 4 * len(FUNCTIONALS))
+    found = frame_statistics(features, mask, names)
+    assert torch.equal(found, torch.cat([frame_statistics(features, mask, [name]) for name in names], dim=1))
+    assert frame_statistics(features, mask).shape == (len(LENGTHS), 4 * len(FUNCTIONALS))
 
 
 def test_a_clip_has_the_same_statistics_alone_and_in_a_batch() -> None:
     features, mask = clips()
-    found = statistics(features, mask)
+    found = frame_statistics(features, mask)
     for row, count in enumerate(LENGTHS):
-        alone = statistics(features[row : row + 1, :count], mask[row : row + 1, :count])
+        alone = frame_statistics(features[row : row + 1, :count], mask[row : row + 1, :count])
         torch.testing.assert_close(found[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0.0, -23.025852, 4321.1])
 def test_what_does_not_vary_has_no_shape(value: float) -> None:
-    found = statistics(torch.full((1, 400, 1), value), torch.ones(1, 400))[0]
+    found = frame_statistics(torch.full((1, 400, 1), value), torch.ones(1, 400))[0]
     for name, number in zip(FUNCTIONALS, found.tolist(), strict=True):
         is_level = name in ("mean", "minimum", "maximum", "median", "quartile-25", "quartile-75")
         assert number == pytest.approx(value if is_level else 0, rel=1e-5, abs=1e-3), name
@@ -75,8 +75,8 @@ def test_what_does_not_vary_has_no_shape(value: float) -> None:
 def test_unknown_names_and_empty_clips_are_refused() -> None:
     features, mask = clips()
     with pytest.raises(ValueError, match=r"some of mean, deviation, .*change-kurtosis, not mode"):
-        statistics(features, mask, ["mean", "mode"])
+        frame_statistics(features, mask, ["mean", "mode"])
     with pytest.raises(ValueError, match="not none"):
-        statistics(features, mask, [])
+        frame_statistics(features, mask, [])
     with pytest.raises(ValueError, match="no real frame"):
-        statistics(features, mask * torch.tensor([1, 1, 0, 1, 1])[:, None])
+        frame_statistics(features, mask * torch.tensor([1, 1, 0, 1, 1])[:, None])

@@ -25,7 +25,7 @@ from ser_ft import audio
 from ser_ft.audio.discovery import SOUND
 from ser_ft.cli import main
 from ser_ft.export.onnx import export
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "predict_ray.py"
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    extractor, network = build("plain-cnn", CLASSES, {"normalize": "clip"}, {"channels": [8]})
+    extractor, network = build_model("plain-cnn", CLASSES, {"normalize": "clip"}, {"channels": [8]})
     for each in (extractor, network):
         each.save_pretrained(folder)
     return export(folder, folder / "model.onnx", verbose=False).path

@@ -14,7 +14,7 @@ from ser_ft.config.parser import parse, parse_as
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from ser_ft.training.wav2vec2.command import PretrainRecipe
 from ser_ft.training.wav2vec2.command import main as pretrain
 from tests.helpers.tiny_encoders import write_tiny_backbone
@@ -64,7 +64,7 @@ def test_a_recipe_can_be_read(file: Path) -> None:
     assert recipe.out == f"runs/{file.stem}", "a run is found under its recipe's name"
     if recipe.model.kind != "speech":
         name = IMAGES.get(recipe.model.name, recipe.model.name)
-        extractor, model = build(
+        extractor, model = build_model(
             name, ["neutral", "angry"], recipe.model.features, recipe.model.network, pretrained=False
         )
         assert model.config.feature_size == extractor.feature_size

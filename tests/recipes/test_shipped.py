@@ -17,7 +17,7 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.inference.backends.base import SHIPPED_FILE, open_backend
 from ser_ft.labels import SCHEMES
 from ser_ft.models import SHIPPED, resolve_model_path
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 
 ROOT = Path(__file__).parents[2]
 HOME = Path(resolve_model_path(SHIPPED)).parent
@@ -84,7 +84,7 @@ def test_predict_with_it_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_it_can_be_trained_on() -> None:
-    extractor, model = build(SHIPPED, ("calm", "angry", "bored"), {}, {})
+    extractor, model = build_model(SHIPPED, ("calm", "angry", "bored"), {}, {})
     answer = model(**extractor(said(0), return_tensors="pt")).logits
     assert answer.shape == (1, 3)
     name, same = "networks.0.stem.weight", load_file(HOME / "model" / "model.safetensors")

@@ -17,7 +17,7 @@ from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.registry import build
+from ser_ft.models.registry import build_model
 from ser_ft.training import run as running
 from ser_ft.training.from_scratch import prepare_network
 from ser_ft.training.losses import clip_losses
@@ -200,12 +200,12 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
         epochs=1, batch_size=16, accumulation=accumulation, learning_rate=0.0, class_weights=True, label_smoothing=0.1
     )
     accelerator = start("no", 5)
-    extractor, model = build("conv1d", table.features["emotion"].names, {}, {"channels": [8], "dense": 8})
+    extractor, model = build_model("conv1d", table.features["emotion"].names, {}, {"channels": [8], "dense": 8})
     for each in model.modules():
         if isinstance(each, torch.nn.Dropout | torch.nn.Dropout1d):
             each.p = 0.0
     setup = prepare_network(model, extractor, [table], rows, Recipe(train=settings), shown=False)
-    inputs = ClipData.of(table, setup.feed, table.features["emotion"].names)
+    inputs = ClipData.of(table, setup.batch_source, table.features["emotion"].names)
     out = RunFolder(tmp_path / "run")
     trainer = Trainer(accelerator, setup, inputs, rows, np.arange(0), settings, out, 5, None, 0.3)
     batches = [rows[places] for places in trainer._batches(0)]
@@ -215,7 +215,7 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
     for place, batch in enumerate(batches):
         step, within = divmod(place, accumulation)
         mix = Mixup.sample(0.3, len(batch), (5, step, within, 0))
-        given = setup.feed.collate(batch.tolist())
+        given = setup.batch_source.collate(batch.tolist())
         features = mix.weight * given["input_features"] + (1 - mix.weight) * given["input_features"][mix.partners]
         mask = torch.maximum(given["attention_mask"], given["attention_mask"][mix.partners])
         own = torch.from_numpy(trainer.weights[batch])

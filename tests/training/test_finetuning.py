@@ -92,8 +92,8 @@ def set_up(
 
 
 def backward(setup: TrainableModel) -> torch.Tensor:
-    rows = range(len(setup.feed.lengths))
-    loss = setup.model(**setup.feed.collate(rows)).logits.square().sum()
+    rows = range(len(setup.batch_source.lengths))
+    loss = setup.model(**setup.batch_source.collate(rows)).logits.square().sum()
     loss.backward()
     return loss.detach()
 
@@ -118,10 +118,10 @@ def expected(family: str, mode: str, folder_of: Callable[[str], Path], convoluti
     torch.manual_seed(0)
     parts = EncoderParts.of(encoders.load_encoder(encoders.find_encoder(str(folder_of(family)), CLASSES)))
     wanted = {id(value) for value in parts.head}
-    modules = {"partial": [*parts.layers[-2:], *parts.top], "full": [parts.backbone]}[mode]
+    modules = {"partial": [*parts.layers[-2:], *parts.final_norms], "full": [parts.backbone]}[mode]
     wanted |= {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}
-    if parts.convolutions is not None and not convolutions:
-        wanted -= {id(value) for value in parts.convolutions.parameters()}
+    if parts.feature_encoder is not None and not convolutions:
+        wanted -= {id(value) for value in parts.feature_encoder.parameters()}
     names = {name for name, value in parts.model.state_dict(keep_vars=True).items() if id(value) in wanted}
     # Whisper's positions are sines, and frozen by its makers; the conformer has a convolution that it never calls.
     idle = ("embed_positions.weight", *_NO_EFFECT)
@@ -239,7 +239,7 @@ def test_every_adapter_learns_and_merges(
     trained = {name for name, value in setup.model.named_parameters() if value.requires_grad}
     assert trained == adapters.keys() | {n for n in trained if n.startswith(("classifier.", "projector."))}
     assert any(name.startswith("classifier.") for name in trained)
-    batch = setup.feed.collate([0, 1, 2])
+    batch = setup.batch_source.collate([0, 1, 2])
     with torch.no_grad():
         before = setup.model(**batch).logits
         model = setup.finish()

@@ -16,8 +16,8 @@ from ser_ft.config.schema import ModelConfig, Recipe, TrainConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
-from ser_ft.models.registry import build
-from ser_ft.models.spectrogram import SpectrogramForAudioClassification, stages_of
+from ser_ft.models.registry import build_model
+from ser_ft.models.spectrogram import SpectrogramForAudioClassification, parameters_by_stage
 from ser_ft.training.finetuning import TrainableModel
 from ser_ft.training.from_scratch import prepare_image_backbone, prepare_network
 from ser_ft.training.run import train
@@ -50,7 +50,7 @@ def set_up(
         train=settings or TrainConfig(),
     )
     chosen = recipe.model
-    extractor, model = build(name, CLASSES, {}, chosen.network, chosen.pretrained)
+    extractor, model = build_model(name, CLASSES, {}, chosen.network, chosen.pretrained)
     assert isinstance(model, SpectrogramForAudioClassification)
     without_zeros(model)
     table = open_prepared(folder).select(range(clips))
@@ -62,14 +62,14 @@ def step(setup: TrainableModel, optimiser: torch.optim.Optimizer) -> None:
     setup.model.train()
     for module in setup.still:
         module.training = False
-    setup.model(**setup.feed.collate(TRAIN.tolist(), 0)).logits.square().sum().backward()
+    setup.model(**setup.batch_source.collate(TRAIN.tolist(), 0)).logits.square().sum().backward()
     optimiser.step()
     optimiser.zero_grad()
 
 
 def of_stages(model: Any, count: int) -> set[str]:
     """Names of the weights and statistics of the top stages."""
-    members = {id(each) for stage in stages_of(model.backbone)[::-1][:count] for each in stage}
+    members = {id(each) for stage in parameters_by_stage(model.backbone)[::-1][:count] for each in stage}
     names = {name for name, each in model.named_parameters() if id(each) in members}
     owners = {name.rpartition(".")[0] for name in names}
     return names | {name for name, _ in model.named_buffers() if name.rpartition(".")[0] in owners}
@@ -101,7 +101,9 @@ def test_rates_and_weight_decay_by_stage(miniature_folder: Path) -> None:
     assert len(seen) == sum(len(group["params"]) for group in setup.groups), "a parameter is in two groups"
     assert seen.keys() == {name for name, _ in setup.model.named_parameters()}
     depths = {
-        names[id(each)]: place for place, stage in enumerate(stages_of(setup.model.backbone)[::-1]) for each in stage
+        names[id(each)]: place
+        for place, stage in enumerate(parameters_by_stage(setup.model.backbone)[::-1])
+        for each in stage
     }
     assert set(depths.values()) == {0, 1, 2, 3, 4}
     for name, group in seen.items():
@@ -123,14 +125,14 @@ def test_sums_of_a_frozen_backbone_give_the_whole_models_answers(
     """Else a probe would be another model when it is saved."""
     torch.manual_seed(0)
     recipe = Recipe(model=ModelConfig(name=RESNET, pretrained=False), tuning=TuningConfig(mode="probe"))
-    extractor, model = build(RESNET, CLASSES, {}, network, pretrained=False)
+    extractor, model = build_model(RESNET, CLASSES, {}, network, pretrained=False)
     table = open_prepared(miniature_folder).select(range(40))
     tables = [table.select(range(40)), table.select(range(8, 20))]
     setup = prepare_image_backbone(model, extractor, tables, TRAIN, recipe, torch.device("cpu"), shown=False)
     setup.model.eval()
     assert setup.finish() is model
     with torch.inference_mode():
-        found = setup.model(**setup.feed.collate(range(52))).logits
+        found = setup.model(**setup.batch_source.collate(range(52))).logits
         for row, source in ((0, 0), (7, 7), (31, 31), (39, 39), (40, 8), (51, 19)):
             sound = audio.from_wav(table[source]["audio"]["bytes"])
             alone = model(**extractor(sound, return_tensors="pt")).logits[0]
@@ -155,7 +157,7 @@ def test_sums_are_computed_once_and_are_not_those_of_others(
         found.clear()
         torch.manual_seed(seed)
         recipe = Recipe(model=ModelConfig(name=RESNET, pretrained=False), tuning=TuningConfig(mode="probe"))
-        extractor, model = build(RESNET, CLASSES, {"f_min": f_min}, network, pretrained=False)
+        extractor, model = build_model(RESNET, CLASSES, {"f_min": f_min}, network, pretrained=False)
         table = open_prepared(miniature_folder).select(range(12))
         prepare_image_backbone(model, extractor, [table], train, recipe, torch.device("cpu"), shown=False)
         return sum(found)
@@ -221,7 +223,7 @@ def test_a_run_changes_what_its_mode_trains(mode: str, timm_folder: Path, voices
     more = (f"--model.name={timm_folder}", "--train.batch_size=32", f"--tuning.mode={mode}", *layers)
     folder = run(voices, tmp_path / "run", *more, "--tuning.learning_rate=0.01")
     after = load_file(folder.model / "model.safetensors")
-    _, model = build(str(timm_folder), CLASSES, {}, {})
+    _, model = build_model(str(timm_folder), CLASSES, {}, {})
     before = model.state_dict()
     assert after.keys() == before.keys()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
@@ -235,7 +237,7 @@ def test_a_run_changes_what_its_mode_trains(mode: str, timm_folder: Path, voices
 
 
 def test_stages_are_freed_one_after_the_other(timm_folder: Path, voices: Path, tmp_path: Path) -> None:
-    _, model = build(str(timm_folder), CLASSES, {}, {})
+    _, model = build_model(str(timm_folder), CLASSES, {}, {})
     before = dict(model.named_parameters())
     for epochs, freed in ((1, 0), (3, 2)):
         more = (f"--model.name={timm_folder}", "--train.batch_size=32", "--tuning.unfreeze_every=1")
@@ -314,7 +316,7 @@ def test_strangers_give_the_runs_own_predictions(voices: Path, tmp_path: Path) -
 
 def test_all_of_a_classic_network_is_trained(miniature_table: Any) -> None:
     recipe_of = Recipe(train=TrainConfig(learning_rate=2e-3, weight_decay=0.1))
-    extractor, model = build("residual-cnn", CLASSES, {}, {"channels": [8, 8]})
+    extractor, model = build_model("residual-cnn", CLASSES, {}, {"channels": [8, 8]})
     setup = prepare_network(model, extractor, [miniature_table.select(range(4))], np.arange(3), recipe_of, shown=False)
     members = [id(each) for group in setup.groups for each in group["params"]]
     assert sorted(members) == sorted(id(each) for each in model.parameters())

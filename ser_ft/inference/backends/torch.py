@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ...evaluation.run_folder import find_model_folder
-from ...models.collation import alike_inputs
+from ...models.collation import make_collator
 from ...models.encoders import EncoderParts
 from ...models.features import SpectralFeatureExtractor
 from ...models.pretrained import PretrainedClassifier
@@ -37,8 +37,8 @@ class TorchBackend:
         self.device = _device(device)
         saved = PretrainedClassifier.load(str(find_model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
-        self._inputs = alike_inputs(saved.model, saved.extractor)
-        self.facts = ModelInfo(saved.called, saved.classes, saved.threshold, saved.shortest, _longest(saved))
+        self._inputs = make_collator(saved.model, saved.extractor)
+        self.facts = ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples, _longest(saved))
         # A GPU gains nothing from two batches at once, and its settings are the process's.
         self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
 
@@ -57,7 +57,7 @@ def _longest(saved: PretrainedClassifier) -> float | None:
     if isinstance(extractor, SpectralFeatureExtractor):
         most = extractor.max_frames
         return None if most is None else most * extractor.hop_length / extractor.sampling_rate
-    if EncoderParts.of(saved.model).hearing.kind != "fixed":
+    if EncoderParts.of(saved.model).input_spec.kind != "fixed_length":
         return None
     if hasattr(extractor, "chunk_length"):
         return float(extractor.chunk_length)

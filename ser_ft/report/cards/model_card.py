@@ -13,7 +13,7 @@ from ...data.corpora import CORPORA
 from ...data.licenses import OWN_LICENSE, model_license
 from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
-from ...models import IMAGES, MODELS, SHIPPED
+from ...models import IMAGE_PREFIXES, MODELS, SHIPPED
 from ...utils.text import short_note, size_text, time_text
 from ..run.figures import chosen
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
@@ -223,7 +223,7 @@ def citations(
     words = name.lower()
     own = next((item["text"] for item in known["names"] if all(word in words for word in item["words"])), None)
     found.append(own or known["families"].get(family))
-    if name.startswith(IMAGES[0]):
+    if name.startswith(IMAGE_PREFIXES[0]):
         found.append(known["timm"])
     return list(dict.fromkeys(filter(None, found)))
 

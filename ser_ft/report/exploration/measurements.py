@@ -178,9 +178,9 @@ def measure(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np
     """
     import torch
 
+    from ...models.classical import frame_statistics
     from ...models.features import SpectralFeatureExtractor
     from ...models.pitch import yin
-    from ...models.statistics import statistics
 
     extractor = SpectralFeatureExtractor(DESCRIPTORS, win_length=_WINDOW, hop_length=_HOP)
     lengths = torch.tensor([len(samples) for samples in waveforms])
@@ -203,7 +203,7 @@ def measure(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np
             }
         )
     told = [[np.log(line["pitch"]), line["pitch_range"], line["voiced"]] for line in found]
-    sums = statistics(frames, mask, FUNCTIONALS).numpy()
+    sums = frame_statistics(frames, mask, FUNCTIONALS).numpy()
     return found, np.concatenate([sums, np.array(told, dtype=np.float32)], axis=1)
 
 

@@ -20,9 +20,9 @@ from transformers import (
 from ... import audio
 from ...data.prepare import is_synthetic
 from ...data.splits import Split, make_split
-from ...dataloading.batches import BatchSource, HiddenStateBatches, WaveformBatches, samples_of
+from ...dataloading.batches import BatchSource, HiddenStateBatches, WaveformBatches, clip_lengths
 from ...dataloading.encoder_hooks import EncoderHooks
-from ...dataloading.hidden_states import states_of
+from ...dataloading.hidden_states import compute_hidden_states
 from ...evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ...evaluation.run_folder import RunFolder
 from ...models import encoders
@@ -70,14 +70,14 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     if shown:
         print(split.describe())
     rows = _long_enough(
-        split.row_indices(table)["train"], samples_of(table), encoder.parts.hearing, recipe.pretrain, shown
+        split.row_indices(table)["train"], clip_lengths(table), encoder.parts.input_spec, recipe.pretrain, shown
     )
     setup = _set_up(encoder, table, recipe.pretrain, accelerator.device, shown)
     content = split.to_dict() | {
         "seen": sorted(speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"]))
     }
     resume = resumes(recipe, folder, content, "pretraining")
-    trainer = Pretrainer(accelerator, setup, encoder.parts.hearing, rows, recipe.pretrain, folder, recipe.seed)
+    trainer = Pretrainer(accelerator, setup, encoder.parts.input_spec, rows, recipe.pretrain, folder, recipe.seed)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resume:
         init_run_folder(recipe, folder, content)
@@ -124,7 +124,7 @@ def load(recipe: PretrainRecipe) -> Encoder:
     config = found.config
     if config.model_type not in FAMILIES:
         raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
-    with encoders.quiet(), encoders.readable_errors(name):
+    with encoders.quiet_loading(), encoders.readable_errors(name):
         stock = AutoConfig.from_pretrained(name, revision=revision)
         # Where its masks were turned off for fine-tuning, the frame that stands for masked ones would not be there.
         config.apply_spec_augment, config.mask_time_prob = True, recipe.pretrain.mask_prob
@@ -157,11 +157,11 @@ def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
 
 
 def _long_enough(
-    rows: np.ndarray, samples: np.ndarray, hearing: InputSpec, settings: PretrainConfig, shown: bool
+    rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec, settings: PretrainConfig, shown: bool
 ) -> np.ndarray:
     """Leave out clips that a masked span would cover whole."""
-    kept: np.ndarray = rows[hearing.frames(samples[rows]) > settings.mask_length]
-    least = hearing.samples(settings.mask_length + 1) / audio.SAMPLE_RATE
+    kept: np.ndarray = rows[input_spec.num_frames(samples[rows]) > settings.mask_length]
+    least = input_spec.num_samples(settings.mask_length + 1) / audio.SAMPLE_RATE
     if not len(kept):
         raise InputError(f"no training clip is longer than a masked span ({least:.2f} s): lower pretrain.mask_length")
     if shown and len(kept) < len(rows):
@@ -177,17 +177,17 @@ def _set_up(
     They are asked for all clips of the table, of which the training part is then heard: fine-tuning finds them there.
     """
     parts, model = encoder.parts, cast(Any, encoder.parts.model)
-    assert parts.convolutions is not None
+    assert parts.feature_encoder is not None
     model.freeze_feature_encoder()
     feed: BatchSource
     if settings.cache:
-        states = states_of(table, parts, encoder.extractor, "convolutions", shown, device)
+        states = compute_hidden_states(table, parts, encoder.extractor, "feature_encoder", shown, device)
         feed, rig = (
-            HiddenStateBatches(states, table, encoder.extractor, parts.hearing),
+            HiddenStateBatches(states, table, encoder.extractor, parts.input_spec),
             EncoderHooks(parts, convolved=True),
         )
     else:
-        feed, rig = WaveformBatches(table, encoder.extractor, parts.hearing), EncoderHooks(parts)
+        feed, rig = WaveformBatches(table, encoder.extractor, parts.input_spec), EncoderHooks(parts)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = parameter_groups([(trained, settings.learning_rate)], settings.weight_decay)
 
@@ -198,7 +198,7 @@ def _set_up(
         restore()
         return parts.model
 
-    return TrainableModel(model, feed, groups, finish, still=list(parts.convolutions.modules()))
+    return TrainableModel(model, feed, groups, finish, still=list(parts.feature_encoder.modules()))
 
 
 def _save_model(setup: TrainableModel, encoder: Encoder, folder: RunFolder) -> None:

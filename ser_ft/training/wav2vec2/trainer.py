@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
 from ...dataloading.batch_sampler import epoch_batches
-from ...dataloading.targets import steps
+from ...dataloading.targets import iter_steps
 from ...evaluation.run_folder import RunFolder
 from ...models.encoders import InputSpec
 from ...utils.errors import InputError
@@ -106,7 +106,7 @@ class Pretrainer:
     """Goes on with a model's pretraining on the clips of one part of a table; its last weights are kept.
 
     Args:
-        accelerator: prepared by the caller. setup: the model, and what of it is trained. hearing: of the model.
+        accelerator: prepared by the caller. setup: the model, and what of it is trained. input_spec: of the model.
         rows: of the table: whose sound is heard. run: where checkpoints and history go. seed: of the order of clips.
     """
 
@@ -114,13 +114,13 @@ class Pretrainer:
         self,
         accelerator: Accelerator,
         setup: TrainableModel,
-        hearing: InputSpec,
+        input_spec: InputSpec,
         rows: np.ndarray,
         settings: PretrainConfig,
         run: RunFolder,
         seed: int,
     ) -> None:
-        self.accelerator, self.setup, self.hearing, self.rows = accelerator, setup, hearing, rows
+        self.accelerator, self.setup, self.input_spec, self.rows = accelerator, setup, input_spec, rows
         self.stock: Any = setup.model
         self.settings, self.run, self.seed = settings, run, seed
         self.state = Progress()
@@ -164,7 +164,7 @@ class Pretrainer:
 
     def _batches(self, epoch: int) -> list[list[int]]:
         return epoch_batches(
-            self.setup.feed.seconds[self.rows],
+            self.setup.batch_source.seconds[self.rows],
             self.settings.batch_size,
             self.seed,
             epoch,
@@ -176,10 +176,10 @@ class Pretrainer:
 
     def _steps(self) -> Iterator[list[dict[str, torch.Tensor]]]:
         """Yield the batches of each remaining step of this epoch."""
-        return steps(
+        return iter_steps(
             self.rows,
             self._batches(self.state.epoch)[self.state.batch :],
-            self.setup.feed.collate,
+            self.setup.batch_source.collate,
             self.accumulation,
             self.seed,
             self.settings.workers,
@@ -235,8 +235,8 @@ class Pretrainer:
         if states is not None:
             clips, frames = states.shape[:2]
         else:
-            clips, frames = len(batch["input_values"]), int(self.hearing.frames(batch["input_values"].shape[1]))
-        return [frames] * clips if mask is None else self.hearing.frames(mask.sum(dim=1)).tolist(), frames
+            clips, frames = len(batch["input_values"]), int(self.input_spec.num_frames(batch["input_values"].shape[1]))
+        return [frames] * clips if mask is None else self.input_spec.num_frames(mask.sum(dim=1)).tolist(), frames
 
     def _end_epoch(self) -> str:
         """Write the history's line and a checkpoint; return a line to show."""
