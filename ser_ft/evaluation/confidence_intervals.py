@@ -61,7 +61,7 @@ class _Estimate:
     centre: float
     error: float
     freedom: float
-    is_balanced: bool
+    balanced: bool
 
     def half(self, level: float) -> float:
         """Return half the width of the interval on the plain scale."""

@@ -189,7 +189,7 @@ class EvaluationSet:
     classes: ClassMapping
     rows: np.ndarray
     left_out: Mapping[str, int]
-    is_known: np.ndarray
+    known: np.ndarray
     heard: bool
 
     @classmethod

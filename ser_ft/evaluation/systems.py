@@ -60,7 +60,7 @@ class System:
 
     name: str
     kind: str
-    group_masks: tuple[SystemRun, ...]
+    members: tuple[SystemRun, ...]
     clips: pd.DataFrame
     labels: Ints
     probabilities: Floats
