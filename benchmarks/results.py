@@ -61,10 +61,10 @@ def rows(found: list[System]) -> Iterator[str]:
         scores, cost = system.scores, system.cost
         parameters = f"{cost['parameters'] / 1e6:.2f}" if cost["parameters"] else ""
         interval = f"{scores['low']:.3f} to {scores['high']:.3f}" if scores["low"] is not None else "none"
-        folds = f"{scores['deviation_folds']:.3f}" if scores["deviation_folds"] is not None else ""
+        folds = f"{scores['std_folds']:.3f}" if scores["std_folds"] is not None else ""
         seconds = f"{cost['seconds']:.0f}" if cost["seconds"] else ""
         seeds = len(system.probabilities)
-        runs = f"{len(system.members) // seeds} x {seeds}"
+        runs = f"{len(system.runs) // seeds} x {seeds}"
         cells = (
             system.name,
             parameters,
@@ -97,7 +97,7 @@ def commands(home: Path, runs: list[RunFolder]) -> Iterator[str]:
 def matrix(found: list[System]) -> Iterator[str]:
     """Yield a train-corpus x test-corpus table; what must be said of a corpus stands wherever it does."""
     corpora = sorted({corpus for system in found for corpus in set(system.clips["corpus"])})
-    notes = {name: note for system in found for name, note in system.members[0].metrics["notes"].items()}
+    notes = {name: note for system in found for name, note in system.runs[0].metrics["notes"].items()}
     called = {name: f"{name} ({notes[name]})" if name in notes else name for name in corpora}
     classes = sorted({len(system.classes) for system in found})
     yield (
@@ -107,7 +107,7 @@ def matrix(found: list[System]) -> Iterator[str]:
     yield f"| trained on | {' | '.join(f'tested on {called[corpus]}' for corpus in corpora)} |"
     yield f"|---|{'---|' * len(corpora)}"
     for system in sorted(found, key=lambda one: one.split):
-        scores = system.by("corpus")
+        scores = system.scores_by("corpus")
         cells = []
         for corpus in corpora:
             score = scores.get(corpus)
@@ -129,7 +129,7 @@ def section(home: Path) -> Iterator[str]:
             f"{len(one.first.labels):,} clips of {one.speakers} {'heard' if one.first.leaking else 'unseen'} speakers"
         )
         chance = f"chance {one.first.scores['chance']:.3f}"
-        notes = {name: note for system in one.systems for name, note in system.members[0].metrics["notes"].items()}
+        notes = {name: note for system in one.systems for name, note in system.runs[0].metrics["notes"].items()}
         corpora = [f"{name} ({notes[name]})" if name in notes else name for name in one.corpora]
         yield f"{', '.join(corpora)}: {clips}, {chance}.{mark}\n"
         yield HEAD

@@ -134,7 +134,7 @@ def _metrics(
 ) -> dict[str, Any]:
     said = [run.metrics for run in members]
     first = said[0]
-    left_out = {part: scores.get("left_out", {}) for part, scores in first["parts"].items()}
+    left_out = {part: scores.get("excluded", {}) for part, scores in first["parts"].items()}
     return {
         "model": _called([str(metrics["model"]) for metrics in said], weights),
         "parameters": _sum(metrics.get("parameters") for metrics in said),

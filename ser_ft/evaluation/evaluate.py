@@ -202,7 +202,7 @@ class EvaluationSet:
         taken = np.ones(len(table), dtype=bool) if heard else ~is_known
         lost = Counter(label for label, left in zip(labels, taken & ~askable, strict=True) if left)
         left_out = {name: lost[name] for name in names if lost[name]}
-        return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(is_known & askable), heard)
+        return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(known & askable), heard)
 
     @property
     def leaking(self) -> bool:
@@ -253,12 +253,12 @@ class EvaluationSet:
         there = set(self.corpora)
         said = corpus_notes_and_terms({each: fact for each, fact in corpus_info(self.table).items() if each in there})
         speakers = len(set(self.table.select(self.known)["speaker"]))
-        heard = {"clips": len(self.known), "speakers": speakers, "judged": self.leaking}
+        heard = {"clips": len(self.known), "speakers": speakers, "evaluated": self.leaking}
         return {
             "classes": list(self.classes.names),
             "split": {"name": f"evaluated-on-{name}", "fold": None, "seed": 0, "leaking": self.leaking},
             "seen": None if doubt else heard,
-            "answers": {
+            "class_mapping": {
                 theirs: self.classes.names[place] if place >= 0 else None
                 for theirs, place in zip(self.classes.theirs, self.classes.places.tolist(), strict=True)
             },

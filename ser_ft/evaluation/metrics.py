@@ -175,7 +175,11 @@ def compute_metrics(
     found = _score(true, shares, who, classes)
     predicted = shares.argmax(axis=1)
     by_speaker = _by_group(true, predicted, who, len(classes), "speaker", speakers)
-    found |= {"reliability": reliability_bins(true, shares), "by_speaker": by_speaker, "spread": _spread(by_speaker)}
+    found |= {
+        "reliability": reliability_bins(true, shares),
+        "by_speaker": by_speaker,
+        "speaker_uar": _spread(by_speaker),
+    }
     if corpora is not None:
         where = check_names(corpora, "corpora", len(true))
         found["by_corpus"] = {
@@ -231,7 +235,7 @@ def _spread(by_speaker: Mapping[str, Mapping[str, Any]]) -> dict[str, float] | N
     uars = [found["uar"] for found in by_speaker.values()]
     if len(uars) < 2:
         return None
-    return {"lowest": min(uars), "highest": max(uars), "deviation": float(np.std(uars, ddof=1))}
+    return {"min": min(uars), "max": max(uars), "std": float(np.std(uars, ddof=1))}
 
 
 def _by_class(classes: Sequence[str], shares: Floats) -> dict[str, float | None]:

@@ -80,7 +80,9 @@ def leaderboards(found: Sequence[System]) -> list[Leaderboard]:
     for system in found:
         groups.setdefault(system.tested, []).append(system)
     sets = [Leaderboard(tuple(sorted(group, key=lambda one: -one.scores["uar"]))) for group in groups.values()]
-    return sorted(sets, key=lambda one: (one.first.leaking, one.crosses, -len(one.models), -len(one.first.labels)))
+    return sorted(
+        sets, key=lambda one: (one.best.leaking, one.is_cross_corpus, -len(one.models), -len(one.best.labels))
+    )
 
 
 def _below(top: Path) -> Iterable[Path]:
@@ -106,7 +108,7 @@ def _key(member: SystemRun) -> Hashable:
     split = {key: value for key, value in member.config.get("split", {}).items() if key not in _FREE_OF_SPLIT}
     config = {key: value for key, value in member.config.items() if key not in _FREE} | {"split": split}
     return (
-        member.given,
+        member.custom_name,
         facts["model"],
         split_family(facts),
         facts["split"]["leaking"],
@@ -135,11 +137,11 @@ def _pooled(members: Sequence[SystemRun], kind: str) -> list[System]:
 
     repetitions: dict[tuple[int, int], list[SystemRun]] = {}
     for member in members:
-        repetitions.setdefault(member.repetition, []).append(member)
+        repetitions.setdefault(member.seeds, []).append(member)
     groups: dict[str, list[tuple[list[SystemRun], pd.DataFrame]]] = {}
     for group in repetitions.values():
         _check_once(group)
-        table = pd.concat([member.test for member in group]).sort_values("id", ignore_index=True)
+        table = pd.concat([member.test_predictions for member in group]).sort_values("id", ignore_index=True)
         groups.setdefault(clips_fingerprint(table), []).append((group, table))
     classes = list(members[0].metrics["classes"])
     places = {name: place for place, name in enumerate(classes)}
@@ -150,14 +152,14 @@ def _pooled(members: Sequence[SystemRun], kind: str) -> list[System]:
         labels = clips["label"].map(places).to_numpy(dtype=np.int64)
         runs = tuple(member for group, _ in pieces for member in group)
         model = str(runs[0].metrics["model"])
-        made.append(System(runs[0].given or model, kind, runs, clips[list(CLIP_COLUMNS)], labels, shares))
+        made.append(System(runs[0].custom_name or model, kind, runs, clips[list(CLIP_COLUMNS)], labels, shares))
     return made
 
 
 def _check_once(members: Sequence[SystemRun]) -> None:
     seen: dict[str, SystemRun] = {}
     for member in members:
-        for name in member.test["id"]:
+        for name in member.test_predictions["id"]:
             if name in seen:
                 raise InputError(
                     f"{seen[name].folder.path} and {member.folder.path} are runs of one system and both test {name}: "
@@ -170,14 +172,14 @@ def _baselines(models: Sequence[System]) -> list[System]:
     found: dict[tuple[str, Hashable], System] = {}
     for system in models:
         aside: dict[str, list[SystemRun]] = {}
-        for member in system.members:
+        for member in system.runs:
             for run in member.folder.baselines:
                 aside.setdefault(run.path.name, []).append(_read(run))
         for name, members in aside.items():
             for baseline in _pooled(members, "classical"):
                 key = (name, baseline.tested)
                 known = found.get(key)
-                if known is None or len(known.members) < len(baseline.members):
+                if known is None or len(known.runs) < len(baseline.runs):
                     found[key] = baseline
     tested = {system.tested for system in models}
     return [system for (_, what), system in found.items() if what in tested]
@@ -187,7 +189,7 @@ def _named(models: Sequence[System]) -> list[System]:
     """Tell apart models of one name: by the folders that hold their runs, then by their seeds or numbers."""
 
     def recipe(system: System) -> Hashable:
-        kept = {key: value for key, value in system.members[0].config.items() if key not in (*_FREE, "data", "split")}
+        kept = {key: value for key, value in system.runs[0].config.items() if key not in (*_FREE, "data", "split")}
         return json.dumps(kept, sort_keys=True, default=str)
 
     def told_apart(found: Sequence[System], label: Callable[[System, Sequence[System]], str]) -> list[System]:
@@ -196,7 +198,7 @@ def _named(models: Sequence[System]) -> list[System]:
             alike = [one for one in found if one.name == system.name]
             clash = [one for one in alike if one is not system and one.tested == system.tested]
             clashes = bool(clash) or len({recipe(one) for one in alike}) > 1
-            if clashes and system.members[0].given:
+            if clashes and system.runs[0].custom_name:
                 raise InputError(f"{system.name}=...: stands for runs of different models: give each a name of its own")
             made.append(replace(system, name=label(system, alike)) if clashes else system)
         return made
@@ -207,10 +209,10 @@ def _named(models: Sequence[System]) -> list[System]:
 
 def _folder_name(system: System, alike: Sequence[System]) -> str:
     """Name a system by the folder that holds its runs: "plain-cnn, mixup", or "plain_cnn_ravdess", which says both."""
-    homes = [Path(os.path.commonpath([m.folder.path.resolve().parent for m in one.members])) for one in alike]
+    homes = [Path(os.path.commonpath([m.folder.path.resolve().parent for m in one.runs])) for one in alike]
     home = homes[alike.index(system)]
     top = Path(os.path.commonpath(homes))
     folder = str(home.relative_to(top)) if home != top else home.name
     if homes.count(home) > 1:
-        folder = system.members[0].folder.path.resolve().name
+        folder = system.runs[0].folder.path.resolve().name
     return folder if folder.replace("_", "-").startswith(system.name) else f"{system.name}, {folder}"

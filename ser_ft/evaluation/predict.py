@@ -139,5 +139,5 @@ def metrics_per_part(
             traits = {name: rows[name].tolist() for name in ("gender", "intensity")}
             traits["duration"] = duration_groups(rows["duration"])
             scores = compute_metrics(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist(), traits)
-            found[part] = scores | {"left_out": dict((left_out or {}).get(part, {}))}
+            found[part] = scores | {"excluded": dict((left_out or {}).get(part, {}))}
     return found

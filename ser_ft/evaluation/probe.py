@@ -72,8 +72,8 @@ def probe(
         What was found, ready for JSON: split {name, leaking} (name None: all clips), notes (corpus -> note), pooling,
         precision, seed, clips, speakers, chance; and layers, a list of
         {backbone, layer, state, uar, deviation, folds, best}:
-        layer: 0 is what enters the first ("entrance" is its state), the others are counted from 1 (what leaves them:
-            "exit"). Where an encoder does something more to the last, that layer comes once more, as "head".
+        layer: 0 is what enters the first ("input" is its state), the others are counted from 1 (what leaves them:
+            "output"). Where an encoder does something more to the last, that layer comes once more, as "head".
         uar: mean over the folds. deviation: between them. folds: the UAR of each.
         best: whether its UAR is the highest of the backbone's, of equals the lowest layer's.
 
@@ -180,7 +180,7 @@ def _states(backbone: EncoderSpec, table: datasets.Dataset, pooling: str, precis
 def _score(name: str, states: FlatCache, clips: _Clips, shown: bool) -> list[dict[str, Any]]:
     """Fit and score every state of a backbone."""
     last = int(states.lengths[0]) - 2
-    named = [(0, "entrance"), *((layer, "exit") for layer in range(1, last + 1)), (last, "head")]
+    named = [(0, "input"), *((layer, "output") for layer in range(1, last + 1)), (last, "head")]
     if all(np.array_equal(states[row][-2], states[row][-1]) for row in clips.rows):
         named.pop()
     found: list[dict[str, Any]] = []
@@ -191,7 +191,7 @@ def _score(name: str, states: FlatCache, clips: _Clips, shown: bool) -> list[dic
         # The products are small and many: where other work shares the machine, threads mostly wait for each other.
         with threadpool_limits(1):
             folds = [_uar(values, clips, train, held) for train, held in clips.folds]
-        spread = {"uar": mean(folds), "deviation": stdev(folds), "folds": folds}
+        spread = {"uar": mean(folds), "std": stdev(folds), "folds": folds}
         found.append({"backbone": name, "layer": layer, "state": state, **spread})
     best = max(range(len(found)), key=lambda place: (found[place]["uar"], -place))
     return [{**row, "best": place == best} for place, row in enumerate(found)]

@@ -63,7 +63,7 @@ class SplitScorer:
         return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.row_indices(self.table).items()}
 
     @cached_property
-    def left_out(self) -> dict[str, dict[str, int]]:
+    def excluded(self) -> dict[str, dict[str, int]]:
         """Part -> class -> how many of its clips are not judged, for no training clip is of that class."""
         names, emotions = self.table.features["emotion"].names, np.array(self.table["emotion"])
         return {
@@ -71,7 +71,7 @@ class SplitScorer:
             for part, rows in self.split.row_indices(self.table).items()
         }
 
-    def trust(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:
+    def fit_calibration(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:
         """Fit on validation how far a system's answers can be trusted; None where there is no validation.
 
         Args:
@@ -116,7 +116,7 @@ class SplitScorer:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_predictions(predictions)
         folder.write_json(
-            folder.metrics_file, content | {"parts": metrics_per_part(predictions, classes, self.left_out)}
+            folder.metrics_file, content | {"parts": metrics_per_part(predictions, classes, self.excluded)}
         )
 
     def fit_baselines(self, folder: RunFolder, names: list[str], numbers: np.ndarray, shown: bool) -> None:
@@ -137,7 +137,7 @@ class SplitScorer:
                     found = np.log(np.clip(baseline.probabilities(numbers[places]), 1e-12, 1.0))
                     shares[part] = masked_softmax(found, self.inputs.allowed[places])
             aside = RunFolder(folder.path / "baselines" / name)
-            self.write(aside, shares, self.trust(shares), model=name, parameters=None)
+            self.write(aside, shares, self.fit_calibration(shares), model=name, parameters=None)
 
     def _facts(self) -> dict[str, Any]:
         """Return what every metrics.json of the run says of data and split."""

@@ -31,7 +31,7 @@ class PairedComparison:
         low: the lower end of an interval for it, None where none can be trusted.
         high: the upper end, likewise.
         level: the nominal coverage of that interval.
-        p: how often so large a difference, either way, comes about where each speaker's answers are swapped between
+        p_value: how often so large a difference, either way, comes about where each speaker's answers are swapped between
             the systems at random.
         smallest_p: the least p that so many speakers can give: over 0.05, no difference could ever be told.
         speakers: their number.
@@ -42,7 +42,7 @@ class PairedComparison:
     low: float | None
     high: float | None
     level: float
-    p: float
+    p_value: float
     smallest_p: float
     speakers: int
     clips: int

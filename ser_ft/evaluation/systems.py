@@ -34,11 +34,11 @@ class SystemRun:
     metrics: Mapping[str, Any]
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
-    test: pd.DataFrame
-    given: str | None = None
+    test_predictions: pd.DataFrame
+    custom_name: str | None = None
 
     @property
-    def repetition(self) -> tuple[int, int]:
+    def seeds(self) -> tuple[int, int]:
         """The seeds of split and training: each clip is tested once for each pair of them."""
         return int(self.metrics["split"]["seed"]), int(self.metrics["seed"])
 
@@ -60,7 +60,7 @@ class System:
 
     name: str
     kind: str
-    members: tuple[SystemRun, ...]
+    runs: tuple[SystemRun, ...]
     clips: pd.DataFrame
     labels: Ints
     probabilities: Floats
@@ -68,25 +68,25 @@ class System:
     @property
     def model(self) -> str:
         """What the runs call their model."""
-        return str(self.members[0].metrics["model"])
+        return str(self.runs[0].metrics["model"])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes, in the order of their numbers."""
-        return tuple(self.members[0].metrics["classes"])
+        return tuple(self.runs[0].metrics["classes"])
 
     @property
     def leaking(self) -> bool:
         """Whether speakers of the test part were heard in training."""
-        return bool(self.members[0].metrics["split"]["leaking"])
+        return bool(self.runs[0].metrics["split"]["leaking"])
 
     @property
     def split(self) -> str:
         """The name of the split, without its fold: "kfold"; "corpus" where each corpus is left out in turn."""
-        return split_family(self.members[0].metrics)
+        return split_family(self.runs[0].metrics)
 
     @property
-    def nameless(self) -> bool:
+    def has_unknown_speakers(self) -> bool:
         """Whether a clip's speaker is not known, so that nothing can be said over speakers."""
         return not all(map(is_known, self.clips["speaker"]))
 
@@ -123,7 +123,7 @@ class System:
         """The pooled scores, each the mean over the repetitions.
 
         uar, accuracy, macro_f1, ece, chance; low, high (of the UAR's interval over speakers, from counts summed over
-        the repetitions) or None; deviation_folds and deviation_seeds (of the UAR; n - 1 in the denominator), None
+        the repetitions) or None; std_folds and std_seeds (of the UAR; n - 1 in the denominator), None
         where there is one alone; recall: class -> share, None where it has no clips.
         """
         size, truth = len(self.classes), self.labels
@@ -135,8 +135,8 @@ class System:
             "uar": float(np.mean(uars)),
             "low": interval and interval.low,
             "high": interval and interval.high,
-            "deviation_folds": _deviation(self._fold_uars()),
-            "deviation_seeds": _deviation(uars),
+            "std_folds": _deviation(self._fold_uars()),
+            "std_seeds": _deviation(uars),
             "accuracy": float((self.predictions == truth).mean()),
             "macro_f1": float(np.mean([measures.macro_f1(truth, row, size) for row, _ in rows])),
             "ece": float(np.mean([expected_calibration_error(truth, shares) for _, shares in rows])),
@@ -159,7 +159,7 @@ class System:
         correct, clips = count_by_speaker(self.labels[chosen], self.predictions[:, chosen], speakers, len(self.classes))
         return interval_from_counts(correct, clips)
 
-    def by(self, column: str) -> dict[str, dict[str, Any]]:
+    def scores_by(self, column: str) -> dict[str, dict[str, Any]]:
         """Score the groups of a column of the clips: "corpus", "gender", "intensity".
 
         Returns:
@@ -188,10 +188,10 @@ class System:
         parameters; trained_parameters; seconds: of training, the mean of the runs; real_time_factor: seconds of
         computing per second of sound, one clip at a time, the mean of the runs; machines: what they ran on.
         """
-        kept = [member.environment for member in self.members if member.environment]
+        kept = [member.environment for member in self.runs if member.environment]
         seconds = [float(item["seconds"]) for item in kept if item.get("seconds") is not None]
         speeds = [float(item["speed"]["real_time_factor"]) for item in kept if item.get("speed")]
-        facts = self.members[0].metrics
+        facts = self.runs[0].metrics
         return {
             "parameters": facts.get("parameters"),
             "trained_parameters": facts.get("trained_parameters"),
@@ -203,8 +203,8 @@ class System:
     def _fold_uars(self) -> list[float]:
         """Return the UAR of each set of clips that was tested at once, the mean over its repetitions."""
         folds: dict[frozenset[str], list[float]] = {}
-        for member in self.members:
-            folds.setdefault(frozenset(member.test["id"]), []).append(member.uar)
+        for member in self.runs:
+            folds.setdefault(frozenset(member.test_predictions["id"]), []).append(member.uar)
         return [float(np.mean(found)) for found in folds.values()]
 
 
@@ -215,7 +215,7 @@ class Leaderboard:
     systems: tuple[System, ...]
 
     @property
-    def first(self) -> System:
+    def best(self) -> System:
         """The system with the highest UAR; clips, classes, split and leaking are the same for all."""
         return self.systems[0]
 
@@ -227,17 +227,17 @@ class Leaderboard:
     @property
     def corpora(self) -> tuple[str, ...]:
         """The corpora that the clips are of."""
-        return tuple(sorted(set(self.first.clips["corpus"])))
+        return tuple(sorted(set(self.best.clips["corpus"])))
 
     @property
     def speakers(self) -> int:
         """How many people speak in the clips."""
-        return int(self.first.clips["speaker"].nunique())
+        return int(self.best.clips["speaker"].nunique())
 
     @property
-    def crosses(self) -> bool:
+    def is_cross_corpus(self) -> bool:
         """Whether its systems learned from one corpus and are tested on others too: a row of the matrix."""
-        return self.first.split.startswith(CROSS_CORPUS_PREFIX)
+        return self.best.split.startswith(CROSS_CORPUS_PREFIX)
 
 
 def clips_fingerprint(clips: pd.DataFrame) -> str:

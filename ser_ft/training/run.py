@@ -197,7 +197,7 @@ def _train(
     if not accelerator.is_main_process:
         return
     trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
-    model, trust = setup.finish(), judge.trust(shares)
+    model, trust = setup.finish(), judge.fit_calibration(shares)
     if trust is not None:
         fold_temperature(model, trust.temperature)
     # Also where there is none: the one of a model that was trained further is of what it was.
@@ -237,7 +237,7 @@ def _beside(recipe: Recipe, name: str) -> Recipe:
 
 
 def _tell_left_out(judge: SplitScorer) -> None:
-    for part, classes in judge.left_out.items():
+    for part, classes in judge.excluded.items():
         if classes:
             told = ", ".join(f"{count} {name}" for name, count in classes.items())
             print(f"  {part}: not judged, for no training clip is of their class: {told}")

@@ -170,7 +170,7 @@ def test_heard_speakers_are_left_out_unless_asked_for(
     assert f"{clips} clips of {len(heard)} speakers" in said
     assert "--heard" in said
     assert set(without.predictions["speaker"]) == set(split["test"]["speakers"])
-    assert without.metrics["seen"] == {"clips": clips, "speakers": len(heard), "judged": False}
+    assert without.metrics["seen"] == {"clips": clips, "speakers": len(heard), "evaluated": False}
     whole = judged(run.model, miniature_folder, tmp_path / "with", heard=True)
     assert sorted(whole.predictions["id"]) == sorted(table["id"])
     assert whole.metrics["split"]["leaking"] is True
@@ -210,7 +210,7 @@ def test_a_model_that_anyone_fine_tuned(stock: Path, miniature_folder: Path, tmp
     assert metrics["classes"] == ["neutral", "happy", "sad", "angry"]
     names = np.array(table.features["emotion"].names)[table["emotion"]]
     others = {name: int((names == name).sum()) for name in EIGHT if name not in metrics["classes"]}
-    assert metrics["parts"]["test"]["left_out"] == others
+    assert metrics["parts"]["test"]["excluded"] == others
     assert len(result.predictions) == len(table) - sum(others.values())
     assert metrics["seen"] is None
     assert any("training unknown" in note for note in run_notes(metrics))
@@ -231,7 +231,7 @@ def test_classes_that_the_data_lacks_are_not_answered(run: RunFolder, four: Path
     classes = result.metrics["classes"]
     assert classes == ["neutral", "happy", "sad", "angry"]
     assert np.allclose(result.predictions[classes].sum(axis=1), 1.0)
-    assert {name for name, ours in result.metrics["answers"].items() if ours is None} == set(EIGHT) - set(classes)
+    assert {name for name, ours in result.metrics["class_mapping"].items() if ours is None} == set(EIGHT) - set(classes)
     own = run.predictions.set_index("id").loc[result.predictions["id"], classes]
     share = own.to_numpy() / own.to_numpy().sum(axis=1, keepdims=True)
     assert np.allclose(result.predictions[classes], share, atol=1e-4)
@@ -246,7 +246,7 @@ def test_probabilities_of_classes_that_are_one_are_added(run: RunFolder, four: P
     share = own / own.sum(axis=1, keepdims=True)
     assert len(share) > 10
     assert np.allclose(answers[result.metrics["classes"]], share, atol=1e-4)
-    assert result.metrics["answers"]["calm"] == "neutral"
+    assert result.metrics["class_mapping"]["calm"] == "neutral"
     assert result.config["evaluate"]["map"] == {"calm": "neutral"}
 
 

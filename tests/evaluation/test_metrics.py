@@ -147,7 +147,7 @@ def test_score_by_hand():
     found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
     assert list(found) == [
         *("clips", "speakers", "uar", "uar_interval", "accuracy", "chance", "macro_f1", "ece", "nll"),
-        *("recall", "precision", "support", "confusion", "reliability", "by_speaker", "spread"),
+        *("recall", "precision", "support", "confusion", "reliability", "by_speaker", "speaker_uar"),
     ]
     assert (found["clips"], found["speakers"]) == (8, 4)
     assert (found["uar"], found["accuracy"]) == (0.75, 0.75)
@@ -359,7 +359,7 @@ def test_groups_of_unknown_value_are_left_out():
     assert {name: group["clips"] for name, group in found["by_gender"].items()} == {"female": 2, "male": 3}
     assert set(found["by_speaker"]) == {"a", "b", "c"}
     nothing = compute_metrics(LABELS, shares, ["own-unknown"] * 8, CLASSES, traits={"gender": [None] * 8})
-    assert (nothing["by_gender"], nothing["by_speaker"], nothing["spread"]) == ({}, {}, None)
+    assert (nothing["by_gender"], nothing["by_speaker"], nothing["speaker_uar"]) == ({}, {}, None)
     with pytest.raises(InputError, match="8 labels, but 1 values of gender"):
         compute_metrics(LABELS, shares, speakers, CLASSES, traits={"gender": ["male"]})
 
@@ -368,10 +368,10 @@ def test_spread_of_the_speakers():
     found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaaabbbb"), CLASSES)
     # a: three of four neutral clips; b: one of two happy ones and both sad ones.
     assert {name: group["uar"] for name, group in found["by_speaker"].items()} == {"a": 0.75, "b": 0.75}
-    assert found["spread"] == {"lowest": 0.75, "highest": 0.75, "deviation": 0}
+    assert found["speaker_uar"] == {"min": 0.75, "max": 0.75, "std": 0}
     found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaabbbbb"), CLASSES)
-    assert found["spread"] == {"lowest": 0.5, "highest": 1.0, "deviation": pytest.approx(np.std([1, 0.5], ddof=1))}
-    assert compute_metrics(LABELS, one_hot(PREDICTIONS, 3), ["a"] * 8, CLASSES)["spread"] is None
+    assert found["speaker_uar"] == {"min": 0.5, "max": 1.0, "std": pytest.approx(np.std([1, 0.5], ddof=1))}
+    assert compute_metrics(LABELS, one_hot(PREDICTIONS, 3), ["a"] * 8, CLASSES)["speaker_uar"] is None
 
 
 def test_groups_stand_in_the_order_of_their_meaning():

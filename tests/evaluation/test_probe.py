@@ -95,7 +95,7 @@ def test_each_layer_is_printed_once(
     assert main(["probe", *backbones, "--data", str(miniature_folder), "--figure", str(figure)]) == 0
     printed = capsys.readouterr().out
     plain, normalised = ([line.split() for line in printed.splitlines() if line.startswith(name)] for name in backbones)
-    hidden_states = [["0", "entrance"], *([str(layer), "exit"] for layer in range(1, LAYERS + 1))]
+    hidden_states = [["0", "input"], *([str(layer), "output"] for layer in range(1, LAYERS + 1))]
     assert [words[1:3] for words in plain] == hidden_states
     assert [words[1:3] for words in normalised] == [*hidden_states, [str(LAYERS), "head"]]
     for lines in (plain, normalised):
@@ -120,7 +120,7 @@ def test_a_second_run_is_the_same_and_no_clip_goes_through_the_encoder(
         assert row["backbone"] == backbones[0]
         assert len(row["folds"]) == 5
         assert row["uar"] == pytest.approx(np.mean(row["folds"]))
-        assert row["deviation"] == pytest.approx(np.std(row["folds"], ddof=1))
+        assert row["std"] == pytest.approx(np.std(row["folds"], ddof=1))
     monkeypatch.setattr(hidden_states, "_take", None)
     assert main([*given, "json"]) == 0
     assert capsys.readouterr().out == out
@@ -141,7 +141,7 @@ def test_the_layer_that_says_the_class_is_found(
     layers = found["layers"]
     assert [place for place, row in enumerate(layers) if row["best"]] == [planted]
     assert layers[planted]["uar"] > 0.97
-    assert layers[planted]["state"] == {0: "entrance", 2: "exit", LAYERS + 1: "head"}[planted]
+    assert layers[planted]["state"] == {0: "input", 2: "output", LAYERS + 1: "head"}[planted]
     # Chance is a little over one in eight: a corpus that lacks a class is not asked for it.
     assert all(row["uar"] < 0.25 for place, row in enumerate(layers) if place != planted)
     assert found["chance"] == 0.125

@@ -59,8 +59,8 @@ def test_clips_of_classes_never_learned_are_counted_and_not_judged(crossed: RunF
     emotions = [names[place] for place in table["emotion"]]
     there = {name: emotions.count(name) for name in ("calm", "surprise")}
     test = crossed.metrics["parts"]["test"]
-    assert test["left_out"] == there
-    assert crossed.metrics["parts"]["train"]["left_out"] == {}
+    assert test["excluded"] == there
+    assert crossed.metrics["parts"]["train"]["excluded"] == {}
     assert set(test["by_corpus"]) >= {"ravdess", "savee", "tess"}
     assert sum(test["support"].values()) == test["clips"] == len(crossed.predictions.query("part == 'test'"))
 

@@ -39,8 +39,8 @@ def test_difference_and_p_agree_with_all_swaps():
     labels, first, second, speakers = answered(people=6, gains=0.15)
     found = compare_paired(labels, first, second, speakers, 4)
     assert found.difference == pytest.approx(uar(labels, first, 4) - uar(labels, second, 4))
-    assert found.p == by_all_swaps(labels, first, second, speakers, 4)
-    assert found.smallest_p == 2 / 2**6
+    assert found.p_value == by_all_swaps(labels, first, second, speakers, 4)
+    assert found.smallest_p_value == 2 / 2**6
     assert (found.speakers, found.clips, found.level) == (6, 120, 0.95)
 
 
@@ -50,7 +50,7 @@ def test_difference_and_p_where_speakers_lack_classes():
     some = labels[kept], first[kept], second[kept], [name for name, keep in zip(speakers, kept, strict=True) if keep]
     found = compare_paired(*some, 4)
     assert found.difference == pytest.approx(uar(some[0], some[1], 4) - uar(some[0], some[2], 4))
-    assert found.p == by_all_swaps(*some, 4)
+    assert found.p_value == by_all_swaps(*some, 4)
 
 
 def test_where_one_speaker_has_many_more_clips_the_difference_is_that_of_the_pooled_uars():
@@ -81,18 +81,18 @@ def test_turned_round_only_the_sign_changes():
 def test_a_system_against_itself():
     labels, first, _, speakers = answered(people=9)
     found = compare_paired(labels, first, first, speakers, 4)
-    assert (found.difference, found.low, found.high, found.p) == (0, None, None, 1)
+    assert (found.difference, found.low, found.high, found.p_value) == (0, None, None, 1)
 
 
 def test_many_speakers_are_swapped_by_lot():
     labels, first, second, speakers = answered(people=30, gains=0.3)
     found = compare_paired(labels, first, second, speakers, 4)
-    assert found.p == found.smallest_p == 1 / (1 + NUM_PERMUTATIONS)
+    assert found.p_value == found.smallest_p_value == 1 / (1 + NUM_PERMUTATIONS)
     alike = compare_paired(*answered(people=30, seed=4), 4)
-    assert alike.p > 0.05
+    assert alike.p_value > 0.05
     assert alike == compare_paired(*answered(people=30, seed=4), 4)
-    assert alike.p == pytest.approx(compare_paired(*answered(people=30, seed=4), 4, seed=1).p, abs=0.03)
-    assert alike.p != compare_paired(*answered(people=30, seed=4), 4, seed=1).p
+    assert alike.p_value == pytest.approx(compare_paired(*answered(people=30, seed=4), 4, seed=1).p_value, abs=0.03)
+    assert alike.p_value != compare_paired(*answered(people=30, seed=4), 4, seed=1).p_value
 
 
 @pytest.mark.parametrize("people", [9, 30])
@@ -106,7 +106,7 @@ def test_the_order_of_the_clips_does_not_matter(people):
 def test_few_speakers_can_tell_nothing():
     labels, _, _, speakers = answered(people=1)
     found = compare_paired(labels, labels, (labels + 1) % 4, speakers, 4)
-    assert (found.difference, found.low, found.high, found.p, found.smallest_p) == (1, None, None, 1, 1)
+    assert (found.difference, found.low, found.high, found.p_value, found.smallest_p_value) == (1, None, None, 1, 1)
     labels, _, _, speakers = answered(people=4)
     assert compare_paired(labels, labels, (labels + 1) % 4, speakers, 4).p == 0.125
 

@@ -56,15 +56,15 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
         table = pd.concat(tables)
         labels = [CLASSES.index(name) for name in table["label"]]
         uars.append(metrics.uar(labels, table[list(CLASSES)].to_numpy().argmax(axis=1), 4))
-    assert len(system.members) == 4
+    assert len(system.runs) == 4
     assert system.probabilities.shape == (2, 64, 4)
     assert system.scores["uar"] == pytest.approx(np.mean(uars))
-    assert system.scores["deviation_seeds"] == pytest.approx(np.std(uars, ddof=1))
+    assert system.scores["std_seeds"] == pytest.approx(np.std(uars, ddof=1))
     folds = [
         np.mean([RunFolder(tmp_path / f"mfcc/fold{f}-seed{s}").metrics["parts"]["test"]["uar"] for s in (0, 1)])
         for f in (0, 1)
     ]
-    assert system.scores["deviation_folds"] == pytest.approx(np.std(folds, ddof=1))
+    assert system.scores["std_folds"] == pytest.approx(np.std(folds, ddof=1))
     assert system.confusion.sum() == 2 * 64
     assert system.scores["low"] < system.scores["uar"] < system.scores["high"]
     assert system.interval() is not None
@@ -74,14 +74,14 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
 def test_one_seed_has_the_scores_of_its_clips(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", folds=1, people=6)
     (system,) = found(tmp_path)
-    test = system.members[0].metrics["parts"]["test"]
+    test = system.runs[0].metrics["parts"]["test"]
     for key in ("uar", "accuracy", "macro_f1", "ece", "chance", "recall"):
         assert system.scores[key] == pytest.approx(test[key])
     assert system.scores["low"] == pytest.approx(test["uar_interval"]["low"])
-    assert system.scores["deviation_folds"] is None
-    assert system.scores["deviation_seeds"] is None
+    assert system.scores["std_folds"] is None
+    assert system.scores["std_seeds"] is None
     assert system.confusion.tolist() == test["confusion"]
-    assert system.by("gender")["male"]["clips"] == 24
+    assert system.scores_by("gender")["male"]["clips"] == 24
 
 
 def test_a_clip_tested_twice_with_one_seed_is_refused(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ def test_other_classes_and_leaking_splits_stand_apart(tmp_path: Path) -> None:
     sets = leaderboards(found(tmp_path))
     assert [tested.systems[0].name for tested in sets][2] == "plain-cnn"
     assert [len(tested.systems) for tested in sets] == [1, 1, 1]
-    assert [tested.first.leaking for tested in sets] == [False, False, True]
+    assert [tested.best.leaking for tested in sets] == [False, False, True]
 
 
 def test_baselines_of_one_name_are_one_system(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", baselines=("svm", "majority"), seeds=(0, 1))
     write_folds(tmp_path / "plain", model="plain-cnn", baselines=("svm",))
-    kinds = [(system.name, system.kind, len(system.members)) for system in found(tmp_path)]
+    kinds = [(system.name, system.kind, len(system.runs)) for system in found(tmp_path)]
     assert kinds[2:] == [("majority", "classical", 4), ("svm", "classical", 4)]
 
 
@@ -159,7 +159,7 @@ def test_each_corpus_left_out_is_a_fold_and_each_trained_on_alone_is_not(tmp_pat
         write_run(left, split=f"corpus-{corpus}", fold=None, speakers=people[corpus])
         everyone = people["ravdess"][:2] + people["tess"]
         write_run(tmp_path / "cross" / corpus, split=f"cross-corpus-{corpus}", fold=None, speakers=everyone)
-    splits = [(system.split, len(system.members), len(system.labels)) for system in found(tmp_path)]
+    splits = [(system.split, len(system.runs), len(system.labels)) for system in found(tmp_path)]
     assert sorted(splits) == [("corpus", 2, 64), ("cross-corpus-ravdess", 1, 48), ("cross-corpus-tess", 1, 48)]
     assert len(leaderboards(found(tmp_path))) == 3
     left = named([one for one in found(tmp_path) if one.split == "corpus"], "mfcc-cnn")

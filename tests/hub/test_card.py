@@ -161,8 +161,8 @@ def test_each_number_is_the_runs(ravdess: RunFolder) -> None:
     assert "under 0.42" in card
     assert "400,000 of 412,345 parameters were trained, for 3 epochs" in card
     assert "those of epoch 3, the best on validation speakers (UAR 0.512)" in card
-    spread = test["spread"]
-    assert f"ranges from {spread['lowest']:.3f} to {spread['highest']:.3f}" in card
+    spread = test["speaker_uar"]
+    assert f"ranges from {spread['min']:.3f} to {spread['max']:.3f}" in card
     assert "Training took 1.5 h on NVIDIA A100-SXM4-40GB (CUDA 12.8), 2 processes" in card
     # Two boards of 400 W for 1.5 hours, and 480 g a kilowatt hour.
     assert "that is 1.2 kWh" in card

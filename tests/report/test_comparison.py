@@ -62,7 +62,7 @@ def page(compared: list[Compared], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def sounds(compared: list[Compared], seconds: float = 0.5) -> Dataset:
-    ids = list(compared[0].tested.first.clips["id"])
+    ids = list(compared[0].tested.best.clips["id"])
     wave = np.random.default_rng(0).integers(-9000, 9000, int(seconds * audio.SAMPLE_RATE), dtype=np.int16)
     sound = [{"bytes": audio.to_wav(wave), "path": None}] * len(ids)
     return Dataset.from_dict({"id": ids, "audio": sound, "duration": [seconds] * len(ids)})
@@ -70,7 +70,7 @@ def sounds(compared: list[Compared], seconds: float = 0.5) -> Dataset:
 
 def test_the_page_answers_whether_transfer_learning_helps(page: Page, compared: list[Compared]) -> None:
     found = compared[0].beside[WAV2VEC2]
-    assert found.p < 0.05
+    assert found.p_value < 0.05
     assert f"{WAV2VEC2} recognises more than mfcc-cnn" in page.text
     assert (
         f"{found.difference:+.3f} beside the baseline (95 % interval {found.low:+.3f} to {found.high:+.3f})"
@@ -81,7 +81,7 @@ def test_the_page_answers_whether_transfer_learning_helps(page: Page, compared: 
 
 
 def test_every_model_stands_in_the_table_with_its_pooled_scores(page: Page, compared: list[Compared]) -> None:
-    assert compared[0].tested.first.kind == "transfer"
+    assert compared[0].tested.best.kind == "transfer"
     for system in compared[0].tested.systems:
         row = next(row for row in page.rows if row and row[0].startswith(system.name) and len(row) > 8)
         low, high = system.scores["low"], system.scores["high"]
@@ -141,8 +141,8 @@ def test_few_speakers_are_said_to_be_too_few(tmp_path: Path) -> None:
     write_folds(tmp_path / "wav2vec2", people=4, model=WAV2VEC2, skill=9.0)
     (one,) = compare([str(tmp_path)], shown=False)
     found = one.beside[WAV2VEC2]
-    assert found.smallest_p == 0.125
-    words = verdict(WAV2VEC2, "mfcc-cnn", found, found.p)
+    assert found.smallest_p_value == 0.125
+    words = verdict(WAV2VEC2, "mfcc-cnn", found, found.p_value)
     assert words.startswith("4 speakers cannot tell facebook/wav2vec2-base (full) from mfcc-cnn")
 
 
@@ -150,7 +150,7 @@ def test_few_speakers_are_said_to_be_too_few(tmp_path: Path) -> None:
 def test_clips_missed_by_all_models_can_be_heard(sweep: Path, tmp_path: Path) -> None:
     compared = compare([str(sweep / "mfcc"), str(sweep / "plain")], shown=False)
     one = compared[0]
-    missed = np.ones(len(one.tested.first.labels), dtype=bool)
+    missed = np.ones(len(one.tested.best.labels), dtype=bool)
     for system in one.tested.models:
         missed &= (system.predictions != system.labels).all(axis=0)
     heard = Page(write_comparison(compared, tmp_path / "heard.html", sounds(compared), num_examples=2, shown=False))
@@ -184,7 +184,7 @@ def test_the_table_and_the_rows_say_the_same(compared: list[Compared]) -> None:
     assert "0.1 M" in line
     assert row["runs"] == 4
     assert row["baseline"] == "mfcc-cnn"
-    assert row["deviation_seeds"] > 0
+    assert row["std_seeds"] > 0
     assert [name for name in row["folders"] if "seed1" in name]
 
 
@@ -239,7 +239,7 @@ def test_the_cross_corpus_matrix(tmp_path: Path) -> None:
         write_run(left, split=f"corpus-{name}", speakers=own, **options)
     found = compare([str(tmp_path)], shown=False)
     shown = Page(write_comparison(found, tmp_path / "page.html", shown=False))
-    cells = {one.tested.first.split: one.tested.first.by("corpus") for one in found}
+    cells = {one.tested.best.split: one.tested.best.scores_by("corpus") for one in found}
     for trained in corpora:
         row = next(row for row in shown.rows if row[0] == trained and len(row) == 3)
         known = cells[f"cross-corpus-{trained}"]

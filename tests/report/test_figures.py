@@ -189,12 +189,12 @@ def test_nothing_known_of_the_clips_and_one_speaker(make_run: MakeRun) -> None:
 def probed(*backbones: str, head: bool = False) -> dict[str, Any]:
     """What a probe of encoders of three layers found: the second is best."""
     rows = [
-        {"backbone": name, "layer": layer, "state": state, "uar": uar, "deviation": 0.05, "best": layer == 2}
+        {"backbone": name, "layer": layer, "state": state, "uar": uar, "std": 0.05, "best": layer == 2}
         for name in backbones
-        for layer, (state, uar) in enumerate((("entrance", 0.2), ("exit", 0.3), ("exit", 0.6), ("exit", 0.5)))
+        for layer, (state, uar) in enumerate((("input", 0.2), ("output", 0.3), ("output", 0.6), ("output", 0.5)))
     ]
     if head:
-        rows.append({"backbone": backbones[-1], "layer": 3, "state": "head", "uar": 0.4, "deviation": 0.1})
+        rows.append({"backbone": backbones[-1], "layer": 3, "state": "head", "uar": 0.4, "std": 0.1})
         rows[-1]["best"] = False
     for row in rows:
         row["folds"] = [row["uar"]] * 5

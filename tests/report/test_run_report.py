@@ -106,8 +106,8 @@ def test_groups_and_speakers_are_told_apart(run: RunFolder, page: Page) -> None:
     assert not [row for row in page.rows if row[:1] == ["under 2 s"]], "one group tells nothing apart"
     for speaker, scores in test["by_speaker"].items():
         assert page.row(speaker)[1:3] == ["16", f"{scores['uar']:.3f}"]
-    spread = test["spread"]
-    assert f"ranges from {spread['lowest']:.3f} to {spread['highest']:.3f}, with a standard deviation" in page.text
+    spread = test["speaker_uar"]
+    assert f"ranges from {spread['min']:.3f} to {spread['max']:.3f}, with a standard deviation" in page.text
     assert "for a new voice, expect anything in that range" in page.text
 
 
@@ -115,7 +115,7 @@ def test_what_was_not_judged_is_said(make_run: MakeRun, page: Page) -> None:
     assert "Not judged" not in page.text
     made = make_run(baselines=False)
     metrics = made.metrics
-    metrics["parts"]["test"]["left_out"] = {"calm": 12, "surprise": 1}
+    metrics["parts"]["test"]["excluded"] = {"calm": 12, "surprise": 1}
     made.write_json(made.metrics_file, metrics)
     text = Page(write_report(made, num_examples=0)).text
     assert "Not judged: 12 clips of calm, 1 clip of surprise: the model never learned these classes." in text

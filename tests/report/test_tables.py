@@ -92,8 +92,8 @@ def test_odd_values_are_written_plainly() -> None:
 
 def test_layers_in_rows_and_for_people() -> None:
     layers = [
-        {"backbone": "some/base", "layer": 0, "state": "entrance", "uar": 0.3, "deviation": 0.02, "best": False},
-        {"backbone": "some/base", "layer": 1, "state": "exit", "uar": 0.4, "deviation": 0.03, "best": True},
+        {"backbone": "some/base", "layer": 0, "state": "input", "uar": 0.3, "std": 0.02, "best": False},
+        {"backbone": "some/base", "layer": 1, "state": "output", "uar": 0.4, "std": 0.03, "best": True},
     ]
     for row in layers:
         row["folds"] = [0.3, 0.4]
@@ -115,10 +115,10 @@ def test_layers_in_rows_and_for_people() -> None:
         "UAR of a linear classifier on each layer's states (mean and deviation over time), mean of 2 folds by speaker",
         "1,199 clips of 20 speakers, chance 0.125",
         "",
-        "backbone   layer  state       UAR  deviation  best",
-        "---------  -----  --------  -----  ---------  ----",
-        "some/base      0  entrance  0.300      0.020",
-        "some/base      1  exit      0.400      0.030  *",
+        "backbone   layer  state     UAR    std  best",
+        "---------  -----  ------  -----  -----  ----",
+        "some/base      0  input   0.300  0.020",
+        "some/base      1  output  0.400  0.030  *",
         "",
         f"note: {ALL_SEEN}",
         f"note: {SYNTHETIC}: ravdess",

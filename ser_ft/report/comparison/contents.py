@@ -43,12 +43,12 @@ def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: i
     pictures: dict[str, Figure] = {}
     blocks: list[dict[str, Any]] = []
     cards: list[samples.Sample] = []
-    for place, one in enumerate(one for one in compared if not one.tested.crosses):
+    for place, one in enumerate(one for one in compared if not one.tested.is_cross_corpus):
         enough = sum(card.sound is not None for card in cards) >= num_examples
         blocks.append(_block(one, f"set{place}", pictures, None if enough else data, num_examples))
         cards += [card["sample"] for card in blocks[-1]["hard"].get("cards", ())]
     everyone = [system for one in compared for system in one.tested.systems]
-    metrics = [member.metrics for system in everyone for member in system.members]
+    metrics = [member.metrics for system in everyone for member in system.runs]
     terms = {name: item for facts in metrics for name, item in (facts.get("terms") or {}).items()}
     notes = {name: note for facts in metrics for name, note in (facts.get("notes") or {}).items() if note}
     corpora = {name for one in compared for name in one.tested.corpora}
@@ -59,7 +59,7 @@ def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: i
         "blocks": blocks,
         "matrix": crossing,
         "models": len({system.name for system in everyone if system.is_model}),
-        "runs": len({member.folder.path.resolve() for one in everyone if one.is_model for member in one.members}),
+        "runs": len({member.folder.path.resolve() for one in everyone if one.is_model for member in one.runs}),
         "corpora": sorted(corpora),
         "notes": [note for note in _notes(everyone) if note != LEAKING],
         "published": _published(corpora),
@@ -86,16 +86,14 @@ def _block(
         "id": name,
         "title": one.title,
         "leaking": one.leaking,
-        "unsure": any(
-            member.metrics.get("seen", ()) is None for system in one.tested.models for member in system.members
-        ),
-        "nameless": one.tested.first.nameless,
+        "unsure": any(member.metrics.get("seen", ()) is None for system in one.tested.models for member in system.runs),
+        "nameless": one.tested.best.has_unknown_speakers,
         # What the recipes of the package are made for.
         "usual": one.tested.corpora == ("ravdess",)
-        and one.tested.first.split == "kfold"
-        and len(one.tested.first.classes) == 8,
+        and one.tested.best.split == "kfold"
+        and len(one.tested.best.classes) == 8,
         "baseline": one.baseline,
-        "chance": one.tested.first.scores["chance"],
+        "chance": one.tested.best.scores["chance"],
         "corpora": one.tested.corpora,
         "speakers": one.tested.speakers,
         "people": known,
@@ -130,7 +128,7 @@ def _block(
 def _row(one: Compared, system: System) -> dict[str, Any]:
     found = one.beside.get(system.name)
     seeds = len(system.probabilities)
-    runs = len(system.members)
+    runs = len(system.runs)
     return {
         "name": system.name,
         "kind": figures.KIND_WORDS[system.kind],
@@ -140,7 +138,7 @@ def _row(one: Compared, system: System) -> dict[str, Any]:
         "scores": system.scores,
         "difference": signed(found.difference) if found else MISSING,
         "its_interval": signed_interval(found) if found else MISSING,
-        "p": p_text(found.p) if found else MISSING,
+        "p": p_text(found.p_value) if found else MISSING,
         "base": system is one.baseline,
     }
 
@@ -156,7 +154,7 @@ def _transfer(one: Compared) -> list[dict[str, Any]]:
                 "uar": next(system.scores["uar"] for system in one.tested.systems if system.name == name),
                 "difference": found.difference,
                 "interval": signed_interval(found),
-                "p": p_text(found.p),
+                "p": p_text(found.p_value),
                 "corrected": p_text(p),
                 "words": verdict(name, one.baseline.name, found, p),
             }
@@ -185,9 +183,9 @@ def _confusion(system: System) -> dict[str, Any]:
 def _classes(one: Compared, picture: str, pictures: dict[str, Figure], notes: Sequence[str]) -> list[dict[str, Any]]:
     """Draw the recall of each class, a panel each, and return it by class."""
     found = one.tested.models
-    counts = Counter(one.tested.first.clips["label"])
-    classes = [name for name in one.tested.first.classes if counts[name]]
-    shades = {name: colour(name, place) for place, name in enumerate(one.tested.first.classes)}
+    counts = Counter(one.tested.best.clips["label"])
+    classes = [name for name in one.tested.best.classes if counts[name]]
+    shades = {name: colour(name, place) for place, name in enumerate(one.tested.best.classes)}
     groups = {name: {one.name: {"value": one.scores["recall"][name]} for one in found} for name in classes}
     subtitle = f"recall in percent: of an emotion's clips, the share recognised\n{one.title}"
     pictures[picture] = figures.panels("Recall of each emotion", subtitle, groups, shades, notes)
@@ -206,7 +204,7 @@ def _groups(one: Compared, name: str, pictures: dict[str, Figure], notes: Sequen
     """Draw the UAR of each corpus and of women and men, where there are several, and return it by group."""
     made = []
     for column in ("corpus", "gender"):
-        found = {system.name: system.by(column) for system in one.tested.models}
+        found = {system.name: system.scores_by(column) for system in one.tested.models}
         groups = next(iter(found.values()))
         if len(groups) < 2:
             continue
@@ -282,12 +280,12 @@ def _matrix(compared: Sequence[Compared], pictures: dict[str, Figure]) -> dict[s
     for system in (system for one in compared for system in one.tested.models):
         if system.split.startswith(CROSS_CORPUS_PREFIX):
             row = rows.setdefault(system.name, {}).setdefault(system.split.removeprefix(CROSS_CORPUS_PREFIX), {})
-            row.update(system.by("corpus"))
+            row.update(system.scores_by("corpus"))
             used.append(system)
     for system in (system for one in compared for system in one.tested.models):
         if rows and system.split == "corpus":
             # Corpora whose leaving out leaves other classes to learn are systems of their own.
-            rows.setdefault(system.name, {}).setdefault(_OTHERS, {}).update(system.by("corpus"))
+            rows.setdefault(system.name, {}).setdefault(_OTHERS, {}).update(system.scores_by("corpus"))
             used.append(system)
     if not rows:
         return {}
@@ -318,7 +316,7 @@ def _made(compared: Sequence[Compared]) -> list[dict[str, Any]]:
     made = []
     for one in compared:
         for system in one.tested.systems:
-            first = system.members[0]
+            first = system.runs[0]
             command = first.environment.get("command")
             made.append(
                 {
@@ -334,7 +332,7 @@ def _made(compared: Sequence[Compared]) -> list[dict[str, Any]]:
                             "clips": len(member.test),
                             "uar": member.uar,
                         }
-                        for member in system.members
+                        for member in system.runs
                     ],
                     "command": shlex.join(command) if command else None,
                     "config": _config(first.folder) if system.is_model else "",
@@ -349,7 +347,7 @@ def _config(run: RunFolder) -> str:
 
 
 def _notes(found: Sequence[System]) -> list[str]:
-    return list(dict.fromkeys(note for system in found for note in run_notes(system.members[0].metrics)))
+    return list(dict.fromkeys(note for system in found for note in run_notes(system.runs[0].metrics)))
 
 
 def _png(figure: Figure) -> bytes:

@@ -93,7 +93,7 @@ def models(one: Compared, people: People | None, notes: Sequence[str]) -> Figure
     axes = style_axes(figure.add_subplot())
     for row, system in enumerate(found):
         shade, scores = KIND_COLOURS[system.kind], system.scores
-        runs = [member.uar for member in system.members]
+        runs = [member.uar for member in system.runs]
         axes.plot(runs, [row + 0.24] * len(runs), "o", ms=3.2, color=shade, alpha=0.65, mew=0)
         text = score_text(scores["uar"])
         if scores["low"] is not None:
@@ -160,7 +160,7 @@ def _cost_axis(axes: Axes, measure: str, values: Sequence[float]) -> None:
 
 def confusions(one: Compared, shown: Sequence[System], notes: Sequence[str]) -> Figure:
     """Draw the confusion matrices of some systems side by side: shares of each true class, in percent."""
-    classes = one.tested.first.classes
+    classes = one.tested.best.classes
     across = min((3, 4), key=lambda width: (-len(shown) % width, width)) if len(shown) > 3 else len(shown)
     down = -(-len(shown) // across)
     side = max(1.9, min((0.3 if across < 4 else 0.27) * len(classes), 4.5))

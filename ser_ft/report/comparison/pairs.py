@@ -34,12 +34,12 @@ class Compared:
     @property
     def leaking(self) -> bool:
         """Whether the test speakers were heard in training."""
-        return self.tested.first.leaking
+        return self.tested.best.leaking
 
     @property
     def title(self) -> str:
         """What was tested on: "ravdess, 1,199 clips of 20 speakers, split kfold"."""
-        first = self.tested.first
+        first = self.tested.best
         people = count_text(self.tested.speakers, "speaker")
         return f"{' + '.join(self.tested.corpora)}, {count_text(len(first.labels), 'clip')} of {people}, split {first.split}"
 
@@ -52,7 +52,7 @@ def compare_set(tested: Leaderboard, wanted: str | None = None) -> Compared:
     Args:
         tested: the systems. wanted: the baseline's name; by default the best mfcc-cnn, else the best classic network.
     """
-    if tested.first.leaking or tested.first.nameless:
+    if tested.best.leaking or tested.best.has_unknown_speakers:
         return Compared(tested)
     baseline = _baseline(tested, wanted)
     beside = {}
@@ -60,7 +60,7 @@ def compare_set(tested: Leaderboard, wanted: str | None = None) -> Compared:
         beside = {one.name: difference(one, baseline) for one in tested.systems if one is not baseline}
     moved = [one.name for one in tested.systems if one.kind == "transfer" and one.name in beside]
     transfer = dict(zip(moved, holm([beside[name].p for name in moved]), strict=True))
-    if tested.crosses:
+    if tested.is_cross_corpus:
         return Compared(tested, baseline, beside, transfer=transfer)
     two = itertools.combinations(tested.models, 2)
     pairs = {(one.name, other.name): difference(one, other) for one, other in two}
@@ -110,8 +110,8 @@ def verdict(name: str, other: str, found: PairedComparison, p: float) -> str:
         name: of the first system. other: of the second. found: the first less the second. p: corrected.
     """
     people = count_text(found.speakers, "speaker")
-    if found.smallest_p > TOLD:
-        least = p_text(found.smallest_p)
+    if found.smallest_p_value > TOLD:
+        least = p_text(found.smallest_p_value)
         return f"{people} cannot tell {name} from {other}: no difference, however large, gives a p under {least}"
     if p > TOLD:
         return f"No difference between {name} and {other} can be told from {people}"

@@ -27,7 +27,7 @@ _COLUMNS = {
     "runs": "runs",
     "uar": "uar",
     "interval": "interval",
-    "over_folds": "deviation_folds",
+    "over_folds": "std_folds",
     "accuracy": "accuracy",
     "macro_f1": "macro_f1",
 }
@@ -64,8 +64,8 @@ def rows(compared: Sequence[Compared]) -> list[dict[str, Any]]:
 
     Returns:
         rows with test_set, leaking, clips, speakers, classes (numbers), model, kind, runs, uar, low, high,
-        deviation_folds, deviation_seeds, accuracy, macro_f1, ece, chance, parameters, trained_parameters, seconds,
-        real_time_factor, baseline, difference, difference_low, difference_high, p, smallest_p, machines, notes,
+        std_folds, std_seeds, accuracy, macro_f1, ece, chance, parameters, trained_parameters, seconds,
+        real_time_factor, baseline, difference, difference_low, difference_high, p_value, smallest_p_value, machines, notes,
         folders.
     """
     return [_row(one, system) for one in compared for system in one.tested.systems]
@@ -116,7 +116,7 @@ def write_comparison(
 
     path = check_out(out)
     if data is not None:
-        samples.check_same(pd.concat([one.tested.first.clips for one in compared]), data)
+        samples.check_same(pd.concat([one.tested.best.clips for one in compared]), data)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(
@@ -147,17 +147,17 @@ def _row(one: Compared, system: System) -> dict[str, Any]:
         "classes": len(system.classes),
         "model": system.name,
         "kind": system.kind,
-        "runs": len(system.members),
+        "runs": len(system.runs),
         **scores,
         **system.cost,
         "baseline": one.baseline and one.baseline.name,
         "difference": found and found.difference,
         "difference_low": found and found.low,
         "difference_high": found and found.high,
-        "p": found and found.p,
-        "smallest_p": found and found.smallest_p,
-        "notes": run_notes(system.members[0].metrics),
-        "folders": [str(member.folder.path) for member in system.members],
+        "p_value": found and found.p_value,
+        "smallest_p_value": found and found.smallest_p_value,
+        "notes": run_notes(system.runs[0].metrics),
+        "folders": [str(member.folder.path) for member in system.runs],
     }
 
 
@@ -173,6 +173,6 @@ def _shown(one: Compared, system: System) -> dict[str, Any]:
         "real_time": row["real_time_factor"] and f"{row['real_time_factor']:.3g}",
         "difference": found and signed(found.difference),
         "its_interval": found and signed_interval(found),
-        "p": found and p_text(found.p),
+        "p": found and p_text(found.p_value),
         "notes": row["notes"],
     }

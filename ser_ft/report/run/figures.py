@@ -60,7 +60,7 @@ def write_figures(run: RunFolder) -> list[Path]:
     scores = evaluated_part(metrics)[1]
     if told_apart(scores):
         drawn["groups"] = groups(metrics)
-    if scores["spread"]:
+    if scores["speaker_uar"]:
         drawn["speakers"] = speakers(metrics)
     run.figures.mkdir(parents=True, exist_ok=True)
     return [save_figure(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
@@ -246,7 +246,7 @@ def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any
     shade, mark = PALETTE[place % len(PALETTE)], _MARKS[place % len(_MARKS)]
     last = max(row["layer"] for row in rows)
     depths = [_AFTER if row["state"] == "head" else row["layer"] / last for row in rows]
-    uars, spreads = [row["uar"] for row in rows], [row["deviation"] for row in rows]
+    uars, spreads = [row["uar"] for row in rows], [row["std"] for row in rows]
     lows, highs = ([u + sign * s for u, s in zip(uars, spreads, strict=True)] for sign in (-1, 1))
     best = next(at for at, row in enumerate(rows) if row["best"])
     what = "the head's input" if rows[best]["state"] == "head" else f"layer {rows[best]['layer']} of {last}"

@@ -122,7 +122,7 @@ def layer_text(probe: Mapping[str, Any]) -> str:
         f"mean of {folds} folds by speaker",
         f"{probe['clips']:,} clips of {probe['speakers']:,} speakers, chance {score_text(probe['chance'])}",
     ]
-    table = text_table(rows, ["backbone", "layer", "state", "uar", "deviation", "best"])
+    table = text_table(rows, ["backbone", "layer", "state", "uar", "std", "best"])
     notes = [*([ALL_SEEN] if probe["split"]["name"] is None else []), *run_notes(probe)]
     return "\n".join([*head, "", table, "", *(f"note: {printable(note)}" for note in notes)]).rstrip()
 
