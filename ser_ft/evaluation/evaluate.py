@@ -198,8 +198,8 @@ class EvaluationSet:
         names = table.features["emotion"].names
         labels = [names[number] for number in table["emotion"]]
         askable = np.array([label in classes.names for label in labels])
-        is_known = np.array([name in speakers for name in table["speaker"]])
-        taken = np.ones(len(table), dtype=bool) if heard else ~is_known
+        known = np.array([name in speakers for name in table["speaker"]])
+        taken = np.ones(len(table), dtype=bool) if heard else ~known
         lost = Counter(label for label, left in zip(labels, taken & ~askable, strict=True) if left)
         left_out = {name: lost[name] for name in names if lost[name]}
         return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(known & askable), heard)
