@@ -1,4 +1,4 @@
-"""What is drawn for log-mel spectrograms: what each setting does to the energies, the same for one seed."""
+"""What each setting of the augmentation of log-mel spectrograms does to the energies."""
 
 import math
 from typing import Any
@@ -11,14 +11,14 @@ from ser_ft.data.augmentation.spectrogram import SpectralAugment, spectral_augme
 from ser_ft.utils.errors import InputError
 
 OFF: dict[str, Any] = {
-    "crop": 0.0,
-    "margin": 60.0,
-    "tempo": 0.0,
-    "warp": 0.0,
-    "channel": 0.0,
-    "noise": 0.0,
-    "room": 0.0,
-    "band": 0.0,
+    "crop_prob": 0.0,
+    "max_silence_seconds": 60.0,
+    "max_tempo_change": 0.0,
+    "max_warp": 0.0,
+    "channel_db": 0.0,
+    "noise_prob": 0.0,
+    "room_prob": 0.0,
+    "band_limit_prob": 0.0,
 }
 LENGTHS = torch.tensor([200, 150, 120, 200, 90, 60])
 DECIBELS = 10 / math.log(10)
@@ -32,124 +32,138 @@ def spectrograms(seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(curves.astype(np.float32))
 
 
-def drawn(seed: int = 0, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def augment(
+    seed: int = 0, features: torch.Tensor | None = None, lengths: torch.Tensor = LENGTHS, **settings: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    features = spectrograms() if features is None else features
     generator = torch.Generator().manual_seed(seed)
-    return spectral_augment(spectrograms(), LENGTHS, generator, SpectralAugment(**(OFF | settings)), 0.01)
+    return spectral_augment(features, lengths, generator, SpectralAugment(**(OFF | settings)), 0.01)
 
 
-def test_nothing_asked_for_changes_nothing() -> None:
-    features, lengths = drawn()
+def speech_in_silence() -> tuple[torch.Tensor, torch.Tensor]:
+    """One clip of 400 frames with speech in frames 150 to 250."""
+    features = torch.full((1, 400, 40), -14.0)
+    features[:, 150:250] = spectrograms()[:1, :100] + 4.0
+    return features, torch.tensor([400])
+
+
+def test_with_everything_off_nothing_changes() -> None:
+    features, lengths = augment()
     assert torch.equal(lengths, LENGTHS)
-    for clip, (found, given) in enumerate(zip(features, spectrograms(), strict=True)):
-        torch.testing.assert_close(found[: LENGTHS[clip]], given[: LENGTHS[clip]], atol=2e-4, rtol=0)
+    for clip, before in enumerate(spectrograms()):
+        torch.testing.assert_close(features[clip, : LENGTHS[clip]], before[: LENGTHS[clip]], atol=2e-4, rtol=0)
 
 
-def test_one_seed_is_one_draw_and_another_another() -> None:
-    settings = {"crop": 0.5, "tempo": 0.25, "warp": 0.15, "channel": 6.0, "noise": 0.5, "room": 0.5, "band": 0.5}
-    first, again, other = (drawn(seed, **settings) for seed in (1, 1, 2))
+def test_the_result_depends_on_the_seed() -> None:
+    settings = {
+        "crop_prob": 0.5,
+        "max_tempo_change": 0.25,
+        "max_warp": 0.15,
+        "channel_db": 6.0,
+        "noise_prob": 0.5,
+        "room_prob": 0.5,
+        "band_limit_prob": 0.5,
+    }
+    first, again, other = (augment(seed, **settings) for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert first[0].shape != other[0].shape or not torch.equal(first[0], other[0])
     assert torch.isfinite(first[0]).all()
 
 
-def test_tempo_makes_clips_longer_and_shorter_within_its_bounds() -> None:
-    factors = torch.cat([drawn(seed, tempo=0.25)[1] / LENGTHS for seed in range(30)])
+def test_tempo_changes_the_lengths_within_its_bounds() -> None:
+    factors = torch.cat([augment(seed, max_tempo_change=0.25)[1] / LENGTHS for seed in range(30)])
     assert 0.75 < factors.min() < 0.85
     assert 1.2 < factors.max() < 1.3
 
 
-def test_a_crop_is_a_stretch_of_the_clip_no_shorter_than_asked() -> None:
+def test_a_crop_is_a_part_of_the_clip_of_the_shortest_length_or_more() -> None:
     whole = spectrograms()
-    cut = []
+    shortened = []
     for seed in range(20):
-        features, lengths = drawn(seed, crop=1.0, shortest=0.8)
-        for clip, (piece, length) in enumerate(zip(features, lengths.tolist(), strict=True)):
+        features, lengths = augment(seed, crop_prob=1.0, min_crop_seconds=0.8)
+        for clip, (part, length) in enumerate(zip(features, lengths.tolist(), strict=True)):
             assert min(80, LENGTHS[clip]) <= length <= LENGTHS[clip]
             starts = range(int(LENGTHS[clip]) - length + 1)
-            assert any(torch.allclose(piece[:length], whole[clip, at : at + length], atol=2e-4) for at in starts)
-            cut.append(length < LENGTHS[clip])
-    assert any(cut)
+            assert any(torch.allclose(part[:length], whole[clip, at : at + length], atol=2e-4) for at in starts)
+            shortened.append(length < LENGTHS[clip])
+    assert any(shortened)
 
 
-def test_a_crop_is_never_of_the_silence_around_what_is_said() -> None:
-    """A stretch in which nobody speaks would be learned under the clip's emotion."""
-    features = torch.full((1, 400, 40), -14.0)
-    features[:, 150:250] = spectrograms()[:1, :100] + 4.0
-    settings = SpectralAugment(**(OFF | {"crop": 1.0, "shortest": 0.3}))
+def test_a_crop_lies_within_the_speech() -> None:
+    """A part without speech would be learned under the clip's emotion."""
     for seed in range(30):
-        generator = torch.Generator().manual_seed(seed)
-        cut, lengths = spectral_augment(features, torch.tensor([400]), generator, settings, 0.01)
+        cropped, lengths = augment(seed, *speech_in_silence(), crop_prob=1.0, min_crop_seconds=0.3)
         assert 30 <= int(lengths) <= 100
-        assert float((cut[0, : int(lengths)].mean(dim=1) > -13.9).float().mean()) > 0.99
+        assert float((cropped[0, : int(lengths)].mean(dim=1) > -13.9).float().mean()) > 0.99
 
 
-def test_a_clip_is_heard_whole_with_little_of_the_silence_around_it() -> None:
-    features = torch.full((1, 400, 40), -14.0)
-    features[:, 150:250] = spectrograms()[:1, :100] + 4.0
-    settings, found = SpectralAugment(**(OFF | {"margin": 0.2})), set()
+def test_without_a_crop_all_speech_stays_with_little_silence() -> None:
+    seen_lengths = set()
     for seed in range(30):
-        heard, lengths = spectral_augment(
-            features, torch.tensor([400]), torch.Generator().manual_seed(seed), settings, 0.01
-        )
-        said = (heard[0, : int(lengths)].mean(dim=1) > -13.9).nonzero()
-        assert 98 <= int(said.max() - said.min()) + 1 <= 100
+        features, lengths = augment(seed, *speech_in_silence(), max_silence_seconds=0.2)
+        speech = (features[0, : int(lengths)].mean(dim=1) > -13.9).nonzero()
+        assert 98 <= int(speech.max() - speech.min()) + 1 <= 100
         assert int(lengths) <= 140
-        found.add(int(lengths))
-    assert len(found) > 10
+        seen_lengths.add(int(lengths))
+    assert len(seen_lengths) > 10
 
 
-def test_a_slowed_clip_ends_with_its_own_last_frame() -> None:
-    features, lengths = drawn(3, tempo=0.25)
+def test_a_change_of_tempo_keeps_the_last_frame() -> None:
+    features, lengths = augment(3, max_tempo_change=0.25)
     for clip, length in enumerate(lengths.tolist()):
-        own = spectrograms()[clip, : int(LENGTHS[clip])]
-        assert float((features[clip, length - 1] - own[-1]).abs().max()) < 1.0
+        before = spectrograms()[clip, : int(LENGTHS[clip])]
+        assert float((features[clip, length - 1] - before[-1]).abs().max()) < 1.0
 
 
-def test_warp_moves_bands_and_leaves_time_alone() -> None:
-    features, lengths = drawn(3, warp=0.3)
+def test_warp_moves_bands_and_not_frames() -> None:
+    features, lengths = augment(3, max_warp=0.3)
     assert torch.equal(lengths, LENGTHS)
-    loud = features.mean(dim=2)
-    assert all(40 <= int(clip[: int(n)].argmax()) < 44 for clip, n in zip(loud, LENGTHS, strict=True))
+    loudness = features.mean(dim=2)
+    assert all(40 <= int(clip[: int(n)].argmax()) < 44 for clip, n in zip(loudness, LENGTHS, strict=True))
     assert (features - spectrograms())[:, : int(LENGTHS.min()), 20:].abs().mean() > 0.1
 
 
-def test_a_microphone_is_one_curve_over_all_frames_of_a_clip() -> None:
+def test_a_channel_is_the_same_curve_in_all_frames_of_a_clip() -> None:
     shortest = int(LENGTHS.min())
-    added = torch.cat([(drawn(seed, channel=6.0)[0] - spectrograms())[:, :shortest] for seed in range(40)]) * DECIBELS
+    responses = [(augment(seed, channel_db=6.0)[0] - spectrograms())[:, :shortest] for seed in range(40)]
+    added = torch.cat(responses) * DECIBELS
     assert added.std(dim=1).max() < 0.01
     assert 3.0 < added[:, 0].std() < 9.0
 
 
-@pytest.mark.parametrize("ratio", [0.0, 20.0])
-def test_noise_has_the_energy_that_its_ratio_says(ratio: float) -> None:
-    features, _ = drawn(5, noise=1.0, snr=(ratio, ratio))
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_has_its_signal_to_noise_ratio(snr_db: float) -> None:
+    features, _ = augment(5, noise_prob=1.0, snr_db=(snr_db, snr_db))
     for clip, length in enumerate(LENGTHS.tolist()):
-        sound = spectrograms()[clip, :length].exp()
-        noise = features[clip, :length].exp() - sound
-        found = 10 * math.log10(float(sound.sum() / noise.sum()))
-        assert found == pytest.approx(ratio, abs=1.5)
+        speech = spectrograms()[clip, :length].exp()
+        noise = features[clip, :length].exp() - speech
+        assert 10 * math.log10(float(speech.sum() / noise.sum())) == pytest.approx(snr_db, abs=1.5)
 
 
-def test_echoes_come_after_the_sound_and_fall() -> None:
-    changed = drawn(1, room=1.0)[0] - spectrograms()
+def test_echoes_follow_the_sound_and_decay() -> None:
+    changed = augment(1, room_prob=1.0)[0] - spectrograms()
     assert changed[:, :40].mean() < 1.0
     after = changed[0, 44:70].mean(dim=1)
-    assert after[0] > 1.0, "a burst echoes"
+    assert after[0] > 1.0, "the burst has an echo"
     assert after[0] > after[20]
 
 
-def test_a_narrow_band_loses_its_ends_alone() -> None:
-    changed = drawn(2, band=1.0)[0] - spectrograms()
+def test_a_limited_band_loses_only_its_ends() -> None:
+    changed = augment(2, band_limit_prob=1.0)[0] - spectrograms()
     lost = changed[:, 0] < -1.0
     assert lost.any()
     assert not lost[:, 7:26].any()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
-    [({"noise": 1.5}, "chance from 0 to 1"), ({"tempo": 2.0}, "from 0 to 0.7"), ({"snr": (5.0,)}, "lowest, highest")],
+    ("settings", "message"),
+    [
+        ({"noise_prob": 1.5}, "noise_prob must be a probability from 0 to 1"),
+        ({"max_tempo_change": 2.0}, "max_tempo_change must be from 0 to 0.7"),
+        ({"snr_db": (5.0,)}, "lowest, highest"),
+    ],
 )
-def test_wrong_settings_are_named(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         SpectralAugment(**settings)
