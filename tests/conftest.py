@@ -72,7 +72,7 @@ def undrawn_reports(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ser_ft.report.run.figures.save_figure", blank)
-        patch.setattr("ser_ft.training.run.NUM_CLIPS", 2)
+        patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
         yield
 
 

@@ -32,7 +32,7 @@ from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import bar
 from .grouping import is_known
-from .latency import NUM_CLIPS, real_time_factor
+from .latency import real_time_factor
 from .predict import corpus_notes_and_terms, metrics_per_part, predict, predictions_table
 from .provenance import is_pseudonym, speakers_seen_in_training, training_runs
 from .run_folder import RunFolder, find_model_folder, to_write
@@ -89,7 +89,7 @@ def evaluate(
     judged.check()
     device = PartialState().device
     shares = _probabilities(subject.saved, judged, device, verbose)
-    clips = table.select(judged.rows[:NUM_CLIPS])
+    clips = table.select(judged.rows)
     speed = real_time_factor(subject.saved.model, subject.saved.extractor, clips, device)
     settings = {"model": str(model), "data": str(data), "map": dict(mapping or {}), "seen": heard}
     _write(target, settings, subject, judged, shares, name, device=device_name(PartialState()), speed=speed)

@@ -1,4 +1,4 @@
-"""How fast a model answers on the machine at hand."""
+"""The time that a model needs for a prediction on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from .. import audio
-from ..models.collation import make_collator
+from ..models.collation import alike_inputs
 
 if TYPE_CHECKING:
     import datasets
 
 NUM_CLIPS = 10
-_SECONDS = 8.0
+_TIME_LIMIT = 8.0  # seconds
 
 
 def real_time_factor(
@@ -25,32 +25,37 @@ def real_time_factor(
 ) -> dict[str, Any]:
     """Measure how long a model takes from samples in memory to probabilities, one clip at a time.
 
-    Feature extraction is counted in; reading and decoding files is not. One clip goes first, unmeasured; the answer is
-    the median over them all, or over fewer where they take longer than some 8 s together.
+    Feature extraction is included; reading and decoding of files is not. After one unmeasured clip, the first
+    `NUM_CLIPS` clips are measured, or fewer if they take longer than about 8 s together. The result is their median.
 
     Args:
-        model: whole, as it is saved; it is put on the device, and back into its mode. extractor: its own.
-        clips: rows of a prepared table, one or more; `NUM_CLIPS` of them say enough. device: where to compute.
+        model: the complete model as it is saved. It is moved to the device; its mode is restored.
+        extractor: the model's feature extractor.
+        clips: one or more rows of a prepared table.
+        device: the device to compute on.
 
     Returns:
-        real_time_factor: seconds of computing per second of sound. clips: how many were measured. threads: of torch.
+        real_time_factor: seconds of computation per second of audio.
+        clips: the number of measured clips.
+        threads: the number of torch threads.
     """
-    prepared = make_collator(model, extractor)
+    prepare = alike_inputs(model, extractor)
     training = model.training
     cast(nn.Module, model).to(device).eval()
-    sounds = [audio.from_wav(sound["bytes"]) for sound in clips["audio"]]
-    found: list[float] = []
-    began = time.monotonic()
+    clips = clips.select(range(min(NUM_CLIPS, len(clips))))
+    waveforms = [audio.from_wav(recording["bytes"]) for recording in clips["audio"]]
+    factors: list[float] = []
+    deadline = time.monotonic() + _TIME_LIMIT
     with torch.no_grad():
-        for place, sound in enumerate((sounds[0], *sounds)):
-            if found and time.monotonic() - began > _SECONDS:
+        for index, waveform in enumerate((waveforms[0], *waveforms)):
+            if factors and time.monotonic() > deadline:
                 break
             start = time.perf_counter()
-            inputs = {name: value.to(device) for name, value in prepared([sound]).items()}
-            # To bring the answer back is to wait for it.
+            inputs = {name: value.to(device) for name, value in prepare([waveform]).items()}
+            # Copying the result to the CPU waits until the device has finished.
             model(**inputs).logits.float().softmax(dim=-1).cpu()
-            if place:
-                found.append((time.perf_counter() - start) * audio.SAMPLE_RATE / len(sound))
+            if index:
+                factors.append((time.perf_counter() - start) * audio.SAMPLE_RATE / len(waveform))
     model.train(training)
-    factor = float(f"{np.median(found):.3g}")
-    return {"real_time_factor": factor, "clips": len(found), "threads": torch.get_num_threads()}
+    median = float(f"{np.median(factors):.3g}")
+    return {"real_time_factor": median, "clips": len(factors), "threads": torch.get_num_threads()}

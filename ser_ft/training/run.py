@@ -20,7 +20,7 @@ from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..dataloading.cache import compute_statistics
 from ..dataloading.targets import ClipData
-from ..evaluation.latency import NUM_CLIPS, real_time_factor
+from ..evaluation.latency import real_time_factor
 from ..evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..evaluation.scoring import SplitScorer
@@ -211,7 +211,7 @@ def _train(
         mixed_precision=accelerator.mixed_precision,
         seconds=round(trainer.state.seconds, 1),
         torch_threads=torch.get_num_threads(),
-        speed=real_time_factor(model, extractor, table.select(rows["test"][:NUM_CLIPS]), accelerator.device),
+        speed=real_time_factor(model, extractor, table.select(rows["test"]), accelerator.device),
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     said = {"model": _called(recipe), "parameters": parameters, "trained_parameters": trained}

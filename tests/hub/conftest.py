@@ -76,7 +76,7 @@ def _sooner(make: Callable[[str], RunFolder]) -> Callable[[str], RunFolder]:
     def patched(kind: str) -> RunFolder:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("ser_ft.report.run.figures.save_figure", blank)
-            patch.setattr("ser_ft.training.run.NUM_CLIPS", 2)
+            patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
             return make(kind)
 
     return patched
