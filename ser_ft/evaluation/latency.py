@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from .. import audio
-from ..models.collation import alike_inputs
+from ..models.collation import make_collator
 
 if TYPE_CHECKING:
     import datasets
@@ -39,7 +39,7 @@ def real_time_factor(
         clips: the number of measured clips.
         threads: the number of torch threads.
     """
-    prepare = alike_inputs(model, extractor)
+    collate = make_collator(model, extractor)
     training = model.training
     cast(nn.Module, model).to(device).eval()
     clips = clips.select(range(min(NUM_CLIPS, len(clips))))
@@ -51,7 +51,7 @@ def real_time_factor(
             if factors and time.monotonic() > deadline:
                 break
             start = time.perf_counter()
-            inputs = {name: value.to(device) for name, value in prepare([waveform]).items()}
+            inputs = {name: value.to(device) for name, value in collate([waveform]).items()}
             # Copying the result to the CPU waits until the device has finished.
             model(**inputs).logits.float().softmax(dim=-1).cpu()
             if index:
