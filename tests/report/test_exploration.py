@@ -1,4 +1,4 @@
-"""`ser-ft explore`: the page, its figures, and what it refuses."""
+"""`ser-ft explore`: the page, its figures, and the input that it refuses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ser_ft.data.builder import SKIPPED_FILE
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared, prepare
 from ser_ft.labels import COLOURS, NAMES
 from ser_ft.report.exploration import figures, map
-from ser_ft.report.exploration.findings import findings
-from ser_ft.report.exploration.measurements import MEASURES, Survey
+from ser_ft.report.exploration.findings import find_notable
+from ser_ft.report.exploration.measurements import MEASURES, MeasuredClips
 from ser_ft.report.exploration.report import explore
 from ser_ft.report.exploration.sources import Source
 from tests.helpers.html_page import Page
@@ -29,16 +29,16 @@ from tests.helpers.html_page import Page
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SECTIONS = ["emotions", "speakers", "durations", "levels", "rates", "examples", "voices", "map", "left-out", "terms"]
-EVIL = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
+SECTIONS = ["emotions", "speakers", "durations", "levels", "rates", "examples", "pitch", "map", "skipped", "terms"]
+INJECTION = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
 
 
 def sound(seed: int, hertz: float = 150.0, seconds: float = 0.3) -> bytes:
-    """A voice of harmonics in a little noise, another one for each seed, as WAV bytes."""
-    draw = np.random.default_rng(seed)
+    """Harmonics in a little noise, different for each seed, as WAV bytes."""
+    random = np.random.default_rng(seed)
     times = np.arange(round(seconds * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE
-    tone = sum(np.sin(2 * np.pi * hertz * k * times + draw.uniform(0, 6)) / k for k in range(1, 12))
-    return audio.to_wav((0.1 * tone + draw.normal(0, 0.003, len(times))).astype(np.float32))
+    tone = sum(np.sin(2 * np.pi * hertz * k * times + random.uniform(0, 6)) / k for k in range(1, 12))
+    return audio.to_wav((0.1 * tone + random.normal(0, 0.003, len(times))).astype(np.float32))
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -47,6 +47,10 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return folder
+
+
+def headings(page: Page) -> list[str | None]:
+    return [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
 
 
 @pytest.fixture(scope="module")
@@ -62,27 +66,25 @@ def page(report: Path) -> Page:
 
 
 @pytest.mark.slow
-def test_every_section_is_there_and_nothing_from_elsewhere(report: Path, page: Page) -> None:
-    headings = [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
-    assert headings == ["glance", *SECTIONS, "method"]
+def test_the_page_has_every_section_and_loads_nothing(report: Path, page: Page) -> None:
+    assert headings(page) == ["glance", *SECTIONS, "method"]
     page.check_alone()
-    assert {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")} <= set(headings)
+    assert {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")} <= set(headings(page))
     pictures = {base64.b64decode(picture["src"].partition(",")[2]) for picture in page.all("img")}
     files = sorted((report / "figures").iterdir())
-    names = ["durations", "emotions", "examples", "levels", "map", "speakers", "voices"]
-    assert [file.stem for file in files] == names
+    assert [file.stem for file in files] == ["durations", "emotions", "examples", "levels", "map", "pitch", "speakers"]
     assert pictures == {file.read_bytes() for file in files}
     assert (report / "report.html").stat().st_size < 4e6
     assert "Synthetic voices (ser_ft miniature), not recordings: cremad, ravdess, savee, tess." in page.text
 
 
 @pytest.mark.slow
-def test_the_counts_are_the_tables(page: Page, miniature_table: Dataset) -> None:
+def test_the_counts_on_the_page_are_those_of_the_table(page: Page, miniature_table: Dataset) -> None:
     frame = miniature_table.select_columns(["corpus", "emotion", "speaker", "sampling_rate"]).to_pandas()
     for corpus, part in frame.groupby("corpus"):
         counts = Counter(part["emotion"])
         rows = [row[1:] for row in page.rows if row[0] == corpus]
-        assert [str(counts.get(place, 0)) for place in range(len(NAMES))] + [str(len(part))] in rows
+        assert [str(counts.get(index, 0)) for index in range(len(NAMES))] + [str(len(part))] in rows
         assert [str(corpus), "2"] in [row[:2] for row in page.rows if len(row) == 5]
         assert [f"{part['sampling_rate'].iloc[0]:,} Hz", str(len(part))] in rows
     assert page.row("all")[-1] == str(len(frame))
@@ -90,7 +92,7 @@ def test_the_counts_are_the_tables(page: Page, miniature_table: Dataset) -> None
 
 
 @pytest.mark.slow
-def test_the_table_of_measures_and_the_players(report: Path, page: Page, miniature_table: Dataset) -> None:
+def test_clips_csv_and_the_embedded_examples(report: Path, page: Page, miniature_table: Dataset) -> None:
     clips = pd.read_csv(report / "clips.csv")
     assert list(clips["id"]) == miniature_table["id"][:]
     assert set(MEASURES) <= set(clips.columns)
@@ -98,54 +100,53 @@ def test_the_table_of_measures_and_the_players(report: Path, page: Page, miniatu
     assert np.allclose(clips["duration"], miniature_table["duration"], rtol=1e-3)
     players = page.all("audio")
     assert [player["aria-label"].split(", ")[1] for player in players] == list(NAMES)
-    ids = [player["aria-label"].split()[1].rstrip(",") for player in players]
-    rows = clips.set_index("id").loc[ids]
-    assert rows["emotion"].tolist() == list(NAMES)
-    assert rows["speaker"].nunique() == 1, "one voice for all emotions"
+    examples = clips.set_index("id").loc[[player["aria-label"].split()[1].rstrip(",") for player in players]]
+    assert examples["emotion"].tolist() == list(NAMES)
+    assert examples["speaker"].nunique() == 1, "one speaker for all emotions"
     for player in players:
-        heard = audio.decode(base64.b64decode(player["src"].partition(",")[2]))
-        assert 0.2 < len(heard) / audio.SAMPLE_RATE <= map.LONGEST_SHOWN
+        samples = audio.decode(base64.b64decode(player["src"].partition(",")[2]))
+        assert 0.2 < len(samples) / audio.SAMPLE_RATE <= map.MAX_EXAMPLE_SECONDS
 
 
 @pytest.mark.slow
-def test_an_older_table_and_no_list_of_what_was_left_out(miniature_folder: Path, tmp_path: Path) -> None:
+def test_an_older_table_gives_the_same_page_each_time(miniature_folder: Path, tmp_path: Path) -> None:
+    """A table without sampling rates, genders and skipped.csv."""
     table = open_prepared(miniature_folder)
-    few = table.remove_columns(["sampling_rate", "gender"]).select(range(0, len(table), 9))
+    few = table.remove_columns(["sampling_rate", "gender"]).select(range(0, len(table), 18))
     few.add_column("gender", [None] * len(few)).save_to_disk(tmp_path / "old")
     shutil.copy(miniature_folder / CORPUS_INFO_FILE, tmp_path / "old")
-    made = explore(tmp_path / "old", tmp_path / "out", verbose=False)
-    page = Page(made)
+    file = explore(tmp_path / "old", tmp_path / "out", verbose=False)
+    page = Page(file)
     assert "unknown" in [row[1] for row in page.rows if len(row) == 3]
-    assert "ser-ft prepare makes it anew" in page.text
-    assert "there is no skipped.csv beside the table" in page.text
+    assert "ser-ft prepare makes a new table" in page.text
+    assert "the table has no skipped.csv" in page.text
     assert "female" not in page.text
-    assert not page.all("audio"), "a voice goes into the page only where it is asked for"
+    assert not page.all("audio"), "recordings are embedded only with --embed-audio"
     assert "played" not in page.source
-    (made.parent / "figures" / "old.png").write_bytes(b"")
-    again = explore(tmp_path / "old", tmp_path / "out", verbose=False)
-    assert again.read_text(encoding="utf-8") == page.source, "the same table gives the same page"
-    assert not (made.parent / "figures" / "old.png").exists(), "an older report goes away whole"
+    (file.parent / "figures" / "old.png").write_bytes(b"")
+    assert explore(tmp_path / "old", tmp_path / "out", verbose=False).read_text(encoding="utf-8") == page.source
+    assert not (file.parent / "figures" / "old.png").exists(), "an older report is replaced as a whole"
 
 
 @pytest.mark.slow
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
-    speakers = (f"s {EVIL.replace('/', '')}", "plain")
+    speakers = (f"s {INJECTION.replace('/', '')}", "plain")
     files = {
-        f"{word}/{who}/{at}.wav": sound(at + 9 * (word == "sad"))
+        f"{word}/{speakers[take % 2]}/{take}.wav": sound(take + 9 * (word == "sad"))
         for word in ("happy", "sad")
-        for at in range(4)
-        for who in speakers[at % 2 :][:1]
+        for take in range(4)
     }
     files["sad/plain/<b>bad&.wav"] = b"no sound"
-    labels = {"happy": EVIL, "sad": "b<i>c"}
+    labels = {"happy": INJECTION, "sad": "b<i>c"}
     prepare({"own": write(tmp_path / "in", files)}, tmp_path / "table", labels, verbose=False)
-    (tmp_path / "table" / SKIPPED_FILE).open("a").write(f'"{EVIL.replace(chr(34), chr(34) * 2)}",own,unheard of,<u>\n')
+    path = INJECTION.replace('"', '""')
+    (tmp_path / "table" / SKIPPED_FILE).open("a").write(f'"{path}",own,unknown reason,<u>\n')
     page = Page(explore(tmp_path / "table", tmp_path / "out", verbose=False))
     assert not page.all("script")
     assert len(page.all("img")) == 7
     assert all(picture["src"].startswith("data:") for picture in page.all("img"))
     assert not [tag for tag, _ in page.elements if tag in ("b", "i", "u")]
-    assert EVIL in page.text
+    assert INJECTION in page.text
     assert "<b>bad&.wav" in page.text
 
 
@@ -154,45 +155,47 @@ def test_a_folder_without_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    evil = '<script>&"x.wav'
-    files = {f"{room}/{at}.wav": sound(at, 120 + 80 * (room == "b")) for room in "ab" for at in range(6)}
-    write(tmp_path / "calls", files | {f"a/{evil}": b"garbage", "b/silent.wav": audio.to_wav(np.zeros(5000))})
+    unreadable = '<script>&"x.wav'
+    files = {f"{folder}/{take}.wav": sound(take, 120 + 80 * (folder == "b")) for folder in "ab" for take in range(6)}
+    write(tmp_path / "calls", files | {f"a/{unreadable}": b"garbage", "b/silent.wav": audio.to_wav(np.zeros(5000))})
     assert main(["explore", "calls"]) == 0
     assert capsys.readouterr().out == "explore-calls/report.html\n"
     page = Page(Path("explore-calls/report.html"))
-    headings = {attributes.get("id") for tag, attributes in page.elements if tag == "h2"}
-    assert headings == {"glance", *SECTIONS, "method"} - {"emotions", "speakers", "terms"}
+    assert set(headings(page)) == {"glance", *SECTIONS, "method"} - {"emotions", "speakers", "terms"}
     page.check_alone()
     assert [row[:4] for row in page.rows if row[1:2] == ["gender unknown"]] == [
         ["a", "gender unknown", "6", "120"],
         ["b", "gender unknown", "6", "200"],
     ]
-    assert evil in page.text
-    assert "2 files were left out" in page.text
+    assert unreadable in page.text
+    assert "2 files were skipped" in page.text
     assert [row[-1] for row in page.rows if row[:4] == ["folder", "2", "12", "0.500"]] == ["other clips"]
     assert ["a", "16,000 Hz", "6"] in page.rows
-    assert "emotion" not in page.text.replace("which emotion, would come from", "").replace("Of the emotions, only", "")
+    assert "emotion" not in page.text.replace("speakers and emotions are unknown", "").replace("Of the emotions", "")
 
 
 @pytest.mark.slow
-def test_one_clip_of_each_emotion_of_one_speaker(tmp_path: Path) -> None:
-    files = {f"{word}/ann/1.wav": sound(place) for place, word in enumerate(("happy", "sad"))}
+def test_two_clips_of_one_speaker_have_no_map(tmp_path: Path) -> None:
+    files = {f"{word}/ann/1.wav": sound(seed) for seed, word in enumerate(("happy", "sad"))}
     prepare({"own": write(tmp_path / "in", files)}, tmp_path / "table", verbose=False)
     page = Page(explore(tmp_path / "table", tmp_path / "out", verbose=False))
-    assert "In own, all clips are one speaker's" in page.text
-    assert "map" not in {attributes.get("id") for tag, attributes in page.elements if tag == "h2"}
+    assert "In own, all clips are from one speaker" in page.text
+    assert "map" not in headings(page)
     assert len(page.all("img")) == 6
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "message"),
     [
         ("none", "none: no such folder or archive"),
-        ("empty", "empty: neither a prepared table nor a folder that holds sound"),
-        ("text", "text: neither a prepared table nor a folder that holds sound; name recordings, or make a table"),
+        ("empty", "empty: neither a prepared table nor a folder that holds sound files"),
+        (
+            "text",
+            "text: neither a prepared table nor a folder that holds sound files; name recordings, or make a table",
+        ),
         ("text/notes.txt", "text/notes.txt: not a folder"),
         ("damaged", "damaged: a prepared table that is damaged"),
-        ("bad", "bad: none of the 1 recordings there can be read"),
+        ("bad", "bad: none of its 1 recordings can be read"),
         ("voices --out text", "text: contains notes.txt, which is not part of an exploration report"),
         ("voices --out text/notes.txt", "text/notes.txt: cannot be written"),
         ("voices --out run", "run: contains something that is not an exploration report"),
@@ -200,67 +203,75 @@ def test_one_clip_of_each_emotion_of_one_speaker(tmp_path: Path) -> None:
         ("voices --loud", "unrecognized arguments: --loud"),
     ],
 )
-def test_wrong_input_is_one_line_and_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, says: str
+def test_wrong_input_gives_one_line_and_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(write(tmp_path, {"text/notes.txt": b"text", "voices/1.wav": sound(1), "bad/1.wav": b"x"}))
     write(tmp_path, {f"damaged/{CORPUS_INFO_FILE}": b"{}", "run/report.html": b"a run's"})
     (tmp_path / "empty").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert main(["explore", *words.split()]) == 2
+    assert main(["explore", *arguments.split()]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    lines = [line for line in printed.err.splitlines() if line and not line.startswith("listening")]
+    lines = [line for line in printed.err.splitlines() if line and not line.startswith("measuring")]
     assert len(lines) == 1, printed.err
     assert lines[0].startswith("ser-ft: ")
-    assert says in lines[0]
+    assert message in lines[0]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def surveyed(rows: list[dict[str, object]], classes: tuple[str, ...] = NAMES) -> Survey:
-    """A survey as if these clips had been listened to."""
-    usual = {"corpus": "own", "emotion": "sad", "speaker": "own-a", "gender": None, "age": None, "intensity": None}
-    usual |= {"statement": None, "duration": 2.0, "sampling_rate": 16_000.0, "peak": -6.0, "level": -26.0}
-    usual |= {"background": -60.0, "speech": 0.8, "pitch": 200.0, "pitch_range": 5.0, "voiced": 0.6}
-    clips = pd.DataFrame([{"id": f"{at:03d}", **usual, **row} for at, row in enumerate(rows)])
-    corpora = {name: {"note": "", "classes": classes} for name in set(clips["corpus"])}
-    source = Source(Path("own"), clips, classes, corpora, [], np.zeros(len(clips)), lambda row: (np.zeros(1), None))
-    return Survey(source, clips, np.zeros((len(clips), 2)), np.arange(len(clips)), [], 0)
+def measured_clips(rows: list[dict[str, object]]) -> MeasuredClips:
+    """Clips with made-up measurements: `rows` change the defaults."""
+    defaults = {"corpus": "own", "emotion": "sad", "speaker": "own-a", "gender": None, "age": None, "intensity": None}
+    defaults |= {"statement": None, "duration": 2.0, "sampling_rate": 16_000.0, "peak": -6.0, "level": -26.0}
+    defaults |= {"background": -60.0, "speech": 0.8, "pitch": 200.0, "pitch_range": 5.0, "voiced": 0.6}
+    clips = pd.DataFrame([{"id": f"{index:03d}", **defaults, **row} for index, row in enumerate(rows)])
+    corpora = {name: {"note": "", "classes": NAMES} for name in set(clips["corpus"])}
+    source = Source(Path("own"), clips, NAMES, corpora, [], np.zeros(len(clips)), lambda row: (np.zeros(1), None))
+    return MeasuredClips(source, clips, np.zeros((len(clips), 2)), np.arange(len(clips)), [], 0)
+
+
+def plot_data(rows: list[dict[str, object]]) -> figures.PlotData:
+    return figures.make_plot_data(measured_clips(rows))
 
 
 def test_bars_are_as_long_as_their_counts() -> None:
-    rows = [{"emotion": "happy", "gender": "female"}] * 3 + [{"emotion": "happy", "gender": "male"}] * 2
+    rows: list[dict[str, object]] = [{"emotion": "happy", "gender": "female"}] * 3
+    rows += [{"emotion": "happy", "gender": "male"}] * 2
     rows += [{"emotion": "fear", "gender": "male"}] * 4 + [{"corpus": "other", "emotion": "fear"}] * 7
-    look = figures.view(surveyed(rows))  # type: ignore[arg-type]
-    assert look.corpora == ("own", "other")
-    first, second = figures.counts(look).axes
+    data = plot_data(rows)
+    assert data.corpora == ("own", "other")
+    first, second = figures.plot_emotions(data).axes
     bars = [(to_hex(bar.get_facecolor()), bar.get_x(), bar.get_width()) for bar in first.patches if bar.get_width()]
-    full = COLOURS["happy"]
-    assert bars[0] == (full, 0, 3)
+    assert bars[0] == (COLOURS["happy"], 0, 3)
     assert sorted(bar[1:] for bar in bars) == [(0, 3), (0, 4), (3, 2)]
     assert [text.get_text() for text in first.texts] == ["5", "4", "9 clips, 1 speaker"]
     assert [bar.get_width() for bar in second.patches if bar.get_width()] == [7]
 
 
-def test_shapes_stand_where_the_values_are() -> None:
+def test_violins_cover_the_values_women_above_and_men_below() -> None:
     rows = [{"emotion": "happy", "gender": "female", "pitch": pitch} for pitch in np.linspace(200, 300, 21)]
     rows += [{"emotion": "happy", "gender": "male", "pitch": pitch} for pitch in (100.0, 110.0, np.nan)]
-    axes = figures.voices(figures.view(surveyed(rows))).axes[0]  # type: ignore[arg-type]
-    (shape,) = axes.collections
-    assert to_hex(shape.get_facecolor()[0]) == COLOURS["happy"]
-    corners = shape.get_paths()[0].get_extents()
+    axes = figures.plot_pitch(plot_data(rows)).axes[0]
+    (violin,) = axes.collections
+    assert to_hex(violin.get_facecolor()[0]) == COLOURS["happy"]
+    corners = violin.get_paths()[0].get_extents()
     assert (corners.x0, corners.x1) == pytest.approx((200, 300))
     assert corners.y1 == pytest.approx(0, abs=1e-6)
-    assert corners.y0 < 0, "women above the line"
-    points, median = sorted((line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines)
-    assert points[0] == [100.0, 110.0]
-    assert min(points[1]) > 0, "men below it"
+    assert corners.y0 < 0
+    dots, median = sorted((line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines)
+    assert dots[0] == [100.0, 110.0]
+    assert min(dots[1]) > 0
     assert median[0] == pytest.approx([250])
 
 
-def test_each_speaker_has_a_column_of_its_clips() -> None:
-    rows = [{"speaker": "own-a"}] * 2 + [{"speaker": "own-b"}] * 5 + [{"speaker": "own-unknown"}] * 9
-    figure = figures.speakers(figures.view(surveyed(rows)))  # type: ignore[arg-type]
+def test_each_known_speaker_has_a_column() -> None:
+    rows: list[dict[str, object]] = [{"speaker": "own-a"}] * 2 + [{"speaker": "own-b"}] * 5
+    figure = figures.plot_speakers(plot_data([*rows, *[{"speaker": "own-unknown"}] * 9]))
     (axes,) = figure.axes
     corners = axes.collections[0].get_paths()[0].vertices
     assert corners[:, 1].max() == 5
@@ -268,30 +279,30 @@ def test_each_speaker_has_a_column_of_its_clips() -> None:
     assert "a column for each of 2 speakers" in figure.texts[1].get_text()
 
 
-def test_one_speaker_says_the_same_with_every_emotion() -> None:
-    rows = [
-        {"speaker": f"own-{who}", "emotion": emotion, "statement": said}
-        for who in "ab"
+def test_examples_are_of_one_speaker_who_says_the_same_words() -> None:
+    rows: list[dict[str, object]] = [
+        {"speaker": f"own-{speaker}", "emotion": emotion, "statement": statement}
+        for speaker in "ab"
         for emotion in ("happy", "sad", "fear")
-        for said in ("dogs", "kids")
-        if (who, emotion) != ("a", "fear")
+        for statement in ("dogs", "kids")
+        if (speaker, emotion) != ("a", "fear")
     ]
-    look = figures.view(surveyed(rows))  # type: ignore[arg-type]
-    chosen = look.clips.loc[list(map.choose(look).values())]
-    assert chosen["emotion"].tolist() == ["happy", "sad", "fear"]
-    assert set(chosen["speaker"]) == {"own-b"}
-    assert chosen["statement"].nunique() == 1
+    data = plot_data(rows)
+    examples = data.clips.loc[list(map.choose_examples(data).values())]
+    assert examples["emotion"].tolist() == ["happy", "sad", "fear"]
+    assert set(examples["speaker"]) == {"own-b"}
+    assert examples["statement"].nunique() == 1
 
 
-def test_silence_around_the_speech_is_cut_off() -> None:
+def test_silence_around_the_speech_is_trimmed() -> None:
     tone = audio.from_wav(sound(0, seconds=1.0))
     clip = np.concatenate([np.zeros(20_000, np.float32), tone, np.zeros(30_000, np.float32)])
-    assert abs(len(map.trimmed(clip)) / audio.SAMPLE_RATE - 1.3) < 0.05
-    assert len(map.trimmed(np.tile(tone, 9))) == 6 * audio.SAMPLE_RATE
+    assert abs(len(map.trim_silence(clip)) / audio.SAMPLE_RATE - 1.3) < 0.05
+    assert len(map.trim_silence(np.tile(tone, 9))) == 6 * audio.SAMPLE_RATE
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         (
             [{"emotion": "sad"}] * 10 + [{"emotion": "calm"}] * 4,
@@ -299,30 +310,28 @@ def test_silence_around_the_speech_is_cut_off() -> None:
         ),
         ([{"emotion": "sad"}, {"corpus": "b"}, {"emotion": "calm", "corpus": "b"}], "Only b has calm"),
         ([{"level": -20.0}, {"corpus": "b", "level": -32.0}], "speech of own is 12 dB louder than that of b"),
-        ([{"background": -90.0}, {"corpus": "b"}], "own is 30 dB quieter than b: pauses tell the corpora apart"),
+        ([{"background": -90.0}, {"corpus": "b"}], "own is 30 dB quieter than that of b: pauses reveal the corpora"),
         ([{"duration": 9.0}, {"corpus": "b"}], "clips of own are 4.5 times as long as those of b"),
         ([{"duration": 0.3}, {}], "1 clip is shorter than half a second"),
         ([{"peak": 0.0}, {}], "1 clip reaches full scale"),
-        (
-            [{"sampling_rate": 8000.0}, {}],
-            r"rates: 8,000 Hz \(1\), 16,000 Hz \(1\)|rates: 16,000 Hz \(1\), 8,000 Hz \(1\)",
-        ),
-        ([{"sampling_rate": 8000.0}, {}], "1 clip was found at a rate under 16 kHz"),
-        ([{"speaker": "own-unknown"}, {}], "In own, the speakers of 1 clip are not known"),
+        ([{"sampling_rate": 8000.0}, {}], r"rates: (8,000 Hz \(1\), 16,000 Hz \(1\)|16,000 Hz \(1\), 8,000 Hz \(1\))"),
+        ([{"sampling_rate": 8000.0}, {}], "1 clip has a sampling rate below 16 kHz"),
+        ([{"speaker": "own-unknown"}, {}], "In own, the speakers of 1 clip are unknown"),
     ],
 )
-def test_what_stands_out_is_said(rows: list[dict[str, object]], says: str) -> None:
-    found = surveyed(rows)
-    lines = findings(found, figures.view(found), [])
-    assert [line for line in lines if re.search(says, line)], lines
+def test_notable_properties_are_reported(rows: list[dict[str, object]], message: str) -> None:
+    measured = measured_clips(rows)
+    lines = find_notable(measured, figures.make_plot_data(measured), [])
+    assert [line for line in lines if re.search(message, line)], lines
 
 
-def test_nothing_is_said_where_nothing_stands_out() -> None:
-    rows = [
-        {"speaker": f"{corpus}-{who}", "corpus": corpus, "emotion": emotion}
-        for corpus in "xy"
-        for who in "abcd"
-        for emotion in ("happy", "sad")
-    ]
-    found = surveyed(rows)  # type: ignore[arg-type]
-    assert findings(found, figures.view(found), []) == []
+def test_a_balanced_data_set_has_nothing_notable() -> None:
+    measured = measured_clips(
+        [
+            {"speaker": f"{corpus}-{speaker}", "corpus": corpus, "emotion": emotion}
+            for corpus in "xy"
+            for speaker in "abcd"
+            for emotion in ("happy", "sad")
+        ]
+    )
+    assert find_notable(measured, figures.make_plot_data(measured), []) == []

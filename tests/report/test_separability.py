@@ -1,4 +1,4 @@
-"""How well traits are told from features, where it is known how well they can be."""
+"""Separability of traits, on features in which the traits are planted."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_ft.report.exploration.findings import meaning
+from ser_ft.report.exploration.findings import interpret_separability
 from ser_ft.report.exploration.separability import (
-    VERSIONS,
+    OVERALL,
+    PER_CORPUS,
+    PER_SPEAKER,
     Separability,
-    embedded,
+    embed_in_2d,
     estimate_separability,
-    standardised,
-    versions,
+    normalize_by_group,
+    normalize_features,
 )
 
 EMOTIONS = ("angry", "happy", "sad")
-AS_FOUND, WITHIN_CORPUS, WITHIN_SPEAKER = VERSIONS
 
 
-def table(corpora: int = 2, speakers: int = 10, takes: int = 4) -> pd.DataFrame:
-    """Speakers of each corpus who say each emotion so many times."""
+def clip_table(corpora: int = 2, speakers: int = 10, takes: int = 4) -> pd.DataFrame:
+    """Each speaker of each corpus says each emotion `takes` times."""
     rows = [
         {
             "emotion": emotion,
@@ -36,146 +37,139 @@ def table(corpora: int = 2, speakers: int = 10, takes: int = 4) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def planted(clips: pd.DataFrame, seed: int = 0, **strengths: float) -> np.ndarray:
-    """Noise of deviation 1 in 12 numbers, and for each trait a place of its own for each of its values."""
-    draw = np.random.default_rng(seed)
-    features = draw.normal(size=(len(clips), 12)).astype(np.float32)
+def planted_features(clips: pd.DataFrame, seed: int = 0, **strengths: float) -> np.ndarray:
+    """12 features of unit noise, shifted for each value of a trait in proportion to its strength."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(len(clips), 12)).astype(np.float32)
     for trait, strength in strengths.items():
-        place = {name: draw.normal(size=12) * strength for name in sorted(set(clips[trait]))}
-        features += np.stack([place[name] for name in clips[trait]]).astype(np.float32)
+        shift = {name: random.normal(size=12) * strength for name in sorted(set(clips[trait]))}
+        features += np.stack([shift[name] for name in clips[trait]]).astype(np.float32)
     return features
 
 
-def ask(clips: pd.DataFrame, features: np.ndarray, **can_hold: tuple[str, ...]) -> dict[str, Separability]:
-    holds = {name: can_hold.get(name, EMOTIONS) for name in set(clips["corpus"])}
-    return {item.trait: item for item in estimate_separability(clips, versions(clips, features), holds, shown=False)}
+def separability(clips: pd.DataFrame, features: np.ndarray, **allowed: tuple[str, ...]) -> dict[str, Separability]:
+    allowed_classes = {name: allowed.get(name, EMOTIONS) for name in set(clips["corpus"])}
+    results = estimate_separability(clips, normalize_features(clips, features), allowed_classes, show_progress=False)
+    return {result.trait: result for result in results}
 
 
-def test_what_is_planted_is_told_and_what_is_not_is_guessed() -> None:
-    clips = table()
-    told = ask(clips, planted(clips, corpus=4.0))
-    assert list(told) == ["emotion", "corpus", "gender", "speaker"]
-    assert told["corpus"].uar[AS_FOUND] == 1.0
-    assert told["corpus"].share() == 1.0
-    assert told["emotion"].guess == pytest.approx(1 / 3)
-    assert abs(told["emotion"].share()) < 0.15
-    assert abs(told["gender"].share()) < 0.25
-    assert meaning(list(told.values()))[0].startswith("The corpus shows more than the emotion: from the 15 clips")
-    other = ask(clips, planted(clips, emotion=4.0))
-    assert other["emotion"].uar[AS_FOUND] > 0.98
-    assert abs(other["corpus"].share()) < 0.25
-    assert meaning(list(other.values()))[0].startswith("The corpus shows less than the emotion")
+def test_planted_traits_are_predicted_and_others_are_at_chance() -> None:
+    clips = clip_table()
+    results = separability(clips, planted_features(clips, corpus=4.0))
+    assert list(results) == ["emotion", "corpus", "gender", "speaker"]
+    assert results["corpus"].uar[OVERALL] == 1.0
+    assert results["corpus"].chance_corrected == 1.0
+    assert results["emotion"].chance == pytest.approx(1 / 3)
+    assert abs(results["emotion"].chance_corrected) < 0.15
+    assert abs(results["gender"].chance_corrected) < 0.25
+    first, advice, *_ = interpret_separability(list(results.values()))
+    assert first.startswith("The features show the corpus more than the emotion: from its 15 nearest neighbors")
+    assert advice.startswith("If emotions are distributed unevenly over the corpora")
+    results = separability(clips, planted_features(clips, emotion=4.0))
+    assert results["emotion"].uar[OVERALL] > 0.98
+    assert abs(results["corpus"].chance_corrected) < 0.25
+    assert "show the corpus less than the emotion" in interpret_separability(list(results.values()))[0]
 
 
-def test_emotions_are_not_told_by_knowing_the_speaker() -> None:
-    """Each speaker has one emotion: among clips of the same speaker any emotion would be found, and mean nothing."""
-    clips = table(corpora=1, speakers=30)
+def test_emotions_are_not_predicted_from_the_speaker() -> None:
+    """Each speaker has one emotion: clips of the same speaker would give the emotion away."""
+    clips = clip_table(corpora=1, speakers=30)
     clips["emotion"] = [EMOTIONS[int(name.split("-")[1]) % 3] for name in clips["speaker"]]
-    told = ask(clips, planted(clips, speaker=6.0))
-    assert told["speaker"].uar[AS_FOUND] > 0.98
-    assert told["emotion"].by_speaker
-    assert told["emotion"].share() < 0.3
-    assert "corpus" not in told
-    assert meaning(list(told.values()))[:2][1].startswith("A model is easily taken in by voices that it knows")
+    results = separability(clips, planted_features(clips, speaker=6.0))
+    assert results["speaker"].uar[OVERALL] > 0.98
+    assert results["emotion"].speaker_disjoint
+    assert results["emotion"].chance_corrected < 0.3
+    assert "corpus" not in results
+    assert interpret_separability(list(results.values()))[1].startswith("A model easily learns voices")
 
 
-def test_each_speakers_own_scale_brings_the_emotion_out() -> None:
-    clips = table(corpora=1)
-    told = ask(clips, planted(clips, speaker=8.0, emotion=2.0))["emotion"]
-    assert told.uar[WITHIN_SPEAKER] > 0.9
-    assert told.uar[WITHIN_SPEAKER] > told.uar[AS_FOUND] + 0.1
-    assert "with UAR" in meaning([told])[-1]
-    assert WITHIN_CORPUS not in told.uar
+def test_normalizing_each_speaker_reveals_the_emotion() -> None:
+    clips = clip_table(corpora=1)
+    result = separability(clips, planted_features(clips, speaker=8.0, emotion=2.0))["emotion"]
+    assert result.uar[PER_SPEAKER] > max(0.9, result.uar[OVERALL] + 0.1)
+    assert "the emotion is predicted with UAR" in interpret_separability([result])[-1]
+    assert PER_CORPUS not in result.uar
 
 
-def test_a_corpus_of_one_voice_is_not_asked_for() -> None:
-    """Held out, its only voice would never be known; not held out, the voice is told and not the corpus."""
-    clips = pd.concat(
-        [
-            table(),
-            pd.DataFrame([{**row, "corpus": "t", "speaker": "t-1"} for row in table(1, 1, 20).to_dict("records")]),
-        ],
-        ignore_index=True,
-    )
-    told = ask(clips, planted(clips, corpus=4.0))
-    assert told["corpus"].classes == ("c0", "c1")
-    assert told["corpus"].left_out == ("t",)
-    assert told["corpus"].clips == len(clips) - 60
-    assert "guessing: 0.500, of c0 and c1" in meaning(list(told.values()))[0]
+def test_a_corpus_with_one_speaker_is_excluded() -> None:
+    """Its only speaker is in one fold; with clips of that speaker as neighbors, the voice would be recognized."""
+    single = clip_table(1, 1, 20).assign(corpus="t", speaker="t-1")
+    clips = pd.concat([clip_table(), single], ignore_index=True)
+    results = separability(clips, planted_features(clips, corpus=4.0))
+    assert results["corpus"].classes == ("c0", "c1")
+    assert results["corpus"].excluded == ("t",)
+    assert results["corpus"].clips == len(clips) - 60
+    assert "chance: 0.500, of c0 and c1" in interpret_separability(list(results.values()))[0]
 
 
-def test_one_speaker_and_unknown_speakers() -> None:
-    for name in ("own-ann", "own-unknown"):
-        clips = table(1, 1, 30).assign(corpus="own", speaker=name)
-        told = ask(clips, planted(clips, emotion=4.0))
-        assert list(told) == ["emotion"]
-        assert not told["emotion"].by_speaker
-        assert told["emotion"].uar[AS_FOUND] > 0.98
-        assert WITHIN_SPEAKER not in told["emotion"].uar
+@pytest.mark.parametrize("speaker", ["own-ann", "own-unknown"])
+def test_with_one_speaker_or_unknown_ones_any_clips_are_neighbors(speaker: str) -> None:
+    clips = clip_table(1, 1, 30).assign(corpus="own", speaker=speaker)
+    results = separability(clips, planted_features(clips, emotion=4.0))
+    assert list(results) == ["emotion"]
+    assert not results["emotion"].speaker_disjoint
+    assert results["emotion"].uar[OVERALL] > 0.98
+    assert PER_SPEAKER not in results["emotion"].uar
 
 
-def test_only_emotions_that_a_corpus_can_hold_are_answered() -> None:
-    """As CREMA-D has no surprise: the angry clips of c1 sound as the sad ones of c0, and cannot be sad."""
-    clips = table()
-    clips = clips[(clips["corpus"] == "c0") | (clips["emotion"] != "sad")].reset_index(drop=True)
-    few = (clips["corpus"] == "c1") & (clips["speaker"].str[-1] > "2")
-    clips = clips[~few].reset_index(drop=True)
-    sound = clips["emotion"].where((clips["corpus"] == "c0") | (clips["emotion"] != "angry"), "sad")
-    features = planted(clips.assign(emotion=sound), emotion=6.0)
-    told = ask(clips, features, c1=("angry", "happy"))["emotion"]
-    shares = {"angry": (40 / 3 + 12 / 2) / 52, "happy": (40 / 3 + 12 / 2) / 52, "sad": 1 / 3}
-    assert told.guess == pytest.approx(sum(shares.values()) / 3)
-    assert told.uar[AS_FOUND] > 0.95
-    assert ask(clips, features)["emotion"].uar[AS_FOUND] < 0.95
+def test_only_emotions_that_a_corpus_can_contain_are_predicted() -> None:
+    """As CREMA-D has no surprise: angry clips of c1 have the features of sad clips of c0, but cannot be sad."""
+    clips = clip_table()
+    clips = clips[(clips["corpus"] == "c0") | (clips["emotion"] != "sad")]
+    clips = clips[(clips["corpus"] == "c0") | (clips["speaker"].str[-1] <= "2")].reset_index(drop=True)
+    planted = clips["emotion"].where((clips["corpus"] == "c0") | (clips["emotion"] != "angry"), "sad")
+    features = planted_features(clips.assign(emotion=planted), emotion=6.0)
+    result = separability(clips, features, c1=("angry", "happy"))["emotion"]
+    recalls = {"angry": (40 / 3 + 12 / 2) / 52, "happy": (40 / 3 + 12 / 2) / 52, "sad": 1 / 3}
+    assert result.chance == pytest.approx(sum(recalls.values()) / 3)
+    assert result.uar[OVERALL] > 0.95
+    assert separability(clips, features)["emotion"].uar[OVERALL] < 0.95
 
 
-def test_rare_classes_have_the_same_say() -> None:
-    """Without it, nine neighbours of ten are of the frequent class, whatever the features say."""
-    clips = table(corpora=1, speakers=20, takes=20)
-    kept = (clips["emotion"] == "angry") | (clips.groupby(["speaker", "emotion"]).cumcount() < 1)
-    clips = clips[kept].reset_index(drop=True)
-    told = ask(clips, planted(clips, emotion=0.8))["emotion"]
-    assert told.uar[AS_FOUND] > 0.65
+def test_rare_classes_weigh_as_much_as_frequent_ones() -> None:
+    clips = clip_table(corpora=1, speakers=20, takes=20)
+    frequent = clips["emotion"] == "angry"
+    clips = clips[frequent | (clips.groupby(["speaker", "emotion"]).cumcount() < 1)].reset_index(drop=True)
+    assert separability(clips, planted_features(clips, emotion=0.8))["emotion"].uar[OVERALL] > 0.65
 
 
-def test_too_little_to_ask() -> None:
-    assert estimate_separability(table(1, 1, 1), {AS_FOUND: np.zeros((3, 2))}, {"c0": EMOTIONS}, shown=False) == []
-    assert meaning([]) == []
+def test_too_few_clips_give_no_result() -> None:
+    clips = clip_table(1, 1, 1)
+    assert estimate_separability(clips, {OVERALL: np.zeros((3, 2))}, {"c0": EMOTIONS}, show_progress=False) == []
+    assert interpret_separability([]) == []
 
 
-def test_standardised_by_group() -> None:
-    draw = np.random.default_rng(0)
-    features = draw.normal(3, 2, (60, 4)).astype(np.float32)
+def test_features_are_normalized_within_groups() -> None:
+    features = np.random.default_rng(0).normal(3, 2, (60, 4)).astype(np.float32)
     groups = np.repeat(["a", "b", "c"], [30, 29, 1])
     features[groups == "b"] += 100
     features[0, 1] = np.nan
     features[:, 3] = 7
-    made = standardised(features, groups)
+    normalized = normalize_by_group(features, groups)
     for name in "ab":
-        part = made[groups == name]
-        assert np.allclose(part.mean(axis=0), 0, atol=1e-4)
-        assert np.allclose(part[:, 0].std(), 1, atol=1e-3)
-    assert made[0, 1] == 0, "what is missing is the mean"
-    assert not made[:, 3].any()
-    assert not made[-1].any(), "a clip alone in its group is its mean"
+        assert np.allclose(normalized[groups == name].mean(axis=0), 0, atol=1e-4)
+        assert np.allclose(normalized[groups == name][:, 0].std(), 1, atol=1e-3)
+    assert normalized[0, 1] == 0, "a missing value becomes the mean"
+    assert not normalized[:, 3].any()
+    assert not normalized[-1].any(), "the only clip of a group is its mean"
 
 
-def test_the_map_puts_like_clips_together() -> None:
-    clips = table(2, 10, 2)
-    plane, method = embedded(standardised(planted(clips, corpus=5.0), np.zeros(len(clips))), seed=0)
+def test_similar_clips_are_close_on_the_map() -> None:
+    clips = clip_table(2, 10, 2)
+    features = normalize_by_group(planted_features(clips, corpus=5.0), np.zeros(len(clips)))
+    points, method = embed_in_2d(features, seed=0)
     assert method == "t-SNE"
-    assert plane.shape == (len(clips), 2)
-    apart = np.linalg.norm(plane[:, None] - plane[None], axis=2)
-    np.fill_diagonal(apart, np.inf)
-    names = clips["corpus"].to_numpy()
-    assert (names[apart.argmin(axis=1)] == names).all()
-    again, _ = embedded(standardised(planted(clips, corpus=5.0), np.zeros(len(clips))), seed=0)
-    assert np.array_equal(plane, again)
+    assert points.shape == (len(clips), 2)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    corpora = clips["corpus"].to_numpy()
+    assert (corpora[distances.argmin(axis=1)] == corpora).all()
+    assert np.array_equal(points, embed_in_2d(features, seed=0)[0])
 
 
 @pytest.mark.parametrize("clips", [3, 29])
-def test_few_clips_are_laid_out_by_their_components(clips: int) -> None:
-    plane, method = embedded(np.random.default_rng(0).normal(size=(clips, 5)))
+def test_few_clips_are_placed_by_principal_components(clips: int) -> None:
+    points, method = embed_in_2d(np.random.default_rng(0).normal(size=(clips, 5)))
     assert method == "principal components"
-    assert plane.shape == (clips, 2)
-    assert np.isfinite(plane).all()
+    assert points.shape == (clips, 2)
+    assert np.isfinite(points).all()

@@ -1,4 +1,4 @@
-"""What each augmentation does to a recording: to hear, and to see."""
+"""`ser-ft augment`: an augmented version of a recording for each transform, and a figure of all of them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ from ... import audio
 from ...data.augmentation.waveform import TRANSFORMS, Augment
 from ...utils.errors import InputError
 from ...utils.files import check_output
+from ..shared.audio_figures import draw_spectrogram, draw_waveform, peak_power, spectrogram_db
 from ..shared.plotting import FAINT, INK, display_name, escape_math, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-LONGEST = 30.0  # seconds of a recording, of which a picture still shows something
+MAX_SECONDS = 30.0  # a longer recording would be unreadable in the figure
 _COLUMNS = 3
-_FLOOR = -80.0  # dB below the original's loudest, where the spectrograms end
-_BEFORE, _AFTER = "#c3ccd5", "#2f6cab"
-# Inches: a cell, the gaps between cells, the margins, and the heights of what a cell holds.
-_WIDTH, _ACROSS, _DOWN = 3.9, 0.32, 0.38
-_LEFT, _RIGHT, _SCALE = 0.45, 0.15, 0.55
-_TITLE, _WAVE, _SPECTRUM = 0.23, 0.55, 1.05
+_RANGE_DB = 80.0
+_ORIGINAL_COLOR, _VERSION_COLOR = "#c3ccd5", "#2f6cab"
+# Inches: width of a cell, gaps between cells, margins, and heights of the parts of a cell.
+_WIDTH, _COLUMN_GAP, _ROW_GAP = 3.9, 0.32, 0.38
+_LEFT, _RIGHT, _BOTTOM = 0.45, 0.15, 0.55
+_TITLE, _WAVEFORM, _SPECTROGRAM = 0.23, 0.55, 1.05
+_CELL = _TITLE + _WAVEFORM + _SPECTROGRAM
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a recording: the transform's name ("original": none), what is said of it, and its samples."""
+    """A version of a recording.
+
+    Attributes:
+        name: the transform, or "original".
+        values: text of the transform's random values.
+        samples: float32, 16 kHz, shape (samples,).
+    """
 
     name: str
     values: str
@@ -43,151 +52,125 @@ def write_augmentations(
     out: str | Path,
     seed: int = 0,
     only: Sequence[str] | None = None,
-    noises: str | Path | None = None,
+    noise_dir: str | Path | None = None,
 ) -> list[Path]:
-    """Write a version of a recording for each transform, with its own settings, and a figure of them all.
+    """Write a version of a recording for each transform with its default settings, and a figure of all of them.
 
     Args:
-        clip: a sound file of up to 30 s. out: the folder they are written to. seed: of the draws.
-        only: names of transforms; by default all of `TRANSFORMS`. noises: a folder of recordings for `background`,
-            which is left out without it.
+        clip: a sound file of up to 30 s.
+        out: the folder to write to.
+        seed: of the random values.
+        only: names of transforms; by default all `TRANSFORMS`.
+        noise_dir: a folder of recordings for the transform `background`, which is omitted without it.
 
     Returns:
-        the files: {clip}-original.wav, {clip}-{transform}.wav, ..., {clip}-augmentations.png; all 16 kHz, 16 bit.
+        The files: {clip}-original.wav, {clip}-{transform}.wav, ..., {clip}-augmentations.png. Sound files have
+        16 kHz and 16 bits.
 
     Raises:
-        InputError: the recording cannot be used, a name is unknown, or the folder cannot be written to.
+        InputError: the recording cannot be used, a name is unknown, or the folder cannot be written.
     """
-    chosen = _chosen(only, noises)
-    augments = [Augment({name: {"sounds_path": noises} if name == "background" else {}}, seed=seed) for name in chosen]
+    names = _select_transforms(only, noise_dir)
+    augments = [
+        Augment({name: {"sounds_path": noise_dir} if name == "background" else {}}, seed=seed) for name in names
+    ]
     file = Path(clip).expanduser()
     samples = audio.decode(file)
+    seconds = len(samples) / audio.SAMPLE_RATE
     if audio.is_silent(samples):
         raise InputError(f"{clip}: silent: name a recording with speech")
-    if len(samples) > LONGEST * audio.SAMPLE_RATE:
-        seconds = len(samples) / audio.SAMPLE_RATE
-        raise InputError(f"{clip}: {seconds:.0f} s long: name a recording of {LONGEST:.0f} s or less")
-    versions = [Version("original", f"{len(samples) / audio.SAMPLE_RATE:.2f} s", samples)]
-    for name, augment in zip(chosen, augments, strict=True):
+    if seconds > MAX_SECONDS:
+        raise InputError(f"{clip}: {seconds:.0f} s long: name a recording of {MAX_SECONDS:.0f} s or less")
+    versions = [Version("original", f"{seconds:.2f} s", samples)]
+    for name, augment in zip(names, augments, strict=True):
         values = augment.sample_parameters(file.name, 1)[name]
-        versions.append(Version(name, _told(name, values), augment.apply(samples, file.name, 1)))
-    home = _folder(out)
+        versions.append(Version(name, _values_text(name, values), augment.apply(samples, file.name, 1)))
+    folder = check_output(out)
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for version in versions:
-        written.append(home / f"{file.stem}-{version.name}.wav")
+        written.append(folder / f"{file.stem}-{version.name}.wav")
         written[-1].write_bytes(audio.to_wav(version.samples))
-    return [*written, save_figure(draw(versions, file.name), home / f"{file.stem}-augmentations.png")]
+    return [*written, save_figure(plot_versions(versions, file.name), folder / f"{file.stem}-augmentations.png")]
 
 
-def draw(versions: Sequence[Version], title: str) -> Figure:
-    """Draw the waveform and the spectrogram of each version, all on the same scales of time, level and power.
+def plot_versions(versions: Sequence[Version], title: str) -> Figure:
+    """Plot the waveform and the spectrogram of each version with the same scales of time, level and power.
 
     Args:
-        versions: the first is the original, which stands in grey behind the waveforms of the others. title: the clip.
+        versions: the original first; its waveform is shown in gray behind the others.
+        title: name of the clip.
     """
     rows, columns = -(-len(versions) // _COLUMNS), min(_COLUMNS, len(versions))
-    cell = _TITLE + _WAVE + _SPECTRUM
-    wide = _LEFT + columns * _WIDTH + (columns - 1) * _ACROSS + _RIGHT
-    words = "waveform (grey: the original) and spectrogram of each version, over seconds; all on the same scales"
-    figure, low = new_figure(wide, rows * cell + (rows - 1) * _DOWN + _SCALE, display_name(title, 70), words)
+    height = rows * _CELL + (rows - 1) * _ROW_GAP + _BOTTOM
+    width = _LEFT + columns * _WIDTH + (columns - 1) * _COLUMN_GAP + _RIGHT
+    subtitle = "waveform (gray: the original) and spectrogram of each version, over seconds; the same scales for all"
+    figure, bottom = new_figure(width, height, display_name(title, 70), subtitle)
     figure.set_layout_engine("none")
-    tall = figure.get_figheight()
-    top = low * tall + rows * cell + (rows - 1) * _DOWN + _SCALE
+    total_height = figure.get_figheight()
+    top = bottom * total_height + height
+    original = versions[0]
     seconds = max(len(version.samples) for version in versions) / audio.SAMPLE_RATE
     peaks = [float(np.abs(version.samples).max()) for version in versions]
-    # What is much louder than the original is cut off in the picture: else the others would be flat.
+    # Versions much louder than the original are clipped in the figure; otherwise the others would look flat.
     level = min(max(peaks), 1.5 * peaks[0])
-    loudest = float(_power(versions[0].samples).max())
-    for place, version in enumerate(versions):
-        row, column = divmod(place, columns)
-        x, y = _LEFT + column * (_WIDTH + _ACROSS), top - (row + 1) * cell - row * _DOWN
-        upper = figure.add_axes((x / wide, (y + _SPECTRUM) / tall, _WIDTH / wide, _WAVE / tall))
-        lower = figure.add_axes((x / wide, y / tall, _WIDTH / wide, _SPECTRUM / tall))
-        _head(upper, version)
-        _waves(upper, versions[0] if place else None, version, level)
-        image = _spectrogram(lower, version.samples, loudest)
-        for axes in (upper, lower):
+    reference_power = peak_power(original.samples)
+    for index, version in enumerate(versions):
+        row, column = divmod(index, columns)
+        x, y = _LEFT + column * (_WIDTH + _COLUMN_GAP), top - (row + 1) * _CELL - row * _ROW_GAP
+        inches = ((x, y + _SPECTROGRAM, _WIDTH, _WAVEFORM), (x, y, _WIDTH, _SPECTROGRAM))
+        size = np.array([width, total_height, width, total_height])
+        waveform_axes, spectrogram_axes = (figure.add_axes(tuple(np.array(box) / size)) for box in inches)
+        _annotate_version(waveform_axes, version)
+        if index:
+            draw_waveform(waveform_axes, original.samples, _ORIGINAL_COLOR)
+        draw_waveform(waveform_axes, version.samples, _VERSION_COLOR if index else INK)
+        image = draw_spectrogram(
+            spectrogram_axes, spectrogram_db(version.samples, reference_power=reference_power), _RANGE_DB
+        )
+        for axes in (waveform_axes, spectrogram_axes):
             axes.set_xlim(0, seconds)
             axes.spines[:].set_visible(False)
             axes.tick_params(color="#b8c0c8", labelcolor=FAINT, labelsize=8, length=2, pad=2)
-        upper.set_xticks([])
-        lower.set_yticks([0, 4, 8], ["0", "4", "8 kHz"] if column == 0 else ["", "", ""])
-        lower.locator_params(axis="x", nbins=6)
-    _scale(figure, image, low)
+        waveform_axes.set_ylim(-level, level)
+        waveform_axes.set_xticks([])
+        waveform_axes.set_yticks([])
+        spectrogram_axes.set_yticks([0, 4, 8], ["0", "4", "8 kHz"] if column == 0 else ["", "", ""])
+        spectrogram_axes.locator_params(axis="x", nbins=6)
+    _color_scale(figure, image, bottom)
     return figure
 
 
-def _folder(out: str | Path) -> Path:
-    home = check_output(out)
-    home.mkdir(parents=True, exist_ok=True)
-    return home
-
-
-def _chosen(only: Sequence[str] | None, noises: str | Path | None) -> list[str]:
+def _select_transforms(only: Sequence[str] | None, noise_dir: str | Path | None) -> list[str]:
     for name in only or ():
         if name not in TRANSFORMS:
             raise InputError(f"no augmentation {name!r}; there are {', '.join(TRANSFORMS)}")
-    if only and "background" in only and noises is None:
+    if only and "background" in only and noise_dir is None:
         raise InputError("background needs a folder of recordings: name one with --noise-dir")
-    wanted = set(only or TRANSFORMS) - ({"background"} if noises is None else set())
-    return [name for name in TRANSFORMS if name in wanted]
+    return [name for name in TRANSFORMS if name in (only or TRANSFORMS) and (noise_dir or name != "background")]
 
 
-def _told(name: str, values: Mapping[str, Any]) -> str:
-    """Write what was drawn for a transform: "rt60 0.4 s, direct 9 dB"; a name says enough by itself."""
-    told = {key: TRANSFORMS[name].parameters[key].format(value) for key, value in values.items()}
-    return ", ".join(text if isinstance(values[key], str) else f"{key} {text}" for key, text in told.items())
+def _values_text(name: str, values: Mapping[str, Any]) -> str:
+    """Write a transform's random values: "rt60 0.4 s, direct 9 dB"; a string value needs no key."""
+    texts = {key: TRANSFORMS[name].parameters[key].format(value) for key, value in values.items()}
+    return ", ".join(text if isinstance(values[key], str) else f"{key} {text}" for key, text in texts.items())
 
 
-def _head(axes: Axes, version: Version) -> None:
-    """Write a version's name and what was drawn for it above its waveform."""
-    above: dict[str, Any] = {"textcoords": "offset points", "va": "baseline"}
-    name = axes.annotate(version.name, (0, 1), (0, 4), xycoords="axes fraction", fontsize=10, color=INK, **above)
+def _annotate_version(axes: Axes, version: Version) -> None:
+    """Write a version's name and random values above its waveform."""
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "baseline"}
+    name = axes.annotate(version.name, (0, 1), (0, 4), xycoords="axes fraction", fontsize=10, color=INK, **style)
     name.set_fontweight("bold")
-    beside: Any = (name, "axes fraction")
-    axes.annotate(escape_math(version.values), (1, 1), (7, 4), xycoords=beside, fontsize=9, color=FAINT, **above)
+    after_name: Any = (name, "axes fraction")
+    axes.annotate(escape_math(version.values), (1, 1), (7, 4), xycoords=after_name, fontsize=9, color=FAINT, **style)
 
 
-def _waves(axes: Axes, before: Version | None, version: Version, level: float) -> None:
-    for shown, colour in ((before, _BEFORE), (version, _AFTER if before else INK)):
-        if shown is not None:
-            starts = np.linspace(0, len(shown.samples), min(900, len(shown.samples)), endpoint=False).astype(int)
-            lows, highs = (reach.reduceat(shown.samples, starts) for reach in (np.minimum, np.maximum))
-            axes.fill_between(starts / audio.SAMPLE_RATE, lows, highs, color=colour, lw=0.4)
-    axes.set_ylim(-level, level)
-    axes.set_yticks([])
-
-
-def _power(samples: np.ndarray) -> np.ndarray:
-    """Return the power over windows of 32 ms, 5 ms apart: shape (257, frames)."""
-    from scipy.signal import ShortTimeFFT
-    from scipy.signal.windows import hann
-
-    steps = ShortTimeFFT(hann(512, sym=False), hop=80, fs=audio.SAMPLE_RATE)
-    power: np.ndarray = steps.spectrogram(np.pad(samples, (0, max(0, 512 - len(samples)))), p0=0)
-    return power
-
-
-def _spectrogram(axes: Axes, samples: np.ndarray, loudest: float) -> Any:
-    decibels = 10 * np.log10(np.maximum(_power(samples) / loudest, 1e-12))
-    extent = (0.0, len(samples) / audio.SAMPLE_RATE, 0.0, audio.SAMPLE_RATE / 2000)
-    return axes.imshow(
-        decibels,
-        origin="lower",
-        aspect="auto",
-        extent=extent,
-        cmap="magma",
-        vmin=_FLOOR,
-        vmax=0,
-        interpolation="bilinear",
-    )
-
-
-def _scale(figure: Figure, image: Any, low: float) -> None:
-    """Draw the scale of the spectrograms below them."""
-    wide, tall = figure.get_size_inches()
-    left, y = _LEFT / wide, low + 0.17 / tall
-    bar = figure.colorbar(image, cax=figure.add_axes((left, y, 1.6 / wide, 0.09 / tall)), orientation="horizontal")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.tick_params(labelsize=8, labelcolor=FAINT, color="#b8c0c8", length=2, pad=2)
-    figure.text(left + 1.7 / wide, y, "dB, by the original's highest power", fontsize=8, color=FAINT)
+def _color_scale(figure: Figure, image: AxesImage, bottom: float) -> None:
+    """Draw the color scale of the spectrograms at the bottom left."""
+    width, height = figure.get_size_inches()
+    left, y = _LEFT / width, bottom + 0.17 / height
+    axes = figure.add_axes((left, y, 1.6 / width, 0.09 / height))
+    scale = figure.colorbar(image, cax=axes, orientation="horizontal")
+    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.ax.tick_params(labelsize=8, labelcolor=FAINT, color="#b8c0c8", length=2, pad=2)
+    figure.text(left + 1.7 / width, y, "dB relative to the original's highest power", fontsize=8, color=FAINT)

@@ -1,4 +1,4 @@
-"""The figures of `ser-ft explore` that count and measure: clips, speakers, durations, levels, pitch, the map."""
+"""The figures of `ser-ft explore` that show counts and measurements of the clips."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ...labels import colour
 from ...utils.text import count_text
 from ..shared.plotting import FAINT, GRID, INK, LEGEND, PALETTE, display_name, new_figure, style_axes
 from ..shared.tables import run_notes
-from .marks import box, name_rows, patch, shape, tint
-from .measurements import Survey
+from .marks import draw_box, draw_violin, label_rows, legend_patch, tint
+from .measurements import MeasuredClips
 from .separability import known_speakers
 
 if TYPE_CHECKING:
@@ -22,276 +22,293 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CORPORA = 8
-# What is known of a voice, how full an emotion's colour is for it, and its colour where emotions are not told apart.
+MAX_CORPORA = 8
+UNKNOWN_GENDER = "gender unknown"
+# Gender -> strength of the emotion's color for it, and its own color where clips are not colored by emotion.
 GENDERS: dict[str, tuple[float, str]] = {
     "female": (1.0, "#882255"),
     "male": (0.5, "#44aa99"),
-    "gender unknown": (0.2, "#8a94a0"),
+    UNKNOWN_GENDER: (0.2, "#8a94a0"),
 }
-_MOST_PARTED = 100  # columns with a line between them
+_MAX_SEPARATED_COLUMNS = 100
+_VIOLIN_LEGEND = "a shape shows the distribution of a measure over the clips, its dot the median"
 
 
 @dataclass(frozen=True)
-class View:
-    """What is drawn: clips, and how their emotions and corpora look.
+class PlotData:
+    """Clips, and the colors of their emotions and corpora.
 
     Attributes:
-        clips: as in `Survey`, with voice, a key of `GENDERS`, and beside, the level beside the mean of all clips of
-            the same speaker, in dB.
-        classes: the emotions with a clip or more, in their order. corpora: by their clips, the largest first.
-        colours: of each class. shades: of each corpus; those beyond the first eight share one.
-        told: what must be borne in mind of a corpus. notes: the same, a line each.
-        group: what `corpora` are: "corpus", or "folder" where nothing is known of the clips.
+        clips: as in `MeasuredClips`, with gender_label, a key of `GENDERS`, and relative_level, the level minus the
+            mean level of all clips of the same speaker, in dB.
+        classes: the emotions that occur, in the order of the label scheme.
+        corpora: sorted by their number of clips, the largest first.
+        class_colors: color of each class.
+        corpus_colors: color of each corpus; all but the first seven share one.
+        corpus_notes: corpus -> a note that must be shown wherever its clips are.
+        notes: the same as sentences.
+        group_name: what `corpora` are: "corpus", or "folder" if the clips have no labels.
     """
 
     clips: pd.DataFrame
     classes: tuple[str, ...]
     corpora: tuple[str, ...]
-    colours: Mapping[str, str]
-    shades: Mapping[str, str]
-    told: Mapping[str, str]
+    class_colors: Mapping[str, str]
+    corpus_colors: Mapping[str, str]
+    corpus_notes: Mapping[str, str]
     notes: tuple[str, ...]
-    group: str
+    group_name: str
 
     @property
-    def voices(self) -> list[str]:
-        """The keys of `GENDERS` that there are."""
-        there = set(self.clips["voice"])
-        return [name for name in GENDERS if name in there]
+    def genders(self) -> list[str]:
+        """The keys of `GENDERS` that occur."""
+        present = set(self.clips["gender_label"])
+        return [name for name in GENDERS if name in present]
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the gender of any voice is known."""
-        return self.voices != ["gender unknown"]
+    def has_genders(self) -> bool:
+        """Whether the gender of any speaker is known."""
+        return self.genders != [UNKNOWN_GENDER]
 
     @property
-    def kinds(self) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
-        """By what voices are told apart: a column of the clips, its values and their colours."""
+    def grouping(self) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
+        """The column by which figures group clips (emotion if there are labels), its values and their colors."""
         if self.classes:
-            return "emotion", self.classes, self.colours
-        return "corpus", self.corpora[:MOST_CORPORA], self.shades
+            return "emotion", self.classes, self.class_colors
+        return "corpus", self.corpora[:MAX_CORPORA], self.corpus_colors
 
-    def tinted(self, shade: str, voice: str) -> str:
-        """Return a colour as full as it is for a voice; full where all voices are of a kind."""
-        return tint(shade, GENDERS[voice][0] if len(self.voices) > 1 else 1.0)
+    def gender_color(self, color: str, gender: str) -> str:
+        """Return the tint of a color for a gender; the color itself if only one gender occurs."""
+        return tint(color, GENDERS[gender][0] if len(self.genders) > 1 else 1.0)
 
-    def of(self, rows: Sequence[int]) -> View:
-        """Return the same with some of the clips alone, and the notes that are about them."""
-        some = self.clips.loc[list(rows)]
-        there = {name: note for name, note in self.told.items() if name in set(some["corpus"])}
-        return replace(self, clips=some, notes=_warned(there))
+    def subset(self, rows: Sequence[int]) -> PlotData:
+        """Return the same with only some of the clips and the notes about them."""
+        clips = self.clips.loc[list(rows)]
+        present = set(clips["corpus"])
+        corpus_notes = {name: note for name, note in self.corpus_notes.items() if name in present}
+        return replace(self, clips=clips, notes=_as_sentences(corpus_notes))
 
 
-def view(found: Survey) -> View:
-    """Choose how a survey is drawn."""
-    clips = found.clips
-    voice = clips["gender"].where(clips["gender"].isin(list(GENDERS)), "gender unknown")
-    there = set(clips["emotion"])
-    colours = {name: colour(name, place) for place, name in enumerate(found.source.classes) if name in there}
+def make_plot_data(measured: MeasuredClips) -> PlotData:
+    """Assign colors and notes to measured clips."""
+    clips, source = measured.clips, measured.source
+    present = set(clips["emotion"])
+    class_colors = {name: colour(name, index) for index, name in enumerate(source.classes) if name in present}
     corpora = tuple(clips["corpus"].value_counts().index)
-    shades = {name: PALETTE[min(place, len(PALETTE) - 1)] for place, name in enumerate(corpora)}
-    told = {name: facts["note"] for name, facts in found.source.corpora.items() if name in shades and facts["note"]}
-    group = "corpus" if found.source.labelled else "folder"
-    beside = clips["level"] - clips.groupby(_own(clips))["level"].transform("mean")
-    return View(
-        clips.assign(voice=voice, beside=beside), tuple(colours), corpora, colours, shades, told, _warned(told), group
+    corpus_colors = {name: PALETTE[min(index, len(PALETTE) - 1)] for index, name in enumerate(corpora)}
+    corpus_notes = {
+        name: corpus["note"] for name, corpus in source.corpora.items() if name in corpus_colors and corpus["note"]
+    }
+    speaker_or_corpus = clips["speaker"].where(known_speakers(clips), clips["corpus"])
+    clips = clips.assign(
+        gender_label=clips["gender"].where(clips["gender"].isin(list(GENDERS)), UNKNOWN_GENDER),
+        relative_level=clips["level"] - clips.groupby(speaker_or_corpus)["level"].transform("mean"),
+    )
+    return PlotData(
+        clips,
+        tuple(class_colors),
+        corpora,
+        class_colors,
+        corpus_colors,
+        corpus_notes,
+        _as_sentences(corpus_notes),
+        "corpus" if source.labeled else "folder",
     )
 
 
-def _warned(told: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(run_notes({"notes": told, "split": {"leaking": False}}))
+def _as_sentences(corpus_notes: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(run_notes({"notes": corpus_notes, "split": {"leaking": False}}))
 
 
-def counts(look: View) -> Figure:
-    """Draw the clips of each emotion, a panel for each corpus, women and men apart."""
-    shown = look.corpora[:MOST_CORPORA]
+def plot_emotions(data: PlotData) -> Figure:
+    """Plot the number of clips of each emotion, a panel per corpus, bars divided by gender."""
+    shown = data.corpora[:MAX_CORPORA]
     columns = min(len(shown), 4)
     lines = math.ceil(len(shown) / columns)
-    names = [display_name(name) for name in look.classes]
-    subtitle = "clips of each emotion; each corpus has a scale of its own" + (
-        f"; the {MOST_CORPORA} largest of {len(look.corpora)} corpora" * _many(look)
-    )
+    names = [display_name(name) for name in data.classes]
+    subtitle = "number of clips of each emotion; each corpus has its own scale"
+    if len(data.corpora) > MAX_CORPORA:
+        subtitle += f"; the {MAX_CORPORA} largest of {len(data.corpora)} corpora"
     height = lines * (0.5 + 0.3 * len(names))
     width = 1.2 + max(7.8, 4.4 * columns if columns < 2 else 0.0)
-    figure, low = new_figure(width, height, "What there is", subtitle, look.notes, legend=int(look.told_apart))
+    figure, bottom = new_figure(
+        width, height, "Clips of each emotion", subtitle, data.notes, legend=int(data.has_genders)
+    )
     grid = figure.subplots(lines, columns, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place >= len(shown):
+    for index, axes in enumerate(grid.flat):
+        if index >= len(shown):
             axes.set_visible(False)
             continue
-        part = look.clips[look.clips["corpus"] == shown[place]]
-        table = part.groupby(["emotion", "voice"]).size().unstack(fill_value=0).reindex(look.classes, fill_value=0)
-        _stack(style_axes(axes), table, look)
-        head = f"{count_text(len(part), 'clip')}, {_speakers(part)}"
-        axes.set_title(f"{display_name(shown[place])}\n", loc="left", fontsize=10, color=INK, fontweight="bold", pad=2)
+        part = data.clips[data.clips["corpus"] == shown[index]]
+        counts = part.groupby(["emotion", "gender_label"]).size().unstack(fill_value=0)
+        _stacked_bars(style_axes(axes), counts.reindex(data.classes, fill_value=0), data)
+        axes.set_title(f"{display_name(shown[index])}\n", loc="left", fontsize=10, color=INK, fontweight="bold", pad=2)
+        known = known_speakers(part)
+        speakers = count_text(part["speaker"][known].nunique(), "speaker") if known.any() else "speakers unknown"
         offset: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        axes.annotate(head, (0, 1), (0, 3), fontsize=8.5, color=FAINT, **offset)
-        axes.set_yticks(range(len(names)), names if place % columns == 0 else [""] * len(names))
-    _voice_legend(figure, low, look)
+        axes.annotate(
+            f"{count_text(len(part), 'clip')}, {speakers}", (0, 1), (0, 3), fontsize=8.5, color=FAINT, **offset
+        )
+        axes.set_yticks(range(len(names)), names if index % columns == 0 else [""] * len(names))
+    _gender_legend(figure, bottom, data)
     return figure
 
 
-def _stack(axes: Axes, table: pd.DataFrame, look: View) -> None:
-    """Draw a bar per emotion, its parts by voice one after the other, with the number at its end."""
-    start = np.zeros(len(table))
-    for voice in table.columns.intersection(list(GENDERS), sort=False):
-        width = table[voice].to_numpy()
-        fills = [look.tinted(look.colours[name], voice) for name in table.index]
-        axes.barh(range(len(table)), width, left=start, height=0.72, color=fills, lw=0)
+def _stacked_bars(axes: Axes, counts: pd.DataFrame, data: PlotData) -> None:
+    """Draw a bar per emotion, divided by gender, with the total at its end."""
+    start = np.zeros(len(counts))
+    for gender in counts.columns.intersection(list(GENDERS), sort=False):
+        width = counts[gender].to_numpy()
+        colors = [data.gender_color(data.class_colors[name], gender) for name in counts.index]
+        axes.barh(range(len(counts)), width, left=start, height=0.72, color=colors, lw=0)
         start += width
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8.5, "color": INK}
     for row, total in enumerate(start):
-        axes.annotate(
-            f"{int(total):,}",
-            (total, row),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-            color=INK,
-        )
+        axes.annotate(f"{int(total):,}", (total, row), xytext=(3, 0), **style)
     axes.set_xlim(0, max(1.0, start.max()) * 1.22)
-    axes.set_ylim(len(table) - 0.45, -0.55)
+    axes.set_ylim(len(counts) - 0.45, -0.55)
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0)
     axes.spines["bottom"].set_visible(False)
 
 
-def speakers(look: View) -> Figure:
-    """Draw each speaker's clips, stacked by emotion: a panel for each corpus."""
-    clips = look.clips[known_speakers(look.clips)]
-    shown = [name for name in look.corpora[:MOST_CORPORA] if name in set(clips["corpus"])]
-    people = [int(clips["speaker"][clips["corpus"] == name].nunique()) for name in shown]
-    least = 0.11 * sum(people)
-    subtitle = f"a column for each of {count_text(sum(people), 'speaker')}, its clips stacked by emotion"
-    across = max(1, min(8, int(100 / (max(len(display_name(name)) for name in look.classes) + 5))))
-    lines = math.ceil(len(look.classes) / across)
-    figure, low = new_figure(9.0, 2.6, "Who speaks", subtitle, look.notes, legend=lines)
-    ratios = [max(count, least) for count in people]
-    grid = figure.subplots(1, len(shown), squeeze=False, width_ratios=ratios)[0]
-    for axes, corpus, count in zip(grid, shown, people, strict=True):
-        _columns(style_axes(axes), clips[clips["corpus"] == corpus], look)
-        # Corpora of a few speakers keep their columns thin.
-        axes.set_xlim(0, max(count, least, 6))
-        room = round(100 * max(count, least) / sum(ratios))
-        axes.set_title(display_name(corpus, max(8, room)), loc="left", fontsize=10, color=INK, fontweight="bold")
-        axes.set_xlabel(count_text(count, "speaker") if room > 14 else f"{count:,}", loc="left")
+def plot_speakers(data: PlotData) -> Figure:
+    """Plot each speaker's number of clips, stacked by emotion, a panel per corpus."""
+    clips = data.clips[known_speakers(data.clips)]
+    shown = [name for name in data.corpora[:MAX_CORPORA] if name in set(clips["corpus"])]
+    speakers = [int(clips["speaker"][clips["corpus"] == name].nunique()) for name in shown]
+    min_width = 0.11 * sum(speakers)
+    subtitle = f"a column for each of {count_text(sum(speakers), 'speaker')}, its clips stacked by emotion"
+    legend_columns = max(1, min(8, int(100 / (max(len(display_name(name)) for name in data.classes) + 5))))
+    legend_lines = math.ceil(len(data.classes) / legend_columns)
+    figure, bottom = new_figure(9.0, 2.6, "Clips of each speaker", subtitle, data.notes, legend=legend_lines)
+    widths = [max(count, min_width) for count in speakers]
+    grid = figure.subplots(1, len(shown), squeeze=False, width_ratios=widths)[0]
+    for axes, corpus, count, width in zip(grid, shown, speakers, widths, strict=True):
+        _speaker_columns(style_axes(axes), clips[clips["corpus"] == corpus], data)
+        axes.set_xlim(0, max(width, 6))  # keeps the columns of a few speakers thin
+        characters = round(100 * width / sum(widths))
+        axes.set_title(display_name(corpus, max(8, characters)), loc="left", fontsize=10, color=INK, fontweight="bold")
+        axes.set_xlabel(count_text(count, "speaker") if characters > 14 else f"{count:,}", loc="left")
     grid[0].set_ylabel("clips", color=FAINT)
-    handles = [patch(look.colours[name], display_name(name)) for name in look.classes]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, low), ncols=across, **LEGEND)
+    handles = [legend_patch(data.class_colors[name], display_name(name)) for name in data.classes]
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=legend_columns, **LEGEND)
     return figure
 
 
-def _columns(axes: Axes, clips: pd.DataFrame, look: View) -> None:
-    """Stack the clips of a corpus's speakers, those with most to the left."""
-    table = (
-        clips.groupby(["speaker", "emotion"]).size().unstack(fill_value=0).reindex(columns=look.classes, fill_value=0)
-    )
-    table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-    edges = np.arange(len(table) + 1)
+def _speaker_columns(axes: Axes, clips: pd.DataFrame, data: PlotData) -> None:
+    """Draw a stacked column per speaker, those with most clips to the left."""
+    counts = clips.groupby(["speaker", "emotion"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=data.classes, fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    edges = np.arange(len(counts) + 1)
     base = np.zeros(len(edges))
-    for name in look.classes:
-        heights = table[name].to_numpy(dtype=float)
+    for name in data.classes:
+        heights = counts[name].to_numpy(dtype=float)
         top = base + np.append(heights, heights[-1:])
-        axes.fill_between(edges, base, top, step="post", color=look.colours[name], lw=0)
+        axes.fill_between(edges, base, top, step="post", color=data.class_colors[name], lw=0)
         base = top
-    if len(table) <= _MOST_PARTED:
+    if len(counts) <= _MAX_SEPARATED_COLUMNS:
         axes.vlines(edges[1:-1], 0, base[1:-1], color="white", lw=0.7)
     axes.set_ylim(0, base.max() * 1.05)
     axes.locator_params(axis="y", nbins=5, integer=True)
     axes.set_xticks([])
 
 
-def durations(look: View) -> Figure:
-    """Draw how long the clips are: of each corpus, and of each emotion."""
-    corpora = look.corpora[:MOST_CORPORA]
-    seconds = look.clips["duration"].to_numpy()
-    most, usual = float(seconds.max()), float(np.quantile(seconds, 0.99))
-    longest = most if most < 2 * usual else usual
-    beyond = int((seconds > longest * 1.02).sum())
-    subtitle = "a shape shows how a measure is spread over the clips, its dot their median"
-    subtitle += f"; {count_text(beyond, 'clip')} longer than shown, up to {most:.0f} s" if beyond else ""
-    lines = max(len(corpora), len(look.classes))
-    figure, _ = new_figure(9.0, max(1.7, 0.7 + 0.33 * lines), "How long the clips are", subtitle, look.notes)
-    parts = [(corpora, "corpus", look.shades)] + [(look.classes, "emotion", look.colours)] * bool(look.classes)
-    for place, (names, column, fills) in enumerate(parts):
-        axes = style_axes(figure.add_subplot(1, len(parts), place + 1))
+def plot_durations(data: PlotData) -> Figure:
+    """Plot the distribution of durations of each corpus and of each emotion."""
+    corpora = data.corpora[:MAX_CORPORA]
+    seconds = data.clips["duration"].to_numpy()
+    maximum, percentile_99 = float(seconds.max()), float(np.quantile(seconds, 0.99))
+    limit = maximum if maximum < 2 * percentile_99 else percentile_99
+    beyond = int((seconds > limit * 1.02).sum())
+    subtitle = _VIOLIN_LEGEND
+    subtitle += f"; {count_text(beyond, 'clip')} longer than shown, up to {maximum:.0f} s" if beyond else ""
+    lines = max(len(corpora), len(data.classes))
+    figure, _ = new_figure(9.0, max(1.7, 0.7 + 0.33 * lines), "Duration of the clips", subtitle, data.notes)
+    panels = [(corpora, "corpus", data.corpus_colors)]
+    if data.classes:
+        panels.append((data.classes, "emotion", data.class_colors))
+    for index, (names, column, colors) in enumerate(panels):
+        axes = style_axes(figure.add_subplot(1, len(panels), index + 1))
         for row, name in enumerate(names):
-            shape(axes, row, seconds[(look.clips[column] == name).to_numpy()], fills[name], 0.36, -0.36)
-        name_rows(axes, names)
-        axes.set_xlim(0, longest * 1.02)
+            draw_violin(axes, row, seconds[(data.clips[column] == name).to_numpy()], colors[name], 0.36, -0.36)
+        label_rows(axes, names)
+        axes.set_xlim(0, limit * 1.02)
         axes.set_xlabel("seconds")
     return figure
 
 
-def levels(look: View) -> Figure:
-    """Draw how loud the clips of each corpus are: peaks, speech, and what lies behind it."""
-    corpora = look.corpora[:MOST_CORPORA]
+def plot_levels(data: PlotData) -> Figure:
+    """Plot the peak, speech and background levels of each corpus."""
+    corpora = data.corpora[:MAX_CORPORA]
     measures = {"background": ("#b8c0c8", 0.26), "level": ("", 0.0), "peak": (INK, -0.26)}
-    labels = {"background": "background: a tenth of the sound lies below", "level": "speech", "peak": "peak"}
-    low, high = float(look.clips["background"].quantile(0.01)) - 3, 3.0
-    subtitle = (
-        "dB below full scale; box: the middle half of the clips, line in it: their median, whiskers: 95 % of them"
-    )
-    figure, foot = new_figure(9.0, 0.8 + 0.62 * len(corpora), "How loud the clips are", subtitle, look.notes, legend=1)
+    labels = {"background": "background: 10th percentile of the level", "level": "speech", "peak": "peak"}
+    low, high = float(data.clips["background"].quantile(0.01)) - 3, 3.0
+    subtitle = "dB relative to full scale; box: the middle half of the clips, line: median, whiskers: 95 % of the clips"
+    figure, bottom = new_figure(9.0, 0.8 + 0.62 * len(corpora), "Levels of the clips", subtitle, data.notes, legend=1)
     axes = style_axes(figure.add_subplot())
     for row, corpus in enumerate(corpora):
-        part = look.clips[look.clips["corpus"] == corpus]
-        for measure, (fill, shift) in measures.items():
-            box(axes, row + shift, part[measure].to_numpy(), fill or look.shades[corpus], 0.2)
-    name_rows(axes, corpora)
+        part = data.clips[data.clips["corpus"] == corpus]
+        for measure, (color, shift) in measures.items():
+            draw_box(axes, row + shift, part[measure].to_numpy(), color or data.corpus_colors[corpus], 0.2)
+    label_rows(axes, corpora)
     axes.set_xlim(low, high)
     axes.axvline(0, color=FAINT, lw=1, ls="--")
     axes.set_xlabel("dBFS")
     axes.grid(axis="x", color=GRID, lw=0.8)
-    handles = [patch(fill or PALETTE[0], labels[name]) for name, (fill, _) in measures.items()]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, foot), ncols=3, **LEGEND)
+    handles = [legend_patch(color or PALETTE[0], labels[name]) for name, (color, _) in measures.items()]
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=3, **LEGEND)
     return figure
 
 
-def voices(look: View) -> Figure:
-    """Draw pitch, its range and the level of each emotion; women above the line, men below it."""
-    column, names, fills = look.kinds
-    panels = {"pitch": "pitch (Hz)", "pitch_range": "range of pitch within a clip (semitones)"}
-    panels |= {"beside": "level, beside the speaker's own mean (dB)"} if look.classes else {"level": "level (dBFS)"}
-    subtitle = "a shape shows how a measure is spread over the clips, its dot their median; " + _sides(look)
-    title = "How the emotions sound" if look.classes else "How the voices sound"
-    figure, low = new_figure(
-        9.4, 0.7 + 0.5 * len(names), title, subtitle.rstrip("; "), look.notes, legend=int(look.told_apart)
-    )
-    each = [(look.clips[column] == name).to_numpy() for name in names]
-    for place, (measure, heading) in enumerate(panels.items()):
-        axes = style_axes(figure.add_subplot(1, 3, place + 1))
-        numbers = look.clips[measure].to_numpy(dtype=float)
+def plot_pitch(data: PlotData) -> Figure:
+    """Plot pitch, pitch range and level of each emotion: women above each line, men below it."""
+    column, names, colors = data.grouping
+    panels = {"pitch": "pitch (Hz)", "pitch_range": "pitch range within a clip (semitones)"}
+    if data.classes:
+        panels["relative_level"] = "level relative to the speaker's mean (dB)"
+    else:
+        panels["level"] = "level (dBFS)"
+    subtitle = _VIOLIN_LEGEND
+    if {"female", "male"} <= set(data.genders):
+        subtitle += "; women above the line, men below"
+    title = f"Pitch and level of each {'emotion' if data.classes else data.group_name}"
+    height = 0.7 + 0.5 * len(names)
+    figure, bottom = new_figure(9.4, height, title, subtitle, data.notes, legend=int(data.has_genders))
+    rows_of = [(data.clips[column] == name).to_numpy() for name in names]
+    for index, (measure, heading) in enumerate(panels.items()):
+        axes = style_axes(figure.add_subplot(1, 3, index + 1))
+        values = data.clips[measure].to_numpy(dtype=float)
         if measure == "pitch":
             axes.set_xscale("log")
-        for row, (name, those) in enumerate(zip(names, each, strict=True)):
-            _voices_of(axes, look, row, numbers, those, fills[name])
-        name_rows(axes, names if place == 0 else [""] * len(names))
+        for row, (name, selected) in enumerate(zip(names, rows_of, strict=True)):
+            _gender_violins(axes, data, row, values, selected, colors[name])
+        label_rows(axes, names if index == 0 else [""] * len(names))
         axes.set_title(heading, loc="left", fontsize=9, color=INK)
         axes.grid(axis="x", color=GRID, lw=0.8)
-        _span(axes, [numbers[those] for those in each], measure)
-    _voice_legend(figure, low, look)
+        _set_value_limits(axes, [values[selected] for selected in rows_of], measure)
+    _gender_legend(figure, bottom, data)
     return figure
 
 
-def _voices_of(axes: Axes, look: View, row: int, numbers: np.ndarray, those: np.ndarray, fill: str) -> None:
-    """Draw a row's shapes, those of unknown gender behind the others."""
-    for voice in reversed(look.voices):
-        some = numbers[those & (look.clips["voice"] == voice).to_numpy()]
-        up, down = {"female": (0.42, 0.0), "male": (0.0, -0.42)}.get(voice, (0.42, -0.42))
-        shape(axes, row, some[~np.isnan(some)], look.tinted(fill, voice), up, down)
+def _gender_violins(axes: Axes, data: PlotData, row: int, values: np.ndarray, selected: np.ndarray, color: str) -> None:
+    """Draw a violin per gender, unknown gender behind the others."""
+    for gender in reversed(data.genders):
+        part = values[selected & (data.clips["gender_label"] == gender).to_numpy()]
+        up, down = {"female": (0.42, 0.0), "male": (0.0, -0.42)}.get(gender, (0.42, -0.42))
+        draw_violin(axes, row, part[~np.isnan(part)], data.gender_color(color, gender), up, down)
 
 
-def _span(axes: Axes, groups: Sequence[np.ndarray], measure: str) -> None:
-    """Show 98 % of each group's values or more; pitch with ticks that people read."""
+def _set_value_limits(axes: Axes, groups: Sequence[np.ndarray], measure: str) -> None:
+    """Show at least 98 % of each group's values; give pitch readable ticks."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    there = [some for numbers in groups if len(some := numbers[~np.isnan(numbers)])]
-    if not there:
+    valid = [known for values in groups if len(known := values[~np.isnan(values)])]
+    if not valid:
         return
-    low = min(float(np.quantile(some, 0.01)) for some in there)
-    high = max(float(np.quantile(some, 0.99)) for some in there)
+    low = min(float(np.quantile(values, 0.01)) for values in valid)
+    high = max(float(np.quantile(values, 0.99)) for values in valid)
     if measure == "pitch":
         axes.set_xlim(low * 0.9, high * 1.1)
         axes.xaxis.set_major_locator(FixedLocator([60, 80, 100, 150, 200, 300, 400, 600]))
@@ -299,30 +316,11 @@ def _span(axes: Axes, groups: Sequence[np.ndarray], measure: str) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         return
     axes.locator_params(axis="x", nbins=6)
-    gap = 0.06 * (high - low) or 1.0
-    axes.set_xlim(0 if measure == "pitch_range" else low - gap, high + gap)
+    margin = 0.06 * (high - low) or 1.0
+    axes.set_xlim(0 if measure == "pitch_range" else low - margin, high + margin)
 
 
-def _own(clips: pd.DataFrame) -> pd.Series[str]:
-    """Name the speaker of each clip, or its corpus where the speaker is not known."""
-    return clips["speaker"].where(known_speakers(clips), clips["corpus"])
-
-
-def _speakers(part: pd.DataFrame) -> str:
-    known = known_speakers(part)
-    return count_text(part["speaker"][known].nunique(), "speaker") if known.any() else "speakers unknown"
-
-
-def _sides(look: View) -> str:
-    return "women above the line, men below" if {"female", "male"} <= set(look.voices) else ""
-
-
-def _many(look: View) -> bool:
-    return len(look.corpora) > MOST_CORPORA
-
-
-def _voice_legend(figure: Figure, low: float, look: View) -> None:
-    if not look.told_apart:
-        return
-    handles = [patch(look.tinted("#4a5560", voice), voice) for voice in look.voices]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, low), ncols=len(handles), **LEGEND)
+def _gender_legend(figure: Figure, bottom: float, data: PlotData) -> None:
+    if data.has_genders:
+        handles = [legend_patch(data.gender_color("#4a5560", gender), gender) for gender in data.genders]
+        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=len(handles), **LEGEND)

@@ -1,4 +1,4 @@
-"""What a person should know of a data set before training on it, in sentences, from what was measured."""
+"""Notable properties of a data set as sentences: what to know before training on it."""
 
 from __future__ import annotations
 
@@ -8,154 +8,156 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE
 from ...utils.text import count_text, score_text
-from .figures import View
-from .measurements import Survey
-from .separability import NEIGHBOURS, VERSIONS, Separability, known_speakers, one_voice
+from .figures import PlotData
+from .measurements import MeasuredClips
+from .separability import NUM_NEIGHBORS, OVERALL, PER_SPEAKER, Separability, is_single_speaker, known_speakers
 
-FULL_SCALE = -0.1  # dBFS from which a peak is taken to be cut off
-_UNEVEN = 2.0
-_LOUDER, _QUIETER = 6.0, 15.0  # dB between corpora that are worth a sentence
-_LONGER = 1.5
-_SHORT = 0.5  # seconds
-_APART, _GAIN = 0.05, 0.02
+FULL_SCALE = -0.1  # dBFS from which a peak is taken to be clipped
+_IMBALANCE = 2.0
+_LEVEL_GAP, _BACKGROUND_GAP = 6.0, 15.0  # dB between corpora that are worth a sentence
+_DURATION_RATIO = 1.5
+_SHORT_SECONDS = 0.5
+_SCORE_GAP, _SCORE_GAIN = 0.05, 0.02
 
 
-def findings(found: Survey, look: View, told: Sequence[Separability]) -> list[str]:
-    """Say what stands out, the gravest first; an empty list where nothing does."""
+def find_notable(measured: MeasuredClips, data: PlotData, results: Sequence[Separability]) -> list[str]:
+    """Return what is notable about a data set, the most serious first; an empty list if nothing is."""
     return [
-        *meaning(told)[:1],
-        *_speakers(look),
-        *_emotions(look),
-        *_levels(look),
-        *_lengths(look),
-        *_rates(look),
-        *_left_out(found),
+        *interpret_separability(results)[:1],
+        *_speakers(data),
+        *_emotions(data),
+        *_levels(data),
+        *_durations(data),
+        *_sampling_rates(data),
+        *_skipped(measured),
     ]
 
 
-def meaning(told: Sequence[Separability]) -> list[str]:
-    """Say what the map means: which trait shows most, what follows, and what each speaker's own scale brings."""
-    known = {item.trait: item for item in told}
-    if "emotion" not in known:
+def interpret_separability(results: Sequence[Separability]) -> list[str]:
+    """Return which trait the features show most, what follows from it, and what normalizing each speaker brings."""
+    by_trait = {result.trait: result for result in results}
+    if "emotion" not in by_trait:
         return []
-    emotion = known["emotion"]
-    other = known.get("corpus") or known.get("speaker")
+    emotion = by_trait["emotion"]
+    other = by_trait.get("corpus") or by_trait.get("speaker")
     lines = []
     if other is not None:
-        gap = other.share() - emotion.share()
-        how = "more than" if gap > _APART else "less than" if gap < -_APART else "about as much as"
-        shows = f"The {other.trait} shows {how} the emotion"
-        if max(other.share(), emotion.share()) < _APART:
-            shows = f"Neither the {other.trait} nor the emotion shows"
+        gap = other.chance_corrected - emotion.chance_corrected
+        how = "more than" if gap > _SCORE_GAP else "less than" if gap < -_SCORE_GAP else "about as much as"
+        claim = f"The features show the {other.trait} {how} the emotion"
+        if max(other.chance_corrected, emotion.chance_corrected) < _SCORE_GAP:
+            claim = f"The features show neither the {other.trait} nor the emotion"
         lines.append(
-            f"{shows}: from the {NEIGHBOURS} clips most like it, a clip's {other.trait} is found with "
-            f"{_scored(other)}, its emotion with {_scored(emotion)}."
+            f"{claim}: from its {NUM_NEIGHBORS} nearest neighbors, a clip's {other.trait} is predicted with "
+            f"{_score_with_chance(other)}, its emotion with {_score_with_chance(emotion)}."
         )
-        if gap > _APART:
+        if gap > _SCORE_GAP:
             lines.append(_ADVICE[other.trait])
-    own = emotion.uar.get(VERSIONS[2])
-    if own is not None and own > emotion.uar[VERSIONS[0]] + _GAIN:
+    normalized = emotion.uar.get(PER_SPEAKER)
+    if normalized is not None and normalized > emotion.uar[OVERALL] + _SCORE_GAIN:
         lines.append(
-            "With each speaker's numbers standardised by that speaker's own clips, the emotion is found with UAR "
-            f"{score_text(own)}: much of what differs between clips is voice and recording. It takes several clips of "
-            "a speaker, with emotions mixed, but no labels."
+            "If the features are normalized within each speaker, the emotion is predicted with UAR "
+            f"{score_text(normalized)}: much of the difference between clips is voice and recording. This needs "
+            "several clips of a speaker with mixed emotions, but no labels."
         )
     return lines
 
 
 _ADVICE = {
-    "corpus": "Where emotions are spread unevenly over the corpora, a model can answer by the corpus instead: balance "
-    "batches by corpus and emotion, and look at the results of each corpus by itself.",
-    "speaker": "A model is easily taken in by voices that it knows: test it on speakers that it never heard.",
+    "corpus": "If emotions are distributed unevenly over the corpora, a model can predict the corpus instead: balance "
+    "batches by corpus and emotion, and look at the results of each corpus separately.",
+    "speaker": "A model easily learns voices instead of emotions: test it on speakers that it was not trained on.",
 }
 
 
-def _speakers(look: View) -> Iterator[str]:
-    known = known_speakers(look.clips)
-    if not look.classes:
+def _speakers(data: PlotData) -> Iterator[str]:
+    if not data.classes:
         return
-    for corpus in look.corpora:
-        part = look.clips[look.clips["corpus"] == corpus]
-        there = known[(look.clips["corpus"] == corpus).to_numpy()]
-        if not there.all():
-            some = count_text(int((~there).sum()), "clip")
-            yield f"In {corpus}, the speakers of {some} are not known: no split can keep them apart."
-        elif one_voice(part["speaker"]):
-            share = part["speaker"].value_counts(normalize=True).iloc[0]
-            how = "all clips" if share == 1 else f"{100 * share:.1f} % of the clips"
-            yield f"In {corpus}, {how} are one speaker's: how other voices sound cannot be learned or tested there."
+    known = known_speakers(data.clips)
+    for corpus in data.corpora:
+        in_corpus = data.clips["corpus"] == corpus
+        unknown = int((~known[in_corpus.to_numpy()]).sum())
+        speakers = data.clips["speaker"][in_corpus]
+        if unknown:
+            yield f"In {corpus}, the speakers of {count_text(unknown, 'clip')} are unknown: no split can separate them."
+        elif is_single_speaker(speakers):
+            fraction = speakers.value_counts(normalize=True).iloc[0]
+            amount = "all clips" if fraction == 1 else f"{100 * fraction:.1f} % of the clips"
+            yield f"In {corpus}, {amount} are from one speaker: nothing about other voices can be learned or tested."
 
 
-def _emotions(look: View) -> Iterator[str]:
-    if not look.classes:
+def _emotions(data: PlotData) -> Iterator[str]:
+    if not data.classes:
         return
-    counts = look.clips["emotion"].value_counts()
+    counts = data.clips["emotion"].value_counts()
     most, least = counts.index[0], counts.index[-1]
-    if counts[most] >= _UNEVEN * counts[least]:
-        both = f"{counts[most]:,} and {counts[least]:,}"
-        yield f"There are {counts[most] / counts[least]:.1f} times as many clips of {most} as of {least} ({both})."
-    homes: dict[tuple[str, ...], list[str]] = {}
-    for name in look.classes:
-        of = set(look.clips["corpus"][look.clips["emotion"] == name])
-        if len(of) < len(look.corpora):
-            homes.setdefault(tuple(corpus for corpus in look.corpora if corpus in of), []).append(name)
-    for home, names in homes.items():
-        yield f"Only {_and(home)} {'has' if len(home) == 1 else 'have'} {_and(names)}."
+    if counts[most] >= _IMBALANCE * counts[least]:
+        ratio = counts[most] / counts[least]
+        yield (
+            f"There are {ratio:.1f} times as many clips of {most} as of {least} "
+            f"({counts[most]:,} and {counts[least]:,})."
+        )
+    emotions_of: dict[tuple[str, ...], list[str]] = {}
+    for name in data.classes:
+        present = set(data.clips["corpus"][data.clips["emotion"] == name])
+        if len(present) < len(data.corpora):
+            emotions_of.setdefault(tuple(corpus for corpus in data.corpora if corpus in present), []).append(name)
+    for corpora, names in emotions_of.items():
+        yield f"Only {_enumerate(corpora)} {'has' if len(corpora) == 1 else 'have'} {_enumerate(names)}."
 
 
-def _levels(look: View) -> Iterator[str]:
-    if len(look.corpora) > 1:
-        loud, quiet, gap = _extremes(look, "level")
-        if gap >= _LOUDER:
+def _levels(data: PlotData) -> Iterator[str]:
+    if len(data.corpora) > 1:
+        loud, quiet, gap = _extremes(data, "level")
+        if gap >= _LEVEL_GAP:
             yield f"The speech of {loud} is {gap:.0f} dB louder than that of {quiet}."
-        loud, quiet, gap = _extremes(look, "background")
-        if gap >= _QUIETER:
-            several = {"corpus": "corpora", "folder": "folders"}[look.group]
-            yield f"Behind the speech, {quiet} is {gap:.0f} dB quieter than {loud}: pauses tell the {several} apart."
-    full = int((look.clips["peak"] >= FULL_SCALE).sum())
-    if full:
-        yield f"{count_text(full, 'clip')} {'reaches' if full == 1 else 'reach'} full scale: peaks may be cut off."
+        loud, quiet, gap = _extremes(data, "background")
+        if gap >= _BACKGROUND_GAP:
+            plural = {"corpus": "corpora", "folder": "folders"}[data.group_name]
+            yield f"The background of {quiet} is {gap:.0f} dB quieter than that of {loud}: pauses reveal the {plural}."
+    clipped = int((data.clips["peak"] >= FULL_SCALE).sum())
+    if clipped:
+        yield f"{count_text(clipped, 'clip')} {'reaches' if clipped == 1 else 'reach'} full scale and may be clipped."
 
 
-def _lengths(look: View) -> Iterator[str]:
-    if len(look.corpora) > 1:
-        long, short, gap = _extremes(look, "duration")
-        least = float(look.clips["duration"][look.clips["corpus"] == short].median())
-        if gap >= (_LONGER - 1) * least:
-            yield f"The clips of {long} are {1 + gap / least:.1f} times as long as those of {short}."
-    few = int((look.clips["duration"] < _SHORT).sum())
-    if few:
-        yield f"{count_text(few, 'clip')} {'is' if few == 1 else 'are'} shorter than half a second."
+def _durations(data: PlotData) -> Iterator[str]:
+    if len(data.corpora) > 1:
+        longest, shortest, gap = _extremes(data, "duration")
+        median = float(data.clips["duration"][data.clips["corpus"] == shortest].median())
+        if gap >= (_DURATION_RATIO - 1) * median:
+            yield f"The clips of {longest} are {1 + gap / median:.1f} times as long as those of {shortest}."
+    short = int((data.clips["duration"] < _SHORT_SECONDS).sum())
+    if short:
+        yield f"{count_text(short, 'clip')} {'is' if short == 1 else 'are'} shorter than half a second."
 
 
-def _rates(look: View) -> Iterator[str]:
-    rates = look.clips["sampling_rate"].dropna().astype(np.int64)
+def _sampling_rates(data: PlotData) -> Iterator[str]:
+    rates = data.clips["sampling_rate"].dropna().astype(np.int64)
     if rates.nunique() > 1:
         counts = rates.value_counts()
-        listed = [f"{rate:,} Hz ({counts[rate]:,})" for rate in counts.index[:6]]
-        yield f"The clips were found at several sampling rates: {', '.join(listed)}."
+        listing = [f"{rate:,} Hz ({counts[rate]:,})" for rate in counts.index[:6]]
+        yield f"The files have several sampling rates: {', '.join(listing)}."
     low = int((rates < SAMPLE_RATE).sum())
     if low:
-        some = f"{count_text(low, 'clip')} {'was' if low == 1 else 'were'}"
-        yield f"{some} found at a rate under 16 kHz: their upper band is empty."
+        yield f"{count_text(low, 'clip')} {'has' if low == 1 else 'have'} a sampling rate below 16 kHz."
 
 
-def _left_out(found: Survey) -> Iterator[str]:
-    if found.skipped:
-        count = len(found.skipped)
-        yield f"{count_text(count, 'file')} {'was' if count == 1 else 'were'} left out (see below)."
+def _skipped(measured: MeasuredClips) -> Iterator[str]:
+    if measured.skipped:
+        count = len(measured.skipped)
+        yield f"{count_text(count, 'file')} {'was' if count == 1 else 'were'} skipped (see below)."
 
 
-def _extremes(look: View, measure: str) -> tuple[str, str, float]:
-    """Return the corpora with the highest and the lowest median of a measure, and by how much they differ."""
-    middle = look.clips.groupby("corpus")[measure].median().sort_values()
-    return str(middle.index[-1]), str(middle.index[0]), float(middle.iloc[-1] - middle.iloc[0])
+def _extremes(data: PlotData, measure: str) -> tuple[str, str, float]:
+    """Return the corpora with the highest and the lowest median of a measure, and the difference."""
+    medians = data.clips.groupby("corpus")[measure].median().sort_values()
+    return str(medians.index[-1]), str(medians.index[0]), float(medians.iloc[-1] - medians.iloc[0])
 
 
-def _scored(item: Separability) -> str:
-    of = f", of {_and(item.classes)}" if item.trait == "corpus" and item.left_out else ""
-    return f"UAR {score_text(item.uar[VERSIONS[0]])} (guessing: {score_text(item.guess)}{of})"
+def _score_with_chance(result: Separability) -> str:
+    classes = f", of {_enumerate(result.classes)}" if result.trait == "corpus" and result.excluded else ""
+    return f"UAR {score_text(result.uar[OVERALL])} (chance: {score_text(result.chance)}{classes})"
 
 
-def _and(names: Sequence[str]) -> str:
+def _enumerate(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,4 +1,4 @@
-"""The map of `ser-ft explore`, and its examples: clips on a plane, and what a clip of each emotion looks like."""
+"""Two figures of `ser-ft explore`: the map of the clips on a plane, and an example clip of each emotion."""
 
 from __future__ import annotations
 
@@ -11,84 +11,83 @@ import numpy as np
 
 from ... import audio
 from ...utils.text import count_text
+from ..shared.audio_figures import HOP_LENGTH, draw_spectrogram, draw_waveform, spectrogram_db
 from ..shared.plotting import FAINT, INK, LEGEND, display_name, new_figure, style_axes
-from .figures import GENDERS, MOST_CORPORA, View
-from .marks import patch
-from .measurements import active, decibels
+from .figures import GENDERS, MAX_CORPORA, PlotData
+from .marks import legend_patch
+from .measurements import active_speech_level, to_dbfs
 from .separability import known_speakers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_EXAMPLES = 12
-LONGEST_SHOWN = 6.0  # seconds of an example that are drawn
-_UNLABELLED = 6
-_OTHER = "#8a94a0"
-_TOP = 5000.0  # Hz
-_DEPTH = 65.0  # dB from the loudest to black
-_LEAD = 0.15  # seconds that are left before the speech and after it
-_PITCHES = (60, 100, 150, 250, 400, 600)  # Hz
-_PITCH_COLOUR = "#7df0ff"
+MAX_EXAMPLES = 12
+MAX_EXAMPLE_SECONDS = 6.0
+_UNLABELED_EXAMPLES = 6
+_OTHER_COLOR = "#8a94a0"
+_MAX_HZ = 5000.0
+_RANGE_DB = 65.0
+_MARGIN_SECONDS = 0.15  # kept before and after the speech
+_PITCH_TICKS = (60, 100, 150, 250, 400, 600)  # Hz
+_PITCH_COLOR = "#7df0ff"
 
 
 class _Trait(NamedTuple):
     heading: str
     column: str
     names: Sequence[str]
-    colours: Mapping[str, str]
+    colors: Mapping[str, str]
 
 
-def plane(look: View, places: Mapping[str, np.ndarray], rows: np.ndarray, method: str) -> Figure:
-    """Draw maps of clips: a line of them for each way of standardising, a column for each trait.
+def plot_map(data: PlotData, coordinates: Mapping[str, np.ndarray], rows: np.ndarray, method: str) -> Figure:
+    """Plot maps of clips: a line per normalization of the features, a column per trait.
 
     Args:
-        look: all clips. places: heading -> where each clip of `rows` lies, shape (clips, 2).
-        rows: which clips are drawn, shape (clips,). method: how they were laid out.
+        data: all clips.
+        coordinates: heading of the line -> positions of the clips in `rows`, shape (rows, 2).
+        rows: positions in `data.clips` of the clips to show, shape (rows,).
+        method: name of the method that computed the coordinates.
     """
-    clips = look.clips.iloc[rows]
-    traits = _traits(look)
+    clips = data.clips.iloc[rows]
+    traits = _map_traits(data)
     side = {1: 5.0, 2: 4.4, 3: 3.1}[len(traits)]
-    subtitle = (
-        f"{count_text(len(rows), 'clip')}, like ones near each other ({method}); the axes have no meaning of their own"
-    )
-    deep = max(math.ceil(len(trait.names) / 2) for trait in traits)
-    height = (side + 0.25) * len(places) + 0.2 * deep
-    figure, _ = new_figure(side * len(traits) + 0.2, height, "A map of the clips", subtitle, look.notes)
-    grid = figure.subplots(len(places), len(traits), squeeze=False)
-    for line, (heading, points) in zip(grid, places.items(), strict=True):
+    subtitle = f"{count_text(len(rows), 'clip')}, similar ones close to each other ({method}); the axes have no meaning"
+    legend_lines = max(math.ceil(len(trait.names) / 2) for trait in traits)
+    height = (side + 0.25) * len(coordinates) + 0.2 * legend_lines
+    figure, _ = new_figure(side * len(traits) + 0.2, height, "Map of the clips", subtitle, data.notes)
+    grid = figure.subplots(len(coordinates), len(traits), squeeze=False)
+    for line, (heading, points) in zip(grid, coordinates.items(), strict=True):
         for axes, trait in zip(line, traits, strict=True):
-            _scatter(axes, points, [trait.colours.get(value, _OTHER) for value in clips[trait.column]])
+            _scatter(axes, points, [trait.colors.get(value, _OTHER_COLOR) for value in clips[trait.column]])
         line[0].set_ylabel(heading, fontsize=9.5, color=INK)
-    for axes, trait in zip(grid[0], traits, strict=True):
-        axes.set_title(trait.heading, loc="left", fontsize=10.5, fontweight="bold", color=INK)
-    for axes, trait in zip(grid[-1], traits, strict=True):
-        handles = [
-            patch(trait.colours[name], display_name(name, 16 if len(traits) > 2 else 24)) for name in trait.names
-        ]
-        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -0.01), ncols=2, **LEGEND)
+    max_characters = 16 if len(traits) > 2 else 24
+    for first, last, trait in zip(grid[0], grid[-1], traits, strict=True):
+        first.set_title(trait.heading, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+        handles = [legend_patch(trait.colors[name], display_name(name, max_characters)) for name in trait.names]
+        last.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -0.01), ncols=2, **LEGEND)
     return figure
 
 
-def _traits(look: View) -> list[_Trait]:
-    """Choose by what the clips of a map are coloured: by what differs among them."""
-    shades = {name: shade for name, (_, shade) in GENDERS.items()}
+def _map_traits(data: PlotData) -> list[_Trait]:
+    """Choose the traits by which maps are colored: those with more than one value."""
     traits = []
-    if len(look.classes) > 1:
-        traits.append(_Trait("emotion", "emotion", look.classes, look.colours))
-    if len(look.corpora) > 1:
-        traits.append(_Trait(look.group, "corpus", look.corpora[:MOST_CORPORA], look.shades))
-    if len(look.voices) > 1:
-        traits.append(_Trait("gender", "voice", look.voices, shades))
-    return traits or [_Trait(look.group, "corpus", look.corpora, look.shades)]
+    if len(data.classes) > 1:
+        traits.append(_Trait("emotion", "emotion", data.classes, data.class_colors))
+    if len(data.corpora) > 1:
+        traits.append(_Trait(data.group_name, "corpus", data.corpora[:MAX_CORPORA], data.corpus_colors))
+    if len(data.genders) > 1:
+        gender_colors = {name: color for name, (_, color) in GENDERS.items()}
+        traits.append(_Trait("gender", "gender_label", data.genders, gender_colors))
+    return traits or [_Trait(data.group_name, "corpus", data.corpora, data.corpus_colors)]
 
 
-def _scatter(axes: Axes, points: np.ndarray, fills: Sequence[str]) -> None:
-    """Draw a map; the clips lie over each other by lot, not by class."""
+def _scatter(axes: Axes, points: np.ndarray, colors: Sequence[str]) -> None:
     size = float(np.clip(6000 / len(points), 5, 40))
+    # In random order, so that no class covers the others.
     order = np.random.default_rng(0).permutation(len(points))
-    across, up = points[order].T
-    axes.scatter(across, up, size, [fills[at] for at in order], alpha=0.75, lw=0)
+    x, y = points[order].T
+    axes.scatter(x, y, size, [colors[index] for index in order], alpha=0.75, lw=0)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color("#d5dae0")
@@ -97,97 +96,102 @@ def _scatter(axes: Axes, points: np.ndarray, fills: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    """A clip that is shown and played.
+    """A clip that is shown and can be played.
 
     Attributes:
-        name: its emotion, or its own name where there are none. colour: its own.
-        samples: of `trimmed`, float32, 16 kHz, shape (samples,).
-        pitch: its median, in Hz, or nan. level: of the speech, in dBFS.
+        name: its emotion, or its id if the clips have no labels.
+        color: of its waveform.
+        samples: from `trim_silence`, float32, 16 kHz, shape (samples,).
+        pitch: median, in Hz, or nan.
+        level: of the speech, in dBFS.
     """
 
     name: str
-    colour: str
+    color: str
     samples: np.ndarray
     pitch: float
     level: float
 
 
-def choose(look: View) -> dict[str, int]:
-    """Choose a clip for each emotion, of one speaker and with the same words wherever there are such clips.
+def choose_examples(data: PlotData) -> dict[str, int]:
+    """Choose a clip of each emotion, from the same speaker and with the same words if such clips exist.
 
-    The speaker is the one with most emotions, of a corpus with nothing to be borne in mind before others. Without
-    emotions, clips from the shortest to the longest are chosen.
+    The speaker is the one with the most emotions, preferably from a corpus without a note. Without labels, clips from
+    the shortest to the longest are chosen.
 
     Returns:
-        the emotion (at most 12 of them), or the clip's id -> its row.
+        The emotion (at most 12), or the clip's id -> its row.
     """
-    clips = look.clips
-    if not look.classes:
-        places = np.linspace(0, len(clips) - 1, min(len(clips), _UNLABELLED)).astype(int)
-        some = clips["duration"].sort_values(kind="stable").index[places]
-        return {str(clips["id"][row]): int(row) for row in some}
+    clips = data.clips
+    if not data.classes:
+        ranks = np.linspace(0, len(clips) - 1, min(len(clips), _UNLABELED_EXAMPLES)).astype(int)
+        rows = clips["duration"].sort_values(kind="stable").index[ranks]
+        return {str(clips["id"][row]): int(row) for row in rows}
     known = clips[known_speakers(clips)]
-    table = known.groupby(["corpus", "speaker"])["emotion"].nunique().reset_index()
-    table["noted"] = table["corpus"].isin(list(look.told))
+    candidates = known.groupby(["corpus", "speaker"])["emotion"].nunique().reset_index()
+    candidates["has_note"] = candidates["corpus"].isin(list(data.corpus_notes))
     speaker = statement = None
-    if len(table):
-        speaker = table.sort_values(["emotion", "noted", "speaker"], ascending=[False, True, True])["speaker"].iloc[0]
-        spoken = known[known["speaker"] == speaker].groupby("statement")["emotion"].nunique()
-        statement = spoken.idxmax() if len(spoken) else None
-    chosen = {}
-    ranks = 2 * (clips["speaker"] != speaker) + 1 * (clips["statement"] != statement)
-    ordered = clips.assign(_rank=ranks).sort_values(["_rank", "id"], kind="stable")
-    for name in look.classes[:MOST_EXAMPLES]:
-        chosen[name] = int(ordered.index[ordered["emotion"] == name][0])
-    return chosen
+    if len(candidates):
+        ranking = candidates.sort_values(["emotion", "has_note", "speaker"], ascending=[False, True, True])
+        speaker = ranking["speaker"].iloc[0]
+        statements = known[known["speaker"] == speaker].groupby("statement")["emotion"].nunique()
+        statement = statements.idxmax() if len(statements) else None
+    rank = 2 * (clips["speaker"] != speaker) + 1 * (clips["statement"] != statement)
+    ordered = clips.assign(_rank=rank).sort_values(["_rank", "id"], kind="stable")
+    return {name: int(ordered.index[ordered["emotion"] == name][0]) for name in data.classes[:MAX_EXAMPLES]}
 
 
-def examples(look: View, shown: Sequence[Example]) -> Figure:
-    """Draw the waveform and the spectrogram of clips, with their pitch over it."""
-    columns = min(2, len(shown))
-    lines = math.ceil(len(shown) / columns)
-    longest = max(len(example.samples) for example in shown) / audio.SAMPLE_RATE
-    subtitle = f"waveforms, each to its own peak; spectrograms, {_DEPTH:g} dB deep; blue: pitch, its scale to the right"
-    figure, _ = new_figure(4.7 * columns, 2.3 * lines, "What they look like", subtitle, look.notes)
+def plot_examples(data: PlotData, examples: Sequence[Example]) -> Figure:
+    """Plot the waveform and the spectrogram of clips, with their pitch over it.
+
+    Args:
+        data: the example clips, for their notes.
+        examples: the clips, from left to right and top to bottom.
+    """
+    columns = min(2, len(examples))
+    lines = math.ceil(len(examples) / columns)
+    max_seconds = max(len(example.samples) for example in examples) / audio.SAMPLE_RATE
+    subtitle = (
+        f"waveforms, each scaled to its peak; spectrograms over {_RANGE_DB:g} dB; "
+        "blue: pitch, with its scale on the right"
+    )
+    figure, _ = new_figure(4.7 * columns, 2.3 * lines, "Waveforms and spectrograms", subtitle, data.notes)
     grid = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[1, 2.8] * lines)
-    for place in range(lines * columns):
-        upper, lower = (grid[2 * (place // columns) + side, place % columns] for side in (0, 1))
-        if place >= len(shown):
-            upper.set_visible(False)
-            lower.set_visible(False)
+    for index in range(lines * columns):
+        line, column = divmod(index, columns)
+        waveform_axes, spectrogram_axes = grid[2 * line, column], grid[2 * line + 1, column]
+        if index >= len(examples):
+            waveform_axes.set_visible(False)
+            spectrogram_axes.set_visible(False)
             continue
-        _wave(upper, shown[place], longest)
-        pitch = _spectrogram(lower, shown[place].samples, longest)
-        lower.set_xlabel("seconds" if place + columns >= len(shown) else "", fontsize=8.5)
-        if place % columns == 0:
-            lower.set_ylabel("kHz", color=FAINT, fontsize=8.5)
-        if place % columns == columns - 1:
-            pitch.set_ylabel("pitch (Hz)", color=FAINT, fontsize=8.5)
+        _plot_waveform(waveform_axes, examples[index], max_seconds)
+        pitch_axes = _plot_spectrogram(spectrogram_axes, examples[index].samples, max_seconds)
+        spectrogram_axes.set_xlabel("seconds" if index + columns >= len(examples) else "", fontsize=8.5)
+        if column == 0:
+            spectrogram_axes.set_ylabel("kHz", color=FAINT, fontsize=8.5)
+        if column == columns - 1:
+            pitch_axes.set_ylabel("pitch (Hz)", color=FAINT, fontsize=8.5)
     return figure
 
 
-def trimmed(samples: np.ndarray) -> np.ndarray:
-    """Cut off what lies before the speech and after it, and what is longer than 6 seconds."""
+def trim_silence(samples: np.ndarray) -> np.ndarray:
+    """Remove what comes before and after the speech, and everything after 6 seconds."""
     import torch
 
-    hop = 160
-    power = torch.from_numpy(np.pad(samples, (0, -len(samples) % hop))).reshape(1, -1, hop).square().mean(dim=2)
-    speech, _ = active(decibels(power.sqrt()), torch.ones_like(power, dtype=torch.bool))
-    places = speech[0].nonzero()
-    lead = int(_LEAD * audio.SAMPLE_RATE)
-    first, last = (int(places[at]) * hop for at in (0, -1))
-    cut: np.ndarray = samples[max(0, first - lead) : last + hop + lead]
-    return cut[: int(LONGEST_SHOWN * audio.SAMPLE_RATE)]
+    power = torch.from_numpy(np.pad(samples, (0, -len(samples) % HOP_LENGTH))).reshape(1, -1, HOP_LENGTH)
+    power = power.square().mean(dim=2)
+    speech, _ = active_speech_level(to_dbfs(power.sqrt()), torch.ones_like(power, dtype=torch.bool))
+    windows = speech[0].nonzero()
+    margin = int(_MARGIN_SECONDS * audio.SAMPLE_RATE)
+    first, last = int(windows[0]) * HOP_LENGTH, int(windows[-1]) * HOP_LENGTH
+    trimmed: np.ndarray = samples[max(0, first - margin) : last + HOP_LENGTH + margin]
+    return trimmed[: int(MAX_EXAMPLE_SECONDS * audio.SAMPLE_RATE)]
 
 
-def _wave(axes: Axes, example: Example, longest: float) -> None:
-    """Draw a waveform as the band between its highest and lowest samples."""
-    step, heard = 32, example.samples
-    steps = np.pad(heard, (0, -len(heard) % step)).reshape(-1, step)
-    peak = max(float(np.abs(heard).max()), 1e-6)
-    times = np.arange(len(steps)) * step / audio.SAMPLE_RATE
-    axes.fill_between(times, steps.min(axis=1) / peak, steps.max(axis=1) / peak, color=example.colour, lw=0.3)
-    axes.set_xlim(0, longest)
+def _plot_waveform(axes: Axes, example: Example, max_seconds: float) -> None:
+    peak = max(float(np.abs(example.samples).max()), 1e-6)
+    draw_waveform(axes, example.samples / peak, example.color)
+    axes.set_xlim(0, max_seconds)
     axes.set_ylim(-1.08, 1.08)
     axes.axis("off")
     axes.set_title(display_name(example.name, 40), loc="left", fontsize=10, fontweight="bold", color=INK, pad=3)
@@ -195,35 +199,27 @@ def _wave(axes: Axes, example: Example, longest: float) -> None:
     axes.set_title(f"{pitch}{example.level:.0f} dBFS", loc="right", fontsize=8.5, color=FAINT, pad=3)
 
 
-def _spectrogram(axes: Axes, heard: np.ndarray, longest: float) -> Axes:
-    """Draw a spectrogram, and the pitch over it; return the pitch's axes."""
+def _plot_spectrogram(axes: Axes, samples: np.ndarray, max_seconds: float) -> Axes:
+    """Draw a spectrogram with the pitch over it; return the pitch's axes."""
     import torch
 
     from ...models.pitch import yin
 
-    hop, size, rate = 160, 1024, audio.SAMPLE_RATE
-    samples = torch.from_numpy(heard)
-    hann = torch.hann_window(size // 2)
-    power = torch.stft(samples, size, hop, size // 2, hann, pad_mode="constant", return_complex=True).abs()
-    bins = int(_TOP / rate * size)
-    shown = decibels(power / power.max().clamp(min=1e-9))[:bins].numpy()
-    half = 0.5 * hop / rate
-    extent = (-half, shown.shape[1] * 2 * half - half, 0.0, bins / size * rate / 1000)
-    axes.imshow(shown, "magma", aspect="auto", origin="lower", extent=extent, vmin=-_DEPTH, vmax=0)
     style_axes(axes)
-    axes.set_facecolor("black")
-    axes.set_xlim(0, longest)
-    axes.set_ylim(0, _TOP / 1000)
-    axes.set_yticks([0, 1, 2, 3, 4, 5])
+    draw_spectrogram(axes, spectrogram_db(samples), _RANGE_DB, max_hz=_MAX_HZ)
+    axes.set_xlim(0, max_seconds)
+    axes.set_yticks(range(int(_MAX_HZ / 1000) + 1))
     axes.tick_params(labelsize=8)
-    frequencies = yin(samples[None], torch.tensor([len(samples)]), hop_length=hop).frequency[0].numpy()
-    # A jump of over half an octave from window to window is another dip, not a voice.
+    waveforms, lengths = torch.from_numpy(samples)[None], torch.tensor([len(samples)])
+    frequencies = yin(waveforms, lengths, hop_length=HOP_LENGTH).frequency[0].numpy()
+    # A jump of over half an octave between windows is an error of the estimate: the line is interrupted there.
     frequencies[1:][np.abs(np.diff(np.log2(frequencies))) > 0.5] = np.nan
-    other = style_axes(axes.twinx())
-    other.plot(np.arange(len(frequencies)) * hop / rate, frequencies, color=_PITCH_COLOUR, lw=1.8)
-    other.set_yscale("log")
-    other.set_ylim(_PITCHES[0], _PITCHES[-1])
-    other.set_yticks(_PITCHES, [str(pitch) for pitch in _PITCHES])
-    other.minorticks_off()
-    other.tick_params(labelsize=8, length=0)
-    return other
+    pitch_axes = style_axes(axes.twinx())
+    seconds = np.arange(len(frequencies)) * HOP_LENGTH / audio.SAMPLE_RATE
+    pitch_axes.plot(seconds, frequencies, color=_PITCH_COLOR, lw=1.8)
+    pitch_axes.set_yscale("log")
+    pitch_axes.set_ylim(_PITCH_TICKS[0], _PITCH_TICKS[-1])
+    pitch_axes.set_yticks(_PITCH_TICKS, [str(hz) for hz in _PITCH_TICKS])
+    pitch_axes.minorticks_off()
+    pitch_axes.tick_params(labelsize=8, length=0)
+    return pitch_axes

@@ -1,4 +1,4 @@
-"""`ser-ft explore`: what is in a data set, on one page, before anything is trained on it."""
+"""`ser-ft explore`: a report on a data set before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -16,214 +16,226 @@ from ... import audio
 from ...data.corpora import REASONS
 from ...utils.files import check_output, replace_atomically
 from ...utils.progress import bar
-from ..shared import plotting
+from ..shared.plotting import save_figure
 from ..shared.templates import embed_png, render_template
-from . import figures, map
-from .findings import FULL_SCALE, findings, meaning
-from .measurements import ANALYSED, DESCRIPTORS, FUNCTIONALS, MARGIN, MEASURES, Survey, survey
-from .separability import NEIGHBOURS, VERSIONS, Separability, embedded, estimate_separability, known_speakers, versions
-from .sources import Source, open_source
-from .tables import emotion_rows, level_rows, rate_rows, speaker_rows, voice_rows
+from . import figures, map, tables
+from .findings import FULL_SCALE, find_notable, interpret_separability
+from .measurements import (
+    DESCRIPTORS,
+    FUNCTIONALS,
+    MAX_SECONDS,
+    MEASURES,
+    SPEECH_MARGIN,
+    MeasuredClips,
+    measure_source,
+)
+from .separability import (
+    NORMALIZATIONS,
+    NUM_NEIGHBORS,
+    OVERALL,
+    PER_CORPUS,
+    Separability,
+    embed_in_2d,
+    estimate_separability,
+    known_speakers,
+    normalize_features,
+)
+from .sources import open_source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COMPARED = 5000
-MAPPED = 1500
-REPORT, CLIPS, FIGURES = "report.html", "clips.csv", "figures"
+MAX_COMPARED = 5000
+MAX_MAPPED = 1500
+REPORT_FILE, CLIPS_FILE, FIGURES_FOLDER = "report.html", "clips.csv", "figures"
+_METADATA = ("corpus", "emotion", "speaker", "gender", "intensity", "duration", "sampling_rate", "path")
 _SEED = 0
-_LISTED = 200
-_COLOURS = 256  # in the pictures that would be large
+_MAX_SKIPPED_LISTED = 200
+_PNG_COLORS = 256  # limits the size of the large figures
 
 
 def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool = False, verbose: bool = True) -> Path:
-    """Look at a prepared table, or at a folder of recordings without labels, and report what is in it.
+    """Write a report on a prepared table, or on a folder of recordings without labels.
 
     Args:
-        source: a table that `ser-ft prepare` wrote, or a folder of sound files, below it too.
-        out: the folder to write: report.html, which holds everything; figures/, its pictures; clips.csv, a row of
-            measures for each clip. By default explore-NAME in the present folder. An older report there is replaced.
-        embed_audio: put the clips that are shown into the page, to be played: then it holds voices, under their corpus's
-            terms. verbose: show progress bars.
+        source: a table that `ser-ft prepare` wrote, or a folder that contains sound files at any depth.
+        out: the folder to write, by default explore-NAME in the current folder. It holds report.html, which needs no
+            other file; figures/, its pictures; and clips.csv, the measurements of each clip. An older report in it
+            is replaced.
+        embed_audio: include the example clips in the page so that they can be played. The page then contains
+            recordings, and their corpus's terms apply to it.
+        verbose: show progress bars.
 
     Returns:
-        the page.
+        The path of the page.
 
     Raises:
-        InputError: there is nothing to look at, or `out` holds something else or cannot be written.
+        InputError: the source has no readable clips, or `out` holds other files or cannot be written.
     """
-    found = open_source(source)
-    home = Path(f"explore-{found.path.resolve().name or 'data'}" if out is None else out).expanduser()
-    check_out(home)
-    heard = survey(found, verbose)
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=home.resolve().parent) as work:
-        fresh = Path(work) / "report"
-        # Threads that wait for each other's turns take longer than one alone where a machine is busy.
-        with threadpool_limits(1):
-            _write(heard, fresh, embed_audio, verbose)
-        replace_atomically(fresh, home.resolve())
-    return home / REPORT
-
-
-def check_out(out: Path) -> None:
-    """Refuse to write a report over something else, or where nothing can be written.
-
-    Raises:
-        InputError: the folder is there and holds anything but such a report, or it cannot be made.
-    """
-    check_output(
-        out,
+    clips = open_source(source)
+    folder = check_output(
+        f"explore-{clips.path.resolve().name or 'data'}" if out is None else out,
         what="an exploration report",
-        is_part=lambda entry: entry.name in (REPORT, CLIPS, FIGURES),
-        is_ours=lambda folder: (folder / CLIPS).exists(),
+        is_part=lambda entry: entry.name in (REPORT_FILE, CLIPS_FILE, FIGURES_FOLDER),
+        is_ours=lambda folder: (folder / CLIPS_FILE).exists(),
+    )
+    measured = measure_source(clips, verbose)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.resolve().parent) as work:
+        finished = Path(work) / "report"
+        # On a busy machine, several BLAS threads are slower than one because they wait for each other.
+        with threadpool_limits(1):
+            _write(measured, finished, embed_audio, verbose)
+        replace_atomically(finished, folder.resolve())
+    return folder / REPORT_FILE
+
+
+def _write(measured: MeasuredClips, folder: Path, embed_audio: bool, verbose: bool) -> None:
+    data = figures.make_plot_data(measured)
+    compared = np.random.default_rng(_SEED).permutation(len(measured.clips))[:MAX_COMPARED]
+    normalized = normalize_features(measured.clips, measured.features)
+    normalized = {name: features[compared] for name, features in normalized.items()}
+    allowed_classes = {name: corpus["classes"] for name, corpus in measured.source.corpora.items()}
+    compared_clips = measured.clips.iloc[compared].reset_index(drop=True)
+    results = estimate_separability(compared_clips, normalized, allowed_classes, _SEED, verbose)
+    examples = _read_examples(measured, data)
+    figures_folder = folder / FIGURES_FOLDER
+    figures_folder.mkdir(parents=True)
+    pictures = _draw_figures(data, normalized, compared, examples, figures_folder, verbose)
+    measured.clips[["id", *_METADATA, *MEASURES]].to_csv(folder / CLIPS_FILE, index=False, float_format="%.4g")
+    context = _template_context(measured, data, results, examples, pictures, embed_audio)
+    (folder / REPORT_FILE).write_text(
+        render_template("report/exploration/exploration.html.j2", context), encoding="utf-8"
     )
 
 
-def _write(heard: Survey, folder: Path, embed_audio: bool, verbose: bool) -> None:
-    look = figures.view(heard)
-    draw = np.random.default_rng(_SEED)
-    compared = draw.permutation(len(heard.clips))[:COMPARED]
-    made = {name: numbers[compared] for name, numbers in versions(heard.clips, heard.features).items()}
-    can_hold = {name: facts["classes"] for name, facts in heard.source.corpora.items()}
-    told = estimate_separability(heard.clips.iloc[compared].reset_index(drop=True), made, can_hold, _SEED, verbose)
-    examples = _examples(heard, look)
-    pictures = folder / FIGURES
-    pictures.mkdir(parents=True)
-    drawn = _draw(look, made, compared, examples, pictures, verbose)
-    heard.clips[["id", *_KEPT, *MEASURES]].to_csv(folder / CLIPS, index=False, float_format="%.4g")
-    contents = _contents(heard, look, told, examples, drawn, embed_audio)
-    (folder / REPORT).write_text(render_template("report/exploration/exploration.html.j2", contents), encoding="utf-8")
+def _read_examples(measured: MeasuredClips, data: figures.PlotData) -> dict[int, map.Example]:
+    """Read the clips that are shown as examples: row -> example."""
+    examples = {}
+    for name, row in map.choose_examples(data).items():
+        clip = data.clips.loc[row].to_dict()
+        samples, _ = measured.source.read(int(measured.rows[row]))
+        color = data.class_colors.get(name, data.corpus_colors[clip["corpus"]])
+        examples[row] = map.Example(name, color, map.trim_silence(samples), clip["pitch"], clip["level"])
+    return examples
 
 
-_KEPT = ("corpus", "emotion", "speaker", "gender", "intensity", "duration", "sampling_rate", "path")
-
-
-def _examples(heard: Survey, look: figures.View) -> dict[int, map.Example]:
-    """Read the clips that are shown: row -> example."""
-    shown = {}
-    for name, row in map.choose(look).items():
-        clip = look.clips.loc[row].to_dict()
-        samples, _ = heard.source.read(int(heard.rows[row]))
-        fill = look.colours.get(name, look.shades[clip["corpus"]])
-        shown[row] = map.Example(name, fill, map.trimmed(samples), clip["pitch"], clip["level"])
-    return shown
-
-
-def _draw(
-    look: figures.View,
-    made: dict[str, np.ndarray],
+def _draw_figures(
+    data: figures.PlotData,
+    normalized: dict[str, np.ndarray],
     compared: np.ndarray,
     examples: dict[int, map.Example],
     folder: Path,
     verbose: bool,
 ) -> dict[str, Path]:
-    """Draw all figures that the clips have something for: name -> file."""
+    """Draw the figures for which there are data: name -> file."""
 
-    def plane() -> Figure:
-        shown = [name for name in VERSIONS if name in made and name != VERSIONS[1]]
-        laid = {name: embedded(made[name][:MAPPED], _SEED) for name in shown}
-        places = {name: points for name, (points, _) in laid.items()}
-        return map.plane(look, places, compared[:MAPPED], laid[VERSIONS[0]][1])
+    def plot_map() -> Figure:
+        embeddings = {
+            name: embed_in_2d(features[:MAX_MAPPED], _SEED)
+            for name, features in normalized.items()
+            if name != PER_CORPUS
+        }
+        coordinates = {name: points for name, (points, _) in embeddings.items()}
+        return map.plot_map(data, coordinates, compared[:MAX_MAPPED], embeddings[OVERALL][1])
 
-    todo: dict[str, Callable[[], Figure]] = {}
-    if look.classes:
-        todo["emotions"] = lambda: figures.counts(look)
-        if known_speakers(look.clips).any():
-            todo["speakers"] = lambda: figures.speakers(look)
-    todo["durations"] = lambda: figures.durations(look)
-    todo["levels"] = lambda: figures.levels(look)
-    todo["examples"] = lambda: map.examples(look.of(list(examples)), list(examples.values()))
-    todo["voices"] = lambda: figures.voices(look)
-    if len(look.clips) > 2:
-        todo["map"] = plane
-    drawn = {}
-    for name, make in bar(todo.items(), desc="drawing", unit=" figures", shown=verbose):
+    plots: dict[str, Callable[[], Figure]] = {}
+    if data.classes:
+        plots["emotions"] = lambda: figures.plot_emotions(data)
+        if known_speakers(data.clips).any():
+            plots["speakers"] = lambda: figures.plot_speakers(data)
+    plots["durations"] = lambda: figures.plot_durations(data)
+    plots["levels"] = lambda: figures.plot_levels(data)
+    plots["examples"] = lambda: map.plot_examples(data.subset(list(examples)), list(examples.values()))
+    plots["pitch"] = lambda: figures.plot_pitch(data)
+    if len(data.clips) > 2:
+        plots["map"] = plot_map
+    files = {}
+    for name, plot in bar(plots.items(), desc="drawing", unit=" figures", shown=verbose):
         large = name in ("examples", "map")
-        drawn[name] = plotting.save_figure(make(), folder / f"{name}.png", _COLOURS if large else None)
-    return drawn
+        files[name] = save_figure(plot(), folder / f"{name}.png", _PNG_COLORS if large else None)
+    return files
 
 
-def _contents(
-    heard: Survey,
-    look: figures.View,
-    told: Sequence[Separability],
+def _template_context(
+    measured: MeasuredClips,
+    data: figures.PlotData,
+    results: Sequence[Separability],
     examples: dict[int, map.Example],
-    drawn: dict[str, Path],
+    pictures: dict[str, Path],
     embed_audio: bool,
 ) -> dict[str, Any]:
-    """Gather what the template shows."""
-    clips, source = look.clips, heard.source
-    known = known_speakers(clips)
-    corpora = {name: source.corpora[name] for name in look.corpora}
+    clips, source = data.clips, measured.source
     return {
         "name": source.path.resolve().name,
-        "labelled": source.labelled,
-        "group": look.group,
+        "labeled": source.labeled,
+        "group": data.group_name,
         "clips": len(clips),
-        "speakers": clips["speaker"][known].nunique(),
+        "speakers": clips["speaker"][known_speakers(clips)].nunique(),
         "hours": clips["duration"].sum() / 3600,
-        "classes": {name: look.colours[name] for name in look.classes},
-        "corpora": list(look.corpora),
-        "findings": findings(heard, look, told),
-        "notes": look.notes,
-        "pictures": {name: embed_png(file.read_bytes()) for name, file in drawn.items()},
-        "emotions": emotion_rows(look),
-        "people": speaker_rows(look),
-        "levels": level_rows(look),
-        "rates": rate_rows(look),
-        "voices": voice_rows(look),
-        "versions": [name for name in VERSIONS if told and name in told[0].uar],
-        "told": told,
-        "meaning": meaning(told),
-        "compared": min(COMPARED, len(clips)),
-        "mapped": min(MAPPED, len(clips)),
-        "neighbours": NEIGHBOURS,
+        "classes": data.class_colors,
+        "corpora": list(data.corpora),
+        "findings": find_notable(measured, data, results),
+        "notes": data.notes,
+        "pictures": {name: embed_png(file.read_bytes()) for name, file in pictures.items()},
+        "emotion_rows": tables.emotion_rows(data),
+        "speaker_rows": tables.speaker_rows(data),
+        "level_rows": tables.level_rows(data),
+        "rate_rows": tables.rate_rows(data),
+        "pitch_rows": tables.pitch_rows(data),
+        "normalizations": [name for name in NORMALIZATIONS if results and name in results[0].uar],
+        "separability": results,
+        "interpretation": interpret_separability(results),
+        "compared": min(MAX_COMPARED, len(clips)),
+        "mapped": min(MAX_MAPPED, len(clips)),
+        "num_neighbors": NUM_NEIGHBORS,
         "descriptors": DESCRIPTORS,
         "functionals": FUNCTIONALS,
-        "margin": MARGIN,
+        "speech_margin": SPEECH_MARGIN,
         "full_scale": FULL_SCALE,
-        "cut": heard.cut,
-        "analysed": ANALYSED,
-        "longest": map.LONGEST_SHOWN,
-        "shown": len(examples),
-        "players": [_player(look, row, example) for row, example in examples.items()] if embed_audio else [],
-        "heard": _heard(look, source, list(examples)),
-        "skipped": _skipped(heard),
-        "terms": corpora if source.labelled else {},
+        "num_truncated": measured.num_truncated,
+        "max_seconds": MAX_SECONDS,
+        "max_example_seconds": map.MAX_EXAMPLE_SECONDS,
+        "num_examples": len(examples),
+        "players": [_player(data, row, example) for row, example in examples.items()] if embed_audio else [],
+        "example_sources": _example_sources(measured, data, list(examples)),
+        "skipped": _skipped(measured),
+        "terms": {name: source.corpora[name] for name in data.corpora} if source.labeled else {},
     }
 
 
-def _player(look: figures.View, row: int, example: map.Example) -> dict[str, str]:
-    clip = look.clips.loc[row].to_dict()
-    said = [clip[name] for name in ("speaker", "gender", "intensity", "statement")]
-    wav = audio.to_wav(example.samples)
+def _player(data: figures.PlotData, row: int, example: map.Example) -> dict[str, str]:
+    clip = data.clips.loc[row].to_dict()
+    details = [clip[name] for name in ("speaker", "gender", "intensity", "statement")]
     return {
         "name": example.name,
-        "colour": example.colour,
+        "color": example.color,
         "id": clip["id"],
-        "about": ", ".join(str(item) for item in said if isinstance(item, str)),
-        "uri": "data:audio/wav;base64," + base64.b64encode(wav).decode(),
+        "details": ", ".join(value for value in details if isinstance(value, str)),
+        "uri": "data:audio/wav;base64," + base64.b64encode(audio.to_wav(example.samples)).decode(),
     }
 
 
-def _heard(look: figures.View, source: Source, rows: list[int]) -> list[str]:
-    """Say whose voices can be played: each corpus with what must be borne in mind, or its title and terms."""
+def _example_sources(measured: MeasuredClips, data: figures.PlotData, rows: list[int]) -> list[str]:
+    """Return a line for each corpus with an example: its note, or else its title and terms."""
     lines = []
-    for name in dict.fromkeys(look.clips.loc[rows, "corpus"]):
-        facts = source.corpora[name]
-        terms = f"{facts['title']} ({facts['license']}: {facts['terms']})" if source.labelled else ""
-        lines += [f"{name}: {said}" for said in (facts["note"] or terms,) if said]
+    for name in dict.fromkeys(data.clips.loc[rows, "corpus"]):
+        corpus = measured.source.corpora[name]
+        terms = ""
+        if measured.source.labeled:
+            terms = f"{corpus['title']} ({corpus['license']}: {corpus['terms']})"
+        if line := corpus["note"] or terms:
+            lines.append(f"{name}: {line}")
     return lines
 
 
-def _skipped(heard: Survey) -> dict[str, Any] | None:
-    """Count what was left out by corpus and reason, and list the files; None where it is not known."""
-    if heard.skipped is None:
+def _skipped(measured: MeasuredClips) -> dict[str, Any] | None:
+    """Count the skipped files by corpus and reason, and list them; None if they are unknown."""
+    if measured.skipped is None:
         return None
-    counts = Counter((skip.corpus, skip.reason) for skip in heard.skipped)
+    counts = Counter((file.corpus, file.reason) for file in measured.skipped)
     rows = [
         {"corpus": corpus, "reason": REASONS.get(reason, reason), "files": count}
         for (corpus, reason), count in counts.most_common()
     ]
-    return {"rows": rows, "files": heard.skipped[:_LISTED], "count": len(heard.skipped)}
+    return {"rows": rows, "files": measured.skipped[:_MAX_SKIPPED_LISTED], "count": len(measured.skipped)}

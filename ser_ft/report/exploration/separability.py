@@ -1,4 +1,4 @@
-"""What the descriptors of clips tell: how well emotion, corpus, gender and speaker are found from them, and a map."""
+"""How well emotion, corpus, gender and speaker can be predicted from clip features, and a 2-D map of the clips."""
 
 from __future__ import annotations
 
@@ -15,222 +15,235 @@ from ...utils.progress import bar
 if TYPE_CHECKING:
     import pandas as pd
 
-NEIGHBOURS = 15
-FOLDS = 5
-VERSIONS = ("as found", "within each corpus", "within each speaker")
+NUM_NEIGHBORS = 15
+NUM_FOLDS = 5
+OVERALL, PER_CORPUS, PER_SPEAKER = "over all clips", "within each corpus", "within each speaker"
+NORMALIZATIONS = (OVERALL, PER_CORPUS, PER_SPEAKER)
 TRAITS = ("emotion", "corpus", "gender", "speaker")
-_FARTHEST = 5.0  # deviations: one odd clip does not stretch a whole axis
-_COMPONENTS = 30
-_FEWEST_EMBEDDED = 30
-_FEWEST_OF_CLASS = 5
-_MOST_OF_ONE = 0.9  # of a class's clips: with more from one speaker, the class cannot be told from the voice
+_MAX_DEVIATIONS = 5.0  # so that one outlier does not stretch a whole axis
+_NUM_COMPONENTS = 30
+_MIN_TSNE_CLIPS = 30
+_MIN_CLASS_CLIPS = 5
+_SINGLE_SPEAKER_FRACTION = 0.9  # a class with this share of clips from one speaker measures that speaker's voice
 
 
 @dataclass(frozen=True)
 class Separability:
-    """How well a trait is told from the clips most like a clip.
+    """How well a trait is predicted from a clip's nearest neighbors.
 
     Attributes:
-        trait: of `TRAITS`. classes: those asked for. clips: how many were judged.
-        by_speaker: whether the clips compared with are other speakers', or any others.
-        left_out: classes that cannot be asked for: nine tenths of their clips or more are one speaker's, or they have
-            under 5 clips where the speakers are not kept apart.
-        guess: the UAR of guessing evenly among the classes that each clip can have.
-        uar: of each of `VERSIONS` that there is.
+        trait: one of `TRAITS`.
+        classes: the values that are predicted.
+        clips: number of clips that were classified.
+        speaker_disjoint: whether the neighbors are clips of other speakers only.
+        excluded: classes that cannot be predicted: nine tenths of their clips or more are from one speaker, or, where
+            the neighbors may be of the same speaker, they have fewer than 5 clips.
+        chance: UAR of guessing evenly among the classes that each clip can have.
+        uar: UAR for each of the `NORMALIZATIONS` that was computed.
     """
 
     trait: str
     classes: tuple[str, ...]
     clips: int
-    by_speaker: bool
-    left_out: tuple[str, ...]
-    guess: float
+    speaker_disjoint: bool
+    excluded: tuple[str, ...]
+    chance: float
     uar: Mapping[str, float]
 
-    def share(self, version: str = VERSIONS[0]) -> float:
-        """Return how far the UAR lies on the way from guessing (0) to being always right (1)."""
-        return (self.uar[version] - self.guess) / (1 - self.guess)
+    @property
+    def chance_corrected(self) -> float:
+        """The UAR with `OVERALL` normalization, scaled so that chance is 0 and perfect is 1."""
+        return (self.uar[OVERALL] - self.chance) / (1 - self.chance)
 
 
 def known_speakers(clips: pd.DataFrame) -> np.ndarray:
-    """Return which clips' speakers are known, shape (clips,)."""
+    """Return whether each clip's speaker is known, shape (clips,)."""
     return np.array([isinstance(name, str) and not name.endswith(f"-{UNKNOWN_SPEAKER}") for name in clips["speaker"]])
 
 
-def one_voice(speakers: pd.Series[str]) -> bool:
-    """Say whether a class is heard from one speaker alone, or from one who has nine tenths of its clips."""
-    return not len(speakers) or bool(speakers.value_counts(normalize=True).iloc[0] >= _MOST_OF_ONE)
+def is_single_speaker(speakers: pd.Series[str]) -> bool:
+    """Return whether one speaker has nine tenths of the clips or more."""
+    return not len(speakers) or bool(speakers.value_counts(normalize=True).iloc[0] >= _SINGLE_SPEAKER_FRACTION)
 
 
-def versions(clips: pd.DataFrame, features: np.ndarray) -> dict[str, np.ndarray]:
-    """Standardise features, shape (clips, numbers): over all clips, and within each corpus and speaker of several.
-
-    Returns:
-        those of `VERSIONS` that differ from the one before.
-    """
-    found = {VERSIONS[0]: standardised(features, np.zeros(len(clips)))}
-    if clips["corpus"].nunique() > 1:
-        found[VERSIONS[1]] = standardised(features, clips["corpus"].to_numpy())
-    if known_speakers(clips).all() and clips["speaker"].nunique() > 1:
-        found[VERSIONS[2]] = standardised(features, clips["speaker"].to_numpy())
-    return found
-
-
-def standardised(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Take off each group's mean and divide by its deviation; what is missing becomes the mean.
+def normalize_features(clips: pd.DataFrame, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Normalize features over all clips, within each corpus, and within each speaker.
 
     Args:
-        features: shape (clips, numbers), nan where one is missing. groups: shape (clips,).
+        clips: one row per clip.
+        features: shape (clips, features).
 
     Returns:
-        shape (clips, numbers), within 5 deviations.
+        One array per entry of `NORMALIZATIONS` that differs from the one before it.
     """
-    made = np.zeros_like(features)
+    normalized = {OVERALL: normalize_by_group(features, np.zeros(len(clips)))}
+    if clips["corpus"].nunique() > 1:
+        normalized[PER_CORPUS] = normalize_by_group(features, clips["corpus"].to_numpy())
+    if known_speakers(clips).all() and clips["speaker"].nunique() > 1:
+        normalized[PER_SPEAKER] = normalize_by_group(features, clips["speaker"].to_numpy())
+    return normalized
+
+
+def normalize_by_group(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Subtract each group's mean and divide by its standard deviation; missing values become the mean.
+
+    Args:
+        features: shape (clips, features), nan for missing values.
+        groups: shape (clips,).
+
+    Returns:
+        Shape (clips, features), clipped to 5 standard deviations.
+    """
+    normalized = np.zeros_like(features)
     for group in np.unique(groups):
         rows = groups == group
-        there = ~np.isnan(features[rows])
-        count = np.maximum(there.sum(axis=0), 1)
-        apart = np.where(there, features[rows], 0.0)
-        apart = np.where(there, apart - apart.sum(axis=0) / count, 0.0)
-        made[rows] = apart / np.maximum(np.sqrt(np.square(apart).sum(axis=0) / count), 1e-6)
-    within: np.ndarray = np.clip(made, -_FARTHEST, _FARTHEST)
-    return within
+        valid = ~np.isnan(features[rows])
+        count = np.maximum(valid.sum(axis=0), 1)
+        centered = np.where(valid, features[rows], 0.0)
+        centered = np.where(valid, centered - centered.sum(axis=0) / count, 0.0)
+        normalized[rows] = centered / np.maximum(np.sqrt(np.square(centered).sum(axis=0) / count), 1e-6)
+    clipped: np.ndarray = np.clip(normalized, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+    return clipped
 
 
 def estimate_separability(
     clips: pd.DataFrame,
-    made: Mapping[str, np.ndarray],
-    can_hold: Mapping[str, Sequence[str]],
+    normalized: Mapping[str, np.ndarray],
+    allowed_classes: Mapping[str, Sequence[str]],
     seed: int = 0,
-    shown: bool = True,
+    show_progress: bool = True,
 ) -> list[Separability]:
-    """Find how well each trait is told from the nearest clips.
+    """Estimate with a nearest-neighbor classifier how well each trait is predicted from the features.
 
-    A clip gets the class most frequent among the 15 clips nearest to it (each class's count divided by its share of
-    the clips compared with: a rare class has the same say). These are clips of other speakers, in five folds; for
-    the speaker itself, and where the speakers are not known or each class has one, other clips.
+    A clip gets the most frequent class among its 15 nearest neighbors, each class's count divided by the number of its
+    clips, so that rare classes weigh as much as frequent ones. In five-fold cross-validation, the neighbors are
+    clips of other speakers. They are any other clips when the trait is the speaker, and when the speakers are
+    unknown or each class has only one.
 
     Args:
-        clips: a row each with emotion, corpus, gender and speaker, None where one is not known.
-        made: of `versions`.
-        can_hold: corpus -> the emotions that its clips can have; others are not taken into account for them.
+        clips: one row per clip with emotion, corpus, gender and speaker, None where unknown.
+        normalized: from `normalize_features`.
+        allowed_classes: corpus -> the emotions that its clips can have; others are never predicted for them.
+        seed: of the assignment of clips to folds.
+        show_progress: show a progress bar.
 
     Returns:
-        the traits that can be asked for, in the order of `TRAITS`.
+        The traits that have at least two classes to predict, in the order of `TRAITS`.
     """
-    asked = [question for trait in TRAITS if (question := _question(clips, trait, can_hold)) is not None]
-    found = []
-    with bar(total=len(asked) * len(made), desc="comparing", unit=" tables", shown=shown) as progress:
-        for question in asked:
+    tasks = [task for trait in TRAITS if (task := _make_task(clips, trait, allowed_classes)) is not None]
+    results = []
+    with bar(total=len(tasks) * len(normalized), desc="comparing", unit=" tables", shown=show_progress) as progress:
+        for task in tasks:
             scores = {}
-            for name, numbers in made.items():
-                predicted = _nearest(numbers[question.rows], question, seed)
-                scores[name] = uar(question.labels, predicted, len(question.classes))
+            for name, features in normalized.items():
+                predicted = _predict_from_neighbors(features[task.rows], task, seed)
+                scores[name] = uar(task.labels, predicted, len(task.classes))
                 progress.update()
-            found.append(question.told(scores))
-    return found
+            guess = 1 / task.allowed.sum(axis=1)
+            chance = float(np.mean([guess[task.labels == index].mean() for index in range(len(task.classes))]))
+            disjoint = task.speakers is not None
+            results.append(
+                Separability(task.trait, task.classes, len(task.labels), disjoint, task.excluded, chance, scores)
+            )
+    return results
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Task:
     trait: str
     classes: tuple[str, ...]
     rows: np.ndarray
     labels: np.ndarray
-    speakers: np.ndarray | None
-    possible: np.ndarray
-    left_out: tuple[str, ...]
-
-    def told(self, scores: Mapping[str, float]) -> Separability:
-        even = 1 / self.possible.sum(axis=1)
-        guess = float(np.mean([even[self.labels == place].mean() for place in range(len(self.classes))]))
-        by_speaker = self.speakers is not None
-        return Separability(self.trait, self.classes, len(self.labels), by_speaker, self.left_out, guess, dict(scores))
+    speakers: np.ndarray | None  # None: neighbors may be of the same speaker
+    allowed: np.ndarray
+    excluded: tuple[str, ...]
 
 
-def _question(clips: pd.DataFrame, trait: str, can_hold: Mapping[str, Sequence[str]]) -> _Question | None:
-    """Find the clips and classes that a trait can be asked of; None where there are not two classes."""
+def _make_task(clips: pd.DataFrame, trait: str, allowed_classes: Mapping[str, Sequence[str]]) -> _Task | None:
+    """Select the clips and classes for which a trait can be predicted; None if there are fewer than two classes."""
     known = known_speakers(clips)
-    rows = known & clips["speaker"].notna().to_numpy() if trait == "speaker" else clips[trait].notna().to_numpy()
+    usable = known & clips["speaker"].notna().to_numpy() if trait == "speaker" else clips[trait].notna().to_numpy()
     values = clips[trait].to_numpy(dtype=object)
-    names = sorted(set(values[rows]))
-    heard = {name: set(clips["speaker"][rows & known & (values == name)]) for name in names}
-    by_speaker = trait != "speaker" and sum(len(people) > 1 for people in heard.values()) > 1
-    if by_speaker:
-        rows = rows & known
-        kept = [name for name in names if len(heard[name]) > 1]
+    names = sorted(set(values[usable]))
+    speakers_of = {name: set(clips["speaker"][usable & known & (values == name)]) for name in names}
+    disjoint = trait != "speaker" and sum(len(speakers) > 1 for speakers in speakers_of.values()) > 1
+    if disjoint:
+        usable = usable & known
+        classes = [name for name in names if len(speakers_of[name]) > 1]
     else:
-        kept = [name for name in names if (values[rows] == name).sum() >= _FEWEST_OF_CLASS]
-    if len(kept) < 2:
+        classes = [name for name in names if (values[usable] == name).sum() >= _MIN_CLASS_CLIPS]
+    if len(classes) < 2:
         return None
-    places = np.flatnonzero(rows & np.isin(values, np.array(kept, dtype=object)))
-    place = {name: at for at, name in enumerate(kept)}
-    labels = np.array([place[name] for name in values[places]])
-    possible = np.ones((len(places), len(kept)), dtype=bool)
+    rows = np.flatnonzero(usable & np.isin(values, np.array(classes, dtype=object)))
+    index_of = {name: index for index, name in enumerate(classes)}
+    labels = np.array([index_of[name] for name in values[rows]])
+    allowed = np.ones((len(rows), len(classes)), dtype=bool)
     if trait == "emotion":
-        answers = {corpus: np.isin(kept, list(can_hold[corpus])) for corpus in set(clips["corpus"])}
-        possible = np.stack([answers[corpus] for corpus in clips["corpus"].to_numpy()[places]])
-        possible[np.arange(len(places)), labels] = True
-    speakers = clips["speaker"].to_numpy()[places] if by_speaker else None
-    left_out = tuple(name for name in names if name not in place)
-    return _Question(trait, tuple(kept), places, labels, speakers, possible, left_out)
+        by_corpus = {corpus: np.isin(classes, list(allowed_classes[corpus])) for corpus in set(clips["corpus"])}
+        allowed = np.stack([by_corpus[corpus] for corpus in clips["corpus"].to_numpy()[rows]])
+        allowed[np.arange(len(rows)), labels] = True
+    speakers = clips["speaker"].to_numpy()[rows] if disjoint else None
+    excluded = tuple(name for name in names if name not in index_of)
+    return _Task(trait, tuple(classes), rows, labels, speakers, allowed, excluded)
 
 
-def _nearest(numbers: np.ndarray, question: _Question, seed: int) -> np.ndarray:
-    """Return the class that each clip's neighbours in the other folds have, shape (clips,)."""
+def _predict_from_neighbors(features: np.ndarray, task: _Task, seed: int) -> np.ndarray:
+    """Predict each clip's class from its neighbors in the other folds, shape (clips,)."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    predicted = np.zeros(len(numbers), dtype=np.int64)
-    for fold in range(FOLDS):
-        held = _folds(question, seed) == fold
-        if not held.any() or held.all():
+    predicted = np.zeros(len(features), dtype=np.int64)
+    folds = _assign_folds(task, seed)
+    for fold in range(NUM_FOLDS):
+        test, train = folds == fold, folds != fold
+        if not test.any() or not train.any():
             continue
-        near = KNeighborsClassifier(min(NEIGHBOURS, int((~held).sum())))
-        near.fit(numbers[~held], question.labels[~held])
-        votes = near.predict_proba(numbers[held]) / np.bincount(question.labels[~held])[near.classes_]
-        votes = np.where(question.possible[held][:, near.classes_], votes, -1.0)
-        predicted[held] = near.classes_[votes.argmax(axis=1)]
+        classifier = KNeighborsClassifier(min(NUM_NEIGHBORS, int(train.sum())))
+        classifier.fit(features[train], task.labels[train])
+        votes = classifier.predict_proba(features[test]) / np.bincount(task.labels[train])[classifier.classes_]
+        votes = np.where(task.allowed[test][:, classifier.classes_], votes, -1.0)
+        predicted[test] = classifier.classes_[votes.argmax(axis=1)]
     return predicted
 
 
-def _folds(question: _Question, seed: int) -> np.ndarray:
-    """Deal the clips, or the speakers, out to folds: those of each class, or of each mixture of classes, in turn."""
-    draw = np.random.default_rng(seed)
-    if question.speakers is None:
-        order = np.lexsort((draw.random(len(question.labels)), question.labels))
-        folds = np.empty(len(order), dtype=np.int64)
-        folds[order] = np.arange(len(order)) % FOLDS
-        return folds
-    people, inverse = np.unique(question.speakers, return_inverse=True)
-    # The rarest class of a speaker's, by speakers that have it: each fold gets its share of these speakers.
-    has = np.zeros((len(people), len(question.classes)), dtype=bool)
-    has[inverse, question.labels] = True
-    rarest = np.where(has, has.sum(axis=0), np.inf).argmin(axis=1)
-    order = np.lexsort((draw.random(len(people)), rarest))
-    turn = np.empty(len(people), dtype=np.int64)
-    turn[order] = np.arange(len(people)) % FOLDS
-    return turn[inverse]
+def _assign_folds(task: _Task, seed: int) -> np.ndarray:
+    """Assign clips, or whole speakers, to folds, stratified by class."""
+    random = np.random.default_rng(seed)
+    if task.speakers is None:
+        return _round_robin(task.labels, random)
+    speakers, inverse = np.unique(task.speakers, return_inverse=True)
+    # A speaker is stratified by the rarest class that it has, so that each fold gets speakers with that class.
+    has_class = np.zeros((len(speakers), len(task.classes)), dtype=bool)
+    has_class[inverse, task.labels] = True
+    rarest = np.where(has_class, has_class.sum(axis=0), np.inf).argmin(axis=1)
+    return _round_robin(rarest, random)[inverse]
 
 
-def embedded(numbers: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Lay clips out on a plane, like clips near each other.
+def _round_robin(strata: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    order = np.lexsort((random.random(len(strata)), strata))
+    folds = np.empty(len(order), dtype=np.int64)
+    folds[order] = np.arange(len(order)) % NUM_FOLDS
+    return folds
 
-    Principal components, then t-SNE (van der Maaten & Hinton 2008, "Visualizing Data using t-SNE") on the first 30;
-    the first two components alone where there are under 30 clips.
+
+def embed_in_2d(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
+    """Place clips on a plane so that similar clips are close to each other.
+
+    t-SNE (van der Maaten & Hinton 2008, "Visualizing Data using t-SNE") on the first 30 principal components; with
+    fewer than 30 clips, the first two principal components.
 
     Args:
-        numbers: standardised features, shape (clips, numbers).
+        features: normalized, shape (clips, features).
+        seed: of both methods.
 
     Returns:
-        places, shape (clips, 2), and the method's name: "t-SNE" or "principal components".
+        Coordinates, shape (clips, 2), and the method's name: "t-SNE" or "principal components".
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    wanted = min(_COMPONENTS, *numbers.shape)
-    parts = PCA(wanted, random_state=seed).fit_transform(numbers)
-    if len(numbers) < _FEWEST_EMBEDDED:
-        return np.pad(parts, ((0, 0), (0, 2)))[:, :2], "principal components"
-    perplexity = min(30.0, (len(numbers) - 1) / 3)
-    plane: Any = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(parts)
-    return plane, "t-SNE"
+    components = PCA(min(_NUM_COMPONENTS, *features.shape), random_state=seed).fit_transform(features)
+    if len(features) < _MIN_TSNE_CLIPS:
+        return np.pad(components, ((0, 0), (0, 2)))[:, :2], "principal components"
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    coordinates: Any = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+    return coordinates, "t-SNE"
