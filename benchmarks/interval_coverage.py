@@ -226,7 +226,7 @@ def differences(counts: list[int], pairs: int, random: np.random.Generator) -> d
                 result = compared(speakers, design, model, harder, random)
                 ends = None if result.low is None or result.high is None else (result.low, result.high)
                 tally.add(ends, truth)
-                told += result.p < 0.05
+                told += result.p_value < 0.05
             given = tally.given / pairs
             row = f"{kind:12} {speakers:8} {design.__name__:10} {model:8} {given:6.2f} {tally}"
             print(f"{row:84} {told / pairs:8.3f}", flush=True)

@@ -75,7 +75,7 @@ def test_turned_round_only_the_sign_changes():
     labels, first, second, speakers = answered(people=20, gains=0.05)
     there, back = compare_paired(labels, first, second, speakers, 4), compare_paired(labels, second, first, speakers, 4)
     assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
-    assert back.p == there.p
+    assert back.p_value == there.p_value
 
 
 def test_a_system_against_itself():
@@ -108,7 +108,7 @@ def test_few_speakers_can_tell_nothing():
     found = compare_paired(labels, labels, (labels + 1) % 4, speakers, 4)
     assert (found.difference, found.low, found.high, found.p_value, found.smallest_p_value) == (1, None, None, 1, 1)
     labels, _, _, speakers = answered(people=4)
-    assert compare_paired(labels, labels, (labels + 1) % 4, speakers, 4).p == 0.125
+    assert compare_paired(labels, labels, (labels + 1) % 4, speakers, 4).p_value == 0.125
 
 
 def test_seeds_are_averaged():

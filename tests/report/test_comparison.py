@@ -121,7 +121,7 @@ def test_a_leaking_split_stands_last_and_beside_nothing(compared: list[Compared]
 def test_pairs_are_corrected_for_their_number(compared: list[Compared], page: Page) -> None:
     one = compared[0]
     assert len(one.pairs) == 6
-    assert all(one.corrected[names] >= pair.p for names, pair in one.pairs.items())
+    assert all(one.corrected[names] >= pair.p_value for names, pair in one.pairs.items())
     names = [system.name for system in one.tested.models]
     row = next(row for row in page.rows if row[0] == f"1 {names[0]}")
     found = one.pairs[names[0], names[3]]

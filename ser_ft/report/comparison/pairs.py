@@ -59,12 +59,12 @@ def compare_set(tested: Leaderboard, wanted: str | None = None) -> Compared:
     if baseline is not None:
         beside = {one.name: difference(one, baseline) for one in tested.systems if one is not baseline}
     moved = [one.name for one in tested.systems if one.kind == "transfer" and one.name in beside]
-    transfer = dict(zip(moved, holm([beside[name].p for name in moved]), strict=True))
+    transfer = dict(zip(moved, holm([beside[name].p_value for name in moved]), strict=True))
     if tested.is_cross_corpus:
         return Compared(tested, baseline, beside, transfer=transfer)
     two = itertools.combinations(tested.models, 2)
     pairs = {(one.name, other.name): difference(one, other) for one, other in two}
-    corrected = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
+    corrected = dict(zip(pairs, holm([pair.p_value for pair in pairs.values()]), strict=True))
     return Compared(tested, baseline, beside, pairs, corrected, transfer)
 
 
