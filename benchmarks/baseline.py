@@ -17,7 +17,7 @@ import numpy as np
 
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.inference.windows import Window, WindowSettings
-from ser_ft.labels import canonical
+from ser_ft.labels import canonical_name
 from ser_ft.monitor import speaker_baseline
 from ser_ft.monitor.negative_segments import named
 
@@ -47,7 +47,7 @@ def judged(
     answers: np.ndarray, labels: np.ndarray, classes: Sequence[str], of: Sequence[str] | None, draw: np.random.Generator
 ) -> np.ndarray | None:
     """Return a speaker's scores before and after, shape (2, 3); None where it has too few clips for it."""
-    fits = [of is None or canonical(classes[label]) in of for label in labels]
+    fits = [of is None or canonical_name(classes[label]) in of for label in labels]
     first = draw.permutation(np.flatnonzero(fits))[:CLIPS]
     rest = np.setdiff1d(np.arange(len(labels)), first)
     found = (

@@ -22,8 +22,8 @@ from transformers.utils import logging
 from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import find_model_folder
-from ser_ft.export.onnx import write
-from ser_ft.inference.backends.base import Backend
+from ser_ft.export.onnx import write_onnx
+from ser_ft.inference.backends import Backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.models.pretrained import PretrainedClassifier
@@ -49,7 +49,7 @@ def write_both(model: str, folder: Path) -> dict[str, Path]:
     """Write both files of a model."""
     files = {"onnx": folder / "onnx.onnx", "int8": folder / "int8.onnx"}
     for name, file in files.items():
-        write(PretrainedClassifier.load(model), file, TorchBackend(model, "cpu").facts, name == "int8")
+        write_onnx(PretrainedClassifier.load(model), file, TorchBackend(model, "cpu").info, name == "int8")
     return files
 
 

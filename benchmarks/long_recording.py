@@ -28,18 +28,18 @@ _RUN = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ser_ft.inference.backends.base import open_engine
-from ser_ft.inference.windows import WindowSettings, file_windows, segments
+from ser_ft.inference.backends import open_engine
+from ser_ft.inference.windows import WindowSettings, iter_windows, merge_windows
 
 engine, settings = open_engine(sys.argv[1] or None), WindowSettings()
 engine.probabilities(np.full((1, 48_000), 0.01, np.float32))
 started, cpu = time.perf_counter(), time.process_time()
-windows = list(file_windows(engine, sys.argv[2], settings))
+windows = list(iter_windows(engine, sys.argv[2], settings))
 taken, busy = time.perf_counter() - started, time.process_time() - cpu
 answered = sum(window.probabilities is not None for window in windows)
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-print(len(windows), answered, len(segments(windows, engine.facts, settings)), windows[-1].end, taken, busy, peak)
+print(len(windows), answered, len(merge_windows(windows, engine.info, settings)), windows[-1].end, taken, busy, peak)
 """
 
 

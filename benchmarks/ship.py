@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from ser_ft import RunFolder
 from ser_ft.evaluation.pooling import find_runs
 from ser_ft.evaluation.predict import metrics_per_part
-from ser_ft.export.onnx import export
+from ser_ft.export.onnx import export_onnx
 from ser_ft.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def gathered(run: RunFolder, seed: int, judged: Path, home: RunFolder) -> None:
     home.write_json(home.metrics_file, facts)
     card = (HOME / "model" / "README.md").read_text(encoding="utf-8")
     (home.model / "README.md").write_text(told(card, facts), encoding="utf-8")
-    export(home.path, home.path / "model.onnx")
+    export_onnx(home.path, home.path / "model.onnx")
 
 
 def halve(file: Path) -> None:

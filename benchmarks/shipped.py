@@ -25,8 +25,8 @@ from ser_ft.dataloading.targets import allowed_classes
 from ser_ft.evaluation.calibration import expected_calibration_error
 from ser_ft.evaluation.metrics import uar, uar_confidence_interval
 from ser_ft.evaluation.pooling import find_runs
-from ser_ft.inference.backends.base import Backend, open_backend
-from ser_ft.utils.progress import bar
+from ser_ft.inference.backends import Backend, open_backend
+from ser_ft.utils.progress import progress_bar
 
 BINS = 10
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -109,11 +109,13 @@ class Answers:
 
 def ask(engine: Backend, table: datasets.Dataset, rows: np.ndarray, change: Change, what: str) -> np.ndarray:
     """Probabilities over the classes that each clip's corpus can hold, shape (clips, classes)."""
-    classes = engine.facts.classes
+    classes = engine.info.classes
     chosen = table.select(rows)
     allowed = allowed_classes(list(chosen["corpus"]), corpus_info(table), classes)
     found = np.zeros((len(rows), len(classes)))
-    for place, (sound, name) in enumerate(bar(list(zip(chosen["audio"], chosen["id"], strict=True)), desc=what)):
+    for place, (sound, name) in enumerate(
+        progress_bar(list(zip(chosen["audio"], chosen["id"], strict=True)), desc=what)
+    ):
         seed = np.random.default_rng([ord(letter) for letter in name])
         changed = change(audio.from_wav(sound["bytes"]), seed).astype(np.float32)
         found[place] = engine.probabilities(changed[None])[0] * allowed[place]
@@ -140,7 +142,7 @@ def main() -> None:
     apart: list[float] = []
     for run in find_runs([chosen.sweep]):
         engine, seed = open_backend(run.path, threads=1), run.metrics["seed"]
-        classes = engine.facts.classes
+        classes = engine.info.classes
         held = json.loads(run.split_file.read_text(encoding="utf-8"))["parts"]["test"]["clips"]
         test = np.flatnonzero(np.isin(ids, held))
         for condition in chosen.conditions or ["as recorded"]:
@@ -149,7 +151,7 @@ def main() -> None:
                     continue
                 rows = test[corpora[test] == corpus]
                 shares = ask(engine, table, rows, CONDITIONS[condition], f"{run.path.name} {corpus} {condition}")
-                least = engine.facts.threshold or 0.0
+                least = engine.info.threshold or 0.0
                 labels = labels_of(table, rows, classes)
                 answers[f"{corpus}, {condition}"].add(seed, labels, shares, speakers[rows], least)
                 if condition == "as recorded":

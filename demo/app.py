@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ser_ft.cli.demo import Options, read_options
-from ser_ft.utils.errors import InputError, run_command, without_debug
+from ser_ft.utils.errors import InputError, run_command, strip_debug_flag
 from ser_ft.utils.files import MODEL_FILE
 
 
@@ -32,7 +32,7 @@ def serve(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options and serve; return the exit code: 2 for wrong input, 130 when interrupted."""
-    return run_command(lambda: serve(read_options(without_debug(arguments))))
+    return run_command(lambda: serve(read_options(strip_debug_flag(arguments))))
 
 
 if __name__ == "__main__":

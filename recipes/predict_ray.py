@@ -25,12 +25,12 @@ import pyarrow.parquet as parquet
 from pyarrow.dataset import dataset
 
 from ser_ft.audio import AudioError
-from ser_ft.audio.discovery import SOUND, SoundFile, find_sound_files
-from ser_ft.inference.backends.base import open_backend
+from ser_ft.audio.discovery import SOUND_SUFFIXES, SoundFile, find_sound_files
+from ser_ft.inference.backends import open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.inputs import AudioInput
 from ser_ft.inference.recognizer import EmotionRecognizer
-from ser_ft.utils.errors import InputError, run_command, without_debug
+from ser_ft.utils.errors import InputError, run_command, strip_debug_flag
 
 # Shares of a core as Ray plans with them. Reading and writing mostly wait; workers that took whole cores would leave
 # none for the tasks that Ray itself begins with, and wait for them for ever.
@@ -71,7 +71,7 @@ class Recogniser:
     def __init__(self, model: str | None, column: str | None) -> None:
         self.column = column
         self.recognizer = EmotionRecognizer(model, threads=1)
-        self.schema = schema(self.recognizer.facts.classes)
+        self.schema = schema(self.recognizer.info.classes)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return a row for each sound of a batch."""
@@ -143,7 +143,7 @@ def predict(
     target, folder = url_to_fs(out)
     if target.exists(folder) and (not target.isdir(folder) or target.ls(folder)):
         raise InputError(f"--out {out}: is there already: name another")
-    store, found = _listed(sources, SOUND if column is None else (".parquet",))
+    store, found = _listed(sources, SOUND_SUFFIXES if column is None else (".parquet",))
     if column is not None:
         _check_column(store, found, column)
     engine = open_backend(model, "cpu")  # or say at once what is wrong with it
@@ -198,7 +198,7 @@ def _listed(sources: Sequence[str], suffixes: tuple[str, ...]) -> tuple[Any, lis
     every = find_sound_files(paths, suffixes) if _is_here(store) else _in_store(store, paths, suffixes)
     found = list({one.path: one for one in every}.values())
     if not found:
-        what = "sound" if suffixes is SOUND else "Parquet"
+        what = "sound" if suffixes is SOUND_SUFFIXES else "Parquet"
         raise InputError(f"{', '.join(sources)}: no {what} files there")
     return store, found
 
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, help="how many recognise (default: one per GPU that the model can use, or per core)"
     )
-    chosen = parser.parse_args(without_debug(arguments))
+    chosen = parser.parse_args(strip_debug_flag(arguments))
 
     def work() -> None:
         rows = predict(chosen.sources, chosen.out, chosen.model, chosen.column, chosen.workers)

@@ -1,4 +1,4 @@
-"""The emotions, their colours, and the label schemes: one table, read by everything else."""
+"""The emotions, their colors, and the label schemes: the only table of labels in the project."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .utils.errors import InputError
 
 @dataclass(frozen=True)
 class Emotion:
-    """An emotion: its name, its colour everywhere in the project, and other words for it."""
+    """An emotion with its color in all figures and other words for it."""
 
     name: str
-    colour: str
+    color: str
     synonyms: tuple[str, ...]
 
 
-# Colours: the eight of Okabe & Ito (2008), "Color Universal Design", told apart with any colour vision.
-# Black is lightened to grey and yellow darkened, so that both stand on white and on black.
+# Colors of Okabe & Ito (2008), "Color Universal Design", which can be distinguished with any color vision. Black is
+# lightened to gray and yellow is darkened, so that both are visible on white and on black.
 EMOTIONS: tuple[Emotion, ...] = (
     Emotion("neutral", "#7f7f7f", ("neu", "neutrality")),
     Emotion("calm", "#56b4e9", ("calmness", "relaxed", "serene")),
@@ -29,100 +29,86 @@ EMOTIONS: tuple[Emotion, ...] = (
     Emotion("disgust", "#009e73", ("dis", "disgusted")),
     Emotion("surprise", "#c8b400", ("sur", "surprised", "ps", "pleasant_surprise", "pleasant_surprised")),
 )
-NAMES: tuple[str, ...] = tuple(emotion.name for emotion in EMOTIONS)
-COLOURS: dict[str, str] = {emotion.name: emotion.colour for emotion in EMOTIONS}
-# For classes of a user's own mapping that are no emotion of the table, in order of their place.
-OTHER_COLOURS: tuple[str, ...] = (
-    "#332288",
-    "#88ccee",
-    "#44aa99",
-    "#117733",
-    "#999933",
-    "#ddcc77",
-    "#882255",
-    "#aa4499",
-)
+EMOTION_NAMES: tuple[str, ...] = tuple(emotion.name for emotion in EMOTIONS)
+COLORS: dict[str, str] = {emotion.name: emotion.color for emotion in EMOTIONS}
+# For classes of a user's own mapping that are not in the table, by their index in the scheme.
+OTHER_COLORS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#882255", "#aa4499")
 
-_BY_WORD = {word: emotion.name for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)}
+_NAME_BY_WORD = {word: emotion.name for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)}
 
 SCHEMES: dict[str, tuple[str, ...]] = {
-    "eight": NAMES,
-    "seven": tuple(name for name in NAMES if name != "calm"),
-    "six": tuple(name for name in NAMES if name not in ("calm", "surprise")),
+    "eight": EMOTION_NAMES,
+    "seven": tuple(name for name in EMOTION_NAMES if name != "calm"),
+    "six": tuple(name for name in EMOTION_NAMES if name not in ("calm", "surprise")),
     "four": ("neutral", "happy", "sad", "angry"),
 }
-CALM = ("keep", "neutral", "drop")
+CALM_POLICIES = ("keep", "neutral", "drop")
 
 
-def canonical(word: str) -> str | None:
-    """Return the table's name for an emotion word ("Anger" -> "angry"), or None where it is no word of the table."""
-    return _BY_WORD.get(word.strip().lower().replace(" ", "_").replace("-", "_"))
+def canonical_name(word: str) -> str | None:
+    """Return the table's name for a word ("Anger" -> "angry"), or None if the table does not contain the word."""
+    return _NAME_BY_WORD.get(word.strip().lower().replace(" ", "_").replace("-", "_"))
 
 
-def colour(name: str, place: int = 0) -> str:
-    """Return the fixed colour ("#rrggbb") of an emotion, or of a user's own class at `place` in its scheme."""
-    return COLOURS.get(name) or OTHER_COLOURS[place % len(OTHER_COLOURS)]
+def label_color(name: str, index: int = 0) -> str:
+    """Return the color ("#rrggbb") of an emotion, or of a user's own class with this index in its scheme."""
+    return COLORS.get(name) or OTHER_COLORS[index % len(OTHER_COLORS)]
 
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """Which classes there are, and in which of them each emotion lands.
+    """A set of classes, and the class of each source label.
 
     Attributes:
         name: "eight", "seven", "six", "four" or "own".
-        classes: the classes, in the order of their numbers.
-        places: source label (lower case) -> class; what is not in it has no place in the scheme.
+        classes: The classes, in the order of their indices.
+        class_by_label: Source label (lower case) -> class. Labels that are missing are not part of the scheme.
     """
 
     name: str
     classes: tuple[str, ...]
-    places: Mapping[str, str]
+    class_by_label: Mapping[str, str]
 
-    def place(self, label: str) -> str | None:
-        """Return the class of a source label, or None where the scheme has no place for it."""
+    def class_of(self, label: str) -> str | None:
+        """Return the class of a source label, or None if the label is not part of the scheme."""
         word = label.strip().lower()
-        return self.places.get(word) or self.places.get(canonical(word) or "")
+        return self.class_by_label.get(word) or self.class_by_label.get(canonical_name(word) or "")
 
 
-def scheme(labels: str | Mapping[str, str] = "eight", calm: str = "keep") -> LabelScheme:
-    """Make a label scheme.
+def make_scheme(labels: str | Mapping[str, str] = "eight", calm: str = "keep") -> LabelScheme:
+    """Create a label scheme.
 
     Args:
-        labels: "eight", "seven", "six", "four", or a mapping of one's own: emotion (or source label) -> class.
-        calm: what becomes of calm speech: "keep" it as a class where the scheme has it, count it as "neutral",
-            or "drop" it.
+        labels: "eight", "seven", "six", "four", or a mapping from emotion (or source label) to class.
+        calm: What happens to calm speech: "keep" it as a class if the scheme has one, count it as "neutral", or "drop"
+            it.
 
     Raises:
-        InputError: the scheme, or the value of `calm`, is unknown, or there are fewer than two classes.
+        InputError: The scheme or the value of `calm` is unknown, or there are fewer than two classes.
     """
-    if calm not in CALM:
-        raise InputError(f"calm must be one of {', '.join(CALM)}, not {calm!r}")
+    if calm not in CALM_POLICIES:
+        raise InputError(f"calm must be one of {', '.join(CALM_POLICIES)}, not {calm!r}")
     if isinstance(labels, str):
         if labels not in SCHEMES:
-            raise InputError(
-                f"unknown label scheme {labels!r}: use one of {', '.join(SCHEMES)}, or a mapping of your own"
-            )
-        classes = SCHEMES[labels]
-        places = {name: name for name in classes}
-        name = labels
+            raise InputError(f"unknown label scheme {labels!r}: use one of {', '.join(SCHEMES)}, or your own mapping")
+        name, classes = labels, SCHEMES[labels]
+        class_by_label = {emotion: emotion for emotion in classes}
     else:
         if not labels:
             raise InputError("the label mapping is empty: give at least two pairs, emotion: class")
-        pairs = {str(key).strip().lower(): str(value or "").strip() for key, value in labels.items()}
-        if "" in pairs.values():
-            raise InputError("the label mapping names no class for one of its emotions: leave that emotion out")
-        order = {value: NAMES.index(value) if value in NAMES else len(NAMES) for value in pairs.values()}
-        classes = tuple(sorted(order, key=lambda value: order[value]))
-        # A word stands for its synonyms too, unless these are given a place of their own.
-        places = {canonical(key) or key: value for key, value in pairs.items()} | pairs
-        name = "own"
+        mapping = {str(label).strip().lower(): str(value or "").strip() for label, value in labels.items()}
+        if "" in mapping.values():
+            raise InputError("the label mapping has an emotion without a class: leave that emotion out")
+        order = {value: (*EMOTION_NAMES, value).index(value) for value in mapping.values()}
+        name, classes = "own", tuple(sorted(order, key=lambda value: order[value]))
+        # A word stands for its synonyms too, unless they have a class of their own.
+        class_by_label = {canonical_name(label) or label: value for label, value in mapping.items()} | mapping
     if calm != "keep":
-        places = {word: place for word, place in places.items() if canonical(word) != "calm"}
-        if calm == "neutral" and "neutral" in places:
-            places["calm"] = places["neutral"]
-        classes = tuple(name for name in classes if name in places.values())
+        class_by_label = {word: value for word, value in class_by_label.items() if canonical_name(word) != "calm"}
+        if calm == "neutral" and "neutral" in class_by_label:
+            class_by_label["calm"] = class_by_label["neutral"]
+        classes = tuple(value for value in classes if value in class_by_label.values())
     if len(classes) < 2:
-        raise InputError(
-            f"a label scheme needs two classes or more, not only {', '.join(map(repr, classes)) or 'calm'}"
-        )
-    return LabelScheme(name, classes, places)
+        only = ", ".join(map(repr, classes)) or "'calm'"
+        raise InputError(f"a label scheme needs at least two classes, not only {only}")
+    return LabelScheme(name, classes, class_by_label)

@@ -101,13 +101,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as an .onnx file."""
-    from ser_ft.export.onnx import write
-    from ser_ft.inference.backends.base import ModelInfo
+    from ser_ft.export.onnx import write_onnx
+    from ser_ft.inference.backends import ModelInfo
     from ser_ft.models.pretrained import PretrainedClassifier
 
     file = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
     saved = PretrainedClassifier.load(str(tiny_run / "model"))
-    write(saved, file, ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples))
+    write_onnx(saved, file, ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples))
     return file
 
 

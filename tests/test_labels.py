@@ -7,16 +7,19 @@ from collections.abc import Mapping
 
 import pytest
 
-from ser_ft.labels import COLOURS, EMOTIONS, NAMES, SCHEMES, canonical, colour, scheme
+from ser_ft.labels import COLORS, EMOTION_NAMES, EMOTIONS, SCHEMES, canonical_name, label_color, make_scheme
 from ser_ft.utils.errors import InputError
 
 
 def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
     words = [word for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)]
-    assert NAMES == ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
+    assert EMOTION_NAMES == ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
     assert len(words) == len(set(words))
-    assert len(set(COLOURS.values())) == 8
-    assert all(re.fullmatch("#[0-9a-f]{6}", colour(name, place)) for place, name in enumerate((*NAMES, *"abcdefghij")))
+    assert len(set(COLORS.values())) == 8
+    assert all(
+        re.fullmatch("#[0-9a-f]{6}", label_color(name, place))
+        for place, name in enumerate((*EMOTION_NAMES, *"abcdefghij"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,13 +36,13 @@ def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
     ],
 )
 def test_words_for_emotions(word: str, name: str | None) -> None:
-    assert canonical(word) == name
+    assert canonical_name(word) == name
 
 
 @pytest.mark.parametrize(
     ("labels", "calm", "classes", "places"),
     [
-        ("eight", "keep", NAMES, {"calm": "calm", "Fearful": "fear", "boredom": None}),
+        ("eight", "keep", EMOTION_NAMES, {"calm": "calm", "Fearful": "fear", "boredom": None}),
         ("eight", "neutral", SCHEMES["seven"], {"calm": "neutral"}),
         ("eight", "drop", SCHEMES["seven"], {"calm": None, "relaxed": None}),
         ("seven", "keep", SCHEMES["seven"], {"calm": None}),
@@ -59,9 +62,9 @@ def test_words_for_emotions(word: str, name: str | None) -> None:
 def test_schemes(
     labels: str | Mapping[str, str], calm: str, classes: tuple[str, ...], places: dict[str, str | None]
 ) -> None:
-    made = scheme(labels, calm)
+    made = make_scheme(labels, calm)
     assert made.classes == classes
-    assert {word: made.place(word) for word in places} == places
+    assert {word: made.class_of(word) for word in places} == places
 
 
 @pytest.mark.parametrize(
@@ -70,12 +73,12 @@ def test_schemes(
         ("nine", "keep", "unknown label scheme 'nine': use one of eight, seven, six, four"),
         ("eight", "merge", "calm must be one of keep, neutral, drop, not 'merge'"),
         ({}, "keep", "empty"),
-        ({"happy": "x", "sad": "x"}, "keep", "two classes"),
-        ({"happy": "x", "sad": ""}, "keep", "names no class"),
-        ({"happy": "x", "sad": None}, "keep", "names no class"),
-        ({"calm": "low", "happy": "high"}, "drop", "two classes"),
+        ({"happy": "x", "sad": "x"}, "keep", "at least two classes"),
+        ({"happy": "x", "sad": ""}, "keep", "an emotion without a class"),
+        ({"happy": "x", "sad": None}, "keep", "an emotion without a class"),
+        ({"calm": "low", "happy": "high"}, "drop", "at least two classes"),
     ],
 )
 def test_wrong_schemes_are_refused(labels: str | Mapping[str, str], calm: str, says: str) -> None:
     with pytest.raises(InputError, match=re.escape(says)):
-        scheme(labels, calm)
+        make_scheme(labels, calm)

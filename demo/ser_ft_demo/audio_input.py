@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, is_silent, mix_down
-from ser_ft.audio.streaming import blocks, open_sound
-from ser_ft.inference.recognizer import SHORTEST
+from ser_ft.audio.streaming import blocks, open_audio
+from ser_ft.inference.recognizer import MIN_SECONDS
 from ser_ft.utils.errors import InputError
 
 from .messages import length
@@ -47,7 +47,7 @@ def read(path: str | None, longest: float, instead: str = "cut it") -> Clip:
         if sum(map(len, pieces)) > longest * SAMPLE_RATE:
             raise InputError(f"{name} is longer than {length(longest)}: {instead}")
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-    if len(samples) < SHORTEST * SAMPLE_RATE:
+    if len(samples) < MIN_SECONDS * SAMPLE_RATE:
         raise AudioError("too-short", f"{name}: too short")
     if is_silent(samples):
         raise AudioError("silent", f"{name}: silent")
@@ -63,7 +63,7 @@ def check_length(path: str | None, longest: float) -> str:
     if not path:
         raise InputError("give a recording first: drop a file")
     seconds = 0.0
-    with open_sound(path) as sound:
+    with open_audio(path) as sound:
         for block in sound.blocks():
             seconds += len(block) / sound.rate
             if seconds > longest:

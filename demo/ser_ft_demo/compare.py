@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ser_ft.inference.recognizer import Answer
+from ser_ft.inference.recognizer import ClipPrediction
 from ser_ft.monitor.summary import percent
 from ser_ft.monitor.timeline import colours
 
@@ -25,7 +25,7 @@ EMPTY = "The answers will stand here, side by side."
 ALONE = "ser-ft demo --compare runs/baseline --compare runs/fine-tuned"
 
 
-def answers(state: AppState, path: str | None) -> list[tuple[Model, Answer]]:
+def answers(state: AppState, path: str | None) -> list[tuple[Model, ClipPrediction]]:
     """Ask every model about a recording.
 
     Raises:
@@ -40,7 +40,7 @@ def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     return sum(min(share, other.get(name, 0.0)) for name, share in one.items())
 
 
-def agreement(found: Sequence[Answer]) -> dict[str, Any]:
+def agreement(found: Sequence[ClipPrediction]) -> dict[str, Any]:
     """Say how far answers agree: the emotion that most name (None: none), how many do, and the mean overlap."""
     named = Counter(answer["emotion"] for answer in found if not answer["uncertain"])
     emotion, count = named.most_common(1)[0] if named else (None, 0)
@@ -50,7 +50,7 @@ def agreement(found: Sequence[Answer]) -> dict[str, Any]:
     return {"emotion": emotion, "models": count, "of": len(found), "overlap": sum(shares) / max(1, len(shares))}
 
 
-def record(found: Sequence[tuple[Model, Answer]]) -> dict[str, Any]:
+def record(found: Sequence[tuple[Model, ClipPrediction]]) -> dict[str, Any]:
     """Put the answers, and how far they agree, into a mapping for JSON."""
     told = [
         {"model": model.name, **{key: value for key, value in answer.items() if key != "path"}}
@@ -59,12 +59,12 @@ def record(found: Sequence[tuple[Model, Answer]]) -> dict[str, Any]:
     return {"answers": told, "agreement": agreement([answer for _, answer in found])}
 
 
-def page(found: Sequence[tuple[Model, Answer]]) -> str:
+def page(found: Sequence[tuple[Model, ClipPrediction]]) -> str:
     """Show the answers side by side, and how far they agree."""
     cards = []
     for model, answer in found:
         best = None if answer["uncertain"] else answer["emotion"]
-        bars = drawing.bars(answer["scores"], colours(model.recognise.facts.classes), best)
+        bars = drawing.bars(answer["scores"], colours(model.recognise.info.classes), best)
         cards.append(f"<li><h4>{escape(model.name)}</h4>{headline(answer)}{bars}</li>")
     return (
         f'<section class="answer" role="status"><p class="glance">{_agreement([answer for _, answer in found])}</p>'
@@ -72,7 +72,7 @@ def page(found: Sequence[tuple[Model, Answer]]) -> str:
     )
 
 
-def _agreement(found: Sequence[Answer]) -> str:
+def _agreement(found: Sequence[ClipPrediction]) -> str:
     if len(found) < 2:
         return "One model: there is nothing to compare it with."
     how = agreement(found)

@@ -44,7 +44,7 @@ class AppState:
     @property
     def fills(self) -> dict[str, str]:
         """The colour of each of its classes."""
-        return dict(colours(self.model.recognise.facts.classes))
+        return dict(colours(self.model.recognise.info.classes))
 
     def folder(self) -> Path:
         """Make a folder for what is made for one visitor; it goes as uploads do."""

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ser_ft.audio import to_wav
-from ser_ft.inference.windows import WindowAnswer
+from ser_ft.inference.windows import WindowPrediction
 
 from . import analysis, compare, monitor, speak
 from .audio_input import check_length, read
@@ -70,7 +70,7 @@ def build(state: AppState) -> None:
     )
 
 
-def _windows(state: AppState, path: str | None) -> list[WindowAnswer]:
+def _windows(state: AppState, path: str | None) -> list[WindowPrediction]:
     return state.model.recognise.windows(check_length(path, state.limits.call))
 
 

@@ -21,8 +21,8 @@ import gradio as gr
 import numpy as np
 
 from ser_ft.audio import from_pcm16
-from ser_ft.inference.streaming import AnswerStream
-from ser_ft.inference.windows import WindowAnswer
+from ser_ft.inference.streaming import PredictionStream
+from ser_ft.inference.windows import WindowPrediction
 from ser_ft.monitor.summary import percent
 from ser_ft.utils.errors import InputError
 
@@ -49,11 +49,11 @@ class Session:
         answers: of the last 30 s. touched: when sound came last. lock: held while sound is taken in.
     """
 
-    stream: AnswerStream
+    stream: PredictionStream
     rate: int
     seconds: float = 0.0
     level: float = -120.0
-    answers: deque[WindowAnswer] = field(default_factory=lambda: deque(maxlen=round(SPAN / HOP) + 8))
+    answers: deque[WindowPrediction] = field(default_factory=lambda: deque(maxlen=round(SPAN / HOP) + 8))
     touched: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -153,7 +153,7 @@ def page(state: AppState, session: Session) -> str:
     )
 
 
-def _headline(last: WindowAnswer | None) -> str:
+def _headline(last: WindowPrediction | None) -> str:
     if last is None:
         return '<p class="says">listening<span>the first answer comes after four seconds</span></p>'
     if last["emotion"] is None or last["scores"] is None:

@@ -32,8 +32,8 @@ def open_models(sources: Sequence[str]) -> list[Model]:
     found: list[Model] = []
     for source in dict.fromkeys(sources):
         recognise = EmotionRecognizer(None if source == SHIPPED else source)
-        name = recognise.facts.name
-        alike = sum(model.recognise.facts.name == name for model in found)
+        name = recognise.info.name
+        alike = sum(model.recognise.info.name == name for model in found)
         name = f"{name} ({alike + 1})" if alike else name
         found.append(Model(name, source, recognise, _card(source)))
     return found

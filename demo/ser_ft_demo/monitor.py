@@ -47,7 +47,7 @@ def judge(state: AppState, path: str | None, names: str = "", seen: Seen | None 
 
 def write(state: AppState, call: Conversation, folder: Path) -> tuple[Path, Path]:
     """Write a conversation's report.html and monitor.json into a folder, less where its file lies here."""
-    about = About.of(call.facts, call.settings, state.model.source)
+    about = About.of(call.info, call.settings, state.model.source)
     write_call(call, folder, about)
     files = folder / "report.html", folder / "monitor.json"
     for file in files:
@@ -58,7 +58,7 @@ def write(state: AppState, call: Conversation, folder: Path) -> tuple[Path, Path
 
 def page(call: Conversation) -> str:
     """Show a conversation: what stands out, the timeline, moments to listen to, shares and segments."""
-    fills = dict(colours(call.facts.classes))
+    fills = dict(colours(call.info.classes))
     notes = "".join(f'<p class="faint">{escape(note[:1].upper() + note[1:])}.</p>' for note in call.notes)
     said = "".join(f"<li>{escape(line)}</li>" for line in feedback(call))
     parts = [f'<section class="answer call"><ul class="glance">{said}</ul>{notes}', drawing.legend(fills)]

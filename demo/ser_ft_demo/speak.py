@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ser_ft.audio import SAMPLE_RATE
-from ser_ft.inference.recognizer import Answer
+from ser_ft.inference.recognizer import ClipPrediction
 from ser_ft.monitor.summary import percent
 
 from . import drawing
@@ -26,7 +26,7 @@ class Prediction:
     """A recording and a model's answer to it."""
 
     clip: Clip
-    answer: Answer
+    answer: ClipPrediction
 
 
 def recognise(state: AppState, path: str | None) -> Prediction:
@@ -39,7 +39,7 @@ def recognise(state: AppState, path: str | None) -> Prediction:
     return Prediction(clip, answer_of(state.model, clip))
 
 
-def answer_of(model: Model, clip: Clip) -> Answer:
+def answer_of(model: Model, clip: Clip) -> ClipPrediction:
     """Ask a model."""
     return model.recognise((SAMPLE_RATE, clip.samples))[0]
 
@@ -51,7 +51,7 @@ def record(heard: Prediction) -> dict[str, Any]:
     return {"file": heard.clip.name, **told}
 
 
-def headline(answer: Answer) -> str:
+def headline(answer: ClipPrediction) -> str:
     """Say the answer: the emotion, or that it is uncertain and what is nearest."""
     emotion, share = answer["emotion"], percent(answer["scores"][answer["emotion"]])
     if not answer["speech"]:

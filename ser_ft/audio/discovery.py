@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .io import FFMPEG_SUFFIXES, SUFFIXES
 
-SOUND = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
+SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
 """How names of sound files end, in small letters."""
 
 
@@ -25,7 +25,7 @@ class SoundFile:
     error: str | None = None
 
 
-def find_sound_files(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND) -> Iterator[SoundFile]:
+def find_sound_files(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND_SUFFIXES) -> Iterator[SoundFile]:
     """Find sound files, or others, always in the same order: a folder's own by name, then those of its folders.
 
     Folders are searched with all that lies below, links followed, each once, so that links in a ring have an end.

@@ -71,23 +71,23 @@ def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None =
     """Decode as `decode`; return the samples, and the sampling rate (Hz) of the file itself, None through ffmpeg."""
     content = source if isinstance(source, bytes) else read_file(Path(source))
     name = name or ("sound" if isinstance(source, bytes) else str(source))
-    check_whole(io.BytesIO(content), name)
+    check_file(io.BytesIO(content), name)
     try:
-        samples, own_rate = _read_samples(unpacked(content))
+        samples, own_rate = _read_samples(remux_webm(content))
         found: int | None = own_rate
     except soundfile.LibsndfileError as error:
         samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
         found = None
     if not len(samples):
         raise AudioError("empty", f"{name}: no samples in the file")
-    check_rate(own_rate, name)
+    check_sampling_rate(own_rate, name)
     mono = mix_down(samples)
     if not np.isfinite(mono).all():
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
     return resample(mono, own_rate, rate), found
 
 
-def unpacked(content: bytes) -> bytes:
+def remux_webm(content: bytes) -> bytes:
     """Return a file as libsndfile reads it: Opus in WebM, which browsers record, in Ogg; all else as it is."""
     return (webm.as_ogg(content) if content[:4] == webm.MAGIC else None) or content
 
@@ -113,7 +113,7 @@ def mix_down(samples: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def check_whole(file: BinaryIO, name: str) -> None:
+def check_file(file: BinaryIO, name: str) -> None:
     """Look at a file before it is decoded, without reading all of it.
 
     Raises:
@@ -130,7 +130,7 @@ def check_whole(file: BinaryIO, name: str) -> None:
     file.seek(0)
 
 
-def check_rate(rate: int, name: str) -> None:
+def check_sampling_rate(rate: int, name: str) -> None:
     """Raise AudioError where a file's sampling rate, in Hz, cannot be true."""
     if rate not in _RATES:
         raise AudioError("unreadable", f"{name}: its header claims a sampling rate of {rate} Hz")
@@ -225,7 +225,9 @@ def _through_ffmpeg(content: bytes, name: str, rate: int, why: str) -> tuple[np.
             raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
     if done.returncode != 0 or not done.stdout:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise AudioError("unreadable", f"{name}: ffmpeg cannot decode it ({plain(lines[-1] if lines else 'no sound')})")
+        raise AudioError(
+            "unreadable", f"{name}: ffmpeg cannot decode it ({short_reason(lines[-1] if lines else 'no sound')})"
+        )
     return np.frombuffer(done.stdout, dtype="<f4")[:, None], rate
 
 
@@ -244,7 +246,7 @@ def find_ffmpeg(head: bytes, name: str, why: str) -> str:
         hint = ""
         if suffix in FFMPEG_SUFFIXES or _is_foreign_container(head):
             hint = ": install ffmpeg, or convert it to wav, flac, ogg or mp3"
-        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({plain(why)}){hint}")
+        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({short_reason(why)}){hint}")
     return ffmpeg
 
 
@@ -274,6 +276,6 @@ def _is_foreign_container(head: bytes) -> bool:
     return head[4:8] == b"ftyp" or head[:4] == webm.MAGIC
 
 
-def plain(message: str) -> str:
+def short_reason(message: str) -> str:
     """Shorten what a decoder said to its last part, on one line."""
     return message.replace("\n", " ").split(": ", 1)[-1].rstrip(". ")

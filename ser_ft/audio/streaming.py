@@ -21,18 +21,18 @@ from .io import (
     SAMPLE_RATE,
     AudioError,
     Source,
-    check_rate,
-    check_whole,
+    check_file,
+    check_sampling_rate,
     find_ffmpeg,
     from_pcm16,
     mix_down,
-    plain,
     read_frames,
-    unpacked,
+    remux_webm,
+    short_reason,
 )
 from .webm import MAGIC
 
-LOUDEST = 256.0
+MAX_AMPLITUDE = 256.0
 """Samples beyond this are not full scale at 1.0: integers that nothing divided, or what is no sound at all."""
 # Numbers in a block: what a damaged header claims of rate and channels would fill the memory.
 _MOST_NUMBERS = 2**22
@@ -43,7 +43,7 @@ _AU_HEADER = 24
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioReader:
     """An open file.
 
     Attributes:
@@ -82,17 +82,17 @@ class Sound:
             try:
                 return self.read(size)
             except soundfile.LibsndfileError as error:
-                raise AudioError("unreadable", f"{self.name}: {after} decoded ({plain(str(error))})") from error
+                raise AudioError("unreadable", f"{self.name}: {after} decoded ({short_reason(str(error))})") from error
 
 
 def check_samples(samples: np.ndarray, name: str) -> None:
     """Refuse floats, of any shape, that are no samples of sound with full scale at 1.0.
 
     Raises:
-        AudioError: some are no numbers, or beyond `LOUDEST`.
+        AudioError: some are no numbers, or beyond `MAX_AMPLITUDE`.
     """
     low, high = (float(samples.min()), float(samples.max())) if samples.size else (0.0, 0.0)
-    if low >= -LOUDEST and high <= LOUDEST:
+    if low >= -MAX_AMPLITUDE and high <= MAX_AMPLITUDE:
         return
     if not (np.isfinite(low) and np.isfinite(high)):
         raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
@@ -100,7 +100,7 @@ def check_samples(samples: np.ndarray, name: str) -> None:
 
 
 @contextmanager
-def open_sound(source: Source, name: str | None = None) -> Iterator[Sound]:
+def open_audio(source: Source, name: str | None = None) -> Iterator[AudioReader]:
     """Open a file to read it block by block; of any size, and otherwise what `audio.decode` reads.
 
     Args:
@@ -114,7 +114,7 @@ def open_sound(source: Source, name: str | None = None) -> Iterator[Sound]:
     with ExitStack() as stack:
         with _explained(name):
             sound = _opened(stack, source, name)
-        check_rate(sound.rate, name)
+        check_sampling_rate(sound.rate, name)
         yield sound
 
 
@@ -135,9 +135,9 @@ def blocks(
         float32 samples, full scale at 1.0, shape (samples, channels).
 
     Raises:
-        AudioError: as `open_sound`, and where the file cannot be decoded to its end.
+        AudioError: as `open_audio`, and where the file cannot be decoded to its end.
     """
-    with open_sound(source, name) as sound:
+    with open_audio(source, name) as sound:
         resampler = Resampler(sound.rate, rate, sound.channels)
         for block in sound.blocks(seconds):
             if len(resampled := resampler.feed(block)):
@@ -171,7 +171,7 @@ class Resampler:
         return resampled.reshape(-1, self._channels)
 
 
-class Mixer:
+class MonoResampler:
     """Turns chunks of any size into mono at 16 kHz: what comes out is what `audio.decode` makes of the whole."""
 
     def __init__(self, rate: int, channel: int | None = None) -> None:
@@ -181,7 +181,7 @@ class Mixer:
             rate: sampling rate of the chunks, in Hz.
             channel: the one that is kept, from 0; None mixes all of them.
         """
-        check_rate(rate, "the stream")
+        check_sampling_rate(rate, "the stream")
         self._channel = channel
         self._resampler = Resampler(rate)
 
@@ -227,18 +227,18 @@ def _explained(name: str, what: str = "cannot be read") -> Iterator[None]:
         yield
     except (OSError, TypeError, MemoryError) as error:
         why = "it takes more memory than there is" if isinstance(error, MemoryError) else str(error)
-        said = plain(getattr(error, "strerror", None) or why or type(error).__name__)
+        said = short_reason(getattr(error, "strerror", None) or why or type(error).__name__)
         raise AudioError("unreadable", f"{name}: {what} ({said})") from error
 
 
-def _opened(stack: ExitStack, source: Source, name: str) -> Sound:
+def _opened(stack: ExitStack, source: Source, name: str) -> AudioReader:
     raw = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source)))
-    check_whole(raw, name)
+    check_file(raw, name)
     head = raw.read(12)
     raw.seek(0)
     if head[:4] == MAGIC and raw.seek(0, io.SEEK_END) <= _LARGEST_WEBM:
         raw.seek(0)
-        raw = io.BytesIO(unpacked(raw.read()))
+        raw = io.BytesIO(remux_webm(raw.read()))
     raw.seek(0)
     given = _Given(raw)
     try:
@@ -254,7 +254,7 @@ def _opened(stack: ExitStack, source: Source, name: str) -> Sound:
         given.check()
         return samples
 
-    return Sound(name, file.samplerate, file.channels, read)
+    return AudioReader(name, file.samplerate, file.channels, read)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -292,7 +292,7 @@ class _Given:
 
 
 @contextmanager
-def _through_ffmpeg(ffmpeg: str, source: Source, name: str) -> Iterator[Sound]:
+def _through_ffmpeg(ffmpeg: str, source: Source, name: str) -> Iterator[AudioReader]:
     """Decode through a pipe, at the file's own rate; what ffmpeg complains of goes to a file: a full pipe blocks."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "errors").open("w+b") as errors:
         path = Path(folder, "sound") if isinstance(source, bytes) else Path(source).absolute()
@@ -316,10 +316,10 @@ def _complaint(process: subprocess.Popen[bytes], errors: BinaryIO) -> str | None
         return None
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    return plain(lines[-1] if lines else "no sound")
+    return short_reason(lines[-1] if lines else "no sound")
 
 
-def _read_au(pipe: IO[bytes], name: str, complaint: Callable[[], str | None]) -> Sound:
+def _read_au(pipe: IO[bytes], name: str, complaint: Callable[[], str | None]) -> AudioReader:
     header = pipe.read(_AU_HEADER)
     if len(header) < _AU_HEADER or header[:4] != b".snd":
         raise AudioError("unreadable", f"{name}: ffmpeg cannot decode it ({complaint() or 'no sound'})")
@@ -333,4 +333,4 @@ def _read_au(pipe: IO[bytes], name: str, complaint: Callable[[], str | None]) ->
         whole = len(content) // (count * 4) * count
         return np.frombuffer(content, ">f4", whole).astype(np.float32).reshape(-1, count)
 
-    return Sound(name, rate, count, read)
+    return AudioReader(name, rate, count, read)

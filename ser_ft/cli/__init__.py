@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..utils.errors import InputError, run_command, without_debug
+from ..utils.errors import InputError, run_command, strip_debug_flag
 from .data import add_audit, add_augment, add_explore, add_prepare
 from .demo import add_demo
 from .evaluation import add_compare, add_evaluate, add_fuse, add_report
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `audit` returns 1 where it finds something.
     """
-    given = without_debug(arguments)
+    given = strip_debug_flag(arguments)
     # A recipe's settings are read by their own parser, which knows every one of them.
     if given[:1] == ["train"]:
         return train(given[1:], "ser-ft train")
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
     """Read a recipe and carry it out: `ser-ft train`, and `recipes/finetune.py`; return the exit code as `main`."""
-    given = without_debug(arguments)
+    given = strip_debug_flag(arguments)
 
     def work() -> None:
         from ..config.parser import parse

@@ -7,9 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..labels import scheme
+from ..labels import make_scheme
 from ..utils.errors import InputError
-from .arguments import mapping, pairs
+from .arguments import parse_mapping, parse_pairs
 
 if TYPE_CHECKING:
     import datasets
@@ -144,8 +144,8 @@ def add_augment(commands: argparse._SubParsersAction[Any]) -> None:
 def _prepare(chosen: argparse.Namespace) -> None:
     from ..data.prepare import check_out, prepare, prepare_table
 
-    labels = pairs(chosen.labels, "--labels") if "=" in chosen.labels else chosen.labels
-    scheme(labels, chosen.calm)
+    labels = parse_pairs(chosen.labels, "--labels") if "=" in chosen.labels else chosen.labels
+    make_scheme(labels, chosen.calm)
     check_out(Path(chosen.out))
     if chosen.dataset:
         given = {"ROOT": chosen.roots, "--note": chosen.note, "--download": chosen.download}
@@ -153,7 +153,7 @@ def _prepare(chosen: argparse.Namespace) -> None:
         for name, value in given.items():
             if value:
                 raise InputError(f"{name} does not go with --dataset")
-        columns = pairs(chosen.columns, "--columns")
+        columns = parse_pairs(chosen.columns, "--columns")
         prepare_table(
             chosen.dataset,
             columns,
@@ -183,7 +183,7 @@ def _prepare(chosen: argparse.Namespace) -> None:
         chosen.calm,
         include_song=chosen.include_song,
         cremad_labels=chosen.cremad_labels,
-        notes=mapping(chosen.note, "--note"),
+        notes=parse_mapping(chosen.note, "--note"),
     )
 
 
@@ -194,7 +194,7 @@ def _roots(words: list[str]) -> str | list[str] | dict[str, str]:
     named = ["=" in word and not Path(word).exists() for word in words]
     if any(named) and not all(named):
         raise InputError("either every root is CORPUS=FOLDER, or none is")
-    return mapping(words, "ROOT") if all(named) else words
+    return parse_mapping(words, "ROOT") if all(named) else words
 
 
 def _audit(chosen: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..utils.errors import InputError
-from .arguments import pairs
+from .arguments import parse_pairs
 
 
 def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
@@ -106,7 +106,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from ..report.run.report import write_report
     from ..report.shared.tables import comparison_rows, format_rows
 
-    mapping = pairs(chosen.map, "--map")
+    mapping = parse_pairs(chosen.map, "--map")
     replace = chosen.if_exists == "replace"
     run = evaluate(chosen.model, chosen.data, chosen.out, mapping=mapping, heard=chosen.heard, replace=replace)
     write_report(run)
@@ -117,14 +117,14 @@ def _fuse(chosen: argparse.Namespace) -> None:
     from ..evaluation.ensemble import fuse
     from ..report.run.report import write_report
     from ..report.shared.tables import comparison_rows, format_rows
-    from ..utils.progress import bar
+    from ..utils.progress import progress_bar
 
     try:
         weights = None if chosen.weights is None else [float(word) for word in chosen.weights.split(",")]
     except ValueError:
         raise InputError(f"--weights takes numbers, such as 2,1, not {chosen.weights!r}") from None
     runs = fuse(chosen.runs, chosen.out, weights, chosen.if_exists == "replace")
-    for run in bar(runs, desc="reports", shown=len(runs) > 1):
+    for run in progress_bar(runs, desc="reports", shown=len(runs) > 1):
         write_report(run)
     print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {chosen.out}")
 

@@ -46,9 +46,9 @@ def add_export(commands: argparse._SubParsersAction[Any]) -> None:
 def _export(chosen: argparse.Namespace) -> None:
     if chosen.tolerance is not None and not chosen.tolerance > 0:
         raise InputError(f"--tolerance is a share above 0, such as 0.001, not {chosen.tolerance:g}")
-    from ..export.onnx import export
+    from ..export.onnx import export_onnx
 
-    made = export(
+    made = export_onnx(
         chosen.model,
         chosen.out,
         int8=chosen.int8,

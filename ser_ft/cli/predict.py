@@ -17,7 +17,7 @@ from ..utils.errors import InputError
 if TYPE_CHECKING:
     from ..audio import AudioError
     from ..inference.inputs import AudioInput
-    from ..inference.recognizer import Answer, EmotionRecognizer
+    from ..inference.recognizer import ClipPrediction, EmotionRecognizer
     from ..report.shared.prediction_writers import ExistingPredictions
 
 _FORMATS = ("table", "csv", "json", "jsonl")
@@ -76,10 +76,10 @@ def _predict(chosen: argparse.Namespace) -> int:
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
     from ..report.shared.prediction_writers import ExistingPredictions, held, sheet, take_errors_out
-    from ..utils.progress import bar
+    from ..utils.progress import progress_bar
     from ..utils.text import printable
 
-    classes, before = recognizer.facts.classes, ExistingPredictions()
+    classes, before = recognizer.info.classes, ExistingPredictions()
     if out and out.exists():
         before = held(out, format, classes)
     done = before.answered
@@ -90,7 +90,7 @@ def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, ou
         take_errors_out(out, format, classes, again)
     lively, failed = out is None and sys.stdout.isatty(), 0
     written = sheet(format, classes, longest, shutil.get_terminal_size().columns if lively else None)
-    with _opened(out) as file, bar(total=total, shown=not lively, unit="file", delay=_BAR_AFTER) as progress:
+    with _opened(out) as file, progress_bar(total=total, shown=not lively, unit="file", delay=_BAR_AFTER) as progress:
         file.write("" if out and out.stat().st_size else written.head())
         for item, outcome in recognizer.each(_left(paths, format, done)):
             row = _row(item, outcome)
@@ -121,7 +121,7 @@ def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[A
             yield AudioInput(found.path, found.path, Path(found.path), found.error)
 
 
-def _row(item: AudioInput, outcome: Answer | AudioError) -> dict[str, Any]:
+def _row(item: AudioInput, outcome: ClipPrediction | AudioError) -> dict[str, Any]:
     """Return what is written of a file: its answer, or {"path", "error"}."""
     if isinstance(outcome, dict):
         return {**outcome}

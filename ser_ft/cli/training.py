@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .arguments import numbers
+from .arguments import parse_integers
 
 
 def add_quickstart(commands: argparse._SubParsersAction[Any]) -> None:
@@ -106,8 +106,8 @@ def _sweep(chosen: argparse.Namespace) -> None:
     sweep(
         chosen.recipes,
         chosen.out,
-        numbers(chosen.seeds, "--seeds"),
-        None if chosen.fold is None else numbers(chosen.fold, "--fold"),
+        parse_integers(chosen.seeds, "--seeds"),
+        None if chosen.fold is None else parse_integers(chosen.fold, "--fold"),
         chosen.settings,
         chosen.variants,
         chosen.jobs,

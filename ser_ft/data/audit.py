@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import audio
 from ..utils.errors import InputError
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .deduplication import DuplicateIndex, signatures
 from .fingerprints import SAME_RECORDING, LandmarkIndex, Landmarks, find_landmarks, similarity, to_narrowband
 from .splits import PARTS, Split, read_json, speaker_lists
@@ -214,7 +214,7 @@ def _listen(table: datasets.Dataset, frame: pd.DataFrame, progress: bool) -> tup
     seen: DuplicateIndex[int] = DuplicateIndex()
     recordings: Recordings = {}
     silent: list[int] = []
-    for row in bar(originals.tolist(), desc="listening", unit=" clips", shown=progress):
+    for row in progress_bar(originals.tolist(), desc="listening", unit=" clips", shown=progress):
         samples = audio.from_wav(sounds[row]["audio"]["bytes"])
         if audio.is_silent(samples):
             silent.append(row)
@@ -241,7 +241,7 @@ def _near(
 
     places = sorted(told)
     index = LandmarkIndex([told[row] for row in places])
-    for place, row in enumerate(bar(places, desc="comparing", unit=" clips", shown=progress)):
+    for place, row in enumerate(progress_bar(places, desc="comparing", unit=" clips", shown=progress)):
         for later, offset in index.alike(place):
             other = places[later]
             if origin[row] != origin[other]:

@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 
 from .. import audio
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .catalog import Catalog, Clip, Skipped
 from .corpora import REASONS
 from .deduplication import DuplicateIndex, Signature, signatures
@@ -102,7 +102,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         number = 0
         total = len(self.book.clips)
         decoded = _decoded(self.book.clips)
-        for clip, sound in bar(decoded, total=total, desc="reading", unit=" clips", shown=self.progress):
+        for clip, sound in progress_bar(decoded, total=total, desc="reading", unit=" clips", shown=self.progress):
             if sieve.keep(clip, sound):
                 rows.append(_row(clip, sound, places[clip.label]))
             if len(rows) == _ROWS:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
 from .. import audio
-from ..labels import LabelScheme, canonical
+from ..labels import LabelScheme, canonical_name
 from ..utils.errors import InputError
 from .corpora import CORPORA, REASONS, Corpus, Skip, Utterance, cremad, ravdess
 from .corpora.folder import folder_parser, own_corpus, read_manifest
@@ -69,7 +69,7 @@ class Catalog:
         about = {}
         for name, labels in seen.items():
             corpus = self.corpora[name]
-            can_hold = {place for emotion in corpus.emotions if (place := self.scheme.place(emotion))} | labels
+            can_hold = {place for emotion in corpus.emotions if (place := self.scheme.class_of(emotion))} | labels
             note = self.notes.get(name, "")
             # What ser_ft makes itself has the corpus's names, and neither its sound nor its terms.
             made = (
@@ -196,7 +196,7 @@ def _own_name(root: Path) -> str:
 
 def _candidates(scheme: LabelScheme, name: str | None, own: str) -> list[Corpus]:
     def is_label(folder: str) -> bool:
-        return canonical(folder) is not None or scheme.place(folder) is not None
+        return canonical_name(folder) is not None or scheme.class_of(folder) is not None
 
     if name in CORPORA:
         return [CORPORA[name]]
@@ -300,7 +300,7 @@ class CatalogBuilder:
             book.skipped.append(Skipped(path, name, "same-name", f"the same clip as {self.taken[utterance.id]}"))
             return
         self.taken[utterance.id] = path
-        label = book.scheme.place(utterance.emotion)
+        label = book.scheme.class_of(utterance.emotion)
         # Under a vote, the listeners' label decides: it is looked up once all tables are known.
         if label is None and not (name == "cremad" and self.options.cremad_labels != "intended"):
             book.skipped.append(Skipped(path, name, "no-place", _no_place(utterance.emotion, book.scheme)))
@@ -349,7 +349,12 @@ class CatalogBuilder:
             # What is given is said too, never instead.
             told = dict.fromkeys(note for note in (*notes, options.notes.get(name)) if note)
             book.notes |= {name: "; ".join(told)} if told else {}
-        asked = [book.scheme.classes, sorted(book.scheme.places.items()), options.include_song, options.cremad_labels]
+        asked = [
+            book.scheme.classes,
+            sorted(book.scheme.class_by_label.items()),
+            options.include_song,
+            options.cremad_labels,
+        ]
         content = repr([*asked, sorted(options.notes.items()), *self.state, _code()])
         book.key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
@@ -360,7 +365,7 @@ def _voted(clip: Clip, shares: Mapping[str, float], scheme: LabelScheme, soft: b
         shares = {clip.utterance.emotion: 1.0}
     heard = dict.fromkeys(scheme.classes, 0.0)
     for emotion, share in shares.items():
-        place = scheme.place(emotion) or f"?{emotion}"
+        place = scheme.class_of(emotion) or f"?{emotion}"
         heard[place] = heard.get(place, 0.0) + share
     most = max(heard.values())
     winners = sorted(label for label, share in heard.items() if share > most - 1e-9)

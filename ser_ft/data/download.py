@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
 from ..utils.errors import InputError
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .corpora import CORPORA, Corpus, Download
 
 MIRROR = "SER_FT_DOWNLOAD_BASE"
@@ -152,7 +152,7 @@ def _verify(known: Corpus, files: _Files, sha256: str | None = None) -> None:
 def _faults(files: _Files, sha256: str | None = None) -> Iterator[tuple[Path, str]]:
     """Yield each file that differs from what was published, and how; all of them where their common sha256 differs."""
     lines, whole = [], True
-    for entry, path in bar(files.items(), desc="Checking", unit="file", delay=2, leave=False):
+    for entry, path in progress_bar(files.items(), desc="Checking", unit="file", delay=2, leave=False):
         fault = _fault(entry, path)
         if fault:
             whole = False

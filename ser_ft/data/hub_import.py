@@ -12,7 +12,7 @@ import pyarrow as pa
 from .. import audio
 from ..labels import LabelScheme
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_where_unreachable
+from ..utils.hub_offline import offline_if_unreachable
 from .catalog import Catalog, CatalogBuilder, CatalogOptions, Skipped
 from .corpora.folder import FACTS, own_corpus, own_utterance
 
@@ -85,7 +85,7 @@ def open_dataset(name: str, split: str) -> datasets.Dataset:
     """
     try:
         if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
-            with offline_where_unreachable(Path(name).exists()):
+            with offline_if_unreachable(Path(name).exists()):
                 return datasets.load_dataset(name, split=split)
         saved = datasets.load_from_disk(name)
     except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from ..labels import scheme as make_scheme
+from ..labels import make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_output, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped

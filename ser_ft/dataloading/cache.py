@@ -29,7 +29,7 @@ from ..models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extracto
 from ..models.features import SpectralFeatureExtractor
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 
 if TYPE_CHECKING:
     import datasets
@@ -287,7 +287,7 @@ def iter_waveforms(
     """Yield the samples of clips, batch by batch, under a progress bar of so many clips: rows, and float32 arrays."""
     sounds = table.select_columns(["audio"])
     progress: Any
-    with bar(total=total, desc=what, unit=" clips", shown=shown) as progress:
+    with progress_bar(total=total, desc=what, unit=" clips", shown=shown) as progress:
         for batch in batches:
             yield batch, [audio.from_wav(sound["bytes"]) for sound in sounds[batch.tolist()]["audio"]]
             progress.update(len(batch))

@@ -22,7 +22,7 @@ from ..dataloading.cache import compute_frames
 from ..dataloading.encoder_hooks import EncoderHooks
 from ..dataloading.online_augmentation import Standardizer
 from ..dataloading.targets import allowed_classes
-from ..labels import canonical
+from ..labels import canonical_name
 from ..models import resolve_model_path
 from ..models.encoders import EncoderParts
 from ..models.features import SpectralFeatureExtractor
@@ -30,7 +30,7 @@ from ..models.pretrained import PretrainedClassifier
 from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .grouping import is_known
 from .latency import real_time_factor
 from .predict import corpus_notes_and_terms, metrics_per_part, predict, predictions_table
@@ -132,7 +132,7 @@ class ClassMapping:
 
     @classmethod
     def shared(cls, theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str]) -> ClassMapping:
-        """Put a model's classes to the data's: by name, by `ser_ft.labels.canonical`, or as a mapping says.
+        """Put a model's classes to the data's: by name, by `ser_ft.labels.canonical_name`, or as a mapping says.
 
         Raises:
             InputError: fewer than two are shared, or the mapping names a class that is not there.
@@ -169,8 +169,8 @@ def _among(names: Sequence[str], word: str) -> int | None:
     plain = [name.strip().lower() for name in names]
     if word.strip().lower() in plain:
         return plain.index(word.strip().lower())
-    meant = canonical(word)
-    is_known = [canonical(name) for name in names]
+    meant = canonical_name(word)
+    is_known = [canonical_name(name) for name in names]
     return is_known.index(meant) if meant is not None and meant in is_known else None
 
 
@@ -326,7 +326,7 @@ def _probabilities(saved: PretrainedClassifier, judged: EvaluationSet, device: t
     held = allowed_classes(judged.corpora, corpus_info(judged.table), classes.names)
     rig = None if saved.is_own_network else EncoderHooks(EncoderParts.of(saved.model))
     cast(nn.Module, saved.model).to(device)
-    with bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:
+    with progress_bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:
 
         def collate(rows: Sequence[int]) -> Mapping[str, Any]:
             progress.update(len(rows))

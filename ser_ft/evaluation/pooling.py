@@ -18,7 +18,7 @@ import numpy as np
 
 from ..models import MODELS
 from ..utils.errors import InputError
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .run_folder import RunFolder, explain_read_errors
 from .systems import CLIP_COLUMNS, Leaderboard, System, SystemRun, clips_fingerprint, split_family
 
@@ -66,7 +66,7 @@ def pool_runs(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None
         InputError: a run has no test part or lacks a file, or one clip was tested twice with the same seeds.
     """
     given = names or {}
-    members = [_read(run, given.get(run.path.resolve())) for run in bar(runs, desc="runs", shown=shown)]
+    members = [_read(run, given.get(run.path.resolve())) for run in progress_bar(runs, desc="runs", shown=shown)]
     groups: dict[Hashable, list[SystemRun]] = {}
     for member in members:
         groups.setdefault(_key(member), []).append(member)

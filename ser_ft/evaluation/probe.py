@@ -27,7 +27,7 @@ from ..models import encoders, model_kind
 from ..models.encoders import EncoderParts, EncoderSpec
 from ..utils.accelerator import best_precision
 from ..utils.errors import InputError
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .metrics import uar
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _score(name: str, states: FlatCache, clips: _Clips, shown: bool) -> list[dic
     if all(np.array_equal(states[row][-2], states[row][-1]) for row in clips.rows):
         named.pop()
     found: list[dict[str, Any]] = []
-    for layer, state in bar(named, desc=name, unit=" layers", shown=shown):
+    for layer, state in progress_bar(named, desc=name, unit=" layers", shown=shown):
         values = np.stack([states[row][len(found)] for row in clips.rows])
         if not np.isfinite(values).all():
             raise InputError(f"{name}: layer {layer} gives values beyond all bounds: try --precision no")

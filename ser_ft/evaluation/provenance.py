@@ -15,7 +15,7 @@ from ..data.scan import SYNTHETIC_NOTE
 from ..data.splits import Split, read_split
 from ..models import IMAGE_PREFIXES, resolve_model_path
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_where_unreachable
+from ..utils.hub_offline import offline_if_unreachable
 from .run_folder import RunFolder
 
 PSEUDONYM_PREFIX = "own-"
@@ -198,7 +198,7 @@ def _download_run(name: str, endpoint: str) -> RunFolder | None:
 
     download = HfApi(endpoint=endpoint).hf_hub_download
     try:
-        with offline_where_unreachable(local=False):
+        with offline_if_unreachable(local=False):
             folder = Path(download(name, "split.json")).parent
             # A pretraining run has no metrics.json.
             with suppress(EntryNotFoundError):

@@ -14,7 +14,7 @@ from ..data.prepare import corpus_info
 from ..data.splits import Split
 from ..dataloading.targets import ClipData
 from ..models.classical import make_classical
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .calibration import (
     abstention_metrics,
     apply_temperature,
@@ -128,7 +128,7 @@ class SplitScorer:
         """
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
-        for name in bar(names, desc="baselines", shown=shown):
+        for name in progress_bar(names, desc="baselines", shown=shown):
             baseline = make_classical(name)
             baseline.fit(numbers[train], labels[train], len(self.inputs.classes))
             shares = {}

@@ -20,7 +20,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from ..models.features import SpectralFeatureExtractor
 from ..utils.errors import InputError
-from .spectral_frontend import Descriptors, Spectra, framed
+from .spectral_frontend import PowerSpectrum, SpectralFrontend, split_frames
 
 # Of Kaldi's filter banks (Povey et al. 2011), as AST and wav2vec2-BERT were trained on: windows of 25 ms every 10 ms at
 # 16 kHz, each less its mean and with its high frequencies raised, and the least energy that a logarithm is taken of.
@@ -30,7 +30,7 @@ _FLOOR = float(np.finfo(np.float32).eps)
 _INT16 = 2**15
 
 
-def front_end(extractor: SequenceFeatureExtractor) -> nn.Module:
+def make_frontend(extractor: SequenceFeatureExtractor) -> nn.Module:
     """Return what computes an extractor's features of waveforms, float32 at 16 kHz, shape (clips, samples).
 
     Raises:
@@ -44,7 +44,7 @@ def front_end(extractor: SequenceFeatureExtractor) -> nn.Module:
     raise InputError(f"a {type(extractor).__name__} cannot be exported: only {known}")
 
 
-class Waves(nn.Module):
+class WaveformFrontend(nn.Module):
     """Samples as they are, or each clip with mean 0 and variance 1: wav2vec2 and all who hear samples."""
 
     def __init__(self, extractor: Any) -> None:
@@ -59,7 +59,7 @@ class Waves(nn.Module):
         return apart / (apart.square().mean(dim=1, keepdim=True) + 1e-7).sqrt()
 
 
-class WhisperMels(nn.Module):
+class WhisperLogMel(nn.Module):
     """Whisper's log-mel spectrogram of so many seconds (Radford et al. 2022), whatever the clip's length."""
 
     mels: torch.Tensor
@@ -67,20 +67,20 @@ class WhisperMels(nn.Module):
     def __init__(self, extractor: Any) -> None:
         super().__init__()
         self.samples, self.hop, self.fft = extractor.n_samples, extractor.hop_length, extractor.n_fft
-        self.spectra = Spectra(np.hanning(self.fft + 1)[:-1], self.fft)
+        self.spectra = PowerSpectrum(np.hanning(self.fft + 1)[:-1], self.fft)
         self.register_buffer("mels", torch.from_numpy(extractor.mel_filters).float())
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return shape (clips, mels, frames)."""
         cut = nn.functional.pad(waveforms, (0, self.samples))[:, : self.samples]
         mirrored = nn.functional.pad(cut, (self.fft // 2, self.fft // 2), mode="reflect")
-        windows = framed(mirrored, 0, self.samples // self.hop, self.fft, self.hop)
+        windows = split_frames(mirrored, 0, self.samples // self.hop, self.fft, self.hop)
         log: torch.Tensor = (self.spectra(windows) @ self.mels).clamp(min=1e-10).log10()
         loudest = log.amax(dim=(1, 2), keepdim=True)
         return ((torch.maximum(log, loudest - 8.0) + 4.0) / 4.0).transpose(1, 2)
 
 
-class KaldiMels(nn.Module):
+class KaldiFbank(nn.Module):
     """Logarithms of Kaldi's filter banks.
 
     Args:
@@ -91,7 +91,7 @@ class KaldiMels(nn.Module):
 
     def __init__(self, window: np.ndarray, mels: int, scale: float) -> None:
         super().__init__()
-        self.spectra = Spectra(scale * window, _FFT)
+        self.spectra = PowerSpectrum(scale * window, _FFT)
         bank = mel_filter_bank(
             _FFT // 2 + 1, mels, 20, 8000, 16_000, mel_scale="kaldi", triangularize_in_mel_space=True
         )
@@ -100,19 +100,19 @@ class KaldiMels(nn.Module):
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return shape (clips, frames, mels)."""
         count = (waveforms.shape[1] - _WINDOW) // _HOP + 1
-        windows = framed(waveforms, 0, count, _WINDOW, _HOP)
+        windows = split_frames(waveforms, 0, count, _WINDOW, _HOP)
         windows = windows - windows.mean(dim=-1, keepdim=True)
         before = torch.cat([windows[..., :1], windows[..., :-1]], dim=-1)
         energies: torch.Tensor = self.spectra(windows - _PREEMPHASIS * before) @ self.mels
         return energies.clamp(min=_FLOOR).log()
 
 
-class AstMels(nn.Module):
+class ASTFbank(nn.Module):
     """Filter banks of one length, standardised by AudioSet's mean and deviation (Gong et al. 2021)."""
 
     def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.banks = KaldiMels(np.hanning(_WINDOW), extractor.num_mel_bins, 1.0)
+        self.banks = KaldiFbank(np.hanning(_WINDOW), extractor.num_mel_bins, 1.0)
         self.frames, self.normalised = int(extractor.max_length), bool(extractor.do_normalize)
         self.mean, self.scale = float(extractor.mean), 2 * float(extractor.std)
 
@@ -122,7 +122,7 @@ class AstMels(nn.Module):
         return (features - self.mean) / self.scale if self.normalised else features
 
 
-class BertMels(nn.Module):
+class Wav2Vec2BertFbank(nn.Module):
     """Filter banks, each band of a clip with mean 0 and variance 1, frames in pairs: wav2vec2-BERT.
 
     A frame without a second one is left out, as the extractor's mask leaves it out.
@@ -130,7 +130,7 @@ class BertMels(nn.Module):
 
     def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.banks = KaldiMels(np.asarray(extractor.window), extractor.num_mel_bins, _INT16)
+        self.banks = KaldiFbank(np.asarray(extractor.window), extractor.num_mel_bins, _INT16)
         self.stride, self.width = extractor.stride, extractor.num_mel_bins * extractor.stride
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -144,9 +144,9 @@ class BertMels(nn.Module):
 
 
 _MAKERS: tuple[tuple[type, type[nn.Module]], ...] = (
-    (SpectralFeatureExtractor, Descriptors),
-    (Wav2Vec2FeatureExtractor, Waves),
-    (WhisperFeatureExtractor, WhisperMels),
-    (ASTFeatureExtractor, AstMels),
-    (SeamlessM4TFeatureExtractor, BertMels),
+    (SpectralFeatureExtractor, SpectralFrontend),
+    (Wav2Vec2FeatureExtractor, WaveformFrontend),
+    (WhisperFeatureExtractor, WhisperLogMel),
+    (ASTFeatureExtractor, ASTFbank),
+    (SeamlessM4TFeatureExtractor, Wav2Vec2BertFbank),
 )

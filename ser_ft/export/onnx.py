@@ -21,19 +21,19 @@ from .. import audio
 from ..audio import SAMPLE_RATE
 from ..audio.discovery import find_sound_files
 from ..evaluation.run_folder import RunFolder, find_model_folder
-from ..inference.backends.base import Backend, ModelInfo
+from ..inference.backends import Backend, ModelInfo
 from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxBackend
 from ..inference.backends.torch import TorchBackend
 from ..inference.inputs import AudioInput
 from ..models.pretrained import PretrainedClassifier
 from ..utils.errors import InputError
 from ..utils.files import check_output
-from ..utils.progress import bar
-from .encoder_frontends import front_end
+from ..utils.progress import progress_bar
+from .encoder_frontends import make_frontend
 
 TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
 """How far a probability may be from the model's own, by default."""
-CLIPS = 32
+NUM_CLIPS = 32
 """As many are asked about to check a file."""
 _OPSET = 17
 _LARGEST = 2**31 - 2**26  # bytes of weights: protobuf holds 2 GiB
@@ -42,7 +42,7 @@ _TURNS = 5
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """An .onnx file, and how it compares with the model that it was made of.
 
     Attributes:
@@ -63,7 +63,7 @@ class Exported:
     torch_took: float
 
 
-def export(
+def export_onnx(
     model: str | Path,
     out: str | Path | None = None,
     *,
@@ -72,7 +72,7 @@ def export(
     tolerance: float | None = None,
     overwrite: bool = False,
     verbose: bool = True,
-) -> Exported:
+) -> ExportResult:
     """Write a trained classifier as an .onnx file that `EmotionRecognizer` takes alone.
 
     Its input `waveform` is float32 at 16 kHz, shape (clips, samples), its output `logits`, shape (clips, classes):
@@ -97,12 +97,12 @@ def export(
     target = _target(saved, out, int8, overwrite)
     source, clips = _clips(folder, data, verbose)
     reference = TorchBackend(str(model), "cpu")
-    facts = reference.facts
+    facts = reference.info
     wanted = _answers(reference, [*clips, *_lengths(clips[0], facts.shortest)], "the model's answers", verbose)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
     try:
-        write(saved, partial, facts, int8)
+        write_onnx(saved, partial, facts, int8)
         engine = OnnxBackend(partial)
         found = _answers(engine, [*clips, *_lengths(clips[0], facts.shortest)], "the file's answers", verbose)
         difference = float(np.abs(found - wanted).max())
@@ -117,10 +117,10 @@ def export(
         partial.unlink(missing_ok=True)
     agreement = float((found.argmax(axis=1) == wanted.argmax(axis=1))[: len(clips)].mean())
     size, seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
-    return Exported(target, size, len(clips), source, difference, agreement, seconds, took, torch_took)
+    return ExportResult(target, size, len(clips), source, difference, agreement, seconds, took, torch_took)
 
 
-class Graph(nn.Module):
+class WaveformClassifier(nn.Module):
     """A classifier with its features: waveforms of one length in, logits out.
 
     Args:
@@ -132,7 +132,7 @@ class Graph(nn.Module):
 
     def __init__(self, saved: PretrainedClassifier) -> None:
         super().__init__()
-        self.front_end = front_end(saved.extractor)
+        self.front_end = make_frontend(saved.extractor)
         self.network = cast(nn.Module, saved.model)
         for module in self.network.modules():
             if nn.utils.parametrize.is_parametrized(module, "weight"):
@@ -144,7 +144,7 @@ class Graph(nn.Module):
         return logits
 
 
-def write(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: bool = False) -> None:
+def write_onnx(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: bool = False) -> None:
     """Write a classifier as an .onnx file, unchecked.
 
     Args:
@@ -155,7 +155,7 @@ def write(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: bool 
     # Of an odd number of SEW's frames, so that what is done about these is in the graph.
     example = torch.randn(2, max(16_000, facts.shortest), generator=torch.Generator().manual_seed(0)) * 0.1
     with _silence(), torch.no_grad():
-        graph = Graph(saved).eval()
+        graph = WaveformClassifier(saved).eval()
         # By tracing. torch 2.11's newer exporter (dynamo=True) must prove what holds at every length: of SEW's pairs of
         # frames, of an LSTM's steps and of the maximum over two frames of an odd number it does not, and it then gives
         # up, or makes a file for clips of one length.
@@ -260,13 +260,15 @@ def _synthetic(verbose: bool) -> list[np.ndarray]:
     from ..data.synthetic import corpora
 
     chosen = _some(corpora.miniature_clips())
-    spoken = [corpora.synthesize_clip(clip) for clip in bar(chosen, desc="synthetic voices", shown=verbose, delay=2)]
+    spoken = [
+        corpora.synthesize_clip(clip) for clip in progress_bar(chosen, desc="synthetic voices", shown=verbose, delay=2)
+    ]
     return [audio.resample(sound, rate) for sound, rate in spoken]
 
 
 def _some(items: Sequence[Any]) -> list[Any]:
     """Return a few, spread over all."""
-    return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, min(CLIPS, len(items))).astype(int))]
+    return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, min(NUM_CLIPS, len(items))).astype(int))]
 
 
 def _lengths(clip: np.ndarray, shortest: int) -> list[np.ndarray]:
@@ -276,7 +278,9 @@ def _lengths(clip: np.ndarray, shortest: int) -> list[np.ndarray]:
 
 def _answers(engine: Backend, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
     """Return the probabilities of clips, each asked about alone, shape (clips, classes)."""
-    return np.concatenate([engine.probabilities(clip[None]) for clip in bar(clips, desc=what, shown=verbose, delay=2)])
+    return np.concatenate(
+        [engine.probabilities(clip[None]) for clip in progress_bar(clips, desc=what, shown=verbose, delay=2)]
+    )
 
 
 def _times(engines: Sequence[Backend], waveforms: np.ndarray) -> list[float]:

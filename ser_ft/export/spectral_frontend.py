@@ -27,7 +27,7 @@ from ..models.descriptors import (
 from ..models.features import SpectralFeatureExtractor, safe_scale
 
 
-class Spectra(nn.Module):
+class PowerSpectrum(nn.Module):
     """Power spectra of windows.
 
     A cosine is the same from both ends of the transform, and a sine the opposite: the samples of both halves are added,
@@ -57,13 +57,13 @@ class Spectra(nn.Module):
         return (even @ self.cosines).square() + ((first - second) @ self.sines).square()
 
 
-def hops_of(sound: torch.Tensor, lead: int, count: int, hop: int) -> torch.Tensor:
+def split_hops(sound: torch.Tensor, lead: int, count: int, hop: int) -> torch.Tensor:
     """Put `lead` zeros before sound of shape (clips, samples), zeros after it, and cut it: (clips, count, hop)."""
     behind = count * hop - lead - sound.shape[1]
     return nn.functional.pad(sound, (lead, behind)).reshape(sound.shape[0], count, hop)
 
 
-def framed(sound: torch.Tensor, lead: int, count: int, length: int, hop: int) -> torch.Tensor:
+def split_frames(sound: torch.Tensor, lead: int, count: int, length: int, hop: int) -> torch.Tensor:
     """Cut sound into windows, of which each begins a hop after the one before.
 
     Args:
@@ -74,12 +74,12 @@ def framed(sound: torch.Tensor, lead: int, count: int, length: int, hop: int) ->
         Shape (clips, count, length), zero beyond the sound.
     """
     over = -(-length // hop)
-    hops = hops_of(sound, lead, count + over - 1, hop)
+    hops = split_hops(sound, lead, count + over - 1, hop)
     windows = torch.cat([hops.narrow(1, place, count) for place in range(over)], dim=2)
     return windows if length == over * hop else windows[..., :length]
 
 
-class Descriptors(nn.Module):
+class SpectralFrontend(nn.Module):
     """Waveforms of one length in, standardised and cropped frames of descriptors out; each clip as if it were alone.
 
     Args:
@@ -107,7 +107,7 @@ class Descriptors(nn.Module):
         self.summed, self.widths = tables.summed, tables.widths
         for name in ("sums", "mel_bank", "cosines", "offsets"):
             self.register_buffer(name, getattr(tables, name))
-        self.spectra = Spectra(tables.hann.numpy(), self.frontend.n_fft)
+        self.spectra = PowerSpectrum(tables.hann.numpy(), self.frontend.n_fft)
         edges = np.arange(1, ENTROPY_PARTS) * self.frontend.win_length // ENTROPY_PARTS
         parts = np.searchsorted(edges, np.arange(self.frontend.win_length), "right")
         self.register_buffer("parts", torch.from_numpy(np.eye(ENTROPY_PARTS, dtype=np.float32)[parts]))
@@ -137,7 +137,7 @@ class Descriptors(nn.Module):
         found: dict[str, torch.Tensor] = {}
         if "zcr" in self.wanted:
             found["zcr"] = self._crossings(waveforms, count)
-        windows = framed(waveforms, fft // 2, count, fft, hop)
+        windows = split_frames(waveforms, fft // 2, count, fft, hop)
         if self.wanted & ENERGY_DESCRIPTORS:
             heard = windows if window == fft else windows.narrow(2, (fft - window) // 2, window)
             energies = heard.square() @ self.parts
@@ -156,7 +156,10 @@ class Descriptors(nn.Module):
         negative = waveforms < -LOG_FLOOR
         crossings = (negative[:, 1:] != negative[:, :-1]).to(waveforms.dtype)
         lead = fft // 2 - (fft - window) // 2
-        return framed(crossings, lead, count, window - 1, self.frontend.hop_length).sum(dim=-1, keepdim=True) / window
+        return (
+            split_frames(crossings, lead, count, window - 1, self.frontend.hop_length).sum(dim=-1, keepdim=True)
+            / window
+        )
 
     def _cropped(self, features: torch.Tensor) -> torch.Tensor:
         if self.max_frames is None:

@@ -11,7 +11,7 @@ from ..data.corpora import CORPORA
 from ..data.licenses import check_shared
 from ..evaluation.run_folder import RunFolder, explain_read_errors
 from ..report.cards.data_card import data_card
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .upload import Content, Upload
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ def _write(table: datasets.Dataset, file: Path, names: Mapping[str, Mapping[str,
     import pyarrow.parquet as pq
 
     schema = table.remove_columns(_KEPT_BACK).features.arrow_schema
-    with pq.ParquetWriter(file, schema) as writer, bar(total=len(table), desc=file.name, unit=" clips") as progress:
+    with (
+        pq.ParquetWriter(file, schema) as writer,
+        progress_bar(total=len(table), desc=file.name, unit=" clips") as progress,
+    ):
         for rows in table.with_format("arrow").iter(batch_size=_ROW_GROUP):
             columns = {name: rows[name] for name in schema.names}
             for column, stands in names.items():

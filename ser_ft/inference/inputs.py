@@ -13,10 +13,10 @@ import numpy as np
 from .. import audio
 from ..audio import AudioError
 from ..audio.discovery import find_sound_files
-from ..audio.streaming import Mixer, check_samples, open_sound
+from ..audio.streaming import MonoResampler, check_samples, open_audio
 from ..utils.errors import InputError
 
-Sound: TypeAlias = "str | os.PathLike[str] | bytes | Mapping[str, Any] | tuple[int, Any] | Iterable[Any]"
+AudioLike: TypeAlias = "str | os.PathLike[str] | bytes | Mapping[str, Any] | tuple[int, Any] | Iterable[Any]"
 """A file's path, or a folder's; a file's bytes; {"array" or "raw": samples, "sampling_rate": Hz}, {"bytes", "path"} as
 `datasets` has it, or (Hz, samples); or several of these."""
 
@@ -55,18 +55,18 @@ class AudioInput:
         if isinstance(self.content, tuple):
             yield _from_array(*self.content, self.name)
             return
-        with open_sound(self.content, self.name) as sound:
-            mixer = Mixer(sound.rate)
+        with open_audio(self.content, self.name) as sound:
+            mixer = MonoResampler(sound.rate)
             for block in sound.blocks(seconds):
                 yield mixer.feed(block)
             yield mixer.finish()
 
 
-def items(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
+def iter_inputs(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
     """Take apart what was handed in.
 
     Args:
-        sound: see `Sound`. name: of what has no path, for messages; in a list, its number is put behind.
+        sound: see `AudioLike`. name: of what has no path, for messages; in a list, its number is put behind.
 
     Raises:
         InputError: it is nothing that can be recognised, or a folder without sound files.
@@ -84,7 +84,7 @@ def items(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
         raise InputError(f"{name}: {what} cannot be recognised: give {_ACCEPTED}")
     else:
         for number, one in enumerate(sound, start=1):
-            yield from items(one, f"{name} {number}")
+            yield from iter_inputs(one, f"{name} {number}")
 
 
 def _files(path: str) -> Iterator[AudioInput]:

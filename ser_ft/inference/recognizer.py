@@ -18,23 +18,23 @@ import numpy as np
 from ..audio import SAMPLE_RATE, SILENCE_PEAK, AudioError
 from ..audio.vad import speech_frames
 from ..utils.errors import InputError
-from .backends.base import open_backend
-from .inputs import AudioInput, Sound, items
-from .streaming import AnswerStream, Stream
+from .backends import open_backend
+from .inputs import AudioInput, AudioLike, iter_inputs
+from .streaming import PredictionStream, WindowStream
 from .windows import (
     FRAME_SECONDS,
     Segment,
     SlidingWindow,
     Window,
-    WindowAnswer,
+    WindowPrediction,
     WindowSettings,
-    segments,
-    window_answer,
+    merge_windows,
+    window_prediction,
 )
 
-SHORTEST = 0.1
+MIN_SECONDS = 0.1
 """Seconds of sound below which nothing can be said of it."""
-LONGEST = 20.0
+MAX_CLIP_SECONDS = 20.0
 """Seconds of sound up to which a clip is answered whole."""
 # Of windows that longer clips are cut into.
 _CUT = 10.0
@@ -46,7 +46,7 @@ _PATIENCE = 0.1
 _MOST_WORKERS = 8
 
 
-class Answer(TypedDict):
+class ClipPrediction(TypedDict):
     """What was recognised in a sound; `duration` and `speech`, what of it is speech, in seconds."""
 
     path: str | None
@@ -70,7 +70,7 @@ class _DecodedClip:
     samples: np.ndarray | None = None
     seconds: float = 0.0
     speech: float = 0.0
-    outcome: Answer | AudioError | None = None
+    outcome: ClipPrediction | AudioError | None = None
 
 
 class EmotionRecognizer:
@@ -95,12 +95,12 @@ class EmotionRecognizer:
 
     def __init__(self, model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> None:
         self.engine = open_backend(model, device, threads)
-        self.facts = self.engine.facts
-        heard = max(SHORTEST, self.facts.longest or LONGEST)
-        self._longest, self._cut_at = min(LONGEST, heard), _settings(min(_CUT, heard), min(_CUT, heard), 0.0)
+        self.info = self.engine.info
+        heard = max(MIN_SECONDS, self.info.longest or MAX_CLIP_SECONDS)
+        self._longest, self._cut_at = min(MAX_CLIP_SECONDS, heard), _settings(min(_CUT, heard), min(_CUT, heard), 0.0)
         self._workers = min(_MOST_WORKERS, os.cpu_count() or 1)
 
-    def __call__(self, sound: Sound) -> list[Answer]:
+    def __call__(self, sound: AudioLike) -> list[ClipPrediction]:
         """Recognise one sound, or several.
 
         Args:
@@ -118,17 +118,17 @@ class EmotionRecognizer:
             InputError: it is nothing that can be recognised.
         """
         found = []
-        for _, outcome in self.each(items(sound)):
+        for _, outcome in self.each(iter_inputs(sound)):
             if isinstance(outcome, AudioError):
                 raise outcome
             found.append(outcome)
         return found
 
-    def each(self, sounds: Iterable[AudioInput]) -> Iterator[tuple[AudioInput, Answer | AudioError]]:
+    def each(self, sounds: Iterable[AudioInput]) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
         """Recognise any number of sounds, in bounded memory: the next are decoded while some are recognised.
 
         Args:
-            sounds: as `ser_ft.inference.inputs.items` makes them.
+            sounds: as `ser_ft.inference.inputs.iter_inputs` makes them.
 
         Yields:
             Each with its answer, or with the error that there is instead, in their order.
@@ -142,8 +142,8 @@ class EmotionRecognizer:
             pool.shutdown(cancel_futures=True)
 
     def windows(
-        self, sound: Sound, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5
-    ) -> list[WindowAnswer]:
+        self, sound: AudioLike, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5
+    ) -> list[WindowPrediction]:
         """Recognise a recording in rolling windows; a file is read piece by piece.
 
         Args:
@@ -162,9 +162,11 @@ class EmotionRecognizer:
             InputError: it is nothing that can be recognised, or several sounds; or the lengths make no sense.
         """
         found = self._cut(sound, _settings(window, hop, smoothing))
-        return [window_answer(each, self.facts) for each in found]
+        return [window_prediction(each, self.info) for each in found]
 
-    def segments(self, sound: Sound, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5) -> list[Segment]:
+    def segments(
+        self, sound: AudioLike, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5
+    ) -> list[Segment]:
         """Recognise a recording as `windows` does, and merge them into stretches of one emotion.
 
         Returns:
@@ -172,7 +174,7 @@ class EmotionRecognizer:
             mean over its speech) and `uncertain`.
         """
         settings = _settings(window, hop, smoothing)
-        return segments(self._cut(sound, settings), self.facts, settings)
+        return merge_windows(self._cut(sound, settings), self.info, settings)
 
     def stream(
         self,
@@ -181,7 +183,7 @@ class EmotionRecognizer:
         hop: float = 1.0,
         smoothing: float = 1.5,
         channel: int | None = None,
-    ) -> AnswerStream:
+    ) -> PredictionStream:
         """Open a stream: `feed` it chunks of any size, then `finish` it; both return answers as `windows` does.
 
         Args:
@@ -192,11 +194,11 @@ class EmotionRecognizer:
         Raises:
             InputError: that is no sampling rate, or the lengths make no sense.
         """
-        stream = Stream(self.engine, _settings(window, hop, smoothing), rate, channel)
-        return AnswerStream(stream, self.facts)
+        stream = WindowStream(self.engine, _settings(window, hop, smoothing), rate, channel)
+        return PredictionStream(stream, self.info)
 
-    def _cut(self, sound: Sound, settings: WindowSettings) -> list[Window]:
-        given = list(islice(items(sound), 2))
+    def _cut(self, sound: AudioLike, settings: WindowSettings) -> list[Window]:
+        given = list(islice(iter_inputs(sound), 2))
         if len(given) != 1:
             raise InputError("windows and segments take one sound at a time: call them for each")
         windower = SlidingWindow(self.engine, settings)
@@ -222,7 +224,7 @@ class EmotionRecognizer:
         speech = min(extent.seconds, float(speech_frames(samples).sum()) * FRAME_SECONDS)
         return _DecodedClip(item, samples, extent.seconds, speech)
 
-    def _answered(self, heard: Sequence[_DecodedClip]) -> Iterator[tuple[AudioInput, Answer | AudioError]]:
+    def _answered(self, heard: Sequence[_DecodedClip]) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
         """Answer the clips of one length together, each as soon as those before it are."""
         found: dict[int, np.ndarray] = {}
         for place, one in enumerate(heard):
@@ -235,11 +237,11 @@ class EmotionRecognizer:
             else:
                 yield one.item, self._answer(one.item, found.pop(place), one.seconds, one.speech)
 
-    def _answer(self, item: AudioInput, probabilities: np.ndarray, seconds: float, speech: float) -> Answer:
-        scores = dict(zip(self.facts.classes, probabilities.tolist(), strict=True))
+    def _answer(self, item: AudioInput, probabilities: np.ndarray, seconds: float, speech: float) -> ClipPrediction:
+        scores = dict(zip(self.info.classes, probabilities.tolist(), strict=True))
         best = max(scores, key=lambda name: scores[name])
-        unsure = self.facts.threshold is not None and scores[best] < self.facts.threshold
-        return Answer(
+        unsure = self.info.threshold is not None and scores[best] < self.info.threshold
+        return ClipPrediction(
             path=item.path,
             emotion=best,
             scores=scores,
@@ -250,7 +252,7 @@ class EmotionRecognizer:
 
     def _long(
         self, item: AudioInput, blocks: Iterable[np.ndarray], again: Callable[[], Iterator[np.ndarray]]
-    ) -> Answer:
+    ) -> ClipPrediction:
         """Answer a long sound by its windows; where none holds enough speech, by all of them.
 
         Args:
@@ -300,9 +302,9 @@ class _Extent:
         Raises:
             AudioError: it is too short, or silent as `audio.is_silent` has it.
         """
-        if self.seconds < SHORTEST:
+        if self.seconds < MIN_SECONDS:
             found = f"{1000 * self.seconds:.1f} ms"
-            raise AudioError("too-short", f"{name}: {found} of sound is too short: {SHORTEST} s is the least")
+            raise AudioError("too-short", f"{name}: {found} of sound is too short: {MIN_SECONDS} s is the least")
         if (self.high - self.low) / 2 < SILENCE_PEAK:
             raise AudioError("silent", f"{name}: silent: nothing in it is louder than -60 dBFS")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..audio import SAMPLE_RATE
-from ..audio.streaming import Mixer
+from ..audio.streaming import MonoResampler
 from ..utils.errors import InputError
-from .backends.base import Backend, ModelInfo
-from .windows import SlidingWindow, Window, WindowAnswer, WindowSettings, window_answer
+from .backends import Backend, ModelInfo
+from .windows import SlidingWindow, Window, WindowPrediction, WindowSettings, window_prediction
 
 
-class Stream:
+class WindowStream:
     """Answers sound that is fed in chunks of any size, with the windows that `file_windows` gives for the whole.
 
     A window is answered at most one second after its end (`voice.LATENCY`, and what resampling from 8 kHz or more holds
@@ -35,7 +35,7 @@ class Stream:
         rate: int = SAMPLE_RATE,
         channel: int | None = None,
     ) -> None:
-        self._mixer = Mixer(rate, channel)
+        self._mixer = MonoResampler(rate, channel)
         self._windower = SlidingWindow(engine, settings or WindowSettings())
         self._open = True
 
@@ -60,21 +60,21 @@ class Stream:
         return self._windower.feed(self._mixer.finish()) + self._windower.finish()
 
 
-class AnswerStream:
-    """A `Stream` whose windows are told as `EmotionRecognizer.windows` tells them.
+class PredictionStream:
+    """A `WindowStream` whose windows are told as `EmotionRecognizer.windows` tells them.
 
     Args:
         stream: that is fed. facts: of the model that answers it.
     """
 
-    def __init__(self, stream: Stream, facts: ModelInfo) -> None:
+    def __init__(self, stream: WindowStream, facts: ModelInfo) -> None:
         self._stream = stream
         self._facts = facts
 
-    def feed(self, chunk: np.ndarray) -> list[WindowAnswer]:
+    def feed(self, chunk: np.ndarray) -> list[WindowPrediction]:
         """Take a chunk as `Stream.feed` does, and return the answers to the windows that are ready."""
-        return [window_answer(window, self._facts) for window in self._stream.feed(chunk)]
+        return [window_prediction(window, self._facts) for window in self._stream.feed(chunk)]
 
-    def finish(self) -> list[WindowAnswer]:
+    def finish(self) -> list[WindowPrediction]:
         """Return the answers that are left; a second time, none."""
-        return [window_answer(window, self._facts) for window in self._stream.finish()]
+        return [window_prediction(window, self._facts) for window in self._stream.finish()]

@@ -10,10 +10,10 @@ from typing import TypedDict
 import numpy as np
 
 from ..audio import SAMPLE_RATE, Source
-from ..audio.streaming import Mixer, open_sound
+from ..audio.streaming import MonoResampler, open_audio
 from ..audio.vad import FRAME, VoiceActivityDetector
 from ..utils.errors import InputError
-from .backends.base import Backend, ModelInfo
+from .backends import Backend, ModelInfo
 
 # The gate decides in frames of 10 ms, and every length is rounded to them.
 FRAME_SECONDS = FRAME / SAMPLE_RATE
@@ -29,7 +29,7 @@ class WindowSettings:
     Attributes:
         window: length of a window.
         hop: from the start of a window to the start of the next.
-        smoothing: time constant of the smoothing over windows (see `Smoother`); 0 leaves it out.
+        smoothing: time constant of the smoothing over windows (see `ExponentialSmoother`); 0 leaves it out.
         min_speech: with less speech than this in it, a window is given no answer. Of a recording shorter than one
             window the same share is asked.
         gap: a silence longer than this ends a segment.
@@ -95,7 +95,7 @@ class Segment:
     uncertain: bool
 
 
-class WindowAnswer(TypedDict):
+class WindowPrediction(TypedDict):
     """A window as programs read it; `emotion` and `scores` after smoothing, None where there is too little speech."""
 
     start: float
@@ -106,10 +106,10 @@ class WindowAnswer(TypedDict):
     speech: float
 
 
-def window_answer(window: Window, facts: ModelInfo) -> WindowAnswer:
+def window_prediction(window: Window, facts: ModelInfo) -> WindowPrediction:
     """Return what a window says; uncertain where its top probability is under the threshold, or nobody speaks."""
     scores = None if window.smoothed is None else dict(zip(facts.classes, window.smoothed.tolist(), strict=True))
-    return WindowAnswer(
+    return WindowPrediction(
         start=window.start,
         end=window.end,
         emotion=max(scores, key=scores.__getitem__) if scores else None,
@@ -119,7 +119,7 @@ def window_answer(window: Window, facts: ModelInfo) -> WindowAnswer:
     )
 
 
-class Smoother:
+class ExponentialSmoother:
     """Smooths the answers to windows that follow each other.
 
     With p the answer to a window, d the seconds since the answered window before it started, and t the time constant,
@@ -145,9 +145,9 @@ class Smoother:
         return smoothed
 
 
-def smooth(windows: Sequence[Window], settings: WindowSettings) -> list[Window]:
+def smooth_windows(windows: Sequence[Window], settings: WindowSettings) -> list[Window]:
     """Smooth the windows of one recording, in order, anew: where their answers were changed."""
-    smoother = Smoother(settings.smoothing)
+    smoother = ExponentialSmoother(settings.smoothing)
     return [
         replace(one, smoothed=None if one.probabilities is None else smoother(one.start, one.probabilities))
         for one in windows
@@ -170,7 +170,7 @@ class SlidingWindow:
         self._length = round(settings.window / FRAME_SECONDS) * FRAME
         self._hop = round(settings.hop / FRAME_SECONDS) * FRAME
         self._gate = VoiceActivityDetector()
-        self._smoother = Smoother(settings.smoothing)
+        self._smoother = ExponentialSmoother(settings.smoothing)
         # The sound, and the gate's decisions, from sample `_from` on; where the next window starts.
         self._samples = np.zeros(0, np.float32)
         self._speech = np.zeros(0, bool)
@@ -232,7 +232,7 @@ class SlidingWindow:
 
     def _sound(self, start: int, end: int) -> np.ndarray:
         samples = self._samples[start - self._from : end - self._from]
-        return np.pad(samples, (0, max(0, self._engine.facts.shortest - len(samples))))
+        return np.pad(samples, (0, max(0, self._engine.info.shortest - len(samples))))
 
     def _window(self, start: int, end: int) -> Window:
         first, last = (round((edge - self._from) / FRAME) for edge in (start, end))
@@ -252,7 +252,7 @@ class SlidingWindow:
         )
 
 
-def file_windows(
+def iter_windows(
     engine: Backend,
     source: Source,
     settings: WindowSettings | None = None,
@@ -274,15 +274,15 @@ def file_windows(
         InputError: it has no such channel.
     """
     windower = SlidingWindow(engine, settings or WindowSettings())
-    with open_sound(source) as sound:
-        mixer = Mixer(sound.rate, channel)
+    with open_audio(source) as sound:
+        mixer = MonoResampler(sound.rate, channel)
         for block in sound.blocks(_PIECE_SECONDS):
             yield from windower.feed(mixer.feed(block))
         yield from windower.feed(mixer.finish())
     yield from windower.finish()
 
 
-def segments(windows: Sequence[Window], facts: ModelInfo, settings: WindowSettings) -> list[Segment]:
+def merge_windows(windows: Sequence[Window], facts: ModelInfo, settings: WindowSettings) -> list[Segment]:
     """Merge windows into segments of one emotion.
 
     Each moment belongs to the window whose middle is closest. Speech of windows that follow each other and have the

@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from transformers.utils import logging
 
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_where_unreachable
+from ..utils.hub_offline import offline_if_unreachable
 
 _FITTING = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), list: (list, tuple)}
 # What follows from the classes, or would make another network of the checkpoint's weights.
@@ -334,7 +334,7 @@ def readable_errors(name: str) -> Iterator[None]:
     """Say in one line why an encoder cannot be loaded; a Hub that is out of reach, in seconds."""
     folder = Path(name)
     try:
-        with offline_where_unreachable(local=folder.is_dir()):
+        with offline_if_unreachable(local=folder.is_dir()):
             yield
     except InputError:
         raise

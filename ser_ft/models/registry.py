@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_where_unreachable
+from ..utils.hub_offline import offline_if_unreachable
 from . import MODELS, compact, is_own_model_folder, model_kind, read_model_config, resolve_model_path
 from . import baselines as own
 from . import spectrogram as image
@@ -169,7 +169,7 @@ def _backbone(name: str, pretrained: bool) -> Any:
     try:
         if not pretrained:
             return image.make_timm(called)
-        with quiet_loading(), offline_where_unreachable(local):
+        with quiet_loading(), offline_if_unreachable(local):
             return image.make_timm(f"local-dir:{name}" if local else f"hf-hub:{name}", pretrained=True)
     except Exception as error:
         first = str(error).strip().partition("\n")[0] or type(error).__name__

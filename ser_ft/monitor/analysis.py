@@ -11,11 +11,11 @@ import numpy as np
 
 from .. import audio
 from ..audio import AudioError
-from ..audio.streaming import blocks, open_sound
-from ..inference.backends.base import Backend, ModelInfo
-from ..inference.recognizer import SHORTEST
-from ..inference.windows import Window, file_windows, segments
-from ..labels import canonical
+from ..audio.streaming import blocks, open_audio
+from ..inference.backends import Backend, ModelInfo
+from ..inference.recognizer import MIN_SECONDS
+from ..inference.windows import Window, iter_windows, merge_windows
+from ..labels import canonical_name
 from ..utils.errors import InputError
 from . import intervals, negative_segments, speaker_baseline
 from .conversation import PAUSE, Conversation, MonitorSettings, Voice, shares
@@ -60,22 +60,22 @@ def monitor(engine: Backend, path: str | Path, settings: MonitorSettings, seen: 
             f"{name}: has {look.channels} channels, and --channels names {len(settings.names)}: name each, in order"
         )
     names = settings.names or tuple(f"channel {number}" for number in range(1, look.channels + 1))
-    negative = negative_segments.named(engine.facts.classes, settings.negative)
+    negative = negative_segments.named(engine.info.classes, settings.negative)
     told: list[tuple[str, int | None]] = [("the voices", None)] if mixed else [(n, at) for at, n in enumerate(names)]
     voices = []
     for called, channel in told:
         windows = _windows(engine, path, settings, channel, look.duration * len(told), seen)
-        voices.append(_voice(called, windows, engine.facts, settings, negative))
+        voices.append(_voice(called, windows, engine.info, settings, negative))
     spoken = intervals.union(span for voice in voices for span in voice.talk)
     silences = intervals.gaps(spoken, look.duration)
-    telling = [n for n in engine.facts.classes if n in negative or canonical(n) in _TELLING]
+    telling = [n for n in engine.info.classes if n in negative or canonical_name(n) in _TELLING]
     return Conversation(
         path=name,
         duration=look.duration,
         rate=look.rate,
         channels=look.channels,
         mixed=mixed,
-        facts=engine.facts,
+        info=engine.info,
         settings=settings,
         negative=negative,
         voices=voices,
@@ -83,7 +83,7 @@ def monitor(engine: Backend, path: str | Path, settings: MonitorSettings, seen: 
         overlap=intervals.seconds(intervals.overlaps([voice.talk for voice in voices])),
         pauses=[span for span in silences if span[1] - span[0] >= PAUSE],
         moments=moments(
-            [(voice.windows, voice.segments) for voice in voices], engine.facts.classes, telling, look.duration
+            [(voice.windows, voice.segments) for voice in voices], engine.info.classes, telling, look.duration
         ),
         notes=_notes(look, settings, negative, voices),
     )
@@ -91,16 +91,16 @@ def monitor(engine: Backend, path: str | Path, settings: MonitorSettings, seen: 
 
 def _look(path: str | Path) -> _Look:
     """Read a file through, to learn how long it is and whether its channels differ."""
-    with open_sound(path) as sound:
+    with open_audio(path) as sound:
         shared, peak, count = np.zeros((sound.channels, sound.channels)), np.zeros(sound.channels), 0
         for block in sound.blocks():
             shared += block.T @ block
             peak = np.maximum(peak, np.ptp(block, axis=0) / 2)
             count += len(block)
     seconds = count / sound.rate
-    if seconds < SHORTEST:
+    if seconds < MIN_SECONDS:
         found = f"{1000 * seconds:.1f} ms"
-        raise AudioError("too-short", f"{path}: {found} of sound is too short: {SHORTEST} s is the least")
+        raise AudioError("too-short", f"{path}: {found} of sound is too short: {MIN_SECONDS} s is the least")
     silent = peak < audio.SILENCE_PEAK
     if silent.all():
         raise AudioError("silent", f"{path}: holds no sound above -60 dBFS")
@@ -118,7 +118,7 @@ def _windows(
     seen: Seen | None,
 ) -> list[Window]:
     windows: list[Window] = []
-    for window in file_windows(engine, path, settings.windows, channel=channel):
+    for window in iter_windows(engine, path, settings.windows, channel=channel):
         if seen:
             seen((window.end - (windows[-1].end if windows else 0.0)) / whole)
         windows.append(window)
@@ -132,7 +132,7 @@ def _voice(
     if settings.baseline is not None:
         own = speaker_baseline.baseline(windows, facts.classes, settings.baseline, settings.windows.hop)
         windows = speaker_baseline.taken_off(windows, own, settings.windows) if own else windows
-    found = segments(windows, facts, settings.windows)
+    found = merge_windows(windows, facts, settings.windows)
     spoken = intervals.union(span for window in windows for span in window.spans)
     parts, unsure = shares(windows, facts)
     runs = negative_segments.runs(found, spoken, negative, settings.windows.gap)

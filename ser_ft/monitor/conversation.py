@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..inference.backends.base import ModelInfo
-from ..inference.windows import Segment, Window, WindowSettings, window_answer
+from ..inference.backends import ModelInfo
+from ..inference.windows import Segment, Window, WindowSettings, window_prediction
 from ..utils.errors import InputError
 from . import intervals, negative_segments
 from .highlights import Moment
@@ -99,7 +99,7 @@ class Conversation:
     rate: int
     channels: int
     mixed: bool
-    facts: ModelInfo
+    info: ModelInfo
     settings: MonitorSettings
     negative: tuple[str, ...]
     voices: Sequence[Voice]
@@ -131,7 +131,7 @@ def shares(
     weights = dict.fromkeys(facts.classes, 0.0)
     unsure = 0.0
     for window in windows:
-        answer = window_answer(window, facts)
+        answer = window_prediction(window, facts)
         if answer["emotion"] is None or not start <= (window.start + window.end) / 2 <= end:
             continue
         if answer["uncertain"]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..inference.windows import Segment
-from ..labels import canonical
+from ..labels import canonical_name
 from .intervals import Spans, seconds
 
 NEGATIVE = ("angry", "sad", "fear", "disgust")
@@ -37,13 +37,13 @@ class Run:
 
 def adjective(emotion: str) -> str:
     """Return how a voice sounds with an emotion: "fear" -> "fearful"; a class of the user's own as it is."""
-    return _ADJECTIVES.get(canonical(emotion) or "", emotion)
+    return _ADJECTIVES.get(canonical_name(emotion) or "", emotion)
 
 
 def named(classes: Sequence[str], negative: Collection[str] = NEGATIVE) -> tuple[str, ...]:
     """Return which of a model's classes count, in its order: "anger" and "angry" are one."""
-    wanted = {canonical(name) or name for name in negative}
-    return tuple(name for name in classes if (canonical(name) or name) in wanted)
+    wanted = {canonical_name(name) or name for name in negative}
+    return tuple(name for name in classes if (canonical_name(name) or name) in wanted)
 
 
 def runs(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.run_folder import RunFolder
-from ..inference.backends.base import ModelInfo
+from ..inference.backends import ModelInfo
 from ..models import SHIPPED, resolve_model_path
 from ..report.shared.tables import describe_sample, evaluated_part, run_notes
 from ..report.shared.templates import audio_data_uri, render_template
@@ -33,7 +33,7 @@ class About:
         known: how well the model did: uar, interval, chance, sample, corpora and notes; None: it is not known.
     """
 
-    facts: ModelInfo
+    info: ModelInfo
     settings: MonitorSettings
     negative: tuple[str, ...]
     known: Mapping[str, Any] | None
@@ -51,7 +51,7 @@ class About:
         gap = self.settings.windows.gap
         return {
             "about": self,
-            "fills": colours(self.facts.classes),
+            "fills": colours(self.info.classes),
             "definition": negative_segments.definition(self.negative, gap),
             "ordinary": speaker_baseline.ORDINARY_SHARE,
             "pause": PAUSE,
@@ -75,7 +75,7 @@ def write_call(call: Conversation, folder: Path, about: About, sound: bool = Tru
 
 
 def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
-    fills = colours(call.facts.classes)
+    fills = colours(call.info.classes)
     uris = [audio_data_uri(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
     return {
         "call": call,

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from ..audio.discovery import SoundFile, find_sound_files
-from ..inference.backends.base import Backend
+from ..inference.backends import Backend
 from ..report.shared.tables import format_rows
 from ..report.shared.templates import render_template
 from ..utils.errors import InputError
 from ..utils.files import check_output
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from . import negative_segments, speaker_baseline
 from .analysis import monitor
 from .conversation import Conversation, MonitorSettings
@@ -77,7 +77,7 @@ def write_reports(
     found = list(find_sound_files(calls))
     if not found:
         raise InputError(f"{', '.join(map(str, calls))}: no sound files found there")
-    about = About.of(engine.facts, settings, model)
+    about = About.of(engine.info, settings, model)
     single = len(found) == 1 and not Path(calls[0]).is_dir()
     reports, older = Reports(), _held(home)
     strips: dict[str, str] = {}
@@ -95,7 +95,7 @@ def write_reports(
         strips[told["path"]] = drawn
 
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with bar(total=len(found), desc="judging", bar_format=form, delay=_DELAY, shown=verbose) as progress:
+    with progress_bar(total=len(found), desc="judging", bar_format=form, delay=_DELAY, shown=verbose) as progress:
         try:
             for done, (entry, name) in enumerate(zip(found, names, strict=True), 1):
                 try:
@@ -120,7 +120,7 @@ def check(engine: Backend, settings: MonitorSettings) -> None:
         InputError: a baseline is asked of a model that knows nothing ordinary, or none of the emotions that the user
             names as dissatisfaction is known to it.
     """
-    classes = engine.facts.classes
+    classes = engine.info.classes
     if settings.baseline is not None:
         speaker_baseline.ordinary(classes)
     for name in settings.negative if settings.negative != negative_segments.NEGATIVE else ():

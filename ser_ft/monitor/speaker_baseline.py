@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inference.windows import Window, WindowSettings, smooth
-from ..labels import canonical
+from ..inference.windows import Window, WindowSettings, smooth_windows
+from ..labels import canonical_name
 from ..utils.errors import InputError
 
 ORDINARY = ("neutral", "calm")
@@ -37,7 +37,7 @@ def ordinary(classes: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: none is, or all are: there is nothing to set a voice against.
     """
-    usual = np.array([canonical(name) in ORDINARY for name in classes])
+    usual = np.array([canonical_name(name) in ORDINARY for name in classes])
     if not usual.any() or usual.all():
         raise InputError(
             f"--baseline: needs a model that knows neutral or calm, not {', '.join(classes)}: leave it out"
@@ -87,7 +87,7 @@ def taken_off(windows: Sequence[Window], found: Baseline, settings: WindowSettin
     """Return the windows with a baseline taken off their answers, smoothed anew."""
     weights = np.exp(-np.array(list(found.lowered.values())))
     lowered = [replace(window, probabilities=_lowered(window.probabilities, weights)) for window in windows]
-    return smooth(lowered, settings)
+    return smooth_windows(lowered, settings)
 
 
 def _lowered(answer: np.ndarray | None, weights: np.ndarray) -> np.ndarray | None:

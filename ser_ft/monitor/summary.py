@@ -131,7 +131,7 @@ def _answers(call: Conversation, voices: list[Voice]) -> Iterator[str]:
 
 def _trend(call: Conversation, voice: Voice) -> Iterator[str]:
     thirds = (0.0, call.duration / 3), (2 * call.duration / 3, call.duration)
-    parts = [shares(voice.windows, call.facts, *span)[0] for span in thirds]
+    parts = [shares(voice.windows, call.info, *span)[0] for span in thirds]
     first, last = (sum(part[name] for name in call.negative) for part in parts)
     enough = all(intervals.seconds(voice.talk, *span) >= LITTLE / 2 for span in thirds)
     if enough and all(any(part.values()) for part in parts) and abs(last - first) >= _TREND:
@@ -156,7 +156,7 @@ def _ending(call: Conversation, voices: list[Voice]) -> Iterator[str]:
 
 def _mostly(call: Conversation, voice: Voice, start: float, end: float) -> str | None:
     """Return what half or more of a voice's speech in a stretch sounds of; None: nothing, or there is little of it."""
-    there, _ = shares(voice.windows, call.facts, start, end)
+    there, _ = shares(voice.windows, call.info, start, end)
     name = max(there, key=lambda emotion: there[emotion])
     return name if there[name] >= 0.5 and intervals.seconds(voice.talk, start, end) >= _ENOUGH else None
 

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..inference.windows import Window
-from ..labels import colour
+from ..labels import label_color
 from .conversation import Conversation, Voice
 from .intervals import union
 from .summary import clock
@@ -72,7 +72,7 @@ def strip(call: Conversation) -> Markup:
 
 def band(voice: Voice, call: Conversation, left: float, scale: float, height: float) -> Iterator[str]:
     """Draw a voice's segments as rectangles, each with words for a pointer that rests on it."""
-    fills = colours(call.facts.classes)
+    fills = colours(call.info.classes)
     for segment in voice.segments:
         x, width = left + segment.start * scale, max(0.6, (segment.end - segment.start) * scale)
         tall = height / 2 if segment.uncertain else height
@@ -85,7 +85,7 @@ def band(voice: Voice, call: Conversation, left: float, scale: float, height: fl
 
 def colours(classes: Sequence[str]) -> Mapping[str, str]:
     """Return the colour of each class."""
-    return {name: colour(name, place) for place, name in enumerate(classes)}
+    return {name: label_color(name, place) for place, name in enumerate(classes)}
 
 
 def ticks(duration: float) -> list[int]:
@@ -121,7 +121,7 @@ def _talk(voice: Voice, scale: float) -> Iterator[str]:
 
 def _stack(voice: Voice, call: Conversation, scale: float) -> Iterator[str]:
     """Draw the smoothed probabilities over each other, as many columns as a screen shows."""
-    classes, fills = call.facts.classes, colours(call.facts.classes)
+    classes, fills = call.info.classes, colours(call.info.classes)
     order = [*call.negative, *(name for name in classes if name not in call.negative)]
     picked = [classes.index(name) for name in order]
     hop = call.settings.windows.hop

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from ..inference.backends.base import ModelInfo
-from ..inference.windows import window_answer
+from ..inference.backends import ModelInfo
+from ..inference.windows import window_prediction
 from . import negative_segments
 from .conversation import PAUSE, Conversation, Voice
 from .summary import feedback
@@ -70,7 +70,7 @@ def record(call: Conversation) -> dict[str, Any]:
             "rate": call.rate,
             "channels": call.channels,
             "mixed": call.mixed,
-            "model": asdict(call.facts),
+            "model": asdict(call.info),
             "settings": settings,
             "negative": call.negative,
             "definition": negative_segments.definition(call.negative, call.settings.windows.gap),
@@ -81,7 +81,7 @@ def record(call: Conversation) -> dict[str, Any]:
             "overlap": call.overlap,
             "pauses": [{"start": start, "end": end} for start, end in call.pauses],
             "moments": [{**asdict(moment), "voice": call.voices[moment.voice].name} for moment in call.moments],
-            "voices": [_voice_record(voice, call.facts) for voice in call.voices],
+            "voices": [_voice_record(voice, call.info) for voice in call.voices],
         }
     )
     return told
@@ -98,7 +98,7 @@ def _voice_record(voice: Voice, facts: ModelInfo) -> dict[str, Any]:
         "runs": [asdict(run) for run in voice.runs],
         "baseline": asdict(voice.baseline) if voice.baseline else None,
         "segments": [asdict(segment) for segment in voice.segments],
-        "windows": [window_answer(window, facts) | {"level": window.level} for window in voice.windows],
+        "windows": [window_prediction(window, facts) | {"level": window.level} for window in voice.windows],
     }
 
 

@@ -21,7 +21,7 @@ from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, parameters_by_stage
 from ..utils.errors import InputError
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .finetuning import TrainableModel, parameter_groups
 
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ def _sums_of(
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         model.eval()
         ordered = rows[np.argsort(feed.lengths[first + rows], kind="stable")]
-        with bar(total=len(rows), desc=model.config.backbone, unit=" clips", shown=shown) as progress, torch.no_grad():
+        with (
+            progress_bar(total=len(rows), desc=model.config.backbone, unit=" clips", shown=shown) as progress,
+            torch.no_grad(),
+        ):
             for start in range(0, len(ordered), _BATCH):
                 batch = ordered[start : start + _BATCH]
                 inputs = {name: value.to(device) for name, value in feed.collate((first + batch).tolist()).items()}

@@ -30,7 +30,7 @@ from ..models.encoders import load_encoder
 from ..models.pretrained import fold_temperature
 from ..models.registry import build_model
 from ..models.spectrogram import SpectrogramForAudioClassification
-from ..utils.accelerator import device_name, start
+from ..utils.accelerator import create_accelerator, device_name
 from ..utils.errors import InputError
 from .finetuning import TrainableModel, find_encoder, prepare_encoder
 from .from_scratch import prepare_image_backbone, prepare_network
@@ -65,7 +65,7 @@ def train(
     folder = RunFolder(recipe.out)
     if finished(recipe, folder):
         return TrainResult(folder, None, PartialState().is_main_process)
-    accelerator = start(
+    accelerator = create_accelerator(
         recipe.train.mixed_precision,
         recipe.seed,
         pretrained=recipe.model.kind != "own",

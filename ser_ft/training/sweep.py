@@ -25,7 +25,7 @@ from ..data.splits import Split, make_split
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import exclusive_lock
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .run import finished, load_data, split_content
 from .run_guard import resumes
 
@@ -200,7 +200,9 @@ def run_cells(cells: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads
             raise InputError(f"{name} must be 1 or more, not {value}")
     with exclusive_lock(Path(out).expanduser(), "sweep"):
         left = [cell for cell in cells if not cell.done]
-        progress = bar(total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown)
+        progress = progress_bar(
+            total=len(cells), initial=len(cells) - len(left), desc="sweep", unit=" runs", shown=shown
+        )
         with progress:
             failed = _make(left, _JobPool(jobs, threads), progress)
     if failed:

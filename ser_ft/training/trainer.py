@@ -26,7 +26,7 @@ from ..evaluation.predict import predict
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import backup_path, replace_atomically
-from ..utils.progress import bar
+from ..utils.progress import progress_bar
 from .checkpoints import Checkpoints, trained_names
 from .ema import EMA
 from .finetuning import TrainableModel
@@ -109,7 +109,9 @@ class Trainer:
             self._load()
         elif self.accelerator.is_main_process:
             self.run.cut_history(0)
-        with bar(total=self.steps, initial=self.state.step, desc="training", unit=" steps", shown=shown) as progress:
+        with progress_bar(
+            total=self.steps, initial=self.state.step, desc="training", unit=" steps", shown=shown
+        ) as progress:
             while self.state.epoch < self.settings.epochs and not self.state.stopped:
                 self._epoch(progress)
                 progress.set_postfix_str(self._end_epoch())

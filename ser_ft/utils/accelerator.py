@@ -17,7 +17,7 @@ from .errors import InputError
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
 
-def start(
+def create_accelerator(
     mixed_precision: str | None,
     seed: int,
     *,

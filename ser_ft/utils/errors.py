@@ -40,7 +40,7 @@ def run_command(work: Callable[[], None]) -> int:
     return 0
 
 
-def without_debug(arguments: Sequence[str] | None) -> list[str]:
+def strip_debug_flag(arguments: Sequence[str] | None) -> list[str]:
     """Return the arguments (by default the program's) less --debug, which makes errors show their trace."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:

@@ -12,7 +12,7 @@ from urllib.request import getproxies
 
 
 @contextmanager
-def offline_where_unreachable(local: bool) -> Iterator[None]:
+def offline_if_unreachable(local: bool) -> Iterator[None]:
     """Work offline (from what was fetched before, or not at all) where the Hub cannot be reached.
 
     Its client would try again for half a minute; one attempt of a few seconds says the same.

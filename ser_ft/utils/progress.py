@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(items: Iterable[Any] | None = None, *, shown: bool = True, **options: Any) -> tqdm[Any]:
+def progress_bar(items: Iterable[Any] | None = None, *, shown: bool = True, **options: Any) -> tqdm[Any]:
     """Return a tqdm bar on stderr: lively in a terminal, a line every ten seconds in a log."""
     lively = sys.stderr.isatty()
     return tqdm(items, disable=not shown, mininterval=0.1 if lively else 10.0, dynamic_ncols=lively, **options)

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from ser_ft.audio import AudioError, decode, to_pcm16, to_wav
-from ser_ft.audio.streaming import Mixer, Resampler, blocks, open_sound
+from ser_ft.audio.streaming import MonoResampler, Resampler, blocks, open_audio
 from ser_ft.utils.errors import InputError
 
 
@@ -152,7 +152,7 @@ def test_what_a_header_claims_does_not_fill_the_memory(rate: int, count: int) ->
     lying = content[:22] + struct.pack("<HIIH", count, rate, rate * count * 2 % 2**32, count * 2) + content[34:]
     tracemalloc.start()
     try:
-        with open_sound(lying) as sound:
+        with open_audio(lying) as sound:
             assert (sound.rate, sound.channels) == (rate, count)
             assert sum(map(len, sound.blocks())) == 32_000 // (2 * count)
         assert tracemalloc.get_traced_memory()[1] < 40e6
@@ -179,7 +179,7 @@ def test_samples_far_beyond_full_scale_are_no_sound(value: float) -> None:
     with pytest.raises(AudioError, match=r"clip: its samples reach .*: full scale of floats is 1.0"):
         list(blocks(encode(both, subtype="DOUBLE"), name="clip"))
     with pytest.raises(InputError, match="a chunk: its samples reach"):
-        Mixer(16_000).feed(both)
+        MonoResampler(16_000).feed(both)
 
 
 M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
@@ -206,7 +206,7 @@ def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ffmpeg_is_read_through_a_pipe_with_its_channels(ffmpeg: Path, tmp_path: Path) -> None:
     (tmp_path / "-call.m4a").write_bytes(M4A)
     for source in (M4A, tmp_path / "-call.m4a"):
-        with open_sound(source) as sound:
+        with open_audio(source) as sound:
             assert (sound.rate, sound.channels) == (8_000, 2)
             got = np.concatenate(list(sound.blocks(0.3)))
         assert np.array_equal(got, np.stack([np.linspace(-1, 1, 8000, dtype=np.float32)] * 2, 1) * [1, -1])
@@ -221,7 +221,7 @@ def test_ffmpeg_is_read_through_a_pipe_with_its_channels(ffmpeg: Path, tmp_path:
 def test_a_reader_that_stops_early_leaves_no_decoder_behind(ffmpeg: Path, tmp_path: Path) -> None:
     ffmpeg.write_text(ffmpeg.read_text() + f"echo $$ > {tmp_path}/pid\nexec sleep 60\n")
     started = time.monotonic()
-    with open_sound(M4A) as sound:
+    with open_audio(M4A) as sound:
         assert sound.read(100).shape == (100, 2)
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith("\n"):
             time.sleep(0.01)
@@ -242,7 +242,7 @@ def test_what_ffmpeg_cannot_read(ffmpeg: Path, tmp_path: Path, told: str) -> Non
 def test_chunks_of_any_size_mix_to_what_decode_returns(rate: int) -> None:
     both = to_pcm16(noise(rate, count=2))
     sizes = np.random.default_rng(3).integers(0, 2000, 500)
-    mixer, at, heard = Mixer(rate), 0, []
+    mixer, at, heard = MonoResampler(rate), 0, []
     for size in sizes:
         heard.append(mixer.feed(both[at : at + size]))
         at += size
@@ -252,9 +252,9 @@ def test_chunks_of_any_size_mix_to_what_decode_returns(rate: int) -> None:
 
 def test_one_channel_of_a_stream_is_kept() -> None:
     both = noise(16_000, count=2)
-    assert np.array_equal(Mixer(16_000, channel=1).feed(both), both[:, 1])
+    assert np.array_equal(MonoResampler(16_000, channel=1).feed(both), both[:, 1])
     with pytest.raises(InputError, match="no channel 2"):
-        Mixer(16_000, channel=2).feed(both)
+        MonoResampler(16_000, channel=2).feed(both)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 24_414, 48_000])
@@ -271,4 +271,4 @@ def test_resampling_lags_by_less_than_an_eighth_of_a_second(rate: int) -> None:
 )
 def test_a_chunk_that_is_no_sound_is_refused_in_one_line(chunk: np.ndarray) -> None:
     with pytest.raises(InputError, match="chunk"):
-        Mixer(16_000).feed(chunk)
+        MonoResampler(16_000).feed(chunk)

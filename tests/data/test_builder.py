@@ -19,7 +19,7 @@ from ser_ft import audio
 from ser_ft.audio import from_wav, to_wav
 from ser_ft.data import builder, deduplication
 from ser_ft.data.prepare import prepare
-from ser_ft.labels import NAMES
+from ser_ft.labels import EMOTION_NAMES
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import actor, encode, labels_of, load, noise, samples, skipped, write
 
@@ -31,7 +31,7 @@ def test_columns_and_types(miniature_table: datasets.Dataset) -> None:
     assert miniature_table.features == {
         "id": text,
         "audio": datasets.Audio(sampling_rate=16_000, decode=False),
-        "emotion": datasets.ClassLabel(names=list(NAMES)),
+        "emotion": datasets.ClassLabel(names=list(EMOTION_NAMES)),
         "corpus": text,
         "speaker": text,
         "gender": text,

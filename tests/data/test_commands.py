@@ -46,7 +46,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         ("pointers --out deep/out", "a git-LFS pointer instead of the sound: 1"),
         ("good --out out --labels nine", "unknown label scheme 'nine': use one of eight, seven, six, four"),
         ("good --out out --labels happy=", "--labels is written NAME=VALUE, not 'happy='"),
-        ("good --out out --labels happy=good", "a label scheme needs two classes or more"),
+        ("good --out out --labels happy=good", "a label scheme needs at least two classes"),
         ("good --out out --labels boredom=a,shame=b", "its label has no place in the label scheme: 16"),
         ("good --out out --calm loud", "calm must be one of keep, neutral, drop, not 'loud'"),
         ("good --out out --cremad-labels face", "cremad_labels must be one of"),

@@ -11,10 +11,10 @@ import pytest
 
 from ser_ft.audio import decode
 from ser_ft.data.corpora import CORPORA, Skip, Utterance, cremad
-from ser_ft.labels import NAMES
+from ser_ft.labels import EMOTION_NAMES
 from tests.helpers.corpus_files import load, skipped, true_names, write
 
-SEVEN = tuple(name for name in NAMES if name != "calm")
+SEVEN = tuple(name for name in EMOTION_NAMES if name != "calm")
 
 
 def clip(corpus: str, path: str) -> Utterance | str | None:
@@ -147,7 +147,7 @@ def test_the_12162_true_names(whole: datasets.Dataset) -> None:
         for corpus, part in frame.groupby("corpus")
     }
     assert found.keys() == {"ravdess", "tess", "cremad", "savee"}
-    assert found["ravdess"] == (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in NAMES}))
+    assert found["ravdess"] == (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in EMOTION_NAMES}))
     assert found["tess"] == (2800, 2, Counter(dict.fromkeys(SEVEN, 400)))
     assert found["savee"] == (480, 4, Counter({name: 120 if name == "neutral" else 60 for name in SEVEN}))
     # As distributed: 1271 each, 1087 neutral; less the seven.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ser_ft.data.prepare import corpus_info
-from ser_ft.labels import NAMES, SCHEMES
+from ser_ft.labels import EMOTION_NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import actor, find, labels_of, load, reasons, skipped, told, write
 
@@ -18,7 +18,7 @@ from tests.helpers.corpus_files import actor, find, labels_of, load, reasons, sk
 @pytest.mark.parametrize(
     ("labels", "calm", "classes", "counts", "dropped"),
     [
-        ("eight", "keep", NAMES, [2] * 8, 0),
+        ("eight", "keep", EMOTION_NAMES, [2] * 8, 0),
         ("eight", "neutral", SCHEMES["seven"], [4] + [2] * 6, 0),
         ("seven", "keep", SCHEMES["seven"], [2] * 7, 2),
         ("six", "neutral", SCHEMES["six"], [4] + [2] * 5, 2),

@@ -19,7 +19,7 @@ from ser_ft.audio import to_wav
 from ser_ft.data import builder
 from ser_ft.data.prepare import corpus_info, open_prepared, prepare, summary
 from ser_ft.data.synthetic.corpora import NOTE
-from ser_ft.labels import NAMES, SCHEMES
+from ser_ft.labels import EMOTION_NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import actor, find, load, noise, samples, skipped, write, write_zip
 
@@ -98,7 +98,7 @@ def test_stock_datasets_reads_it_where_ser_ft_is_not(miniature_folder: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=miniature_folder.parent)
     assert done.returncode == 0, done.stderr
     count, emotion = done.stdout.split()
-    assert (int(count), emotion in NAMES) == (len(open_prepared(miniature_folder)), True)
+    assert (int(count), emotion in EMOTION_NAMES) == (len(open_prepared(miniature_folder)), True)
 
 
 def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: datasets.Dataset) -> None:

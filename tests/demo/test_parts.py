@@ -227,7 +227,7 @@ def test_examples_are_the_same_each_time_and_heard(tmp_path: Path) -> None:
 def test_two_models_of_one_name_are_told_apart(server: Any) -> None:
     from ser_ft_demo.models import open_models
 
-    from ser_ft.inference.backends.base import SHIPPED_FILE
+    from ser_ft.inference.backends import SHIPPED_FILE
     from ser_ft.models import SHIPPED
 
     assert [model.name for model in open_models([SHIPPED, str(SHIPPED_FILE), SHIPPED])] == ["shipped", "shipped (2)"]
@@ -308,7 +308,7 @@ def test_names_from_outside_are_never_html(state: Any, tmp_path: Path) -> None:
 def test_emotions_keep_their_colours(state: Any) -> None:
     from ser_ft_demo import speak
 
-    from ser_ft.labels import COLOURS
+    from ser_ft.labels import COLORS
 
     shown = speak.page(state, speak.recognise(state, str(state.examples[0][1])))
-    assert all(f"background:{COLOURS[name]}" in shown for name in state.model.recognise.facts.classes)
+    assert all(f"background:{COLORS[name]}" in shown for name in state.model.recognise.info.classes)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import SpeechT5FeatureExtractor
 
-from ser_ft.export.encoder_frontends import front_end
-from ser_ft.export.spectral_frontend import Descriptors
+from ser_ft.export.encoder_frontends import make_frontend
+from ser_ft.export.spectral_frontend import SpectralFrontend
 from ser_ft.models.collation import collate_waveforms
 from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
@@ -46,7 +46,7 @@ def close(found: np.ndarray, wanted: np.ndarray) -> None:
 def test_every_descriptor_is_the_extractor_s(settings: dict[str, Any], voices: list[np.ndarray]) -> None:
     names = tuple(name for name in DESCRIPTORS if name != "rolloff")
     extractor, rolloff = (SpectralFeatureExtractor(some, **settings) for some in (names, ["rolloff"]))
-    graph, bins = Descriptors(extractor), Descriptors(rolloff)
+    graph, bins = SpectralFrontend(extractor), SpectralFrontend(rolloff)
     for voice in voices[:4]:
         close(computed(graph, voice), extractor(voice)["input_features"])
         # It jumps from bin to bin, and seldom is one off.
@@ -59,7 +59,7 @@ def test_every_descriptor_is_the_extractor_s(settings: dict[str, Any], voices: l
 def test_frames_are_cut_alike_at_any_length(samples: int, voices: list[np.ndarray]) -> None:
     extractor = SpectralFeatureExtractor(("zcr", "energy", "energy-entropy", "flux", "log-mel"), hop_length=160)
     clip = voices[0][5000 : 5000 + samples] if samples < 5000 else np.resize(voices[0], samples)
-    assert np.abs(computed(Descriptors(extractor), clip) - extractor(clip)["input_features"]).max() < 2e-4
+    assert np.abs(computed(SpectralFrontend(extractor), clip) - extractor(clip)["input_features"]).max() < 2e-4
 
 
 def test_silence_and_a_full_scale_square_give_the_same_numbers() -> None:
@@ -67,7 +67,7 @@ def test_silence_and_a_full_scale_square_give_the_same_numbers() -> None:
     extractor = SpectralFeatureExtractor(tuple(DESCRIPTORS))
     square = np.sign(np.sin(2 * np.pi * 200 * np.arange(8000) / 16_000)).astype(np.float32)
     for clip in (np.zeros(8000, np.float32), square):
-        found, wanted = computed(Descriptors(extractor), clip), extractor(clip)["input_features"]
+        found, wanted = computed(SpectralFrontend(extractor), clip), extractor(clip)["input_features"]
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -79,7 +79,7 @@ def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | N
     if kind == "training":
         width = extractor.feature_size
         extractor.mean, extractor.scale = np.linspace(-9, 9, width).tolist(), np.linspace(1, 5, width).tolist()
-    graph = Descriptors(extractor)
+    graph = SpectralFrontend(extractor)
     length = min(map(len, voices))
     clips = [voice[:length] for voice in voices]
     together = computed(graph, *clips)
@@ -90,7 +90,7 @@ def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | N
 
 def test_an_extractor_that_was_not_fitted_is_refused() -> None:
     with pytest.raises(ValueError, match="needs mean and scale"):
-        Descriptors(SpectralFeatureExtractor(normalize="training"))
+        SpectralFrontend(SpectralFeatureExtractor(normalize="training"))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_speech_encoders_hear(family: str, tolerance: float, voices: list[n
     """Of an odd and an even number of frames, of less and of more sound than a fixed length holds."""
     found = find_encoder(str(write_tiny_backbone(family, tmp_path)), ("happy", "sad"))
     input_spec = EncoderParts.of(load_encoder(found)).input_spec
-    graph = front_end(found.extractor)
+    graph = make_frontend(found.extractor)
     for length in (1600, 8000, 8160, 24_321, 90_000):
         clip = np.resize(voices[0], length)
         inputs = collate_waveforms([clip], found.extractor, input_spec, padded=False)
@@ -115,4 +115,4 @@ def test_what_speech_encoders_hear(family: str, tolerance: float, voices: list[n
 
 def test_an_extractor_of_another_kind_is_told_by_name() -> None:
     with pytest.raises(InputError, match="a SpeechT5FeatureExtractor cannot be exported: only Spectral"):
-        front_end(SpeechT5FeatureExtractor())
+        make_frontend(SpeechT5FeatureExtractor())

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.export import onnx as module
-from ser_ft.export.onnx import Exported, export
+from ser_ft.export.onnx import ExportResult, export_onnx
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.models.encoders import find_encoder, load_encoder
@@ -78,7 +78,7 @@ def save(name: str, features: dict[str, Any], network: dict[str, Any], folder: P
 def test_our_networks_answer_the_same(case: str, sounds: Path, tmp_path: Path) -> None:
     name, features, network = NETWORKS[case]
     folder = save(name, features, network, tmp_path / "model")
-    made = export(folder, tmp_path / "a.onnx", data=sounds, tolerance=5e-5, verbose=False)
+    made = export_onnx(folder, tmp_path / "a.onnx", data=sounds, tolerance=5e-5, verbose=False)
     assert (made.clips, made.agreement, made.source) == (8, 1.0, str(sounds))
     _batches(made, folder, sounds)
 
@@ -92,14 +92,14 @@ def test_speech_encoders_answer_the_same(family: str, sounds: Path, tmp_path: Pa
     folder = tmp_path / "model"
     load_encoder(found).save_pretrained(folder)
     found.extractor.save_pretrained(folder)
-    made = export(folder, tmp_path / "a.onnx", data=sounds, tolerance=1e-4, verbose=False)
+    made = export_onnx(folder, tmp_path / "a.onnx", data=sounds, tolerance=1e-4, verbose=False)
     _batches(made, folder, sounds)
 
 
-def _batches(made: Exported, folder: Path, sounds: Path, tolerance: float = 1e-4) -> None:
+def _batches(made: ExportResult, folder: Path, sounds: Path, tolerance: float = 1e-4) -> None:
     """One file answers batches of 1 and of 7, of lengths that it was not made for."""
     ours, theirs = OnnxBackend(made.path), TorchBackend(str(folder), "cpu")
-    assert ours.facts == replace(theirs.facts, name=ours.facts.name)
+    assert ours.info == replace(theirs.info, name=ours.info.name)
     clips = [audio.decode(sounds / f"{place}.wav") for place in range(7)]
     for length in (8000, 8161, 16_320, 45_001):
         batch = np.stack([np.resize(clip, length) for clip in clips])
@@ -112,8 +112,8 @@ def _batches(made: Exported, folder: Path, sounds: Path, tolerance: float = 1e-4
 def test_eight_bits_make_a_smaller_file_whose_features_are_exact(sounds: Path, tmp_path: Path) -> None:
     """Quantised log-mels would be noise."""
     folder = save("plain-cnn", {}, {}, tmp_path / "model")
-    whole = export(folder, tmp_path / "whole.onnx", data=sounds, verbose=False)
-    small = export(folder, tmp_path / "small.onnx", int8=True, data=sounds, verbose=False)
+    whole = export_onnx(folder, tmp_path / "whole.onnx", data=sounds, verbose=False)
+    small = export_onnx(folder, tmp_path / "small.onnx", int8=True, data=sounds, verbose=False)
     weights = 4 * sum(each.numel() for each in PretrainedClassifier.load(str(folder)).model.parameters())
     assert whole.bytes - small.bytes > 0.65 * weights
     assert whole.difference < 1e-5 < small.difference < 0.05
@@ -128,7 +128,7 @@ def test_a_file_too_far_from_the_model_is_not_kept(tiny_run: Path, sounds: Path,
     out.parent.mkdir()
     said = r"a.onnx: not written, .* from the model's own, and --tolerance is 1e-12$"
     with pytest.raises(InputError, match=said):
-        export(tiny_run, out, data=sounds, tolerance=1e-12, verbose=False)
+        export_onnx(tiny_run, out, data=sounds, tolerance=1e-12, verbose=False)
     assert list(out.parent.iterdir()) == []
 
 
@@ -144,7 +144,7 @@ def test_nothing_is_left_of_an_export_that_fails(
 
     monkeypatch.setattr(onnx, "save", broken)
     with pytest.raises(OSError, match="full"):
-        export(tiny_run, out, data=sounds, overwrite=True, verbose=False)
+        export_onnx(tiny_run, out, data=sounds, overwrite=True, verbose=False)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.onnx", b"precious")]
 
 
@@ -152,9 +152,9 @@ def test_a_file_that_is_there_is_kept_unless_it_may_go(tiny_run: Path, sounds: P
     out = tmp_path / "a.onnx"
     out.write_bytes(b"precious")
     with pytest.raises(InputError, match="an ONNX file already exists; pass --overwrite, or choose another --out"):
-        export(tiny_run, out, data=sounds, verbose=False)
+        export_onnx(tiny_run, out, data=sounds, verbose=False)
     assert out.read_bytes() == b"precious"
-    assert export(tiny_run, out, data=sounds, overwrite=True, verbose=False).bytes == out.stat().st_size > 10_000
+    assert export_onnx(tiny_run, out, data=sounds, overwrite=True, verbose=False).bytes == out.stat().st_size > 10_000
 
 
 def test_a_run_is_checked_on_its_own_table_where_it_is_still_there(
@@ -162,10 +162,10 @@ def test_a_run_is_checked_on_its_own_table_where_it_is_still_there(
 ) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (run / "config.yaml").write_text(yaml.safe_dump({"data": {"prepared": str(miniature_folder)}}))
-    made = export(run, tmp_path / "a.onnx", verbose=False)
-    assert (made.source, made.clips) == (str(miniature_folder), module.CLIPS)
+    made = export_onnx(run, tmp_path / "a.onnx", verbose=False)
+    assert (made.source, made.clips) == (str(miniature_folder), module.NUM_CLIPS)
     (run / "config.yaml").write_text(yaml.safe_dump({"data": {"prepared": str(tmp_path / "gone")}}))
-    made = export(run, tmp_path / "b.onnx", verbose=False)
+    made = export_onnx(run, tmp_path / "b.onnx", verbose=False)
     assert made.source.startswith("synthetic voices")
     assert made.agreement == 1.0
 
@@ -187,12 +187,18 @@ def _unlike(tiny_run: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("said", "asked"),
     [
-        ("a.bin: the name of an ONNX file must end in .onnx", lambda run, some: export(run, some / "a.bin")),
-        ("is a folder, not a file", lambda run, some: export(run, Path(some, "b.onnx").mkdir() or some / "b.onnx")),
-        ("is not a folder", lambda run, some: export(run, Path(some, "no").write_text("") or some / "no" / "a.onnx")),
-        ("no prepared table, and no folder with sound", lambda run, some: export(run, some / "a.onnx", data=some)),
-        ("damaged", lambda run, some: export(_unlike(run, some), some / "a.onnx")),
-        ("neither a folder nor a model", lambda run, some: export("nobody/nothing", some / "a.onnx")),
+        ("a.bin: the name of an ONNX file must end in .onnx", lambda run, some: export_onnx(run, some / "a.bin")),
+        (
+            "is a folder, not a file",
+            lambda run, some: export_onnx(run, Path(some, "b.onnx").mkdir() or some / "b.onnx"),
+        ),
+        (
+            "is not a folder",
+            lambda run, some: export_onnx(run, Path(some, "no").write_text("") or some / "no" / "a.onnx"),
+        ),
+        ("no prepared table, and no folder with sound", lambda run, some: export_onnx(run, some / "a.onnx", data=some)),
+        ("damaged", lambda run, some: export_onnx(_unlike(run, some), some / "a.onnx")),
+        ("neither a folder nor a model", lambda run, some: export_onnx("nobody/nothing", some / "a.onnx")),
     ],
 )
 def test_what_cannot_be_exported_is_said_in_one_line(
@@ -207,13 +213,13 @@ def test_what_cannot_be_exported_is_said_in_one_line(
 def test_weights_that_no_onnx_file_holds(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LARGEST", 1000)
     with pytest.raises(InputError, match="file holds less than 2"):
-        export(tiny_run, tmp_path / "a.onnx")
+        export_onnx(tiny_run, tmp_path / "a.onnx")
 
 
 def test_packages_that_are_not_installed(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="pip install onnx"):
-        export(tiny_run, tmp_path / "a.onnx")
+        export_onnx(tiny_run, tmp_path / "a.onnx")
 
 
 def test_the_command(

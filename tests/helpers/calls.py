@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from ser_ft import audio
-from ser_ft.inference.backends.base import ModelInfo
+from ser_ft.inference.backends import ModelInfo
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 SOFT, LOUD = 0.08, 0.7
@@ -21,12 +21,12 @@ class LoudIsAngry:
     """An engine whose answers are known beforehand."""
 
     def __init__(self, classes: Sequence[str] = CLASSES, threshold: float | None = 0.5) -> None:
-        self.facts = ModelInfo("made-up", tuple(classes), threshold, 160)
+        self.info = ModelInfo("made-up", tuple(classes), threshold, 160)
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         loud = np.abs(waveforms).max(axis=1) > 0.25
-        answers = np.full((len(waveforms), len(self.facts.classes)), 0.1 / (len(self.facts.classes) - 1))
-        answers[np.arange(len(waveforms)), np.where(loud, len(self.facts.classes) - 1, 0)] = 0.9
+        answers = np.full((len(waveforms), len(self.info.classes)), 0.1 / (len(self.info.classes) - 1))
+        answers[np.arange(len(waveforms)), np.where(loud, len(self.info.classes) - 1, 0)] = 0.9
         return answers
 
 

@@ -17,7 +17,7 @@ from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
 from ser_ft.data.catalog import Catalog, CatalogOptions, Roots, build_catalog
 from ser_ft.data.prepare import load_corpora
-from ser_ft.labels import scheme
+from ser_ft.labels import make_scheme
 
 RAVDESS = "03-01-{emotion}-01-01-01-{actor}.wav"
 
@@ -59,7 +59,7 @@ def write_zip(archive: Path, files: Iterable[str] | Mapping[str, bytes]) -> Path
 
 def find(roots: Roots, labels: Any = "eight", calm: str = "keep", **options: Any) -> Catalog:
     """The catalogue of some roots: what the names say, without decoding."""
-    return build_catalog(roots, scheme(labels, calm), CatalogOptions(**options))
+    return build_catalog(roots, make_scheme(labels, calm), CatalogOptions(**options))
 
 
 def load(roots: Roots, cache: Path, **options: Any) -> datasets.Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ser_ft.inference.backends.base import ModelInfo
+from ser_ft.inference.backends import ModelInfo
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 
@@ -13,7 +13,7 @@ class FakeEngine:
     """Answers by how loud, how bright and how uneven a clip is; keeps the shapes that it was asked with."""
 
     def __init__(self, threshold: float | None = None, shortest: int = 400) -> None:
-        self.facts = ModelInfo("fake", CLASSES, threshold, shortest)
+        self.info = ModelInfo("fake", CLASSES, threshold, shortest)
         self.asked: list[tuple[int, ...]] = []
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 
 from ser_ft.data.splits import PARTS, Split
-from ser_ft.labels import NAMES
+from ser_ft.labels import EMOTION_NAMES
 
 SPEAKERS = {
     "ravdess": [f"{actor:02d}" for actor in range(1, 25)],
@@ -21,7 +21,7 @@ def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.
     """A table of some speakers of some corpora, as `load_corpora` makes it, without sound: `clips` of each emotion."""
     rows = []
     for corpus, names in speakers.items():
-        emotions = [name for name in NAMES if corpus == "ravdess" or (name != "calm")]
+        emotions = [name for name in EMOTION_NAMES if corpus == "ravdess" or (name != "calm")]
         emotions = [name for name in emotions if corpus != "cremad" or name != "surprise"]
         for place, name in enumerate(names):
             for emotion in emotions:
@@ -32,11 +32,11 @@ def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.
                             "id": f"{corpus}-{name}-{emotion}-{take}",
                             "speaker": f"{corpus}-{name}",
                             "corpus": corpus,
-                            "emotion": NAMES.index(emotion),
+                            "emotion": EMOTION_NAMES.index(emotion),
                             "gender": "male" if place % 2 else "female",
                         }
                     )
-    return datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list(NAMES)))
+    return datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list(EMOTION_NAMES)))
 
 
 def only(*corpora: str) -> datasets.Dataset:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from ser_ft.inference.backends.base import Backend, open_backend
+from ser_ft.inference.backends import Backend, open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.encoders import find_encoder, load_encoder
@@ -69,10 +69,10 @@ def test_speech_encoders_answer_alone_as_together(classifier: Path) -> None:
 def test_speech_encoders_answer_the_shortest_clips(classifier: Path) -> None:
     engine = open_backend(classifier)
     # Tiny Whisper and AST hear the first 4 s of any clip, which is then cut for them.
-    assert engine.facts.longest == (
+    assert engine.info.longest == (
         4.0 if family_of(classifier) in ("whisper", "audio-spectrogram-transformer") else None
     )
-    for samples in (100, engine.facts.shortest, 1_600):
+    for samples in (100, engine.info.shortest, 1_600):
         assert np.isfinite(check(engine, samples)).all()
 
 
@@ -90,7 +90,7 @@ def test_own_networks_answer_alone_as_together(name: str, normalize: str, tmp_pa
 
 
 def test_what_a_model_says_of_itself(tiny_run: Path) -> None:
-    facts = open_backend(tiny_run).facts
+    facts = open_backend(tiny_run).info
     assert facts.name == "tiny"
     assert facts.classes == ("neutral", "happy", "sad", "angry")
     assert facts.threshold == 0.3
@@ -99,7 +99,7 @@ def test_what_a_model_says_of_itself(tiny_run: Path) -> None:
 def test_the_model_that_ships_has_one_name() -> None:
     named = open_backend(SHIPPED, threads=1)
     assert isinstance(named, OnnxBackend)
-    assert named.facts == open_backend(threads=1).facts
+    assert named.info == open_backend(threads=1).info
 
 
 def test_threads_are_as_asked(tiny_run: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.inference.inputs import items
+from ser_ft.inference.inputs import iter_inputs
 from ser_ft.utils.errors import InputError
 
 RATE = 16_000
@@ -21,7 +21,7 @@ TONE = (0.4 * np.sin(2 * np.pi * 300 * np.arange(RATE) / RATE)).astype(np.float3
 
 
 def samples(sound: Any) -> np.ndarray:
-    (item,) = items(sound)
+    (item,) = iter_inputs(sound)
     return np.concatenate(list(item.blocks()))
 
 
@@ -67,7 +67,7 @@ def test_a_path_a_folder_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "a.wav").write_bytes(wav())
     for given in (str(tmp_path / "a.wav"), tmp_path / "a.wav", "~/a.wav", tmp_path, {"bytes": None, "path": "~/a.wav"}):
         assert np.array_equal(samples(given), TONE)
-    found = list(items([tmp_path, (RATE, TONE), [wav()]]))
+    found = list(iter_inputs([tmp_path, (RATE, TONE), [wav()]]))
     assert [item.path for item in found] == [f"{tmp_path}/a.wav", None, None]
     assert [item.name for item in found] == [f"{tmp_path}/a.wav", "sound 2", "sound 3 1"]
 
@@ -85,7 +85,7 @@ def test_a_path_a_folder_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        list(items(sound))
+        list(iter_inputs(sound))
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_arrays_that_are_not_made_as_sound_is(rate: Any, given: Any, said: str) 
 def test_a_folder_without_sound(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="no sound files in this folder"):
-        list(items(tmp_path))
+        list(iter_inputs(tmp_path))

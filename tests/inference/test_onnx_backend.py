@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from ser_ft.inference.backends.base import open_backend
+from ser_ft.inference.backends import open_backend
 from ser_ft.inference.backends.onnx import KEY, OnnxBackend
 from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.inference.recognizer import EmotionRecognizer
@@ -51,8 +51,8 @@ def test_the_answers_are_the_model_s(engine: OnnxBackend, tiny_run: Path, voices
 
 
 def test_the_file_says_all_that_the_model_says(engine: OnnxBackend, tiny_run: Path) -> None:
-    assert engine.facts == TorchBackend(str(tiny_run), "cpu").facts
-    assert engine.facts.threshold == 0.3
+    assert engine.info == TorchBackend(str(tiny_run), "cpu").info
+    assert engine.info.threshold == 0.3
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 3.21, 20.0])
@@ -98,7 +98,7 @@ import sys
 for name in ("torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "onnx"):
     sys.modules[name] = None  # whatever imports it fails
 import numpy as np
-from ser_ft.inference.backends.base import open_engine
+from ser_ft.inference.backends import open_engine
 print(open_engine({str(tiny_onnx)!r}).probabilities(np.zeros((2, 16000), np.float32)).shape)
 """
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
@@ -147,8 +147,8 @@ def test_what_the_file_says_of_itself_must_fit(changed: Callable[..., Path]) -> 
     refused("cannot be read", changed(about="{}"))
     refused("cannot be read", changed(about="[1, 2"))
     refused("cannot be read", changed(shortest="long"))
-    assert OnnxBackend(changed(threshold=None)).facts.threshold is None
-    assert OnnxBackend(changed(longest=4.5)).facts.longest == 4.5
+    assert OnnxBackend(changed(threshold=None)).info.threshold is None
+    assert OnnxBackend(changed(longest=4.5)).info.longest == 4.5
 
 
 def test_onnxruntime_that_is_not_installed(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:

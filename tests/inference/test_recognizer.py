@@ -17,8 +17,8 @@ import soundfile
 import ser_ft
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.inference.inputs import AudioInput, items
-from ser_ft.inference.recognizer import Answer, EmotionRecognizer
+from ser_ft.inference.inputs import AudioInput, iter_inputs
+from ser_ft.inference.recognizer import ClipPrediction, EmotionRecognizer
 from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError
 
@@ -30,7 +30,7 @@ def recognizer(tiny_run: Path) -> EmotionRecognizer:
     return EmotionRecognizer(tiny_run)
 
 
-def near(one: Answer, other: Answer, tolerance: float = 1e-5) -> bool:
+def near(one: ClipPrediction, other: ClipPrediction, tolerance: float = 1e-5) -> bool:
     """Whether two answers are the same, the path aside."""
     apart = [abs(one["scores"][name] - other["scores"][name]) for name in one["scores"]]
     rest = ("emotion", "uncertain", "duration", "speech")
@@ -125,11 +125,11 @@ def test_several_threads_may_ask(recognizer: EmotionRecognizer, voices: list[np.
 def test_what_is_under_the_threshold_is_uncertain(
     recognizer: EmotionRecognizer, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert recognizer.facts.threshold == 0.3
+    assert recognizer.info.threshold == 0.3
     sounds = [(RATE, voice) for voice in voices]
     tops = [max(answer["scores"].values()) for answer in recognizer(sounds)]
     threshold = float(np.median(tops))
-    monkeypatch.setattr(recognizer, "facts", replace(recognizer.facts, threshold=threshold))
+    monkeypatch.setattr(recognizer, "facts", replace(recognizer.info, threshold=threshold))
     found = recognizer(sounds)
     assert all(answer["speech"] for answer in found)
     unsure = [answer["uncertain"] for answer in found]
@@ -167,7 +167,7 @@ def test_one_bad_sound_among_others_is_named(recognizer: EmotionRecognizer, voic
     sounds = [(RATE, voices[0]), (RATE, np.zeros(RATE)), (RATE, voices[1])]
     with pytest.raises(AudioError, match="sound 2: silent"):
         recognizer(sounds)
-    outcomes = [outcome for _, outcome in recognizer.each(items(sounds))]
+    outcomes = [outcome for _, outcome in recognizer.each(iter_inputs(sounds))]
     assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, False]
 
 
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_read_do_not_end_the_run(
     loud = voices[0].copy()
     loud[800] = 1e25
     sounds = [tmp_path / "clip.raw", "/proc/self/mem", wav(loud), wav(voices[1])]
-    outcomes = [outcome for _, outcome in recognizer.each(items(sounds))]
+    outcomes = [outcome for _, outcome in recognizer.each(iter_inputs(sounds))]
     assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, True, False]
     assert all("\n" not in str(outcome) for outcome in outcomes if isinstance(outcome, AudioError))
 
@@ -267,7 +267,7 @@ def test_a_clip_is_cut_to_what_the_model_hears(
         return asked(waveforms)
 
     monkeypatch.setattr(recognizer.engine, "probabilities", noted)
-    assert recognizer.facts.longest == 250 * extractor.hop_length / RATE == 4
+    assert recognizer.info.longest == 250 * extractor.hop_length / RATE == 4
     sound = np.concatenate(voices * 2)[: 15 * RATE]
     recognizer((RATE, sound[: 4 * RATE]))
     assert lengths == [4]
@@ -329,5 +329,5 @@ def test_devices_and_threads_that_are_not_there(tiny_run: Path) -> None:
         EmotionRecognizer(tiny_run, device="warp")
     with pytest.raises(InputError, match="threads must be 1 or more"):
         EmotionRecognizer(tiny_run, threads=0)
-    with pytest.raises(InputError, match="runs on the processor"):
+    with pytest.raises(InputError, match="runs on the CPU"):
         EmotionRecognizer("model.onnx", device="cuda")

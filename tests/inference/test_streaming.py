@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from ser_ft.audio import AudioError, to_pcm16
-from ser_ft.inference.backends.base import open_backend
+from ser_ft.inference.backends import open_backend
 from ser_ft.inference.recognizer import EmotionRecognizer
-from ser_ft.inference.streaming import Stream
-from ser_ft.inference.windows import Window, WindowSettings, file_windows
+from ser_ft.inference.streaming import WindowStream
+from ser_ft.inference.windows import Window, WindowSettings, iter_windows
 from ser_ft.utils.errors import InputError
 from tests.helpers.fake_backend import FakeEngine
 
@@ -33,7 +33,7 @@ def wav(samples: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
-def streamed(stream: Stream, sound: np.ndarray, largest: int, seed: int = 0) -> list[Window]:
+def streamed(stream: WindowStream, sound: np.ndarray, largest: int, seed: int = 0) -> list[Window]:
     random, at, found = np.random.default_rng(seed), 0, []
     while at < len(sound):
         size = int(random.integers(0, largest))
@@ -60,19 +60,19 @@ def test_chunks_of_any_size_give_what_the_file_gives(
     call: np.ndarray, rate: int, largest: int, channel: int | None
 ) -> None:
     settings = WindowSettings(window=2.0, hop=0.7)
-    file = list(file_windows(FakeEngine(), wav(call, rate), settings, channel))
-    assert_same(streamed(Stream(FakeEngine(), settings, rate, channel), call, largest), file, 0.0)
+    file = list(iter_windows(FakeEngine(), wav(call, rate), settings, channel))
+    assert_same(streamed(WindowStream(FakeEngine(), settings, rate, channel), call, largest), file, 0.0)
 
 
 def test_a_model_gives_what_it_gives_for_the_file(call: np.ndarray, tiny_run: Path) -> None:
     engine = open_backend(tiny_run)
-    file = list(file_windows(engine, wav(call, 16_000)))
-    assert_same(streamed(Stream(engine), call, 9_000), file, 1e-5)
+    file = list(iter_windows(engine, wav(call, 16_000)))
+    assert_same(streamed(WindowStream(engine), call, 9_000), file, 1e-5)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
 def test_a_window_is_answered_within_a_second_of_its_end(call: np.ndarray, rate: int) -> None:
-    stream, size, answered = Stream(FakeEngine(), rate=rate), rate // 50, 0
+    stream, size, answered = WindowStream(FakeEngine(), rate=rate), rate // 50, 0
     for at in range(0, len(call), size):
         now = (at + size) / rate
         for window in stream.feed(call[at : at + size]):
@@ -82,7 +82,7 @@ def test_a_window_is_answered_within_a_second_of_its_end(call: np.ndarray, rate:
 
 
 def test_a_stream_keeps_no_more_of_a_long_sound(call: np.ndarray) -> None:
-    stream, kept = Stream(FakeEngine()), []
+    stream, kept = WindowStream(FakeEngine()), []
     for start in range(0, 8 * len(call), 8000):
         stream.feed(np.take(call, range(start, start + 8000), axis=0, mode="wrap"))
         kept.append(held(vars(stream)))
@@ -116,7 +116,7 @@ def test_a_recognizer_tells_windows_of_whatever_it_is_given(
             best = max(window["scores"].values())
             assert window["scores"][window["emotion"]] == best
             assert sum(window["scores"].values()) == pytest.approx(1)
-            assert window["uncertain"] == (best < recognizer.facts.threshold)
+            assert window["uncertain"] == (best < recognizer.info.threshold)
     assert len({window["emotion"] for window in told}) >= 2
     stream = recognizer.stream(window=2.0)
     streamed = [*stream.feed(call[:50_000]), *stream.feed(call[50_000:]), *stream.finish()]
@@ -130,7 +130,7 @@ def test_a_recognizer_tells_segments_within_the_sound(recognizer: EmotionRecogni
     found = recognizer.segments((16_000, call), window=2.0, hop=0.5)
     assert found
     assert 0 <= found[0].start < found[-1].end <= len(call) / 16_000
-    assert {segment.emotion for segment in found} <= set(recognizer.facts.classes)
+    assert {segment.emotion for segment in found} <= set(recognizer.info.classes)
 
 
 def test_windows_are_of_one_sound(recognizer: EmotionRecognizer, call: np.ndarray) -> None:
@@ -139,13 +139,13 @@ def test_windows_are_of_one_sound(recognizer: EmotionRecognizer, call: np.ndarra
 
 
 def test_a_stream_without_sound_has_no_windows() -> None:
-    stream = Stream(FakeEngine())
+    stream = WindowStream(FakeEngine())
     assert stream.feed(np.zeros(0, np.float32)) == []
     assert stream.finish() == []
 
 
 def test_a_finished_stream_takes_no_more(call: np.ndarray) -> None:
-    stream = Stream(FakeEngine())
+    stream = WindowStream(FakeEngine())
     stream.feed(call)
     assert stream.finish()
     assert stream.finish() == []
@@ -155,6 +155,6 @@ def test_a_finished_stream_takes_no_more(call: np.ndarray) -> None:
 
 def test_wrong_rates_and_chunks_are_refused(call: np.ndarray) -> None:
     with pytest.raises(AudioError, match=r"the stream: .* 5 Hz"):
-        Stream(FakeEngine(), rate=5)
+        WindowStream(FakeEngine(), rate=5)
     with pytest.raises(InputError, match="int16, or float"):
-        Stream(FakeEngine()).feed(call.astype(np.int64))
+        WindowStream(FakeEngine()).feed(call.astype(np.int64))

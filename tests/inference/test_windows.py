@@ -10,8 +10,16 @@ import pytest
 import soundfile
 
 from ser_ft.audio import AudioError, decode, to_wav
-from ser_ft.inference.backends.base import ModelInfo, open_backend
-from ser_ft.inference.windows import Segment, SlidingWindow, Window, WindowSettings, file_windows, segments, smooth
+from ser_ft.inference.backends import ModelInfo, open_backend
+from ser_ft.inference.windows import (
+    Segment,
+    SlidingWindow,
+    Window,
+    WindowSettings,
+    iter_windows,
+    merge_windows,
+    smooth_windows,
+)
 from ser_ft.utils.errors import InputError
 from tests.helpers.fake_backend import CLASSES, FakeEngine, ToldEngine
 
@@ -33,7 +41,7 @@ def windows(talk: np.ndarray) -> list[Window]:
 
 
 def cut(engine: FakeEngine, samples: np.ndarray, **settings: float) -> list[Window]:
-    return list(file_windows(engine, wav(samples), WindowSettings(**settings)))
+    return list(iter_windows(engine, wav(samples), WindowSettings(**settings)))
 
 
 def wav(samples: np.ndarray) -> bytes:
@@ -45,7 +53,7 @@ def test_a_clip_of_one_window_gets_the_answer_of_the_clip(voices: list[np.ndarra
     clip = np.concatenate(voices)[: 3 * rate]
     soundfile.write(tmp_path / "clip.wav", np.stack([clip, 0.3 * clip[::-1]], axis=1), rate)
     engine = FakeEngine()
-    (window,) = file_windows(engine, tmp_path / "clip.wav")
+    (window,) = iter_windows(engine, tmp_path / "clip.wav")
     assert (window.start, window.end) == (0.0, 3.0)
     assert window.probabilities is not None
     assert np.array_equal(window.probabilities, engine.probabilities(decode(tmp_path / "clip.wav")[None])[0])
@@ -54,7 +62,7 @@ def test_a_clip_of_one_window_gets_the_answer_of_the_clip(voices: list[np.ndarra
 def test_a_model_answers_a_window_as_it_answers_the_clip(voices: list[np.ndarray], tiny_run: Path) -> None:
     engine = open_backend(tiny_run)
     sound = decode(wav(np.concatenate(voices)[: 16_000 * 10]))
-    for window in file_windows(engine, wav(sound)):
+    for window in iter_windows(engine, wav(sound)):
         assert window.probabilities is not None
         clip = sound[round(window.start * 16_000) : round(window.end * 16_000)]
         assert np.abs(window.probabilities - engine.probabilities(clip[None])[0]).max() < 1e-5
@@ -113,11 +121,11 @@ def test_windows_are_answered_in_batches(talk: np.ndarray) -> None:
 
 def test_one_channel_is_heard(talk: np.ndarray, windows: list[Window], tmp_path: Path) -> None:
     soundfile.write(tmp_path / "call.wav", np.stack([np.zeros_like(talk), talk], axis=1), 16_000)
-    heard = list(file_windows(FakeEngine(), tmp_path / "call.wav", channel=1))
+    heard = list(iter_windows(FakeEngine(), tmp_path / "call.wav", channel=1))
     assert [window.smoothed is None for window in heard] == [window.smoothed is None for window in windows]
-    assert all(window.probabilities is None for window in file_windows(FakeEngine(), tmp_path / "call.wav", channel=0))
+    assert all(window.probabilities is None for window in iter_windows(FakeEngine(), tmp_path / "call.wav", channel=0))
     with pytest.raises(InputError, match="no channel 2: the sound has 2"):
-        list(file_windows(FakeEngine(), tmp_path / "call.wav", channel=2))
+        list(iter_windows(FakeEngine(), tmp_path / "call.wav", channel=2))
 
 
 def test_a_file_that_breaks_off_gives_the_windows_before(voices: list[np.ndarray], tmp_path: Path) -> None:
@@ -127,7 +135,7 @@ def test_a_file_that_breaks_off_gives_the_windows_before(voices: list[np.ndarray
     (tmp_path / "call.flac").write_bytes(whole[: len(whole) * 3 // 4])
     found = []
     with pytest.raises(AudioError, match=r"after .* s, it cannot be decoded"):
-        found.extend(file_windows(FakeEngine(), tmp_path / "call.flac"))
+        found.extend(iter_windows(FakeEngine(), tmp_path / "call.flac"))
     assert found[-1].end > 25
 
 
@@ -136,7 +144,7 @@ def test_three_minutes_take_no_more_memory_than_one(talk: np.ndarray, tmp_path: 
     for minutes in (1, 3):
         soundfile.write(tmp_path / "long.wav", np.resize(talk, minutes * 60 * 16_000), 16_000)
         tracemalloc.start()
-        assert sum(1 for _ in file_windows(FakeEngine(), tmp_path / "long.wav")) == minutes * 60 - 2
+        assert sum(1 for _ in iter_windows(FakeEngine(), tmp_path / "long.wav")) == minutes * 60 - 2
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.1
@@ -165,7 +173,7 @@ def test_without_smoothing_answers_stay_as_they_are(voices: list[np.ndarray]) ->
 
 
 def test_smoothing_anew_gives_the_same(windows: list[Window]) -> None:
-    for before, after in zip(windows, smooth(windows, SETTINGS), strict=True):
+    for before, after in zip(windows, smooth_windows(windows, SETTINGS), strict=True):
         assert (before.smoothed is None) == (after.smoothed is None)
         assert before.smoothed is None or np.array_equal(before.smoothed, after.smoothed)
 
@@ -190,7 +198,7 @@ def told(answers: list[list[float] | None], spans: list[tuple[float, float]]) ->
 
 def test_segments_follow_the_speech_and_change_midway_between_windows() -> None:
     made = told([LEFT, LEFT, RIGHT, RIGHT], [(0.5, 5.5)])
-    assert segments(made, FACTS, SETTINGS) == [
+    assert merge_windows(made, FACTS, SETTINGS) == [
         Segment(0.5, 3.0, "neutral", pytest.approx(0.9), False),
         Segment(3.0, 5.5, "happy", pytest.approx(0.8), False),
     ]
@@ -199,31 +207,31 @@ def test_segments_follow_the_speech_and_change_midway_between_windows() -> None:
 def test_a_long_silence_ends_a_segment_and_a_short_one_does_not() -> None:
     spans = [(0.5, 2.0), (3.0, 4.0), (8.5, 10.0)]
     answers: list[list[float] | None] = [LEFT, LEFT, LEFT, LEFT, None, None, LEFT, LEFT, LEFT]
-    found = segments(told(answers, spans), FACTS, SETTINGS)
+    found = merge_windows(told(answers, spans), FACTS, SETTINGS)
     assert [(segment.start, segment.end) for segment in found] == [(0.5, 4.0), (8.5, 10.0)]
-    assert len(segments(told(answers, spans), FACTS, WindowSettings(gap=5.0))) == 1
+    assert len(merge_windows(told(answers, spans), FACTS, WindowSettings(gap=5.0))) == 1
 
 
 def test_a_segments_probability_is_the_mean_over_its_speech() -> None:
     made = told([[0.5, 0.4, 0.1, 0.0], [0.7, 0.3, 0.0, 0.0]], [(1.5, 4.0)])
-    (segment,) = segments(made, FACTS, SETTINGS)
+    (segment,) = merge_windows(made, FACTS, SETTINGS)
     assert segment.probability == pytest.approx((0.5 * 0.5 + 2.0 * 0.7) / 2.5)
     assert not segment.uncertain
 
 
 def test_segments_under_the_threshold_are_uncertain() -> None:
     made = told([[0.5, 0.4, 0.1, 0.0]], [(0.0, 3.0)])
-    assert segments(made, FACTS, SETTINGS)[0].uncertain
-    assert not segments(made, ModelInfo("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
+    assert merge_windows(made, FACTS, SETTINGS)[0].uncertain
+    assert not merge_windows(made, ModelInfo("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
 
 
 def test_no_speech_makes_no_segments() -> None:
-    assert segments([], FACTS, SETTINGS) == []
-    assert segments(told([None, None], [(1.0, 1.1)]), FACTS, SETTINGS) == []
+    assert merge_windows([], FACTS, SETTINGS) == []
+    assert merge_windows(told([None, None], [(1.0, 1.1)]), FACTS, SETTINGS) == []
 
 
 def test_segments_of_a_recording_lie_in_order_within_its_speech(windows: list[Window]) -> None:
-    found = segments(windows, FACTS, SETTINGS)
+    found = merge_windows(windows, FACTS, SETTINGS)
     edges = [time for segment in found for time in (segment.start, segment.end)]
     assert edges == sorted(edges)
     assert len(found) >= 2

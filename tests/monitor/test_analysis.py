@@ -168,7 +168,7 @@ def test_all_numbers_are_in_the_record_and_every_key_is_explained(judged: Conver
     judged_windows = [window for window in customer["windows"] if window["scores"]]
     assert all(set(window["scores"]) == set(CLASSES) for window in judged_windows)
     assert len(judged_windows) < len(customer["windows"])
-    assert told["model"] == asdict(ENGINE.facts) | {"classes": list(CLASSES)}
+    assert told["model"] == asdict(ENGINE.info) | {"classes": list(CLASSES)}
     assert all(key in KEYS["model"] for key in told["model"])
     assert told["settings"]["window"] == 3.0
     assert all(moment["voice"] in ("agent", "customer") for moment in told["moments"])

@@ -20,7 +20,7 @@ import soundfile
 
 from ser_ft.cli import main
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.labels import COLOURS
+from ser_ft.labels import COLORS
 from ser_ft.monitor.analysis import monitor
 from ser_ft.monitor.conversation import MonitorSettings
 from ser_ft.monitor.timeline import ticks, timeline
@@ -33,7 +33,7 @@ SECTIONS = ["glance", "timeline", "moments", "shares", "dissatisfaction", "segme
 
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.inference.backends.base.open_backend", lambda model=None: LoudIsAngry())
+    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None: LoudIsAngry())
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_what_fails_in_one_call_stops_no_other(
                 raise RuntimeError("out of\nmemory")
             return super().probabilities(waveforms)
 
-    monkeypatch.setattr("ser_ft.inference.backends.base.open_backend", lambda model=None: Broken())
+    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None: Broken())
     assert monitored(sounds, "--out", tmp_path / "out", "--format", "json") == 1
     said = capsys.readouterr()
     first, _, _, quiet = json.loads(said.out)
@@ -319,7 +319,7 @@ def test_the_timeline_draws_what_was_judged(sounds: Path) -> None:
     call = monitor(LoudIsAngry(), sounds / "complaint.wav", MonitorSettings())
     drawn = str(timeline(call, 1))
     for name in CLASSES:
-        assert f'fill="{COLOURS[name]}"' in drawn
+        assert f'fill="{COLORS[name]}"' in drawn
     assert drawn.count('class="run"') == 1
     marks = re.findall(r'href="#moment-(\d+)"', drawn)
     assert marks == [str(moment.number) for moment in call.moments if moment.voice == 1]

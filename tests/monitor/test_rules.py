@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ser_ft.inference.backends.base import ModelInfo
-from ser_ft.inference.windows import Segment, Window, WindowSettings, segments
+from ser_ft.inference.backends import ModelInfo
+from ser_ft.inference.windows import Segment, Window, WindowSettings, merge_windows
 from ser_ft.monitor import intervals
 from ser_ft.monitor import speaker_baseline as own
 from ser_ft.monitor.conversation import Conversation, MonitorSettings, Voice, shares
@@ -40,7 +40,7 @@ def windows(told: Sequence[np.ndarray | None], begin: int = 0) -> list[Window]:
 
 def voice(name: str, told: Sequence[np.ndarray | None], begin: int = 0) -> Voice:
     made = windows(told, begin)
-    found = segments(made, FACTS, SETTINGS)
+    found = merge_windows(made, FACTS, SETTINGS)
     spoken = intervals.union(span for window in made for span in window.spans)
     parts, unsure = shares(made, FACTS)
     return Voice(name, made, found, spoken, parts, unsure, runs(found, spoken, ("sad", "angry"), 2.0), None)
@@ -55,7 +55,7 @@ def conversation(*voices: Voice, duration: float = 100.0) -> Conversation:
         rate=16_000,
         channels=len(voices),
         mixed=len(voices) == 1,
-        facts=FACTS,
+        info=FACTS,
         settings=MonitorSettings(SETTINGS),
         negative=("sad", "angry"),
         voices=voices,

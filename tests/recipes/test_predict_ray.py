@@ -22,9 +22,9 @@ import pytest
 from pyarrow.dataset import dataset
 
 from ser_ft import audio
-from ser_ft.audio.discovery import SOUND
+from ser_ft.audio.discovery import SOUND_SUFFIXES
 from ser_ft.cli import main
-from ser_ft.export.onnx import export
+from ser_ft.export.onnx import export_onnx
 from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError
 
@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extractor, network = build_model("plain-cnn", CLASSES, {"normalize": "clip"}, {"channels": [8]})
     for each in (extractor, network):
         each.save_pretrained(folder)
-    return export(folder, folder / "model.onnx", verbose=False).path
+    return export_onnx(folder, folder / "model.onnx", verbose=False).path
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_other_stores_are_listed_by_the_same_rules(recipe: ModuleType) -> None:
     for name in ("1.wav", "_2.MP3", "a/.hidden.wav", ".cache/3.wav", "notes.txt", "a/4.flac", "named"):
         store.pipe_file(f"/ray/{name}", name.encode())
     try:
-        there, found = recipe._listed(["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND)
+        there, found = recipe._listed(["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND_SUFFIXES)
         assert [one.path for one in found] == ["/ray/1.wav", "/ray/_2.MP3", "/ray/a/4.flac", "/ray/named"]
         # One goes away meanwhile.
         store.rm_file("/ray/_2.MP3")

@@ -14,7 +14,7 @@ from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
 from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.inference.backends.base import SHIPPED_FILE, open_backend
+from ser_ft.inference.backends import SHIPPED_FILE, open_backend
 from ser_ft.labels import SCHEMES
 from ser_ft.models import SHIPPED, resolve_model_path
 from ser_ft.models.registry import build_model
@@ -42,9 +42,9 @@ def test_it_is_small_whole_and_says_what_it_is() -> None:
 
 def test_both_of_its_files_answer_alike() -> None:
     onnx, network = open_backend(SHIPPED_FILE, threads=1), open_backend(HOME / "model", "cpu")
-    assert onnx.facts.classes == network.facts.classes == SCHEMES["eight"]
-    assert onnx.facts.threshold == network.facts.threshold
-    assert onnx.facts.threshold is not None
+    assert onnx.info.classes == network.info.classes == SCHEMES["eight"]
+    assert onnx.info.threshold == network.info.threshold
+    assert onnx.info.threshold is not None
     for seconds in (0.3, 2.0, 9.0):
         wave = np.resize(said(0), int(seconds * audio.SAMPLE_RATE))[None]
         np.testing.assert_allclose(onnx.probabilities(wave), network.probabilities(wave), atol=1e-4)

@@ -12,7 +12,7 @@ import pytest
 
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.labels import NAMES
+from ser_ft.labels import EMOTION_NAMES
 
 SPEAKERS = {"train": 12, "validation": 4, "test": 6}
 SKILL = {"train": 3.0, "validation": 1.5, "test": 1.3}
@@ -78,7 +78,7 @@ def _write(
 
 def write_run(
     path: Path,
-    classes: Sequence[str] = NAMES,
+    classes: Sequence[str] = EMOTION_NAMES,
     corpora: Sequence[str] = ("ravdess",),
     notes: dict[str, str] | None = None,
     leaking: bool = False,

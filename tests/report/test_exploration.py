@@ -18,7 +18,7 @@ from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.data.builder import SKIPPED_FILE
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared, prepare
-from ser_ft.labels import COLOURS, NAMES
+from ser_ft.labels import COLORS, EMOTION_NAMES
 from ser_ft.report.exploration import figures, map
 from ser_ft.report.exploration.findings import find_notable
 from ser_ft.report.exploration.measurements import MEASURES, MeasuredClips
@@ -84,7 +84,7 @@ def test_the_counts_on_the_page_are_those_of_the_table(page: Page, miniature_tab
     for corpus, part in frame.groupby("corpus"):
         counts = Counter(part["emotion"])
         rows = [row[1:] for row in page.rows if row[0] == corpus]
-        assert [str(counts.get(index, 0)) for index in range(len(NAMES))] + [str(len(part))] in rows
+        assert [str(counts.get(index, 0)) for index in range(len(EMOTION_NAMES))] + [str(len(part))] in rows
         assert [str(corpus), "2"] in [row[:2] for row in page.rows if len(row) == 5]
         assert [f"{part['sampling_rate'].iloc[0]:,} Hz", str(len(part))] in rows
     assert page.row("all")[-1] == str(len(frame))
@@ -99,9 +99,9 @@ def test_clips_csv_and_the_embedded_examples(report: Path, page: Page, miniature
     assert clips["pitch"].between(60, 600).mean() > 0.9
     assert np.allclose(clips["duration"], miniature_table["duration"], rtol=1e-3)
     players = page.all("audio")
-    assert [player["aria-label"].split(", ")[1] for player in players] == list(NAMES)
+    assert [player["aria-label"].split(", ")[1] for player in players] == list(EMOTION_NAMES)
     examples = clips.set_index("id").loc[[player["aria-label"].split()[1].rstrip(",") for player in players]]
-    assert examples["emotion"].tolist() == list(NAMES)
+    assert examples["emotion"].tolist() == list(EMOTION_NAMES)
     assert examples["speaker"].nunique() == 1, "one speaker for all emotions"
     for player in players:
         samples = audio.decode(base64.b64decode(player["src"].partition(",")[2]))
@@ -230,8 +230,10 @@ def measured_clips(rows: list[dict[str, object]]) -> MeasuredClips:
     defaults |= {"statement": None, "duration": 2.0, "sampling_rate": 16_000.0, "peak": -6.0, "level": -26.0}
     defaults |= {"background": -60.0, "speech": 0.8, "pitch": 200.0, "pitch_range": 5.0, "voiced": 0.6}
     clips = pd.DataFrame([{"id": f"{index:03d}", **defaults, **row} for index, row in enumerate(rows)])
-    corpora = {name: {"note": "", "classes": NAMES} for name in set(clips["corpus"])}
-    source = Source(Path("own"), clips, NAMES, corpora, [], np.zeros(len(clips)), lambda row: (np.zeros(1), None))
+    corpora = {name: {"note": "", "classes": EMOTION_NAMES} for name in set(clips["corpus"])}
+    source = Source(
+        Path("own"), clips, EMOTION_NAMES, corpora, [], np.zeros(len(clips)), lambda row: (np.zeros(1), None)
+    )
     return MeasuredClips(source, clips, np.zeros((len(clips), 2)), np.arange(len(clips)), [], 0)
 
 
@@ -247,7 +249,7 @@ def test_bars_are_as_long_as_their_counts() -> None:
     assert data.corpora == ("own", "other")
     first, second = figures.plot_emotions(data).axes
     bars = [(to_hex(bar.get_facecolor()), bar.get_x(), bar.get_width()) for bar in first.patches if bar.get_width()]
-    assert bars[0] == (COLOURS["happy"], 0, 3)
+    assert bars[0] == (COLORS["happy"], 0, 3)
     assert sorted(bar[1:] for bar in bars) == [(0, 3), (0, 4), (3, 2)]
     assert [text.get_text() for text in first.texts] == ["5", "4", "9 clips, 1 speaker"]
     assert [bar.get_width() for bar in second.patches if bar.get_width()] == [7]
@@ -258,7 +260,7 @@ def test_violins_cover_the_values_women_above_and_men_below() -> None:
     rows += [{"emotion": "happy", "gender": "male", "pitch": pitch} for pitch in (100.0, 110.0, np.nan)]
     axes = figures.plot_pitch(plot_data(rows)).axes[0]
     (violin,) = axes.collections
-    assert to_hex(violin.get_facecolor()[0]) == COLOURS["happy"]
+    assert to_hex(violin.get_facecolor()[0]) == COLORS["happy"]
     corners = violin.get_paths()[0].get_extents()
     assert (corners.x0, corners.x1) == pytest.approx((200, 300))
     assert corners.y1 == pytest.approx(0, abs=1e-6)

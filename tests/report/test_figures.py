@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.labels import COLOURS, NAMES
+from ser_ft.labels import COLORS, EMOTION_NAMES
 from ser_ft.report.run import calibration_figures, figures
 from ser_ft.utils.errors import InputError
 
@@ -74,8 +74,8 @@ def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
     metrics = run.metrics
     axes = figures.recall(metrics).axes[0]
     scores = metrics["parts"]["test"]
-    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [COLOURS[name] for name in NAMES]
-    assert [bar.get_width() for bar in axes.patches] == [scores["recall"][name] for name in NAMES]
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [COLORS[name] for name in EMOTION_NAMES]
+    assert [bar.get_width() for bar in axes.patches] == [scores["recall"][name] for name in EMOTION_NAMES]
 
 
 def test_a_class_that_is_missing_is_said_to_be(make_run: MakeRun) -> None:

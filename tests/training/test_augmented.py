@@ -23,7 +23,7 @@ from ser_ft.training.from_scratch import prepare_network
 from ser_ft.training.losses import clip_losses
 from ser_ft.training.run import train
 from ser_ft.training.trainer import Trainer
-from ser_ft.utils.accelerator import start
+from ser_ft.utils.accelerator import create_accelerator
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
 TRANSFORMS = "--augment.transforms={noise: {p: 0.7}, speed: {}}"
@@ -199,7 +199,7 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
     settings = TrainConfig(
         epochs=1, batch_size=16, accumulation=accumulation, learning_rate=0.0, class_weights=True, label_smoothing=0.1
     )
-    accelerator = start("no", 5)
+    accelerator = create_accelerator("no", 5)
     extractor, model = build_model("conv1d", table.features["emotion"].names, {}, {"channels": [8], "dense": 8})
     for each in model.modules():
         if isinstance(each, torch.nn.Dropout | torch.nn.Dropout1d):

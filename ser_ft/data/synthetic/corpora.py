@@ -20,7 +20,7 @@ import numpy as np
 from ...audio import SAMPLE_RATE, resample, to_wav
 from ...utils.errors import InputError
 from ...utils.files import check_output
-from ...utils.progress import bar
+from ...utils.progress import progress_bar
 from ..corpora import CORPORA, Utterance
 from ..scan import NOTE_FILE
 from ..scan import SYNTHETIC_NOTE as NOTE
@@ -168,7 +168,7 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     try:
         # First of all: should the process be killed, what it leaves is marked too.
         (draft / NOTE_FILE).write_text(NOTE + "\n", encoding="utf-8")
-        for clip in bar(plan, desc="synthetic voices", unit=" clips", shown=progress):
+        for clip in progress_bar(plan, desc="synthetic voices", unit=" clips", shown=progress):
             place = draft / clip.path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(to_wav(*synthesize_clip(clip, seed)))

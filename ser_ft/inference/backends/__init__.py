@@ -1,1 +1,44 @@
-"""The engines that compute a model: ONNX Runtime and torch."""
+"""Backends that compute a model: ONNX Runtime and PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...models import SHIPPED
+from ...utils.errors import InputError
+from .base import Backend, ModelInfo
+
+__all__ = ["SHIPPED_FILE", "Backend", "ModelInfo", "open_backend"]
+
+SHIPPED_FILE = Path(__file__).resolve().parents[2] / "assets" / "model.onnx"
+"""The model that is part of the package and needs neither PyTorch nor transformers."""
+
+
+def open_backend(model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> Backend:
+    """Open a model for inference.
+
+    Args:
+        model: An ONNX file of `ser-ft export`, a run folder, a folder with a saved classifier, or a name on the Hub.
+            None or "shipped": the model that is part of the package.
+        device: A PyTorch device. None: a GPU if there is one. An ONNX file runs on "cpu" only.
+        threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
+
+    Raises:
+        InputError: The model does not exist, or does not run on the device.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be 1 or more, not {threads}")
+    if model is None or str(model) == SHIPPED:
+        if not SHIPPED_FILE.is_file():
+            raise InputError("this copy of ser_ft contains no model: name one, such as a run folder or an .onnx file")
+        model = SHIPPED_FILE
+    path = Path(model).expanduser()
+    if path.suffix.lower() == ".onnx":
+        if device not in (None, "cpu"):
+            raise InputError(f"{path}: an .onnx file runs on the CPU, not on {device}")
+        from .onnx import OnnxBackend
+
+        return OnnxBackend(path, threads)
+    from .torch import TorchBackend
+
+    return TorchBackend(str(model), device, threads)

@@ -37,13 +37,13 @@ class OnnxBackend:
             raise InputError(f"{path}: no such file; `ser-ft export RUN --out {path.name}` makes one")
         self._session = _session(path, threads)
         said = _said(path, self._session.get_modelmeta().custom_metadata_map)
-        self.facts = _facts(path, said)
+        self.info = _facts(path, said)
         # What 8-bit products are scaled by follows from all clips of a batch, and an answer must not.
         self._alone = bool(said.get("int8"))
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         """Answer clips of one length: see `Engine`."""
-        missing = max(0, self.facts.shortest - waveforms.shape[1])
+        missing = max(0, self.info.shortest - waveforms.shape[1])
         given = np.pad(waveforms, ((0, 0), (0, missing))) if missing else waveforms
         batches = np.split(given, len(given)) if self._alone else [given]
         found = [

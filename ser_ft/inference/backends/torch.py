@@ -38,13 +38,13 @@ class TorchBackend:
         saved = PretrainedClassifier.load(str(find_model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
         self._inputs = make_collator(saved.model, saved.extractor)
-        self.facts = ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples, _longest(saved))
+        self.info = ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples, _longest(saved))
         # A GPU gains nothing from two batches at once, and its settings are the process's.
         self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         """Answer clips of one length: see `Engine`."""
-        missing = max(0, self.facts.shortest - waveforms.shape[1])
+        missing = max(0, self.info.shortest - waveforms.shape[1])
         inputs = self._inputs(list(np.pad(waveforms, ((0, 0), (0, missing)))))
         with self._turn, torch.inference_mode(), _exact(self.device):
             logits = self._network(**{name: value.to(self.device) for name, value in inputs.items()}).logits

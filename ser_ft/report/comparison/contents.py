@@ -13,8 +13,8 @@ import numpy as np
 
 from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
-from ...labels import colour
-from ...utils.progress import bar
+from ...labels import label_color
+from ...utils.progress import progress_bar
 from ...utils.text import MISSING, size_text, time_text
 from ..shared import samples
 from ..shared.plotting import save_figure
@@ -54,7 +54,7 @@ def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: i
     corpora = {name for one in compared for name in one.tested.corpora}
     machines = sorted({machine for system in everyone for machine in system.cost["machines"]})
     crossing = _matrix(compared, pictures)
-    drawn = bar(pictures.items(), desc="figures", shown=shown)
+    drawn = progress_bar(pictures.items(), desc="figures", shown=shown)
     return {
         "blocks": blocks,
         "matrix": crossing,
@@ -185,7 +185,7 @@ def _classes(one: Compared, picture: str, pictures: dict[str, Figure], notes: Se
     found = one.tested.models
     counts = Counter(one.tested.best.clips["label"])
     classes = [name for name in one.tested.best.classes if counts[name]]
-    shades = {name: colour(name, place) for place, name in enumerate(one.tested.best.classes)}
+    shades = {name: label_color(name, place) for place, name in enumerate(one.tested.best.classes)}
     groups = {name: {one.name: {"value": one.scores["recall"][name]} for one in found} for name in classes}
     subtitle = f"recall in percent: of an emotion's clips, the share recognised\n{one.title}"
     pictures[picture] = figures.panels("Recall of each emotion", subtitle, groups, shades, notes)
@@ -266,7 +266,7 @@ def _card(
     clip = {str(key): value for key, value in first.clips.iloc[row].items()}
     taken = Counter(first.classes[place] for place in votes.tolist()).most_common()
     sound, cut = heard.get(clip["id"], (None, None))
-    bars = [samples.Bar(name, float(shares[at]), colour(name, at)) for at, name in enumerate(first.classes)]
+    bars = [samples.Bar(name, float(shares[at]), label_color(name, at)) for at, name in enumerate(first.classes)]
     sample = samples.Sample(
         clip["id"], clip["corpus"], samples.voice(clip), clip["label"], taken[0][0], tuple(bars), sound, cut
     )

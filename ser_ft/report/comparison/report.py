@@ -11,7 +11,7 @@ from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import System
 from ...utils.errors import InputError
 from ...utils.files import check_output
-from ...utils.progress import bar
+from ...utils.progress import progress_bar
 from ...utils.text import printable, size_text, text_table, time_text
 from ..shared import samples
 from ..shared.tables import run_notes
@@ -56,7 +56,7 @@ def compare(paths: Sequence[str | Path], baseline: str | None = None, shown: boo
         names |= dict.fromkeys(found, name) if name else {}
     sets = leaderboards(pool_runs(list(runs.values()), names, shown))
     check_baseline(sets, baseline)
-    return [compare_set(tested, baseline) for tested in bar(sets, desc="comparisons", shown=shown)]
+    return [compare_set(tested, baseline) for tested in progress_bar(sets, desc="comparisons", shown=shown)]
 
 
 def rows(compared: Sequence[Compared]) -> list[dict[str, Any]]:

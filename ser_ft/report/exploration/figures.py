@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...labels import colour
+from ...labels import label_color
 from ...utils.text import count_text
 from ..shared.plotting import FAINT, GRID, INK, LEGEND, PALETTE, display_name, new_figure, style_axes
 from ..shared.tables import run_notes
@@ -93,7 +93,7 @@ def make_plot_data(measured: MeasuredClips) -> PlotData:
     """Assign colors and notes to measured clips."""
     clips, source = measured.clips, measured.source
     present = set(clips["emotion"])
-    class_colors = {name: colour(name, index) for index, name in enumerate(source.classes) if name in present}
+    class_colors = {name: label_color(name, index) for index, name in enumerate(source.classes) if name in present}
     corpora = tuple(clips["corpus"].value_counts().index)
     corpus_colors = {name: PALETTE[min(index, len(PALETTE) - 1)] for index, name in enumerate(corpora)}
     corpus_notes = {

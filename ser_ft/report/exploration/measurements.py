@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import audio
 from ...utils.errors import InputError
-from ...utils.progress import bar
+from ...utils.progress import progress_bar
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def measure_source(source: Source, show_progress: bool = True) -> MeasuredClips:
     from ...data.catalog import Skipped
 
     results = _Batch()
-    with bar(total=len(source.metadata), desc="measuring", unit=" clips", shown=show_progress) as progress:
+    with progress_bar(total=len(source.metadata), desc="measuring", unit=" clips", shown=show_progress) as progress:
         for batch in _measure_in_threads(source):
             results.rows.extend(batch.rows)
             results.measures.extend(batch.measures)

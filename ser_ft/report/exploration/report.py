@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from ... import audio
 from ...data.corpora import REASONS
 from ...utils.files import check_output, replace_atomically
-from ...utils.progress import bar
+from ...utils.progress import progress_bar
 from ..shared.plotting import save_figure
 from ..shared.templates import embed_png, render_template
 from . import figures, map, tables
@@ -151,7 +151,7 @@ def _draw_figures(
     if len(data.clips) > 2:
         plots["map"] = plot_map
     files = {}
-    for name, plot in bar(plots.items(), desc="drawing", unit=" figures", shown=verbose):
+    for name, plot in progress_bar(plots.items(), desc="drawing", unit=" figures", shown=verbose):
         large = name in ("examples", "map")
         files[name] = save_figure(plot(), folder / f"{name}.png", _PNG_COLORS if large else None)
     return files

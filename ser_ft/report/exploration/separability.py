@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.corpora.folder import UNKNOWN_SPEAKER
 from ...evaluation.metrics import uar
-from ...utils.progress import bar
+from ...utils.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,9 @@ def estimate_separability(
     """
     tasks = [task for trait in TRAITS if (task := _make_task(clips, trait, allowed_classes)) is not None]
     results = []
-    with bar(total=len(tasks) * len(normalized), desc="comparing", unit=" tables", shown=show_progress) as progress:
+    with progress_bar(
+        total=len(tasks) * len(normalized), desc="comparing", unit=" tables", shown=show_progress
+    ) as progress:
         for task in tasks:
             scores = {}
             for name, features in normalized.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...evaluation.run_folder import PARTS, RunFolder
-from ...labels import colour
+from ...labels import label_color
 from ...utils.files import check_output
 from ...utils.text import count_text, interval_text, score_text
 from ..shared.plotting import (
@@ -152,7 +152,7 @@ def recall(metrics: Mapping[str, Any]) -> Figure:
     axes = style_axes(figure.add_subplot())
     for row, name in enumerate(classes):
         value, clips = scores["recall"][name], scores["support"][name]
-        axes.barh(row, value or 0.0, height=0.7, color=colour(name, row))
+        axes.barh(row, value or 0.0, height=0.7, color=label_color(name, row))
         found = f"{score_text(value)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
         annotate_row(axes, row, found, faint=not clips)
     score_axis(axes, [display_name(name) for name in classes], "recall")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...evaluation.run_folder import PARTS, RunFolder
-from ...labels import colour
+from ...labels import label_color
 from ...utils.text import MISSING, short_note
 from ..shared import samples
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
@@ -119,7 +119,7 @@ def _classes(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]
     return [
         {
             "name": name,
-            "colour": colour(name, place),
+            "colour": label_color(name, place),
             "recall": scores["recall"][name],
             "precision": scores["precision"][name],
             "support": scores["support"][name],

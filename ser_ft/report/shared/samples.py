@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ... import audio
-from ...labels import colour
+from ...labels import label_color
 from ...utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Bar:
 
     name: str
     share: float
-    colour: str
+    label_color: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def samples(
     heard = sounds(data, list(table["id"])) if data is not None else {}
     made = []
     for row in table.to_dict("records"):
-        bars = [Bar(name, float(row[name] or 0.0), colour(name, place)) for place, name in enumerate(classes)]
+        bars = [Bar(name, float(row[name] or 0.0), label_color(name, place)) for place, name in enumerate(classes)]
         if len(bars) > _MOST_BARS:
             bars = sorted(bars, key=lambda bar: -bar.share)[:_MOST_BARS]
         sound, cut = heard.get(row["id"], (None, None))

@@ -13,7 +13,7 @@ import yaml
 
 from ...config.schema import IF_EXISTS, PRECISIONS, DataConfig, ModelConfig, SplitConfig
 from ...config.validation import at_least, check_choice, check_seed
-from ...utils.errors import InputError, run_command, without_debug
+from ...utils.errors import InputError, run_command, strip_debug_flag
 
 DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder, without labels, on the sound of a split's training
 speakers alone. A recipe is a YAML file; every setting below can be given on the command line over it, as
@@ -133,7 +133,7 @@ class PretrainRecipe:
 
 def main(arguments: Sequence[str] | None = None, program: str = "pretrain.py") -> int:
     """Read a recipe and carry it out: `recipes/pretrain.py`; return the exit code as `ser_ft.cli.main` does."""
-    given = without_debug(arguments)
+    given = strip_debug_flag(arguments)
 
     def work() -> None:
         from ...config.parser import parse_as

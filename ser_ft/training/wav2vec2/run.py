@@ -27,7 +27,7 @@ from ...evaluation.provenance import check_no_seen_speakers, speakers_seen_in_tr
 from ...evaluation.run_folder import RunFolder
 from ...models import encoders
 from ...models.encoders import EncoderParts, InputSpec
-from ...utils.accelerator import device_name, start
+from ...utils.accelerator import create_accelerator, device_name
 from ...utils.errors import InputError
 from ...utils.files import replace_atomically
 from ..finetuning import TrainableModel, fast_attention, parameter_groups
@@ -61,7 +61,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         if verbose and PartialState().is_main_process:
             print(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
-    accelerator = start(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
+    accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
     shown = verbose and accelerator.is_main_process
     with accelerator.local_main_process_first():
         encoder = load(recipe)

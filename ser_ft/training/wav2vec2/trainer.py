@@ -23,7 +23,7 @@ from ...dataloading.targets import iter_steps
 from ...evaluation.run_folder import RunFolder
 from ...models.encoders import InputSpec
 from ...utils.errors import InputError
-from ...utils.progress import bar
+from ...utils.progress import progress_bar
 from ..checkpoints import Checkpoints, trained_names
 from ..finetuning import TrainableModel
 from .command import PretrainConfig
@@ -151,7 +151,9 @@ class Pretrainer:
             self._load()
         elif self.accelerator.is_main_process:
             self.run.cut_history(0)
-        with bar(total=self.steps, initial=self.state.step, desc="pretraining", unit=" steps", shown=shown) as progress:
+        with progress_bar(
+            total=self.steps, initial=self.state.step, desc="pretraining", unit=" steps", shown=shown
+        ) as progress:
             while self.state.epoch < self.settings.epochs:
                 self._epoch(progress)
                 progress.set_postfix_str(self._end_epoch())

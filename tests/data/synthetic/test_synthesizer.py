@@ -7,17 +7,17 @@ import pytest
 
 from ser_ft.data.synthetic import synthesizer
 from ser_ft.data.synthetic.synthesizer import PHONES, SPEAKING_STYLES, Voice, synthesize
-from ser_ft.labels import NAMES
+from ser_ft.labels import EMOTION_NAMES
 from ser_ft.utils.errors import InputError
 
 SENTENCE = "k ih1 d z | aa r t ao1 k ih ng b ay dh ax d ao1 r"
 
 
 def test_every_emotion_has_a_manner() -> None:
-    assert tuple(SPEAKING_STYLES) == NAMES
+    assert tuple(SPEAKING_STYLES) == EMOTION_NAMES
 
 
-@pytest.mark.parametrize("emotion", NAMES)
+@pytest.mark.parametrize("emotion", EMOTION_NAMES)
 @pytest.mark.parametrize("voice", [Voice(70, 1.05), Voice(300, 1.3, rd=1.6, melody=5)])
 def test_sound_is_sound(emotion: str, voice: Voice) -> None:
     for strength in (0.5, 2.0):
@@ -74,7 +74,7 @@ def test_strength_grows_the_difference() -> None:
 def test_slow_and_quick_manners() -> None:
     length = {
         emotion: len(synthesize(emotion, Voice(110, 1.0), SENTENCE, np.random.default_rng(0), spread=0))
-        for emotion in NAMES
+        for emotion in EMOTION_NAMES
     }
     assert length["sad"] > length["calm"] > length["neutral"] > length["happy"] > length["fear"]
 
