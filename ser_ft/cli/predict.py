@@ -75,23 +75,23 @@ def _predict(chosen: argparse.Namespace) -> int:
 
 def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognise what is found and not answered yet, and write it; return the exit code."""
-    from ..report.shared.prediction_writers import ExistingPredictions, held, sheet, take_errors_out
+    from ..report.shared.prediction_writers import ExistingPredictions, prediction_writer, read_existing, remove_errors
     from ..utils.progress import progress_bar
     from ..utils.text import printable
 
     classes, before = recognizer.info.classes, ExistingPredictions()
     if out and out.exists():
-        before = held(out, format, classes)
-    done = before.answered
+        before = read_existing(out, format, classes)
+    done = before.predicted
     total, longest, again = _survey(_left(paths, format, done), format, before)
     if not total and not done:
         raise InputError(f"{', '.join(paths)}: no sound files there")
     if out and again:
-        take_errors_out(out, format, classes, again)
+        remove_errors(out, format, classes, again)
     lively, failed = out is None and sys.stdout.isatty(), 0
-    written = sheet(format, classes, longest, shutil.get_terminal_size().columns if lively else None)
+    written = prediction_writer(format, classes, longest, shutil.get_terminal_size().columns if lively else None)
     with _opened(out) as file, progress_bar(total=total, shown=not lively, unit="file", delay=_BAR_AFTER) as progress:
-        file.write("" if out and out.stat().st_size else written.head())
+        file.write("" if out and out.stat().st_size else written.header())
         for item, outcome in recognizer.each(_left(paths, format, done)):
             row = _row(item, outcome)
             if "error" in row:
@@ -99,10 +99,10 @@ def _answer(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, ou
                 if not progress.disable and progress.last_print_t > progress.start_t:
                     progress.clear()
                 print(f"ser-ft: {printable(item.name)}: {printable(row['error'])}", file=sys.stderr)
-            file.write(written.line(row))
+            file.write(written.row(row))
             file.flush()
             progress.update()
-        file.write(written.foot())
+        file.write(written.footer())
     if failed:
         print(f"ser-ft: {failed} of {total} files could not be recognised", file=sys.stderr)
     if left := len(before.failed) - len(again):
@@ -114,10 +114,10 @@ def _left(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[A
     """Yield the files that are not answered yet."""
     from ..audio.discovery import find_sound_files
     from ..inference.inputs import AudioInput
-    from ..report.shared.prediction_writers import key
+    from ..report.shared.prediction_writers import path_key
 
     for found in find_sound_files(paths):
-        if not done or key(found.path, format) not in done:
+        if not done or path_key(found.path, format) not in done:
             yield AudioInput(found.path, found.path, Path(found.path), found.error)
 
 
@@ -130,13 +130,13 @@ def _row(item: AudioInput, outcome: ClipPrediction | AudioError) -> dict[str, An
 
 def _survey(items: Iterator[AudioInput], format: str, before: ExistingPredictions) -> tuple[int, int, set[str]]:
     """Return how many files there are, the terminal cells of the longest path, and which of them failed before."""
-    from ..report.shared.prediction_writers import key
+    from ..report.shared.prediction_writers import path_key
     from ..utils.text import display_width
 
     total, longest, again = 0, 0, set()
     for item in items:
         total, longest = total + 1, max(longest, display_width(item.name))
-        if before.failed and (path := key(item.name, format)) in before.failed:
+        if before.failed and (path := path_key(item.name, format)) in before.failed:
             again.add(path)
     return total, longest, again
 
@@ -153,13 +153,13 @@ def _format_of(out: Path | None) -> str:
 
 def _check_out(out: Path | None, format: str, resume: bool) -> None:
     """Refuse a file that cannot be written, or gone on with."""
-    from ..report.shared.prediction_writers import RESUMABLE
+    from ..report.shared.prediction_writers import RESUMABLE_FORMATS
     from ..utils.files import check_output
 
-    if resume and (out is None or format not in RESUMABLE):
-        raise InputError(f"--resume goes on with a file: give --out FILE, in {' or '.join(RESUMABLE)}")
+    if resume and (out is None or format not in RESUMABLE_FORMATS):
+        raise InputError(f"--resume goes on with a file: give --out FILE, in {' or '.join(RESUMABLE_FORMATS)}")
     if out is not None:
-        continued = resume if format in RESUMABLE else None
+        continued = resume if format in RESUMABLE_FORMATS else None
         check_output(out, kind="file", what="a file", overwrite=None, resume=continued)
 
 

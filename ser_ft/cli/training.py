@@ -117,10 +117,10 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 
 def _probe(chosen: argparse.Namespace) -> None:
-    from ..report.run.figures import check_file, write_layers
+    from ..report.run.figures import check_figure_file, write_layers
     from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 
-    figure = check_file(chosen.figure) if chosen.figure else None
+    figure = check_figure_file(chosen.figure) if chosen.figure else None
     from ..evaluation.probe import probe
 
     found = probe(

@@ -154,7 +154,7 @@ def test_files_that_came_later_are_put_behind(run: Run, tree: Path, tmp_path: Pa
         (("tree", "--out", "there.json"), "a file already exists; choose another --out"),
         (("tree", "--resume"), "give --out FILE, in csv or jsonl"),
         (("tree", "--out", "there.json", "--resume"), "give --out FILE, in csv or jsonl"),
-        (("tree", "--out", "there.jsonl", "--resume"), "holds something else than answers in jsonl"),
+        (("tree", "--out", "there.jsonl", "--resume"), "does not hold predictions in jsonl"),
         (("tree", "--out", "there.jsonl/a.csv"), "cannot be written"),
         (("tree", "--out", "empty", "--format", "csv", "--resume"), "is a folder, not a file"),
         (("tree", "--format", "xml"), "invalid choice: 'xml'"),

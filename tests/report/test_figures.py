@@ -50,29 +50,29 @@ def test_a_baseline_has_no_curves(run: RunFolder) -> None:
 
 
 def test_the_best_validation_epoch_is_marked(run: RunFolder) -> None:
-    best = figures.chosen(run.history)
+    best = figures.selected_evaluation(run.history)
     assert best is not None
     assert best["epoch"] == 8
-    assert "chosen: epoch 8" in words(figures.curves(run.history, run.metrics))
+    assert "chosen: epoch 8" in words(figures.training_curves(run.history, run.metrics))
     equal = [
         {"epoch": epoch, "validation_uar": 0.5, "validation_loss": loss}
         for epoch, loss in ((1, 2.0), (2, 1.0), (3, 1.0))
     ]
-    assert figures.chosen(equal) == equal[1]
+    assert figures.selected_evaluation(equal) == equal[1]
 
 
 def test_without_validation_nothing_is_marked(make_run: MakeRun) -> None:
     bare = make_run(validation=False)
-    assert figures.chosen(bare.history) is None
-    said = words(figures.curves(bare.history, bare.metrics))
+    assert figures.selected_evaluation(bare.history) is None
+    said = words(figures.training_curves(bare.history, bare.metrics))
     assert "train" in said
     assert not any("chosen" in text or "validation" in text for text in said)
-    assert "mfcc-cnn, validation" not in words(figures.parts(bare.metrics))
+    assert "mfcc-cnn, validation" not in words(figures.part_scores(bare.metrics))
 
 
 def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
     metrics = run.metrics
-    axes = figures.recall(metrics).axes[0]
+    axes = figures.class_recalls(metrics).axes[0]
     scores = metrics["parts"]["test"]
     assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [COLORS[name] for name in EMOTION_NAMES]
     assert [bar.get_width() for bar in axes.patches] == [scores["recall"][name] for name in EMOTION_NAMES]
@@ -81,12 +81,12 @@ def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
 def test_a_class_that_is_missing_is_said_to_be(make_run: MakeRun) -> None:
     metrics = make_run(missing="calm", baselines=False).metrics
     assert metrics["parts"]["test"]["recall"]["calm"] is None
-    for draw in (figures.recall, figures.confusion):
+    for draw in (figures.class_recalls, figures.confusion_matrix):
         assert "none in test" in words(draw(metrics))
 
 
 def test_parts_shows_every_figure(run: RunFolder) -> None:
-    said = words(figures.parts(run.metrics, [baseline.metrics for baseline in run.baselines]))
+    said = words(figures.part_scores(run.metrics, [baseline.metrics for baseline in run.baselines]))
     parts = run.metrics["parts"]
     interval = parts["test"]["uar_interval"]
     assert f"{parts['train']['uar']:.3f}" in said
@@ -100,11 +100,15 @@ def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None
     metrics = made.metrics
     history = [{"epoch": 1, "step": 3, "train_loss": 1.0, "train_uar": 0.5}]
     drawn = [
-        figures.curves(history, metrics),
-        *(d(metrics) for d in (figures.confusion, figures.recall, figures.parts)),
+        figures.training_curves(history, metrics),
+        *(d(metrics) for d in (figures.confusion_matrix, figures.class_recalls, figures.part_scores)),
         *(
             d(metrics)
-            for d in (calibration_figures.reliability, calibration_figures.groups, calibration_figures.speakers)
+            for d in (
+                calibration_figures.reliability_diagram,
+                calibration_figures.group_figure,
+                calibration_figures.speaker_figure,
+            )
         ),
     ]
     for figure in drawn:
@@ -120,13 +124,13 @@ def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
         classes=("$x$", "a\nb", "<b>", "much too long a name for an axis"), model="$\\frac$", baselines=False
     )
     assert len(figures.write_figures(own)) == 6
-    assert "much too long a name …" in words(figures.recall(own.metrics))
+    assert "much too long a name …" in words(figures.class_recalls(own.metrics))
 
 
 def test_reliability_bars_are_the_shares_that_are_right(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    upper, lower = calibration_figures.reliability(metrics).axes
+    upper, lower = calibration_figures.reliability_diagram(metrics).axes
     bins = scores["reliability"]
     for place, bar, gap in zip(bins, upper.patches[::2], upper.patches[1::2], strict=True):
         assert (bar.get_x(), bar.get_height()) == pytest.approx((place["low"], place["accuracy"]))
@@ -138,17 +142,17 @@ def test_reliability_bars_are_the_shares_that_are_right(run: RunFolder) -> None:
 
 def test_the_calibration_error_stands_beside_that_before(run: RunFolder, make_run: MakeRun) -> None:
     ece = run.metrics["parts"]["test"]["ece"]
-    said = "\n".join(words(calibration_figures.reliability(run.metrics)))
+    said = "\n".join(words(calibration_figures.reliability_diagram(run.metrics)))
     assert f"ECE) {ece:.3f}; 0.234 before the temperature of 1.25" in said
     bare = make_run(validation=False, baselines=False).metrics
-    assert "no temperature was fitted" in "\n".join(words(calibration_figures.reliability(bare)))
+    assert "no temperature was fitted" in "\n".join(words(calibration_figures.reliability_diagram(bare)))
 
 
 def test_groups_are_drawn_where_there_are_two(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    assert list(calibration_figures.told_apart(scores)) == ["gender", "intensity"], "all clips are under 2 s"
-    said = words(calibration_figures.groups(metrics))
+    assert list(calibration_figures.group_scores(scores)) == ["gender", "intensity"], "all clips are under 2 s"
+    said = words(calibration_figures.group_figure(metrics))
     strong = scores["by_intensity"]["strong"]
     interval = strong["uar_interval"]
     assert {"female", "male", "normal", "strong"} <= set(said)
@@ -159,7 +163,7 @@ def test_groups_are_drawn_where_there_are_two(run: RunFolder) -> None:
 def test_each_speaker_is_a_dot(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    figure = calibration_figures.speakers(metrics)
+    figure = calibration_figures.speaker_figure(metrics)
     uars = sorted(found["uar"] for found in scores["by_speaker"].values())
     (dots,) = figure.axes[0].collections
     assert [place for place, _ in dots.get_offsets()] == uars
@@ -172,7 +176,7 @@ def test_dots_do_not_cover_each_other(run: RunFolder) -> None:
     speakers = metrics["parts"]["test"]["by_speaker"]
     for found in speakers.values():
         found["uar"] = 0.5
-    (dots,) = calibration_figures.speakers(metrics).axes[0].collections
+    (dots,) = calibration_figures.speaker_figure(metrics).axes[0].collections
     assert np.asarray(dots.get_offsets()).tolist() == [[0.5, place] for place in range(len(speakers))]
 
 
@@ -205,26 +209,26 @@ def probed(*backbones: str, head: bool = False) -> dict[str, Any]:
 
 def test_layers_are_drawn_by_their_depth(tmp_path: Path) -> None:
     probe = probed("some/base", "/far/away/" + "deep/" * 20 + "$base", head=True)
-    figure = figures.layers(probe)
+    figure = figures.layer_curves(probe)
     lines = [line for line in figure.axes[0].lines if str(line.get_label()).endswith("best layer 2 of 3, 0.600")]
     assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.2], [1 / 3, 0.3], [2 / 3, 0.6], [1, 0.5]]] * 2
     said = words(figure)
     assert {"head", "chance 0.125", "Rebuilt audio: tess"} <= set(said)
     assert any("1,199 clips of 20 speakers: all of the data" in text for text in said)
-    assert "head" not in words(figures.layers(probed("some/base")))
+    assert "head" not in words(figures.layer_curves(probed("some/base")))
     part = probe | {"split": {"name": "kfold", "fold": 1, "leaking": False}}
-    assert any("the training part of split kfold fold 1" in text for text in words(figures.layers(part)))
+    assert any("the training part of split kfold fold 1" in text for text in words(figures.layer_curves(part)))
     check_picture(figures.write_layers(probe, tmp_path / "new" / "layers.png"))
 
 
 def test_where_a_figure_cannot_be_written_is_said_before(tmp_path: Path) -> None:
-    assert figures.check_file(tmp_path / "new" / "layers.PNG") == tmp_path / "new" / "layers.PNG"
+    assert figures.check_figure_file(tmp_path / "new" / "layers.PNG") == tmp_path / "new" / "layers.PNG"
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     wrong = {"layers.jpg": "must end in .png", "file/layers.png": "is not a folder that", "folder.png": "is a folder"}
     for name, said in wrong.items():
         with pytest.raises(InputError, match=said):
-            figures.check_file(tmp_path / name)
+            figures.check_figure_file(tmp_path / name)
 
 
 def test_importing_is_cheap() -> None:

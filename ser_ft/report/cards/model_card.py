@@ -15,7 +15,7 @@ from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
 from ...models import IMAGE_PREFIXES, MODELS, SHIPPED
 from ...utils.text import short_note, size_text, time_text
-from ..run.figures import chosen
+from ..run.figures import selected_evaluation
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
 from ..shared.templates import front_matter, render_template
 from .energy import GRAMS_A_KWH, energy
@@ -199,7 +199,7 @@ def _contents(
         "size": size_text(metrics["parameters"]),
         "trained": metrics.get("trained_parameters"),
         "settings": yaml.safe_dump({key: config[key] for key in _SETTINGS if key in config}, sort_keys=False).strip(),
-        "epoch": chosen(run.history),
+        "epoch": selected_evaluation(run.history),
         "epochs": run.history[-1]["epoch"] if run.history else None,
         "environment": environment,
         "time": time_text(float(environment["seconds"] or 0)) if environment["seconds"] else None,

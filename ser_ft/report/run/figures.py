@@ -1,4 +1,4 @@
-"""The figures of a run, each drawn from its files alone."""
+"""The figures of a run, drawn from the files of its folder."""
 
 from __future__ import annotations
 
@@ -26,73 +26,72 @@ from ..shared.plotting import (
     score_axis,
     style_axes,
 )
-from ..shared.tables import describe_sample, evaluated_part, run_notes, split_name
-from .calibration_figures import groups, reliability, speakers, told_apart
+from ..shared.tables import describe_sample, evaluated_part, pooling_text, run_notes, split_name
+from .calibration_figures import group_figure, group_scores, reliability_diagram, speaker_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PART_COLOURS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
-_BASELINE_COLOUR = "#c8bfae"
-_MARKS = "os^DvPX"
-# Where what the head is given stands, beside depths from 0 to 1.
-_AFTER = 1.08
+PART_COLORS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
+_BASELINE_COLOR = "#c8bfae"
+_MARKERS = "os^DvPX"
+_HEAD_DEPTH = 1.08
+"""Position of the head's input on the axis of depths, where 1 is the last layer."""
 
 
 def write_figures(run: RunFolder) -> list[Path]:
-    """Draw a run's figures into its `figures/`.
+    """Draw a run's figures into its `figures/` folder.
 
-    curves.png (where it has a history), confusion, recall, parts, reliability, groups (where there are some) and
-    speakers (where there are two or more).
+    They are curves.png (if the run has a history), confusion, recall, parts, reliability, groups (if there are any)
+    and speakers (if there are at least two).
 
     Returns:
-        the files written, in that order.
+        The files, in that order.
     """
     metrics = run.metrics
-    drawn: dict[str, Figure] = {}
-    if run.history:
-        drawn["curves"] = curves(run.history, metrics)
-    drawn["confusion"] = confusion(metrics)
-    drawn["recall"] = recall(metrics)
-    drawn["parts"] = parts(metrics, [baseline.metrics for baseline in run.baselines])
-    drawn["reliability"] = reliability(metrics)
     scores = evaluated_part(metrics)[1]
-    if told_apart(scores):
-        drawn["groups"] = groups(metrics)
+    figures: dict[str, Figure] = {}
+    if run.history:
+        figures["curves"] = training_curves(run.history, metrics)
+    figures["confusion"] = confusion_matrix(metrics)
+    figures["recall"] = class_recalls(metrics)
+    figures["parts"] = part_scores(metrics, [baseline.metrics for baseline in run.baselines])
+    figures["reliability"] = reliability_diagram(metrics)
+    if group_scores(scores):
+        figures["groups"] = group_figure(metrics)
     if scores["speaker_uar"]:
-        drawn["speakers"] = speakers(metrics)
+        figures["speakers"] = speaker_figure(metrics)
     run.figures.mkdir(parents=True, exist_ok=True)
-    return [save_figure(figure, run.figures / f"{name}.png") for name, figure in drawn.items()]
+    return [save_figure(figure, run.figures / f"{name}.png") for name, figure in figures.items()]
 
 
-def chosen(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Find the evaluation whose weights were kept: the highest validation UAR, of equals the lowest validation loss.
+def selected_evaluation(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the evaluation whose weights were saved: highest validation UAR, then lowest validation loss.
 
     Returns:
-        its line of the history, or None where there was no validation.
+        Its line of the history, or None if there was no validation.
     """
-    judged = [line for line in history if line.get("validation_uar") is not None]
-    return max(judged, key=lambda line: (line["validation_uar"], -line.get("validation_loss", 0.0)), default=None)
+    validated = [line for line in history if line.get("validation_uar") is not None]
+    return max(validated, key=lambda line: (line["validation_uar"], -line.get("validation_loss", 0.0)), default=None)
 
 
-def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Figure:
-    """Draw loss and UAR over training, train beside validation, with the chosen epoch marked."""
+def training_curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Figure:
+    """Draw loss and UAR on the training and validation parts over training; the selected epoch is marked."""
     epochs = [line["epoch"] for line in history]
-    unit = "epoch" if all(a < b for a, b in itertools.pairwise(epochs)) else "step"
-    best = chosen(history)
-    figure, low = new_figure(
-        8.0, 2.9, f"Training of {display_name(metrics['model'], 60)}", "", run_notes(metrics), legend=1
-    )
-    for place, (measure, heading) in enumerate((("loss", "loss (lower is better)"), ("uar", "UAR (higher is better)"))):
-        axes = style_axes(figure.add_subplot(1, 2, place + 1))
+    unit = "epoch" if all(first < second for first, second in itertools.pairwise(epochs)) else "step"
+    best = selected_evaluation(history)
+    title = f"Training of {display_name(metrics['model'], 60)}"
+    figure, legend_y = new_figure(8.0, 2.9, title, "", run_notes(metrics), legend=1)
+    for panel, (measure, heading) in enumerate((("loss", "loss (lower is better)"), ("uar", "UAR (higher is better)"))):
+        axes = style_axes(figure.add_subplot(1, 2, panel + 1))
         for part in ("train", "validation"):
             points = [(line[unit], line[key]) for line in history if line.get(key := f"{part}_{measure}") is not None]
             if points:
-                mark = "o" if len(points) < 30 else None
-                axes.plot(*zip(*points, strict=True), color=PART_COLOURS[part], lw=2, marker=mark, ms=3.5, label=part)
+                marker = "o" if len(points) < 30 else None
+                axes.plot(*zip(*points, strict=True), color=PART_COLORS[part], lw=2, marker=marker, ms=3.5, label=part)
         if best is not None:
-            axes.axvline(best[unit], color=INK, lw=1.2, ls=":", label=f"chosen: {unit} {best[unit]}")
+            axes.axvline(best[unit], color=INK, lw=1.2, ls=":", label=f"selected: {unit} {best[unit]}")
         axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
         axes.set_xlabel(unit)
         axes.locator_params(axis="x", integer=True)
@@ -102,12 +101,12 @@ def curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
             axes.axhline(chance, color=FAINT, lw=1.2, ls="--", label=f"chance {score_text(chance)}")
             axes.set_ylim(0, 1)
             handles, labels = axes.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.005, low), ncols=4, **LEGEND)
+            figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=4, **LEGEND)
     return figure
 
 
-def confusion(metrics: Mapping[str, Any]) -> Figure:
-    """Draw the confusion matrix: each true class's clips shared out over the classes recognised, with the counts."""
+def confusion_matrix(metrics: Mapping[str, Any]) -> Figure:
+    """Draw the confusion matrix: each row in shares of the true class's clips, with the counts."""
     import numpy as np
     from matplotlib.patches import Rectangle
 
@@ -117,8 +116,8 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     size = len(counts)
     side = max(3.4, min(0.66 * size, 11.0))
-    subtitle = f"{describe_sample(metrics)}\nshare of the true emotion's clips, their number below it"
-    figure, _ = new_figure(side + 1.2, side + 0.5, "What each emotion was recognised as", subtitle, run_notes(metrics))
+    subtitle = f"{describe_sample(metrics)}\nshare of the true emotion's clips, with their number below"
+    figure, _ = new_figure(side + 1.2, side + 0.5, "Confusion matrix", subtitle, run_notes(metrics))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
@@ -127,7 +126,7 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
             axes.text((size - 1) / 2, row, f"none in {part}", ha="center", va="center", fontsize=9, color=FAINT)
             continue
         for column in range(size):
-            _share(axes, row, column, shares[row, column], int(counts[row, column]), size)
+            _annotate_cell(axes, row, column, shares[row, column], int(counts[row, column]), size)
         axes.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, ec=INK, lw=1.1))
     names = [display_name(name) for name in metrics["classes"]]
     tilt: dict[str, Any] = {}
@@ -135,53 +134,53 @@ def confusion(metrics: Mapping[str, Any]) -> Figure:
         tilt = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(size), names, **tilt)
     axes.set_yticks(range(size), names)
-    axes.set_xlabel("recognised as", color=FAINT)
+    axes.set_xlabel("predicted emotion", color=FAINT)
     axes.set_ylabel("true emotion", color=FAINT)
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.spines[:].set_visible(False)
     return figure
 
 
-def recall(metrics: Mapping[str, Any]) -> Figure:
-    """Draw the recall of each class, in the emotions' own colours."""
+def class_recalls(metrics: Mapping[str, Any]) -> Figure:
+    """Draw the recall of each class in the color of its emotion."""
     part, scores = evaluated_part(metrics)
     classes = list(metrics["classes"])
-    figure, _ = new_figure(
-        5.7, 0.75 + 0.34 * len(classes), "Recall of each emotion", describe_sample(metrics), run_notes(metrics)
-    )
+    height = 0.75 + 0.34 * len(classes)
+    figure, _ = new_figure(5.7, height, "Recall of each emotion", describe_sample(metrics), run_notes(metrics))
     axes = style_axes(figure.add_subplot())
     for row, name in enumerate(classes):
-        value, clips = scores["recall"][name], scores["support"][name]
-        axes.barh(row, value or 0.0, height=0.7, color=label_color(name, row))
-        found = f"{score_text(value)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
-        annotate_row(axes, row, found, faint=not clips)
+        recall, clips = scores["recall"][name], scores["support"][name]
+        axes.barh(row, recall or 0.0, height=0.7, color=label_color(name, row))
+        text = f"{score_text(recall)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
+        annotate_row(axes, row, text, faint=not clips)
     score_axis(axes, [display_name(name) for name in classes], "recall")
     lines = {"chance": scores["chance"], "UAR": scores["uar"]}
     draw_reference_lines(axes, {name: value for name, value in lines.items() if value is not None})
     return figure
 
 
-def parts(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]] = ()) -> Figure:
-    """Draw the UAR on each part, with its interval where the model is judged, beside the baselines'."""
+def part_scores(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]] = ()) -> Figure:
+    """Draw the UAR on each part, and that of the baselines on the evaluated part, where it has an interval."""
     from matplotlib.patheffects import withStroke
 
     part, scores = evaluated_part(metrics)
     halo = [withStroke(linewidth=4, foreground="white")]
     bars = [
-        (f"{display_name(metrics['model'])}, {name}", PART_COLOURS[name], metrics["parts"][name], name == part)
+        (f"{display_name(metrics['model'])}, {name}", PART_COLORS[name], metrics["parts"][name], name == part)
         for name in PARTS
         if name in metrics["parts"]
     ]
-    for other in baselines:
-        if part in other["parts"]:
-            bars.append((f"{display_name(other['model'])}, {part}", _BASELINE_COLOUR, other["parts"][part], True))
-    title = "UAR on each part, beside the baselines" if baselines else "UAR on each part"
+    for baseline in baselines:
+        if part in baseline["parts"]:
+            name = f"{display_name(baseline['model'])}, {part}"
+            bars.append((name, _BASELINE_COLOR, baseline["parts"][part], True))
+    title = "UAR on each part, compared with the baselines" if baselines else "UAR on each part"
     figure, _ = new_figure(5.7, 0.75 + 0.38 * len(bars), title, describe_sample(metrics), run_notes(metrics))
     axes = style_axes(figure.add_subplot())
-    for row, (_, shade, values, judged) in enumerate(bars):
-        axes.barh(row, values["uar"] or 0.0, height=0.66, color=shade)
+    for row, (_, color, values, is_evaluated) in enumerate(bars):
+        axes.barh(row, values["uar"] or 0.0, height=0.66, color=color)
         text = score_text(values["uar"])
-        if judged and (interval := values.get("uar_interval")):
+        if is_evaluated and (interval := values.get("uar_interval")):
             ends = (interval["low"], interval["high"])
             axes.plot(ends, (row, row), color=INK, lw=1.6, marker="|", ms=9, mew=1.6, path_effects=halo)
             text += f"   {interval_text(*ends)}"
@@ -191,87 +190,87 @@ def parts(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]] = (
     return figure
 
 
-def check_file(file: str | Path) -> Path:
-    """Return where a figure is to be written, before it is drawn.
+def check_figure_file(file: str | Path) -> Path:
+    """Check that a figure may be written, before it is computed, and return its path.
 
     Raises:
-        InputError: it is no .png, or cannot be written there.
+        InputError: the name does not end in .png, or the file cannot be written.
     """
     return check_output(file, kind="file", what="a figure", option="--figure", suffixes=(".png",))
 
 
 def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
-    """Draw what `ser_ft.evaluation.probe.probe` found into a file."""
+    """Draw the result of `ser_ft.evaluation.probe.probe` into a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    return save_figure(layers(probe), file)
+    return save_figure(layer_curves(probe), file)
 
 
-def layers(probe: Mapping[str, Any]) -> Figure:
-    """Draw the UAR of each layer by its depth, a line per backbone, with a band of the deviation over the folds."""
-    names = list(dict.fromkeys(row["backbone"] for row in probe["layers"]))
-    split = probe["split"]["name"]
-    clips = f"{count_text(probe['clips'], 'clip')} of {count_text(probe['speakers'], 'speaker')}"
-    clips += (
-        ": all of the data" if split is None else f": training part of split {escape_math(split_name(probe['split']))}"
-    )
-    pooled = probe["pooling"].replace("std", "deviation").replace("+", " and ")
+def layer_curves(probe: Mapping[str, Any]) -> Figure:
+    """Draw the UAR of each layer by its depth: one line per backbone, with its standard deviation over the folds."""
+    backbones = list(dict.fromkeys(row["backbone"] for row in probe["layers"]))
+    sample = f"{count_text(probe['clips'], 'clip')} of {count_text(probe['speakers'], 'speaker')}: "
+    is_all = probe["split"]["name"] is None
+    sample += "all of the data" if is_all else f"the training part of split {escape_math(split_name(probe['split']))}"
     folds = len(probe["layers"][0]["folds"])
-    subtitle = f"{pooled} over time, linear classifier, {folds} folds by speaker; band: deviation over folds\n{clips}"
-    figure, low = new_figure(
-        7.0, 3.7, "What each layer tells of the emotion", subtitle, run_notes(probe), legend=len(names)
+    subtitle = (
+        f"{pooling_text(probe)} over time, linear classifier, {folds} folds by speaker; "
+        f"band: standard deviation over folds\n{sample}"
     )
+    title = "How well each layer predicts the emotion"
+    figure, legend_y = new_figure(7.0, 3.7, title, subtitle, run_notes(probe), legend=len(backbones))
     axes = style_axes(figure.add_subplot())
     top = max(
-        _backbone(axes, place, name, [row for row in probe["layers"] if row["backbone"] == name])
-        for place, name in enumerate(names)
+        _draw_backbone(axes, number, name, [row for row in probe["layers"] if row["backbone"] == name])
+        for number, name in enumerate(backbones)
     )
     chance = probe["chance"]
     axes.axhline(chance, color=FAINT, lw=1.2, ls="--")
     axes.text(0.0, chance, f"chance {score_text(chance)}", va="bottom", fontsize=8.5, color=FAINT)
-    axes.set_xlabel("depth: 0 is what enters the first layer, 1 what leaves the last")
+    axes.set_xlabel("depth: 0 is the input of the first layer, 1 the output of the last")
     axes.set_ylabel("UAR (higher is better)", color=FAINT)
     axes.set_ylim(0, min(1.0, max(top, chance) + 0.06))
     ticks: dict[float, str] = {depth / 5: f"{depth / 5:g}" for depth in range(6)}
     if any(row["state"] == "head" for row in probe["layers"]):
-        ticks[_AFTER] = "head"
+        ticks[_HEAD_DEPTH] = "head"
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_xlim(-0.03, max(ticks) + 0.03)
     axes.grid(axis="y", color=GRID, lw=0.8)
-    figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=1, **LEGEND)
+    figure.legend(loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=1, **LEGEND)
     return figure
 
 
-def _backbone(axes: Axes, place: int, name: str, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Draw a backbone's line, with its best layer ringed; return how high it reaches."""
-    shade, mark = PALETTE[place % len(PALETTE)], _MARKS[place % len(_MARKS)]
+def _draw_backbone(axes: Axes, number: int, name: str, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Draw one backbone's line, with a ring around its best layer, and return its highest value."""
+    color, marker = PALETTE[number % len(PALETTE)], _MARKERS[number % len(_MARKERS)]
     last = max(row["layer"] for row in rows)
-    depths = [_AFTER if row["state"] == "head" else row["layer"] / last for row in rows]
-    uars, spreads = [row["uar"] for row in rows], [row["std"] for row in rows]
-    lows, highs = ([u + sign * s for u, s in zip(uars, spreads, strict=True)] for sign in (-1, 1))
-    best = next(at for at, row in enumerate(rows) if row["best"])
-    what = "the head's input" if rows[best]["state"] == "head" else f"layer {rows[best]['layer']} of {last}"
-    axes.fill_between(depths[: last + 1], lows[: last + 1], highs[: last + 1], color=shade, alpha=0.15, lw=0)
-    label = f"{_tail(name)}: best {what}, {score_text(uars[best])}"
-    axes.plot(depths[: last + 1], uars[: last + 1], color=shade, lw=2, marker=mark, ms=4, label=label)
+    depths = [_HEAD_DEPTH if row["state"] == "head" else row["layer"] / last for row in rows]
+    uars, stds = [row["uar"] for row in rows], [row["std"] for row in rows]
+    lows, highs = ([u + sign * d for u, d in zip(uars, stds, strict=True)] for sign in (-1, 1))
+    best = next(index for index, row in enumerate(rows) if row["best"])
+    layer = "the head's input" if rows[best]["state"] == "head" else f"layer {rows[best]['layer']} of {last}"
+    axes.fill_between(depths[: last + 1], lows[: last + 1], highs[: last + 1], color=color, alpha=0.15, lw=0)
+    label = f"{_shorten_left(name)}: best {layer}, {score_text(uars[best])}"
+    axes.plot(depths[: last + 1], uars[: last + 1], color=color, lw=2, marker=marker, ms=4, label=label)
     if len(rows) > last + 1:
-        axes.plot(depths[last:], uars[last:], color=shade, lw=1.2, ls=":")
-        axes.errorbar(_AFTER, uars[-1], spreads[-1], color=shade, marker=mark, ms=4, elinewidth=1.2, capsize=3)
-    axes.plot(depths[best], uars[best], marker="o", ms=12, mfc="none", mec=shade, mew=1.6)
+        axes.plot(depths[last:], uars[last:], color=color, lw=1.2, ls=":")
+        axes.errorbar(
+            _HEAD_DEPTH, uars[-1], stds[-1], color=color, marker=marker, ms=4, elinewidth=1.2, capsize=3
+        )
+    axes.plot(depths[best], uars[best], marker="o", ms=12, mfc="none", mec=color, mew=1.6)
     return float(max(highs))
 
 
-def _tail(name: str, longest: int = 44) -> str:
-    """Shorten a backbone's name or folder from the left, where names differ least."""
+def _shorten_left(name: str, longest: int = 44) -> str:
+    """Shorten a backbone's name or folder at its start, where names differ least."""
     return display_name(name, len(name)) if len(name) <= longest else f"…{display_name(name[1 - longest :], longest)}"
 
 
-def _share(axes: Axes, row: int, column: int, share: float, count: int, size: int) -> None:
-    """Write a cell's share, and its count below where there is room."""
+def _annotate_cell(axes: Axes, row: int, column: int, share: float, count: int, size: int) -> None:
     if not count:
         return
-    ink = "white" if share > 0.55 else INK
+    color = "white" if share > 0.55 else INK
     if size > 12:
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=ink)
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
         return
-    axes.text(column, row - 0.1, f"{share:.2f}", ha="center", va="center", fontsize=10, color=ink)
-    axes.text(column, row + 0.26, str(count), ha="center", va="center", fontsize=7, color=ink, alpha=0.8)
+    axes.text(column, row - 0.1, f"{share:.2f}", ha="center", va="center", fontsize=10, color=color)
+    axes.text(column, row + 0.26, str(count), ha="center", va="center", fontsize=7, color=color, alpha=0.8)

@@ -1,4 +1,4 @@
-"""The HTML report: one file that holds everything and loads nothing."""
+"""The HTML report of a run: a single file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...labels import label_color
 from ...utils.text import MISSING, short_note
-from ..shared import samples
+from ..shared.samples import MAX_SECONDS, check_same_clips, make_samples, voice_notes
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
 from ..shared.templates import embed_png, render_template
-from .calibration_figures import told_apart
-from .figures import chosen, write_figures
+from .calibration_figures import group_scores
+from .figures import selected_evaluation, write_figures
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_CONFUSIONS_SHOWN = 3
-_METHODS = {
-    "t": "a t interval about the mean of the speakers' own UARs",
-    "jackknife-t": "a t interval over the speakers, its error that of the jackknife",
+_NUM_CONFUSIONS = 3
+_INTERVAL_METHODS = {
+    "t": "a Student t interval around the mean of the speakers' UARs",
+    "jackknife-t": "a Student t interval over speakers with a jackknife standard error",
 }
 _SCORES = {
     "uar": "UAR",
@@ -36,143 +36,140 @@ _SCORES = {
 
 
 def write_report(run: RunFolder, data: Dataset | None = None, num_examples: int = 12) -> Path:
-    """Write a run's report.html, and the figures that it holds.
+    """Write a run's report.html and the figures that it contains.
 
     Args:
         run: an evaluated run.
-        data: the prepared table that the run was evaluated on (columns id and audio; duration is compared where it
-            is there): the sample predictions can be listened to. Without it they are shown without sound.
-        num_examples: how many sample predictions are shown.
+        data: the prepared table that the run was evaluated on (columns id and audio, and duration if known). With it,
+            the example clips can be played.
+        num_examples: number of example clips.
 
     Returns:
-        the file: no script, and nothing that is loaded from elsewhere.
+        The file. It has no scripts and loads nothing.
 
     Raises:
-        InputError: the data is another one than the run's: its voices must not stand for those that were judged.
+        InputError: the table does not hold the run's clips.
     """
     if data is not None:
-        samples.check_same(run.predictions, data)
+        check_same_clips(run.predictions, data)
     pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
-    run.write_text(
-        run.report_file, render_template("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
-    )
+    page = render_template("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
+    run.write_text(run.report_file, page)
     return run.report_file
 
 
 def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, num_examples: int) -> dict[str, Any]:
-    """Gather what the template shows, all of it from the run's files."""
     metrics = run.metrics
     part, scores = evaluated_part(metrics)
-    leaking = bool(metrics["split"]["leaking"])
-    split = _split(run)
-    shown = []
+    split = _read_split(run)
+    samples = []
     if num_examples and run.predictions_file.is_file():
-        shown = samples.samples(run.predictions, metrics["classes"], part, num_examples, data)
-    rows = comparison_rows([run, *(y for y in run.baselines if part in y.metrics["parts"])], part)
-    best = chosen(run.history)
+        samples = make_samples(run.predictions, metrics["classes"], part, num_examples, data)
+    rows = comparison_rows([run, *(other for other in run.baselines if part in other.metrics["parts"])], part)
+    baselines, interval = rows[1:], scores.get("uar_interval")
     return {
         "metrics": metrics,
         "part": part,
         "scores": scores,
-        "leaking": leaking,
-        "methods": _METHODS,
+        "leaking": bool(metrics["split"]["leaking"]),
+        "methods": _INTERVAL_METHODS,
         "notes": [note for note in run_notes(metrics) if note != LEAKING],
-        "marks": _marks(metrics),
+        "row_notes": _row_notes(metrics),
         "corpora": list(scores.get("by_corpus") or metrics.get("terms") or ()),
         "sample": describe_sample(metrics),
         "split_name": split_name(metrics["split"]),
         "split": split,
-        "heard": _heard(split, part),
+        "num_seen_speakers": _num_seen_speakers(split, part),
         "comparison": rows,
-        "better": [row["model"] for row in rows[1:] if (row["uar"] or 0.0) >= (scores["uar"] or 0.0)],
-        "close": [row["model"] for row in rows[1:] if _inside(row["uar"], scores.get("uar_interval"))],
-        "chosen": best,
+        "better": [row["model"] for row in baselines if (row["uar"] or 0.0) >= (scores["uar"] or 0.0)],
+        "inside": [row["model"] for row in baselines if _is_inside(row["uar"], interval)],
+        "selected": selected_evaluation(run.history),
         "score_columns": _SCORES,
         "parts": {name: metrics["parts"][name] for name in PARTS if name in metrics["parts"]},
-        "classes": _classes(metrics["classes"], scores),
-        "confusions": _confusions(metrics["classes"], scores),
+        "classes": _class_rows(metrics["classes"], scores),
+        "confusions": _most_frequent_confusions(metrics["classes"], scores),
         "calibration": metrics["calibration"],
-        "groups": told_apart(scores),
-        "speakers": dict(sorted(scores["by_speaker"].items(), key=lambda pair: (pair[1]["uar"], pair[0]))),
-        "samples": shown,
-        "longest": samples.LONGEST,
-        "voices": samples.voices(shown, metrics),
+        "groups": group_scores(scores),
+        "speakers": dict(sorted(scores["by_speaker"].items(), key=lambda item: (item[1]["uar"], item[0]))),
+        "samples": samples,
+        "max_seconds": MAX_SECONDS,
+        "voice_notes": voice_notes(samples, metrics),
         "pictures": {name: embed_png(content) for name, content in pictures.items()},
         "config": run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else "",
-        "environment": _flat(run.environment) if run.environment_file.is_file() else {},
+        "environment": _flatten(run.environment) if run.environment_file.is_file() else {},
         "terms": metrics.get("terms") or {},
     }
 
 
-def _marks(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Name in short what goes beside each row of a table: all of the run's notes for a part, its own for a corpus."""
+def _row_notes(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return the short notes of each row of the score tables: part or corpus -> notes."""
     general = [LEAKING] if metrics["split"]["leaking"] else []
-    marks = dict.fromkeys(metrics["parts"], run_notes(metrics))
+    notes = dict.fromkeys(metrics["parts"], run_notes(metrics))
     for corpus in metrics.get("terms") or {}:
-        marks[corpus] = general
+        notes[corpus] = general
     for corpus, note in (metrics.get("notes") or {}).items():
-        marks[corpus] = [*general, note] if note else general
-    return {row: "; ".join(map(short_note, told)) for row, told in marks.items() if told}
+        notes[corpus] = [*general, note] if note else general
+    return {row: "; ".join(map(short_note, lines)) for row, lines in notes.items() if lines}
 
 
-def _classes(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _class_rows(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "colour": label_color(name, place),
+            "color": label_color(name, index),
             "recall": scores["recall"][name],
             "precision": scores["precision"][name],
             "support": scores["support"][name],
-            "counts": scores["confusion"][place],
+            "counts": scores["confusion"][index],
         }
-        for place, name in enumerate(names)
+        for index, name in enumerate(names)
     ]
 
 
-def _confusions(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Find the commonest mistakes, by the share of the true class's clips."""
-    found = [
-        {"true": names[i], "taken": names[j], "count": count, "of": sum(row), "share": count / sum(row)}
+def _most_frequent_confusions(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the confusions with the highest shares of their true class's clips."""
+    confusions = [
+        {"label": names[i], "prediction": names[j], "count": count, "total": sum(row)}
         for i, row in enumerate(scores["confusion"])
         for j, count in enumerate(row)
         if i != j and count
     ]
-    return sorted(found, key=lambda mistake: -mistake["share"])[:_CONFUSIONS_SHOWN]
+    return sorted(confusions, key=lambda item: -item["count"] / item["total"])[:_NUM_CONFUSIONS]
 
 
-def _split(run: RunFolder) -> dict[str, Any]:
-    """Read split.json: who is in which part, and who is in more than one; empty where the run has none."""
+def _read_split(run: RunFolder) -> dict[str, Any]:
+    """Return split.json, its parts in order, with the speakers in more than one part; empty without the file."""
     if not run.split_file.is_file():
         return {}
     split: dict[str, Any] = json.loads(run.split_file.read_text(encoding="utf-8"))
     parts = {name: split["parts"][name] for name in PARTS if name in split["parts"]}
-    people = [set(content["speakers"]) for content in parts.values()]
-    everyone = set().union(*people)
-    shared = sorted(name for name in everyone if sum(name in group for group in people) > 1)
-    return split | {"parts": parts, "shared": shared, "speakers": len(everyone)}
+    speakers = [set(content["speakers"]) for content in parts.values()]
+    everyone = set().union(*speakers)
+    shared = sorted(name for name in everyone if sum(name in group for group in speakers) > 1)
+    return split | {"parts": parts, "shared": shared, "num_speakers": len(everyone)}
 
 
-def _heard(split: Mapping[str, Any], part: str) -> int | None:
-    """Count the speakers of a part that are in training too; None where that is not known."""
-    known = split.get("parts", {})
-    if part not in known or "train" not in known or part == "train":
+def _num_seen_speakers(split: Mapping[str, Any], part: str) -> int | None:
+    """Return the number of a part's speakers that are in the training part too, or None if it is unknown."""
+    parts = split.get("parts", {})
+    if part not in parts or "train" not in parts or part == "train":
         return None
-    return len(set(known[part]["speakers"]) & set(known["train"]["speakers"]))
+    return len(set(parts[part]["speakers"]) & set(parts["train"]["speakers"]))
 
 
-def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Lay a nested mapping flat: {"versions": {"torch": "2.11"}} -> {"versions: torch": "2.11"}."""
-    lines: dict[str, str] = {}
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten a nested mapping: {"versions": {"torch": "2.11"}} -> {"versions: torch": "2.11"}."""
+    flat: dict[str, str] = {}
     for key, value in content.items():
-        name = f"{above}{key}"
+        name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            lines |= _flat(value, f"{name}: ")
+            flat |= _flatten(value, f"{name}: ")
         elif isinstance(value, list):
-            lines[name] = " ".join(map(str, value))
+            flat[name] = " ".join(map(str, value))
         else:
-            lines[name] = MISSING if value is None else str(value)
-    return lines
+            flat[name] = MISSING if value is None else str(value)
+    return flat
 
 
-def _inside(uar: float | None, interval: Mapping[str, Any] | None) -> bool:
+def _is_inside(uar: float | None, interval: Mapping[str, Any] | None) -> bool:
     return uar is not None and interval is not None and bool(interval["low"] <= uar <= interval["high"])

@@ -1,4 +1,4 @@
-"""What every figure shares: its colours and type, the words around it, and how a file is written."""
+"""What all figures share: colors, fonts, the text around the axes, and how a file is written."""
 
 from __future__ import annotations
 
@@ -14,46 +14,49 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT, ALERT, GRID = "#1f2933", "#66727f", "#a3301c", "#e4e7eb"
-# Paul Tol's muted scheme after the house's blue: told apart with any colour vision, and by their marks.
 PALETTE = ("#2f6cab", "#aa4499", "#117733", "#999933", "#882255", "#44aa99", "#cc6677", "#332288")
+"""Colors that can be distinguished with any color vision: Paul Tol's muted scheme after a blue of our own."""
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handlelength": 1.8, "columnspacing": 1.6}
 _DPI = 160
-_LONGEST_NAME = 22
+_MAX_NAME_LENGTH = 22
 
 
 def new_figure(
     width: float, height: float, title: str, subtitle: str, notes: Sequence[str] = (), legend: int = 0
 ) -> tuple[Figure, float]:
-    """Make an empty figure with a title above, and notes of warning below what is drawn.
+    """Create an empty figure with a title above the axes and warnings below.
 
     Args:
-        width: of the drawing itself, in inches. height: likewise; the words around it come on top.
-        title: in bold. subtitle: below it, wrapped where it has no line breaks of its own.
-        notes: what must be borne in mind, a line or more each.
-        legend: how many lines of it there is room for between the drawing and the notes.
+        width: width of the figure, in inches.
+        height: height of the axes, in inches; the text around them is added to it.
+        title: text in bold.
+        subtitle: text below the title, wrapped unless it has line breaks.
+        notes: warnings, one or more lines each.
+        legend: number of legend lines to leave room for, between the axes and the notes.
 
     Returns:
-        the figure, and the height of its notes as a share of its own: where a legend goes.
+        The figure, and where its legend goes: the height of the notes as a fraction of the figure's height.
     """
     from matplotlib.figure import Figure
 
-    words = textwrap.wrap(subtitle, int(width * 13)) if "\n" not in subtitle else subtitle.split("\n")
-    warned = [part for line in notes for part in textwrap.wrap(line[0].upper() + line[1:], int(width * 14))]
-    head, foot = 0.36 + 0.19 * len(words), 0.06 + 0.17 * len(warned)
+    subtitle_lines = textwrap.wrap(subtitle, int(width * 13)) if "\n" not in subtitle else subtitle.split("\n")
+    note_lines = [part for note in notes for part in textwrap.wrap(note[0].upper() + note[1:], int(width * 14))]
+    head, foot = 0.36 + 0.19 * len(subtitle_lines), 0.06 + 0.17 * len(note_lines)
     bottom = foot + (0.09 + 0.19 * legend if legend else 0.0)
-    tall = height + head + bottom
-    figure = Figure(figsize=(width, tall), dpi=_DPI, layout="constrained", facecolor="white")
-    rect = (0.0, bottom / tall, 1.0, (tall - head - bottom) / tall)
+    total = height + head + bottom
+    figure = Figure(figsize=(width, total), dpi=_DPI, layout="constrained", facecolor="white")
+    rect = (0.0, bottom / total, 1.0, (total - head - bottom) / total)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04, rect=rect)  # type: ignore[union-attr,call-arg]
-    left, top = 0.1 / width, 1 - 0.1 / tall
+    left, top = 0.1 / width, 1 - 0.1 / total
+    style: dict[str, Any] = {"va": "top", "linespacing": 1.3}
     figure.text(left, top, title, va="top", fontsize=11.5, fontweight="bold", color=INK)
-    figure.text(left, top - 0.24 / tall, "\n".join(words), va="top", fontsize=9, color=FAINT, linespacing=1.3)
-    figure.text(left, foot / tall, escape_math("\n".join(warned)), va="top", fontsize=8.5, color=ALERT, linespacing=1.3)
-    return figure, foot / tall
+    figure.text(left, top - 0.24 / total, "\n".join(subtitle_lines), fontsize=9, color=FAINT, **style)
+    figure.text(left, foot / total, escape_math("\n".join(note_lines)), fontsize=8.5, color=ALERT, **style)
+    return figure, foot / total
 
 
 def style_axes(axes: Axes) -> Axes:
-    """Leave of the axes' frame what is needed, and set its type."""
+    """Remove the frame's upper and right line, and set colors and font sizes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b8c0c8")
     axes.tick_params(color="#b8c0c8", labelcolor=INK, labelsize=9)
@@ -63,21 +66,13 @@ def style_axes(axes: Axes) -> Axes:
 
 
 def annotate_row(axes: Axes, row: int, text: str, faint: bool = False, bold: bool = False) -> None:
-    """Write a row's figures in a column to the right of the bars."""
-    axes.text(
-        1.02,
-        row,
-        text,
-        transform=axes.get_yaxis_transform(),
-        va="center",
-        fontsize=9,
-        color=FAINT if faint else INK,
-        fontweight="bold" if bold else "normal",
-    )
+    """Write text to the right of a row of horizontal bars."""
+    style: dict[str, Any] = {"color": FAINT if faint else INK, "fontweight": "bold" if bold else "normal"}
+    axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, **style)
 
 
 def score_axis(axes: Axes, names: Sequence[str], label: str) -> None:
-    """Name the rows of horizontal bars, the first on top, over an axis from 0 to 1."""
+    """Name rows of horizontal bars, the first on top, over an axis from 0 to 1."""
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(names) - 0.45, -0.55)
@@ -86,19 +81,19 @@ def score_axis(axes: Axes, names: Sequence[str], label: str) -> None:
 
 
 def draw_reference_lines(axes: Axes, values: Mapping[str, float]) -> None:
-    """Draw values as upright lines named above the axes: the lowest to its left, the next to its right."""
-    for place, (name, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
-        dashed = name == "chance"
-        axes.axvline(value, color=FAINT if dashed else INK, lw=1.2, ls="--" if dashed else "-")
-        side = "center" if len(values) == 1 else ("right", "left")[place]
-        text = f"{name} {score_text(value)}"
-        where = axes.get_xaxis_transform()
-        axes.text(value, 1.02, text, transform=where, ha=side, fontsize=8.5, color=FAINT if dashed else INK)
+    """Draw up to two values as vertical lines with their names above the axes, the lower one to its left."""
+    for number, (name, value) in enumerate(sorted(values.items(), key=lambda item: item[1])):
+        is_chance = name == "chance"
+        color = FAINT if is_chance else INK
+        axes.axvline(value, color=color, lw=1.2, ls="--" if is_chance else "-")
+        side = "center" if len(values) == 1 else ("right", "left")[number]
+        transform = axes.get_xaxis_transform()
+        axes.text(value, 1.02, f"{name} {score_text(value)}", transform=transform, ha=side, fontsize=8.5, color=color)
 
 
-def display_name(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Shorten and escape a class's or a model's name: it may be the user's own."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in name)
+def display_name(name: str, longest: int = _MAX_NAME_LENGTH) -> str:
+    """Shorten and escape the name of a class or a model, which may be the user's own."""
+    shown = "".join(character if character.isprintable() else " " for character in name)
     return escape_math(shown if len(shown) <= longest else shown[: longest - 1] + "…")
 
 
@@ -107,14 +102,14 @@ def escape_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save_figure(figure: Figure, file: Path, colours: int | None = None) -> Path:
-    """Write a figure as PNG: whole, or not at all; of so many colours at most, where a picture would be large."""
+def save_figure(figure: Figure, file: Path, num_colors: int | None = None) -> Path:
+    """Write a figure as PNG, completely or not at all; `num_colors`: reduce its colors, to keep a large file small."""
     partial = file.with_name(f".{file.name}.partial")
     figure.savefig(partial, format="png")
-    if colours is not None:
+    if num_colors is not None:
         from PIL import Image
 
-        with Image.open(partial) as picture:
-            few = picture.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1)
-        few.save(partial, format="png", optimize=True)
+        with Image.open(partial) as image:
+            reduced = image.convert("RGB").quantize(num_colors, Image.Quantize.MEDIANCUT, kmeans=1)
+        reduced.save(partial, format="png", optimize=True)
     return partial.replace(file)

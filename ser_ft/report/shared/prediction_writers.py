@@ -1,4 +1,4 @@
-"""A recogniser's answers as text, row by row, and what of them a file holds already."""
+"""Writes predictions as a table, CSV, JSON or JSON Lines, row by row, and reads what an existing file holds."""
 
 from __future__ import annotations
 
@@ -17,242 +17,246 @@ from typing import Any, Protocol
 from ...utils.errors import InputError
 from ...utils.text import MISSING, display_width, pad, printable, score_text
 
-RESUMABLE = ("csv", "jsonl")
-"""Formats of a file that can be gone on with."""
+RESUMABLE_FORMATS = ("csv", "jsonl")
+"""Formats in which an incomplete file can be resumed."""
 
-_BEFORE = ("path", "emotion", "probability", "uncertain", "duration", "speech")
+_FIXED_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech")
 _SECOND = "second best"
-# Of a file's name in a table, in terminal cells.
-_LEAST_NAME = 20
-# Which some readers of lines take for ends of lines.
-_ENDS_OF_LINES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "\x85\u2028\u2029"}
-_BEGIN_JSON = '{"path": '
-_OTHER_CLASSES = "holds answers of a model with other classes"
+_MIN_NAME_WIDTH = 20
+"""Terminal cells that a file's name has at least in a table."""
+_LINE_SEPARATORS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "\x85\u2028\u2029"}
+"""Characters that some readers of JSON Lines take for the end of a line."""
+_JSON_START = '{"path": '
+_OTHER_CLASSES = "holds predictions of a model with other classes"
 
 
 class PredictionWriter(Protocol):
-    """Writes rows: of an answer, as `EmotionRecognizer` gives it, or {"path", "error"}."""
+    """Formats rows: predictions as `EmotionRecognizer` returns them, or {"path", "error"}."""
 
-    def head(self) -> str:
-        """Return what stands before the rows."""
+    def header(self) -> str:
+        """Return the text before the rows."""
 
-    def line(self, row: Mapping[str, Any]) -> str:
-        """Return a row."""
+    def row(self, row: Mapping[str, Any]) -> str:
+        """Return the text of a row."""
 
-    def foot(self) -> str:
-        """Return what stands behind them."""
+    def footer(self) -> str:
+        """Return the text after the rows."""
 
 
-def sheet(format: str, classes: Sequence[str], longest: int = 40, page: int | None = None) -> PredictionWriter:
-    """Return what writes rows in a format.
+def prediction_writer(
+    format: str, classes: Sequence[str], longest: int = 40, terminal_width: int | None = None
+) -> PredictionWriter:
+    """Return the writer of a format.
 
     Args:
-        format: "table" for people, "csv" (a column per class), "json" (a list), "jsonl" (an object a line).
-        classes: of the model. longest: terminal cells of the longest path, for a table.
-        page: cells of the terminal, for a table: names are shortened to fit in; by default they are not.
+        format: "table" (for people), "csv" (one column per class), "json" (a list) or "jsonl" (one object per line).
+        classes: the model's classes.
+        longest: width of the longest path in terminal cells, for a table.
+        terminal_width: width of the terminal in cells, for a table: names are shortened to fit in. By default they
+            are not shortened.
     """
     if format == "table":
-        return _Table(classes, longest, page or sys.maxsize)
-    kinds: dict[str, Callable[[Sequence[str]], PredictionWriter]] = {"csv": _Csv, "json": _Json, "jsonl": _JsonLines}
-    return kinds[format](classes)
+        return _TableWriter(classes, longest, terminal_width or sys.maxsize)
+    writers: dict[str, Callable[[Sequence[str]], PredictionWriter]]
+    writers = {"csv": _CsvWriter, "json": _JsonWriter, "jsonl": _JsonLinesWriter}
+    return writers[format](classes)
 
 
-class _JsonLines:
+class _JsonLinesWriter:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = classes
 
-    def head(self) -> str:
+    def header(self) -> str:
         return ""
 
-    def line(self, row: Mapping[str, Any]) -> str:
-        return json.dumps(_rounded(row), ensure_ascii=False, allow_nan=False).translate(_ENDS_OF_LINES) + "\n"
+    def row(self, row: Mapping[str, Any]) -> str:
+        return json.dumps(_rounded(row), ensure_ascii=False, allow_nan=False).translate(_LINE_SEPARATORS) + "\n"
 
-    def foot(self) -> str:
+    def footer(self) -> str:
         return ""
 
 
-class _Json(_JsonLines):
-    _first = True
+class _JsonWriter(_JsonLinesWriter):
+    _is_first = True
 
-    def head(self) -> str:
+    def header(self) -> str:
         return "["
 
-    def line(self, row: Mapping[str, Any]) -> str:
-        before, self._first = "\n" if self._first else ",\n", False
-        return before + super().line(row).rstrip("\n")
+    def row(self, row: Mapping[str, Any]) -> str:
+        separator, self._is_first = "\n" if self._is_first else ",\n", False
+        return separator + super().row(row).rstrip("\n")
 
-    def foot(self) -> str:
+    def footer(self) -> str:
         return "\n]\n"
 
 
-class _Csv:
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = classes
-
-    def head(self) -> str:
+class _CsvWriter(_JsonLinesWriter):
+    def header(self) -> str:
         return _csv_line(csv_columns(self.classes))
 
-    def line(self, row: Mapping[str, Any]) -> str:
-        told = _rounded(row)
-        shares = told.get("scores", {})
-        cells = {**told, "path": one_line(told["path"] or ""), "error": one_line(told.get("error", ""))}
-        if shares:
-            cells |= {"probability": max(shares.values()), "uncertain": str(told["uncertain"]).lower()}
-        before, after = [cells.get(name, "") for name in _BEFORE], cells["error"]
-        return _csv_line([*before, *(shares.get(name, "") for name in self.classes), after])
-
-    def foot(self) -> str:
-        return ""
+    def row(self, row: Mapping[str, Any]) -> str:
+        cells = _rounded(row)
+        scores = cells.get("scores", {})
+        cells["path"] = escape_control_characters(cells["path"] or "")
+        error = escape_control_characters(cells.get("error", ""))
+        if scores:
+            cells |= {"probability": max(scores.values()), "uncertain": str(cells["uncertain"]).lower()}
+        fixed = [cells.get(name, "") for name in _FIXED_COLUMNS]
+        return _csv_line([*fixed, *(scores.get(name, "") for name in self.classes), error])
 
 
-class _Table:
-    """Aligned columns; what is uncertain has a question mark."""
+class _TableWriter:
+    """Writes aligned columns; uncertain predictions have a question mark."""
 
-    def __init__(self, classes: Sequence[str], longest: int, page: int) -> None:
-        named = max(map(display_width, classes))
-        others = [max(named + 2, len("emotion")), len("probability"), max(named + 6, len(_SECOND))]
-        room = page - sum(others) - 2 * len(others)
-        self.widths = [max(len("file"), min(longest, max(_LEAST_NAME, room))), *others]
-        self.page = page
+    def __init__(self, classes: Sequence[str], longest: int, terminal_width: int) -> None:
+        class_width = max(map(display_width, classes))
+        others = [max(class_width + 2, len("emotion")), len("probability"), max(class_width + 6, len(_SECOND))]
+        room = terminal_width - sum(others) - 2 * len(others)
+        self.widths = [max(len("file"), min(longest, max(_MIN_NAME_WIDTH, room))), *others]
+        self.terminal_width = terminal_width
 
-    def head(self) -> str:
-        heads = self._row(["file", "emotion", "probability", _SECOND])
-        return heads + self._row(["-" * width for width in self.widths])
+    def header(self) -> str:
+        headings = self._line(["file", "emotion", "probability", _SECOND])
+        return headings + self._line(["-" * width for width in self.widths])
 
-    def line(self, row: Mapping[str, Any]) -> str:
-        name = shortened(printable(row["path"] or MISSING), self.widths[0])
+    def row(self, row: Mapping[str, Any]) -> str:
+        name = shorten_middle(printable(row["path"] or MISSING), self.widths[0])
         if "error" in row:
-            why = shortened(printable(row["error"]), self.page - self.widths[0] - 4)
-            return f"{pad(name, self.widths[0])}  ({why})\n"
+            error = shorten_middle(printable(row["error"]), self.terminal_width - self.widths[0] - 4)
+            return f"{pad(name, self.widths[0])}  ({error})\n"
         best, *others = sorted(row["scores"].items(), key=lambda item: -item[1])
         second = f"{printable(others[0][0])} {score_text(others[0][1])}" if others else MISSING
         mark = " ?" if row["uncertain"] else ""
-        return self._row([name, f"{printable(best[0])}{mark}", score_text(best[1]), second])
+        return self._line([name, f"{printable(best[0])}{mark}", score_text(best[1]), second])
 
-    def foot(self) -> str:
+    def footer(self) -> str:
         return ""
 
-    def _row(self, cells: Sequence[str]) -> str:
-        told = [
-            pad(cell, width, place == 2) for place, (cell, width) in enumerate(zip(cells, self.widths, strict=True))
-        ]
-        return "  ".join(told).rstrip() + "\n"
+    def _line(self, cells: Sequence[str]) -> str:
+        # Of the four columns, only the probability is aligned to the right.
+        return "  ".join(map(pad, cells, self.widths, (False, False, True, False))).rstrip() + "\n"
 
 
 def csv_columns(classes: Sequence[str]) -> list[str]:
-    """Return the heads of a CSV file's columns, for a model of these classes."""
-    return [*_BEFORE, *classes, "error"]
+    """Return the columns of a CSV file, for a model with these classes."""
+    return [*_FIXED_COLUMNS, *classes, "error"]
 
 
-def shortened(text: str, cells: int) -> str:
-    """Take out a text's middle where it would take more terminal cells: "recordings/2…_final.wav"."""
-    if display_width(text) <= cells:
+def shorten_middle(text: str, width: int) -> str:
+    """Cut out the middle of a text that is wider than so many terminal cells: "recordings/2…_final.wav"."""
+    if display_width(text) <= width:
         return text
-    room = cells - 1
+    room = width - 1
     head, tail = "", ""
-    for sign in text:
-        if display_width(head + sign) > room // 2:
+    for character in text:
+        if display_width(head + character) > room // 2:
             break
-        head += sign
-    for sign in reversed(text):
-        if display_width(sign + tail) > room - display_width(head):
+        head += character
+    for character in reversed(text):
+        if display_width(character + tail) > room - display_width(head):
             break
-        tail = sign + tail
+        tail = character + tail
     return f"{head}…{tail}"
 
 
-def one_line(text: str) -> str:
-    """Write control characters, and bytes of a file's name that are no UTF-8, as backslash escapes."""
+def escape_control_characters(text: str) -> str:
+    """Write control characters, and bytes of a file's name that are not UTF-8, as backslash escapes."""
     if text.isprintable():
         return text
     return "".join(
-        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") else sign
-        for sign in text
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in text
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExistingPredictions:
-    """What a file of answers holds.
+    """The content of a file of predictions.
 
     Attributes:
-        answered: paths with an answer, as `key` has them. failed: those with an error.
+        predicted: paths with a prediction, as `path_key` writes them.
+        failed: paths with an error, likewise.
     """
 
-    answered: set[str] = field(default_factory=set)
+    predicted: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 
 
-def held(file: Path, format: str, classes: Sequence[str]) -> ExistingPredictions:
-    """Return what a file of answers holds; a half-written last line is cut off.
+def read_existing(file: Path, format: str, classes: Sequence[str]) -> ExistingPredictions:
+    """Read a file of predictions. An incomplete last line is cut off the file.
 
     Args:
-        file: that was written in one of the formats `RESUMABLE`. format: which. classes: of the model at hand.
+        file: a file written in one of `RESUMABLE_FORMATS`.
+        format: its format.
+        classes: the current model's classes.
 
     Raises:
-        InputError: it holds something else, or answers of a model with other classes.
+        InputError: the file has another content, or holds predictions of a model with other classes.
     """
-    found, whole = ExistingPredictions(), 0
-    begin = _csv_line(csv_columns(classes)) if format == "csv" else _BEGIN_JSON
+    existing, complete_bytes = ExistingPredictions(), 0
+    start = _csv_line(csv_columns(classes)) if format == "csv" else _JSON_START
     with file.open("rb") as lines:
         for line in lines:
             try:
-                if not whole:
-                    _check_begin(line.decode(errors="replace"), begin)
+                if not complete_bytes:
+                    _check_start(line.decode(errors="replace"), start)
                 if not line.endswith(b"\n"):
                     break
-                if whole or format != "csv":
-                    path, is_error = _READ[format](line.decode(), classes)
-                    (found.failed if is_error else found.answered).add(path)
+                if complete_bytes or format != "csv":
+                    path, is_error = _READERS[format](line.decode(), classes)
+                    (existing.failed if is_error else existing.predicted).add(path)
             except InputError as error:
                 raise InputError(f"{file}: {error}; name another --out") from None
             except (ValueError, LookupError, TypeError, csv.Error) as error:
-                raise InputError(
-                    f"{file}: holds something else than answers in {format}; name another --out"
-                ) from error
-            whole += len(line)
-    os.truncate(file, whole)
-    return found
+                raise InputError(f"{file}: does not hold predictions in {format}; name another --out") from error
+            complete_bytes += len(line)
+    os.truncate(file, complete_bytes)
+    return existing
 
 
-def take_errors_out(file: Path, format: str, classes: Sequence[str], failed: Container[str]) -> None:
-    """Write a file of answers anew, without the errors of some paths; whenever this is broken off, it is whole.
+def remove_errors(file: Path, format: str, classes: Sequence[str], paths: Container[str]) -> None:
+    """Remove the errors of some paths from a file of predictions. An interruption leaves the file complete.
 
     Args:
-        file: that `held` has read. format: its format. classes: of the model at hand. failed: the paths.
+        file: a file that `read_existing` has read.
+        format: its format.
+        classes: the current model's classes.
+        paths: the paths, as `path_key` writes them.
     """
     target = file.resolve()
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with target.open("rb") as lines, partial.open("wb") as kept:
-            for place, line in enumerate(lines):
-                path, is_error = ("", False) if format == "csv" and not place else _READ[format](line.decode(), classes)
-                if not (is_error and path in failed):
-                    kept.write(line)
-            kept.flush()
-            os.fsync(kept.fileno())
+        with target.open("rb") as lines, partial.open("wb") as output:
+            for number, line in enumerate(lines):
+                is_header = format == "csv" and not number
+                path, is_error = ("", False) if is_header else _READERS[format](line.decode(), classes)
+                if not (is_error and path in paths):
+                    output.write(line)
+            output.flush()
+            os.fsync(output.fileno())
         shutil.copymode(target, partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def key(path: str, format: str) -> str:
-    """Return what stands for a path in a file of answers."""
-    return one_line(path) if format == "csv" else path
+def path_key(path: str, format: str) -> str:
+    """Return a path as a file of predictions holds it."""
+    return escape_control_characters(path) if format == "csv" else path
 
 
-def _check_begin(line: str, begin: str) -> None:
-    """Check that a file's first line, which may be half of one, begins as those of answers do."""
-    if line.startswith(begin) or begin.startswith(line):
+def _check_start(line: str, start: str) -> None:
+    """Check that the first line of a file, which may be incomplete, starts as in a file of predictions."""
+    if line.startswith(start) or start.startswith(line):
         return
-    if line.startswith(",".join(_BEFORE)):
+    if line.startswith(",".join(_FIXED_COLUMNS)):
         raise InputError(_OTHER_CLASSES)
     raise ValueError
 
 
 def _read_csv(line: str, classes: Sequence[str]) -> tuple[str, bool]:
-    """Return a row's path, and whether it holds an error."""
     (row,) = csv.reader([line])
     if len(row) != len(csv_columns(classes)):
         raise ValueError
@@ -260,14 +264,14 @@ def _read_csv(line: str, classes: Sequence[str]) -> tuple[str, bool]:
 
 
 def _read_json(line: str, classes: Sequence[str]) -> tuple[str, bool]:
-    """Return a row's path, and whether it holds an error."""
     row = json.loads(line)
     if "error" not in row and list(row["scores"]) != list(classes):
         raise InputError(_OTHER_CLASSES)
     return str(row["path"]), "error" in row
 
 
-_READ = {"csv": _read_csv, "jsonl": _read_json}
+_READERS = {"csv": _read_csv, "jsonl": _read_json}
+"""format -> function that returns the path in a line, and whether the line holds an error."""
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -277,9 +281,9 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with no more digits than mean something."""
-    told = dict(row)
+    """Return a row with significant digits only."""
+    rounded = dict(row)
     if "scores" in row:
-        told["scores"] = {name: round(share, 6) for name, share in row["scores"].items()}
-        told |= {name: round(row[name], 3) for name in ("duration", "speech")}
-    return told
+        rounded["scores"] = {name: round(score, 6) for name, score in row["scores"].items()}
+        rounded |= {name: round(row[name], 3) for name in ("duration", "speech")}
+    return rounded
