@@ -12,7 +12,7 @@ import pytest
 from ser_ft import audio
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.report.run.report import write_report
-from ser_ft.report.shared.samples import _spread
+from ser_ft.report.shared.samples import _spread_over_classes
 from ser_ft.utils.errors import InputError
 from tests.helpers.html_page import Page
 
@@ -266,5 +266,5 @@ def test_the_limits_are_said(page: Page) -> None:
 
 def test_no_clip_to_choose_from_is_no_failure() -> None:
     """A model that is right about no clip at all, or about every one, leaves one kind of sample empty."""
-    none = pd.DataFrame({"label": pd.Series([], dtype="str"), "_draw": pd.Series([], dtype="float64")})
-    assert _spread(none, {"angry": 2}).empty
+    none = pd.DataFrame({"label": pd.Series([], dtype="str"), "_hash": pd.Series([], dtype="float64")})
+    assert _spread_over_classes(none, {"angry": 2}).empty

@@ -44,7 +44,7 @@ def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: i
     blocks: list[dict[str, Any]] = []
     cards: list[samples.Sample] = []
     for place, one in enumerate(one for one in compared if not one.tested.is_cross_corpus):
-        enough = sum(card.sound is not None for card in cards) >= num_examples
+        enough = sum(card.audio_uri is not None for card in cards) >= num_examples
         blocks.append(_block(one, f"set{place}", pictures, None if enough else data, num_examples))
         cards += [card["sample"] for card in blocks[-1]["hard"].get("cards", ())]
     everyone = [system for one in compared for system in one.tested.systems]
@@ -66,8 +66,8 @@ def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: i
         "machines": machines,
         "made": _made(compared),
         "terms": terms,
-        "voices": samples.voices(cards, {"terms": terms, "notes": notes}),
-        "longest": samples.LONGEST,
+        "voices": samples.voice_notes(cards, {"terms": terms, "notes": notes}),
+        "longest": samples.MAX_SECONDS,
         "pictures": {name: embed_png(_png(figure)) for name, figure in drawn},
         "kind_words": figures.KIND_WORDS,
         "signed": signed,
@@ -251,7 +251,7 @@ def _hard(one: Compared, data: Dataset | None, num_examples: int) -> dict[str, A
         turns[int(first.labels[row])] += 1
         ranked.append((turns[int(first.labels[row])], row))
     chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])][:num_examples]
-    heard = samples.sounds(data, list(first.clips["id"].iloc[chosen])) if data is not None else {}
+    heard = samples.embed_clips(data, list(first.clips["id"].iloc[chosen])) if data is not None else {}
     return {
         "count": len(missed),
         "clips": len(first.labels),
@@ -268,7 +268,7 @@ def _card(
     sound, cut = heard.get(clip["id"], (None, None))
     bars = [samples.Bar(name, float(shares[at]), label_color(name, at)) for at, name in enumerate(first.classes)]
     sample = samples.Sample(
-        clip["id"], clip["corpus"], samples.voice(clip), clip["label"], taken[0][0], tuple(bars), sound, cut
+        clip["id"], clip["corpus"], samples.describe_voice(clip), clip["label"], taken[0][0], tuple(bars), sound, cut
     )
     return {"sample": sample, "taken": taken}
 

@@ -116,7 +116,7 @@ def write_comparison(
 
     path = check_out(out)
     if data is not None:
-        samples.check_same(pd.concat([one.tested.best.clips for one in compared]), data)
+        samples.check_same_clips(pd.concat([one.tested.best.clips for one in compared]), data)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(

@@ -253,9 +253,7 @@ def _draw_backbone(axes: Axes, number: int, name: str, rows: Sequence[Mapping[st
     axes.plot(depths[: last + 1], uars[: last + 1], color=color, lw=2, marker=marker, ms=4, label=label)
     if len(rows) > last + 1:
         axes.plot(depths[last:], uars[last:], color=color, lw=1.2, ls=":")
-        axes.errorbar(
-            _HEAD_DEPTH, uars[-1], stds[-1], color=color, marker=marker, ms=4, elinewidth=1.2, capsize=3
-        )
+        axes.errorbar(_HEAD_DEPTH, uars[-1], stds[-1], color=color, marker=marker, ms=4, elinewidth=1.2, capsize=3)
     axes.plot(depths[best], uars[best], marker="o", ms=12, mfc="none", mec=color, mew=1.6)
     return float(max(highs))
 

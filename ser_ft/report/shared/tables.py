@@ -103,7 +103,7 @@ def layer_rows(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the result of `ser_ft.evaluation.probe.probe` as one row per backbone and layer.
 
     Returns:
-        Rows with backbone, layer, state, uar (mean over the folds), deviation, folds (a list), best (of its backbone),
+        Rows with backbone, layer, state, uar (mean over the folds), std, folds (a list), best (of its backbone),
         chance, clips, speakers, split (None: all clips), pooling, precision, seed and notes (a list).
     """
     split = probe["split"]
