@@ -33,7 +33,7 @@ class PairedComparison:
         level: the nominal coverage of that interval.
         p_value: how often so large a difference, either way, comes about where each speaker's answers are swapped between
             the systems at random.
-        smallest_p: the least p that so many speakers can give: over 0.05, no difference could ever be told.
+        smallest_p_value: the least p that so many speakers can give: over 0.05, no difference could ever be told.
         speakers: their number.
         clips: their number.
     """
@@ -43,7 +43,7 @@ class PairedComparison:
     high: float | None
     level: float
     p_value: float
-    smallest_p: float
+    smallest_p_value: float
     speakers: int
     clips: int
 

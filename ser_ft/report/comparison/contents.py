@@ -329,7 +329,7 @@ def _made(compared: Sequence[Compared]) -> list[dict[str, Any]]:
                             "folder": str(member.folder.path),
                             "split": split_name(member.metrics["split"]),
                             "seed": member.metrics["seed"],
-                            "clips": len(member.test),
+                            "clips": len(member.test_predictions),
                             "uar": member.uar,
                         }
                         for member in system.runs
