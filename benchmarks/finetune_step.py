@@ -206,7 +206,7 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
         loop = Timed(
             accelerator,
             setup,
-            ClipData.of(table, setup.batch_source, table.features["emotion"].names),
+            ClipData.from_table(table, setup.batch_source, table.features["emotion"].names),
             rows,
             none,
             recipe.train,

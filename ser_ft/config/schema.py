@@ -253,7 +253,7 @@ class AugmentConfig:
             raise InputError("augment.copies: name the transforms that they are made with, in augment.transforms")
 
     @property
-    def live(self) -> bool:
+    def online(self) -> bool:
         """Whether the sound is drawn anew in each epoch."""
         return bool(self.transforms) and not self.copies
 
@@ -263,7 +263,7 @@ class AugmentConfig:
         if kind == "speech" and drawn:
             other = "a speech encoder masks by model.network.mask_time_prob, and hears augment.transforms"
             raise InputError(f"augment.{drawn[0]} is of spectrograms: {other}")
-        if kind != "own" and tuning.mode == "probe" and (self.live or drawn):
+        if kind != "own" and tuning.mode == "probe" and (self.online or drawn):
             without = f", without {drawn[0]}" if drawn else ""
             raise InputError(f"a probe sees frozen states: give augment.copies with transforms{without}")
 

@@ -1,4 +1,4 @@
-"""What a model is given: from row numbers of a prepared table to batches."""
+"""Batches of model inputs, made from row numbers of a prepared table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ..models.collation import collate_waveforms
 from ..models.encoders import InputSpec
 from ..models.features import SpectralFeatureExtractor
 from .cache import Cache
-from .online_augmentation import OnlineAugmentation, Standardizer
+from .online_augmentation import OnlineAugmentation
+from .standardization import Standardizer
 
 if TYPE_CHECKING:
     import datasets
@@ -24,8 +25,9 @@ class BatchSource(Protocol):
     """Makes batches of clips.
 
     Attributes:
-        lengths: of every clip of the table, by which batches are cut, shape (clips,). seconds: the same in seconds.
-        alike: an answer is exact only in a batch of one length.
+        lengths: length of each clip of the table, used to batch clips of similar length, shape (clips,).
+        seconds: duration that the model computes for each clip, shape (clips,).
+        requires_equal_lengths: whether predictions are exact only for batches of clips of one length.
     """
 
     lengths: np.ndarray
@@ -33,58 +35,64 @@ class BatchSource(Protocol):
     requires_equal_lengths: bool
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
-        """Return what the model is called with.
+        """Return the keyword arguments of the model's forward pass.
 
         Args:
-            rows: of the clips. epoch: of training, in which clips may be drawn anew; None: as they are.
+            rows: row numbers of the clips.
+            epoch: training epoch, in which clips may be augmented; None: no augmentation.
         """
 
 
 class FrameBatches:
-    """Frames that a feature extractor of ours made: `input_features`, padded with zeros, and `attention_mask`.
+    """Frames of our own feature extractor: `input_features`, padded with zeros, and `attention_mask`.
 
     Args:
-        frames: of each clip, not standardised. seconds: of each, shape (clips,). extractor: that made them.
-        standard: how they are standardised. drawn: what is drawn anew for training clips.
+        frames: frames of each clip before standardization.
+        seconds: duration of each clip, shape (clips,).
+        extractor: the feature extractor that computed the frames.
+        standardizer: standardizes the frames; None: they are used unchanged.
+        augmentation: augments training clips; None: no augmentation.
     """
 
-    alike = False
+    requires_equal_lengths = False
 
     def __init__(
         self,
         frames: Cache,
         seconds: np.ndarray,
         extractor: SpectralFeatureExtractor,
-        standard: Standardizer | None = None,
-        drawn: OnlineAugmentation | None = None,
+        standardizer: Standardizer | None = None,
+        augmentation: OnlineAugmentation | None = None,
     ) -> None:
         self.frames, self.seconds, self.lengths = frames, seconds, frames.lengths
-        self.extractor, self.standardizer, self.drawn = extractor, standard, drawn
+        self.extractor, self.standardizer, self.augmentation = extractor, standardizer, augmentation
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
-        """Pad the frames of clips to the longest, shape (clips, frames, size)."""
-        drawn = self.drawn if epoch is not None else None
-        if drawn is not None and drawn.augment is not None:
-            clips = drawn.frames(rows, epoch or 0, self.extractor)
+        """Pad the frames of clips to the longest clip, shape (clips, frames, size)."""
+        augmentation = self.augmentation if epoch is not None else None
+        if augmentation is not None and augmentation.waveform is not None:
+            clips = augmentation.frames(rows, epoch or 0, self.extractor)
         else:
             clips = [self.frames[row] for row in rows]
-        padded, counts = _padded(clips, 0)
+        padded, counts = _pad(clips, 0)
         features, lengths = torch.from_numpy(padded), torch.from_numpy(counts)
-        if drawn is not None and drawn.spectral is not None:
-            features, lengths = drawn.heard(features, lengths, rows, epoch or 0, self.extractor)
+        if augmentation is not None and augmentation.spectral is not None:
+            features, lengths = augmentation.augment_spectrograms(features, lengths, rows, epoch or 0, self.extractor)
         if self.standardizer is not None:
             features = self.standardizer.apply(features, rows)
         mask = torch.arange(features.shape[1]) < lengths[:, None]
         batch = {"input_features": features * mask[..., None], "attention_mask": mask.long()}
-        return batch if drawn is None else drawn.masked(batch, rows, epoch or 0)
+        return batch if augmentation is None else augmentation.mask_features(batch, rows, epoch or 0)
 
 
 class WaveformBatches:
-    """Sound, as a pretrained model's own feature extractor makes it of samples; nothing is computed beforehand.
+    """Inputs that a pretrained model's own feature extractor computes from waveforms; nothing is cached.
 
     Args:
-        table: of the clips. extractor: the model's own. input_spec: of the model.
-        drawn: what is drawn anew for training clips.
+        table: prepared table of the clips.
+        extractor: the model's own feature extractor.
+        input_spec: input requirements of the model.
+        augmentation: augments training clips; None: no augmentation.
     """
 
     def __init__(
@@ -92,28 +100,31 @@ class WaveformBatches:
         table: datasets.Dataset,
         extractor: SequenceFeatureExtractor,
         input_spec: InputSpec,
-        drawn: OnlineAugmentation | None = None,
+        augmentation: OnlineAugmentation | None = None,
     ) -> None:
-        self.sounds, self.extractor, self.input_spec = table.select_columns(["audio"]), extractor, input_spec
-        self.drawn = drawn
+        self.audio_column, self.extractor, self.input_spec = table.select_columns(["audio"]), extractor, input_spec
+        self.augmentation = augmentation
         self.requires_equal_lengths = input_spec.requires_equal_lengths
         self.lengths = clip_lengths(table)
         self.seconds = input_seconds(table, extractor, input_spec)
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
-        """Let the extractor make a batch; there is a mask where clips were padded."""
-        if epoch is not None and self.drawn is not None:
-            clips = self.drawn.waves(rows, epoch)
+        """Compute the inputs of a batch, with a mask if clips are padded."""
+        if epoch is not None and self.augmentation is not None:
+            clips = self.augmentation.waveforms(rows, epoch)
         else:
-            clips = [audio.from_wav(sound["bytes"]) for sound in self.sounds[list(rows)]["audio"]]
+            clips = [audio.from_wav(sound["bytes"]) for sound in self.audio_column[list(rows)]["audio"]]
         return collate_waveforms(clips, self.extractor, self.input_spec)
 
 
 class HiddenStateBatches:
-    """States of a frozen part: `states`, shape (clips, frames, size), and the mask that the model wants with them.
+    """Hidden states of a frozen part: `states`, shape (clips, frames, size), and the mask that the model expects.
 
     Args:
-        states: of each clip of the table. extractor: the model's own. input_spec: of the model.
+        states: hidden states of each clip of the table.
+        table: prepared table of the clips.
+        extractor: the model's own feature extractor.
+        input_spec: input requirements of the model.
     """
 
     def __init__(
@@ -125,25 +136,22 @@ class HiddenStateBatches:
         self.seconds = input_seconds(table, extractor, input_spec)
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:  # noqa: ARG002
-        """Pad the states of clips to the longest; there is a mask where clips were padded."""
-        states, lengths = _padded([self.states[row] for row in rows], self.input_spec.min_frames)
+        """Pad the states of clips to the longest clip, with a mask if clips are padded."""
+        states, lengths = _pad([self.states[row] for row in rows], self.input_spec.min_frames)
         batch = {"states": torch.from_numpy(states)}
         if self.input_spec.kind == "fixed_length" or lengths.min() == states.shape[1]:
             return batch
-        ends = lengths
+        mask_lengths, width = lengths, states.shape[1]
         if self.input_spec.kind == "waveform":
-            ends = self.samples[list(rows)]
-        mask = np.arange(max(ends.max(), self._input_length(states.shape[1]))) < ends[:, None]
+            mask_lengths, width = self.samples[list(rows)], self.input_spec.num_samples(width)
+        mask = np.arange(max(mask_lengths.max(), width)) < mask_lengths[:, None]
         return batch | {"attention_mask": torch.from_numpy(mask).long()}
-
-    def _input_length(self, frames: int) -> int:
-        return self.input_spec.num_samples(frames) if self.input_spec.kind == "waveform" else frames
 
 
 class PooledBatches:
     """States of all layers, pooled over time: `states`, shape (clips, layers, size)."""
 
-    alike = False
+    requires_equal_lengths = False
 
     def __init__(self, states: Cache, seconds: np.ndarray) -> None:
         self.states, self.seconds, self.lengths = states, seconds, np.ones(len(states), dtype=np.int64)
@@ -154,7 +162,7 @@ class PooledBatches:
 
 
 def clip_lengths(table: datasets.Dataset) -> np.ndarray:
-    """Return how many samples each clip of a prepared table has, shape (clips,)."""
+    """Return the number of samples of each clip of a prepared table, shape (clips,)."""
     import pyarrow.compute as pc
 
     column = table.select_columns(["audio"]).with_format("arrow")[:]["audio"]
@@ -162,23 +170,21 @@ def clip_lengths(table: datasets.Dataset) -> np.ndarray:
     return np.asarray((sizes - audio.HEADER_BYTES) // 2, dtype=np.int64)
 
 
-def _padded(clips: Sequence[np.ndarray], least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return clips' frames, padded with zeros to the longest or the least, and their lengths."""
-    lengths = np.array([len(clip) for clip in clips])
-    padded = np.zeros((len(clips), max(least, int(lengths.max())), clips[0].shape[1]), dtype=np.float32)
-    for place, clip in enumerate(clips):
-        padded[place, : len(clip)] = clip
-    return padded, lengths
-
-
 def input_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, input_spec: InputSpec) -> np.ndarray:
-    """Return the seconds that a model computes for each clip, without padding to others, shape (clips,)."""
+    """Return the duration in seconds that a model computes for each clip alone, shape (clips,)."""
     seconds = clip_lengths(table) / audio.SAMPLE_RATE
-    return np.full(len(seconds), _window(extractor)) if input_spec.kind == "fixed_length" else seconds
+    if input_spec.kind != "fixed_length":
+        return seconds
+    # Whisper's extractor gives its length in seconds, AST's in frames that are 10 ms apart.
+    fixed: Any = extractor
+    length = fixed.chunk_length if hasattr(fixed, "chunk_length") else fixed.max_length / 100
+    return np.full(len(seconds), float(length))
 
 
-def _window(extractor: Any) -> float:
-    """Return the seconds that an extractor of one length makes of every clip."""
-    if hasattr(extractor, "chunk_length"):
-        return float(extractor.chunk_length)
-    return float(extractor.max_length) / 100  # AST's frames are 10 ms apart
+def _pad(clips: Sequence[np.ndarray], min_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the clips' frames, padded with zeros to the longest clip or to `min_frames`, and their lengths."""
+    lengths = np.array([len(clip) for clip in clips])
+    padded = np.zeros((len(clips), max(min_frames, int(lengths.max())), clips[0].shape[1]), dtype=np.float32)
+    for row, clip in enumerate(clips):
+        padded[row, : len(clip)] = clip
+    return padded, lengths

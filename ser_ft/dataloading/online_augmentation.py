@@ -1,4 +1,4 @@
-"""What is fitted on training clips, and what is drawn for them anew in each epoch."""
+"""Augmentation of training clips on the fly: other versions of each clip in each epoch."""
 
 from __future__ import annotations
 
@@ -11,120 +11,64 @@ import numpy as np
 import torch
 
 from .. import audio
-from ..config.schema import Recipe
 from ..data.augmentation.batch import SpecAugment, spec_augment
 from ..data.augmentation.spectrogram import SpectralAugment, spectral_augment
 from ..data.augmentation.waveform import Augment
-from ..models.features import SpectralFeatureExtractor, safe_scale
-from .cache import Cache, extract_frames
+from ..models.features import SpectralFeatureExtractor
+from .cache import extract_frames
 
 if TYPE_CHECKING:
     import datasets
 
-
-@dataclass(frozen=True)
-class Standardizer:
-    """How frames are standardised: by (frame - shift) / scale of their clip's group.
-
-    Attributes:
-        shift, scale: shape (groups, size), float32. groups: of each clip, shape (clips,).
-    """
-
-    shift: np.ndarray
-    scale: np.ndarray
-    groups: np.ndarray
-
-    @classmethod
-    def fit(
-        cls, extractor: SpectralFeatureExtractor, frames: Cache, speakers: Sequence[str], fitted_on: np.ndarray
-    ) -> Standardizer | None:
-        """Fit what an extractor asks for; None where it asks for nothing.
-
-        "training": one group, of the clips that are trained on; it is written into the extractor, too. "speaker": a
-        group for each speaker, from all of their clips, unlabelled as they are to it.
-
-        Args:
-            extractor: whose `standardise` is read. frames: not yet standardised. speakers: of each clip.
-            fitted_on: rows of the training clips.
-        """
-        if extractor.normalize == "training":
-            groups = np.zeros(len(frames), dtype=np.int64)
-            shift, scale = _moments(frames, groups, fitted_on, 1)
-            extractor.mean, extractor.scale = shift[0].tolist(), scale[0].tolist()
-            return cls(shift, scale, groups)
-        if extractor.normalize == "speaker":
-            names, groups = np.unique(np.array(speakers), return_inverse=True)
-            return cls(*_moments(frames, groups, np.arange(len(frames)), len(names)), groups)
-        return None
-
-    def apply(self, frames: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Return the frames of clips, shape (clips, frames, size), standardised."""
-        groups = self.groups[list(rows)]
-        shift, scale = (torch.from_numpy(values[groups])[:, None] for values in (self.shift, self.scale))
-        return (frames - shift) / scale
-
-
-def _moments(frames: Cache, groups: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation of the frames of each group's clips, float32, both of shape (groups, size)."""
-    sums, squares = np.zeros((2, count, frames.size))
-    totals = np.zeros((count, 1))
-    for row in rows:
-        values = frames[row].astype(np.float64)
-        group = groups[row]
-        sums[group] += values.sum(axis=0)
-        squares[group] += np.square(values).sum(axis=0)
-        totals[group] += len(values)
-    totals = np.maximum(totals, 1)
-    mean = sums / totals
-    deviation = np.sqrt(np.maximum(squares / totals - np.square(mean), 0.0))
-    scale = safe_scale(torch.from_numpy(mean), torch.from_numpy(deviation)).numpy()
-    return mean.astype(np.float32), scale.astype(np.float32)
+    from ..config.schema import AugmentConfig
 
 
 @dataclass(frozen=True)
 class OnlineAugmentation:
-    """Training clips as they are heard in an epoch: the same for one seed, epoch and clip, whoever asks.
+    """Augments training clips; the result depends only on the seed, the epoch and the clips.
 
     Attributes:
-        table: of the clips. seed: of the draw.
-        augment: of the sound, where it is drawn anew. spectral: of log-mel spectrograms. masks: of the frames.
+        table: prepared table of the clips.
+        seed: random seed.
+        waveform: augmentation of the waveforms; None: none.
+        spectral: augmentation of the log-mel spectrograms; None: none.
+        spec_augment: masks over time and frequency; None: none.
     """
 
     table: datasets.Dataset
     seed: int
-    augment: Augment | None = None
+    waveform: Augment | None = None
     spectral: SpectralAugment | None = None
-    masks: SpecAugment | None = None
+    spec_augment: SpecAugment | None = None
 
     @classmethod
-    def of(cls, table: datasets.Dataset, recipe: Recipe) -> OnlineAugmentation | None:
-        """Draw what a recipe says of a table's clips; None where it says nothing."""
-        chosen = recipe.augment
-        augment = Augment(chosen.transforms, seed=recipe.seed) if chosen.live else None
-        masks = None if chosen.spec_augment is None else SpecAugment(**chosen.spec_augment)
-        spectral = None if chosen.spectral is None else SpectralAugment(**chosen.spectral)
-        return cls(table, recipe.seed, augment, spectral, masks) if augment or spectral or masks else None
+    def from_config(cls, table: datasets.Dataset, config: AugmentConfig, seed: int) -> OnlineAugmentation | None:
+        """Return the augmentation that a recipe describes; None if it augments nothing on the fly."""
+        waveform = Augment(config.transforms, seed=seed) if config.online else None
+        masks = None if config.spec_augment is None else SpecAugment(**config.spec_augment)
+        spectral = None if config.spectral is None else SpectralAugment(**config.spectral)
+        return cls(table, seed, waveform, spectral, masks) if waveform or spectral or masks else None
 
-    def waves(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
-        """Return the samples of clips, augmented, each float32 of shape (samples,)."""
-        assert self.augment is not None
-        found = self.table.select_columns(["id", "audio"])[list(rows)]
-        sounds = [audio.from_wav(sound["bytes"]) for sound in found["audio"]]
-        return [self.augment.apply(wave, name, epoch) for wave, name in zip(sounds, found["id"], strict=True)]
+    def waveforms(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
+        """Return the augmented waveforms of clips, each float32 of shape (samples,)."""
+        assert self.waveform is not None
+        clips = self.table.select_columns(["id", "audio"])[list(rows)]
+        waveforms = [audio.from_wav(sound["bytes"]) for sound in clips["audio"]]
+        return [self.waveform.apply(wave, name, epoch) for wave, name in zip(waveforms, clips["id"], strict=True)]
 
     def frames(self, rows: Sequence[int], epoch: int, extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
-        """Return the frames of augmented clips, each of shape (frames, size), not standardised."""
-        return extract_frames(self.waves(rows, epoch), extractor)
+        """Return the frames of augmented clips before standardization, each of shape (frames, size)."""
+        return extract_frames(self.waveforms(rows, epoch), extractor)
 
-    def masked(self, batch: dict[str, torch.Tensor], rows: Sequence[int], epoch: int) -> dict[str, torch.Tensor]:
-        """Mask stretches of a batch's frames."""
-        if self.masks is None:
+    def mask_features(self, batch: dict[str, torch.Tensor], rows: Sequence[int], epoch: int) -> dict[str, torch.Tensor]:
+        """Apply SpecAugment to the features of a batch."""
+        if self.spec_augment is None:
             return batch
         generator = self._generator(rows, epoch)
-        masked = spec_augment(batch["input_features"], batch["attention_mask"], generator, self.masks)
+        masked = spec_augment(batch["input_features"], batch["attention_mask"], generator, self.spec_augment)
         return batch | {"input_features": masked}
 
-    def heard(
+    def augment_spectrograms(
         self,
         features: torch.Tensor,
         lengths: torch.Tensor,
@@ -139,5 +83,5 @@ class OnlineAugmentation:
         return spectral_augment(features, lengths, generator, self.spectral, seconds)
 
     def _generator(self, rows: Sequence[int], epoch: int) -> torch.Generator:
-        said = f"{self.seed} {epoch} {list(rows)}".encode()
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1)
+        key = f"{self.seed} {epoch} {list(rows)}".encode()
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)

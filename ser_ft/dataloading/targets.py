@@ -1,4 +1,4 @@
-"""What the training loop is fed: cached frames, targets, and which classes each clip's corpus can hold."""
+"""Labels, targets and allowed classes of clips, and the batches of each training step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class ClipData:
     """The clips of a prepared table, ready for a model.
 
     Attributes:
-        feed: makes batches of them. classes: that the model tells apart, in the order of their numbers.
-        labels: class numbers, shape (clips,); -1 for a clip whose class is none of them.
-        targets: shares of each class, float32, shape (clips, classes).
-        allowed: which classes the clip's corpus can hold, bool, shape (clips, classes).
-        corpora: of each clip.
+        batch_source: makes batches of the clips.
+        classes: class names of the model, in the order of their numbers.
+        labels: class number of each clip, shape (clips,); -1 for a clip of another class.
+        targets: target probabilities, float32, shape (clips, classes).
+        allowed: whether the clip's corpus contains the class, bool, shape (clips, classes).
+        corpora: corpus of each clip.
     """
 
     batch_source: BatchSource
@@ -39,35 +40,36 @@ class ClipData:
     corpora: list[str]
 
     @classmethod
-    def of(cls, table: datasets.Dataset, feed: BatchSource, classes: Sequence[str]) -> ClipData:
-        """Gather the inputs of a table for the classes that are learned; a column `votes` makes soft targets."""
+    def from_table(cls, table: datasets.Dataset, batch_source: BatchSource, classes: Sequence[str]) -> ClipData:
+        """Read labels and targets from a prepared table; its column `votes`, if any, gives soft targets."""
         names = table.features["emotion"].names
-        places = [names.index(name) for name in classes]
-        numbers = np.array([classes.index(name) if name in classes else -1 for name in names])
-        labels = numbers[np.array(table["emotion"], dtype=np.int64)]
+        class_numbers = np.array([classes.index(name) if name in classes else -1 for name in names])
+        labels = class_numbers[np.array(table["emotion"], dtype=np.int64)]
         corpora = list(table["corpus"])
         allowed = allowed_classes(corpora, corpus_info(table), classes)
         targets = np.eye(len(classes), dtype=np.float32)[labels]
         if "votes" in table.column_names:
-            votes = np.array(table["votes"], dtype=np.float32)[:, places]
+            votes = np.array(table["votes"], dtype=np.float32)[:, [names.index(name) for name in classes]]
             targets = votes if len(classes) == len(names) else votes / np.maximum(votes.sum(axis=1), 1e-6)[:, None]
-        return cls(feed, tuple(classes), labels, targets, allowed, corpora)
+        return cls(batch_source, tuple(classes), labels, targets, allowed, corpora)
 
 
 def allowed_classes(
-    corpora: Sequence[str], facts: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
+    corpora: Sequence[str], info: Mapping[str, Mapping[str, Any]], classes: Sequence[str]
 ) -> np.ndarray:
-    """Return which classes each clip's corpus can hold, bool, shape (clips, classes).
+    """Return which classes each clip's corpus contains, bool, shape (clips, classes).
 
     Args:
-        corpora: of each clip. facts: as `ser_ft.data.prepare.corpus_info` gives them. classes: in the order of their numbers.
+        corpora: corpus of each clip.
+        info: description of each corpus, see `ser_ft.data.prepare.corpus_info`.
+        classes: class names, in the order of their numbers.
     """
-    rows = {name: np.array([label in fact["classes"] for label in classes]) for name, fact in facts.items()}
+    rows = {name: np.array([label in corpus["classes"] for label in classes]) for name, corpus in info.items()}
     return np.stack([rows[corpus] for corpus in corpora])
 
 
 class RowDataset(torch.utils.data.Dataset[int]):
-    """The rows that batches are made of, as `torch.utils.data.DataLoader` wants them."""
+    """Row numbers, for `torch.utils.data.DataLoader`."""
 
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
@@ -75,38 +77,42 @@ class RowDataset(torch.utils.data.Dataset[int]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> int:
-        return int(self.rows[place])
+    def __getitem__(self, index: int) -> int:
+        return int(self.rows[index])
 
 
 def iter_steps(
     rows: np.ndarray,
     batches: list[list[int]],
     collate: Callable[[list[int]], Batch],
-    accumulation: int,
+    accumulation_steps: int,
     seed: int,
-    workers: int = 0,
-    pinned: bool = False,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[list[Batch]]:
-    """Yield the batches of each step.
+    """Yield the batches of each training step.
 
     Args:
-        rows: of a table. batches: of places in `rows`. collate: from row numbers to a batch.
-        accumulation: batches per step. seed: of a loader's workers. workers: processes that load; 0: this one.
-        pinned: put batches where a GPU fetches them fast.
+        rows: row numbers of a table.
+        batches: positions in `rows`, batch by batch.
+        collate: makes a batch of row numbers.
+        accumulation_steps: batches per step.
+        seed: random seed of the worker processes.
+        num_workers: processes that load batches; 0: this process.
+        pin_memory: whether to put batches into pinned memory, from which copies to a GPU are fast.
     """
     loader = DataLoader(
         RowDataset(rows),
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=workers,
-        pin_memory=pinned,
-        # A loader draws its workers' seed from torch's own stream, which resuming must not move: it gets another.
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        # By default a loader advances torch's global generator, which would change the result after a resume.
         generator=torch.Generator().manual_seed(seed),
     )
-    group: list[Batch] = []
+    step: list[Batch] = []
     for batch in loader:
-        group.append(batch)
-        if len(group) == accumulation:
-            yield group
-            group = []
+        step.append(batch)
+        if len(step) == accumulation_steps:
+            yield step
+            step = []

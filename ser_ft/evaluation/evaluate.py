@@ -20,7 +20,7 @@ from ..data.splits import Split, read_split
 from ..dataloading.batches import BatchSource, FrameBatches, WaveformBatches
 from ..dataloading.cache import compute_frames
 from ..dataloading.encoder_hooks import EncoderHooks
-from ..dataloading.online_augmentation import Standardizer
+from ..dataloading.standardization import Standardizer
 from ..dataloading.targets import allowed_classes
 from ..labels import canonical_name
 from ..models import resolve_model_path

@@ -76,7 +76,7 @@ def prepare_encoder(
     feed: BatchSource
     first = _first_trained(parts, tuning)
     table = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(list(tables))
-    kept = tuning.cache and not recipe.augment.live
+    kept = tuning.cache and not recipe.augment.online
 
     def states(what: str | int) -> JoinedCache:
         return JoinedCache([compute_hidden_states(one, parts, extractor, what, shown, device) for one in tables])
@@ -95,7 +95,9 @@ def prepare_encoder(
         )
     else:
         feed, rig = (
-            WaveformBatches(table, extractor, parts.input_spec, OnlineAugmentation.of(table, recipe)),
+            WaveformBatches(
+                table, extractor, parts.input_spec, OnlineAugmentation.from_config(table, recipe.augment, recipe.seed)
+            ),
             EncoderHooks(parts),
         )
     restore = fast_attention(model, feed, device)

@@ -16,7 +16,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..config.schema import Recipe, TuningConfig
 from ..dataloading.batches import FrameBatches, PooledBatches
 from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, compute_frames, update_hash
-from ..dataloading.online_augmentation import OnlineAugmentation, Standardizer
+from ..dataloading.online_augmentation import OnlineAugmentation
+from ..dataloading.standardization import Standardizer
 from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, parameters_by_stage
@@ -118,9 +119,11 @@ def frame_feed(
     fitted = Standardizer.fit(extractor, own, speakers[: len(own)], train[train < len(own)])
     if fitted is not None and len(tables) > 1:
         groups = dict(zip(speakers, fitted.groups, strict=False))
-        fitted = Standardizer(fitted.shift, fitted.scale, np.array([groups[name] for name in speakers]))
+        fitted = Standardizer(fitted.mean, fitted.scale, np.array([groups[name] for name in speakers]))
     seconds = np.concatenate([np.array(table["duration"]) for table in tables])
-    return FrameBatches(frames, seconds, extractor, fitted, OnlineAugmentation.of(tables[0], recipe))
+    return FrameBatches(
+        frames, seconds, extractor, fitted, OnlineAugmentation.from_config(tables[0], recipe.augment, recipe.seed)
+    )
 
 
 def _trained_stages(tuning: TuningConfig, stages: list[list[nn.Parameter]]) -> int:
@@ -162,7 +165,7 @@ def _sums_of(
     frames = cast(JoinedCache, feed.frames).parts[place].folder.name
     found = hashlib.sha256(repr((frames, model.config.backbone, model.config.patch_frames)).encode())
     if (standard := feed.standardizer) is not None:
-        for values in (standard.shift, standard.scale, standard.groups):
+        for values in (standard.mean, standard.scale, standard.groups):
             found.update(values.tobytes())
     update_hash(found, model.backbone.state_dict())
 

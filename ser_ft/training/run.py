@@ -162,7 +162,7 @@ def _train(
         tables = [table, *_copies(recipe, table.select(train), shown)]
     heard = np.concatenate([train, len(table) + np.arange(sum(map(len, tables[1:])))])
     setup, extractor = _set_up(recipe, tables, heard, classes, accelerator, shown)
-    inputs = ClipData.of(
+    inputs = ClipData.from_table(
         tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables), setup.batch_source, classes
     )
     judge = SplitScorer(table, split, inputs, recipe.seed)

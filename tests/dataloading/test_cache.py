@@ -198,14 +198,14 @@ def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> Non
     frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
     feed = FrameBatches(frames, np.ones(8), SpectralFeatureExtractor())
     names = clips.features["emotion"].names
-    inputs = ClipData.of(clips, feed, names)
+    inputs = ClipData.from_table(clips, feed, names)
     assert inputs.labels.tolist() == [0, 1, 0, 2] * 2
     assert np.array_equal(inputs.targets, np.eye(3)[inputs.labels])
     assert inputs.allowed[:2].tolist() == [[True, False, False], [False, True, True]]
     votes = [[0.5, 0.25, 0.25]] * 8
     voted = clips.add_column("votes", votes)
-    assert np.array_equal(ClipData.of(voted, feed, names).targets, np.array(votes))
-    fewer = ClipData.of(voted, feed, [names[0], names[2]])
+    assert np.array_equal(ClipData.from_table(voted, feed, names).targets, np.array(votes))
+    fewer = ClipData.from_table(voted, feed, [names[0], names[2]])
     assert fewer.labels.tolist() == [0, -1, 0, 1] * 2
     np.testing.assert_allclose(fewer.targets, [[2 / 3, 1 / 3]] * 8, rtol=1e-6)
 

@@ -285,7 +285,7 @@ def test_states_are_found_again(
     """By another seed, with other classes, dropout or masks: a sweep computes them once."""
     one, clips = loaded(folder_of("hubert")), open_prepared(miniature_folder).select(range(6))
     first = compute_hidden_states(clips, one.parts, one.extractor, what, shown=False)
-    monkeypatch.setattr(hidden_states, "sounds_of", refuse)
+    monkeypatch.setattr(hidden_states, "iter_waveforms", refuse)
     torch.manual_seed(1)
     found = find_encoder(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted=True)
     again = open_prepared(miniature_folder).select(range(6))
@@ -301,13 +301,13 @@ def test_states_are_found_by_another_process(
     backbone = folder_of("wavlm")
     script = f"""
 from ser_ft.data.prepare import open_prepared
-from ser_ft.models.encoders import Parts, find, load
-from ser_ft.training import states
-states.sounds_of = None
-found = find({str(backbone)!r}, ("neutral", "happy"))
-parts = Parts.of(load(found))
-clips = open_prepared({str(miniature_folder)!r})
-print([str(states.states_of(clips, parts, found.extractor, what, shown=False).folder) for what in ("mean", 1)])
+from ser_ft.dataloading import hidden_states
+from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+hidden_states.iter_waveforms = None
+spec = find_encoder({str(backbone)!r}, ("neutral", "happy"))
+arguments = open_prepared({str(miniature_folder)!r}), EncoderParts.of(load_encoder(spec)), spec.extractor
+states = [hidden_states.compute_hidden_states(*arguments, what, shown=False) for what in ("mean", 1)]
+print([str(cache.folder) for cache in states])
 """
     # Another order of sets and dictionaries of strings, as each session has, and another cache of `datasets`.
     environment = os.environ | {"PYTHONHASHSEED": "7", "HF_DATASETS_CACHE": str(tmp_path / "datasets")}

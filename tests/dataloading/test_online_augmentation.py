@@ -16,14 +16,15 @@ from ser_ft.data.augmentation.batch import Mixup, SpecAugment
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.dataloading.batches import FrameBatches, WaveformBatches
 from ser_ft.dataloading.cache import FlatCache, compute_frames
-from ser_ft.dataloading.online_augmentation import OnlineAugmentation, Standardizer
+from ser_ft.dataloading.online_augmentation import OnlineAugmentation
+from ser_ft.dataloading.standardization import Standardizer
 from ser_ft.models.encoders import InputSpec
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.training.from_scratch import frame_feed
 from ser_ft.training.losses import clip_losses
 
 SPEAKERS = ("ann", "bob", "eve", "ann", "bob", "eve")
-NOISE = {"noise": {"snr": [5, 5]}}
+NOISE = {"noise": {"snr_db": [5, 5]}}
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +78,13 @@ def test_mean_and_scale_are_those_of_all_training_frames(tmp_path: Path) -> None
     found = Standardizer.fit(extractor, frames(tmp_path, *clips), ["a", "b", "a", "c"], np.array([0, 2, 3]))
     heard = np.concatenate([clips[0], clips[2], clips[3]])
     assert found is not None
-    np.testing.assert_allclose(found.shift[0], heard.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.mean[0], heard.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found.scale[0, :2], heard.std(axis=0)[:2], rtol=1e-5)
     assert found.scale[0, 2] == 1.0
-    assert extractor.mean == pytest.approx(found.shift[0].tolist())
+    assert extractor.mean == pytest.approx(found.mean[0].tolist())
     assert extractor.scale == pytest.approx(found.scale[0].tolist())
     np.testing.assert_allclose(
-        found.apply(torch.from_numpy(clips[1][None]), [1])[0], (clips[1] - found.shift[0]) / found.scale[0], rtol=1e-5
+        found.apply(torch.from_numpy(clips[1][None]), [1])[0], (clips[1] - found.mean[0]) / found.scale[0], rtol=1e-5
     )
 
 
@@ -199,18 +200,20 @@ def test_without_draws_every_epoch_is_the_same() -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
     feed = FrameBatches(compute_frames(clips, extractor, shown=False), np.ones(6), extractor)
     assert torch.equal(feed.collate([1], 0)["input_features"], feed.collate([1])["input_features"])
-    drawn = OnlineAugmentation(clips, 0, masks=SpecAugment(num_time_masks=0, num_freq_masks=0))
-    assert torch.equal(drawn.masked(feed.collate([1]), [1], 0)["input_features"], feed.collate([1])["input_features"])
+    drawn = OnlineAugmentation(clips, 0, spec_augment=SpecAugment(num_time_masks=0, num_freq_masks=0))
+    assert torch.equal(
+        drawn.mask_features(feed.collate([1]), [1], 0)["input_features"], feed.collate([1])["input_features"]
+    )
 
 
 def test_a_mixing_is_one_for_its_seed() -> None:
     one = Mixup.sample(0.4, 9, (0, 17, 0, 1))
     again = Mixup.sample(0.4, 9, (0, 17, 0, 1))
-    assert one.share == again.share
+    assert one.weight == again.weight
     assert torch.equal(one.partners, again.partners)
     assert sorted(one.partners.tolist()) == list(range(9)), "every clip is somebody's partner once"
     others = [Mixup.sample(0.4, 9, seed) for seed in ((1, 17, 0, 1), (0, 18, 0, 1), (0, 17, 1, 1), (0, 17, 0, 0))]
-    assert len({one.share, *(other.share for other in others)}) == 5
+    assert len({one.weight, *(other.weight for other in others)}) == 5
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])

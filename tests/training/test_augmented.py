@@ -205,7 +205,7 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
         if isinstance(each, torch.nn.Dropout | torch.nn.Dropout1d):
             each.p = 0.0
     setup = prepare_network(model, extractor, [table], rows, Recipe(train=settings), shown=False)
-    inputs = ClipData.of(table, setup.batch_source, table.features["emotion"].names)
+    inputs = ClipData.from_table(table, setup.batch_source, table.features["emotion"].names)
     out = RunFolder(tmp_path / "run")
     trainer = Trainer(accelerator, setup, inputs, rows, np.arange(0), settings, out, 5, None, 0.3)
     batches = [rows[places] for places in trainer._batches(0)]
