@@ -182,16 +182,16 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
     """Train as ser_ft does, with some of its ways switched off."""
     recipe = Recipe(
         data=DataConfig(prepared="."),
-        model=ModelConfig(name=str(folder), network={"mask_time_prob": 0.0}),
+        model=ModelConfig(name=str(folder), config_overrides={"mask_time_prob": 0.0}),
         tuning=TuningConfig(mode="full", learning_rate=RATE, dropout=ways.dropout, cache=ways.cache),
         train=TrainConfig(
             epochs=epochs,
             batch_size=batch,
             learning_rate=RATE,
             weight_decay=0.0,
-            clip_norm=1.0,
+            max_grad_norm=1.0,
             label_smoothing=0.0,
-            patience=None,
+            early_stopping_patience=None,
             mixed_precision=ways.precision,
             compile=ways.compiled,
         ),

@@ -31,7 +31,7 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
     tuning = TuningConfig(mode=mode, dropout=0.0, **({"lora_targets": targets} if mode == "lora" else {}))
     recipe = Recipe(
         data=DataConfig(prepared=str(data)),
-        model=ModelConfig(name=str(backbone), network={"mask_time_prob": 0.0}),
+        model=ModelConfig(name=str(backbone), config_overrides={"mask_time_prob": 0.0}),
         tuning=tuning,
         train=TrainConfig(mixed_precision="no"),
     )

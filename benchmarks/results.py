@@ -79,7 +79,7 @@ def rows(found: list[System]) -> Iterator[str]:
 
 def commands(home: Path, runs: list[RunFolder]) -> Iterator[str]:
     """Yield what makes runs, from the command that each of them kept: recipes of one seed and setting together."""
-    ours = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--if_exists=")
+    ours = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--overwrite=", "--resume=")
     made: dict[str, set[int]] = {}
     for run in runs:
         words = run.environment["command"][2:]

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config.publishing import HubConfig
-from .config.schema import Recipe
+from .config.schema import HubConfig, Recipe
 from .evaluation.run_folder import RunFolder
 from .report.comparison.report import compare, text, write_comparison
 from .report.run.report import write_report
@@ -84,10 +83,10 @@ def _publish(folder: RunFolder, chosen: HubConfig) -> None:
 
     name = str(chosen.model_id)
     try:
-        push(folder.path, name, private=chosen.private, replace=chosen.replace, accept_terms=chosen.accept_terms)
+        push(folder.path, name, private=chosen.private, overwrite=chosen.overwrite, accept_terms=chosen.accept_terms)
     except (InputError, UploadError) as error:
         flags = [
-            f"--{flag.replace('_', '-')}" for flag in ("private", "accept_terms", "replace") if getattr(chosen, flag)
+            f"--{flag.replace('_', '-')}" for flag in ("private", "accept_terms", "overwrite") if getattr(chosen, flag)
         ]
         again = shlex.join(["ser-ft", "push", str(folder.path), name, *flags])
         raise type(error)(f"{error}; the run itself is finished; publish it with: {again}") from error

@@ -34,7 +34,7 @@ def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--heard", action="store_true", help="judge speakers that it was trained on, too: the result is marked LEAKING"
     )
-    _add_if_exists(parser)
+    _add_overwrite(parser)
     parser.set_defaults(work=_evaluate)
 
 
@@ -51,7 +51,7 @@ def add_fuse(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders, or folders of runs")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="what is written")
     parser.add_argument("--weights", metavar="W,...", help="how much each weighs, such as 2,1 (default: all alike)")
-    _add_if_exists(parser)
+    _add_overwrite(parser)
     parser.set_defaults(work=_fuse)
 
 
@@ -95,10 +95,8 @@ def add_report(commands: argparse._SubParsersAction[Any]) -> None:
     parser.set_defaults(work=_report)
 
 
-def _add_if_exists(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--if-exists", default="refuse", choices=("refuse", "replace"), help="what to do where it is there already"
-    )
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace what this command wrote to the folder before")
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
@@ -107,8 +105,9 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from ..report.shared.tables import comparison_rows, format_rows
 
     mapping = parse_pairs(chosen.map, "--map")
-    replace = chosen.if_exists == "replace"
-    run = evaluate(chosen.model, chosen.data, chosen.out, mapping=mapping, heard=chosen.heard, replace=replace)
+    run = evaluate(
+        chosen.model, chosen.data, chosen.out, mapping=mapping, heard=chosen.heard, overwrite=chosen.overwrite
+    )
     write_report(run)
     print(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
 
@@ -123,7 +122,7 @@ def _fuse(chosen: argparse.Namespace) -> None:
         weights = None if chosen.weights is None else [float(word) for word in chosen.weights.split(",")]
     except ValueError:
         raise InputError(f"--weights takes numbers, such as 2,1, not {chosen.weights!r}") from None
-    runs = fuse(chosen.runs, chosen.out, weights, chosen.if_exists == "replace")
+    runs = fuse(chosen.runs, chosen.out, weights, chosen.overwrite)
     for run in progress_bar(runs, desc="reports", shown=len(runs) > 1):
         write_report(run)
     print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {chosen.out}")

@@ -50,7 +50,7 @@ def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the windows judged (default: 3)")
     parser.add_argument("--hop", type=float, metavar="SECONDS", help="from one to the next (default: 1)")
-    parser.add_argument("--replace", action="store_true", help="let a report that is there go")
+    parser.add_argument("--overwrite", action="store_true", help="replace a report in that folder")
     parser.add_argument("--no-audio", action="store_true", help="leave the voices out of the pages: no players")
     parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
     parser.set_defaults(work=_monitor)
@@ -73,9 +73,9 @@ def _monitor(chosen: argparse.Namespace) -> int:
         negative=_words(chosen.negative, "--negative") or NEGATIVE,
     )
     out = Path(chosen.out).expanduser()
-    check_out(out, chosen.replace)
+    check_out(out, chosen.overwrite)
     engine, sound = open_backend(chosen.model), not chosen.no_audio
-    made = write_reports(engine, chosen.calls, out, settings, chosen.model, sound, _tell, chosen.replace)
+    made = write_reports(engine, chosen.calls, out, settings, chosen.model, sound, _tell, chosen.overwrite)
     people = chosen.format == "table"
     print(_text(made.rows) if people else format_rows(made.rows, chosen.format), flush=True)
     if made.page:

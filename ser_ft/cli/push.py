@@ -35,7 +35,7 @@ def add_push(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--out", metavar="FOLDER", help="send nothing: write what would be sent to this folder")
     parser.add_argument(
-        "--replace", action="store_true", help="let what the repository holds go (its history keeps it)"
+        "--overwrite", action="store_true", help="replace what the repository holds (its history keeps it)"
     )
     parser.add_argument(
         "--accept-terms",
@@ -55,7 +55,7 @@ def _push(chosen: argparse.Namespace) -> None:
         dataset_card=chosen.dataset_card,
         space=chosen.space,
         accept_terms=chosen.accept_terms,
-        replace=chosen.replace,
+        overwrite=chosen.overwrite,
         dry_run=chosen.dry_run,
         out=chosen.out,
     )

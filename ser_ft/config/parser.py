@@ -1,4 +1,4 @@
-"""Reading a recipe: YAML, and settings given on the command line over it."""
+"""Reads a recipe: a YAML file, and settings on the command line that override it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ import yaml
 from ..utils.errors import InputError
 from .schema import Recipe
 
-DESCRIPTION = """Train and evaluate a model as a recipe says, and report it. A recipe is a YAML file, which may name
-another to start from (base: FILE); every setting below can be given on the command line over it, as
---train.epochs 10."""
+DESCRIPTION = """Train, evaluate and report a model as a recipe describes. A recipe is a YAML file, which may extend
+another (base: FILE). Each setting below can be overridden on the command line, as --train.epochs 10."""
 
-Kind = TypeVar("Kind")
+RecipeType = TypeVar("RecipeType")
+# Bare flags on the command line. Each one replaces what a recipe file says about the other.
+_FLAGS = {"--overwrite": "--resume", "--resume": "--overwrite"}
 
 
 def parse(arguments: Sequence[str] | None, program: str) -> Recipe:
-    """Read a recipe from command-line arguments: see `parse_as`."""
+    """Read a training recipe from command-line arguments: see `parse_as`."""
     return parse_as(Recipe, arguments, program, DESCRIPTION)
 
 
-def parse_as(kind: type[Kind], arguments: Sequence[str] | None, program: str, description: str) -> Kind:
-    """Read a recipe of some kind from command-line arguments.
+def parse_as(
+    recipe_type: type[RecipeType], arguments: Sequence[str] | None, program: str, description: str
+) -> RecipeType:
+    """Read a recipe of some type from command-line arguments.
 
     Args:
-        kind: a dataclass whose fields are the settings. arguments: by default the program's.
-        program, description: for the help text.
+        recipe_type: a dataclass whose fields are the settings.
+        arguments: the command line without the program's name; None: that of this process.
+        program: name of the program in the help text.
+        description: first paragraph of the help text.
 
     Raises:
         InputError: a file is missing, or a key or a value is wrong.
-        SystemExit: help, or the configuration, was asked for and has been printed.
+        SystemExit: the help text or the configuration was requested and has been printed.
     """
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -42,10 +47,11 @@ def parse_as(kind: type[Kind], arguments: Sequence[str] | None, program: str, de
     usage = f"{program} --config RECIPE.yaml [--SETTING VALUE ...]"
     parser = ArgumentParser(prog=program, usage=usage, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="A recipe: a YAML file.")
-    parser.add_class_arguments(kind)
+    parser.add_class_arguments(recipe_type)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        found: Any = parser.instantiate(parser.parse_args(_with_bases(arguments)))
-        return kind(**{key: value for key, value in vars(found).items() if key != "config"})
+        settings: Any = parser.instantiate(parser.parse_args(_with_flag_values(_with_bases(words))))
+        return recipe_type(**{key: value for key, value in vars(settings).items() if key != "config"})
     except InputError:
         raise
     except UnicodeDecodeError as error:
@@ -54,41 +60,57 @@ def parse_as(kind: type[Kind], arguments: Sequence[str] | None, program: str, de
         raise InputError(_one_line(str(error))) from error
 
 
-def _with_bases(arguments: Sequence[str] | None) -> list[str]:
-    """Put before each recipe the one it starts from: what is read later is read over it."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    found: list[str] = []
-    while given:
-        word = given.pop(0)
-        if word == "--config" and given:
-            found += _chain(Path(given.pop(0)), ())
-        elif word.startswith("--config="):
-            found += _chain(Path(word.removeprefix("--config=")), ())
+def _with_flag_values(words: list[str]) -> list[str]:
+    """Write the bare flags --overwrite and --resume as settings with a value."""
+    result: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word in _FLAGS and following not in ("true", "false"):
+            opposite = _FLAGS[word]
+            result += [f"{word}=true"] if opposite in words else [f"{opposite}=false", f"{word}=true"]
         else:
-            found.append(word)
-    return found
+            result.append(word)
+    return result
 
 
-def _chain(file: Path, above: tuple[Path, ...]) -> list[str]:
-    if file.resolve() in above:
-        raise InputError(f"{file}: a recipe cannot start from itself (base)")
+def _with_bases(words: list[str]) -> list[str]:
+    """Insert before each recipe the one that it extends, so that the recipe overrides it."""
+    rest = list(words)
+    result: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        if word == "--config" and rest:
+            result += _with_base(Path(rest.pop(0)), ())
+        elif word.startswith("--config="):
+            result += _with_base(Path(word.removeprefix("--config=")), ())
+        else:
+            result.append(word)
+    return result
+
+
+def _with_base(file: Path, descendants: tuple[Path, ...]) -> list[str]:
+    if file.resolve() in descendants:
+        raise InputError(f"{file}: a recipe cannot extend itself (base)")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        return ["--config", str(file)]  # which the parser has its own words for
+        return ["--config", str(file)]  # the parser reports the error
     if not isinstance(content, dict) or "base" not in content:
         return ["--config", str(file)]
     base = content.pop("base")
     if not isinstance(base, str) or not (file.parent / base).is_file():
         raise InputError(f"{file}: base names no file: {base!r}, looked for in {file.parent}")
     own = ["--config", yaml.safe_dump(content)] if content else []
-    return [*_chain(file.parent / base, (*above, file.resolve())), *own]
+    return [*_with_base(file.parent / base, (*descendants, file.resolve())), *own]
 
 
 def _one_line(message: str) -> str:
-    """Say in one line what a parser says in many."""
+    """Shorten a message of the parser to one line without Python types."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     text = re.sub(r'Parser key "([^"]+)"', r"\1", " ".join(lines))
+    value = r"(?:.*Given value:|\. Got value:) (.+)"
+    choices = re.search(r"^(\S+): .*?Expected a typing\.Literal\[([^]]+)\]" + value, text)
+    if choices:
+        return f"{choices[1]} must be one of {choices[2].replace(chr(39), '')}, not {choices[3]!r}"
     text = re.sub(r"Expected an? <class '(\w+)'>", r"expected \1", text)
     text = text.replace("Unexpected config:", "the recipe is no mapping of settings:").rstrip(": ")
     return text[:600] or "the recipe cannot be read"

@@ -1,11 +1,11 @@
-"""A recipe: everything that decides what a run does, read from YAML with `--a.b value` over it."""
+"""The settings of a training run: the dataclass `Recipe` and its sections, read from YAML and the command line."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -16,88 +16,86 @@ from ..data.splits import SPLIT_KINDS
 from ..models import MODELS, SHIPPED, model_kind
 from ..models.classical import CLASSICAL
 from ..utils.errors import InputError
-from .publishing import HubConfig
-from .validation import at_least, check_choice, check_seed
-
-PRECISIONS = ("no", "bf16", "fp16", "auto")
-TUNINGS = ("probe", "partial", "full", "lora")
-IF_EXISTS = ("refuse", "resume", "replace")
+from .training_loop import TrainingLoopConfig
+from .validation import check_choice, check_fraction, check_minimum, check_run_folder_flags, check_seed
 
 
 @dataclass
 class DataConfig:
-    """Which recordings, under which labels."""
+    """The recordings and their labels."""
 
     roots: str | list[str] | dict[str, str] = "miniature"
-    """Folders, .zip archives or manifests; or corpus: folder pairs; or "miniature", ser_ft's own synthetic voices."""
+    """Folders, .zip archives or manifests; or a mapping, corpus: folder; or "miniature", a small corpus of synthetic
+    voices that ser_ft makes itself."""
 
     prepared: str | None = None
-    """A table that `ser-ft prepare` wrote; then the other settings here are not read: they were chosen there."""
+    """A table that `ser-ft prepare` wrote. The other settings of this section were fixed there and are refused here."""
 
     dataset: str | None = None
-    """Instead of roots: a data set of the Hub, or a folder that `datasets` saved; name its columns."""
+    """Instead of roots: a data set on the Hub, or a folder that `datasets` saved. `columns` names its columns."""
 
     columns: dict[str, str] = field(default_factory=dict)
-    """For `dataset`: ours -> its own (audio, emotion, speaker, gender, age, intensity, statement, language)."""
+    """For `dataset`: our column -> its column, for audio, emotion, speaker, gender, age, intensity, statement and
+    language."""
 
     dataset_split: str = "train"
-    """For `dataset`: which of its splits."""
+    """For `dataset`: which of its splits is read."""
 
     labels: str | dict[str, str] = "eight"
     """The label scheme: eight, seven, six, four, or a mapping of your own, emotion: class."""
 
-    calm: str = "keep"
-    """What becomes of calm speech: keep, neutral or drop."""
+    calm: Literal["keep", "neutral", "drop"] = "keep"
+    """What happens to calm speech: keep the class, merge it into neutral, or drop its clips."""
 
     include_song: bool = False
-    """Take RAVDESS's song recordings in."""
+    """Include RAVDESS's song recordings."""
 
-    cremad_labels: str = "intended"
-    """CREMA-D's labels: intended, voice (what most listeners heard) or voice-soft (their shares)."""
+    cremad_labels: Literal["intended", "voice", "voice-soft"] = "intended"
+    """CREMA-D's labels: the intended emotion, the majority vote of its listeners (voice), or their votes as soft
+    targets (voice-soft)."""
 
     notes: dict[str, str] = field(default_factory=dict)
-    """Corpus: what must be said wherever its results are shown."""
+    """Corpus: a note that is shown wherever its results are shown."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that would not be read: a table that is prepared was made with its own."""
-        read = {"prepared"} if self.prepared is not None else {"dataset", "columns", "dataset_split", "labels", "calm"}
+        used = {"prepared"} if self.prepared is not None else {"dataset", "columns", "dataset_split", "labels", "calm"}
         if self.prepared is None and self.dataset is None:
-            read = {"roots", "labels", "calm", "include_song", "cremad_labels", "notes"}
+            used = {"roots", "labels", "calm", "include_song", "cremad_labels", "notes"}
         source = next((name for name in ("prepared", "dataset") if getattr(self, name) is not None), "roots")
         for setting in fields(self):
             default = setting.default if setting.default_factory is MISSING else setting.default_factory()
-            if setting.name not in read and getattr(self, setting.name) != default:
-                raise InputError(f"data.{setting.name} is not read beside data.{source}: leave one of them out")
+            if setting.name not in used and getattr(self, setting.name) != default:
+                raise InputError(f"data.{setting.name} has no effect together with data.{source}: remove one of them")
 
 
 @dataclass
 class SplitConfig:
-    """Who is trained on, validated on and tested on."""
+    """Which speakers are in the training, validation and test parts."""
 
     kind: str = "speaker"
     """speaker, kfold, corpus, cross-corpus, random (leaks speakers), file, or a named split such as emobox-ravdess."""
 
     seed: int = 0
-    """Seed of the draw; apart from the run's, so that seeds can be compared on one split."""
+    """Seed of the split. It is separate from the seed of the run, so that runs can be compared on one split."""
 
     fold: int = 0
-    """For kfold and named splits: which fold, counted from 0."""
+    """For kfold and named splits: the fold, counted from 0."""
 
     folds: int = 5
-    """For kfold: how many."""
+    """For kfold: the number of folds."""
 
     test: float = 0.2
-    """For speaker, cross-corpus and random: share of the speakers (for random, of the clips) that is tested on."""
+    """For speaker, cross-corpus and random: fraction of the speakers (random: of the clips) in the test part."""
 
     validation: float = 0.15
-    """Share of the rest that is validated on."""
+    """Fraction of the remaining speakers (or clips) in the validation part."""
 
     corpus: str | None = None
-    """For corpus: the one that is left out of training and tested on; for cross-corpus: the one that is trained on, to
-    be tested on speakers of it that were held back and on all other corpora."""
+    """For corpus: the corpus that is left out of training and tested on. For cross-corpus: the only corpus that is
+    trained on; its held-out speakers and all other corpora are tested on."""
 
     file: str | None = None
-    """For file: a run's split.json, or a JSON object with lists of speakers."""
+    """For file: the split.json of a run, or a JSON object with lists of speakers."""
 
     def __post_init__(self) -> None:
         check_choice(self.kind, SPLIT_KINDS, "split.kind")
@@ -106,35 +104,36 @@ class SplitConfig:
 
 @dataclass
 class ModelConfig:
-    """Which network."""
+    """The model that is trained."""
 
     name: str = "mfcc-cnn"
-    """A small network, from nothing (mfcc-cnn, conv1d, lstm, plain-cnn, residual-cnn, wide-cnn, compact-cnn); the model
-    that comes with ser_ft (shipped); a pretrained speech encoder, by its name on the Hub, such as
+    """A small network with random weights (mfcc-cnn, conv1d, lstm, plain-cnn, residual-cnn, wide-cnn, compact-cnn);
+    the model that ships with ser_ft (shipped); a pretrained speech encoder by its name on the Hub, such as
     facebook/wav2vec2-base; an image backbone on spectrograms, such as timm/vgg16_bn.tv_in1k or torchvision/alexnet; or
     a folder that holds one of them."""
 
     pretrained: bool = True
-    """Of an image backbone: start from its pretrained weights; false: from random ones."""
+    """For an image backbone: start from its pretrained weights (true) or from random weights (false)."""
 
     revision: str | None = None
-    """Of a speech encoder on the Hub: a commit, a branch or a tag; null: the newest."""
+    """For a speech encoder on the Hub: a commit, branch or tag. null: the newest."""
 
-    features: dict[str, Any] = field(default_factory=dict)
-    """Settings of the feature extractor, such as descriptors or n_mels; a speech encoder brings its own extractor."""
+    feature_extractor: dict[str, Any] = field(default_factory=dict)
+    """Settings of the feature extractor, such as descriptors or n_mels. A speech encoder has its own extractor."""
 
-    network: dict[str, Any] = field(default_factory=dict)
-    """Settings of the network, such as channels; of an encoder, those of its config.json, such as mask_time_prob."""
+    config_overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings of the network that differ from its defaults, such as channels; for a pretrained encoder, entries of
+    its config.json, such as mask_time_prob."""
 
     def __post_init__(self) -> None:
         if self.kind != "speech" and self.revision is not None:
-            raise InputError(f"model.revision is of speech encoders on the Hub, not of {self.name}")
+            raise InputError(f"model.revision applies to speech encoders on the Hub, not to {self.name}")
         if self.kind != "image" and not self.pretrained:
             raise InputError(
-                f"model.pretrained is of image backbones, such as timm/vgg16_bn.tv_in1k, not of {self.name}"
+                f"model.pretrained applies to image backbones, such as timm/vgg16_bn.tv_in1k, not to {self.name}"
             )
-        if self.kind == "speech" and self.features:
-            raise InputError("model.features: a speech encoder brings its own feature extractor")
+        if self.kind == "speech" and self.feature_extractor:
+            raise InputError("model.feature_extractor: a speech encoder brings its own feature extractor")
         if "/" not in self.name and self.name not in (*MODELS, SHIPPED) and not Path(self.name).is_dir():
             raise InputError(
                 f"unknown model {self.name!r}: use {', '.join((*MODELS, SHIPPED))}, a name on the Hub "
@@ -143,98 +142,91 @@ class ModelConfig:
 
     @property
     def kind(self) -> str:
-        """What it stands for: speech, image or own."""
+        """The kind of model that the name stands for: speech, image or own."""
         return model_kind(self.name)
 
 
 @dataclass
 class TuningConfig:
-    """What is trained of a pretrained backbone, of speech or images, and how fast."""
+    """Which parameters of a pretrained speech encoder or image backbone are trained, and their learning rates."""
 
-    mode: str = "full"
-    """probe (the head on a learned weighting of the frozen layers), partial (the top layers), full or lora."""
+    mode: Literal["probe", "partial", "full", "lora"] = "full"
+    """probe (only the head, on a learned weighting of the frozen layers), partial (the top layers), full or lora."""
 
-    layers: int | None = None
-    """For partial: how many of the top layers are trained; of an image backbone, stages (all that is of one size)."""
+    num_top_layers: int | None = None
+    """For partial: the number of top layers that are trained; for an image backbone, of stages (blocks of one size)."""
 
-    convolutions: bool = False
-    """For full: train the convolutional encoder too."""
+    train_feature_encoder: bool = False
+    """For full: also train the convolutional feature encoder."""
 
     learning_rate: float = 5e-5
-    """Highest rate of the backbone, or of its adapters; the head's is train.learning_rate."""
+    """Peak learning rate of the backbone or its adapters. The head uses train.learning_rate."""
 
     layer_decay: float = 1.0
-    """The rate of a layer by that of the one above it."""
+    """Factor by which a layer's learning rate is multiplied relative to the layer above it."""
 
     unfreeze_every: int | None = None
-    """Train the head alone at first, and free one more layer, from the top, every so many epochs."""
+    """Train only the head at first, and unfreeze one more layer, from the top, after every so many epochs."""
 
     dropout: float | None = None
-    """Of every kind that the family has; null: as the checkpoint says."""
+    """Dropout probability at all places where the encoder has dropout. null: the checkpoint's own values."""
 
     lora_rank: int = 8
     """Rank of the adapters."""
 
     lora_alpha: int = 16
-    """Scale of the adapters, by lora_alpha / lora_rank."""
+    """Scale of the adapters, divided by their rank: lora_alpha / lora_rank."""
 
     lora_dropout: float = 0.0
-    """Dropout before the adapters."""
+    """Dropout probability before the adapters."""
 
-    lora_targets: str = "attention"
-    """Which linear layers get adapters: attention, or all of each transformer layer."""
+    lora_targets: Literal["attention", "all"] = "attention"
+    """Linear layers of each transformer layer that get adapters: those of the attention, or all."""
 
     cache: bool = True
-    """Compute what is frozen once per clip and keep it on the disk; false: anew at every step."""
+    """Compute the output of frozen layers once per clip and keep it on disk. false: compute it in every step."""
 
     def __post_init__(self) -> None:
-        check_choice(self.mode, TUNINGS, "tuning.mode")
-        check_choice(self.lora_targets, ("attention", "all"), "tuning.lora_targets")
-        if (self.mode == "partial") != (self.layers is not None):
-            raise InputError("tuning.layers goes with tuning.mode partial, which needs it")
-        if self.convolutions and self.mode != "full":
-            raise InputError("tuning.convolutions goes with tuning.mode full")
+        if (self.mode == "partial") != (self.num_top_layers is not None):
+            raise InputError("tuning.num_top_layers is needed by tuning.mode partial, and by no other mode")
+        if self.train_feature_encoder and self.mode != "full":
+            raise InputError("tuning.train_feature_encoder needs tuning.mode full")
         if self.unfreeze_every is not None and self.mode == "probe":
-            raise InputError("tuning.unfreeze_every: a probe has nothing to unfreeze")
+            raise InputError("tuning.unfreeze_every: a probe has no layers to unfreeze")
         for setting in fields(self):
-            if (
-                setting.name.startswith("lora_")
-                and self.mode != "lora"
-                and getattr(self, setting.name) != setting.default
-            ):
-                raise InputError(f"tuning.{setting.name} goes with tuning.mode lora")
-        for name in ("layers", "unfreeze_every", "lora_rank"):
-            at_least(getattr(self, name), 1, f"tuning.{name}")
-        for name in ("learning_rate", "lora_alpha"):
-            at_least(getattr(self, name), 0, f"tuning.{name}")
-        for name in ("dropout", "lora_dropout"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
-                raise InputError(f"tuning.{name} is a share between 0 and 1, not {getattr(self, name)}")
+            changed = getattr(self, setting.name) != setting.default
+            if setting.name.startswith("lora_") and changed and self.mode != "lora":
+                raise InputError(f"tuning.{setting.name} needs tuning.mode lora")
+        check_minimum(self, "tuning", 1, "num_top_layers", "unfreeze_every", "lora_rank")
+        check_minimum(self, "tuning", 0, "learning_rate", "lora_alpha")
+        check_fraction(self, "tuning", "dropout", "lora_dropout")
         if not 0 < self.layer_decay <= 1:
-            raise InputError(f"tuning.layer_decay is above 0 and at most 1, not {self.layer_decay:g}")
+            raise InputError(f"tuning.layer_decay must be above 0 and at most 1, not {self.layer_decay:g}")
 
 
 @dataclass
 class AugmentConfig:
-    """What is done to training clips, and to no others."""
+    """Augmentation of training clips. Validation and test clips are never augmented."""
 
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of the sound, each with its chance p and its ranges: noise: {p: 0.5, snr_db: [5, 30]}; `ser-ft augment --help`."""
+    """Transforms of the waveform, each with its probability p and its ranges: noise: {p: 0.5, snr_db: [5, 30]}; see
+    `ser-ft augment --help`."""
 
     copies: int = 0
-    """Versions of each training clip, made once and beside it; 0: each clip is drawn anew in each epoch."""
+    """Number of augmented copies of each training clip, computed once and added to the clips. 0: transform each clip
+    again in every epoch instead."""
 
     spectral: dict[str, Any] | None = None
-    """Hear log-mel spectrograms in other voices, tempos, rooms, noises and through other microphones in each step, as
-    {max_tempo_change: 0.25, max_warp: 0.15, noise_prob: 0.5}, or {} for the defaults; the features must be [log-mel]."""
+    """Change voice, tempo, room, noise and microphone of log-mel spectrograms in each step, as
+    {max_tempo_change: 0.25, max_warp: 0.15, noise_prob: 0.5}, or {} for the defaults. Needs descriptors [log-mel]."""
 
     spec_augment: dict[str, Any] | None = None
-    """Mask stretches of time and of features in each step, as {num_time_masks: 2, time_mask_width: 0.1, num_freq_masks: 2, freq_mask_width: 0.15};
-    of speech encoders, model.network.mask_time_prob does it."""
+    """Mask spans of frames and of features in each step, as {num_time_masks: 2, time_mask_width: 0.1,
+    num_freq_masks: 2, freq_mask_width: 0.15}. For speech encoders set model.config_overrides.mask_time_prob instead."""
 
     mixup: float | None = None
-    """Mix the clips of a batch in pairs, by shares of a Beta distribution of this parameter; null: not. Where states of
-    a frozen part are kept, these are mixed, and not the sound."""
+    """Mix the clips of a batch in pairs, with weights from a Beta distribution with this parameter. null: no mixing.
+    Where the output of frozen layers is cached, that output is mixed instead of the sound."""
 
     def __post_init__(self) -> None:
         if self.transforms:
@@ -246,7 +238,7 @@ class AugmentConfig:
                 except TypeError:
                     known = ", ".join(setting.name for setting in fields(kind))
                     raise InputError(f"augment.{name} has the settings {known}") from None
-        at_least(self.copies, 0, "augment.copies")
+        check_minimum(self, "augment", 0, "copies")
         if self.mixup is not None and not 0 < self.mixup < math.inf:
             raise InputError(f"augment.mixup must be a number above 0, not {self.mixup:g}")
         if self.copies and not self.transforms:
@@ -254,101 +246,83 @@ class AugmentConfig:
 
     @property
     def online(self) -> bool:
-        """Whether the sound is drawn anew in each epoch."""
+        """Whether the waveform is transformed again in every epoch."""
         return bool(self.transforms) and not self.copies
 
     def check_model(self, kind: str, tuning: TuningConfig) -> None:
-        """Refuse what a model, or what is trained of it, cannot take."""
-        drawn = [name for name in ("spectral", "spec_augment") if getattr(self, name) is not None]
-        if kind == "speech" and drawn:
-            other = "a speech encoder masks by model.network.mask_time_prob, and hears augment.transforms"
-            raise InputError(f"augment.{drawn[0]} is of spectrograms: {other}")
-        if kind != "own" and tuning.mode == "probe" and (self.online or drawn):
-            without = f", without {drawn[0]}" if drawn else ""
+        """Refuse augmentation that a kind of model, or what is trained of it, cannot use."""
+        spectral = [name for name in ("spectral", "spec_augment") if getattr(self, name) is not None]
+        if kind == "speech" and spectral:
+            other = "for a speech encoder use model.config_overrides.mask_time_prob and augment.transforms"
+            raise InputError(f"augment.{spectral[0]} applies to spectrograms: {other}")
+        if kind != "own" and tuning.mode == "probe" and (self.online or spectral):
+            without = f", without {spectral[0]}" if spectral else ""
             raise InputError(f"a probe sees frozen states: give augment.copies with transforms{without}")
 
 
 @dataclass
-class TrainConfig:
-    """How it is trained."""
-
-    epochs: int = 40
-    """Passes over the training clips, at most."""
-
-    batch_size: int = 16
-    """Clips per batch and process."""
-
-    batch_seconds: float | None = None
-    """Seconds of sound per batch at most, padding counted in, beside the limit on clips; null: no such limit."""
-
-    accumulation: int = 1
-    """Batches per step of the optimiser."""
+class TrainConfig(TrainingLoopConfig):
+    """The training loop and its optimizer."""
 
     learning_rate: float = 1e-3
-    """Highest learning rate of AdamW; of a pretrained encoder's head alone."""
+    """Peak learning rate of AdamW; for a pretrained backbone, of its head only."""
 
-    weight_decay: float = 0.01
-    """Weight decay, of all but biases and normalisation."""
-
-    warmup: float = 0.1
-    """Share of all steps over which the rate rises; after it falls along a cosine."""
-
-    clip_norm: float = 5.0
-    """Largest norm of the gradient."""
+    warmup_ratio: float = 0.1
+    """Fraction of all steps over which the learning rate rises. It falls along a cosine afterwards."""
 
     label_smoothing: float = 0.1
-    """Share of the target spread over the classes that the clip's corpus can hold."""
+    """Fraction of the target that is spread over the classes that the clip's corpus contains."""
 
     class_weights: bool = False
-    """Weigh clips by the inverse frequency of their class in training."""
+    """Weight clips by the inverse frequency of their class in the training part."""
 
     balanced: bool = False
-    """Draw clips so that each corpus x emotion comes equally often (with replacement)."""
+    """Sample clips with replacement so that each combination of corpus and emotion is equally frequent."""
 
-    average: float | None = None
-    """Validate and keep an exponential mean of the weights, each step's share being 1 less this (0.998); null: the
-    weights as they are."""
+    ema_decay: float | None = None
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved instead of them, for
+    example 0.998. null: no EMA."""
 
-    patience: int | None = 10
-    """Epochs without a better validation UAR after which training stops; null: never."""
-
-    mixed_precision: str | None = None
-    """no, bf16, fp16 or auto (bf16 where the machine has it, else fp16 on a GPU); null: the launcher's, else no."""
+    early_stopping_patience: int | None = 10
+    """Stop after this many epochs without a better validation UAR. null: never."""
 
     compile: bool = False
-    """Compile a speech encoder's layers with torch.compile: a minute or more at the start, faster steps on GPUs."""
+    """Compile the layers of a speech encoder with torch.compile: it takes a minute or more at the start, and steps on
+    GPUs are faster."""
 
-    checkpoint_steps: int | None = None
-    """A checkpoint every so many steps, beside the one after each epoch."""
-
-    workers: int = 0
-    """Processes that load batches; 0: the training process itself."""
-
-    trackers: list[str] = field(default_factory=list)
-    """Any of accelerate's trackers: tensorboard, trackio, wandb, ..."""
+    report_to: list[str] = field(default_factory=list)
+    """Experiment trackers that accelerate supports: tensorboard, trackio, wandb, ..."""
 
     def __post_init__(self) -> None:
-        if self.mixed_precision is not None:
-            check_choice(self.mixed_precision, PRECISIONS, "train.mixed_precision")
+        super().__post_init__()
         if self.class_weights and self.balanced:
-            raise InputError("train.class_weights and train.balanced do the same twice over: choose one")
-        for name in ("epochs", "batch_size", "accumulation", "patience", "checkpoint_steps"):
-            at_least(getattr(self, name), 1, f"train.{name}")
-        for name in ("learning_rate", "weight_decay", "clip_norm", "workers", "batch_seconds"):
-            at_least(getattr(self, name), 0, f"train.{name}")
-        for name in ("clip_norm", "batch_seconds"):
-            if getattr(self, name) == 0:
-                raise InputError(f"train.{name} must be above 0")
-        if self.average is not None and not 0 < self.average < 1:
-            raise InputError(f"train.average is a share between 0 and 1, not {self.average}")
-        for name in ("warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"train.{name} is a share between 0 and 1, not {getattr(self, name)}")
+            raise InputError("train.class_weights and train.balanced both compensate for rare classes: choose one")
+        check_minimum(self, "train", 1, "early_stopping_patience")
+        check_fraction(self, "train", "label_smoothing")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"train.ema_decay must be between 0 and 1, not {self.ema_decay}")
+
+
+@dataclass
+class HubConfig:
+    """Where a finished run is published. The access token is that of `hf auth login`, or HF_TOKEN."""
+
+    model_id: str | None = None
+    """The repository, USER/NAME. It is created if it does not exist."""
+
+    private: bool = False
+    """Make the repository private."""
+
+    overwrite: bool = False
+    """Replace what the repository holds; its history keeps the old content."""
+
+    accept_terms: bool = False
+    """Confirm that the terms of TESS or SAVEE allow you to publish a model that was trained on them."""
 
 
 @dataclass
 class Recipe:
-    """A run: data, split, model, what is trained of it and how, and where it is written."""
+    """A training run: data, split, model, what is trained and how, and the output folder."""
 
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -358,44 +332,46 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     baselines: list[str] = field(default_factory=lambda: list(CLASSICAL))
-    """Reference systems fitted on the same split and shown beside the model: majority, logistic, svm; or small
-    networks, such as mfcc-cnn, trained from nothing as `train` says, without augmentation."""
+    """Reference systems that are trained on the same split and reported with the model: majority, logistic, svm; or
+    small networks, such as mfcc-cnn, trained with the settings of `train` and without augmentation."""
 
     seed: int = 0
-    """Seed of everything drawn in training."""
+    """Seed of all random numbers in training."""
 
     out: str = "runs/run"
     """The run folder."""
 
-    if_exists: str = "refuse"
-    """What to do where the run folder exists: refuse, resume (go on where it was stopped) or replace."""
+    overwrite: bool = False
+    """Replace the run that the folder holds. On the command line: --overwrite."""
+
+    resume: bool = False
+    """Continue the run that the folder holds; a finished run is left unchanged. On the command line: --resume."""
 
     embed_audio: bool = False
-    """Put sample recordings into the report, to be played: then it holds voices, under their corpus's terms."""
+    """Embed sample recordings in the report. It then contains voices, under the terms of their corpus."""
 
     push_to_hub: bool = False
-    """Publish the run once it is finished, as `ser-ft push` does; hub.model_id says where."""
+    """Publish the finished run, as `ser-ft push` does, at hub.model_id."""
 
     hub: HubConfig = field(default_factory=HubConfig)
 
     def __post_init__(self) -> None:
-        check_choice(self.if_exists, IF_EXISTS, "if_exists")
+        check_run_folder_flags(self.overwrite, self.resume)
         check_seed(self.seed, "seed")
         if self.push_to_hub and not self.hub.model_id:
-            raise InputError("push_to_hub: hub.model_id says where, as USER/NAME")
+            raise InputError("push_to_hub needs hub.model_id, as USER/NAME")
         if self.model.kind == "own" and self.tuning != TuningConfig():
-            raise InputError(f"tuning is of pretrained backbones: all of {self.model.name} is trained")
+            raise InputError(f"tuning applies to pretrained backbones: all of {self.model.name} is trained")
         if self.model.kind == "image":
-            for name, used in (("mode", self.tuning.mode == "lora"), ("convolutions", self.tuning.convolutions)):
-                if used:
-                    raise InputError(f"tuning.{name}: an image backbone is tuned by probe, partial or full")
+            if self.tuning.mode == "lora" or self.tuning.train_feature_encoder:
+                name = "mode" if self.tuning.mode == "lora" else "train_feature_encoder"
+                raise InputError(f"tuning.{name}: an image backbone is tuned by probe, partial or full")
             if self.tuning.dropout is not None:
-                raise InputError(
-                    "tuning.dropout is of speech encoders; model.network.head_dropout of an image backbone"
-                )
+                other = "for an image backbone use model.config_overrides.head_dropout"
+                raise InputError(f"tuning.dropout applies to speech encoders; {other}")
         if self.train.compile and self.model.kind != "speech":
             raise InputError(
-                f"train.compile is of speech encoders: {self.model.name} would be compiled for each length"
+                f"train.compile applies to speech encoders: {self.model.name} would be compiled for each length"
             )
         self.augment.check_model(self.model.kind, self.tuning)
         for name in self.baselines:

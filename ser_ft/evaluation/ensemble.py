@@ -25,7 +25,7 @@ COMMAND = "fuse"
 
 
 def fuse(
-    paths: Sequence[str | Path], out: str | Path, weights: Sequence[float] | None = None, replace: bool = False
+    paths: Sequence[str | Path], out: str | Path, weights: Sequence[float] | None = None, overwrite: bool = False
 ) -> list[RunFolder]:
     """Take the weighted mean of the (calibrated) probabilities that runs gave to the same clips.
 
@@ -35,7 +35,7 @@ def fuse(
     Args:
         paths: two or more runs; or folders of runs, such as a sweep's, whose runs are put together by split, fold and
             seed, each fused run below `out` where the first folder has its own.
-        out: the folder to write. weights: of each path, above 0. replace: let what was fused there before go.
+        out: the folder to write. weights: of each path, above 0. overwrite: remove what was fused there before.
 
     Returns:
         The fused runs, less model and checkpoints: the parts that all members have.
@@ -51,7 +51,7 @@ def fuse(
     settings = {"members": [str(path) for path in paths], "weights": None if weights is None else list(weights)}
     found = []
     for place, members in _matched(paths, groups).items():
-        target = to_write(Path(out) / place, COMMAND, replace)
+        target = to_write(Path(out) / place, COMMAND, overwrite)
         predictions = _predictions(members, shares)
         found.append((target, members, predictions, _metrics(members, predictions, weights)))
     for target, members, predictions, metrics in found:

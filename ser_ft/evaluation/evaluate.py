@@ -52,7 +52,7 @@ def evaluate(
     *,
     mapping: Mapping[str, str] | None = None,
     heard: bool = False,
-    replace: bool = False,
+    overwrite: bool = False,
     verbose: bool = True,
 ) -> RunFolder:
     """Judge a model on the clips of a prepared table, and write what it answered as a run of its own.
@@ -66,7 +66,7 @@ def evaluate(
         mapping: the model's class -> the data's, where their names do not say it. Where several of the model's stand
             for one of the data's, their probabilities are added.
         heard: judge the speakers that were trained or validated on, too; the result is marked as leaking.
-        replace: let an earlier evaluation in that folder go. verbose: show what is left out, and progress.
+        overwrite: remove an earlier evaluation in that folder. verbose: show what is left out, and progress.
 
     Returns:
         The run folder, less model and checkpoints; all clips are of the part "test".
@@ -78,7 +78,7 @@ def evaluate(
     folder = find_model_folder(Path(resolve_model_path(str(model))).expanduser())
     run = next(training_runs(folder), None) if folder else None
     table, name = open_prepared(data), Path(data).expanduser().resolve().name
-    target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, replace)
+    target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, overwrite)
     subject = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
     parts, synthetic = ("train", "validation"), is_synthetic(table)
     trained = speakers_seen_in_training(subject.saved.name, parts, synthetic) if run else set()

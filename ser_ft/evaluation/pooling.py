@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BASELINE_MODEL = "mfcc-cnn"
 # What may differ between two runs of one system, and what says nothing of the model.
-_FREE = ("seed", "out", "if_exists", "embed_audio", "baselines", "push_to_hub", "hub")
+_FREE = ("seed", "out", "overwrite", "resume", "embed_audio", "baselines", "push_to_hub", "hub")
 _FREE_OF_SPLIT = ("fold", "corpus", "seed")
 _TUNED = re.compile(r" \((probe|partial|full|lora)\)$")
 

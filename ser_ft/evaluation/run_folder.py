@@ -173,12 +173,12 @@ def find_model_folder(given: Path) -> Path | None:
     return given if given.is_dir() else None
 
 
-def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder:
+def to_write(path: str | Path, command: str, overwrite: bool = False) -> RunFolder:
     """Return the run folder that a command is to write.
 
     Args:
         path: where. command: which marks the configuration of what it writes with a key of its name.
-        replace: whether what it wrote there before may go away.
+        overwrite: whether what it wrote there before may go away.
 
     Raises:
         InputError: nothing can be written there, or something is there that is not to go away.
@@ -188,7 +188,7 @@ def to_write(path: str | Path, command: str, replace: bool = False) -> RunFolder
         folder.path,
         what=f"an output of `ser-ft {command}`",
         is_ours=lambda _: _marked(folder, command),
-        overwrite=replace,
+        overwrite=overwrite,
     )
     return folder
 

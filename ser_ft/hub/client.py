@@ -65,11 +65,11 @@ class Client:
                 f"{name}: the token is of {owners[0]}, who is neither {owner} nor in an organisation of it"
             )
 
-    def send(self, upload: Upload, private: bool = False, replace: bool = False) -> str:
+    def send(self, upload: Upload, private: bool = False, overwrite: bool = False) -> str:
         """Send files in one commit; a repository is made where there is none. What is there already is not sent again.
 
         Args:
-            upload: what. private: make the repository private. replace: let what the repository holds go.
+            upload: what. private: make the repository private. overwrite: replace what the repository holds.
 
         Returns:
             The address of the repository.
@@ -89,10 +89,10 @@ class Client:
             changed = sorted(
                 path for path in upload.files if path in held and not _same(upload.files[path], held[path])
             )
-            if (stale or changed) and not (replace or new or self._untouched(upload, held)):
+            if (stale or changed) and not (overwrite or new or self._untouched(upload, held)):
                 raise InputError(
                     f"{where}: holds something else already ({', '.join((changed + stale)[:3])}"
-                    f"{', ...' if len(changed + stale) > 3 else ''}): give --replace to let it go (its history keeps "
+                    f"{', ...' if len(changed + stale) > 3 else ''}): give --overwrite to replace it (its history keeps "
                     "it), or name another repository"
                 )
             operations: list[Any] = [

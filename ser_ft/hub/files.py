@@ -119,7 +119,9 @@ def public_config(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict
     if base_model(config, metrics) is None and ("/" in str(model["name"]) or "\\" in str(model["name"])):
         image = str(model["name"]).startswith(("timm/", "torchvision/")) and not Path(str(model["name"])).exists()
         model["name"] = model["name"] if image else _last(str(model["name"]))
-    shown = {key: value for key, value in config.items() if key not in ("hub", "push_to_hub", "if_exists", "out")}
+    shown = {
+        key: value for key, value in config.items() if key not in ("hub", "push_to_hub", "overwrite", "resume", "out")
+    }
     return dict(_public({**shown, "model": model}))
 
 

@@ -26,7 +26,7 @@ def push(
     dataset_card: bool = False,
     space: bool = False,
     accept_terms: bool = False,
-    replace: bool = False,
+    overwrite: bool = False,
     dry_run: bool = False,
     out: str | Path | None = None,
     tell: Callable[[str], None] = print,
@@ -43,7 +43,7 @@ def push(
         dataset_card: beside a model, publish the card of its data in the data set of that name; of a table, publish
             the card alone. space: beside a model, publish the demo with it in the Space of that name.
         accept_terms: the terms of TESS, SAVEE or one's own recordings let this be published.
-        replace: let what a repository holds go, where that is something else.
+        overwrite: replace what a repository holds, where that is something else.
         dry_run: send nothing, and tell what would be sent. out: the same, and write it to this folder.
         tell: is given each line for the user.
 
@@ -66,7 +66,7 @@ def push(
         client.check(name)
         addresses = []
         for upload in uploads:
-            addresses.append(client.send(upload, private, replace))
+            addresses.append(client.send(upload, private, overwrite))
             tell(f"published: {addresses[-1]}")
     return addresses
 

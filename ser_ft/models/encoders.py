@@ -266,7 +266,7 @@ def load_encoder(found: EncoderSpec) -> PreTrainedModel:
         worst = sorted(missing or other)[0]
         raise InputError(
             f"{found.name}: {len(missing | other)} weights of the encoder are missing or of another shape "
-            f"({worst}, ...): this is no checkpoint of a {found.config.model_type}, or model.network does not fit it"
+            f"({worst}, ...): this is no checkpoint of a {found.config.model_type}, or model.config_overrides does not fit it"
         )
     return cast(PreTrainedModel, model)
 
@@ -275,9 +275,11 @@ def _check(name: str, config: PreTrainedConfig, network: Mapping[str, Any]) -> N
     """Refuse settings that the family's configuration does not have, or that are unlike its own or out of range."""
     known = {**config.to_dict(), **config.attribute_map}
     for key, value in network.items():
-        where = f"model.network.{key}"
+        where = f"model.config_overrides.{key}"
         if key not in known or key in _FIXED or key.startswith("_"):
-            raise InputError(f"model.network has no setting {key!r} for {name}: its config.json holds those it has")
+            raise InputError(
+                f"model.config_overrides has no setting {key!r} for {name}: its config.json holds those it has"
+            )
         if key.startswith("mask_") and config.model_type in _FIXED_LENGTH:
             raise InputError(f"{where} does nothing in a {config.model_type}, which masks nothing")
         own = getattr(config, key)

@@ -99,21 +99,23 @@ def build_model(
     known = NETWORKS.get(name, _IMAGE)
     if known is _IMAGE and model_kind(name) != "image":
         raise InputError(f"unknown model {name!r}: use one of {', '.join(MODELS)}, or timm/vgg16_bn.tv_in1k")
-    _check(SpectralFeatureExtractor, features, "model.features")
-    _check(known.config, network, "model.network", known.settings)
+    _check(SpectralFeatureExtractor, features, "model.feature_extractor")
+    _check(known.config, network, "model.config_overrides", known.settings)
     settings: dict[str, Any] = {"id2label": dict(enumerate(classes)), "label2id": {c: n for n, c in enumerate(classes)}}
     try:
         extractor = SpectralFeatureExtractor(**{**known.features, **features})
         settings |= {"feature_size": extractor.feature_size, **known.settings, **network}
         if name == "compact-cnn" and (extractor.descriptors, extractor.normalize) != (["log-mel"], "none"):
             raise InputError(
-                f"{name}: measures levels itself: model.features.descriptors must be [log-mel], normalize none"
+                f"{name}: measures levels itself: model.feature_extractor.descriptors must be [log-mel], normalize none"
             )
         if known is not _IMAGE:
             return extractor, known.model(known.config(**settings))
         config = image.SpectrogramConfig(backbone=_called_in_timm(name), **settings)
         if extractor.feature_size != extractor.n_mels or "log-mel" not in extractor.descriptors:
-            raise InputError(f"{name}: sees a log-mel spectrogram: model.features.descriptors must be [log-mel]")
+            raise InputError(
+                f"{name}: sees a log-mel spectrogram: model.feature_extractor.descriptors must be [log-mel]"
+            )
         backbone = _backbone(name, pretrained)
         image.check_accepts_any_size(backbone)
         return extractor, image.SpectrogramForAudioClassification(config, backbone)

@@ -52,7 +52,7 @@ def write_reports(
     model: str | Path | None = None,
     sound: bool = True,
     tell: Tell = print,
-    replace: bool = False,
+    overwrite: bool = False,
     verbose: bool = True,
 ) -> Reports:
     """Judge recorded conversations, and write what was found.
@@ -66,14 +66,14 @@ def write_reports(
         settings: how they are judged. model: where the engine's model lies, to say how good it is; None: in ser_ft.
         sound: put moments into the pages, to be played: then they hold voices.
         tell: called with a line for each call that cannot be judged.
-        replace: let an older report there go, once a call was judged. verbose: show a progress bar.
+        overwrite: remove an older report there, once a call was judged. verbose: show a progress bar.
 
     Raises:
         InputError: there is no call, the settings do not fit the model, or `out` holds something already.
     """
     check(engine, settings)
     home = Path(out).expanduser()
-    check_out(home, replace)
+    check_out(home, overwrite)
     found = list(find_sound_files(calls))
     if not found:
         raise InputError(f"{', '.join(map(str, calls))}: no sound files found there")
@@ -206,13 +206,13 @@ def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], fo
     return folder / INDEX
 
 
-def check_out(out: Path, replace: bool = False) -> None:
+def check_out(out: Path, overwrite: bool = False) -> None:
     """Refuse to write over anything but an older report of this kind that may go, or where nothing can be written.
 
     Raises:
-        InputError: the folder is there and holds something else, or a report without `replace`, or it cannot be made.
+        InputError: the folder is there and holds something else, or a report without `overwrite`, or it cannot be made.
     """
-    check_output(out, what="a report", is_part=_is_part_of_report, overwrite=replace)
+    check_output(out, what="a report", is_part=_is_part_of_report, overwrite=overwrite)
 
 
 def _is_part_of_report(entry: Path) -> bool:

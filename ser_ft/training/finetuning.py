@@ -88,7 +88,7 @@ def prepare_encoder(
             HiddenStateBatches(states(first), table, extractor, parts.input_spec),
             EncoderHooks(parts, layer=first),
         )
-    elif kept and parts.feature_encoder is not None and not tuning.convolutions:
+    elif kept and parts.feature_encoder is not None and not tuning.train_feature_encoder:
         feed, rig = (
             HiddenStateBatches(states("feature_encoder"), table, extractor, parts.input_spec),
             EncoderHooks(parts, convolved=True),
@@ -132,7 +132,7 @@ def find_encoder(recipe: Recipe, classes: tuple[str, ...]) -> encoders.EncoderSp
     found = encoders.find_encoder(
         recipe.model.name,
         classes,
-        recipe.model.network,
+        recipe.model.config_overrides,
         dropout=recipe.tuning.dropout,
         weighted=recipe.tuning.mode == "probe",
         revision=recipe.model.revision,
@@ -153,24 +153,24 @@ def fast_attention(model: PreTrainedModel, feed: BatchSource, device: torch.devi
 
 def _check(parts: EncoderParts, tuning: TuningConfig) -> None:
     count = len(parts.layers)
-    if tuning.layers is not None and tuning.layers > count:
-        raise InputError(f"tuning.layers is {tuning.layers}, but the encoder has {count} layers")
-    if tuning.convolutions and parts.feature_encoder is None:
-        raise InputError("tuning.convolutions: this family has no convolutional encoder over the wave")
+    if tuning.num_top_layers is not None and tuning.num_top_layers > count:
+        raise InputError(f"tuning.num_top_layers is {tuning.num_top_layers}, but the encoder has {count} layers")
+    if tuning.train_feature_encoder and parts.feature_encoder is None:
+        raise InputError("tuning.train_feature_encoder: this family has no convolutional encoder over the wave")
 
 
 def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
     """Let gradients reach what the mode trains, and nothing else; what the family itself freezes stays frozen."""
     kept: set[int] = set()
     freeze = getattr(parts.feature_encoder, "_freeze_parameters", None)
-    if freeze is not None and not tuning.convolutions:
+    if freeze is not None and not tuning.train_feature_encoder:
         freeze()  # without it they ask for gradients of the sound
     if tuning.mode == "full":
         kept = {id(parameter) for parameter in parts.backbone.parameters()}
-        if parts.feature_encoder is not None and not tuning.convolutions:
+        if parts.feature_encoder is not None and not tuning.train_feature_encoder:
             kept -= {id(parameter) for parameter in parts.feature_encoder.parameters()}
     elif tuning.mode == "partial":
-        trained = [*parts.layers[len(parts.layers) - (tuning.layers or 0) :], *parts.final_norms]
+        trained = [*parts.layers[len(parts.layers) - (tuning.num_top_layers or 0) :], *parts.final_norms]
         kept = {id(parameter) for module in trained for parameter in module.parameters()}
     for name, parameter in parts.backbone.named_parameters():
         unused = name.endswith("masked_spec_embed") and parts.input_spec.min_frames == 1
@@ -184,7 +184,7 @@ def _first_trained(parts: EncoderParts, tuning: TuningConfig) -> int | None:
     """Return the lowest layer that is trained, if what enters it is all that the rest needs."""
     if tuning.mode != "partial" or parts.uses_weighted_layer_sum or parts.model.config.model_type in _RESAMPLING:
         return None
-    return len(parts.layers) - (tuning.layers or 0)
+    return len(parts.layers) - (tuning.num_top_layers or 0)
 
 
 def _still(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
@@ -192,9 +192,15 @@ def _still(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
     if tuning.mode == "probe":
         return list(parts.backbone.modules())
     if tuning.mode == "partial":
-        top = {id(one) for layer in parts.layers[len(parts.layers) - (tuning.layers or 0) :] for one in layer.modules()}
+        top = {
+            id(one)
+            for layer in parts.layers[len(parts.layers) - (tuning.num_top_layers or 0) :]
+            for one in layer.modules()
+        }
         return [one for one in parts.backbone.modules() if id(one) not in top and one is not parts.backbone]
-    return [] if parts.feature_encoder is None or tuning.convolutions else list(parts.feature_encoder.modules())
+    return (
+        [] if parts.feature_encoder is None or tuning.train_feature_encoder else list(parts.feature_encoder.modules())
+    )
 
 
 def _depths(parts: EncoderParts) -> dict[int, int]:

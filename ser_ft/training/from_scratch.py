@@ -111,7 +111,7 @@ def frame_feed(
             f"augment.spectral is of log-mel spectrograms: {recipe.model.name} hears {', '.join(extractor.descriptors)}"
         )
     if recipe.augment.spectral is not None and extractor.normalize in ("clip", "clip-mean"):
-        raise InputError(f"augment.spectral: model.features.normalize must be none, not {extractor.normalize}")
+        raise InputError(f"augment.spectral: model.feature_extractor.normalize must be none, not {extractor.normalize}")
     frames = JoinedCache([compute_frames(table, extractor, shown) for table in tables])
     speakers = [name for table in tables for name in table["speaker"]]
     # Copies say no more of a speaker than the clips do that they were made of.
@@ -128,9 +128,9 @@ def frame_feed(
 
 def _trained_stages(tuning: TuningConfig, stages: list[list[nn.Parameter]]) -> int:
     if tuning.mode == "partial":
-        wanted = tuning.layers or 0
+        wanted = tuning.num_top_layers or 0
         if wanted > len(stages):
-            raise InputError(f"tuning.layers is {wanted}, but the backbone has {len(stages)} stages")
+            raise InputError(f"tuning.num_top_layers is {wanted}, but the backbone has {len(stages)} stages")
         return wanted
     return len(stages) if tuning.mode == "full" else 0
 

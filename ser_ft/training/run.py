@@ -13,8 +13,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from transformers import SequenceFeatureExtractor
 
-from ..config.publishing import HubConfig
-from ..config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, TuningConfig
+from ..config.schema import AugmentConfig, DataConfig, HubConfig, ModelConfig, Recipe, TuningConfig
 from ..data.augmentation.waveform import Augment, augment_table
 from ..data.prepare import is_synthetic, load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
@@ -69,7 +68,7 @@ def train(
         recipe.train.mixed_precision,
         recipe.seed,
         pretrained=recipe.model.kind != "own",
-        trackers=recipe.train.trackers,
+        trackers=recipe.train.report_to,
         out=recipe.out,
     )
     _check_model(recipe)
@@ -187,7 +186,7 @@ def _train(
     if accelerator.is_main_process and not resume:
         init_run_folder(recipe, folder, content)
     accelerator.wait_for_everyone()
-    if recipe.train.trackers:
+    if recipe.train.report_to:
         accelerator.init_trackers("ser_ft", config=_flat({"seed": recipe.seed} | vars(recipe.train)))
     trainer.fit(resume, shown)
     shares = {part: trainer.probabilities(rows[part]) for part in rows if len(rows[part])}
@@ -226,10 +225,11 @@ def _beside(recipe: Recipe, name: str) -> Recipe:
         model=ModelConfig(name),
         tuning=TuningConfig(),
         augment=AugmentConfig(),
-        train=replace(recipe.train, compile=False, trackers=[]),
+        train=replace(recipe.train, compile=False, report_to=[]),
         baselines=[],
         out=str(RunFolder(recipe.out).path / "baselines" / name),
-        if_exists="resume",
+        overwrite=False,
+        resume=True,
         embed_audio=False,
         push_to_hub=False,
         hub=HubConfig(),
@@ -249,7 +249,7 @@ def _check_model(recipe: Recipe) -> None:
     if chosen.kind == "speech":
         find_encoder(recipe, ("one", "other"))
     else:
-        build_model(chosen.name, ("one", "other"), chosen.features, chosen.network, pretrained=False)
+        build_model(chosen.name, ("one", "other"), chosen.feature_extractor, chosen.config_overrides, pretrained=False)
 
 
 def _copies(recipe: Recipe, clips: datasets.Dataset, shown: bool) -> list[datasets.Dataset]:
@@ -279,7 +279,9 @@ def _set_up(
             encoder = load_encoder(found)
         return prepare_encoder(encoder, found.extractor, tables, recipe, accelerator.device, shown), found.extractor
     with accelerator.local_main_process_first():
-        extractor, model = build_model(chosen.name, classes, chosen.features, chosen.network, chosen.pretrained)
+        extractor, model = build_model(
+            chosen.name, classes, chosen.feature_extractor, chosen.config_overrides, chosen.pretrained
+        )
     if isinstance(model, SpectrogramForAudioClassification):
         return prepare_image_backbone(model, extractor, tables, heard, recipe, accelerator.device, shown), extractor
     return prepare_network(model, extractor, tables, heard, recipe, shown), extractor

@@ -1,4 +1,4 @@
-"""A run folder is one recipe's: refused to another, gone on with by the same, replaced where that is asked for."""
+"""Decides whether a run may use an output folder: create it, resume it, or overwrite it."""
 
 from __future__ import annotations
 
@@ -11,72 +11,78 @@ from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_output, remove_folder
 
+# Settings that may differ between a run and its continuation: the folder, the flags, and what happens after training.
+_PUBLISHING = ("push_to_hub", "hub")
+_IGNORED = ("overwrite", "resume", "out", *_PUBLISHING)
+
 
 class HasRunFolder(Protocol):
-    """What a recipe of any kind says of its run folder."""
+    """A recipe of any type."""
 
-    if_exists: str
+    overwrite: bool
+    resume: bool
 
     def text(self) -> str:
         """Return the whole recipe as YAML."""
 
 
-# What is done with a run once it is finished is no part of what the run is.
-_AFTER = ("push_to_hub", "hub")
-
-
 def can_resume(recipe: HasRunFolder, folder: RunFolder, what: str) -> bool:
-    """Say whether a folder holds a run by this recipe, to be gone on with.
+    """Return whether a folder holds a run of this recipe that is to be resumed.
 
     Args:
-        recipe: what is to be done. folder: where. what: such a run is called in messages: "run" or "pretraining".
+        recipe: the recipe of the new run.
+        folder: its run folder.
+        what: name of such a run in messages: "run" or "pretraining".
 
     Raises:
-        InputError: the folder cannot be written, or holds something else, or such a run and is not to be touched.
+        InputError: the folder cannot be written, holds something else, or holds a run that must not be changed.
     """
-    ours = yaml.safe_load(recipe.text())
+    settings = yaml.safe_load(recipe.text())
     check_output(
         folder.path,
         what=f"a {what}",
-        is_ours=lambda _: _is_run(folder, set(ours).difference(_AFTER)),
-        overwrite=recipe.if_exists == "replace",
-        resume=recipe.if_exists == "resume",
+        is_ours=lambda _: _is_run(folder, set(settings).difference(_PUBLISHING)),
+        overwrite=recipe.overwrite,
+        resume=recipe.resume,
     )
-    if recipe.if_exists != "resume" or not folder.config_file.is_file():
+    if not recipe.resume or not folder.config_file.is_file():
         return False
-    held = folder.config
-    if any(held.get(key) != value for key, value in ours.items() if key not in ("if_exists", "out", *_AFTER)):
+    existing = folder.config
+    if any(existing.get(key) != value for key, value in settings.items() if key not in _IGNORED):
         raise InputError(
-            f"{folder.path}: holds a {what} by another recipe, which cannot be gone on with; name another --out"
+            f"{folder.path}: holds a {what} of another recipe, which cannot be resumed; name another --out"
         )
     return True
 
 
-def resumes(recipe: HasRunFolder, folder: RunFolder, content: dict[str, Any], what: str) -> bool:
-    """Say whether an earlier start is gone on with.
+def resumes(recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, Any], what: str) -> bool:
+    """Return whether training continues an earlier start.
 
     Args:
-        content: of split.json, as it would be written now.
+        recipe: the recipe of the run.
+        folder: its run folder.
+        split_content: content of split.json as it would be written now.
+        what: as in `can_resume`.
 
     Raises:
-        InputError: the data, and so the split, is no longer that of the earlier start.
+        InputError: the data, and so the split, differ from those of the earlier start.
     """
-    if recipe.if_exists != "resume" or not folder.split_file.is_file():
+    if not recipe.resume or not folder.split_file.is_file():
         return False
-    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
+    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(split_content)):
         raise InputError(
             f"{folder.path}: the data, and so its split, changed since this {what} began; name another --out"
         )
     return True
 
 
-def init_run_folder(recipe: HasRunFolder, folder: RunFolder, content: dict[str, Any]) -> None:
-    """Put what is known before training into a folder of its own; what was there goes away whole."""
+def init_run_folder(recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, Any]) -> None:
+    """Create the run folder with what is known before training; its old content is removed."""
     remove_folder(folder.path)
     folder.path.mkdir(parents=True)
     folder.write_text(folder.config_file, recipe.text())
     folder.write_environment()
-    folder.write_json(folder.split_file, content)
+    folder.write_json(folder.split_file, split_content)
 
 
 def _is_run(folder: RunFolder, keys: set[str]) -> bool:

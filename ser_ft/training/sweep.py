@@ -126,8 +126,10 @@ def _cells(
             name = f"{above}/{part}seed{seed}"
             out = str(home / name)
             own = [*(f"--split.{key}={value}" for key, value in place.items()), f"--seed={seed}"]
-            given = (*arguments, *own, f"--out={out}", "--if_exists=resume")
-            exact = replace(recipe, split=replace(recipe.split, **place), seed=seed, out=out, if_exists="resume")
+            given = (*arguments, *own, f"--out={out}", "--overwrite=false", "--resume=true")
+            exact = replace(
+                recipe, split=replace(recipe.split, **place), seed=seed, out=out, overwrite=False, resume=True
+            )
             cell = SweepRun(name, given, exact)
             finished(exact, cell.folder)
             resumes(exact, cell.folder, content, "run")
@@ -143,7 +145,7 @@ def _check_given(recipes: Sequence[Path], settings: Sequence[str]) -> None:
         if not recipe.is_file():
             raise InputError(f"{recipe}: no such recipe (settings come after the recipes, or as --train.epochs=10)")
     for word in settings:
-        if word.split("=")[0] in ("--seed", "--out", "--if_exists", "--config"):
+        if word.split("=")[0] in ("--seed", "--out", "--overwrite", "--resume", "--config"):
             raise InputError(f"{word.split('=')[0]}: a sweep gives each run its own")
 
 

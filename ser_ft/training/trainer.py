@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,13 @@ class Trainer:
         if settings.balanced:
             self.chances = balancing_chances([(inputs.corpora[row], int(inputs.labels[row])) for row in train])
         optimiser = torch.optim.AdamW(setup.groups, lr=settings.learning_rate, fused=accelerator.device.type != "mps")
-        self.accumulation = min(settings.accumulation, max(1, len(train) // accelerator.num_processes))
+        self.accumulation = min(settings.gradient_accumulation_steps, max(1, len(train) // accelerator.num_processes))
         # By a limit on seconds, epochs may differ by a batch or two.
         self.steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs)) // self.accumulation
-        self.schedule = get_cosine_schedule_with_warmup(optimiser, round(settings.warmup * self.steps), self.steps)
+        self.steps = min(self.steps, settings.max_steps or self.steps)
+        self.schedule = get_cosine_schedule_with_warmup(
+            optimiser, round(settings.warmup_ratio * self.steps), self.steps
+        )
         self.model, self.optimiser = accelerator.prepare(setup.model, optimiser)
         # Autocast is entered where the loss is computed; final answers are asked for without it.
         for name in ("forward", "_original_forward"):
@@ -95,8 +99,8 @@ class Trainer:
         trained = trained_names(setup.model, setup.groups)
         self.checkpoints = Checkpoints(accelerator, run, setup.model, trained)
         self.average = None
-        if settings.average is not None:
-            self.average = EMA(setup.model, trained, settings.average)
+        if settings.ema_decay is not None:
+            self.average = EMA(setup.model, trained, settings.ema_decay)
             accelerator.register_for_checkpointing(self.average)
         # Sums stay on the device: to read them at every step would make it wait.
         self.sums = torch.zeros(2, dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
@@ -112,7 +116,7 @@ class Trainer:
         with progress_bar(
             total=self.steps, initial=self.state.step, desc="training", unit=" steps", shown=shown
         ) as progress:
-            while self.state.epoch < self.settings.epochs and not self.state.stopped:
+            while (self.state.step < self.steps or self.state.batch) and not self.state.stopped:
                 self._epoch(progress)
                 progress.set_postfix_str(self._end_epoch())
         self._restore_best()
@@ -133,11 +137,11 @@ class Trainer:
             self.settings.batch_size,
             self.seed,
             epoch,
-            budget=self.settings.batch_seconds,
+            budget=self.settings.max_batch_seconds,
             chances=self.chances,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            accumulation=self.settings.accumulation,
+            accumulation=self.settings.gradient_accumulation_steps,
         )
 
     def _steps(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:
@@ -148,7 +152,7 @@ class Trainer:
             partial(_with_rows, self.inputs.batch_source, self.state.epoch),
             self.accumulation,
             self.seed,
-            self.settings.workers,
+            self.settings.dataloader_num_workers,
             self.accelerator.device.type == "cuda",
         )
 
@@ -165,12 +169,12 @@ class Trainer:
         self.model.train()
         for module in self.setup.still:
             module.training = False
-        for group in self._steps():
+        for group in islice(self._steps(), self.steps - self.state.step):
             self._step(group)
             self.state.batch += len(group)
             self.state.step += 1
             progress.update()
-            every = self.settings.checkpoint_steps
+            every = self.settings.save_steps
             if every and self.state.step % every == 0:
                 self._save()
 
@@ -207,7 +211,7 @@ class Trainer:
             self.hits[1].index_add_(0, labels, torch.ones_like(labels))
             self.sums += torch.stack((loss.detach(), weights.sum())).to(self.sums.dtype)
         if accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimiser.step()
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
@@ -235,7 +239,7 @@ class Trainer:
         self.hits.zero_()
         with self.average.used() if self.average is not None else nullcontext():
             line |= self._judge()
-        patience = self.settings.patience
+        patience = self.settings.early_stopping_patience
         state.stopped = bool(len(self.validation) and patience and state.epoch - state.best_epoch >= patience)
         if self.accelerator.is_main_process:
             self.run.append_history(line)

@@ -7,8 +7,8 @@ import pytest
 
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
+from ser_ft.config.pretraining import PretrainConfig
 from ser_ft.config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig, TuningConfig
-from ser_ft.training.wav2vec2.command import PretrainConfig
 from ser_ft.utils.errors import InputError
 
 WRONG = {
@@ -19,19 +19,31 @@ WRONG = {
     "a count of nothing": ("train: {batch_size: 0}", "train.batch_size must be 1 or more"),
     "no number": ("train: {learning_rate: .nan}", "train.learning_rate"),
     "an endless number": ("train: {learning_rate: .inf}", "train.learning_rate"),
-    "a gradient clipped to nothing": ("train: {clip_norm: 0}", "train.clip_norm"),
+    "a gradient clipped to nothing": ("train: {max_grad_norm: 0}", "train.max_grad_norm"),
     "more than a share": ("train: {label_smoothing: 1.5}", "train.label_smoothing"),
     "a precision that is none": ("train: {mixed_precision: fp8}", "no, bf16, fp16"),
     "a split that is none": ("split: {kind: magic}", "speaker, kfold"),
     "a model that is none": ("model: {name: mfcc-rnn}", "mfcc-cnn"),
     "a baseline that is none": ("baselines: [forest]", "majority, logistic, svm"),
     "all of a classic network, and a part of it": ("tuning: {mode: probe}", "all of mfcc-cnn is trained"),
-    "weights that nobody pretrained": ("model: {name: lstm, pretrained: false}", "model.pretrained is of image"),
-    "a commit of what is not on the Hub": ("model: {name: timm/vgg16, revision: main}", "model.revision is of speech"),
-    "features of an encoder": ("model: {name: a/b, features: {n_mels: 40}}", "brings its own feature extractor"),
+    "weights that nobody pretrained": ("model: {name: lstm, pretrained: false}", "model.pretrained applies to image"),
+    "a commit of what is not on the Hub": (
+        "model: {name: timm/vgg16, revision: main}",
+        "model.revision applies to speech",
+    ),
+    "features of an encoder": (
+        "model: {name: a/b, feature_extractor: {n_mels: 40}}",
+        "brings its own feature extractor",
+    ),
     "adapters in images": ("model: {name: timm/vgg16}\ntuning: {mode: lora}", "by probe, partial or full"),
-    "wave convolutions of images": ("model: {name: timm/vgg16}\ntuning: {convolutions: true}", "tuning.convolutions"),
-    "dropout all over images": ("model: {name: timm/vgg16}\ntuning: {dropout: 0.1}", "model.network.head_dropout"),
+    "wave convolutions of images": (
+        "model: {name: timm/vgg16}\ntuning: {train_feature_encoder: true}",
+        "tuning.train_feature_encoder",
+    ),
+    "dropout all over images": (
+        "model: {name: timm/vgg16}\ntuning: {dropout: 0.1}",
+        "model.config_overrides.head_dropout",
+    ),
     "a transform that is none": ("augment: {transforms: {echo: {}}}", "no transform 'echo'; there are pitch"),
     "a transform's setting that is none": ("augment: {transforms: {noise: {loud: 3}}}", "noise: no setting 'loud'"),
     "a transform out of its range": ("augment: {transforms: {speed: {rate: [0, 9]}}}", "speed.rate: give a number or"),
@@ -42,7 +54,7 @@ WRONG = {
     "clips mixed by no number": ("augment: {mixup: .nan}", "augment.mixup"),
     "a mask's setting that is none": ("augment: {spec_augment: {masks: 2}}", "has the settings num_time_masks"),
     "masks wider than a clip": ("augment: {spec_augment: {time_width: 2}}", "spec_augment.time_width must be a share"),
-    "masks over states": ("model: {name: a/b}\naugment: {spec_augment: {}}", "model.network.mask_time_prob"),
+    "masks over states": ("model: {name: a/b}\naugment: {spec_augment: {}}", "model.config_overrides.mask_time_prob"),
     "a frozen encoder that hears anew": (
         "model: {name: a/b}\ntuning: {mode: probe}\naugment: {transforms: {volume: {}}}",
         "a probe sees frozen states: give augment.copies",
@@ -51,8 +63,9 @@ WRONG = {
         "model: {name: timm/vgg16}\ntuning: {mode: probe}\naugment: {spec_augment: {}}",
         "a probe sees frozen states",
     ),
-    "a policy that is none": ("if_exists: overwrite", "refuse, resume, replace"),
-    "compiling what gains nothing": ("train: {compile: true}", "train.compile is of speech encoders"),
+    "both flags": ("{overwrite: true, resume: true}", "overwrite and resume exclude each other"),
+    "a flag that is no flag": ("overwrite: maybe", "overwrite: expected bool"),
+    "compiling what gains nothing": ("train: {compile: true}", "train.compile applies to speech encoders"),
     "a group that is a word": ("train: fast", "train"),
     "broken YAML": ("train: {epochs: 3", "line 1"),
     "a list": ("- train\n- test", "mapping"),
@@ -92,7 +105,7 @@ def test_a_wrong_recipe_is_refused_in_one_line(what: str, tmp_path: Path, capsys
         (["--train.epochs", "-1"], "train.epochs"),
         (["--epochs", "3"], "--epochs"),
         (["recipe.yaml"], "recipe.yaml"),
-        (["--model.features", "40"], "model.features"),
+        (["--model.feature_extractor", "40"], "model.feature_extractor"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(
@@ -106,12 +119,12 @@ def test_wrong_arguments_are_refused_in_one_line(
 
 
 def test_the_command_line_beats_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
-    text = "train: {epochs: 7, batch_size: 4}\nmodel: {features: {n_mels: 32, n_mfcc: 13}}\nseed: 3"
+    text = "train: {epochs: 7, batch_size: 4}\nmodel: {feature_extractor: {n_mels: 32, n_mfcc: 13}}\nseed: 3"
     file = written(tmp_path, text)
-    recipe = parse(["--config", file, "--train.epochs", "9", "--model.features.n_mels", "48"], "finetune.py")
+    recipe = parse(["--config", file, "--train.epochs", "9", "--model.feature_extractor.n_mels", "48"], "finetune.py")
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.seed) == (9, 4, 3)
     assert recipe.train.learning_rate == TrainConfig().learning_rate
-    assert recipe.model.features["n_mels"] == 48
+    assert recipe.model.feature_extractor["n_mels"] == 48
 
 
 def test_no_arguments_are_the_defaults() -> None:
@@ -128,7 +141,7 @@ FULL = Recipe(
     ),
     split=SplitConfig(kind="corpus", seed=2, corpus="tess", test=0.25, file="0123"),
     model=ModelConfig(
-        features={"descriptors": ["log-mel"], "n_mels": 40}, network={"channels": [8, 16], "dropout": 0.0}
+        features={"descriptors": ["log-mel"], "n_mels": 40}, config_overrides={"channels": [8, 16], "dropout": 0.0}
     ),
     augment=AugmentConfig(
         transforms={"noise": {"p": 0.5, "snr_db": [5, 30]}, "speed": {}},
@@ -136,19 +149,21 @@ FULL = Recipe(
         spec_augment={"num_time_masks": 1, "time_mask_width": 0.2},
         mixup=0.4,
     ),
-    train=TrainConfig(learning_rate=1e-5, patience=None, checkpoint_steps=50, trackers=["tensorboard"], balanced=True),
+    train=TrainConfig(
+        learning_rate=1e-5, early_stopping_patience=None, save_steps=50, report_to=["tensorboard"], balanced=True
+    ),
     baselines=[],
     seed=11,
     out="runs/2024-01-01",
-    if_exists="resume",
+    resume=True,
     embed_audio=True,
 )
 
 
 HUB = Recipe(data=DataConfig(dataset="someone/voices", columns={"audio": "file", "emotion": "label"}))
 IMAGE = Recipe(
-    model=ModelConfig(name="timm/vgg16_bn.tv_in1k", pretrained=False, network={"patch_frames": 96}),
-    tuning=TuningConfig(mode="partial", layers=2, cache=False),
+    model=ModelConfig(name="timm/vgg16_bn.tv_in1k", pretrained=False, config_overrides={"patch_frames": 96}),
+    tuning=TuningConfig(mode="partial", num_top_layers=2, cache=False),
 )
 
 
@@ -183,9 +198,16 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        *[("epochs", 0), ("batch_size", 0), ("mask_length", 1), ("negatives", 0), ("clip_norm", 0), ("warmup", 1)],
+        *[
+            ("epochs", 0),
+            ("batch_size", 0),
+            ("mask_length", 1),
+            ("negatives", 0),
+            ("max_grad_norm", 0),
+            ("warmup_ratio", 1),
+        ],
         *[("mask_prob", 0), ("mask_prob", 1.5), ("temperature", 0.1), ("temperature_decay", 0), ("diversity", -1)],
-        *[("mixed_precision", "fp8"), ("learning_rate", float("nan")), ("batch_seconds", 0)],
+        *[("learning_rate", float("nan")), ("max_batch_seconds", 0), ("max_steps", 0)],
     ],
 )
 def test_wrong_settings_of_a_pretraining_are_refused(setting: str, value: float | str) -> None:

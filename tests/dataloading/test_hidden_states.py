@@ -266,7 +266,7 @@ def test_deviation_beside_the_mean(folder_of: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("family", ["whisper", "ast", "hubert"])
 def test_a_cached_clip_is_as_long_as_what_is_computed_for_it(family: str, folder_of: Callable[[str], Path]) -> None:
-    """Whisper hears 30 s of every clip: `train.batch_seconds` must count them, from sound and from states alike."""
+    """Whisper hears 30 s of every clip: `train.max_batch_seconds` must count them, from sound and from states alike."""
     one, clips = loaded(folder_of(family)), table(0.3, 1.0)
     cached = HiddenStateBatches(
         compute_hidden_states(clips, one.parts, one.extractor, 1, shown=False), clips, one.extractor, one.input_spec

@@ -64,7 +64,7 @@ def test_the_fusion_is_the_mean_of_the_probabilities_clip_by_clip(tmp_path: Path
     """The members have their clips in other orders; two and one weigh as two and one."""
     one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, model="svm")
     for weights, share in ((None, 1 / 2), ((2, 1), 2 / 3)):
-        (fused,) = fuse([one.path, other.path], tmp_path / "fused", weights, replace=True)
+        (fused,) = fuse([one.path, other.path], tmp_path / "fused", weights, overwrite=True)
         ours, theirs = (run.predictions.set_index("id")[CLASSES] for run in (one, other))
         told = fused.predictions.set_index("id")
         assert np.allclose(told[CLASSES], share * ours + (1 - share) * theirs.loc[ours.index])
@@ -173,9 +173,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert any((out / "figures").iterdir())
     assert main(["fuse", *runs, "--out", str(out)]) == 2
     assert "pass --overwrite" in capsys.readouterr().err
-    assert main(["fuse", *runs, "--out", str(out), "--if-exists", "replace"]) == 0
+    assert main(["fuse", *runs, "--out", str(out), "--overwrite"]) == 0
     # A run that was trained is not what fuse wrote.
-    assert main(["fuse", *runs, "--out", runs[0], "--if-exists", "replace"]) == 2
+    assert main(["fuse", *runs, "--out", runs[0], "--overwrite"]) == 2
     assert RunFolder(runs[0]).metrics["model"] == "one"
     assert main(["fuse", *runs, "--out", str(tmp_path / "never"), "--weights", "a,b"]) == 2
     assert "takes numbers, such as 2,1" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from ser_ft.training.run import train
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
-SMALL = ["--model.network={channels: [8, 8]}", "--train.epochs=1"]
+SMALL = ["--model.config_overrides={channels: [8, 8]}", "--train.epochs=1"]
 FOLDS = ["--split.kind=kfold", "--split.folds=2", "--baselines=[]"]
 SPEECH = ["--train.epochs=1", "--tuning.mode=full", "--tuning.cache=false"]
 EMOTIONS = ("ang", "HAP", "Neutrality", "Sadness")
@@ -92,7 +92,7 @@ def speech(family: str) -> Callable[[Path], list[str]]:
     "settings",
     [
         own(),
-        own("--model.features={normalize: speaker}"),
+        own("--model.feature_extractor={normalize: speaker}"),
         image,
         # Padding would change its convolutions; a spectrum of one length; padding changes it further up.
         speech("wav2vec2"),
@@ -315,12 +315,12 @@ def test_the_command(
     assert main(command) == 2
     assert "pass --overwrite" in capsys.readouterr().err
     (out / "mark").write_text("old")
-    assert main([*command, "--if-exists", "replace"]) == 0
+    assert main([*command, "--overwrite"]) == 0
     assert not (out / "mark").exists()
     thesis = tmp_path / "thesis"
     thesis.mkdir()
     (thesis / "config.yaml").write_text("- dear")
-    assert main([*command, "--out", str(thesis), "--if-exists", "replace"]) == 2
+    assert main([*command, "--out", str(thesis), "--overwrite"]) == 2
     assert (thesis / "config.yaml").read_text() == "- dear"
 
 

@@ -28,7 +28,7 @@ def crossed(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     given = [
         *(f"--data.prepared={miniature_folder}", f"--out={tmp_path_factory.mktemp('crossed') / 'run'}"),
         *("--split.kind=cross-corpus", "--split.corpus=cremad"),
-        *("--model.network={channels: [8], dropout: 0.0}", "--train.epochs=3"),
+        *("--model.config_overrides={channels: [8], dropout: 0.0}", "--train.epochs=3"),
     ]
     return run(parse(given, "test"), verbose=False)
 
@@ -39,7 +39,7 @@ def modest(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     given = [
         *(f"--data.prepared={miniature_folder}", f"--out={tmp_path_factory.mktemp('modest') / 'run'}"),
         *("--split.kind=kfold", "--split.folds=2", "--train.epochs=8", "--train.label_smoothing=0.6"),
-        "--model.network={channels: [8], dropout: 0.0}",
+        "--model.config_overrides={channels: [8], dropout: 0.0}",
     ]
     return run(parse(given, "test"), verbose=False)
 
@@ -68,7 +68,7 @@ def test_clips_of_classes_never_learned_are_counted_and_not_judged(crossed: RunF
 def test_left_out_clips_are_told(miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [
         *(f"--data.prepared={miniature_folder}", f"--out={tmp_path / 'run'}", "--split.kind=cross-corpus"),
-        *("--split.corpus=cremad", "--train.epochs=1", "--model.network={channels: [4]}", "--baselines=[]"),
+        *("--split.corpus=cremad", "--train.epochs=1", "--model.config_overrides={channels: [4]}", "--baselines=[]"),
     ]
     run(parse(given, "test"))
     said = capsys.readouterr().out

@@ -18,7 +18,7 @@ from tests.helpers.tiny_encoders import write_tiny_backbone
 MODELS = {
     "speech": (),
     "spectrogram": ("--model.name=timm/test_resnet", "--model.pretrained=false"),
-    "mfcc-cnn": ("--model.network={channels: [8, 8]}",),
+    "mfcc-cnn": ("--model.config_overrides={channels: [8, 8]}",),
 }
 
 

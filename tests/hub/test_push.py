@@ -152,11 +152,11 @@ def test_a_second_push_of_the_same_sends_and_changes_nothing(hub: Hub, run: RunF
 def test_what_is_there_is_not_written_over_unless_told(hub: Hub, run: RunFolder) -> None:
     held = hub.make("model", "someone/other")
     held.commit("theirs", {".gitattributes": Blob(b"", False), "pytorch_model.bin": Blob(b"weights", True)})
-    with pytest.raises(InputError, match=r"holds something else already \(pytorch_model.bin\): give --replace"):
+    with pytest.raises(InputError, match=r"holds something else already \(pytorch_model.bin\): give --overwrite"):
         push(run.path, "someone/other", tell=lambda _: None)
     assert held.files == {"pytorch_model.bin": b"weights"}
     assert hub.count("PUT|preupload") == 0
-    push(run.path, "someone/other", replace=True, tell=lambda _: None)
+    push(run.path, "someone/other", overwrite=True, tell=lambda _: None)
     assert "pytorch_model.bin" not in held.files, "stale weights would lie beside ours"
     assert held.files["metrics.json"] == run.metrics_file.read_bytes()
     assert len(held.commits) == 3

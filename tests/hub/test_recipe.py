@@ -13,7 +13,7 @@ import yaml
 
 from ser_ft.cli import main, train
 from ser_ft.config.parser import parse
-from ser_ft.config.publishing import HubConfig
+from ser_ft.config.schema import HubConfig
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import UploadError
 from ser_ft.pipeline import _publish
@@ -34,7 +34,7 @@ def recipe(table: Path, out: Path, *more: str) -> list[str]:
         f"--out={out}",
         "--split.kind=kfold",
         "--split.folds=2",
-        "--model.network={channels: [8, 8]}",
+        "--model.config_overrides={channels: [8, 8]}",
         "--train.epochs=1",
         "--baselines=[]",
         "--push_to_hub=true",
@@ -54,13 +54,13 @@ def test_a_finished_run_is_published_and_once_more_where_that_failed(
     run = RunFolder(tmp_path / "run")
     before = run.metrics_file.read_bytes()
     hub.faults.clear()
-    assert train([*given, "--if_exists=resume"]) == 0
+    assert train([*given, "--resume"]) == 0
     assert run.metrics_file.read_bytes() == before, "it was trained anew"
     assert hub.model("someone/mine").private
     assert hub.model("someone/mine").files["metrics.json"] == before
     assert "push_to_hub" not in yaml.safe_load(hub.model("someone/mine").files["config.yaml"])
     # With other words on publishing it is the same run.
-    assert train([*given[:-2], "--push_to_hub=false", "--if_exists=resume"]) == 0
+    assert train([*given[:-2], "--push_to_hub=false", "--resume"]) == 0
 
 
 def test_the_line_to_publish_again_is_the_recipes_and_may_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +71,14 @@ def test_the_line_to_publish_again_is_the_recipes_and_may_be_pasted(monkeypatch:
         raise UploadError("broke")
 
     monkeypatch.setattr("ser_ft.hub.push", broken)
-    chosen = HubConfig(model_id="someone/mine", private=True, accept_terms=True, replace=True)
+    chosen = HubConfig(model_id="someone/mine", private=True, accept_terms=True, overwrite=True)
     with pytest.raises(UploadError) as told:
         _publish(RunFolder("my runs/it's"), chosen)
     line = str(told.value).rpartition("publish it with: ")[2]
     words = shlex.split(line)
     assert words[:4] == ["ser-ft", "push", "my runs/it's", "someone/mine"]
-    assert words[4:] == ["--private", "--accept-terms", "--replace"]
-    assert given == [{"private": True, "accept_terms": True, "replace": True}]
+    assert words[4:] == ["--private", "--accept-terms", "--overwrite"]
+    assert given == [{"private": True, "accept_terms": True, "overwrite": True}]
 
 
 def test_what_could_not_be_published_is_refused_before_training(
@@ -128,8 +128,8 @@ def test_a_run_from_before_there_was_push_to_hub_is_still_a_run(
     run = RunFolder(tmp_path / "run")
     old = {key: value for key, value in run.config.items() if key not in ("push_to_hub", "hub")}
     run.write_text(run.config_file, yaml.safe_dump(old))
-    assert train([*given, "--if_exists=resume"]) == 0
-    assert train([*given, "--if_exists=replace"]) == 0
+    assert train([*given, "--resume"]) == 0
+    assert train([*given, "--overwrite"]) == 0
 
 
 @pytest.mark.slow

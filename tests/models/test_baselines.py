@@ -257,7 +257,7 @@ def test_build_takes_settings(name: str) -> None:
         ("conv1d", {}, {"feature_size": 13}, "no setting 'feature_size'"),
         ("conv1d", {"descriptors": ["plp"]}, {}, "zcr, energy"),
         ("conv1d", {"descriptors": []}, {}, "descriptors must be"),
-        ("conv1d", {"n_mfcc": "many"}, {}, "model.features.n_mfcc is written like 20, not 'many'"),
+        ("conv1d", {"n_mfcc": "many"}, {}, "model.feature_extractor.n_mfcc is written like 20, not 'many'"),
         ("conv1d", {"normalize": "yes"}, {}, "none, clip-mean, clip, training, speaker"),
         ("mfcc-cnn", {"hop_length": 0}, {}, "must be 1 or more"),
         ("mfcc-cnn", {}, {"channels": 64}, r"written like \(16, 32, 64, 128\), not 64"),

@@ -59,7 +59,7 @@ TUNED: dict[str, tuple[str, list[str]]] = {
 } | {
     "wavlm by LoRA": ("wavlm", ["--tuning.mode=lora"]),
     "hubert's weighted layers": ("hubert", ["--tuning.mode=probe"]),
-    "whisper of 1 s": ("whisper", ["--tuning.mode=full", "--model.network={max_source_positions: 50}"]),
+    "whisper of 1 s": ("whisper", ["--tuning.mode=full", "--model.config_overrides={max_source_positions: 50}"]),
 }
 # Predictions are made in float32, but from convolutional features that were kept in half precision (11 bits).
 # Measured in probabilities: 3e-5 at most, and 6e-8 where nothing is kept.

@@ -143,12 +143,12 @@ def test_a_report_takes_the_place_of_an_older_one_and_of_nothing_else(
 ) -> None:
     out = tmp_path / "out"
     assert monitored(sounds, "--out", out) == 1
-    assert monitored(sounds / "mono.wav", "--out", out, "--replace") == 0
+    assert monitored(sounds / "mono.wav", "--out", out, "--overwrite") == 0
     assert {file.name for file in out.iterdir()} == {"report.html", "monitor.json"}
     before = (out / "report.html").read_bytes()
     capsys.readouterr()
     for calls in ([sounds / "text.wav"], [sounds / "text.wav"] * 2):
-        assert monitored(*calls, "--out", out, "--replace") == 1
+        assert monitored(*calls, "--out", out, "--overwrite") == 1
         assert "report: " not in capsys.readouterr().out, "it wrote none: what is there is of another call"
         assert {file.name for file in out.iterdir()} == {"report.html", "monitor.json"}
         assert (out / "report.html").read_bytes() == before

@@ -11,11 +11,11 @@ import yaml
 
 from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
+from ser_ft.config.pretraining import PretrainRecipe
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build_model
-from ser_ft.training.wav2vec2.command import PretrainRecipe
 from ser_ft.training.wav2vec2.command import main as pretrain
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
@@ -65,7 +65,7 @@ def test_a_recipe_can_be_read(file: Path) -> None:
     if recipe.model.kind != "speech":
         name = IMAGES.get(recipe.model.name, recipe.model.name)
         extractor, model = build_model(
-            name, ["neutral", "angry"], recipe.model.features, recipe.model.network, pretrained=False
+            name, ["neutral", "angry"], recipe.model.feature_extractor, recipe.model.config_overrides, pretrained=False
         )
         assert model.config.feature_size == extractor.feature_size
 
@@ -116,13 +116,22 @@ def test_a_recipe_is_short_and_says_what_it_is_for(file: Path) -> None:
 def test_a_recipe_starts_from_its_base_and_the_command_line_comes_last(tmp_path: Path) -> None:
     (tmp_path / "ground.yaml").write_text("train: {epochs: 7, batch_size: 3}\ntuning: {layer_decay: 0.5}\n")
     (tmp_path / "middle.yaml").write_text("base: ground.yaml\ntrain: {epochs: 8}\n")
-    (tmp_path / "recipe.yaml").write_text("base: middle.yaml\nmodel: {name: a/b}\ntrain: {accumulation: 2}\n")
+    (tmp_path / "recipe.yaml").write_text(
+        "base: middle.yaml\nmodel: {name: a/b}\ntrain: {gradient_accumulation_steps: 2}\n"
+    )
     recipe = parse(["--config", str(tmp_path / "recipe.yaml"), "--train.batch_size=5"], "finetune.py")
-    found = (recipe.train.epochs, recipe.train.batch_size, recipe.train.accumulation, recipe.tuning.layer_decay)
+    found = (
+        recipe.train.epochs,
+        recipe.train.batch_size,
+        recipe.train.gradient_accumulation_steps,
+        recipe.tuning.layer_decay,
+    )
     assert found == (8, 5, 2, 0.5)
 
 
-@pytest.mark.parametrize(("base", "said"), [("nowhere.yaml", "base names no file"), ("recipe.yaml", "from itself")])
+@pytest.mark.parametrize(
+    ("base", "said"), [("nowhere.yaml", "base names no file"), ("recipe.yaml", "cannot extend itself")]
+)
 def test_a_wrong_base_is_one_line(base: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.yaml").write_text(f"base: {base}\n")
     assert train(["--config", str(tmp_path / "recipe.yaml")]) == 2

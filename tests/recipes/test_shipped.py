@@ -101,7 +101,7 @@ def test_its_recipe_makes_it_in_miniature(miniature_folder: Path, tmp_path: Path
         "--split.kind=speaker",
         "--train.epochs=25",
         "--train.batch_size=8",
-        "--train.average=0.9",
+        "--train.ema_decay=0.9",
         "--baselines=[]",
         f"--out={tmp_path / 'run'}",
     ]

@@ -36,13 +36,19 @@ WAYS = {
 }
 TOGETHER = {
     "copies": (*WAYS["copies"], MASKS, "--augment.mixup=0.4"),
-    "live": (*WAYS["live"], MASKS, "--augment.mixup=0.4", "--train.accumulation=2"),
+    "live": (*WAYS["live"], MASKS, "--augment.mixup=0.4", "--train.gradient_accumulation_steps=2"),
 }
-PLAIN = ("--model.name=lstm", "--model.network={hidden: 8, dense: 8, step: 16}")
+PLAIN = ("--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8, step: 16}")
 
 
 def run(table: Path, out: Path, *more: str) -> RunFolder:
-    fixed = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=1", "--train.patience=null", "--baselines=[]"]
+    fixed = [
+        "--split.kind=kfold",
+        "--split.folds=2",
+        "--train.epochs=1",
+        "--train.early_stopping_patience=null",
+        "--baselines=[]",
+    ]
     return train(parse([f"--data.prepared={table}", f"--out={out}", *fixed, *PLAIN, *more], "test"), False).folder
 
 
@@ -80,7 +86,7 @@ def test_training_is_augmented_and_evaluation_never(
 def test_all_of_it_together_is_repeatable(ways: str, miniature_folder: Path, tmp_path: Path) -> None:
     """By one seed, and whoever loads the batches; another seed draws others."""
     first = run(miniature_folder, tmp_path / "first", *TOGETHER[ways])
-    assert same(first, run(miniature_folder, tmp_path / "again", *TOGETHER[ways], "--train.workers=1"))
+    assert same(first, run(miniature_folder, tmp_path / "again", *TOGETHER[ways], "--train.dataloader_num_workers=1"))
     other = run(miniature_folder, tmp_path / "other", *TOGETHER[ways], "--seed=1", "--train.learning_rate=0")
     assert other.history[0]["train_loss"] != first.history[0]["train_loss"]
 
@@ -94,7 +100,7 @@ def test_stopped_and_resumed_is_as_never_stopped(
     ways: str, miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of the second epoch: what is drawn follows from the epoch and the step, not from what was drawn."""
-    more = (*TOGETHER[ways], "--train.epochs=2", "--train.checkpoint_steps=3", "--train.batch_size=8")
+    more = (*TOGETHER[ways], "--train.epochs=2", "--train.save_steps=3", "--train.batch_size=8")
     whole = run(miniature_folder, tmp_path / "whole", *more)
     half = whole.history[0]["step"] + 3
     save = Trainer._save
@@ -108,7 +114,7 @@ def test_stopped_and_resumed_is_as_never_stopped(
     with pytest.raises(Stopped):
         run(miniature_folder, tmp_path / "stopped", *more)
     monkeypatch.undo()
-    resumed = run(miniature_folder, tmp_path / "stopped", *more, "--if_exists=resume")
+    resumed = run(miniature_folder, tmp_path / "stopped", *more, "--resume")
     assert same(resumed, whole)
 
 
@@ -155,10 +161,15 @@ def voices(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def tuned(table: Path, backbone: Path, out: Path, mode: str, *more: str) -> RunFolder:
     """Without dropout and masks, the clips of an epoch in one batch, however they are sorted."""
-    layers = ["--tuning.layers=1"] if mode == "partial" else []
+    layers = ["--tuning.num_top_layers=1"] if mode == "partial" else []
     network = "{}" if mode == "probe" else "{mask_time_prob: 0.0}"
-    fixed = (f"--model.name={backbone}", f"--model.network={network}", f"--tuning.mode={mode}", "--tuning.dropout=0")
-    whole = ("--split.validation=0", "--train.batch_size=60", "--train.epochs=2", "--train.warmup=0")
+    fixed = (
+        f"--model.name={backbone}",
+        f"--model.config_overrides={network}",
+        f"--tuning.mode={mode}",
+        "--tuning.dropout=0",
+    )
+    whole = ("--split.validation=0", "--train.batch_size=60", "--train.epochs=2", "--train.warmup_ratio=0")
     return run(table, out, *fixed, *layers, *whole, *more)
 
 
@@ -197,7 +208,12 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
     rows = np.arange(0, len(table), 8)[:32]
     assert {"cremad", "ravdess"} <= {table["corpus"][row] for row in rows.tolist()}
     settings = TrainConfig(
-        epochs=1, batch_size=16, accumulation=accumulation, learning_rate=0.0, class_weights=True, label_smoothing=0.1
+        epochs=1,
+        batch_size=16,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=0.0,
+        class_weights=True,
+        label_smoothing=0.1,
     )
     accelerator = create_accelerator("no", 5)
     extractor, model = build_model("conv1d", table.features["emotion"].names, {}, {"channels": [8], "dense": 8})

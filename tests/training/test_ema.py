@@ -65,8 +65,8 @@ def test_the_mean_is_what_is_judged_and_saved(
     monkeypatch.setattr(EMA, "update", noted)
     monkeypatch.setattr(Trainer, "probabilities", watched)
     monkeypatch.setattr("ser_ft.training.run.fold_temperature", lambda *_: None)
-    given = ["--train.average=0.9", "--train.epochs=1", "--train.batch_size=8", "--baselines=[]"]
-    model = ["--model.name=lstm", "--model.network={hidden: 8, dense: 8}"]
+    given = ["--train.ema_decay=0.9", "--train.epochs=1", "--train.batch_size=8", "--baselines=[]"]
+    model = ["--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8}"]
     assert main([f"--data.prepared={miniature_folder}", *model, *given, f"--out={tmp_path / 'run'}"]) == 0
     mean = steps[0]
     for step, value in enumerate(steps[1:], 1):
@@ -88,13 +88,13 @@ def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path:
         return [
             f"--data.prepared={miniature_folder}",
             "--model.name=compact-cnn",
-            "--model.network={channels: 16, blocks: 2}",
+            "--model.config_overrides={channels: 16, blocks: 2}",
             "--augment.spectral={}",
             "--augment.spec_augment={num_time_masks: 1}",
-            "--train.average=0.9",
+            "--train.ema_decay=0.9",
             "--train.epochs=3",
             "--train.batch_size=8",
-            "--train.checkpoint_steps=3",
+            "--train.save_steps=3",
             "--baselines=[]",
             f"--out={out}",
         ]
@@ -113,7 +113,7 @@ def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists(), "the run ended before it was killed: nothing was tested"
-    assert main([*recipe(out), "--if_exists=resume"]) == 0
+    assert main([*recipe(out), "--resume"]) == 0
     first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (tmp_path / "whole" / "metrics.json").read_text() == (out / "metrics.json").read_text()

@@ -29,8 +29,8 @@ from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
-MODES: dict[str, dict[str, Any]] = {"probe": {}, "partial": {"layers": 2}, "full": {}, "lora": {}}
-PLAIN = ["--tuning.dropout=0", "--model.network={mask_time_prob: 0.0}"]
+MODES: dict[str, dict[str, Any]] = {"probe": {}, "partial": {"num_top_layers": 2}, "full": {}, "lora": {}}
+PLAIN = ["--tuning.dropout=0", "--model.config_overrides={mask_time_prob: 0.0}"]
 # Attention weighs keys against each other: what is added to all of them changes nothing.
 _NO_EFFECT = "k_proj.bias", "key.bias", "linear_k.bias"
 
@@ -61,7 +61,7 @@ def recipe(table: Path, backbone: Path, out: Path, mode: str, *more: str) -> lis
         "--split.kind=kfold",
         "--split.folds=2",
         "--split.validation=0",
-        "--train.patience=null",
+        "--train.early_stopping_patience=null",
         "--baselines=[]",
         f"--tuning.mode={mode}",
         *[f"--tuning.{name}={value}" for name, value in MODES[mode].items()],
@@ -83,7 +83,8 @@ def set_up(
     """What the loop would be given, without dropout; the stock model is in `Setup.model`."""
     torch.manual_seed(0)
     settings = Recipe(
-        model=ModelConfig(name=str(backbone), network=dict(network or {})), tuning=TuningConfig(dropout=0.0, **tuning)
+        model=ModelConfig(name=str(backbone), config_overrides=dict(network or {})),
+        tuning=TuningConfig(dropout=0.0, **tuning),
     )
     found = find_encoder(settings, CLASSES)
     model = encoders.load_encoder(found)
@@ -140,7 +141,7 @@ def test_what_is_trained_in_each_family(family: str, mode: str, folder_of: Calla
 
 
 def test_convolutions_are_trained_when_asked_for(folder_of: Callable[[str], Path], voices: Path) -> None:
-    found = changed("hubert", "full", folder_of, voices, convolutions=True)
+    found = changed("hubert", "full", folder_of, voices, train_feature_encoder=True)
     assert found >= {name for name in expected("hubert", "full", folder_of, True) if "masked" not in name}
     assert sum("feature_extractor" in name for name in found) == 9
 
@@ -279,9 +280,9 @@ def test_adapters_of_a_large_model_are_few(voices: Path) -> None:
 
 def test_settings_that_do_not_fit_are_refused(folder_of: Callable[[str], Path], voices: Path) -> None:
     with pytest.raises(InputError, match=r"tuning\.layers is 5, but the encoder has 4"):
-        set_up(folder_of("hubert"), voices, mode="partial", layers=5)
+        set_up(folder_of("hubert"), voices, mode="partial", num_top_layers=5)
     with pytest.raises(InputError, match="no convolutional encoder"):
-        set_up(folder_of("whisper"), voices, mode="full", convolutions=True)
+        set_up(folder_of("whisper"), voices, mode="full", train_feature_encoder=True)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +329,13 @@ def test_cached_is_as_uncached(
     losses = []
     for cache in ("true", "false"):
         # One batch holds all clips, however they are sorted.
-        more = [*plain, "--train.epochs=3", "--train.batch_size=64", "--train.warmup=0", f"--tuning.cache={cache}"]
+        more = [
+            *plain,
+            "--train.epochs=3",
+            "--train.batch_size=64",
+            "--train.warmup_ratio=0",
+            f"--tuning.cache={cache}",
+        ]
         folder = run(voices, folder_of(family), tmp_path / cache, mode, *more)
         losses.append([line["train_loss"] for line in folder.history])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -345,7 +352,13 @@ def test_a_frozen_encoder_drops_nothing_out(folder_of: Callable[[str], Path], vo
 
 
 @pytest.mark.parametrize(
-    "setting", ["--train.mixed_precision=bf16", "--train.batch_seconds=6", "--train.workers=1", "--train.balanced=true"]
+    "setting",
+    [
+        "--train.mixed_precision=bf16",
+        "--train.max_batch_seconds=6",
+        "--train.dataloader_num_workers=1",
+        "--train.balanced=true",
+    ],
 )
 def test_options_of_training_run(setting: str, folder_of: Callable[[str], Path], voices: Path, tmp_path: Path) -> None:
     folder = run(voices, folder_of("wavlm"), tmp_path / "run", "full", setting, "--train.epochs=1")
@@ -357,7 +370,7 @@ def test_options_of_training_run(setting: str, folder_of: Callable[[str], Path],
 def test_compiled_trains_as_uncompiled(folder_of: Callable[[str], Path], voices: Path, tmp_path: Path) -> None:
     losses = []
     for compiled in ("true", "false"):
-        more = [*PLAIN, "--tuning.layers=1", "--train.epochs=1", f"--train.compile={compiled}"]
+        more = [*PLAIN, "--tuning.num_top_layers=1", "--train.epochs=1", f"--train.compile={compiled}"]
         folder = run(voices, folder_of("hubert"), tmp_path / compiled, "partial", *more)
         losses.append(folder.history[0]["train_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -369,8 +382,13 @@ def test_killed_and_resumed_is_as_never_killed(
     mode: str, folder_of: Callable[[str], Path], voices: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of an epoch, with dropout and SpecAugment on; then go on, to the bit."""
-    more = ["--tuning.dropout=0.2", "--model.network={mask_time_prob: 0.3}", "--train.epochs=6", "--train.batch_size=4"]
-    more += ["--train.checkpoint_steps=3"]
+    more = [
+        "--tuning.dropout=0.2",
+        "--model.config_overrides={mask_time_prob: 0.3}",
+        "--train.epochs=6",
+        "--train.batch_size=4",
+    ]
+    more += ["--train.save_steps=3"]
     whole = run(voices, folder_of("wav2vec2-large"), tmp_path / "whole", mode, *more)
     out = tmp_path / "killed"
     arguments = recipe(voices, folder_of("wav2vec2-large"), out, mode, *more)
@@ -389,7 +407,7 @@ def test_killed_and_resumed_is_as_never_killed(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists(), "the run ended before it was killed: nothing was tested"
-    assert main([*arguments, "--if_exists=resume"]) == 0
+    assert main([*arguments, "--resume"]) == 0
     resumed = RunFolder(out)
     assert whole.metrics_file.read_bytes() == resumed.metrics_file.read_bytes()
     assert whole.history_file.read_bytes() == resumed.history_file.read_bytes()

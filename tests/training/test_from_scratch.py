@@ -27,7 +27,7 @@ from tests.helpers.without_ser_ft import answers
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 RESNET, EFFICIENT, CONVNEXT = "timm/test_resnet.r160_in1k", "timm/test_efficientnet.r160_in1k", "timm/test_convnext"
 ALEXNET = "torchvision/alexnet"
-MODES: dict[str, dict[str, Any]] = {"probe": {}, "partial": {"layers": 2}, "full": {}}
+MODES: dict[str, dict[str, Any]] = {"probe": {}, "partial": {"num_top_layers": 2}, "full": {}}
 TRAIN = np.arange(8)
 
 
@@ -45,12 +45,12 @@ def set_up(
     """What the loop would be given for clips of the miniature; without dropout."""
     torch.manual_seed(0)
     recipe = Recipe(
-        model=ModelConfig(name=name, pretrained=False, network={"head_dropout": 0.0}),
+        model=ModelConfig(name=name, pretrained=False, config_overrides={"head_dropout": 0.0}),
         tuning=TuningConfig(**tuning),
         train=settings or TrainConfig(),
     )
     chosen = recipe.model
-    extractor, model = build_model(name, CLASSES, {}, chosen.network, chosen.pretrained)
+    extractor, model = build_model(name, CLASSES, {}, chosen.config_overrides, chosen.pretrained)
     assert isinstance(model, SpectrogramForAudioClassification)
     without_zeros(model)
     table = open_prepared(folder).select(range(clips))
@@ -115,7 +115,7 @@ def test_rates_and_weight_decay_by_stage(miniature_folder: Path) -> None:
 
 def test_more_stages_than_there_are_is_one_line(miniature_folder: Path) -> None:
     with pytest.raises(InputError, match=r"tuning\.layers is 6, but the backbone has 5 stages"):
-        set_up(RESNET, miniature_folder, 2, mode="partial", layers=6)
+        set_up(RESNET, miniature_folder, 2, mode="partial", num_top_layers=6)
 
 
 @pytest.mark.parametrize("network", [{}, {"patch_frames": 96}])
@@ -183,7 +183,7 @@ def voices(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def run(table: Path, out: Path, *more: str) -> RunFolder:
     split = ["--split.kind=kfold", "--split.folds=2", "--split.validation=0"]
-    fixed = ["--train.epochs=1", "--train.patience=null", "--baselines=[]"]
+    fixed = ["--train.epochs=1", "--train.early_stopping_patience=null", "--baselines=[]"]
     return train(parse([f"--data.prepared={table}", f"--out={out}", *split, *fixed, *more], "test"), False).folder
 
 
@@ -191,7 +191,7 @@ IMAGE = (f"--model.name={RESNET}", "--model.pretrained=false", "--train.batch_si
 
 
 def test_a_cached_probe_trains_as_an_uncached_one(voices: Path, tmp_path: Path) -> None:
-    more = (*IMAGE, "--tuning.mode=probe", "--model.network={head_dropout: 0.0}", "--train.epochs=2")
+    more = (*IMAGE, "--tuning.mode=probe", "--model.config_overrides={head_dropout: 0.0}", "--train.epochs=2")
     folders = [run(voices, tmp_path / cache, *more, f"--tuning.cache={cache}") for cache in ("true", "false")]
     losses, shares = zip(
         *[
@@ -219,7 +219,7 @@ def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_changes_what_its_mode_trains(mode: str, timm_folder: Path, voices: Path, tmp_path: Path) -> None:
     """In the model that is saved; all else is the pretrained network's, to the bit, its statistics too."""
-    layers = [f"--tuning.layers={MODES[mode]['layers']}"] if MODES[mode] else []
+    layers = [f"--tuning.num_top_layers={MODES[mode]['num_top_layers']}"] if MODES[mode] else []
     more = (f"--model.name={timm_folder}", "--train.batch_size=32", f"--tuning.mode={mode}", *layers)
     folder = run(voices, tmp_path / "run", *more, "--tuning.learning_rate=0.01")
     after = load_file(folder.model / "model.safetensors")
@@ -255,24 +255,30 @@ def test_random_weights_are_called_so(voices: Path, tmp_path: Path) -> None:
     assert folder.metrics["model"] == f"{RESNET}, random weights, not transfer (full)"
 
 
-@pytest.mark.parametrize("setting", ["--train.mixed_precision=bf16", "--train.workers=1", "--train.batch_seconds=20"])
+@pytest.mark.parametrize(
+    "setting", ["--train.mixed_precision=bf16", "--train.dataloader_num_workers=1", "--train.max_batch_seconds=20"]
+)
 @pytest.mark.parametrize("name", ["lstm", "image", "patches"])
 def test_options_of_training_run(name: str, setting: str, voices: Path, tmp_path: Path) -> None:
-    models = {"lstm": ("--model.name=lstm", "--model.network={hidden: 8, dense: 8}"), "image": IMAGE}
-    model = models.get(name, (*IMAGE, "--model.network.patch_frames=96"))
+    models = {"lstm": ("--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8}"), "image": IMAGE}
+    model = models.get(name, (*IMAGE, "--model.config_overrides.patch_frames=96"))
     folder = run(voices, tmp_path / "run", *model, setting)
     assert np.isfinite(folder.history[0]["train_loss"])
 
 
 def test_each_speaker_by_their_own_clips_in_a_run(voices: Path, tmp_path: Path) -> None:
-    more = ("--model.name=conv1d", "--model.network={channels: [8], dense: 8}", "--model.features.normalize=speaker")
+    more = (
+        "--model.name=conv1d",
+        "--model.config_overrides={channels: [8], dense: 8}",
+        "--model.feature_extractor.normalize=speaker",
+    )
     folder = run(voices, tmp_path / "run", *more)
     assert np.isfinite(folder.predictions[list(CLASSES)].to_numpy()).all()
 
 
 def test_a_run_goes_on_from_another_runs_network(voices: Path, tmp_path: Path) -> None:
     """From its weights: with rates of zero it gives the answers that the other gave, on the same split."""
-    model = ("--model.name=lstm", "--model.network={hidden: 8, dense: 8, dropout: 0}")
+    model = ("--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8, dropout: 0}")
     first = run(voices, tmp_path / "first", *model)
     still = (f"--model.name={first.model}", "--train.learning_rate=0")
     second = run(voices, tmp_path / "second", *still)
@@ -284,7 +290,7 @@ def test_a_run_goes_on_from_another_runs_network(voices: Path, tmp_path: Path) -
 
 def test_a_threshold_is_of_the_run_that_fitted_it(voices: Path, tmp_path: Path) -> None:
     """Trained further without validation, a model's answers are others: what they may be trusted from is not known."""
-    first = run(voices, tmp_path / "first", "--model.name=lstm", "--model.network={hidden: 8, dense: 8}")
+    first = run(voices, tmp_path / "first", "--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8}")
     assert PretrainedClassifier.load(first.model).threshold is None
     config = json.loads((first.model / "config.json").read_text())
     (first.model / "config.json").write_text(json.dumps(config | {"uncertain_below": 0.47}))
@@ -297,7 +303,7 @@ def test_a_threshold_is_of_the_run_that_fitted_it(voices: Path, tmp_path: Path) 
 def test_strangers_give_the_runs_own_predictions(voices: Path, tmp_path: Path) -> None:
     """From raw sound, without ser_ft: with the mean and scale that were fitted on the training speakers."""
     models = {
-        "stacked": ("--model.name=wide-cnn", "--model.network={channels: [8, 8]}"),
+        "stacked": ("--model.name=wide-cnn", "--model.config_overrides={channels: [8, 8]}"),
         "image": IMAGE,
         "probe": (*IMAGE, "--tuning.mode=probe"),
     }

@@ -38,7 +38,7 @@ def recipe(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
         "--split.folds=2",
         "--train.epochs=3",
         "--train.batch_size=4",
-        "--train.patience=null",
+        "--train.early_stopping_patience=null",
         "--baselines=[]",
         *more,
     ]
@@ -62,7 +62,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, said[-3000:]
 
 
-PLAIN = ("--tuning.dropout=0", "--model.network={mask_time_prob: 0.0}")
+PLAIN = ("--tuning.dropout=0", "--model.config_overrides={mask_time_prob: 0.0}")
 
 
 @pytest.mark.parametrize("more", [(), ("--tuning.unfreeze_every=1",)], ids=["at once", "layer by layer"])
@@ -71,7 +71,12 @@ def test_two_processes_train_as_one_with_the_same_global_batch(
 ) -> None:
     """Losses agree to 1e-4 of their size: sums of float32 numbers, taken in another order."""
     alone = run(
-        parse(recipe(miniature_folder, backbone, tmp_path / "one", *PLAIN, *more, "--train.accumulation=2"), "test"),
+        parse(
+            recipe(
+                miniature_folder, backbone, tmp_path / "one", *PLAIN, *more, "--train.gradient_accumulation_steps=2"
+            ),
+            "test",
+        ),
         verbose=False,
     )
     finish(start(2, recipe(miniature_folder, backbone, tmp_path / "two", *PLAIN, *more)))
@@ -103,7 +108,7 @@ def test_what_two_processes_gather_is_what_one_computes(miniature_folder: Path, 
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_killed_and_resumed_on_two_processes(miniature_folder: Path, backbone: Path, tmp_path: Path, mode: str) -> None:
     """SIGKILL to both in the middle of an epoch, dropout and masks on; resumed, it ends as a whole run does."""
-    settings = (f"--tuning.mode={mode}", "--train.checkpoint_steps=2", "--train.learning_rate=0.01")
+    settings = (f"--tuning.mode={mode}", "--train.save_steps=2", "--train.learning_rate=0.01")
     finish(start(2, recipe(miniature_folder, backbone, tmp_path / "whole", *settings)))
     out = tmp_path / "killed"
     process = start(2, recipe(miniature_folder, backbone, out, *settings))
@@ -115,7 +120,7 @@ def test_killed_and_resumed_on_two_processes(miniature_folder: Path, backbone: P
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists(), "the run ended before it was killed: nothing was tested"
-    finish(start(2, [*recipe(miniature_folder, backbone, out, *settings), "--if_exists=resume"]))
+    finish(start(2, [*recipe(miniature_folder, backbone, out, *settings), "--resume"]))
     ours, theirs = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert RunFolder(out).metrics_file.read_bytes() == RunFolder(tmp_path / "whole").metrics_file.read_bytes()
@@ -126,7 +131,7 @@ def test_a_run_is_not_resumed_on_another_number_of_processes(
 ) -> None:
     finish(start(2, recipe(miniature_folder, backbone, tmp_path / "two", "--train.epochs=1")))
     (tmp_path / "two" / "metrics.json").unlink()
-    again = [*recipe(miniature_folder, backbone, tmp_path / "two", "--train.epochs=1"), "--if_exists=resume"]
+    again = [*recipe(miniature_folder, backbone, tmp_path / "two", "--train.epochs=1"), "--resume"]
     assert main(again) == 2
     assert "started on 2 processes" in capsys.readouterr().err
 
@@ -147,7 +152,7 @@ def test_two_asked_for_and_one_started_is_said(miniature_folder: Path, backbone:
 @pytest.mark.parametrize(
     "more",
     [
-        ("--model.name=conv1d", "--model.network={channels: [8], dense: 8}", "--augment.copies=1"),
+        ("--model.name=conv1d", "--model.config_overrides={channels: [8], dense: 8}", "--augment.copies=1"),
         ("--model.name=timm/test_resnet", "--model.pretrained=false", "--tuning.mode=probe"),
     ],
     ids=["copies", "frozen random weights"],

@@ -26,12 +26,12 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     "--split.kind=kfold",
     "--split.folds=2",
-    "--model.network={channels: [8, 8], dropout: 0.3}",
+    "--model.config_overrides={channels: [8, 8], dropout: 0.3}",
     "--train.epochs=4",
     "--train.batch_size=4",
-    "--train.patience=null",
-    "--train.accumulation=2",
-    "--train.checkpoint_steps=3",
+    "--train.early_stopping_patience=null",
+    "--train.gradient_accumulation_steps=2",
+    "--train.save_steps=3",
 ]
 
 
@@ -135,7 +135,7 @@ def test_killed_and_resumed_is_as_never_killed(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists(), "the run ended before it was killed: nothing was tested"
-    assert main([*recipe(miniature_folder, out), "--if_exists=resume"]) == 0
+    assert main([*recipe(miniature_folder, out), "--resume"]) == 0
     resumed = RunFolder(out)
     assert_same(finished, resumed)
     assert len(resumed.history) == 4
@@ -143,7 +143,7 @@ def test_killed_and_resumed_is_as_never_killed(
 
 def test_a_finished_run_is_left_alone_when_resumed(finished: RunFolder, miniature_folder: Path) -> None:
     before = finished.metrics_file.stat().st_mtime_ns
-    train(miniature_folder, finished.path, "--if_exists=resume")
+    train(miniature_folder, finished.path, "--resume")
     assert finished.metrics_file.stat().st_mtime_ns == before
 
 
@@ -151,12 +151,12 @@ def test_a_taken_folder_is_refused_and_kept(finished: RunFolder, miniature_folde
     with pytest.raises(InputError, match="a run already exists"):
         train(miniature_folder, finished.path)
     with pytest.raises(InputError, match="another recipe"):
-        train(miniature_folder, finished.path, "--if_exists=resume", "--train.learning_rate=0.1")
+        train(miniature_folder, finished.path, "--resume", "--train.learning_rate=0.1")
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("dear")
     with pytest.raises(InputError, match="not a run"):
-        train(miniature_folder, foreign, "--if_exists=replace")
+        train(miniature_folder, foreign, "--overwrite")
     assert (foreign / "thesis.txt").read_text() == "dear"
 
 
@@ -167,14 +167,14 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
     wrong = {
         "--data.prepared=/nowhere": "no prepared table",
         "--model.name=resnet": "unknown model",
-        "--model.network={layers: 3}": "no setting 'layers'",
+        "--model.config_overrides={layers: 3}": "no setting 'layers'",
         "--split.kind=emobox-ravdess": "the split emobox-ravdess is of ravdess alone",
         "--split.folds=50": "needs 50 speakers",
         "--split.fold=7": "split.fold is 7",
-        "--train.trackers=[nonsense]": "unknown tracker",
+        "--train.report_to=[nonsense]": "unknown tracker",
         "--baselines=[oracle]": "baselines must be one of",
         "--seed=-1": "seed must be a whole number",
-        "--data.labels=four": "data.labels is not read beside data.prepared",
+        "--data.labels=four": "data.labels has no effect together with data.prepared",
     }
     for setting, said in wrong.items():
         assert main(recipe(miniature_folder, out, setting)) == 2, setting
@@ -188,9 +188,9 @@ def test_a_folder_that_only_looks_like_a_run_is_not_replaced(miniature_folder: P
     blog = tmp_path / "blog"
     blog.mkdir()
     (blog / "config.yaml").write_text("site: my blog")
-    for choice in ("replace", "resume"):
+    for choice in ("overwrite", "resume"):
         with pytest.raises(InputError, match="not a run"):
-            train(miniature_folder, blog, f"--if_exists={choice}")
+            train(miniature_folder, blog, f"--{choice}")
     assert (blog / "config.yaml").read_text() == "site: my blog"
 
 
@@ -202,16 +202,16 @@ def test_a_run_is_not_gone_on_with_over_other_data(finished: RunFolder, miniatur
     split["parts"]["test"]["clips"].pop()
     (begun / "split.json").write_text(json.dumps(split))
     with pytest.raises(InputError, match="the data, and so its split, changed"):
-        train(miniature_folder, begun, "--if_exists=resume")
+        train(miniature_folder, begun, "--resume")
 
 
 def test_a_loss_that_diverges_stops_the_run(miniature_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lower train\.learning_rate"):
-        train(miniature_folder, tmp_path / "run", "--train.learning_rate=1e30", "--train.clip_norm=1e30")
+        train(miniature_folder, tmp_path / "run", "--train.learning_rate=1e30", "--train.max_grad_norm=1e30")
 
 
 def test_without_a_validation_speaker_the_last_weights_are_kept(miniature_folder: Path, tmp_path: Path) -> None:
-    folder = train(miniature_folder, tmp_path / "run", "--split.validation=0", "--train.patience=1")
+    folder = train(miniature_folder, tmp_path / "run", "--split.validation=0", "--train.early_stopping_patience=1")
     assert len(folder.history) == 4
     assert "validation" not in folder.metrics["parts"]
     assert folder.report_file.is_file()
@@ -231,7 +231,12 @@ def test_a_leaking_split_says_so_everywhere(
 
 @pytest.mark.parametrize(
     "setting",
-    ["--train.class_weights=true", "--train.balanced=true", "--train.mixed_precision=bf16", "--train.workers=1"],
+    [
+        "--train.class_weights=true",
+        "--train.balanced=true",
+        "--train.mixed_precision=bf16",
+        "--train.dataloader_num_workers=1",
+    ],
 )
 def test_options_of_training_run(miniature_folder: Path, tmp_path: Path, setting: str) -> None:
     folder = train(miniature_folder, tmp_path / "run", setting, "--train.epochs=1")
@@ -242,7 +247,7 @@ def test_tensorboard_gets_the_history(miniature_folder: Path, tmp_path: Path) ->
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = train(miniature_folder, tmp_path / "run", "--train.trackers=[tensorboard]", "--train.epochs=2")
+    folder = train(miniature_folder, tmp_path / "run", "--train.report_to=[tensorboard]", "--train.epochs=2")
     events = EventAccumulator(str(next(folder.path.rglob("events.out*")).parent))
     events.Reload()
     seen = [event.value for event in events.Scalars("validation_uar")]
@@ -256,7 +261,7 @@ def test_trackio_gets_the_history(miniature_folder: Path, tmp_path: Path, monkey
 
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     command = [sys.executable, str(ROOT / "recipes" / "finetune.py"), *recipe(miniature_folder, tmp_path / "run")]
-    subprocess.run([*command, "--train.trackers=[trackio]", "--train.epochs=1"], check=True, capture_output=True)
+    subprocess.run([*command, "--train.report_to=[trackio]", "--train.epochs=1"], check=True, capture_output=True)
     with sqlite3.connect(tmp_path / "trackio" / "ser_ft.db") as database:
         (logged,) = database.execute("select metrics from metrics").fetchone()
     assert json.loads(logged)["validation_uar"] == RunFolder(tmp_path / "run").history[0]["validation_uar"]
@@ -266,17 +271,17 @@ def test_trackio_gets_the_history(miniature_folder: Path, tmp_path: Path, monkey
 def test_two_processes_train_as_one_that_takes_both_batches(miniature_folder: Path, tmp_path: Path) -> None:
     """Two processes with one batch a step each are one process with two: the same loss, and one writer."""
     plain = [
-        "--train.checkpoint_steps=null",
+        "--train.save_steps=null",
         "--train.epochs=1",
-        "--model.network={channels: [8], dropout: 0, head_dropout: 0}",
+        "--model.config_overrides={channels: [8], dropout: 0, head_dropout: 0}",
     ]
-    alone = train(miniature_folder, tmp_path / "alone", *plain, "--train.accumulation=2")
+    alone = train(miniature_folder, tmp_path / "alone", *plain, "--train.gradient_accumulation_steps=2")
     out = tmp_path / "both"
     script = str(ROOT / "recipes" / "finetune.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *recipe(miniature_folder, out, *plain, "--train.accumulation=1")],
+        [*command, *recipe(miniature_folder, out, *plain, "--train.gradient_accumulation_steps=1")],
         env=environment,
         capture_output=True,
         text=True,

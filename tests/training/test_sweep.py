@@ -22,8 +22,8 @@ from ser_ft.utils.files import exclusive_lock
 
 TINY = {
     "split": {"kind": "kfold", "folds": 2},
-    "model": {"name": "mfcc-cnn", "network": {"channels": [4], "dropout": 0.0}},
-    "train": {"epochs": 1, "patience": None},
+    "model": {"name": "mfcc-cnn", "config_overrides": {"channels": [4], "dropout": 0.0}},
+    "train": {"epochs": 1, "early_stopping_patience": None},
     "baselines": [],
 }
 
@@ -122,7 +122,7 @@ def test_two_recipes_of_one_name_are_refused(recipe: Path, tmp_path: Path) -> No
 def test_a_folder_that_holds_another_run_stops_the_sweep_at_once(recipe: Path, tmp_path: Path) -> None:
     (first, *_) = plan([recipe], tmp_path / "out")
     assert main([*shlex.split(first.command)[1:], "--train.epochs=2"]) == 0
-    with pytest.raises(InputError, match="holds a run by another recipe"):
+    with pytest.raises(InputError, match="holds a run of another recipe"):
         plan([recipe], tmp_path / "out")
 
 

@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from ser_ft import audio
 from ser_ft.cli import train
 from ser_ft.config.parser import parse, parse_as
+from ser_ft.config.pretraining import PretrainRecipe
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.data.splits import make_split
 from ser_ft.evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run as fine_tune
-from ser_ft.training.wav2vec2.command import PretrainRecipe, main
+from ser_ft.training.wav2vec2.command import main
 from ser_ft.training.wav2vec2.run import pretrain
 from ser_ft.training.wav2vec2.trainer import Pretrainer
 from ser_ft.utils.errors import InputError
@@ -47,7 +48,7 @@ def recipe(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
         "--pretrain.epochs=3",
         "--pretrain.batch_size=4",
         "--pretrain.learning_rate=0.0005",
-        "--pretrain.checkpoint_steps=4",
+        "--pretrain.save_steps=4",
         *more,
     ]
 
@@ -103,7 +104,7 @@ def test_the_folder_holds_what_later_steps_need(
     assert split["seen"] == split["parts"]["train"]["speakers"] == sorted(parts(miniature_folder)["train"])
     assert speakers_seen_in_training(finished.model) == set(split["seen"])
     before = (finished.model / "model.safetensors").stat().st_mtime_ns
-    again = recipe(miniature_folder, Path(finished.config["model"]["name"]), finished.path, "--if_exists=resume")
+    again = recipe(miniature_folder, Path(finished.config["model"]["name"]), finished.path, "--resume")
     assert main(again) == 0
     assert "finished; nothing to do" in capfd.readouterr().out
     assert (finished.model / "model.safetensors").stat().st_mtime_ns == before
@@ -210,8 +211,8 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         f"--model.name={write_tiny_backbone('whisper', tmp_path / 'whisper')}": "is a whisper",
         "--model.name=mfcc-cnn": "only the pretraining of one can go on",
         "--model.name=resnet": "unknown model",
-        "--model.network={layers: 3}": "no setting 'layers'",
-        "--model.network={num_hidden_layers: 9}": "the checkpoint's 4 layers",
+        "--model.config_overrides={layers: 3}": "no setting 'layers'",
+        "--model.config_overrides={num_hidden_layers: 9}": "the checkpoint's 4 layers",
         "--data.prepared=/nowhere": "no prepared table",
         "--split.kind=random": "heard beforehand",
         "--split.fold=7": "split.fold is 7",
@@ -242,20 +243,20 @@ def test_a_taken_folder_is_refused_and_kept(
     with pytest.raises(InputError, match="a pretraining already exists"):
         start(miniature_folder, backbone, finished.path)
     with pytest.raises(InputError, match="another recipe"):
-        start(miniature_folder, backbone, finished.path, "--if_exists=resume", "--seed=1")
+        start(miniature_folder, backbone, finished.path, "--resume", "--seed=1")
     begun = RunFolder(shutil.copytree(finished.path, tmp_path / "begun"))
     shutil.rmtree(begun.model)
     split = json.loads(begun.split_file.read_text())
     split["parts"]["test"]["clips"].pop()
     begun.split_file.write_text(json.dumps(split))
     with pytest.raises(InputError, match="the data, and so its split, changed"):
-        start(miniature_folder, backbone, begun.path, "--if_exists=resume")
+        start(miniature_folder, backbone, begun.path, "--resume")
     tuned = tmp_path / "tuned"
     tuned.mkdir()
     (tuned / "config.yaml").write_text(parse(["--model.name=mfcc-cnn"], "test").text())
-    for choice in ("replace", "resume"):
+    for choice in ("overwrite", "resume"):
         with pytest.raises(InputError, match="not a pretraining"):
-            start(miniature_folder, backbone, tuned, f"--if_exists={choice}")
+            start(miniature_folder, backbone, tuned, f"--{choice}")
     assert [file.name for file in tuned.iterdir()] == ["config.yaml"]
 
 
@@ -278,7 +279,7 @@ def test_killed_and_resumed_is_as_never_killed(
     process.wait()
     assert (out / "checkpoints").is_dir()
     assert not (out / "model").exists(), "it ended before it was killed: nothing was tested"
-    assert main([*recipe(miniature_folder, backbone, out), "--if_exists=resume"]) == 0
+    assert main([*recipe(miniature_folder, backbone, out), "--resume"]) == 0
     assert_same(finished, RunFolder(out))
 
 
@@ -304,7 +305,7 @@ def test_stopped_and_resumed_is_as_in_one_go(
         start(miniature_folder, backbone, tmp_path / "run")
     monkeypatch.undo()
     assert max((tmp_path / "run" / "checkpoints").glob("step-*")).name == f"step-{after:07d}"
-    assert_same(finished, start(miniature_folder, backbone, tmp_path / "run", "--if_exists=resume"))
+    assert_same(finished, start(miniature_folder, backbone, tmp_path / "run", "--resume"))
 
 
 def test_short_clips_are_left_out_and_never_a_crash(
@@ -319,7 +320,7 @@ def test_short_clips_are_left_out_and_never_a_crash(
     table = changed(miniature_folder, tmp_path / "short", cut)
     for cache in ("true", "false"):
         out = tmp_path / cache
-        given = ("--pretrain.epochs=1", f"--pretrain.cache={cache}", "--pretrain.batch_seconds=8")
+        given = ("--pretrain.epochs=1", f"--pretrain.cache={cache}", "--pretrain.max_batch_seconds=8")
         assert main(recipe(table, backbone, out, *given)) == 0
         said = capsys.readouterr().out
         assert "training clips under 0.23 s are left out" in said
@@ -339,8 +340,8 @@ def test_cached_convolutions_change_nothing(
     "settings",
     [
         ("--pretrain.mixed_precision=bf16",),
-        ("--pretrain.workers=1", "--pretrain.accumulation=3"),
-        ("--model.network={mask_time_prob: 0.0, apply_spec_augment: false, mask_feature_prob: 0.5}",),
+        ("--pretrain.dataloader_num_workers=1", "--pretrain.gradient_accumulation_steps=3"),
+        ("--model.config_overrides={mask_time_prob: 0.0, apply_spec_augment: false, mask_feature_prob: 0.5}",),
     ],
 )
 def test_options_run(miniature_folder: Path, backbone: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
@@ -404,4 +405,4 @@ def test_two_processes(miniature_folder: Path, backbone: Path, tmp_path: Path) -
     begun = RunFolder(shutil.copytree(whole.path, tmp_path / "begun"))
     shutil.rmtree(begun.model)
     shutil.rmtree(begun.checkpoints / "step-0000027")
-    assert_same(whole, both(begun.path, "--if_exists=resume"))
+    assert_same(whole, both(begun.path, "--resume"))

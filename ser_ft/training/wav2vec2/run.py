@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ... import audio
+from ...config.pretraining import PretrainConfig, PretrainRecipe
 from ...data.prepare import is_synthetic
 from ...data.splits import Split, make_split
 from ...dataloading.batches import BatchSource, HiddenStateBatches, WaveformBatches, clip_lengths
@@ -33,7 +34,6 @@ from ...utils.files import replace_atomically
 from ..finetuning import TrainableModel, fast_attention, parameter_groups
 from ..run import load_data
 from ..run_guard import can_resume, init_run_folder, resumes
-from .command import PretrainConfig, PretrainRecipe
 from .trainer import Pretrainer
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def load(recipe: PretrainRecipe) -> Encoder:
         InputError: there is no such encoder, it is of another family, or was saved without its quantizer.
     """
     name, revision = recipe.model.name, recipe.model.revision
-    found = encoders.find_encoder(name, ("one", "other"), recipe.model.network, revision=revision)
+    found = encoders.find_encoder(name, ("one", "other"), recipe.model.config_overrides, revision=revision)
     config = found.config
     if config.model_type not in FAMILIES:
         raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
@@ -140,7 +140,7 @@ def load(recipe: PretrainRecipe) -> Encoder:
         )
     if missing:
         raise InputError(f"{name}: {len(missing)} weights of the encoder are missing ({missing[0]}, ...)")
-    for key, value in recipe.model.network.items():
+    for key, value in recipe.model.config_overrides.items():
         setattr(stock, key, value)
     return Encoder(EncoderParts.of(model), found.extractor, stock)
 

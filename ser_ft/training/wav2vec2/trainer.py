@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig, get_linear_schedule_with_warmup
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
 
+from ...config.pretraining import PretrainConfig
 from ...dataloading.batch_sampler import epoch_batches
 from ...dataloading.targets import iter_steps
 from ...evaluation.run_folder import RunFolder
@@ -26,7 +28,6 @@ from ...utils.errors import InputError
 from ...utils.progress import progress_bar
 from ..checkpoints import Checkpoints, trained_names
 from ..finetuning import TrainableModel
-from .command import PretrainConfig
 
 # Of Adam, in fairseq's configuration of the base model (wav2vec2_base_librispeech.yaml).
 _BETAS, _EPSILON = (0.9, 0.98), 1e-6
@@ -132,9 +133,12 @@ class Pretrainer:
             eps=_EPSILON,
             fused=accelerator.device.type != "mps",
         )
-        self.accumulation = min(settings.accumulation, max(1, len(rows) // accelerator.num_processes))
+        self.accumulation = min(settings.gradient_accumulation_steps, max(1, len(rows) // accelerator.num_processes))
         self.steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs)) // self.accumulation
-        self.schedule = get_linear_schedule_with_warmup(optimiser, round(settings.warmup * self.steps), self.steps)
+        self.steps = min(self.steps, settings.max_steps or self.steps)
+        self.schedule = get_linear_schedule_with_warmup(
+            optimiser, round(settings.warmup_ratio * self.steps), self.steps
+        )
         self.model, self.optimiser = accelerator.prepare(setup.model, optimiser)
         # Autocast is entered around the model alone: the objective is computed in float32.
         for name in ("forward", "_original_forward"):
@@ -154,7 +158,7 @@ class Pretrainer:
         with progress_bar(
             total=self.steps, initial=self.state.step, desc="pretraining", unit=" steps", shown=shown
         ) as progress:
-            while self.state.epoch < self.settings.epochs:
+            while self.state.step < self.steps or self.state.batch:
                 self._epoch(progress)
                 progress.set_postfix_str(self._end_epoch())
 
@@ -170,10 +174,10 @@ class Pretrainer:
             self.settings.batch_size,
             self.seed,
             epoch,
-            budget=self.settings.batch_seconds,
+            budget=self.settings.max_batch_seconds,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            accumulation=self.settings.accumulation,
+            accumulation=self.settings.gradient_accumulation_steps,
         )
 
     def _steps(self) -> Iterator[list[dict[str, torch.Tensor]]]:
@@ -184,7 +188,7 @@ class Pretrainer:
             self.setup.batch_source.collate,
             self.accumulation,
             self.seed,
-            self.settings.workers,
+            self.settings.dataloader_num_workers,
             self.accelerator.device.type == "cuda",
         )
 
@@ -192,12 +196,12 @@ class Pretrainer:
         self.model.train()
         for module in self.setup.still:
             module.training = False
-        for group in self._steps():
+        for group in islice(self._steps(), self.steps - self.state.step):
             self._step(group)
             self.state.batch += len(group)
             self.state.step += 1
             progress.update()
-            every = self.settings.checkpoint_steps
+            every = self.settings.save_steps
             if every and self.state.step % every == 0:
                 self._save()
 
@@ -225,7 +229,7 @@ class Pretrainer:
             sums = [found[name].detach() for name in _WATCHED] + [masked.sum()]
             self.sums += torch.stack([each.to(self.sums.dtype) for each in sums])
         if accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+            accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
         self.optimiser.step()
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
