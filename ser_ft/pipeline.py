@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .config.schema import HubConfig, Recipe
 from .evaluation.run_folder import RunFolder
-from .report.comparison.report import compare, text, write_comparison
+from .report.comparison.report import compare, comparison_text, write_comparison
 from .report.run.report import write_report
 from .report.shared.tables import comparison_rows, format_rows
 from .training.run import load_data, train
@@ -123,6 +123,6 @@ def sweep(
     run_cells(cells, out, jobs, threads)
     found = [cell.folder for cell in cells]
     compared = compare([run.path for run in found])
-    print(text(compared))
+    print(comparison_text(compared))
     print(f"\nruns: {out}\nreport: {write_comparison(compared, Path(out) / 'comparison.html')}")
     return found

@@ -129,7 +129,7 @@ def _fuse(chosen: argparse.Namespace) -> None:
 
 
 def _compare(chosen: argparse.Namespace) -> None:
-    from ..report.comparison.report import check_out, compare, rows, text, write_comparison
+    from ..report.comparison.report import check_out, compare, comparison_text, system_rows, write_comparison
     from ..report.shared.tables import format_rows
 
     out, data = check_out(chosen.out), None
@@ -139,7 +139,7 @@ def _compare(chosen: argparse.Namespace) -> None:
         data = open_prepared(chosen.data)
     found = compare(chosen.runs, chosen.baseline)
     people = chosen.format == "table"
-    print(text(found) if people else format_rows(rows(found), chosen.format), flush=True)
+    print(comparison_text(found) if people else format_rows(system_rows(found), chosen.format), flush=True)
     page = write_comparison(found, out, data)
     print(f"\nreport: {page}" if people else f"report: {page}", file=sys.stdout if people else sys.stderr)
 

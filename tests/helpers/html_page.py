@@ -1,4 +1,4 @@
-"""A page as a reader's program sees it."""
+"""A parsed HTML page: its elements, table rows and text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-LOADING = {"src", "srcset", "data", "poster", "action", "background"}
+LOADING_ATTRIBUTES = {"src", "srcset", "data", "poster", "action", "background"}
 
 
 class Page(HTMLParser):
-    """A page's elements, its rows of table cells, and its text."""
+    """Read a page.
+
+    Attributes:
+        elements: tag and attributes of each element.
+        rows: the cells' text of each table row.
+        source: the HTML.
+        text: all text, with single spaces.
+    """
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -38,18 +45,18 @@ class Page(HTMLParser):
         if self.in_cell:
             self.rows[-1][-1] += data.strip()
 
-    def row(self, start: str) -> list[str]:
-        return next(row for row in self.rows if row and row[0] == start)
+    def row(self, first_cell: str) -> list[str]:
+        return next(row for row in self.rows if row and row[0] == first_cell)
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def check_alone(self) -> None:
-        """Nothing on it runs, or is loaded from elsewhere."""
+    def check_self_contained(self) -> None:
+        """Check that the page runs no scripts and loads nothing."""
         for tag, attributes in self.elements:
             assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
             assert not any(name.startswith("on") for name in attributes)
-            for name in LOADING & attributes.keys():
+            for name in LOADING_ATTRIBUTES & attributes.keys():
                 assert attributes[name].startswith("data:")
             if tag == "a":
                 assert re.match(r"#|https://doi\.org/", attributes["href"])

@@ -62,7 +62,7 @@ def page(sounds: Path, tmp_path: Path) -> Page:
 def test_the_page_holds_every_section_and_loads_nothing(page: Page) -> None:
     headings = [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
     assert headings == SECTIONS
-    page.check_alone()
+    page.check_self_contained()
     ids = {attributes["id"] for _, attributes in page.elements if attributes.get("id")}
     assert {link["href"][1:] for link in page.all("a")} <= ids
     assert len(page.source) < 4e6

@@ -68,7 +68,7 @@ def page(report: Path) -> Page:
 @pytest.mark.slow
 def test_the_page_has_every_section_and_loads_nothing(report: Path, page: Page) -> None:
     assert headings(page) == ["glance", *SECTIONS, "method"]
-    page.check_alone()
+    page.check_self_contained()
     assert {link["href"][1:] for link in page.all("a") if link["href"].startswith("#")} <= set(headings(page))
     pictures = {base64.b64decode(picture["src"].partition(",")[2]) for picture in page.all("img")}
     files = sorted((report / "figures").iterdir())
@@ -162,7 +162,7 @@ def test_a_folder_without_labels(
     assert capsys.readouterr().out == "explore-calls/report.html\n"
     page = Page(Path("explore-calls/report.html"))
     assert set(headings(page)) == {"glance", *SECTIONS, "method"} - {"emotions", "speakers", "terms"}
-    page.check_alone()
+    page.check_self_contained()
     assert [row[:4] for row in page.rows if row[1:2] == ["gender unknown"]] == [
         ["a", "gender unknown", "6", "120"],
         ["b", "gender unknown", "6", "200"],

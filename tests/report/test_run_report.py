@@ -123,7 +123,7 @@ def test_what_was_not_judged_is_said(make_run: MakeRun, page: Page) -> None:
 
 def test_nothing_is_loaded_from_elsewhere(page: Page, odd: Page) -> None:
     for shown in (page, odd):
-        shown.check_alone()
+        shown.check_self_contained()
 
 
 def test_pictures_are_embedded_and_described(run: RunFolder, page: Page) -> None:

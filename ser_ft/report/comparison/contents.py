@@ -16,147 +16,152 @@ from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
 from ...labels import label_color
 from ...utils.progress import progress_bar
 from ...utils.text import MISSING, size_text, time_text
-from ..shared import samples
 from ..shared.plotting import save_figure
+from ..shared.samples import MAX_SECONDS, Bar, Sample, describe_voice, embed_clips, voice_notes
 from ..shared.tables import LEAKING, run_notes, split_name
 from ..shared.templates import embed_png
-from . import figures as figures
-from .pairs import TOLD, Compared, p_text, signed, signed_interval, verdict
-from .published import people, published
+from . import figures
+from .pairs import ALPHA, SystemComparison, conclusion, p_text, signed_interval_text, signed_text
+from .published import human_performance, published_results
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from matplotlib.figure import Figure
 
-_MOST_CONFUSIONS = 12
-_OTHERS = "all others"
+_MAX_CONFUSIONS = 12
+_ALL_OTHERS = "all others"
+
+Figures = dict[str, "Figure"]
 
 
-def contents(compared: Sequence[Compared], data: Dataset | None, num_examples: int, shown: bool) -> dict[str, Any]:
+def page_contents(
+    comparisons: Sequence[SystemComparison], data: Dataset | None, num_examples: int, show_progress: bool
+) -> dict[str, Any]:
     """Gather what the template shows.
 
     Args:
-        compared: as `ser_ft.report.comparison.report.compare` gives it. data: the prepared table, for its sound.
-        num_examples: how many clips that no model recognised are shown for each test set; when as many can be played, those
-            of further test sets cannot: the page must stay small. shown: show a bar while the figures are drawn.
+        comparisons: the result of `ser_ft.report.comparison.report.compare`.
+        data: the prepared table, for its audio.
+        num_examples: number of clips that no model recognized, per test set. Once that many clips have audio, those
+            of further test sets have none, to keep the page small.
+        show_progress: show a progress bar while the figures are drawn.
     """
-    pictures: dict[str, Figure] = {}
+    drawn: Figures = {}
     blocks: list[dict[str, Any]] = []
-    cards: list[samples.Sample] = []
-    for place, one in enumerate(one for one in compared if not one.tested.is_cross_corpus):
-        enough = sum(card.audio_uri is not None for card in cards) >= num_examples
-        blocks.append(_block(one, f"set{place}", pictures, None if enough else data, num_examples))
-        cards += [card["sample"] for card in blocks[-1]["hard"].get("cards", ())]
-    everyone = [system for one in compared for system in one.tested.systems]
-    metrics = [member.metrics for system in everyone for member in system.runs]
-    terms = {name: item for facts in metrics for name, item in (facts.get("terms") or {}).items()}
-    notes = {name: note for facts in metrics for name, note in (facts.get("notes") or {}).items() if note}
-    corpora = {name for one in compared for name in one.tested.corpora}
-    machines = sorted({machine for system in everyone for machine in system.cost["machines"]})
-    crossing = _matrix(compared, pictures)
-    drawn = progress_bar(pictures.items(), desc="figures", shown=shown)
+    samples: list[Sample] = []
+    for number, comparison in enumerate(item for item in comparisons if not item.tested.is_cross_corpus):
+        enough = sum(sample.audio_uri is not None for sample in samples) >= num_examples
+        blocks.append(_block(comparison, f"set{number}", drawn, None if enough else data, num_examples))
+        samples += [card["sample"] for card in blocks[-1]["missed"].get("cards", ())]
+    systems = [system for comparison in comparisons for system in comparison.tested.systems]
+    metrics = [run.metrics for system in systems for run in system.runs]
+    terms = {name: item for content in metrics for name, item in (content.get("terms") or {}).items()}
+    notes = {name: note for content in metrics for name, note in (content.get("notes") or {}).items() if note}
+    corpora = {name for comparison in comparisons for name in comparison.tested.corpora}
+    matrix = _matrix(comparisons, drawn)
+    pictures = progress_bar(drawn.items(), desc="figures", shown=show_progress)
     return {
         "blocks": blocks,
-        "matrix": crossing,
-        "models": len({system.name for system in everyone if system.is_model}),
-        "runs": len({member.folder.path.resolve() for one in everyone if one.is_model for member in one.runs}),
+        "matrix": matrix,
+        "num_models": len({system.name for system in systems if system.is_model}),
+        "num_runs": len({run.folder.path.resolve() for system in systems if system.is_model for run in system.runs}),
         "corpora": sorted(corpora),
-        "notes": [note for note in _notes(everyone) if note != LEAKING],
+        "notes": [note for note in _notes(systems) if note != LEAKING],
         "published": _published(corpora),
-        "machines": machines,
-        "made": _made(compared),
+        "machines": sorted({machine for system in systems for machine in system.cost["machines"]}),
+        "systems": _system_details(comparisons),
         "terms": terms,
-        "voices": samples.voice_notes(cards, {"terms": terms, "notes": notes}),
-        "longest": samples.MAX_SECONDS,
-        "pictures": {name: embed_png(_png(figure)) for name, figure in drawn},
-        "kind_words": figures.KIND_WORDS,
-        "signed": signed,
-        "told": TOLD,
+        "voice_notes": voice_notes(samples, {"terms": terms, "notes": notes}),
+        "max_seconds": MAX_SECONDS,
+        "pictures": {name: embed_png(_png(figure)) for name, figure in pictures},
+        "kind_names": figures.KIND_NAMES,
+        "signed": signed_text,
+        "alpha": ALPHA,
     }
 
 
 def _block(
-    one: Compared, name: str, pictures: dict[str, Figure], data: Dataset | None, num_examples: int
+    comparison: SystemComparison, prefix: str, drawn: Figures, data: Dataset | None, num_examples: int
 ) -> dict[str, Any]:
-    """Gather what is shown of a test set, and draw its figures under names that begin with its own."""
-    notes = _notes(one.tested.systems)
-    known = None if one.leaking else people(one.tested.corpora)
-    pictures[f"{name}-models"] = figures.models(one, known, notes)
+    """Gather what is shown of a test set, and draw its figures; their names start with the prefix."""
+    tested = comparison.tested
+    notes = _notes(tested.systems)
+    people = None if comparison.leaking else human_performance(tested.corpora)
+    drawn[f"{prefix}-models"] = figures.uar_figure(comparison, people, notes)
     block: dict[str, Any] = {
-        "id": name,
-        "title": one.title,
-        "leaking": one.leaking,
-        "unsure": any(member.metrics.get("seen", ()) is None for system in one.tested.models for member in system.runs),
-        "nameless": one.tested.best.has_unknown_speakers,
-        # What the recipes of the package are made for.
-        "usual": one.tested.corpora == ("ravdess",)
-        and one.tested.best.split == "kfold"
-        and len(one.tested.best.classes) == 8,
-        "baseline": one.baseline,
-        "chance": one.tested.best.scores["chance"],
-        "corpora": one.tested.corpora,
-        "speakers": one.tested.speakers,
-        "people": known,
-        "rows": [_row(one, system) for system in one.tested.systems],
-        "best": one.tested.models[0],
-        "models": len(one.tested.models),
+        "id": prefix,
+        "title": comparison.title,
+        "leaking": comparison.leaking,
+        "seen_unknown": any(run.metrics.get("seen", ()) is None for system in tested.models for run in system.runs),
+        "unknown_speakers": tested.best.has_unknown_speakers,
+        # Whether the recipes of the package are made for these clips.
+        "has_recipes": tested.corpora == ("ravdess",)
+        and tested.best.split == "kfold"
+        and len(tested.best.classes) == 8,
+        "baseline": comparison.baseline,
+        "chance": tested.best.scores["chance"],
+        "corpora": tested.corpora,
+        "speakers": tested.speakers,
+        "people": people,
+        "rows": [_row(comparison, system) for system in tested.systems],
+        "best": tested.models[0],
+        "num_models": len(tested.models),
         "transfer": [],
-        "hard": {},
+        "missed": {},
     }
-    if one.leaking:
+    if comparison.leaking:
         return block
-    if one.transfer:
-        block["transfer"] = _transfer(one)
-        pictures[f"{name}-differences"] = figures.differences(one, notes)
-    measures = [key for key in figures.COST_WORDS if any(system.cost[key] for system in one.tested.models)]
+    if comparison.transfer:
+        block["transfer"] = _transfer(comparison)
+        drawn[f"{prefix}-differences"] = figures.difference_figure(comparison, notes)
+    measures = [key for key in figures.COST_NAMES if any(system.cost[key] for system in tested.models)]
     if measures:
-        pictures[f"{name}-cost"] = figures.cost(one, measures, notes)
-    shown = one.tested.models[:_MOST_CONFUSIONS]
-    pictures[f"{name}-confusions"] = figures.confusions(one, shown, notes)
-    block |= {
-        "cost": [_cost(system) for system in one.tested.models] if measures else [],
-        "machines": sorted({machine for system in one.tested.models for machine in system.cost["machines"]}),
-        "confusions": [_confusion(system) for system in shown],
-        "classes": _classes(one, f"{name}-classes", pictures, notes),
-        "groups": _groups(one, name, pictures, notes),
-        "pairs": _pairs(one),
-        "hard": _hard(one, data, num_examples),
+        drawn[f"{prefix}-cost"] = figures.cost_figure(comparison, measures, notes)
+    confusion_systems = tested.models[:_MAX_CONFUSIONS]
+    drawn[f"{prefix}-confusions"] = figures.confusion_figure(comparison, confusion_systems, notes)
+    return block | {
+        "cost": [_cost(system) for system in tested.models] if measures else [],
+        "machines": sorted({machine for system in tested.models for machine in system.cost["machines"]}),
+        "confusions": [_confusion(system) for system in confusion_systems],
+        "classes": _classes(comparison, f"{prefix}-classes", drawn, notes),
+        "groups": _groups(comparison, prefix, drawn, notes),
+        "pairs": _pairs(comparison),
+        "missed": _missed_clips(comparison, data, num_examples),
     }
-    return block
 
 
-def _row(one: Compared, system: System) -> dict[str, Any]:
-    found = one.beside.get(system.name)
-    seeds = len(system.probabilities)
-    runs = len(system.runs)
+def _row(comparison: SystemComparison, system: System) -> dict[str, Any]:
+    pair = comparison.versus_baseline.get(system.name)
+    num_seeds, num_runs = len(system.probabilities), len(system.runs)
+    is_complete = num_seeds > 1 and num_runs % num_seeds == 0
     return {
         "name": system.name,
-        "kind": figures.KIND_WORDS[system.kind],
-        "colour": figures.KIND_COLOURS[system.kind],
-        "model": system.is_model,
-        "runs": f"{runs // seeds} x {seeds}" if seeds > 1 and runs % seeds == 0 else str(runs),
+        "kind": figures.KIND_NAMES[system.kind],
+        "color": figures.KIND_COLORS[system.kind],
+        "is_model": system.is_model,
+        "runs": f"{num_runs // num_seeds} x {num_seeds}" if is_complete else str(num_runs),
         "scores": system.scores,
-        "difference": signed(found.difference) if found else MISSING,
-        "its_interval": signed_interval(found) if found else MISSING,
-        "p": p_text(found.p_value) if found else MISSING,
-        "base": system is one.baseline,
+        "difference": signed_text(pair.difference) if pair else MISSING,
+        "difference_interval": signed_interval_text(pair) if pair else MISSING,
+        "p": p_text(pair.p_value) if pair else MISSING,
+        "is_baseline": system is comparison.baseline,
     }
 
 
-def _transfer(one: Compared) -> list[dict[str, Any]]:
-    assert one.baseline is not None
+def _transfer(comparison: SystemComparison) -> list[dict[str, Any]]:
+    assert comparison.baseline is not None
     rows = []
-    for name, p in one.transfer.items():
-        found = one.beside[name]
+    for name, corrected in comparison.transfer.items():
+        pair = comparison.versus_baseline[name]
         rows.append(
             {
                 "name": name,
-                "uar": next(system.scores["uar"] for system in one.tested.systems if system.name == name),
-                "difference": found.difference,
-                "interval": signed_interval(found),
-                "p": p_text(found.p_value),
-                "corrected": p_text(p),
-                "words": verdict(name, one.baseline.name, found, p),
+                "uar": next(system.scores["uar"] for system in comparison.tested.systems if system.name == name),
+                "difference": pair.difference,
+                "interval": signed_interval_text(pair),
+                "p": p_text(pair.p_value),
+                "corrected": p_text(corrected),
+                "conclusion": conclusion(name, comparison.baseline.name, pair, corrected),
             }
         )
     return rows
@@ -164,14 +169,13 @@ def _transfer(one: Compared) -> list[dict[str, Any]]:
 
 def _cost(system: System) -> dict[str, Any]:
     cost = system.cost
-    factor = cost["real_time_factor"]
     return {
         "name": system.name,
         "uar": system.scores["uar"],
         "parameters": size_text(cost["parameters"]) if cost["parameters"] else MISSING,
         "trained": size_text(cost["trained_parameters"]) if cost["trained_parameters"] else MISSING,
         "seconds": time_text(cost["seconds"]) if cost["seconds"] else MISSING,
-        "factor": f"{factor:.3g}" if factor else MISSING,
+        "factor": f"{cost['real_time_factor']:.3g}" if cost["real_time_factor"] else MISSING,
         "machines": "; ".join(cost["machines"]) or MISSING,
     }
 
@@ -180,174 +184,198 @@ def _confusion(system: System) -> dict[str, Any]:
     return {"name": system.name, "rows": list(zip(system.classes, system.confusion.tolist(), strict=True))}
 
 
-def _classes(one: Compared, picture: str, pictures: dict[str, Figure], notes: Sequence[str]) -> list[dict[str, Any]]:
-    """Draw the recall of each class, a panel each, and return it by class."""
-    found = one.tested.models
-    counts = Counter(one.tested.best.clips["label"])
-    classes = [name for name in one.tested.best.classes if counts[name]]
-    shades = {name: label_color(name, place) for place, name in enumerate(one.tested.best.classes)}
-    groups = {name: {one.name: {"value": one.scores["recall"][name]} for one in found} for name in classes}
-    subtitle = f"recall in percent: of an emotion's clips, the share recognised\n{one.title}"
-    pictures[picture] = figures.panels("Recall of each emotion", subtitle, groups, shades, notes)
+def _classes(comparison: SystemComparison, name: str, drawn: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
+    """Draw the recall of each class as a panel, and return it by class."""
+    best, models = comparison.tested.best, comparison.tested.models
+    counts = Counter(best.clips["label"])
+    colors = {label: label_color(label, index) for index, label in enumerate(best.classes) if counts[label]}
+    panels = {label: {system.name: {"value": system.scores["recall"][label]} for system in models} for label in colors}
+    subtitle = f"recall in percent\n{comparison.title}"
+    drawn[name] = figures.bar_panels("Recall of each emotion", subtitle, panels, colors, notes)
     return [
         {
-            "name": name,
-            "colour": shades[name],
-            "clips": counts[name],
-            "recalls": [system.scores["recall"][name] for system in found],
+            "name": label,
+            "color": color,
+            "clips": counts[label],
+            "recalls": [system.scores["recall"][label] for system in models],
         }
-        for name in classes
+        for label, color in colors.items()
     ]
 
 
-def _groups(one: Compared, name: str, pictures: dict[str, Figure], notes: Sequence[str]) -> list[dict[str, Any]]:
-    """Draw the UAR of each corpus and of women and men, where there are several, and return it by group."""
-    made = []
+def _groups(comparison: SystemComparison, prefix: str, drawn: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
+    """Draw the UAR of each corpus and of each gender, if there are several, and return it by group."""
+    result = []
     for column in ("corpus", "gender"):
-        found = {system.name: system.scores_by(column) for system in one.tested.models}
-        groups = next(iter(found.values()))
+        scores = {system.name: system.scores_by(column) for system in comparison.tested.models}
+        groups = next(iter(scores.values()))
         if len(groups) < 2:
             continue
         panels = {
-            group: {who: {"value": by[group]["uar"], **by[group]} for who, by in found.items()} for group in groups
+            group: {name: {"value": by_group[group]["uar"], **by_group[group]} for name, by_group in scores.items()}
+            for group in groups
         }
-        shades = dict.fromkeys(groups, figures.KIND_COLOURS["transfer"])
-        subtitle = f"UAR in percent, over the emotions that occur in it; line: 95 % interval\n{one.title}"
-        pictures[f"{name}-{column}"] = figures.panels(f"UAR of each {column}", subtitle, panels, shades, notes)
-        made.append({"column": column, "groups": groups, "models": found})
-    return made
+        colors = dict.fromkeys(groups, figures.KIND_COLORS["transfer"])
+        subtitle = f"UAR in percent, over the emotions that occur in the group; line: 95 % interval\n{comparison.title}"
+        drawn[f"{prefix}-{column}"] = figures.bar_panels(f"UAR of each {column}", subtitle, panels, colors, notes)
+        result.append({"column": column, "groups": groups, "models": scores})
+    return result
 
 
-def _pairs(one: Compared) -> list[dict[str, Any]]:
-    """Return the rows of the table of differences, each model less those below it; none where there is nothing told."""
-    if not one.pairs:
+def _pairs(comparison: SystemComparison) -> list[dict[str, Any]]:
+    """Return the rows of the table of differences: each model minus each model below it."""
+    if not comparison.pairs:
         return []
-    names = [system.name for system in one.tested.models]
+    names = [system.name for system in comparison.tested.models]
     rows = []
-    for place, name in enumerate(names):
-        cells: list[dict[str, Any] | None] = [None] * (place + 1)
-        for other in names[place + 1 :]:
-            found, p = one.pairs[name, other], one.corrected[name, other]
-            text = {"difference": signed(found.difference), "interval": signed_interval(found)}
-            cells.append({**text, "p": p_text(p), "told": p <= TOLD, "other": other})
+    for index, name in enumerate(names):
+        cells: list[dict[str, Any] | None] = [None] * (index + 1)
+        for other in names[index + 1 :]:
+            pair, corrected = comparison.pairs[name, other], comparison.corrected[name, other]
+            cells.append(
+                {
+                    "difference": signed_text(pair.difference),
+                    "interval": signed_interval_text(pair),
+                    "p": p_text(corrected),
+                    "is_significant": corrected <= ALPHA,
+                    "other": other,
+                }
+            )
         rows.append({"name": name, "cells": cells})
     return rows
 
 
-def _hard(one: Compared, data: Dataset | None, num_examples: int) -> dict[str, Any]:
-    """Find the clips that every run of every model got wrong, and what they were taken for."""
-    found = one.tested.models
-    if len(found) < 2:
+def _missed_clips(comparison: SystemComparison, data: Dataset | None, num_examples: int) -> dict[str, Any]:
+    """Return the clips that every run of every model got wrong, and what they were predicted as."""
+    models = comparison.tested.models
+    if len(models) < 2:
         return {}
-    first = found[0]
-    missed = np.flatnonzero(np.all([(one.predictions != first.labels).all(axis=0) for one in found], axis=0))
-    shares = np.mean([system.probabilities.mean(axis=0) for system in found], axis=0)
-    votes = np.concatenate([system.predictions for system in found])
+    first = models[0]
+    wrong = [(system.predictions != first.labels).all(axis=0) for system in models]
+    missed = np.flatnonzero(np.all(wrong, axis=0))
+    probabilities = np.mean([system.probabilities.mean(axis=0) for system in models], axis=0)
+    votes = np.concatenate([system.predictions for system in models])
     counts = Counter(first.clips["label"].iloc[missed])
-    order = sorted(missed.tolist(), key=lambda row: float(shares[row, first.labels[row]]))
+    # The first clip of each emotion comes before the second of any; within an emotion, the most confident errors first.
     turns: Counter[int] = Counter()
     ranked = []
-    for row in order:  # each emotion has its turn before any has its second
+    for row in sorted(missed.tolist(), key=lambda row: float(probabilities[row, first.labels[row]])):
         turns[int(first.labels[row])] += 1
         ranked.append((turns[int(first.labels[row])], row))
-    chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])][:num_examples]
-    heard = samples.embed_clips(data, list(first.clips["id"].iloc[chosen])) if data is not None else {}
+    selected = [row for _, row in sorted(ranked, key=lambda item: item[0])][:num_examples]
+    embedded = embed_clips(data, list(first.clips["id"].iloc[selected])) if data is not None else {}
     return {
         "count": len(missed),
         "clips": len(first.labels),
-        "by_class": [(name, counts[name], int((first.labels == at).sum())) for at, name in enumerate(first.classes)],
-        "cards": [_card(first, row, shares[row], votes[:, row], heard) for row in chosen],
+        "by_class": [
+            (name, counts[name], int((first.labels == index).sum())) for index, name in enumerate(first.classes)
+        ],
+        "cards": [_card(first, row, probabilities[row], votes[:, row], embedded) for row in selected],
     }
 
 
 def _card(
-    first: System, row: int, shares: np.ndarray, votes: np.ndarray, heard: Mapping[str, tuple[str, float | None]]
+    system: System,
+    row: int,
+    probabilities: np.ndarray,
+    votes: np.ndarray,
+    embedded: Mapping[str, tuple[str, float | None]],
 ) -> dict[str, Any]:
-    clip = {str(key): value for key, value in first.clips.iloc[row].items()}
-    taken = Counter(first.classes[place] for place in votes.tolist()).most_common()
-    sound, cut = heard.get(clip["id"], (None, None))
-    bars = [samples.Bar(name, float(shares[at]), label_color(name, at)) for at, name in enumerate(first.classes)]
-    sample = samples.Sample(
-        clip["id"], clip["corpus"], samples.describe_voice(clip), clip["label"], taken[0][0], tuple(bars), sound, cut
-    )
-    return {"sample": sample, "taken": taken}
+    clip = {str(key): value for key, value in system.clips.iloc[row].items()}
+    predictions = Counter(system.classes[index] for index in votes.tolist()).most_common()
+    bars = [
+        Bar(name, float(probabilities[index]), label_color(name, index)) for index, name in enumerate(system.classes)
+    ]
+    facts = (clip["id"], clip["corpus"], describe_voice(clip), clip["label"], predictions[0][0])
+    return {
+        "sample": Sample(*facts, tuple(bars), *embedded.get(clip["id"], (None, None))),
+        "predictions": predictions,
+    }
 
 
-def _matrix(compared: Sequence[Compared], pictures: dict[str, Figure]) -> dict[str, Any]:
-    """Put the cross-corpus runs into a matrix for each model; empty where there are none."""
+def _matrix(comparisons: Sequence[SystemComparison], drawn: Figures) -> dict[str, Any]:
+    """Return the cross-corpus matrix of each model; empty if there are no cross-corpus runs."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     used: list[System] = []
-    for system in (system for one in compared for system in one.tested.models):
+    models = [system for comparison in comparisons for system in comparison.tested.models]
+    for system in models:
         if system.split.startswith(CROSS_CORPUS_PREFIX):
-            row = rows.setdefault(system.name, {}).setdefault(system.split.removeprefix(CROSS_CORPUS_PREFIX), {})
-            row.update(system.scores_by("corpus"))
-            used.append(system)
-    for system in (system for one in compared for system in one.tested.models):
-        if rows and system.split == "corpus":
-            # Corpora whose leaving out leaves other classes to learn are systems of their own.
-            rows.setdefault(system.name, {}).setdefault(_OTHERS, {}).update(system.scores_by("corpus"))
+            trained_on = system.split.removeprefix(CROSS_CORPUS_PREFIX)
+            rows.setdefault(system.name, {}).setdefault(trained_on, {}).update(system.scores_by("corpus"))
             used.append(system)
     if not rows:
         return {}
+    for system in models:
+        if system.split == "corpus":
+            # Corpora that leave other classes to train on when they are left out are separate systems.
+            rows.setdefault(system.name, {}).setdefault(_ALL_OTHERS, {}).update(system.scores_by("corpus"))
+            used.append(system)
     tested: dict[str, dict[str, Any]] = {}
     for cells in (cells for content in rows.values() for cells in content.values()):
         tested |= {name: cell for name, cell in cells.items() if name not in tested}
-    rows = {name: dict(sorted(content.items(), key=_others_last)) for name, content in rows.items()}
-    pictures["matrix"] = figures.matrix(rows, sorted(tested), _notes(used))
-    left_out = any(_OTHERS in content for content in rows.values())
-    return {"rows": rows, "tested": dict(sorted(tested.items())), "others": _OTHERS, "left_out": left_out}
-
-
-def _others_last(item: tuple[str, Any]) -> tuple[bool, str]:
-    return item[0] == _OTHERS, item[0]
+    rows = {
+        name: dict(sorted(content.items(), key=lambda item: (item[0] == _ALL_OTHERS, item[0])))
+        for name, content in rows.items()
+    }
+    drawn["matrix"] = figures.cross_corpus_figure(rows, sorted(tested), _notes(used))
+    has_all_others = any(_ALL_OTHERS in content for content in rows.values())
+    return {
+        "rows": rows,
+        "tested": dict(sorted(tested.items())),
+        "all_others": _ALL_OTHERS,
+        "has_all_others": has_all_others,
+    }
 
 
 def _published(corpora: set[str]) -> list[dict[str, Any]]:
-    """Return the figures of others in two lots: those of the corpora at hand, and the rest."""
-    rows = published()
-    near = [row for row in rows if set(row.corpora) <= corpora]
-    far = [row for row in rows if row not in near]
-    lots = (("of the corpora compared here", near), ("of other corpora", far))
-    return [{"words": words, "rows": found} for words, found in lots if found]
+    """Return the published results in two lists: those on the compared corpora, and the rest."""
+    results = published_results()
+    same = [result for result in results if set(result.possible_corpora) <= corpora]
+    lists = {
+        "on the corpora compared here": same,
+        "on other corpora": [result for result in results if result not in same],
+    }
+    return [{"title": title, "results": items} for title, items in lists.items() if items]
 
 
-def _made(compared: Sequence[Compared]) -> list[dict[str, Any]]:
-    """Say of each system which runs it stands for, and how they were made."""
-    made = []
-    for one in compared:
-        for system in one.tested.systems:
+def _system_details(comparisons: Sequence[SystemComparison]) -> list[dict[str, Any]]:
+    """Return the runs of each system, with the command and the configuration of its first run."""
+    details = []
+    for comparison in comparisons:
+        for system in comparison.tested.systems:
             first = system.runs[0]
             command = first.environment.get("command")
-            made.append(
+            runs = [
+                {
+                    "folder": str(run.folder.path),
+                    "split": split_name(run.metrics["split"]),
+                    "seed": run.metrics["seed"],
+                    "clips": len(run.test_predictions),
+                    "uar": run.uar,
+                }
+                for run in system.runs
+            ]
+            details.append(
                 {
                     "name": system.name,
-                    "title": one.title,
-                    "leaking": one.leaking,
-                    "kind": figures.KIND_WORDS[system.kind],
-                    "runs": [
-                        {
-                            "folder": str(member.folder.path),
-                            "split": split_name(member.metrics["split"]),
-                            "seed": member.metrics["seed"],
-                            "clips": len(member.test_predictions),
-                            "uar": member.uar,
-                        }
-                        for member in system.runs
-                    ],
+                    "title": comparison.title,
+                    "leaking": comparison.leaking,
+                    "kind": figures.KIND_NAMES[system.kind],
+                    "runs": runs,
                     "command": shlex.join(command) if command else None,
                     "config": _config(first.folder) if system.is_model else "",
                     "notes": run_notes(first.metrics),
                 }
             )
-    return made
+    return details
 
 
 def _config(run: RunFolder) -> str:
     return run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else ""
 
 
-def _notes(found: Sequence[System]) -> list[str]:
-    return list(dict.fromkeys(note for system in found for note in run_notes(system.runs[0].metrics)))
+def _notes(systems: Sequence[System]) -> list[str]:
+    return list(dict.fromkeys(note for system in systems for note in run_notes(system.runs[0].metrics)))
 
 
 def _png(figure: Figure) -> bytes:

@@ -21,14 +21,14 @@ from ..shared.plotting import (
     new_figure,
     style_axes,
 )
-from .pairs import Compared, signed, signed_interval
-from .published import People
+from .pairs import SystemComparison, signed_interval_text, signed_text
+from .published import HumanPerformance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KIND_COLOURS = {
+KIND_COLORS = {
     "transfer": "#2f6cab",
     "baseline": "#882255",
     "from-scratch": "#44aa99",
@@ -36,240 +36,242 @@ KIND_COLOURS = {
     "other": "#999933",
     "classical": "#9a8f7c",
 }
-KIND_WORDS = {
+KIND_NAMES = {
     "transfer": "transfer learning",
     "baseline": "MFCC-CNN",
-    "from-scratch": "trained from nothing",
+    "from-scratch": "trained from scratch",
     "fusion": "fusion of models",
     "other": "trained elsewhere",
     "classical": "classical",
 }
-COST_WORDS = {
+COST_NAMES = {
     "parameters": "parameters",
-    "seconds": "training, a run",
-    "real_time_factor": "seconds of computing\nper second of sound",
+    "seconds": "training time per run",
+    "real_time_factor": "seconds of computation\nper second of audio",
 }
-_MARKS = {"transfer": "o", "baseline": "D", "from-scratch": "s", "fusion": "^", "other": "v", "classical": "P"}
-_POINTS = "os^DvPX*"
+_KIND_MARKERS = {"transfer": "o", "baseline": "D", "from-scratch": "s", "fusion": "^", "other": "v", "classical": "P"}
+_MARKERS = "os^DvPX*"
 _TIMES = (1, 10, 60, 600, 3600, 36_000, 360_000)
 _FINE_TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000)
-_LONGEST = 38
+_MAX_NAME_LENGTH = 38
 
 
-def differences(one: Compared, notes: Sequence[str]) -> Figure:
-    """Draw the transfer models' differences from the baseline, with their intervals."""
-    assert one.baseline is not None
-    base = one.baseline.name
-    found = {name: one.beside[name] for name in one.transfer}
-    title = f"Transfer learning less {display_name(base, _LONGEST)}"
-    figure, _ = new_figure(
-        6.4, 0.8 + 0.36 * len(found), title, f"difference of UAR, 95 % interval over speakers\n{one.title}", notes
-    )
+def difference_figure(comparison: SystemComparison, notes: Sequence[str]) -> Figure:
+    """Draw the differences between the pretrained models and the baseline, with their intervals."""
+    assert comparison.baseline is not None
+    baseline = comparison.baseline.name
+    pairs = {name: comparison.versus_baseline[name] for name in comparison.transfer}
+    title = f"Transfer learning minus {display_name(baseline, _MAX_NAME_LENGTH)}"
+    subtitle = f"difference of UAR, 95 % interval over speakers\n{comparison.title}"
+    figure, _ = new_figure(6.4, 0.8 + 0.36 * len(pairs), title, subtitle, notes)
     axes = style_axes(figure.add_subplot())
-    for row, pair in enumerate(found.values()):
+    color = KIND_COLORS["transfer"]
+    for row, pair in enumerate(pairs.values()):
         if pair.low is not None and pair.high is not None:
-            axes.plot((pair.low, pair.high), (row, row), color=KIND_COLOURS["transfer"], lw=2.4, solid_capstyle="butt")
-        axes.plot(pair.difference, row, "o", ms=7, color=KIND_COLOURS["transfer"], mec="white", mew=0.8)
-        annotate_row(axes, row, f"{signed(pair.difference)}   {signed_interval(pair)}")
+            axes.plot((pair.low, pair.high), (row, row), color=color, lw=2.4, solid_capstyle="butt")
+        axes.plot(pair.difference, row, "o", ms=7, color=color, mec="white", mew=0.8)
+        annotate_row(axes, row, f"{signed_text(pair.difference)}   {signed_interval_text(pair)}")
     axes.axvline(0, color=INK, lw=1.2)
-    axes.text(
-        0, 1.02, display_name(base, 24), transform=axes.get_xaxis_transform(), ha="center", fontsize=8.5, color=INK
-    )
+    transform = axes.get_xaxis_transform()
+    axes.text(0, 1.02, display_name(baseline, 24), transform=transform, ha="center", fontsize=8.5, color=INK)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 0.05))
-    _rows(axes, list(found))
+    _name_rows(axes, list(pairs))
     axes.set_xlabel("difference of UAR")
     axes.grid(axis="x", color=GRID, lw=0.8)
     return figure
 
 
-def models(one: Compared, people: People | None, notes: Sequence[str]) -> Figure:
-    """Draw the UAR of every system with its interval, its single runs, chance, and how well people do."""
-    found = one.tested.systems
-    kinds = [kind for kind in KIND_WORDS if any(system.kind == kind for system in found)]
-    lines = -(-(len(kinds) + 1) // 4)
-    subtitle = f"large: all runs pooled, with the 95 % interval over speakers; small: single runs\n{one.title}"
-    figure, low = new_figure(7.2, 0.8 + 0.36 * len(found), "UAR of every model", subtitle, notes, legend=lines)
+def uar_figure(comparison: SystemComparison, people: HumanPerformance | None, notes: Sequence[str]) -> Figure:
+    """Draw the UAR of each system with its interval and its single runs, with chance and human performance."""
+    systems = comparison.tested.systems
+    kinds = [kind for kind in KIND_NAMES if any(system.kind == kind for system in systems)]
+    legend_lines = -(-(len(kinds) + 1) // 4)
+    subtitle = f"large: all runs pooled, with the 95 % interval over speakers; small: single runs\n{comparison.title}"
+    height = 0.8 + 0.36 * len(systems)
+    figure, legend_y = new_figure(7.2, height, "UAR of each model", subtitle, notes, legend=legend_lines)
     axes = style_axes(figure.add_subplot())
-    for row, system in enumerate(found):
-        shade, scores = KIND_COLOURS[system.kind], system.scores
-        runs = [member.uar for member in system.runs]
-        axes.plot(runs, [row + 0.24] * len(runs), "o", ms=3.2, color=shade, alpha=0.65, mew=0)
+    for row, system in enumerate(systems):
+        color, scores = KIND_COLORS[system.kind], system.scores
+        uars = [run.uar for run in system.runs]
+        axes.plot(uars, [row + 0.24] * len(uars), "o", ms=3.2, color=color, alpha=0.65, mew=0)
         text = score_text(scores["uar"])
         if scores["low"] is not None:
-            axes.plot((scores["low"], scores["high"]), (row, row), color=shade, lw=2.4, solid_capstyle="butt")
+            axes.plot((scores["low"], scores["high"]), (row, row), color=color, lw=2.4, solid_capstyle="butt")
             text += f"   {interval_text(scores['low'], scores['high'])}"
-        axes.plot(scores["uar"], row, _MARKS[system.kind], ms=7.5, color=shade, mec="white", mew=0.8)
+        axes.plot(scores["uar"], row, _KIND_MARKERS[system.kind], ms=7.5, color=color, mec="white", mew=0.8)
         annotate_row(axes, row, text, bold=system.is_model)
     for kind in kinds:
-        axes.plot([], [], _MARKS[kind], ms=7, color=KIND_COLOURS[kind], label=KIND_WORDS[kind])
+        axes.plot([], [], _KIND_MARKERS[kind], ms=7, color=KIND_COLORS[kind], label=KIND_NAMES[kind])
     axes.plot([], [], "o", ms=3.2, color=FAINT, label="a single run")
-    _rows(axes, [system.name for system in found])
+    _name_rows(axes, [system.name for system in systems])
     axes.set_xlim(0, 1)
     axes.set_xlabel("UAR")
     axes.grid(axis="x", color=GRID, lw=0.8)
-    landmarks = {"chance": found[0].scores["chance"]} | ({"people": people.share} if people else {})
-    draw_reference_lines(axes, landmarks)
-    figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=4, **LEGEND)
+    references = {"chance": systems[0].scores["chance"]} | ({"people": people.score} if people else {})
+    draw_reference_lines(axes, references)
+    figure.legend(loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=4, **LEGEND)
     return figure
 
 
-def cost(one: Compared, measures: Sequence[str], notes: Sequence[str]) -> Figure:
-    """Draw UAR against what a model costs, a panel for each measure that is known."""
-    found = [system for system in one.tested.systems if any(system.cost[name] for name in measures)]
-    lines = -(-len(found) // 3)
-    subtitle = f"up and left is better; the scales of cost are logarithmic\n{one.title}"
-    width = 1.4 + 2.75 * len(measures)
-    figure, low = new_figure(max(width, 5.4), 2.9, "Accuracy against cost", subtitle, notes, legend=lines)
+def cost_figure(comparison: SystemComparison, measures: Sequence[str], notes: Sequence[str]) -> Figure:
+    """Draw the UAR against the cost of each model, one panel for each known measure of cost."""
+    systems = [system for system in comparison.tested.systems if any(system.cost[name] for name in measures)]
+    subtitle = f"up and left is better; the cost axes are logarithmic\n{comparison.title}"
+    width = max(1.4 + 2.75 * len(measures), 5.4)
+    figure, legend_y = new_figure(width, 2.9, "Accuracy and cost", subtitle, notes, legend=-(-len(systems) // 3))
     panels: Any = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
         style_axes(axes)
-        for place, system in enumerate(found):
-            value = system.cost[measure]
-            mark, shade = _POINTS[place % len(_POINTS)], PALETTE[place % len(PALETTE)]
-            label = display_name(system.name, _LONGEST) if axes is panels[0] else None
-            spot = ([value], [system.scores["uar"]]) if value else ([], [])
-            axes.plot(*spot, mark, ms=7.5, color=shade, mec="white", mew=0.7, label=label)
-        axes.set_xlabel(COST_WORDS[measure])
+        for index, system in enumerate(systems):
+            cost = system.cost[measure]
+            point = ([cost], [system.scores["uar"]]) if cost else ([], [])
+            style: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "mec": "white", "mew": 0.7}
+            if axes is panels[0]:
+                style["label"] = display_name(system.name, _MAX_NAME_LENGTH)
+            axes.plot(*point, _MARKERS[index % len(_MARKERS)], ms=7.5, **style)
+        axes.set_xlabel(COST_NAMES[measure])
         axes.grid(color=GRID, lw=0.8)
-        _cost_axis(axes, measure, [system.cost[measure] for system in found if system.cost[measure]])
+        _set_cost_axis(axes, measure, [system.cost[measure] for system in systems if system.cost[measure]])
     panels[0].margins(y=0.1)
     panels[0].set_ylabel("UAR", color=FAINT)
-    figure.legend(loc="lower left", bbox_to_anchor=(0.005, low), ncols=3, **LEGEND)
+    figure.legend(loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=3, **LEGEND)
     return figure
 
 
-def _cost_axis(axes: Axes, measure: str, values: Sequence[float]) -> None:
-    """Make the axis of a cost logarithmic, a power of ten wide or more, with ticks in the units that people use."""
+def _set_cost_axis(axes: Axes, measure: str, values: Sequence[float]) -> None:
+    """Make a cost axis logarithmic, at least a power of ten wide, with ticks in common units."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2.5, max(values) * 2.5)
-    write = {"parameters": lambda value: size_text(int(value)), "seconds": time_text}.get(measure, "{:g}".format)
-    narrow = max(values) < 20 * min(values)
-    times = FixedLocator(_FINE_TIMES if narrow else _TIMES)
-    axes.xaxis.set_major_locator(
-        times if measure == "seconds" else LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,))
-    )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    formats = {"parameters": lambda value: size_text(int(value)), "seconds": time_text}
+    format_value = formats.get(measure, "{:g}".format)
+    is_narrow = max(values) < 20 * min(values)
+    times = FixedLocator(_FINE_TIMES if is_narrow else _TIMES)
+    powers = LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,))
+    axes.xaxis.set_major_locator(times if measure == "seconds" else powers)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     if measure == "real_time_factor" and max(values) > 0.1:
         axes.set_xlim(right=max(max(values) * 2.5, 2.0))
         axes.axvline(1, color=FAINT, lw=1.2, ls="--")
 
 
-def confusions(one: Compared, shown: Sequence[System], notes: Sequence[str]) -> Figure:
-    """Draw the confusion matrices of some systems side by side: shares of each true class, in percent."""
-    classes = one.tested.best.classes
-    across = min((3, 4), key=lambda width: (-len(shown) % width, width)) if len(shown) > 3 else len(shown)
-    down = -(-len(shown) // across)
-    side = max(1.9, min((0.3 if across < 4 else 0.27) * len(classes), 4.5))
-    subtitle = f"rows: true emotion; columns: recognised as; percent of the true emotion's clips\n{one.title}"
-    size = (max(across * (side + 0.25) + 0.9, 5.4), down * (side + 0.3) + 1.0)
-    figure, _ = new_figure(*size, "What each emotion was recognised as", subtitle, notes)
-    panels: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+def confusion_figure(comparison: SystemComparison, systems: Sequence[System], notes: Sequence[str]) -> Figure:
+    """Draw the confusion matrices of some systems side by side, in percent of each true class."""
+    classes = comparison.tested.best.classes
+    # Three or four columns, whichever leaves fewer gaps.
+    columns = min((3, 4), key=lambda n: (-len(systems) % n, n)) if len(systems) > 3 else len(systems)
+    rows = -(-len(systems) // columns)
+    side = max(1.9, min((0.3 if columns < 4 else 0.27) * len(classes), 4.5))
+    subtitle = (
+        f"rows: true emotion; columns: predicted emotion; percent of the true emotion's clips\n{comparison.title}"
+    )
+    size = (max(columns * (side + 0.25) + 0.9, 5.4), rows * (side + 0.3) + 1.0)
+    figure, _ = new_figure(*size, "Confusion matrices", subtitle, notes)
+    panels: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     names = [display_name(name, 12) for name in classes]
-    for axes, system in zip(panels.flat, shown, strict=False):
-        _heat(axes, system.confusion.astype(float))
-        axes.set_title(f"{display_name(system.name, 30)}", fontsize=8.5, color=INK, loc="left")
+    for axes, system in zip(panels.flat, systems, strict=False):
+        _draw_confusion(axes, system.confusion.astype(float))
+        axes.set_title(display_name(system.name, 30), fontsize=8.5, color=INK, loc="left")
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0, labelsize=7.5, labelcolor=INK)
         axes.spines[:].set_visible(False)
-    for place, axes in enumerate(panels.flat):
-        axes.set_visible(place < len(shown))
-        if place + across >= len(shown):
-            axes.tick_params(labelbottom=True)
+    _hide_empty_panels(panels, columns, len(systems))
     return figure
 
 
-def panels(
+def bar_panels(
     title: str,
     subtitle: str,
     groups: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
     notes: Sequence[str],
 ) -> Figure:
-    """Draw a panel for each group with a bar for each model.
+    """Draw one panel per group with one bar per model.
 
     Args:
-        title, subtitle, notes: the words around it.
-        groups: group -> model -> its share ("value"; None is left out), with an interval ("low", "high") or none.
-        colours: group -> of its bars.
+        title: the title of the figure.
+        subtitle: the text below the title.
+        groups: group -> model -> "value" (a fraction, or None for no bar), and "low" and "high" of its interval.
+        colors: group -> color of its bars.
+        notes: warnings.
     """
-    across = min(len(groups), 4)
-    down = -(-len(groups) // across)
+    columns = min(len(groups), 4)
+    rows = -(-len(groups) // columns)
     names = list(next(iter(groups.values())))
-    size = (1.9 + 1.55 * across, down * (0.6 + 0.2 * len(names)) + 0.3)
-    figure, _ = new_figure(max(size[0], 5.4), size[1], title, subtitle, notes)
-    drawn: Any = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for place, axes in enumerate(drawn.flat):
+    height = rows * (0.6 + 0.2 * len(names)) + 0.3
+    figure, _ = new_figure(max(1.9 + 1.55 * columns, 5.4), height, title, subtitle, notes)
+    panels: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat:
         style_axes(axes)
-        axes.set_visible(place < len(groups))
-        if place + across >= len(groups):
-            axes.tick_params(labelbottom=True)
-    for axes, (group, bars) in zip(drawn.flat, groups.items(), strict=False):
+    for axes, (group, bars) in zip(panels.flat, groups.items(), strict=False):
         for row, name in enumerate(names):
             value = bars.get(name, {}).get("value")
             if value is None:
                 continue
-            axes.barh(row, value, height=0.72, color=colours[group])
-            if bars[name].get("low") is not None:
-                axes.plot((bars[name]["low"], bars[name]["high"]), (row, row), color=INK, lw=1.0, marker="|", ms=4)
-            inside = value > 0.3
-            where, ink = (0.03, "white") if inside else (max(value, bars[name].get("high") or 0.0) + 0.03, INK)
-            axes.text(where, row, f"{100 * value:.0f}", va="center", fontsize=7, color=ink)
+            axes.barh(row, value, height=0.72, color=colors[group])
+            low, high = bars[name].get("low"), bars[name].get("high")
+            if low is not None:
+                axes.plot((low, high), (row, row), color=INK, lw=1.0, marker="|", ms=4)
+            x, color = (0.03, "white") if value > 0.3 else (max(value, high or 0.0) + 0.03, INK)
+            axes.text(x, row, f"{100 * value:.0f}", va="center", fontsize=7, color=color)
         axes.set_title(display_name(group), fontsize=9, color=INK, loc="left")
         axes.set_xlim(0, 1)
         axes.set_yticks(range(len(names)), [display_name(name, 30) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, labelsize=8)
+    _hide_empty_panels(panels, columns, len(groups))
     return figure
 
 
-def matrix(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], corpora: Sequence[str], notes: Sequence[str]) -> Figure:
+def cross_corpus_figure(
+    models: Mapping[str, Mapping[str, Mapping[str, Any]]], corpora: Sequence[str], notes: Sequence[str]
+) -> Figure:
     """Draw the cross-corpus matrix of each model.
 
     Args:
-        rows: model -> corpus trained on (or "all others") -> corpus tested on -> its scores: see `System.by`.
-        corpora: those tested on, in order. notes: of warning.
+        models: model -> corpus trained on (or "all others") -> corpus tested on -> scores: see `System.scores_by`.
+        corpora: the corpora tested on, in order.
+        notes: warnings.
     """
-    across = min(len(rows), 3)
-    down = -(-len(rows) // across)
-    tall = max(len(kinds) for kinds in rows.values())
+    columns = min(len(models), 3)
+    rows = -(-len(models) // columns)
+    most_rows = max(map(len, models.values()))
     subtitle = "UAR; rows: trained on; columns: tested on; framed: other speakers of the same corpus"
-    size = (max(across * (0.75 * len(corpora) + 1.2), 5.4), down * (0.46 * tall + 0.75))
+    size = (max(columns * (0.75 * len(corpora) + 1.2), 5.4), rows * (0.46 * most_rows + 0.75))
     figure, _ = new_figure(*size, "From one corpus to another", subtitle, notes)
-    drawn: Any = figure.subplots(down, across, squeeze=False)
-    for place, axes in enumerate(drawn.flat):
-        axes.set_visible(place < len(rows))
-    for axes, (name, content) in zip(drawn.flat, rows.items(), strict=False):
-        _cells(axes, content, corpora)
+    panels: Any = figure.subplots(rows, columns, squeeze=False)
+    for axes, (name, content) in zip(panels.flat, models.items(), strict=False):
+        _draw_matrix(axes, content, corpora)
         axes.set_title(display_name(name, 30), fontsize=9, color=INK, loc="left")
+    _hide_empty_panels(panels, columns, len(models))
     return figure
 
 
-def _cells(axes: Axes, content: Mapping[str, Mapping[str, Mapping[str, Any]]], corpora: Sequence[str]) -> None:
+def _draw_matrix(axes: Axes, content: Mapping[str, Mapping[str, Mapping[str, Any]]], corpora: Sequence[str]) -> None:
     from matplotlib.patches import Rectangle
 
-    shares = np.full((len(content), len(corpora)), np.nan)
-    for row, (trained, cells) in enumerate(content.items()):
-        for column, tested in enumerate(corpora):
-            if tested not in cells:
+    uars = np.full((len(content), len(corpora)), np.nan)
+    for row, (trained_on, cells) in enumerate(content.items()):
+        for column, tested_on in enumerate(corpora):
+            if tested_on not in cells:
                 continue
-            shares[row, column] = value = cells[tested]["uar"]
-            ink = "white" if value > 0.55 else INK
-            axes.text(column, row, score_text(value), ha="center", va="center", fontsize=9, color=ink)
-            if trained == tested:
+            uars[row, column] = uar = cells[tested_on]["uar"]
+            color = "white" if uar > 0.55 else INK
+            axes.text(column, row, score_text(uar), ha="center", va="center", fontsize=9, color=color)
+            if trained_on == tested_on:
                 axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec=INK, lw=1.4))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(uars, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(corpora)), [display_name(name, 12) for name in corpora])
     axes.set_yticks(range(len(content)), [display_name(name, 14) for name in content])
     axes.tick_params(length=0, labelsize=8.5, labelcolor=INK)
     axes.spines[:].set_visible(False)
 
 
-def _heat(axes: Axes, counts: np.ndarray) -> None:
+def _draw_confusion(axes: Axes, counts: np.ndarray) -> None:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -277,11 +279,19 @@ def _heat(axes: Axes, counts: np.ndarray) -> None:
         return
     for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
         share = shares[row, column]
-        ink = "white" if share > 0.55 else INK
-        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=ink)
+        color = "white" if share > 0.55 else INK
+        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=color)
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [display_name(name, _LONGEST) for name in names])
+def _hide_empty_panels(panels: Any, columns: int, count: int) -> None:
+    """Hide the panels after the last one, and label the x axis of the lowest visible panel of each column."""
+    for index, axes in enumerate(panels.flat):
+        axes.set_visible(index < count)
+        if index + columns >= count:
+            axes.tick_params(labelbottom=True)
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [display_name(name, _MAX_NAME_LENGTH) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

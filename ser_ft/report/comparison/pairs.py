@@ -1,4 +1,4 @@
-"""Systems beside a baseline and beside each other: differences over the same clips, and what may be said of them."""
+"""Paired comparisons of systems on the same clips, with a baseline and with each other."""
 
 from __future__ import annotations
 
@@ -9,136 +9,154 @@ from dataclasses import dataclass, field
 from ...evaluation.significance import PairedComparison, compare_paired
 from ...evaluation.systems import Leaderboard, System
 from ...utils.errors import InputError
-from ...utils.text import count_text
+from ...utils.text import MISSING, count_text
 
-TOLD = 0.05  # a difference is told where p, corrected for the number of comparisons, is no higher
+ALPHA = 0.05
+"""A difference is significant if its p value, corrected for the number of comparisons, is at most this."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A test set with the comparisons made on it.
+class SystemComparison:
+    """The systems that were tested on the same clips, with the comparisons between them.
 
     Attributes:
-        tested: the systems. baseline: what the others stand beside, None where there is none.
-        beside: name of a system -> it less the baseline. pairs: names of two models -> the first less the second.
-        corrected: the same -> Holm's p. transfer: name of a transfer model -> p beside the baseline, likewise.
+        tested: the systems.
+        baseline: the system that the others are compared with, None if there is none.
+        versus_baseline: a system's name -> the system minus the baseline.
+        pairs: the names of two models -> the first minus the second.
+        corrected: the same names -> the p value corrected for the number of pairs (Holm).
+        transfer: the name of a pretrained model -> the corrected p value of its difference from the baseline.
     """
 
     tested: Leaderboard
     baseline: System | None = None
-    beside: dict[str, PairedComparison] = field(default_factory=dict)
+    versus_baseline: dict[str, PairedComparison] = field(default_factory=dict)
     pairs: dict[tuple[str, str], PairedComparison] = field(default_factory=dict)
     corrected: dict[tuple[str, str], float] = field(default_factory=dict)
     transfer: dict[str, float] = field(default_factory=dict)
 
     @property
     def leaking(self) -> bool:
-        """Whether the test speakers were heard in training."""
+        """Whether test speakers were seen in training."""
         return self.tested.best.leaking
 
     @property
     def title(self) -> str:
-        """What was tested on: "ravdess, 1,199 clips of 20 speakers, split kfold"."""
-        first = self.tested.best
-        people = count_text(self.tested.speakers, "speaker")
-        return f"{' + '.join(self.tested.corpora)}, {count_text(len(first.labels), 'clip')} of {people}, split {first.split}"
+        """The test set: "ravdess, 1,199 clips of 20 speakers, split kfold"."""
+        best = self.tested.best
+        clips = f"{count_text(len(best.labels), 'clip')} of {count_text(self.tested.speakers, 'speaker')}"
+        return f"{' + '.join(self.tested.corpora)}, {clips}, split {best.split}"
 
 
-def compare_set(tested: Leaderboard, wanted: str | None = None) -> Compared:
-    """Make the comparisons of a test set.
+def compare_systems(tested: Leaderboard, baseline_name: str | None = None) -> SystemComparison:
+    """Compare the systems that were tested on the same clips.
 
-    None on a leaking split, whose figures say nothing of new speakers, and none where speakers are not known.
+    There are no comparisons on a leaking split, whose scores do not hold for new speakers, nor with unknown speakers.
 
     Args:
-        tested: the systems. wanted: the baseline's name; by default the best mfcc-cnn, else the best classic network.
+        tested: the systems.
+        baseline_name: the baseline; by default the best mfcc-cnn, or the best network trained from scratch.
     """
     if tested.best.leaking or tested.best.has_unknown_speakers:
-        return Compared(tested)
-    baseline = _baseline(tested, wanted)
-    beside = {}
+        return SystemComparison(tested)
+    baseline = _select_baseline(tested, baseline_name)
+    versus_baseline = {}
     if baseline is not None:
-        beside = {one.name: difference(one, baseline) for one in tested.systems if one is not baseline}
-    moved = [one.name for one in tested.systems if one.kind == "transfer" and one.name in beside]
-    transfer = dict(zip(moved, holm([beside[name].p_value for name in moved]), strict=True))
+        others = [system for system in tested.systems if system is not baseline]
+        versus_baseline = {system.name: paired_difference(system, baseline) for system in others}
+    pretrained = [s.name for s in tested.systems if s.kind == "transfer" and s.name in versus_baseline]
+    transfer = dict(zip(pretrained, holm([versus_baseline[name].p_value for name in pretrained]), strict=True))
     if tested.is_cross_corpus:
-        return Compared(tested, baseline, beside, transfer=transfer)
-    two = itertools.combinations(tested.models, 2)
-    pairs = {(one.name, other.name): difference(one, other) for one, other in two}
+        return SystemComparison(tested, baseline, versus_baseline, transfer=transfer)
+    pairs = {
+        (first.name, second.name): paired_difference(first, second)
+        for first, second in itertools.combinations(tested.models, 2)
+    }
     corrected = dict(zip(pairs, holm([pair.p_value for pair in pairs.values()]), strict=True))
-    return Compared(tested, baseline, beside, pairs, corrected, transfer)
+    return SystemComparison(tested, baseline, versus_baseline, pairs, corrected, transfer)
 
 
-def check_baseline(sets: Sequence[Leaderboard], wanted: str | None) -> None:
-    """Refuse a baseline that is nowhere.
+def check_baseline(leaderboards: Sequence[Leaderboard], baseline_name: str | None) -> None:
+    """Check that the baseline exists on at least one test set.
 
     Raises:
-        InputError: no system goes by that name.
+        InputError: no system has this name.
     """
-    if wanted is None or any(wanted in (one.name, one.model) for tested in sets for one in tested.systems):
+    systems = [system for tested in leaderboards for system in tested.systems]
+    if baseline_name is None or any(baseline_name in (system.name, system.model) for system in systems):
         return
-    known = dict.fromkeys(one.name for tested in sets for one in tested.systems)
-    raise InputError(f"--baseline {wanted}: no such model here; there are {', '.join(known)}")
+    names = dict.fromkeys(system.name for system in systems)
+    raise InputError(f"--baseline {baseline_name}: no such model here; there are {', '.join(names)}")
 
 
-def difference(first: System, second: System) -> PairedComparison:
-    """Compare two systems of one test set: the first's UAR less the second's."""
+def paired_difference(first: System, second: System) -> PairedComparison:
+    """Compare two systems on the same clips: the UAR of the first minus that of the second."""
     speakers = first.clips["speaker"].tolist()
     return compare_paired(first.labels, first.predictions, second.predictions, speakers, len(first.classes))
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Correct p values for their number (Holm 1979, "A simple sequentially rejective multiple test procedure").
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for multiple comparisons (Holm 1979, "A simple sequentially rejective multiple test procedure").
 
     Args:
-        values: of all comparisons made at once.
+        p_values: the p values of all comparisons.
 
     Returns:
-        as many, in the same order: the k-th smallest of n times n - k + 1, none under a smaller one's, 1 at most.
+        The corrected p values in the same order: the k-th smallest times n - k + 1, monotone, and at most 1.
     """
-    order = sorted(range(len(values)), key=lambda place: values[place])
-    found, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        found[place] = least
-    return found
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, minimum = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        minimum = max(minimum, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = minimum
+    return corrected
 
 
-def verdict(name: str, other: str, found: PairedComparison, p: float) -> str:
-    """Say in words what a comparison shows.
+def conclusion(first: str, second: str, comparison: PairedComparison, p_value: float) -> str:
+    """State in words what a comparison shows.
 
     Args:
-        name: of the first system. other: of the second. found: the first less the second. p: corrected.
+        first: the name of the first system.
+        second: the name of the second system.
+        comparison: the first minus the second.
+        p_value: the corrected p value.
     """
-    people = count_text(found.speakers, "speaker")
-    if found.smallest_p_value > TOLD:
-        least = p_text(found.smallest_p_value)
-        return f"{people} cannot tell {name} from {other}: no difference, however large, gives a p under {least}"
-    if p > TOLD:
-        return f"No difference between {name} and {other} can be told from {people}"
-    return f"{name} recognises {'more' if found.difference > 0 else 'less'} than {other}"
+    speakers = count_text(comparison.speakers, "speaker")
+    if comparison.smallest_p_value > ALPHA:
+        smallest = p_text(comparison.smallest_p_value)
+        return (
+            f"{speakers} are too few to distinguish {first} from {second}: "
+            f"no difference, however large, has a p value under {smallest}"
+        )
+    if p_value > ALPHA:
+        return f"{speakers} show no significant difference between {first} and {second}"
+    return f"{first} has a {'higher' if comparison.difference > 0 else 'lower'} UAR than {second}"
 
 
-def p_text(p: float) -> str:
-    """Write a p: "0.031", "<0.001"."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def p_text(p_value: float) -> str:
+    """Return a p value as text: "0.031", "<0.001"."""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def signed(value: float | None) -> str:
-    """Write a difference of scores: "+0.041", and one that does not exist as "-"."""
-    return "-" if value is None else f"{value:+.3f}"
+def signed_text(value: float | None) -> str:
+    """Return a difference of scores with its sign: "+0.041", or "-" if it does not exist."""
+    return MISSING if value is None else f"{value:+.3f}"
 
 
-def signed_interval(found: PairedComparison) -> str:
-    """Write the interval of a difference: "-0.012 to +0.094", or "-" where there is none."""
-    return "-" if found.low is None or found.high is None else f"{signed(found.low)} to {signed(found.high)}"
+def signed_interval_text(comparison: PairedComparison) -> str:
+    """Return the interval of a difference: "-0.012 to +0.094", or "-" if it does not exist."""
+    if comparison.low is None or comparison.high is None:
+        return MISSING
+    return f"{signed_text(comparison.low)} to {signed_text(comparison.high)}"
 
 
-def _baseline(tested: Leaderboard, wanted: str | None) -> System | None:
-    if wanted is not None:
-        exact = [one for one in tested.systems if one.name == wanted]
-        return next(iter(exact or [one for one in tested.systems if one.model == wanted]), None)
+def _select_baseline(tested: Leaderboard, name: str | None) -> System | None:
+    # The systems are sorted by UAR, the best first.
+    if name is not None:
+        exact = [system for system in tested.systems if system.name == name]
+        return next(iter(exact or [system for system in tested.systems if system.model == name]), None)
     for kind in ("baseline", "from-scratch"):
-        for one in tested.systems:  # the best first
-            if one.kind == kind:
-                return one
+        for system in tested.systems:
+            if system.kind == kind:
+                return system
     return None

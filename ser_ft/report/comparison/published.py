@@ -1,4 +1,4 @@
-"""What others published, and how well people do: the one table of figures that are not computed from runs."""
+"""Published results of others and human performance: the only figures that are not computed from runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ _MEASURES = ("uar", "accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)
-class Published:
-    """A figure of others.
+class PublishedResult:
+    """A published result.
 
     Attributes:
-        corpora: what was tested on. classes: their number, None where the source's is not known.
-        uar, accuracy, macro_f1: shares, None where not published. leaking: test speakers were heard in training.
-        trained_on: a corpus, where it is another one than the one tested on.
+        system: the name of the system.
+        corpora: the corpora tested on.
+        classes: the number of classes, None if unknown.
+        uar: as a fraction, None if not published.
+        accuracy: likewise.
+        macro_f1: likewise.
+        protocol: how it was measured.
+        leaking: whether test speakers were seen in training.
+        source: who published it, and where.
+        trained_on: a corpus, if it is not the one tested on.
+        is_direction_unclear: whether the sources contradict each other on which of `corpora` and `trained_on` was
+            tested on.
     """
 
     system: str
@@ -33,42 +42,49 @@ class Published:
     leaking: bool
     source: str
     trained_on: str | None = None
+    is_direction_unclear: bool = False
+
+    @property
+    def possible_corpora(self) -> tuple[str, ...]:
+        """The corpora that may have been tested on."""
+        return (*self.corpora, self.trained_on) if self.is_direction_unclear and self.trained_on else self.corpora
 
 
 @dataclass(frozen=True)
-class People:
-    """How well people recognise the emotions of a corpus from the voice: a share, and what it is the share of."""
+class HumanPerformance:
+    """How well people recognize the emotions of a corpus from the voice: a fraction, and what it is a fraction of."""
 
     corpus: str
-    share: float
-    measures: str
+    score: float
+    measure: str
     source: str
 
 
 @cache
-def published() -> tuple[Published, ...]:
-    """Return all figures of others, those on unseen speakers first, then by corpus."""
-    said = _said()
-    rows = [dict(row) for row in said["results"]]
-    for name, systems in said["tables"].items():
+def published_results() -> tuple[PublishedResult, ...]:
+    """Return all published results, those on unseen speakers first, then by corpus."""
+    content = _read_yaml()
+    rows = [dict(row) for row in content["results"]]
+    for name, systems in content["tables"].items():
         for system, figures in systems.items():
-            rows.append({**said["protocols"][name], "system": system, **dict(zip(_MEASURES, figures, strict=False))})
-    made = [_made(row, said["sources"]) for row in rows]
-    return tuple(sorted(made, key=lambda one: (one.leaking, one.corpora, one.trained_on or "")))
+            rows.append({**content["protocols"][name], "system": system, **dict(zip(_MEASURES, figures, strict=False))})
+    results = [_result(row, content["sources"]) for row in rows]
+    return tuple(sorted(results, key=lambda result: (result.leaking, result.corpora, result.trained_on or "")))
 
 
-def people(corpora: Collection[str]) -> People | None:
-    """Return how well people do, where the clips are of one corpus alone and it is known."""
-    said = _said()
-    for row in said["people"]:
+def human_performance(corpora: Collection[str]) -> HumanPerformance | None:
+    """Return the human performance on the only corpus of the clips, or None if there are several or it is unknown."""
+    content = _read_yaml()
+    for row in content["people"]:
         if set(corpora) == {row["corpus"]}:
-            return People(row["corpus"], row["shown"] / 100, row["measures"], said["sources"][row["source"]])
+            source = content["sources"][row["source"]]
+            return HumanPerformance(row["corpus"], row["score"] / 100, row["measure"], source)
     return None
 
 
-def _made(row: Mapping[str, Any], sources: Mapping[str, str]) -> Published:
-    shares = {name: row[name] / 100 if name in row else None for name in _MEASURES}
-    return Published(
+def _result(row: Mapping[str, Any], sources: Mapping[str, str]) -> PublishedResult:
+    scores = {name: row[name] / 100 if name in row else None for name in _MEASURES}
+    return PublishedResult(
         system=row["system"],
         corpora=tuple(row["corpus"].split(" + ")),
         classes=row.get("classes"),
@@ -76,11 +92,12 @@ def _made(row: Mapping[str, Any], sources: Mapping[str, str]) -> Published:
         leaking={"seen": True, "unseen": False}[row["speakers"]],
         source=sources[row["source"]],
         trained_on=row.get("trained_on"),
-        **shares,
+        is_direction_unclear=row.get("direction") == "unclear",
+        **scores,
     )
 
 
 @cache
-def _said() -> dict[str, Any]:
+def _read_yaml() -> dict[str, Any]:
     text = resources.files("ser_ft").joinpath("report", "comparison", "published.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
