@@ -1,4 +1,4 @@
-"""What all tests share: caches of their own, no network, a small miniature, and real recordings where they are."""
+"""Fixtures and settings of all tests: caches of their own, no network, synthetic voices, and real recordings if available."""
 
 import atexit
 import os
@@ -7,22 +7,26 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before `datasets` is imported, which reads these once.
-_CACHES = tempfile.mkdtemp(prefix="ser_ft-tests-")
-atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
+# The workers of pytest-xdist inherit this variable, so that all of them use the caches of one test run.
+if "SER_FT_TEST_CACHES" not in os.environ:
+    os.environ["SER_FT_TEST_CACHES"] = tempfile.mkdtemp(prefix="ser_ft-tests-")
+    atexit.register(shutil.rmtree, os.environ["SER_FT_TEST_CACHES"], ignore_errors=True)
+CACHES = Path(os.environ["SER_FT_TEST_CACHES"])
 # Tiny models run many times faster on one thread than on two that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `datasets` reads these variables when it is imported.
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
-    "HF_HOME": f"{_CACHES}/huggingface",
-    "HF_DATASETS_CACHE": f"{_CACHES}/datasets",
-    "SER_FT_CACHE": f"{_CACHES}/ser_ft",
+    "HF_HOME": f"{CACHES}/huggingface",
+    "HF_DATASETS_CACHE": f"{CACHES}/datasets",
+    "SER_FT_CACHE": f"{CACHES}/ser_ft",
 }
 
 import datasets  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from ser_ft import audio  # noqa: E402
 from ser_ft.data.prepare import open_prepared, prepare  # noqa: E402
@@ -31,25 +35,28 @@ from ser_ft.data.synthetic.corpora import write_miniature  # noqa: E402
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real recordings: SER_FT_SHARED_DATA, or shared/data beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("SER_FT_SHARED_DATA", beside))
+    """The folder of real recordings: SER_FT_SHARED_DATA, or shared/data next to the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SER_FT_SHARED_DATA", default))
     if not (folder / "manifests").is_dir():
         pytest.skip(f"no recordings at {folder} (SER_FT_SHARED_DATA names another folder)")
     return folder
 
 
 @pytest.fixture(scope="session")
-def miniature_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic voices: the first two speakers of each of the four corpora. To be read, never changed."""
-    return write_miniature(tmp_path_factory.mktemp("miniature") / "voices", progress=False, speakers=2)
+def miniature_tree() -> Path:
+    """Synthetic voices of the first two speakers of each corpus, made once per test run. Read-only."""
+    with FileLock(CACHES / "miniature.lock"):
+        return write_miniature(CACHES / "miniature", progress=False, speakers=2)
 
 
 @pytest.fixture(scope="session")
-def miniature_folder(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the miniature's prepared table. To be read, never changed."""
-    folder = tmp_path_factory.mktemp("prepared") / "miniature"
-    prepare(miniature_tree, folder, verbose=False)
+def miniature_folder(miniature_tree: Path) -> Path:
+    """The prepared table of `miniature_tree`, made once per test run. Read-only."""
+    folder = CACHES / "prepared"
+    with FileLock(CACHES / "prepared.lock"):
+        if not folder.exists():
+            prepare(miniature_tree, folder, verbose=False)
     return folder
 
 
@@ -59,8 +66,8 @@ def miniature_table(miniature_folder: Path) -> datasets.Dataset:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def undrawn_reports(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs that are over sooner: empty pictures, which tests/report looks at, and the speed of two clips measured."""
+def fast_reports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Write empty figures, which tests/report checks, and measure the speed of two clips, to save time."""
     if not {"training", "recipes", "dataloading", "evaluation", "config"} & set(request.path.parts):
         yield
         return
@@ -78,7 +85,7 @@ def undrawn_reports(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder, less all but its model: a small plain-cnn whose answers differ from clip to clip."""
+    """A run folder with a model only: a small plain-cnn whose predictions differ from clip to clip."""
     import torch
 
     from ser_ft.models.registry import build_model

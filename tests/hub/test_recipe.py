@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def undrawn(undrawn_reports: None) -> None:
+def undrawn(fast_reports: None) -> None:
     """What is reported here is not looked at."""
 
 

@@ -92,7 +92,7 @@ def test_it_can_be_trained_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn_reports")
+@pytest.mark.usefixtures("fast_reports")
 def test_its_recipe_makes_it_in_miniature(miniature_folder: Path, tmp_path: Path) -> None:
     """On synthetic voices, a few epochs: the same network and features, and better than chance (0.125)."""
     settings = [

@@ -45,7 +45,7 @@ def test_what_is_not_trained_is_left_alone() -> None:
         assert int(model.num_batches_tracked) == 5
 
 
-@pytest.mark.usefixtures("undrawn_reports")
+@pytest.mark.usefixtures("fast_reports")
 def test_the_mean_is_what_is_judged_and_saved(
     miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,7 +80,7 @@ def test_the_mean_is_what_is_judged_and_saved(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn_reports")
+@pytest.mark.usefixtures("fast_reports")
 def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path: Path) -> None:
     """SIGKILL in the second epoch of compact-cnn, heard through spectral augmentation, its weights averaged."""
 
