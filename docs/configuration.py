@@ -21,13 +21,14 @@ one with `base: FILE`. Unknown settings are rejected. `ser-ft train --print_conf
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """Return the docstring below each field of a dataclass."""
-    body = ast.parse(inspect.getsource(kind)).body[0].body
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in zip(body, body[1:], strict=False)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
+    """Return the docstring below each field of a dataclass and of those that it inherits from."""
+    texts = {}
+    for parent in reversed(kind.__mro__[:-1]):
+        body = ast.parse(inspect.getsource(parent)).body[0].body
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[field.target.id] = " ".join(text.value.value.split())
+    return texts
 
 
 def type_text(annotation: object) -> str:
@@ -41,7 +42,7 @@ def type_text(annotation: object) -> str:
 def default_text(field: Field) -> str:
     """Write a default as YAML does."""
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, list | dict) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def table(kind: type, prefix: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Fixtures and settings of all tests: caches of their own, no network, synthetic voices, and real recordings if available."""
+"""Fixtures and settings of all tests: caches of their own, no network, synthetic voices, recordings if available."""
 
 import atexit
 import os

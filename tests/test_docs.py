@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ser_ft.audio import to_wav
 from ser_ft.cli import make_parser
 from ser_ft.config.parser import parse_as
 from ser_ft.config.pretraining import PretrainRecipe
@@ -95,7 +97,12 @@ def test_what_a_python_snippet_imports_from_ser_ft_is_there(page: str, text: str
 
 
 @pytest.mark.parametrize(("page", "text"), list(blocks("yaml")))
-def test_a_recipe_that_a_page_shows_is_accepted(page: str, text: str, tmp_path: Path) -> None:
+def test_a_recipe_that_a_page_shows_is_accepted(
+    page: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "noises").mkdir()
+    (tmp_path / "noises" / "noise.wav").write_bytes(to_wav(np.zeros(1600)))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text.replace("base: base/", f"base: {ROOT}/recipes/base/"), encoding="utf-8")
     check_recipe("finetune.py", ["--config", str(recipe)])
@@ -115,5 +122,7 @@ def test_the_pages_build_and_load_nothing_from_elsewhere(tmp_path: Path) -> None
 
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path)))
     for page in tmp_path.glob("*.html"):
-        loaded = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"', page.read_text("utf-8"))
+        loaded = re.findall(
+            r'<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"', page.read_text("utf-8")
+        )
         assert not [address for pair in loaded for address in pair if "//" in address], page.name

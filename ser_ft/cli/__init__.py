@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A recipe's settings are read by their own parser, which knows every one of them.
     if given[:1] == ["train"]:
         return train(given[1:], "ser-ft train")
-    parser = _parser()
+    parser = make_parser()
     code = 0
 
     def work() -> None:
@@ -63,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces."
     )
