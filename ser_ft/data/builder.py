@@ -1,4 +1,4 @@
-"""The `datasets` builder: recordings of any corpus -> one Arrow table of 16 kHz sound under one label scheme."""
+"""The `datasets` builder: from the recordings of a catalog to one Arrow table of 16 kHz sound with labels."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from .deduplication import DuplicateIndex, Signature, signatures
 
 SKIPPED_FILE = "skipped.csv"
 RETRACTED_FILE = "retracted.json"
-_ROWS = 64
-_TEXTS = ("gender", "intensity", "statement", "language")
+_BATCH_SIZE = 64
+_TEXT_COLUMNS = ("gender", "intensity", "statement", "language")
 
 
 class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """Builds the prepared table of a `Catalog`.
 
-    A clip is decoded once, by threads; what cannot be used goes to `skipped.csv` beside the table. A recording found
-    twice by its decoded content is kept once, and not at all where its labels differ.
+    Threads decode each clip once. Clips that cannot be used are listed in `skipped.csv` beside the table. If a
+    recording occurs twice, by its decoded content, it is kept once; if its labels differ, it is not kept at all.
     """
 
     VERSION = datasets.Version("1.1.0")
 
-    def __init__(self, book: Catalog, cache_dir: str | Path | None = None, progress: bool = True) -> None:
-        self.book = book
+    def __init__(self, catalog: Catalog, cache_dir: str | Path | None = None, progress: bool = True) -> None:
+        self.catalog = catalog
         self.progress = progress
         super().__init__(
             cache_dir=str(cache_dir) if cache_dir else None,
             dataset_name="ser_ft",
             config_name="corpora",
-            config_id=f"corpora-{book.key}",
+            config_id=f"corpora-{catalog.key}",
         )
 
     @property
     def folder(self) -> Path:
-        """Where the table and `skipped.csv` are."""
+        """The folder of the table and of `skipped.csv`."""
         return Path(self._output_dir)
 
     @property
     def retracted(self) -> set[str]:
-        """The ids of clips that were written before their recording was found again under another label."""
+        """The ids of written clips whose recording was found again later with another label."""
         return set(json.loads((self.folder / RETRACTED_FILE).read_text(encoding="utf-8")))
 
     def as_dataset(self, *args: Any, **options: Any) -> Any:
-        """Return the table; clips that turned out to stand under two labels are left out."""
+        """Return the table without the retracted clips."""
         table = super().as_dataset(*args, **options)
         retracted = self.retracted
         if retracted and isinstance(table, datasets.Dataset):
-            table = table.select([at for at, name in enumerate(table["id"]) if name not in retracted])
+            table = table.select([row for row, clip_id in enumerate(table["id"]) if clip_id not in retracted])
         return table
 
     def _info(self) -> datasets.DatasetInfo:
-        classes = list(self.book.scheme.classes)
+        classes = list(self.catalog.scheme.classes)
         features = {
             "id": datasets.Value("string"),
             "audio": datasets.Audio(sampling_rate=audio.SAMPLE_RATE, decode=False),
@@ -81,50 +81,50 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             "sampling_rate": datasets.Value("int32"),
             "path": datasets.Value("string"),
         }
-        if any(clip.votes for clip in self.book.clips):
+        if any(clip.votes for clip in self.catalog.clips):
             features["votes"] = datasets.List(datasets.Value("float32"), length=len(classes))
-        about = self.book.about()
+        info = self.catalog.corpus_info()
         return datasets.DatasetInfo(
-            description=json.dumps({"corpora": about, "key": self.book.key}),
+            description=json.dumps({"corpora": info, "key": self.catalog.key}),
             features=datasets.Features(features),
-            license="; ".join(f"{name}: {facts['license']}" for name, facts in about.items()),
-            citation="\n".join(facts["citation"] for facts in about.values() if facts["citation"]),
+            license="; ".join(f"{name}: {corpus['license']}" for name, corpus in info.items()),
+            citation="\n".join(corpus["citation"] for corpus in info.values() if corpus["citation"]),
         )
 
     def _split_generators(self, _: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
 
     def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:  # type: ignore[override]
-        sieve = _Sieve(self.book.skipped)
+        clips, label_names = self.catalog.clips, self.catalog.scheme.classes
+        deduplicator = _Deduplicator(self.catalog.skipped)
         schema = self.info.features.arrow_schema
-        places = {name: place for place, name in enumerate(self.book.scheme.classes)}
         rows: list[dict[str, Any]] = []
         number = 0
-        total = len(self.book.clips)
-        decoded = _decoded(self.book.clips)
-        for clip, sound in progress_bar(decoded, total=total, desc="reading", unit=" clips", shown=self.progress):
-            if sieve.keep(clip, sound):
-                rows.append(_row(clip, sound, places[clip.label]))
-            if len(rows) == _ROWS:
+        for clip, decoded in progress_bar(
+            _decode_in_threads(clips), total=len(clips), desc="reading", unit=" clips", shown=self.progress
+        ):
+            if deduplicator.accept(clip, decoded):
+                rows.append(_row(clip, decoded, label_names.index(clip.label)))
+            if len(rows) == _BATCH_SIZE:
                 yield number, _table(rows, schema)
                 number += 1
                 rows.clear()
         if rows:
             yield number, _table(rows, schema)
-        write_skipped(sieve.skipped, self.folder / SKIPPED_FILE)
-        (self.folder / RETRACTED_FILE).write_text(json.dumps(sorted(sieve.retracted)), encoding="utf-8")
+        write_skipped(deduplicator.skipped, self.folder / SKIPPED_FILE)
+        (self.folder / RETRACTED_FILE).write_text(json.dumps(sorted(deduplicator.retracted)), encoding="utf-8")
 
 
-class _Sound:
-    """A decoded clip: its WAV bytes, its rate as found and its content's signatures, or what was wrong with it."""
+class _DecodedClip:
+    """A decoded clip: its WAV bytes, its original sampling rate and its signatures, or the decoding error."""
 
-    __slots__ = ("duration", "error", "marks", "rate", "wav")
+    __slots__ = ("duration", "error", "rate", "signatures", "wav")
 
     def __init__(self, clip: Clip) -> None:
         self.wav = b""
         self.duration = 0.0
         self.rate: int | None = None
-        self.marks: list[Signature] = []
+        self.signatures: list[Signature] = []
         self.error: audio.AudioError | None = None
         try:
             name = PurePosixPath(clip.path.split("::")[0]).name
@@ -133,89 +133,90 @@ class _Sound:
                 raise audio.AudioError("silent", REASONS["silent"])
             pcm = audio.to_pcm16(samples)
             self.duration = len(pcm) / audio.SAMPLE_RATE
-            self.marks = signatures(pcm)
+            self.signatures = signatures(pcm)
             self.wav = audio.to_wav(pcm)
         except audio.AudioError as error:
             self.error = error
-        except Exception as error:  # one bad file, whatever it does to a decoder, never stops a build
+        except Exception as error:  # whatever a broken file does to a decoder, it must not stop the build
             self.error = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
 
 
-class _Sieve:
-    """Keeps each recording once, told by its decoded content, and lists what is left out."""
+class _Deduplicator:
+    """Accepts each recording once, and lists the clips that are skipped."""
 
     def __init__(self, skipped: list[Skipped]) -> None:
         self.skipped = list(skipped)
         self.retracted: set[str] = set()
-        self._seen: DuplicateIndex[Clip] = DuplicateIndex()
+        self._index: DuplicateIndex[Clip] = DuplicateIndex()
 
-    def keep(self, clip: Clip, sound: _Sound) -> bool:
-        if sound.error is not None:
-            self._skip(clip, sound.error.reason, str(sound.error))
+    def accept(self, clip: Clip, decoded: _DecodedClip) -> bool:
+        if decoded.error is not None:
+            self._skip(clip, decoded.error.reason, str(decoded.error))
             return False
-        first = self._seen.find_or_add(sound.marks, clip)
+        first = self._index.find_or_add(decoded.signatures, clip)
         if first is None:
             return True
         if first.utterance.emotion == clip.utterance.emotion and first.label == clip.label:
             self._skip(clip, "same-sound", f"the same recording as {first.utterance.id}")
             return False
-        self._skip_twice_labelled(clip, first)
-        if escape_surrogates(first.utterance.id) not in self.retracted:
-            self.retracted.add(escape_surrogates(first.utterance.id))
-            self._skip_twice_labelled(first, clip)
+        self._skip_two_labels(clip, first)
+        first_id = escape_surrogates(first.utterance.id)
+        if first_id not in self.retracted:
+            self.retracted.add(first_id)
+            self._skip_two_labels(first, clip)
         return False
 
-    def _skip_twice_labelled(self, clip: Clip, other: Clip) -> None:
-        here, there = clip.utterance, other.utterance
-        self._skip(clip, "two-labels", f"{here.emotion} here, {there.emotion} in {there.id}")
+    def _skip_two_labels(self, clip: Clip, other: Clip) -> None:
+        detail = f"{clip.utterance.emotion} here, {other.utterance.emotion} in {other.utterance.id}"
+        self._skip(clip, "two-labels", detail)
 
     def _skip(self, clip: Clip, reason: str, detail: str) -> None:
         self.skipped.append(Skipped(clip.path, clip.corpus, reason, detail))
 
 
-def _decoded(clips: list[Clip]) -> Iterator[tuple[Clip, _Sound]]:
-    """Decode clips in threads (the decoders release the interpreter's lock), in order, few at a time in memory."""
+def _decode_in_threads(clips: list[Clip]) -> Iterator[tuple[Clip, _DecodedClip]]:
+    """Decode clips in threads (decoders release the interpreter's lock), in order, with few in memory at a time."""
     workers = min(8, os.cpu_count() or 1)
-    waiting: deque[tuple[Clip, Callable[[], _Sound]]] = deque()
-    todo = iter(clips)
+    pending: deque[tuple[Clip, Callable[[], _DecodedClip]]] = deque()
+    remaining = iter(clips)
     with ThreadPoolExecutor(workers) as pool:
         try:
             while True:
-                for clip in islice(todo, 8 * workers - len(waiting)):
-                    waiting.append((clip, pool.submit(_Sound, clip).result))
-                if not waiting:
+                for clip in islice(remaining, 8 * workers - len(pending)):
+                    pending.append((clip, pool.submit(_DecodedClip, clip).result))
+                if not pending:
                     return
-                clip, sound = waiting.popleft()
-                yield clip, sound()
+                clip, result = pending.popleft()
+                yield clip, result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Put rows together column by column: the sound goes over in one piece, not value by value."""
+    """Make a table column by column, which copies the audio in one piece instead of value by value."""
     columns = {name: [row[name] for row in rows] for name in schema.names}
     sounds = columns.pop("audio")
-    parts = {
-        part: pa.array([sound[part] for sound in sounds], schema.field("audio").type.field(part).type)
-        for part in ("bytes", "path")
+    fields = {
+        name: pa.array([sound[name] for sound in sounds], schema.field("audio").type.field(name).type)
+        for name in ("bytes", "path")
     }
     arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
-    arrays["audio"] = pa.StructArray.from_arrays(list(parts.values()), names=list(parts))
+    arrays["audio"] = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
-    said = clip.utterance
+def _row(clip: Clip, decoded: _DecodedClip, label: int) -> dict[str, Any]:
+    utterance = clip.utterance
     row = {
-        "id": said.id,
-        "audio": {"bytes": sound.wav, "path": escape_surrogates(f"{said.id}.wav")},
+        "id": utterance.id,
+        "audio": {"bytes": decoded.wav, "path": escape_surrogates(f"{utterance.id}.wav")},
         "emotion": label,
         "corpus": clip.corpus,
-        "speaker": said.speaker,
-        **{name: getattr(said, name) for name in _TEXTS},
-        "age": said.age,
-        "duration": sound.duration,
-        "sampling_rate": sound.rate,
+        "speaker": utterance.speaker,
+        **{name: getattr(utterance, name) for name in _TEXT_COLUMNS},
+        "age": utterance.age,
+        "duration": decoded.duration,
+        "sampling_rate": decoded.rate,
         "path": clip.path,
     }
     if clip.votes is not None:
@@ -224,21 +225,20 @@ def _row(clip: Clip, sound: _Sound, label: int) -> dict[str, Any]:
 
 
 def escape_surrogates(name: str) -> str:
-    """Write out the bytes of a file name that are not UTF-8."""
+    r"""Write the bytes of a file name that are not UTF-8 as escapes, for example \xe9."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_skipped(skipped: list[Skipped], file: Path) -> None:
-    """Write the list of what was left out: path, corpus, reason, detail."""
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
+    """Write the list of skipped files: path, corpus, reason, detail."""
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines)
         writer.writerow(("path", "corpus", "reason", "detail"))
-        writer.writerows(
-            (escape_surrogates(skip.path), skip.corpus, skip.reason, escape_surrogates(skip.detail)) for skip in skipped
-        )
+        for skip in skipped:
+            writer.writerow((escape_surrogates(skip.path), skip.corpus, skip.reason, escape_surrogates(skip.detail)))
 
 
 def read_skipped(file: Path) -> list[Skipped]:
-    """Read `skipped.csv` back."""
+    """Read `skipped.csv`."""
     with file.open(encoding="utf-8", newline="") as lines:
         return [Skipped(row["path"], row["corpus"], row["reason"], row["detail"]) for row in csv.DictReader(lines)]

@@ -1,4 +1,4 @@
-"""Any data set of the Hub or on disk as a catalogue, by naming its columns."""
+"""Builds a catalog from any data set on the Hub or on disk, given the names of its columns."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
-from .catalog import Catalog, CatalogBuilder, CatalogOptions, Skipped
-from .corpora.folder import FACTS, own_corpus, own_utterance
+from .catalog import Catalog, CatalogBuilder, CatalogOptions
+from .corpora.folder import METADATA_COLUMNS, user_corpus, user_utterance
 
-_COLUMNS = ("audio", "emotion", *FACTS)
+_COLUMNS = ("audio", "emotion", *METADATA_COLUMNS)
 
 
 def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalog:
-    """Find the clips of any `datasets` table by naming its columns.
+    """Build a catalog from a `datasets` table.
 
     Args:
-        table: the table. name: what to call the corpus.
-        columns: our name -> the table's: audio and emotion (where they are called otherwise), speaker, gender, age,
-            intensity, statement, language.
+        table: the table.
+        name: name of the corpus.
+        columns: our name -> the table's: audio and emotion (by default the same), speaker, gender, age, intensity,
+            statement, language.
         scheme: the label scheme.
 
     Raises:
-        InputError: a column is not in the table or holds something else, or no clip is left.
+        InputError: a column is missing or has another type, or no clip is left.
     """
     columns = {"audio": "audio", "emotion": "emotion"} | dict(columns)
     for ours, theirs in columns.items():
@@ -42,35 +43,37 @@ def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str,
         sounds = sounds.cast_column(columns["audio"], datasets.Audio(decode=False))
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"the column {columns['audio']!r} of the table {name} holds no sound files") from error
-    facts = table.select_columns([theirs for ours, theirs in columns.items() if ours != "audio"])
-    book = Catalog(scheme)
-    names = CatalogBuilder(book, CatalogOptions())
-    names.state = [name, sorted(columns.items()), table._fingerprint]
-    corpus = own_corpus(name)
-    for at, row in enumerate(facts):
-        where = f"{name}[{at}]"
-        cells = {ours: _said(facts.features[columns[ours]], row[columns[ours]]) for ours in columns if ours != "audio"}
+    metadata = table.select_columns([theirs for ours, theirs in columns.items() if ours != "audio"])
+    catalog = Catalog(scheme)
+    builder = CatalogBuilder(catalog, CatalogOptions())
+    builder.state = [name, sorted(columns.items()), table._fingerprint]
+    corpus = user_corpus(name)
+    for index, row in enumerate(metadata):
+        location = f"{name}[{index}]"
+        cells = {
+            ours: _cell(metadata.features[theirs], row[theirs]) for ours, theirs in columns.items() if ours != "audio"
+        }
         if cells["emotion"] is None:
-            book.skipped.append(Skipped(where, name, "no-place", "no label"))
+            catalog.skip(location, name, "not-in-scheme", "no label")
             continue
-        utterance = own_utterance(name, f"{at:06d}", cells, where)
-        names.place(where, corpus, utterance, _row_reader(sounds, at, columns["audio"]))
-    names.finish(name)
-    return book
+        utterance = user_utterance(name, f"{index:06d}", cells, location)
+        builder.add_clip(location, corpus, utterance, _row_reader(sounds, index, columns["audio"]))
+    builder.finish(name)
+    return catalog
 
 
-def _said(feature: Any, value: Any) -> Any:
-    """Return a cell's value, a class's name for its number; a negative number is no class."""
+def _cell(feature: Any, value: Any) -> Any:
+    """Return a cell's value, with a class's name instead of its number; negative numbers mean no class."""
     if not isinstance(feature, datasets.ClassLabel) or value is None:
         return value
     return feature.int2str(value) if value >= 0 else None
 
 
-def _row_reader(sounds: datasets.Dataset, at: int, column: str) -> Callable[[], bytes]:
+def _row_reader(sounds: datasets.Dataset, row: int, column: str) -> Callable[[], bytes]:
     def read() -> bytes:
-        sound = sounds[at][column]
+        sound = sounds[row][column]
         if sound is None or (sound["bytes"] is None and sound["path"] is None):
-            raise audio.AudioError("empty", f"row {at} has no sound")
+            raise audio.AudioError("empty", f"row {row} has no sound")
         content: bytes = sound["bytes"] if sound["bytes"] is not None else audio.read_file(Path(sound["path"]))
         return content
 
@@ -78,10 +81,10 @@ def _row_reader(sounds: datasets.Dataset, at: int, column: str) -> Callable[[], 
 
 
 def open_dataset(name: str, split: str) -> datasets.Dataset:
-    """Open a data set of the Hub, or one that `datasets` saved.
+    """Open a data set on the Hub, or one that `datasets` saved to disk.
 
     Raises:
-        InputError: it cannot be had, or has no such split.
+        InputError: it cannot be loaded, or has no such split.
     """
     try:
         if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
@@ -89,8 +92,8 @@ def open_dataset(name: str, split: str) -> datasets.Dataset:
                 return datasets.load_dataset(name, split=split)
         saved = datasets.load_from_disk(name)
     except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"the data set {name!r} (split {split!r}) cannot be had: {first}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"the data set {name!r} (split {split!r}) cannot be loaded: {reason}") from error
     if isinstance(saved, datasets.Dataset):
         return saved
     if split not in saved:

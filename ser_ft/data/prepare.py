@@ -1,4 +1,4 @@
-"""Loading corpora: `load_corpora` for Python, `prepare` for a table on disk that stock `datasets` reads."""
+"""Loads corpora: `load_corpora` returns a table, `prepare` writes one that `datasets.load_from_disk` reads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..labels import make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_output, nearest_existing
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalog import Catalog, CatalogOptions, Roots, Skipped, build_catalog, no_clips_message
+from .catalog import Catalog, CatalogOptions, CremadLabels, Roots, Skipped, build_catalog, no_clips_message
 from .corpora import REASONS
 from .hub_import import catalog_from_table, open_dataset
 from .scan import SYNTHETIC_NOTE
 
 MINIATURE = "miniature"
 CORPUS_INFO_FILE = "corpora.json"
-_OWN_FILES = {CORPUS_INFO_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", "LICENSE", ".DS_Store"}
+_TABLE_FILES = {CORPUS_INFO_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", "LICENSE"}
 
 
 def load_corpora(
@@ -35,43 +35,40 @@ def load_corpora(
     calm: str = "keep",
     *,
     include_song: bool = False,
-    cremad_labels: str = "intended",
+    cremad_labels: CremadLabels = "intended",
     notes: Mapping[str, str] | None = None,
     cache_dir: str | Path | None = None,
     verbose: bool = True,
 ) -> datasets.Dataset:
     """Load emotional speech corpora as one table under one label scheme.
 
-    The table is built once and cached; a file added, taken away or changed under the roots is seen.
+    The table is built once and cached. It is rebuilt when files below the roots are added, removed or changed.
 
     Args:
-        roots: a mapping corpus -> folder, .zip archive or CSV manifest ("ravdess", "tess", "cremad" and "savee" are
-            read by their own rules; any other name is data of your own); or one or several of these, in which the
-            corpora are told by their file names; or "miniature", the synthetic voices that ser_ft makes itself.
-            Data of your own is a folder per emotion (`EMOTION/SPEAKER/clip.wav`) or a manifest
-            (columns path, emotion, speaker, ...).
-        labels: "eight", "seven", "six", "four", or a mapping of your own, emotion -> class.
-        calm: "keep" it as a class where the scheme has it, count it as "neutral", or "drop" it.
-        include_song: take RAVDESS's song recordings in.
-        cremad_labels: "intended" (what the actor was asked for), "voice" (what most listeners heard in the voice;
-            ties are left out) or "voice-soft" (the same, and their shares as a column `votes`).
-        notes: corpus -> what must be said wherever its results are shown ("rebuilt audio").
-        cache_dir: where the built table is kept; by default the cache of `datasets`.
+        roots: a mapping corpus -> folder, .zip archive or CSV manifest. The file names of "ravdess", "tess", "cremad"
+            and "savee" are parsed; any other name is your own data: a folder per emotion
+            (`EMOTION/SPEAKER/clip.wav`) or a manifest (columns path, emotion, speaker, ...). Or one or several
+            folders, archives or manifests, whose corpora are recognized by the file names. Or "miniature", synthetic
+            voices made by ser_ft.
+        labels: "eight", "seven", "six", "four", or your own mapping emotion -> class.
+        calm: "keep" it as a class if the scheme has it, merge it into "neutral", or "drop" it.
+        include_song: include RAVDESS's song recordings.
+        cremad_labels: "intended" (the emotion that the actor was asked for), "voice" (the listeners' majority label for
+            the voice; ties are skipped) or "voice-soft" (the same, with the fractions of votes in a column `votes`).
+        notes: corpus -> a note that must be shown with its results, for example "rebuilt audio".
+        cache_dir: folder of the built table; by default the cache of `datasets`.
         verbose: show a progress bar, the summary and the terms of each corpus.
 
     Returns:
         A `datasets.Dataset` with the columns id, audio (`Audio(decode=False)`, 16-bit WAV bytes, 16 kHz, mono), emotion
-        (ClassLabel), corpus, speaker, gender, age, intensity, statement, language, duration (s), sampling_rate (Hz,
-        as found; None where it is not known) and path.
+        (ClassLabel), corpus, speaker, gender, age, intensity, statement, language, duration (s), sampling_rate (Hz, of
+        the original file; None if unknown) and path.
 
     Raises:
-        InputError: a root is missing or holds nothing that can be used; an option is unknown.
+        InputError: a root is missing or has no usable clip, or an option is unknown.
     """
-    book = _book(roots, labels, calm, include_song, cremad_labels, notes, verbose)
-    table, skipped = _build(book, cache_dir, verbose)
-    if verbose:
-        print(summary(table, skipped))
-    return table
+    catalog = _catalog_of_roots(roots, labels, calm, include_song, cremad_labels, notes, verbose)
+    return _load(catalog, cache_dir, verbose)
 
 
 def load_table(
@@ -85,21 +82,22 @@ def load_table(
     cache_dir: str | Path | None = None,
     verbose: bool = True,
 ) -> datasets.Dataset:
-    """Load any data set of the Hub or on disk by naming its columns; otherwise as `load_corpora`.
+    """Load any data set on the Hub or on disk, given the names of its columns; otherwise as `load_corpora`.
 
     Args:
-        table: a `datasets.Dataset`, a Hub name, or a folder written by `save_to_disk`.
+        table: a `datasets.Dataset`, a name on the Hub, or a folder written by `save_to_disk`.
         columns: our name -> its column: audio, emotion, speaker, gender, age, intensity, statement, language.
-        name: what to call it. split: which of its splits.
+        name: name of the corpus.
+        split: which of its splits to load.
+        labels: as in `load_corpora`.
+        calm: as in `load_corpora`.
+        cache_dir: as in `load_corpora`.
+        verbose: as in `load_corpora`.
 
     Raises:
-        InputError: it cannot be had, a column is missing, or nothing in it can be used.
+        InputError: the data set cannot be loaded, a column is missing, or it has no usable clip.
     """
-    book = _book_of_table(table, columns, name, split, labels, calm)
-    built, skipped = _build(book, cache_dir, verbose)
-    if verbose:
-        print(summary(built, skipped))
-    return built
+    return _load(_catalog_of_table(table, columns, name, split, labels, calm), cache_dir, verbose)
 
 
 def prepare(
@@ -109,22 +107,20 @@ def prepare(
     calm: str = "keep",
     *,
     include_song: bool = False,
-    cremad_labels: str = "intended",
+    cremad_labels: CremadLabels = "intended",
     notes: Mapping[str, str] | None = None,
     verbose: bool = True,
 ) -> datasets.Dataset:
-    """Write the table of `load_corpora` to a folder that stock `datasets.load_from_disk` reads.
+    """Write the table of `load_corpora` to a folder that `datasets.load_from_disk` reads.
 
-    `skipped.csv` and `corpora.json` (terms, citation and notes of each corpus) are written beside it. Where the folder
-    already holds just this table, nothing is done. It appears whole or not at all.
+    `skipped.csv` and `corpora.json` (terms, citation and notes of each corpus) are written beside it. If the folder
+    already holds the same table, nothing is done. The folder is replaced in one step.
 
     Raises:
-        InputError: as `load_corpora`, or the folder holds something else.
+        InputError: as `load_corpora`, or the folder contains something else.
     """
-    out = Path(out).expanduser()
-    check_out(out)
-    book = _book(roots, labels, calm, include_song, cremad_labels, notes, verbose)
-    return _write(book, out, verbose)
+    out = check_prepare_output(out)
+    return _write(_catalog_of_roots(roots, labels, calm, include_song, cremad_labels, notes, verbose), out, verbose)
 
 
 def prepare_table(
@@ -139,16 +135,29 @@ def prepare_table(
     verbose: bool = True,
 ) -> datasets.Dataset:
     """Write the table of `load_table` to a folder; see `prepare`."""
-    out = Path(out).expanduser()
-    check_out(out)
-    return _write(_book_of_table(table, columns, name, split, labels, calm), out, verbose)
+    out = check_prepare_output(out)
+    return _write(_catalog_of_table(table, columns, name, split, labels, calm), out, verbose)
+
+
+def check_prepare_output(out: str | Path) -> Path:
+    """Check that a prepared table may be written to a folder, and return its path.
+
+    Raises:
+        InputError: the folder contains something other than a prepared table, or cannot be written.
+    """
+    return check_output(
+        out,
+        what="a prepared table",
+        is_part=lambda entry: entry.name in _TABLE_FILES or entry.suffix == ".arrow",
+        is_ours=lambda folder: _key_of_table(folder) is not None,
+    )
 
 
 def open_prepared(folder: str | Path) -> datasets.Dataset:
-    """Open a table that `ser-ft prepare` wrote.
+    """Open a table written by `ser-ft prepare`.
 
     Raises:
-        InputError: there is no such table.
+        InputError: there is no such table, or it is damaged.
     """
     path = Path(folder).expanduser()
     if not (path / CORPUS_INFO_FILE).is_file():
@@ -156,82 +165,83 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
     try:
         return datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{folder}: a prepared table that is damaged ({error}); delete it and make it anew") from error
+        raise InputError(f"{folder}: damaged prepared table ({error}); delete it and prepare it again") from error
 
 
 def corpus_info(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
-    """Return, for each corpus in a table: title, license, terms, citation, note, and the classes it can hold."""
-    known: dict[str, dict[str, Any]] = {}
+    """Return title, license, terms, citation, note and possible classes of each corpus in a table."""
+    described: dict[str, dict[str, Any]] = {}
     for line in (table.info.description or "").split("\n\n"):
         try:
-            known |= json.loads(line)["corpora"]
+            described |= json.loads(line)["corpora"]
         except (ValueError, KeyError, TypeError):
             continue
     names = table.features["emotion"].names
     pairs = table.select_columns(["corpus", "emotion"]).to_pandas().drop_duplicates()
-    seen = set(pairs.itertuples(index=False, name=None))
-    facts = {}
+    corpus_labels = set(pairs.itertuples(index=False, name=None))
+    unknown = {"license": "other", "terms": "unknown", "citation": "", "note": ""}
+    info = {}
     for corpus in dict.fromkeys(pairs["corpus"]):
-        blank = {"title": corpus, "license": "other", "terms": "unknown", "citation": "", "note": ""}
-        can_hold = [name for place, name in enumerate(names) if (corpus, place) in seen]
-        facts[corpus] = blank | {"classes": can_hold} | known.get(corpus, {})
-    return facts
+        classes = [name for label, name in enumerate(names) if (corpus, label) in corpus_labels]
+        info[corpus] = {"title": corpus, **unknown, "classes": classes} | described.get(corpus, {})
+    return info
 
 
 def is_synthetic(table: datasets.Dataset) -> bool:
-    """Say whether a table holds the miniature's voices."""
-    return any(SYNTHETIC_NOTE in fact["note"] for fact in corpus_info(table).values())
+    """Return whether a table holds the miniature's synthetic voices."""
+    return any(SYNTHETIC_NOTE in corpus["note"] for corpus in corpus_info(table).values())
 
 
 def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
-    """Return the tables a person reads after a build: clips, speakers and hours, what was dropped, and the terms."""
+    """Return tables of clips, speakers, hours and skipped files, and the terms of each corpus."""
     names = table.features["emotion"].names
-    facts = corpus_info(table)
+    info = corpus_info(table)
     frame = table.select_columns(["corpus", "speaker", "emotion", "duration"]).to_pandas()
-    head = ["corpus", "clips", "speakers", "hours", *names, "dropped"]
-    rows = []
-    for corpus in facts:
-        part = frame[frame["corpus"] == corpus]
-        counts = part["emotion"].value_counts()
-        dropped = sum(skip.corpus == corpus for skip in skipped)
-        rows.append(_cells(corpus, part, [int(counts.get(place, 0)) for place in range(len(names))], dropped))
-    if len(rows) > 1:
-        counts = frame["emotion"].value_counts()
-        rows.append(_cells("all", frame, [int(counts.get(place, 0)) for place in range(len(names))], len(skipped)))
-    lines = [_align([head, *rows])]
+
+    def row(name: str, clips: Any, num_skipped: int) -> list[str]:
+        counts = clips["emotion"].value_counts()
+        hours = f"{clips['duration'].sum() / 3600:.2f}"
+        cells = [len(clips), clips["speaker"].nunique(), hours, *(counts.get(label, 0) for label in range(len(names)))]
+        return [name, *map(str, cells), str(num_skipped)]
+
+    rows = [["corpus", "clips", "speakers", "hours", *names, "skipped"]]
+    for corpus in info:
+        rows.append(row(corpus, frame[frame["corpus"] == corpus], sum(skip.corpus == corpus for skip in skipped)))
+    if len(info) > 1:
+        rows.append(row("all", frame, len(skipped)))
+    lines = _align(rows)
     reasons = Counter((skip.reason, skip.corpus) for skip in skipped)
-    if reasons:
-        lines.append("dropped:")
-        lines += [
-            f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()
-        ]
-    for corpus, fact in facts.items():
-        lines.append(f"{corpus}: {fact['title']}. License: {fact['license']} ({fact['terms']})")
-        lines += [f"  cite: {fact['citation']}"] if fact["citation"] else []
-        lines += [f"  note: {fact['note']}"] if fact["note"] else []
+    lines += ["skipped:"] if reasons else []
+    lines += [f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()]
+    for name, corpus in info.items():
+        lines.append(f"{name}: {corpus['title']}. License: {corpus['license']} ({corpus['terms']})")
+        lines += [f"  cite: {corpus['citation']}"] if corpus["citation"] else []
+        lines += [f"  note: {corpus['note']}"] if corpus["note"] else []
     return "\n".join(lines)
 
 
-def _cells(name: str, frame: Any, counts: list[int], dropped: int) -> list[str]:
-    hours = f"{frame['duration'].sum() / 3600:.2f}"
-    return [name, str(len(frame)), str(frame["speaker"].nunique()), hours, *map(str, counts), str(dropped)]
-
-
-def _align(rows: list[list[str]]) -> str:
+def _align(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
 
 
-def _book(
+def cache_home() -> Path:
+    """Return the folder of ser_ft's cache: SER_FT_CACHE, or `ser_ft` in the user's cache folder."""
+    folder = os.environ.get("SER_FT_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ser_ft"
+
+
+def _catalog_of_roots(
     roots: Roots,
     labels: str | Mapping[str, str],
     calm: str,
     include_song: bool,
-    cremad_labels: str,
+    cremad_labels: CremadLabels,
     notes: Mapping[str, str] | None,
     verbose: bool,
 ) -> Catalog:
@@ -244,97 +254,7 @@ def _book(
     return build_catalog(roots, scheme, options)
 
 
-def cache_home() -> Path:
-    """Return the folder for what ser_ft keeps between runs: SER_FT_CACHE, or `ser_ft` in the user's cache."""
-    own = os.environ.get("SER_FT_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ser_ft"
-
-
-def _build(book: Catalog, cache_dir: str | Path | None, verbose: bool) -> tuple[datasets.Dataset, list[Skipped]]:
-    with _own_progress():
-        return _run(SerCorpora(book, cache_dir=cache_dir, progress=verbose))
-
-
-def _run(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
-    builder.download_and_prepare(**options)
-    skipped = read_skipped(builder.folder / SKIPPED_FILE)
-    if len(builder.retracted) == builder.info.splits["train"].num_examples:
-        shutil.rmtree(builder.folder)
-        raise InputError(no_clips_message("the data", skipped))
-    return builder.as_dataset(split="train"), skipped
-
-
-def _as_saved(folder: Path, table: datasets.Dataset) -> None:
-    """Make a built folder one that `datasets.load_from_disk` reads, without copying the table."""
-    state = {
-        "_data_files": [{"filename": Path(file["filename"]).name} for file in table.cache_files],
-        "_fingerprint": table._fingerprint,
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": "train",
-    }
-    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-
-
-def _write(book: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
-    if _key_of(out) == book.key:
-        table = open_prepared(out)
-        if verbose:
-            print(summary(table, read_skipped(out / SKIPPED_FILE)))
-            print(f"{out} is up to date: nothing changed under the roots")
-        return table
-    home = out.resolve()
-    with tempfile.TemporaryDirectory(prefix=f".{home.name}.", dir=nearest_existing(home.parent)) as work:
-        fresh = Path(work) / "table"
-        builder = SerCorpora(book, cache_dir=work, progress=verbose)
-        with _own_progress():
-            table, skipped = _run(builder, output_dir=str(fresh))
-            if builder.retracted:
-                table.save_to_disk(str(Path(work) / "kept"))
-                fresh = Path(work) / "kept"
-            else:
-                _as_saved(fresh, table)
-        write_skipped(skipped, fresh / SKIPPED_FILE)
-        content = {"key": book.key, "corpora": corpus_info(table), "clips": len(table), "skipped": len(skipped)}
-        (fresh / CORPUS_INFO_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-        del table
-        home.parent.mkdir(parents=True, exist_ok=True)
-        if home.exists():
-            os.replace(home, Path(work) / "old")
-        os.replace(fresh, home)
-    table = open_prepared(out)
-    if verbose:
-        print(summary(table, skipped))
-        print(f"written: {out} (every dropped file: {out / SKIPPED_FILE})")
-    return table
-
-
-def _key_of(out: Path) -> str | None:
-    """Return the key of the table that a folder holds, if it holds one."""
-    try:
-        content = json.loads((out / CORPUS_INFO_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content.get("key") if isinstance(content, dict) else None
-
-
-def check_out(out: Path) -> None:
-    """Refuse to write a table over something else, or where nothing can be written.
-
-    Raises:
-        InputError: the folder is there and holds anything but a prepared table, or it cannot be made.
-    """
-    check_output(
-        out,
-        what="a prepared table",
-        is_part=lambda entry: entry.name in _OWN_FILES or entry.suffix == ".arrow",
-        is_ours=lambda folder: _key_of(folder) is not None,
-    )
-
-
-def _book_of_table(
+def _catalog_of_table(
     table: datasets.Dataset | str,
     columns: Mapping[str, str],
     name: str,
@@ -347,13 +267,86 @@ def _book_of_table(
     return catalog_from_table(source, name, columns, scheme)
 
 
+def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> datasets.Dataset:
+    table, skipped = _build(SerCorpora(catalog, cache_dir=cache_dir, progress=verbose))
+    if verbose:
+        print(summary(table, skipped))
+    return table
+
+
+def _build(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
+    with _progress_of_builder_only():
+        builder.download_and_prepare(**options)
+        skipped = read_skipped(builder.folder / SKIPPED_FILE)
+        if len(builder.retracted) == builder.info.splits["train"].num_examples:
+            shutil.rmtree(builder.folder)
+            raise InputError(no_clips_message("the data", skipped))
+        return builder.as_dataset(split="train"), skipped
+
+
+def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
+    if _key_of_table(out) == catalog.key:
+        table = open_prepared(out)
+        if verbose:
+            print(summary(table, read_skipped(out / SKIPPED_FILE)))
+            print(f"{out} is up to date: nothing changed under the roots")
+        return table
+    folder = out.resolve()
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=nearest_existing(folder.parent)) as temp_dir:
+        new = Path(temp_dir) / "table"
+        builder = SerCorpora(catalog, cache_dir=temp_dir, progress=verbose)
+        table, skipped = _build(builder, output_dir=str(new))
+        if builder.retracted:
+            new = Path(temp_dir) / "without_retracted"
+            with _progress_of_builder_only():
+                table.save_to_disk(str(new))
+        else:
+            _write_state(new, table)
+        write_skipped(skipped, new / SKIPPED_FILE)
+        content = {"key": catalog.key, "corpora": corpus_info(table), "clips": len(table), "skipped": len(skipped)}
+        (new / CORPUS_INFO_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        del table
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            os.replace(folder, Path(temp_dir) / "old")
+        os.replace(new, folder)
+    table = open_prepared(out)
+    if verbose:
+        print(summary(table, skipped))
+        print(f"written: {out} (every skipped file: {out / SKIPPED_FILE})")
+    return table
+
+
+def _write_state(folder: Path, table: datasets.Dataset) -> None:
+    """Write the file that makes a built folder readable for `datasets.load_from_disk` without copying the table."""
+    state = {
+        "_data_files": [{"filename": Path(file["filename"]).name} for file in table.cache_files],
+        "_fingerprint": table._fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": "train",
+    }
+    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+
+def _key_of_table(folder: Path) -> str | None:
+    """Return the key of the prepared table in a folder, or None."""
+    try:
+        content = json.loads((folder / CORPUS_INFO_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content.get("key") if isinstance(content, dict) else None
+
+
 @contextmanager
-def _own_progress() -> Iterator[None]:
-    """Silence the bars of `datasets`: the builder shows its own, which knows the total."""
-    shown = datasets.is_progress_bar_enabled()
+def _progress_of_builder_only() -> Iterator[None]:
+    """Hide the progress bars of `datasets`: the builder's own bar knows the total."""
+    enabled = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""Which files lie under the roots: in folders, and in zip archives, which are read where they are."""
+"""Lists the files below the roots: in folders, and in zip archives, which are read without unpacking."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ NOTE_FILE = "ser_ft_note.txt"
 SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
 MANIFEST_FILE = "manifest.csv"
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
-_ASIDE = frozenset({MANIFEST_FILE, *VOTE_TABLES})
-_SOUND = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
+_TABLES = frozenset({MANIFEST_FILE, *VOTE_TABLES})
+_SOUND_SUFFIXES = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
-    """A file: where it was found, and its path below the root, by which parsers read its name.
+    """A file on disk or in a zip archive.
 
     Attributes:
-        root: the root under which it lies. path: as found; `zip://INNER::ARCHIVE` inside an archive.
-        inner: the path below the root. size: in bytes. time: of the last change, in ns (of the archive's, inside one).
+        root: root below which it lies.
+        path: its path; `zip://INNER::ARCHIVE` in an archive.
+        relative_path: its path below the root, from which parsers read its name.
+        size: in bytes.
+        mtime_ns: time of the last change, in ns; in an archive, that of the archive.
+        archive: the zip archive, or None.
     """
 
     root: Path
     path: str
-    inner: PurePosixPath
+    relative_path: PurePosixPath
     size: int
-    time: int
+    mtime_ns: int
     archive: Path | None = None
 
     def read(self) -> bytes:
         """Return the file's bytes.
 
         Raises:
-            AudioError: it cannot be read, or is larger than 2 GiB.
+            AudioError: the file cannot be read, or is larger than 2 GiB.
         """
         if self.size > audio.MAX_BYTES:
             raise audio.AudioError("too-large", f"{self.path}: larger than 2 GiB: cut it into shorter files")
@@ -55,115 +59,123 @@ class ArchiveFile:
 
 @dataclass
 class Scan:
-    """What lies under the roots: sound files, tables beside them, and notes on where the sound is from."""
+    """The files below a root.
+
+    Attributes:
+        sounds: sound files.
+        tables: manifests and tables of votes.
+        notes: folder -> the text of its note on the origin of the sound.
+        broken: path and reason of what cannot be read.
+    """
 
     sounds: list[ArchiveFile] = field(default_factory=list)
     tables: list[ArchiveFile] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     broken: list[tuple[str, str]] = field(default_factory=list)
 
-    def note(self, path: str) -> str | None:
+    def note_for(self, path: str) -> str | None:
         """Return the note of the nearest folder above a path that has one."""
-        place = _place(path)
-        above = [folder for folder in self.notes if place.startswith(folder)]
-        return self.notes[max(above, key=len)] if above else None
+        location = _archive_first(path)
+        folders = [folder for folder in self.notes if location.startswith(folder)]
+        return self.notes[max(folders, key=len)] if folders else None
 
 
-def _place(path: str) -> str:
-    """Turn `zip://INNER::ARCHIVE` round, so that what lies above comes first."""
-    inner, inside, archive = path.removeprefix("zip://").partition("::")
-    return f"{archive}::{inner}" if inside and path.startswith("zip://") else path
+def _archive_first(path: str) -> str:
+    """Rewrite `zip://INNER::ARCHIVE` so that it starts with the archive, as paths start with their folders."""
+    inner, separator, archive = path.removeprefix("zip://").partition("::")
+    return f"{archive}::{inner}" if separator and path.startswith("zip://") else path
 
 
 def scan(root: Path) -> Scan:
-    """List what lies under a root: a folder, a zip archive, or a single sound file.
+    """List the files below a root: a folder, a zip archive, or a single sound file.
 
     Raises:
-        InputError: the root does not exist, or is neither.
+        InputError: the root does not exist, or is something else.
     """
-    found = Scan()
+    files = Scan()
     if root.is_dir():
-        for path in _walk(root, found):
-            _add_file(found, root, path)
+        for path in _walk(root, files):
+            _add_file(files, root, path)
     elif root.is_file() and root.suffix.lower() == ".zip":
-        _add_archive(found, root, root, PurePosixPath())
-        if found.broken and found.broken[0][0] == str(root):
-            raise InputError(f"{root}: {found.broken[0][1]}")
-    elif root.is_file() and root.suffix.lower() in _SOUND:
-        _add_file(found, root.parent, root)
+        _add_archive(files, root, root, PurePosixPath())
+        if files.broken and files.broken[0][0] == str(root):
+            raise InputError(f"{root}: {files.broken[0][1]}")
+    elif root.is_file() and root.suffix.lower() in _SOUND_SUFFIXES:
+        _add_file(files, root.parent, root)
     elif root.exists():
         raise InputError(f"{root}: not a folder, a .zip archive, a manifest (.csv) or a sound file")
     else:
         raise InputError(f"{root}: no such folder or archive")
-    found.sounds.sort(key=lambda file: file.path)
-    return found
+    files.sounds.sort(key=lambda file: file.path)
+    return files
 
 
-def _walk(root: Path, found: Scan) -> Iterator[Path]:
-    seen: set[str] = set()
+def _walk(root: Path, files: Scan) -> Iterator[Path]:
+    visited: set[str] = set()
 
-    def fail(error: OSError) -> None:
-        found.broken.append((str(error.filename), f"cannot be read ({error.strerror})"))
+    def add_error(error: OSError) -> None:
+        files.broken.append((str(error.filename), f"cannot be read ({error.strerror})"))
 
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=fail):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=add_error):
         real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
+        if real in visited:
+            subfolders.clear()
             continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if name != "__MACOSX" and not name.startswith("."))
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if name != "__MACOSX" and not name.startswith("."))
         for name in sorted(names):
             yield Path(folder, name)
 
 
-def _add_file(found: Scan, root: Path, path: Path) -> None:
+def _add_file(files: Scan, root: Path, path: Path) -> None:
     suffix, name = path.suffix.lower(), path.name.lower()
     if suffix == ".zip":
-        _add_archive(found, root, path, PurePosixPath(path.relative_to(root).with_suffix("").as_posix()))
-    if suffix not in _SOUND and name not in _ASIDE and name != NOTE_FILE:
+        _add_archive(files, root, path, PurePosixPath(path.relative_to(root).with_suffix("").as_posix()))
+    if suffix not in _SOUND_SUFFIXES and name not in _TABLES and name != NOTE_FILE:
         return
     try:
         status = path.stat()
         if name == NOTE_FILE:
-            found.notes[f"{path.parent}{os.sep}"] = path.read_text(encoding="utf-8", errors="replace").strip()
+            files.notes[f"{path.parent}{os.sep}"] = path.read_text(encoding="utf-8", errors="replace").strip()
             return
     except OSError as error:
-        found.broken.append((str(path), f"cannot be read ({error.strerror})"))
+        files.broken.append((str(path), f"cannot be read ({error.strerror})"))
         return
-    inner = PurePosixPath(path.relative_to(root).as_posix())
-    file = ArchiveFile(root, str(path), inner, status.st_size, status.st_mtime_ns)
-    (found.tables if name in _ASIDE else found.sounds).append(file)
+    relative_path = PurePosixPath(path.relative_to(root).as_posix())
+    file = ArchiveFile(root, str(path), relative_path, status.st_size, status.st_mtime_ns)
+    (files.tables if name in _TABLES else files.sounds).append(file)
 
 
-def _add_archive(found: Scan, root: Path, archive: Path, above: PurePosixPath) -> None:
+def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) -> None:
+    """Add an archive's files under `folder`, the path below the root that stands for the archive."""
     try:
-        opened = _archives.open(archive)
-        entries, time = opened.infolist(), archive.stat().st_mtime_ns
+        entries, mtime_ns = _archives.open(archive).infolist(), archive.stat().st_mtime_ns
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        found.broken.append((str(archive), f"not a zip archive that can be read ({error})"))
+        files.broken.append((str(archive), f"not a zip archive that can be read ({error})"))
         return
     for entry in entries:
-        # Archives made on Windows may hold its separators.
+        # Archives made on Windows may use its separators.
         inner = PurePosixPath(entry.filename.replace("\\", "/"))
         suffix, name = inner.suffix.lower(), inner.name.lower()
         if entry.is_dir() or "__MACOSX" in inner.parts:
             continue
-        file = ArchiveFile(root, f"zip://{entry.filename}::{archive}", above / inner, entry.file_size, time, archive)
+        path = f"zip://{entry.filename}::{archive}"
+        file = ArchiveFile(root, path, folder / inner, entry.file_size, mtime_ns, archive)
         if name == NOTE_FILE:
             try:
                 note = file.read().decode(errors="replace").strip()
             except audio.AudioError as error:
-                found.broken.append((file.path, str(error)))
+                files.broken.append((file.path, str(error)))
             else:
-                found.notes[_place(file.path)[: -len(NOTE_FILE)]] = note
-        elif name in _ASIDE or suffix in _SOUND:
-            (found.tables if name in _ASIDE else found.sounds).append(file)
+                files.notes[_archive_first(file.path)[: -len(NOTE_FILE)]] = note
+        elif name in _TABLES or suffix in _SOUND_SUFFIXES:
+            (files.tables if name in _TABLES else files.sounds).append(file)
         elif suffix == ".zip":
-            found.broken.append((file.path, "an archive inside an archive: unpack the outer one"))
+            files.broken.append((file.path, "an archive inside an archive: unpack the outer one"))
 
 
 class _Archives(threading.local):
-    """Open archives, one handle per thread, so that threads read side by side."""
+    """Open archives, with one handle per thread, so that threads can read at the same time."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[Path, int], zipfile.ZipFile] = {}

@@ -1,11 +1,11 @@
-"""Who is in train, validation and test: by speaker, unless a run says aloud that it leaks."""
+"""Splits into train, validation and test: by speaker, unless the user asks for a random split, which leaks."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +20,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("train", "validation", "test")
-_DRAWS = 300
-_FILE_FORM = "a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
-
-
 SPLIT_KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "file", *NAMED_FOLDS)
+_NUM_TRIALS = 300
+_PART_SYNONYMS = {"dev": "validation", "val": "validation", "valid": "validation"}
+_FILE_FORMAT = "a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which clips are in which part.
+    """The clips of each part.
 
     Attributes:
-        name: how it was made. parts: part -> ids of its clips. speakers: part -> its speakers.
-        leaking: whether a speaker may stand on two sides; a result on it says nothing about unseen speakers.
-        unused: how many clips of the data are in no part (a file may name some speakers only).
+        name: how it was made.
+        seed: random seed.
+        fold: number of the fold, or None.
+        leaking: whether speakers may be in several parts; results then say nothing about unseen speakers.
+        parts: part -> ids of its clips.
+        speakers: part -> its speakers.
+        unused: number of clips that are in no part (a file may name some speakers only).
     """
 
     name: str
@@ -46,49 +49,46 @@ class Split:
     unused: int = 0
 
     def __post_init__(self) -> None:
-        for i, one in enumerate(PARTS):
-            for other in PARTS[i + 1 :]:
-                for what, groups in (("clip", self.parts), ("speaker", self.speakers)):
-                    shared = set(groups[one]) & set(groups[other])
-                    if shared and not (what == "speaker" and self.leaking):
-                        raise InputError(
-                            f"{what} {min(shared)} is both in {one} and in {other}: a split must keep them apart"
-                        )
+        for part, other in combinations(PARTS, 2):
+            for kind, members in (("clip", self.parts), ("speaker", self.speakers)):
+                shared = set(members[part]) & set(members[other])
+                if shared and not (kind == "speaker" and self.leaking):
+                    raise InputError(
+                        f"{kind} {min(shared)} is both in {part} and in {other}: a split must keep them separate"
+                    )
         for part in ("train", "test"):
             if not self.parts[part]:
-                raise InputError(f"the split {self.name!r} leaves no clip for {part}")
+                raise InputError(f"the split {self.name!r} has no clip for {part}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `split.json` holds; `read_split` takes it back."""
+        """Return the content of `split.json`, which `read_split` reads."""
         parts = {part: {"speakers": list(self.speakers[part]), "clips": list(self.parts[part])} for part in PARTS}
         return {"name": self.name, "seed": self.seed, "fold": self.fold, "leaking": self.leaking, "parts": parts}
 
     def row_indices(self, table: datasets.Dataset) -> dict[str, np.ndarray]:
         """Return part -> the rows of a table that belong to it, shape (clips,)."""
-        place = {name: at for at, name in enumerate(table["id"])}
-        missing = [clip for clips in self.parts.values() for clip in clips if clip not in place]
+        row_of_clip = {clip: row for row, clip in enumerate(table["id"])}
+        missing = [clip for clips in self.parts.values() for clip in clips if clip not in row_of_clip]
         if missing:
             raise InputError(
-                f"{len(missing)} clips of the split are not in the data, {missing[0]} first: is it the same data?"
+                f"{len(missing)} clips of the split are not in the data ({missing[0]} is the first): "
+                "is it the same data?"
             )
-        return {part: np.array([place[clip] for clip in clips], dtype=np.int64) for part, clips in self.parts.items()}
+        return {
+            part: np.array([row_of_clip[clip] for clip in clips], dtype=np.int64) for part, clips in self.parts.items()
+        }
 
     def describe(self) -> str:
-        """Return a line per part for people, and a warning where it leaks."""
-        lines = [
-            f"split {self.name}" + (f", fold {self.fold}" if self.fold is not None else "") + f", seed {self.seed}"
-        ]
+        """Return a line per part, with a warning if the split leaks."""
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        lines = [f"split {self.name}{fold}, seed {self.seed}"]
         lines += [f"  {part}: {len(self.parts[part])} clips, {len(self.speakers[part])} speakers" for part in PARTS]
         if self.unused:
             lines.append(f"  in no part: {self.unused} clips")
         if self.leaking:
-            lines.append(
-                "  LEAKING: speakers are on both sides; the score says nothing about people not heard in training"
-            )
+            lines.append("  LEAKING: speakers are in several parts; the score says nothing about unseen speakers")
         if not self.parts["validation"]:
-            lines.append(
-                "  no speaker is left for validation: training runs its full length and keeps its last weights"
-            )
+            lines.append("  no speaker is left for validation: all epochs are trained and the last weights are kept")
         return "\n".join(lines)
 
 
@@ -108,13 +108,15 @@ def make_split(
 
     Args:
         table: the prepared table.
-        kind: "speaker" (one draw), "kfold" (by speaker), "corpus" (leave one corpus out), "cross-corpus" (train on one
-            corpus; test on speakers of it that were held back, and on all of the others), "random" (clips at random:
-            LEAKS speakers; to reproduce older work), "file", or a named split of `NAMED_FOLDS`.
-        seed: of the draw. fold, folds: which fold, counted from 0, of how many.
-        test: share of the speakers (of the clips, for "random") that is tested on.
-        validation: share of what is left for training that is validated on.
-        corpus: for "corpus", the one that is tested on; for "cross-corpus", the one that is trained on.
+        kind: "speaker" (test speakers at random), "kfold" (by speaker), "corpus" (leave one corpus out),
+            "cross-corpus" (train on one corpus; test on held-out speakers of it and on all other corpora), "random"
+            (clips at random, which LEAKS speakers; to reproduce older work), "file", or a named split of `NAMED_FOLDS`.
+        seed: random seed.
+        fold: which fold, counted from 0.
+        folds: number of folds.
+        test: fraction of the speakers (of the clips, for "random") in the test part.
+        validation: fraction of the remaining ones in the validation part.
+        corpus: for "corpus", the test corpus; for "cross-corpus", the training corpus.
         file: for "file", a `split.json`, or a JSON object part -> list of speakers.
 
     Raises:
@@ -123,15 +125,16 @@ def make_split(
     frame = table.select_columns(["id", "speaker", "corpus", "emotion", "gender"]).to_pandas()
     if not 0 <= seed < 2**32:
         raise InputError(f"split.seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
-    for name, share in (("test", test), ("validation", validation)):
-        if not 0 <= share < 1 or (name == "test" and share == 0):
-            raise InputError(f"split.{name} is a share between 0 and 1, not {share}")
+    for name, fraction in (("test", test), ("validation", validation)):
+        if not 0 <= fraction < 1 or (name == "test" and fraction == 0):
+            raise InputError(f"split.{name} must be a fraction between 0 and 1, not {fraction}")
     if kind == "speaker":
-        return _by_speaker(frame, kind, seed, None, _draw_test(frame, seed, test), validation)
+        return _by_speaker(frame, kind, seed, None, _sample_test(frame, seed, test), validation)
     if kind == "kfold":
         return _by_speaker(frame, kind, seed, fold, _kfold(frame, seed, fold, folds), validation)
     if kind == "corpus":
-        return _leave_corpus_out(frame, seed, corpus, validation)
+        test_speakers = sorted(_select_corpus(frame, corpus, "test")["speaker"].unique())
+        return _by_speaker(frame, f"corpus-{corpus}", seed, None, test_speakers, validation)
     if kind == "cross-corpus":
         return _cross_corpus(frame, seed, corpus, test, validation)
     if kind == "random":
@@ -144,10 +147,10 @@ def make_split(
 
 
 def read_split(file: str | Path) -> Split:
-    """Read a `split.json` back.
+    """Read a `split.json`.
 
     Raises:
-        InputError: the file is missing or is no split.
+        InputError: the file is missing or not a split.
     """
     content = read_json(file)
     try:
@@ -159,10 +162,10 @@ def read_split(file: str | Path) -> Split:
 
 
 def read_json(file: str | Path | None) -> Any:
-    """Read a split file, whatever is in it.
+    """Read any split file.
 
     Raises:
-        InputError: there is none, or it is no JSON.
+        InputError: the file is missing or not JSON.
     """
     if file is None:
         raise InputError("split.kind is 'file': name the file with split.file")
@@ -177,69 +180,74 @@ def read_json(file: str | Path | None) -> Any:
 def _by_speaker(
     frame: pd.DataFrame, name: str, seed: int, fold: int | None, test: Sequence[str], validation: float
 ) -> Split:
-    rest = frame[~frame["speaker"].isin(test)]
-    # The last speaker of a corpus is trained on, where other speakers can be validated on.
-    alone = rest.groupby("corpus")["speaker"].transform("nunique") == 1
-    pool = rest if alone.all() else rest[~alone]
-    count = min(_count(validation, rest["speaker"].nunique(), least=0), pool["speaker"].nunique() - 1)
-    held = _draw(pool, [count], seed + 1)[0] if validation and count > 0 else []
-    return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
+    remaining = frame[~frame["speaker"].isin(test)]
+    # The last speaker of a corpus is used for training if other speakers can be used for validation.
+    only_speaker = remaining.groupby("corpus")["speaker"].transform("nunique") == 1
+    pool = remaining if only_speaker.all() else remaining[~only_speaker]
+    count = min(_count(validation, remaining["speaker"].nunique(), minimum=0), pool["speaker"].nunique() - 1)
+    held_out = _sample_groups(pool, [count], seed + 1)[0] if validation and count > 0 else []
+    return _from_speakers(frame, name, seed, fold, {"validation": held_out, "test": test})
 
 
-def _assemble(
+def _from_speakers(
     frame: pd.DataFrame, name: str, seed: int, fold: int | None, speakers: Mapping[str, Sequence[str]]
 ) -> Split:
-    side = {speaker: part for part, members in speakers.items() for speaker in members}
-    part_of = frame["speaker"].map(side).fillna("train") if "train" not in speakers else frame["speaker"].map(side)
-    return _finish(frame, name, seed, fold, False, part_of)
+    """Make a split from part -> speakers. If train is not given, it gets all other speakers."""
+    part_of_speaker = {speaker: part for part, members in speakers.items() for speaker in members}
+    part_of_clip = frame["speaker"].map(part_of_speaker)
+    return _from_parts(
+        frame, name, seed, fold, False, part_of_clip if "train" in speakers else part_of_clip.fillna("train")
+    )
 
 
-def _finish(frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: bool, part_of: pd.Series) -> Split:
-    parts = {part: tuple(frame.loc[part_of == part, "id"]) for part in PARTS}
-    speakers = {part: tuple(sorted(frame.loc[part_of == part, "speaker"].unique())) for part in PARTS}
+def _from_parts(
+    frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: bool, part_of_clip: pd.Series
+) -> Split:
+    parts = {part: tuple(frame.loc[part_of_clip == part, "id"]) for part in PARTS}
+    speakers = {part: tuple(sorted(frame.loc[part_of_clip == part, "speaker"].unique())) for part in PARTS}
     return Split(name, seed, fold, leaking, parts, speakers, len(frame) - sum(map(len, parts.values())))
 
 
-def _need_speakers(frame: pd.DataFrame, least: int, what: str) -> None:
+def _require_speakers(frame: pd.DataFrame, minimum: int, what: str) -> None:
     count = frame["speaker"].nunique()
-    if count < least:
+    if count < minimum:
         unknown = frame["speaker"].str.endswith(f"-{UNKNOWN_SPEAKER}").any()
-        known = "; name the speakers in a manifest (a column speaker)" if unknown else ""
+        advice = "; name the speakers in a manifest (a column speaker)" if unknown else ""
         raise InputError(
-            f"{what} needs {least} speakers or more, and the data has {count}{known}; "
+            f"{what} needs {minimum} speakers or more, and the data has {count}{advice}; "
             "split.kind: random is possible, but leaks the speaker"
         )
 
 
-def _count(share: float, total: int, least: int = 1) -> int:
-    """Return how many of `total` speakers a share is: one at the least where others remain."""
+def _count(fraction: float, total: int, minimum: int = 1) -> int:
+    """Return a fraction of `total` speakers, at least one if others remain (at least `minimum` of two)."""
     if total < 2:
         return 0
-    return min(max(round(share * total), least if total < 3 else 1), total - 1)
+    return min(max(round(fraction * total), minimum if total < 3 else 1), total - 1)
 
 
-def _draw_test(frame: pd.DataFrame, seed: int, share: float) -> list[str]:
-    """Draw the test speakers corpus by corpus, so that each corpus with two speakers or more is tested on."""
-    _need_speakers(frame, 2, "a split by speaker")
-    drawn: list[str] = []
-    for _, part in frame.groupby("corpus", sort=True):
-        drawn += _draw(part, [_count(share, part["speaker"].nunique())], seed)[0]
-    return drawn or _draw(frame, [_count(share, frame["speaker"].nunique())], seed)[0]
+def _sample_test(frame: pd.DataFrame, seed: int, fraction: float) -> list[str]:
+    """Sample test speakers in each corpus that has two or more."""
+    _require_speakers(frame, 2, "a split by speaker")
+    test: list[str] = []
+    for _, clips in frame.groupby("corpus", sort=True):
+        test += _sample_groups(clips, [_count(fraction, clips["speaker"].nunique())], seed)[0]
+    return test or _sample_groups(frame, [_count(fraction, frame["speaker"].nunique())], seed)[0]
 
 
 def _kfold(frame: pd.DataFrame, seed: int, fold: int, folds: int) -> list[str]:
     if folds < 2:
         raise InputError(f"split.folds must be 2 or more, not {folds}")
-    _need_speakers(frame, folds, f"a split into {folds} folds by speaker")
+    _require_speakers(frame, folds, f"a split into {folds} folds by speaker")
     _check_fold(fold, folds)
     members: list[list[str]] = [[] for _ in range(folds)]
-    for _, part in frame.groupby("corpus", sort=True):
-        count = part["speaker"].nunique()
-        # Corpora start filling at the fold with the fewest speakers so far, so that small corpora do not pile up.
-        order = sorted(range(folds), key=lambda at: len(members[at]))
+    for _, clips in frame.groupby("corpus", sort=True):
+        count = clips["speaker"].nunique()
+        # Each corpus starts with the fold that has fewest speakers, so that small corpora are spread over the folds.
+        order = sorted(range(folds), key=lambda index: len(members[index]))
         sizes = [count // folds + (place < count % folds) for place in range(folds)]
-        for at, group in zip(order, _draw(part, sizes, seed), strict=True):
-            members[at] += group
+        for index, group in zip(order, _sample_groups(clips, sizes, seed), strict=True):
+            members[index] += group
     return members[fold]
 
 
@@ -248,33 +256,33 @@ def _check_fold(fold: int, folds: int) -> None:
         raise InputError(f"split.fold is {fold}: folds are numbered 0 to {folds - 1}")
 
 
-def _draw(frame: pd.DataFrame, sizes: Sequence[int], seed: int) -> list[list[str]]:
-    """Draw disjoint groups of speakers that are like the whole.
+def _sample_groups(frame: pd.DataFrame, sizes: Sequence[int], seed: int) -> list[list[str]]:
+    """Sample disjoint groups of speakers that represent all speakers.
 
-    Of some hundred random draws the one is taken whose groups' shares of emotion x gender x corpus are nearest (in the
-    sum of absolute differences) to those of all speakers.
+    Of several hundred random permutations, it uses the one whose groups have the fractions of emotion x gender x corpus
+    nearest (in the sum of absolute differences) to those of all speakers.
     """
     import pandas as pd
 
+    if not sum(sizes):
+        return [[] for _ in sizes]
     cells = frame["emotion"].astype(str) + "/" + frame["gender"].fillna("?").astype(str) + "/" + frame["corpus"]
     counts = pd.crosstab(frame["speaker"], cells).sort_index()
     speakers, table = np.array(counts.index), counts.to_numpy(dtype=np.float64)
-    if not sum(sizes):
-        return [[] for _ in sizes]
     generator = np.random.default_rng(seed)
     edges = np.cumsum((0, *sizes))
-    best, order = np.inf, np.arange(len(speakers))
-    for _ in range(_DRAWS):
-        trial = generator.permutation(len(speakers))
+    best_distance, best_order = np.inf, np.arange(len(speakers))
+    for _ in range(_NUM_TRIALS):
+        order = generator.permutation(len(speakers))
         distance = 0.0
         for start, end in pairwise(edges):
             if end > start:
-                group = table[trial[start:end]].sum(axis=0)
+                group = table[order[start:end]].sum(axis=0)
                 distance += np.abs(group / group.sum() - table.sum(axis=0) / table.sum()).sum()
                 distance += abs(group.sum() / table.sum() - (end - start) / len(speakers))
-        if distance < best - 1e-12:
-            best, order = distance, trial
-    return [sorted(map(str, speakers[order[start:end]])) for start, end in pairwise(edges)]
+        if distance < best_distance - 1e-12:
+            best_distance, best_order = distance, order
+    return [sorted(map(str, speakers[best_order[start:end]])) for start, end in pairwise(edges)]
 
 
 def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: float) -> Split:
@@ -283,30 +291,25 @@ def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: flo
     others = sorted(set(frame["corpus"]) - {corpus})
     if others:
         raise InputError(f"the split {name} is of {corpus} alone; the data also holds {', '.join(others)}")
-    here = set(frame["speaker"])
-    test = [speaker for speaker in NAMED_FOLDS[name][fold] if speaker in here]
-    if not test or len(here) == len(test):
+    speakers = set(frame["speaker"])
+    test = [speaker for speaker in NAMED_FOLDS[name][fold] if speaker in speakers]
+    if not test or len(speakers) == len(test):
         tests = ", ".join(NAMED_FOLDS[name][fold])
-        raise InputError(f"fold {fold} of {name} tests on {tests}; the data has {', '.join(sorted(here))}")
+        raise InputError(f"fold {fold} of {name} tests on {tests}; the data has {', '.join(sorted(speakers))}")
     if name in NAMED_VALIDATION:
-        held = [speaker for speaker in NAMED_VALIDATION[name] if speaker in here]
-        return _assemble(frame, name, seed, fold, {"validation": held, "test": test})
+        held_out = [speaker for speaker in NAMED_VALIDATION[name] if speaker in speakers]
+        return _from_speakers(frame, name, seed, fold, {"validation": held_out, "test": test})
     return _by_speaker(frame, name, seed, fold, test, validation)
 
 
-def _leave_corpus_out(frame: pd.DataFrame, seed: int, corpus: str | None, validation: float) -> Split:
-    own = _of_corpus(frame, corpus, "test")
-    return _by_speaker(frame, f"corpus-{corpus}", seed, None, sorted(own["speaker"].unique()), validation)
-
-
 def _cross_corpus(frame: pd.DataFrame, seed: int, corpus: str | None, test: float, validation: float) -> Split:
-    own = _of_corpus(frame, corpus, "train")
-    others = sorted(set(frame["speaker"]) - set(own["speaker"]))
-    held = _draw(own, [_count(test, own["speaker"].nunique())], seed)[0]
-    return _by_speaker(frame, f"cross-corpus-{corpus}", seed, None, [*held, *others], validation)
+    clips = _select_corpus(frame, corpus, "train")
+    others = sorted(set(frame["speaker"]) - set(clips["speaker"]))
+    held_out = _sample_groups(clips, [_count(test, clips["speaker"].nunique())], seed)[0]
+    return _by_speaker(frame, f"cross-corpus-{corpus}", seed, None, [*held_out, *others], validation)
 
 
-def _of_corpus(frame: pd.DataFrame, corpus: str | None, use: str) -> pd.DataFrame:
+def _select_corpus(frame: pd.DataFrame, corpus: str | None, use: str) -> pd.DataFrame:
     corpora = sorted(set(frame["corpus"]))
     if corpus not in corpora:
         raise InputError(f"split.corpus must name the corpus to {use} on: one of {', '.join(corpora)}, not {corpus!r}")
@@ -316,77 +319,77 @@ def _of_corpus(frame: pd.DataFrame, corpus: str | None, use: str) -> pd.DataFram
 
 
 def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> Split:
-    """Draw clips at random within each class: a speaker's clips fall on every side."""
-    generator = np.random.default_rng(seed)
-    part_of = np.full(len(frame), "train", dtype=object)
-    for _, rows in sorted(frame.groupby("emotion").indices.items()):
-        order = generator.permutation(rows)
-        tested = round(test * len(order))
-        held = round(validation * (len(order) - tested))
-        part_of[order[:tested]] = "test"
-        part_of[order[tested : tested + held]] = "validation"
+    """Split the clips of each class at random: a speaker's clips are in every part."""
     import pandas as pd
 
-    return _finish(frame, "random", seed, None, True, pd.Series(part_of, index=frame.index))
+    generator = np.random.default_rng(seed)
+    part_of_clip = np.full(len(frame), "train", dtype=object)
+    for _, rows in sorted(frame.groupby("emotion").indices.items()):
+        order = generator.permutation(rows)
+        num_test = round(test * len(order))
+        num_validation = round(validation * (len(order) - num_test))
+        part_of_clip[order[:num_test]] = "test"
+        part_of_clip[order[num_test : num_test + num_validation]] = "validation"
+    return _from_parts(frame, "random", seed, None, True, pd.Series(part_of_clip, index=frame.index))
 
 
 def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
     content = read_json(file)
     if isinstance(content, dict) and "parts" in content:
-        return _fit(read_split(str(file)), frame, str(file))
-    lists = speaker_lists(content, frame, str(file))
-    if not {"train", "test"} <= lists.keys():
-        raise InputError(f"{file}: {_FILE_FORM}")
-    for i, one in enumerate(lists):
-        for other in list(lists)[i + 1 :]:
-            shared = set(lists[one]) & set(lists[other])
-            if shared:
-                raise InputError(f"{file}: speaker {min(shared)} is both in {one} and in {other}")
-    return _assemble(frame, f"file-{Path(str(file)).stem}", 0, None, lists)
+        return _fit_to_data(read_split(str(file)), frame, str(file))
+    speakers = speaker_lists(content, frame, str(file))
+    if not {"train", "test"} <= speakers.keys():
+        raise InputError(f"{file}: {_FILE_FORMAT}")
+    for part, other in combinations(speakers, 2):
+        shared = set(speakers[part]) & set(speakers[other])
+        if shared:
+            raise InputError(f"{file}: speaker {min(shared)} is both in {part} and in {other}")
+    return _from_speakers(frame, f"file-{Path(str(file)).stem}", 0, None, speakers)
 
 
 def speaker_lists(content: Any, frame: pd.DataFrame, file: str) -> dict[str, list[str]]:
-    """Return part -> speakers of the data, as a split file with lists of speakers names them.
+    """Return part -> speakers of the data, from a split file with lists of speakers.
 
     Args:
-        content: of the file. frame: columns speaker and corpus of the data. file: its name, for messages.
+        content: content of the file.
+        frame: the data, with the columns speaker and corpus.
+        file: name of the file, for errors.
 
     Raises:
-        InputError: it holds something else, or names a speaker whom the data has not, or has several of.
+        InputError: the content is something else, or a name matches no speaker of the data, or several.
     """
-    names = {"dev": "validation", "val": "validation", "valid": "validation"}
-    given = {names.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
-    if not given or not given.keys() <= set(PARTS) or not all(isinstance(value, list) for value in given.values()):
-        raise InputError(f"{file}: {_FILE_FORM}")
-    short = _short_names(frame)
-    return {str(part): [_full_name(str(name), short, file) for name in members] for part, members in given.items()}
+    lists = {_PART_SYNONYMS.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    if not lists or not lists.keys() <= set(PARTS) or not all(isinstance(value, list) for value in lists.values()):
+        raise InputError(f"{file}: {_FILE_FORMAT}")
+    speakers_of_name = _speakers_by_short_name(frame)
+    return {part: [_full_name(str(name), speakers_of_name, file) for name in names] for part, names in lists.items()}
 
 
-def _fit(split: Split, frame: pd.DataFrame, file: str) -> Split:
-    """Take a split's clips, and their speakers from the data: what the file says of these is not relied upon."""
+def _fit_to_data(split: Split, frame: pd.DataFrame, file: str) -> Split:
+    """Use a split's clips with the data's speakers: the file's own statements on speakers are ignored."""
     part_of = {clip: part for part, clips in split.parts.items() for clip in clips}
-    known = set(frame["id"])
-    missing = [clip for clip in part_of if clip not in known]
+    clips = set(frame["id"])
+    missing = [clip for clip in part_of if clip not in clips]
     if missing:
         raise InputError(
-            f"{file}: {len(missing)} of its clips are not in the data, {missing[0]} first: is it the same data?"
+            f"{file}: {len(missing)} of its clips are not in the data ({missing[0]} is the first): is it the same data?"
         )
-    return _finish(frame, split.name, split.seed, split.fold, split.leaking, frame["id"].map(part_of))
+    return _from_parts(frame, split.name, split.seed, split.fold, split.leaking, frame["id"].map(part_of))
 
 
-def _short_names(frame: pd.DataFrame) -> dict[str, set[str]]:
-    """Return what a speaker may be called in a file -> the speakers: "ravdess-07", "07" and 7 are the same."""
-    short: dict[str, set[str]] = {}
+def _speakers_by_short_name(frame: pd.DataFrame) -> dict[str, set[str]]:
+    """Return the names that a file may use -> speakers: "ravdess-07", "07" and 7 are the same."""
+    speakers: dict[str, set[str]] = {}
     for corpus, speaker in frame[["corpus", "speaker"]].drop_duplicates().itertuples(index=False, name=None):
-        own = speaker.removeprefix(f"{corpus}-")
-        for name in {speaker, own, own.lstrip("0")}:
-            short.setdefault(name, set()).add(speaker)
-    return short
+        short = speaker.removeprefix(f"{corpus}-")
+        for name in {speaker, short, short.lstrip("0")}:
+            speakers.setdefault(name, set()).add(speaker)
+    return speakers
 
 
-def _full_name(name: str, short: Mapping[str, set[str]], file: str) -> str:
-    found = sorted(short.get(name, ()))
-    if len(found) != 1:
-        what = "no speaker" if not found else f"several speakers ({', '.join(found)})"
+def _full_name(name: str, speakers_of_name: Mapping[str, set[str]], file: str) -> str:
+    matches = sorted(speakers_of_name.get(name, ()))
+    if len(matches) != 1:
+        what = "no speaker" if not matches else f"several speakers ({', '.join(matches)})"
         raise InputError(f"{file}: {name!r} names {what} of the data; write CORPUS-SPEAKER")
-    return found[0]
+    return matches[0]

@@ -78,7 +78,7 @@ def test_cremad_is_published_with_its_notice(hub: Hub, tables: Callable[[str], P
 )
 def test_other_corpora_are_refused_with_the_reason(tables: Callable[[str], Path], corpus: str, why: str) -> None:
     for accepted in (False, True):
-        with pytest.raises(InputError, match=f"{corpus}: its recordings are not published from here .*{why}"):
+        with pytest.raises(InputError, match=f"{corpus}: its recordings cannot be published by ser_ft .*{why}"):
             push(tables(corpus), "someone/voices", dry_run=True, accept_terms=accepted)
 
 

@@ -194,7 +194,7 @@ def test_two_clips_of_one_speaker_have_no_map(tmp_path: Path) -> None:
             "text: neither a prepared table nor a folder that holds sound files; name recordings, or make a table",
         ),
         ("text/notes.txt", "text/notes.txt: not a folder"),
-        ("damaged", "damaged: a prepared table that is damaged"),
+        ("damaged", "damaged: damaged prepared table"),
         ("bad", "bad: none of its 1 recordings can be read"),
         ("voices --out text", "text: contains notes.txt, which is not part of an exploration report"),
         ("voices --out text/notes.txt", "text/notes.txt: cannot be written"),

@@ -1,4 +1,4 @@
-"""The corpora that ser_ft reads, one small file each."""
+"""The corpora that ser_ft reads, one module each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a corpus is, and what is known of a clip from its name alone."""
+"""Corpora and utterances: the description of a corpus, and the metadata that a clip's name gives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-# What a user may meet in skipped.csv, and why.
+# The reasons in skipped.csv.
 REASONS: dict[str, str] = {
     "empty": "no samples in the file",
     "silent": "nothing above -60 dBFS",
@@ -22,25 +22,27 @@ REASONS: dict[str, str] = {
     "other-recording": "not the audio-only recording of a spoken clip",
     "unknown-name": "the file's name fits no corpus",
     "not-listed": "not named in the manifest",
-    "unused-manifest": "not above all recordings of its root: name its folder as a root of its own",
+    "unused-manifest": "does not cover all recordings of its root: pass its folder as a separate root",
     "incomplete": "the manifest's line lacks the path or the emotion",
-    "no-place": "its label has no place in the label scheme",
-    "no-vote": "listeners agreed on no label, or were not asked",
+    "not-in-scheme": "its label is not in the label scheme",
+    "no-vote": "listeners agreed on no label, or there are no votes",
     "resource-fork": "a macOS resource file, not sound",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A clip, as its name (and its corpus's tables) describe it.
+    """The metadata of a clip, from its name and its corpus's tables.
 
     Attributes:
         id: unique over all corpora, "ravdess-03-01-05-01-02-01-07".
         speaker: unique over all corpora, "ravdess-07".
-        emotion: the label as the corpus means it, in the words of `ser_ft.labels` where it is one of them.
-        gender: "female", "male" or None. age: in years, or None.
+        emotion: the corpus's label, as a name of `ser_ft.labels` if it is one of those emotions.
+        gender: "female", "male" or None.
+        age: in years, or None.
         intensity: "normal", "strong", "low", "medium", "high" or None.
-        statement: what is said, or the corpus's code for it. language: ISO 639-1.
+        statement: the words, or the corpus's code for them.
+        language: ISO 639-1 code.
     """
 
     id: str
@@ -54,7 +56,7 @@ class Utterance:
 
 
 class Skip(Exception):
-    """A clip that the corpus knows and leaves out: `reason` is a key of `REASONS`."""
+    """Raised by a parser for a clip that is excluded; `reason` is a key of `REASONS`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(detail or REASONS[reason])
@@ -64,34 +66,41 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch.
+    """A file to download.
 
     Attributes:
-        url: its address. file: where it goes below the corpus's folder (POSIX).
-        md5: its checksum as published. megabytes: its size; of a list, with all that the list names.
-        read: where the file is a list, reads from its bytes what is to be fetched next; raises `InputError` where
-            it is no such list.
-        sha256: of all that a list names, as `sha256sum * | LC_ALL=C sort | sha256sum` prints it where they lie.
+        url: its address.
+        file: its path below the corpus's folder (POSIX).
+        md5: its published checksum, or None.
+        megabytes: its size; for a list of files, the size of all of them.
+        parse_list: for a list of files, returns these files from its bytes, or raises `InputError`.
+        sha256: checksum over all files of a list, as `sha256sum * | LC_ALL=C sort | sha256sum` prints it in their
+            folder.
     """
 
     url: str
     file: str
     md5: str | None = None
     megabytes: int = 0
-    read: Callable[[bytes], tuple[Download, ...]] | None = None
+    parse_list: Callable[[bytes], tuple[Download, ...]] | None = None
     sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus: its name, terms and source, and how its file names are read.
+    """A corpus: its terms and source, and the parser of its file names.
 
     Attributes:
-        parse: path (POSIX, as found below its root) -> Utterance; None where the name is not this corpus's;
-            raises `Skip` for a clip that is this corpus's but is left out.
-        emotions: the emotions that the corpus can hold, of `ser_ft.labels`.
-        license: SPDX identifier, or "other". terms: one line on what the license asks.
-        get: where the corpus is had, for people. downloads: what may be fetched freely, by file.
+        name: short name, for example "ravdess".
+        title: full name.
+        emotions: emotions in the corpus, as names of `ser_ft.labels`.
+        license: SPDX identifier, or "other".
+        terms: the license's conditions in one line.
+        citation: reference to cite.
+        source: where to get the corpus.
+        parse: path below the root (POSIX) -> Utterance; None if the name is not of this corpus; raises `Skip` for
+            clips that are excluded.
+        downloads: files that may be downloaded freely.
     """
 
     name: str
@@ -100,6 +109,6 @@ class Corpus:
     license: str
     terms: str
     citation: str
-    get: str
+    source: str
     parse: Callable[[PurePosixPath], Utterance | None]
     downloads: tuple[Download, ...] = ()

@@ -28,27 +28,27 @@ _SENTENCES = {
     "WSI": "We'll stop in a couple of minutes",
 }
 # Actors 1001 to 1091 in order (VideoDemographics.csv of the corpus).
-_SEXES = "MFFFMFFFFFMFFMMMMFMFFMMFFMMFFFMMMMMMFMMMMMFMMFFMFMMFFFFFMFMFFMFMMMMMMMMFFFFFMFFMMFMFMMMMFMF"
+_GENDERS = "MFFFMFFFFFMFFMMMMFMFFMMFFMMFFFMMMMMMFMMMMMFMMFFMFMMFFFFFMFMFFMFMMMMMMMMFFFFFMFFMMFMFMMMMFMF"
 _AGES = (
     "51 21 21 42 29 58 38 46 24 27 32 23 22 24 32 61 42 25 29 61 30 22 22 59 48 33 44 57 33 42 31 30 31 74 48 49 45 21 "
     "51 42 42 37 25 40 22 22 22 38 25 62 56 33 35 36 57 52 25 36 21 28 51 56 33 53 38 25 66 34 27 25 41 33 24 31 40 25 "
     "20 21 21 21 30 20 45 46 34 33 62 23 24 50 29"
 ).split()
 _SILENT = "1076_MTI_SAD_XX"
-# Byte for byte the same file under two labels, as distributed.
-_TWICE_LABELLED = frozenset(
+# Distributed twice, byte for byte, under two labels.
+_TWO_LABELS = frozenset(
     f"{stem}_{emotion}_XX"
     for stem, pair in (("1006_TIE", ("HAP", "NEU")), ("1013_WSI", ("DIS", "SAD")), ("1017_IWW", ("ANG", "FEA")))
     for emotion in pair
 )
 _REPOSITORY = "CheyneyComputerScience/CREMA-D"
 _TABLES = f"https://raw.githubusercontent.com/{_REPOSITORY}/master"
-_SOUND = f"https://media.githubusercontent.com/media/{_REPOSITORY}/master"  # what git-LFS holds
+_SOUND = f"https://media.githubusercontent.com/media/{_REPOSITORY}/master"  # git-LFS objects
 _VOTES = {"N": "neutral", "H": "happy", "S": "sad", "A": "angry", "F": "fear", "D": "disgust"}
 
 
 def parse(path: PurePosixPath) -> Utterance | None:
-    """Read a clip's name; the seven clips known to be silent or under two labels are left out."""
+    """Parse a clip's name. The seven clips that are silent or have two labels are excluded."""
     match = _NAME.fullmatch(path.stem)
     if match is None or not 1001 <= int(match[1]) <= 1091:
         return None
@@ -56,27 +56,27 @@ def parse(path: PurePosixPath) -> Utterance | None:
     clip = f"{actor}_{sentence}_{emotion}_{'XX' if level == 'X' else level}"
     if clip == _SILENT:
         raise Skip("known-bad", "silent as distributed")
-    if clip in _TWICE_LABELLED:
+    if clip in _TWO_LABELS:
         raise Skip("known-bad", "distributed under two labels")
-    place = int(actor) - 1001
+    index = int(actor) - 1001
     return Utterance(
         id=f"cremad-{clip}",
         speaker=f"cremad-{actor}",
         emotion=_EMOTIONS[emotion],
-        gender="male" if _SEXES[place] == "M" else "female",
-        age=int(_AGES[place]),
+        gender="male" if _GENDERS[index] == "M" else "female",
+        age=int(_AGES[index]),
         intensity=_LEVELS.get(level),
         statement=_SENTENCES.get(sentence, sentence),
     )
 
 
 def provenance(path: PurePosixPath) -> str | None:
-    """Name what the sound is where it is not the corpus's own: the corpus comes as WAV and MP3, never as Ogg."""
+    """Return a note on audio that is not the corpus's original: that is WAV and MP3, never Ogg."""
     return "CREMA-D, rebuilt audio" if path.suffix.lower() in (".ogg", ".opus") else None
 
 
-def read_list(table: bytes) -> tuple[Download, ...]:
-    """Read which clips there are, from the corpus's SentenceFilenames.csv."""
+def parse_list(table: bytes) -> tuple[Download, ...]:
+    """Parse the list of clips in the corpus's SentenceFilenames.csv."""
     rows = csv.DictReader(io.StringIO(table.decode("utf-8", errors="replace")))
     names = [row.get("Filename") or "" for row in rows]
     if not names or not all(_NAME.fullmatch(name) for name in names):
@@ -86,16 +86,16 @@ def read_list(table: bytes) -> tuple[Download, ...]:
 
 
 def read_votes(table: bytes, name: str) -> dict[str, dict[str, float]]:
-    """Read what listeners heard in the voice alone.
+    """Read the listeners' votes on the voice alone.
 
     Args:
-        table: the bytes of the corpus's processedResults/tabulatedVotes.csv (every vote; its rows 100001 to 199999
-            are the voice-only ones) or summaryTable.csv (VoiceVote: the winning label, ties joined by ":").
-        name: the table's name, for errors.
+        table: bytes of the corpus's processedResults/tabulatedVotes.csv (all votes; rows 100001 to 199999 are on the
+            voice alone) or summaryTable.csv (VoiceVote: the winning label, ties joined by ":").
+        name: name of the table, for errors.
 
     Returns:
-        utterance id -> share of the votes by emotion (the shares sum to one; of a tie in summaryTable.csv each
-        label has the same share).
+        utterance id -> fraction of the votes by emotion; the fractions sum to 1. In a tie of summaryTable.csv, all
+        labels have the same fraction.
 
     Raises:
         InputError: the table is neither of the two.
@@ -106,19 +106,21 @@ def read_votes(table: bytes, name: str) -> dict[str, dict[str, float]]:
         if rows and {"", "fileName", *_VOTES} <= rows[0].keys():
             for row in rows:
                 if int(float(row[""])) // 100_000 == 1:
-                    _put(votes, row["fileName"], {emotion: float(row[code] or 0) for code, emotion in _VOTES.items()})
+                    _add_votes(
+                        votes, row["fileName"], {emotion: float(row[code] or 0) for code, emotion in _VOTES.items()}
+                    )
         elif rows and {"FileName", "VoiceVote"} <= rows[0].keys():
             for row in rows:
-                heard = [_VOTES[code] for code in row["VoiceVote"].split(":") if code in _VOTES]
-                _put(votes, row["FileName"], dict.fromkeys(heard, 1.0))
+                winners = [_VOTES[code] for code in row["VoiceVote"].split(":") if code in _VOTES]
+                _add_votes(votes, row["FileName"], dict.fromkeys(winners, 1.0))
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{name}: a line of it is broken ({error})") from error
+        raise InputError(f"{name}: a line is broken ({error})") from error
     if not votes:
-        raise InputError(f"{name}: not CREMA-D's tabulatedVotes.csv or summaryTable.csv (no votes on the voice in it)")
+        raise InputError(f"{name}: not CREMA-D's tabulatedVotes.csv or summaryTable.csv (it has no votes on the voice)")
     return votes
 
 
-def _put(votes: dict[str, dict[str, float]], clip: str, counts: dict[str, float]) -> None:
+def _add_votes(votes: dict[str, dict[str, float]], clip: str, counts: dict[str, float]) -> None:
     total = sum(counts.values())
     if total:
         stem = clip.strip().upper()
@@ -136,15 +138,15 @@ CORPUS = Corpus(
         "Cao H, Cooper DG, Keutmann MK, Gur RC, Nenkova A, Verma R (2014). CREMA-D: Crowd-sourced Emotional Multimodal "
         "Actors Dataset. IEEE Transactions on Affective Computing 5(4), 377-390. https://doi.org/10.1109/TAFFC.2014.2336244"
     ),
-    get=f"https://github.com/{_REPOSITORY} (`git lfs install`, then `git clone`; the sound is in AudioWAV)",
+    source=f"https://github.com/{_REPOSITORY} (`git lfs install`, then `git clone`; the sound is in AudioWAV)",
     parse=parse,
     downloads=(
         Download(
             url=f"{_TABLES}/SentenceFilenames.csv",
             file="SentenceFilenames.csv",
             megabytes=606,
-            read=read_list,
-            # Over the 7442 clips; each one's sha256 is its object's name in git-LFS.
+            parse_list=parse_list,
+            # Over the 7442 clips; git-LFS names each clip's object by its sha256.
             sha256="25423a2215ded4d0ab859749d980a2faf5d26b9e78d6cf9b6aa15e00609deffc",
         ),
         Download(url=f"{_TABLES}/VideoDemographics.csv", file="VideoDemographics.csv"),

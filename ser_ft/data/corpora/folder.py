@@ -13,17 +13,17 @@ from ...utils.errors import InputError
 from .base import Corpus, Skip, Utterance
 
 UNKNOWN_SPEAKER = "unknown"
-FACTS = ("speaker", "gender", "age", "intensity", "statement", "language")
+METADATA_COLUMNS = ("speaker", "gender", "age", "intensity", "statement", "language")
 _GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 
 
-def _by_table(_path: PurePosixPath) -> Utterance | None:
-    """Tell nothing from a name: a table describes the clips."""
-    return None
+def user_corpus(name: str, parse: Callable[[PurePosixPath], Utterance | None] = lambda _: None) -> Corpus:
+    """Describe a corpus of the user's own recordings.
 
-
-def own_corpus(name: str, parse: Callable[[PurePosixPath], Utterance | None] = _by_table) -> Corpus:
-    """Describe a corpus of the user's own; what it can hold follows from what is found in it."""
+    Args:
+        name: its name.
+        parse: parser of its paths; by default none, for corpora that a table describes.
+    """
     return Corpus(
         name=name,
         title=name,
@@ -31,57 +31,59 @@ def own_corpus(name: str, parse: Callable[[PurePosixPath], Utterance | None] = _
         license="other",
         terms="your own data: its terms are yours to know",
         citation="",
-        get="your own data",
+        source="your own data",
         parse=parse,
     )
 
 
-def own_utterance(name: str, clip: str, cells: Mapping[str, Any], where: str) -> Utterance:
+def user_utterance(name: str, clip: str, cells: Mapping[str, Any], location: str) -> Utterance:
     """Describe a clip by the cells of a table's row.
 
     Args:
-        name: the corpus's name. clip: the clip's, unique in the corpus.
-        cells: emotion, and what there is of `FACTS`. where: which row it is, for errors.
+        name: name of the corpus.
+        clip: name of the clip, unique in the corpus.
+        cells: emotion, and those of `METADATA_COLUMNS` that are known.
+        location: the row, for errors.
 
     Raises:
-        InputError: the age is no number of years.
+        InputError: the age is not a number.
     """
-    said = {key: "" if value is None or value != value else str(value).strip() for key, value in cells.items()}
+    texts = {key: "" if value is None or value != value else str(value).strip() for key, value in cells.items()}
     try:
-        age = int(float(said["age"])) if said.get("age") else None
+        age = int(float(texts["age"])) if texts.get("age") else None
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{where}: age is {said['age']!r}, not a number of years") from error
+        raise InputError(f"{location}: age is {texts['age']!r}, not a number of years") from error
     return Utterance(
         id=f"{name}-{clip}",
-        speaker=f"{name}-{said.get('speaker') or UNKNOWN_SPEAKER}",
-        emotion=said["emotion"],
-        gender=_GENDERS.get(said.get("gender", "").lower()),
+        speaker=f"{name}-{texts.get('speaker') or UNKNOWN_SPEAKER}",
+        emotion=texts["emotion"],
+        gender=_GENDERS.get(texts.get("gender", "").lower()),
         age=age,
-        intensity=said.get("intensity") or None,
-        statement=said.get("statement") or None,
-        language=said.get("language") or None,
+        intensity=texts.get("intensity") or None,
+        statement=texts.get("statement") or None,
+        language=texts.get("language") or None,
     )
 
 
 def folder_parser(name: str, is_label: Callable[[str], bool]) -> Callable[[PurePosixPath], Utterance | None]:
-    """Make the parser for a folder per emotion: `EMOTION/clip`, `EMOTION/SPEAKER/clip` or `SPEAKER/EMOTION/clip`.
+    """Make a parser of `EMOTION/clip`, `EMOTION/SPEAKER/clip` and `SPEAKER/EMOTION/clip`.
 
     Args:
-        name: the corpus's name.
-        is_label: says whether a folder's name is an emotion; where none above the clip is one, the clip's own folder
-            is taken as the label, which then has no place in the scheme and is listed.
+        name: name of the corpus.
+        is_label: whether a folder's name is an emotion. If no folder above a clip is one, the clip's own folder is its
+            label; the label scheme does not have it, and the clip is listed as skipped.
     """
 
     def parse(path: PurePosixPath) -> Utterance | None:
         folders = path.parts[:-1]
         if not folders:
             return None
-        place = next((at for at in reversed(range(len(folders))) if is_label(folders[at])), len(folders) - 1)
-        others = folders[place + 1 :] or folders[max(0, place - 1) : place]
+        label = next((index for index in reversed(range(len(folders))) if is_label(folders[index])), len(folders) - 1)
+        speakers = folders[label + 1 :] or folders[max(0, label - 1) : label]
         return Utterance(
             id=f"{name}-{'/'.join((*folders, path.stem))}",
-            speaker=f"{name}-{others[0] if others else UNKNOWN_SPEAKER}",
-            emotion=folders[place],
+            speaker=f"{name}-{speakers[0] if speakers else UNKNOWN_SPEAKER}",
+            emotion=folders[label],
             language=None,
         )
 
@@ -89,16 +91,18 @@ def folder_parser(name: str, is_label: Callable[[str], bool]) -> Callable[[PureP
 
 
 def read_manifest(table: bytes, name: str, file: str) -> Iterator[tuple[str, Utterance | Skip]]:
-    """Read a CSV manifest: columns path and emotion, and, where known, speaker, gender, age, intensity, ...
+    """Read a CSV manifest with the columns path and emotion, and optionally speaker, gender, age, intensity, ...
 
     Args:
-        table: the file's bytes. name: the corpus's name. file: the manifest's name, for errors.
+        table: the file's bytes.
+        name: name of the corpus.
+        file: name of the manifest, for errors.
 
     Yields:
-        A clip's path as it stands in the manifest, and its utterance; or the line and why it is left out.
+        A clip's path in the manifest and its utterance; or a line's number and the reason for skipping it.
 
     Raises:
-        InputError: it is no UTF-8 CSV, a column that must be there is missing, or an age is no number.
+        InputError: the file is not a CSV file in UTF-8, a required column is missing, or an age is not a number.
     """
     try:
         reader = csv.DictReader(io.StringIO(table.decode("utf-8-sig"), newline=""))
@@ -106,17 +110,18 @@ def read_manifest(table: bytes, name: str, file: str) -> Iterator[tuple[str, Utt
         rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: not a CSV file in UTF-8 ({error})") from error
-    missing = [column for column in ("path", "emotion") if column not in columns]
+    missing = " and ".join(column for column in ("path", "emotion") if column not in columns)
     if missing:
-        lacks = " and ".join(missing)
-        raise InputError(f"{file}: no column {lacks}: a manifest needs path and emotion, and wants speaker")
+        raise InputError(
+            f"{file}: no column {missing}: a manifest needs the columns path and emotion, and should have speaker"
+        )
     for number, row in enumerate(rows, start=2):
-        cells = {key: row[columns[key]] or "" for key in ("path", "emotion", *FACTS) if key in columns}
-        path, where = cells.pop("path").strip(), f"{file}, line {number}"
+        cells = {key: row[columns[key]] or "" for key in ("path", "emotion", *METADATA_COLUMNS) if key in columns}
+        path, location = cells.pop("path").strip(), f"{file}, line {number}"
         if not path and not any(cells.values()):
             continue
         if not path or not cells["emotion"].strip():
-            yield where, Skip("incomplete", "no path" if not path else f"no emotion for {path}")
+            yield location, Skip("incomplete", "no path" if not path else f"no emotion for {path}")
             continue
         clip = posixpath.splitext(posixpath.normpath(path.replace("\\", "/")))[0].strip("/")
-        yield path, own_utterance(name, clip, cells, where)
+        yield path, user_utterance(name, clip, cells, location)

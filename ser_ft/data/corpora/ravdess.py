@@ -14,9 +14,9 @@ _STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by 
 
 
 def parse(path: PurePosixPath) -> Utterance | None:
-    """Read a clip's name; song (vocal channel 02) is parsed and marked by its id, video (01, 02) is left out.
+    """Parse a clip's name. Song (vocal channel 02) is parsed too; video (modality 01, 02) is excluded.
 
-    The medium is told from the name, not from the container.
+    The modality is read from the name, not from the container.
     """
     match = _NAME.fullmatch(path.stem)
     if match is None or match[7] == "00":
@@ -35,7 +35,7 @@ def parse(path: PurePosixPath) -> Utterance | None:
 
 
 def is_song(utterance: Utterance) -> bool:
-    """Say whether an utterance of this corpus is sung."""
+    """Return whether an utterance of this corpus is sung."""
     return utterance.id.startswith("ravdess-03-02-")
 
 
@@ -49,7 +49,7 @@ CORPUS = Corpus(
         "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
         "PLoS ONE 13(5): e0196391. https://doi.org/10.1371/journal.pone.0196391"
     ),
-    get="https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip, 208 MB)",
+    source="https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip, 208 MB)",
     parse=parse,
     downloads=(
         Download(

@@ -13,7 +13,7 @@ _CLIP = re.compile(r"(?:(DC|JE|JK|KL)_)?(a|d|f|h|n|sa|su)(\d\d)", re.IGNORECASE 
 
 
 def parse(path: PurePosixPath) -> Utterance | None:
-    """Read a clip's name, and its folder's where the speaker is not in the name."""
+    """Parse a clip's name, and its folder's name if the speaker is not in it."""
     match = _CLIP.fullmatch(path.stem)
     if match is None:
         return None
@@ -40,6 +40,6 @@ CORPUS = Corpus(
         "Haq S, Jackson PJB (2010). Multimodal Emotion Recognition. In: Wang W (ed), Machine Audition: Principles, "
         "Algorithms and Systems, IGI Global, 398-423"
     ),
-    get="http://kahlan.eps.surrey.ac.uk/savee/ (register, then `Download`)",
+    source="http://kahlan.eps.surrey.ac.uk/savee/ (register, then `Download`)",
     parse=parse,
 )

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from ...utils.errors import InputError
 from .base import Corpus, Download, Utterance
 
-# One of the older talker's files is distributed as OA_bite_neutral.
+# One file of the older talker is distributed as OA_bite_neutral.
 _NAME = re.compile(r"(OAF|OA|YAF)_([a-z]+)_(neutral|angry|disgust|fear|happy|sad|ps)", re.IGNORECASE | re.ASCII)
 _AGES = {"OAF": 64, "YAF": 26}
 _CLIPS = 2800
@@ -17,7 +17,7 @@ _BOREALIS = "https://borealisdata.ca/api"
 
 
 def parse(path: PurePosixPath) -> Utterance | None:
-    """Read a clip's name; the folders' spellings differ from copy to copy and are not read."""
+    """Parse a clip's name. Folder names are ignored: their spelling differs between copies."""
     match = _NAME.fullmatch(path.stem)
     if match is None:
         return None
@@ -33,21 +33,21 @@ def parse(path: PurePosixPath) -> Utterance | None:
     )
 
 
-def read_list(answer: bytes) -> tuple[Download, ...]:
-    """Read which clips there are, each with its md5, from what Borealis answers to "list the files".
+def parse_list(response: bytes) -> tuple[Download, ...]:
+    """Parse the list of clips and their md5 from the response of Borealis.
 
     Source: https://guides.dataverse.org/en/latest/api/native-api.html (List Files in a Dataset).
     """
     clips: dict[str, Download] = {}
     try:
-        for entry in json.loads(answer)["data"]:
-            file, place = entry["dataFile"], PurePosixPath(entry["dataFile"]["filename"])
-            if place.suffix.lower() == ".wav" and _NAME.fullmatch(place.stem):
+        for entry in json.loads(response)["data"]:
+            file, path = entry["dataFile"], PurePosixPath(entry["dataFile"]["filename"])
+            if path.suffix.lower() == ".wav" and _NAME.fullmatch(path.stem):
                 md5 = file["checksum"]["value"] if file["checksum"]["type"] == "MD5" else file["md5"]
                 url = f"{_BOREALIS}/access/datafile/{int(file['id'])}"
-                clips[place.name] = Download(url=url, file=place.name, md5=str(md5).lower())
+                clips[path.name] = Download(url=url, file=path.name, md5=str(md5).lower())
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError("the answer of Borealis is not a list of the files of TESS") from error
+        raise InputError("the response of Borealis is not a list of the files of TESS") from error
     if len(clips) != _CLIPS:
         raise InputError(f"the list of Borealis names {len(clips)} clips of TESS, not {_CLIPS}")
     return tuple(clips.values())
@@ -63,14 +63,14 @@ CORPUS = Corpus(
         "Pichora-Fuller MK, Dupuis K (2020). Toronto emotional speech set (TESS). Borealis. "
         "https://doi.org/10.5683/SP2/E8H2MF"
     ),
-    get="https://doi.org/10.5683/SP2/E8H2MF (Borealis: `Access Dataset`, original format zip)",
+    source="https://doi.org/10.5683/SP2/E8H2MF (Borealis: `Access Dataset`, original format zip)",
     parse=parse,
     downloads=(
         Download(
             url=f"{_BOREALIS}/datasets/:persistentId/versions/:latest/files?persistentId=doi:10.5683/SP2/E8H2MF",
             file="files.json",
             megabytes=281,
-            read=read_list,
+            parse_list=parse_list,
         ),
     ),
 )

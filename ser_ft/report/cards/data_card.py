@@ -66,7 +66,7 @@ def data_card(
             for corpus, fact in corpora.items()
             if corpus in CORPORA and CORPORA[corpus].downloads and fact["license"] != OWN_LICENSE
         ],
-        "places": {corpus: CORPORA[corpus].get for corpus in corpora if corpus in CORPORA},
+        "places": {corpus: CORPORA[corpus].source for corpus in corpora if corpus in CORPORA},
         "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],
         "citations": list(dict.fromkeys(fact["citation"] for fact in corpora.values() if fact["citation"])),
     }

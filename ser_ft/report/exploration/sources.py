@@ -104,7 +104,7 @@ def _from_folder(folder: Path) -> Source:
     groups = _group_by_subfolder(files, folder)
     metadata = pd.DataFrame(
         {
-            "id": [escape_surrogates(str(file.inner)) for file in files],
+            "id": [escape_surrogates(str(file.relative_path)) for file in files],
             "corpus": groups,
             "path": [escape_surrogates(file.path) for file in files],
             **dict.fromkeys(("emotion", "speaker", "gender", "age", "intensity", "statement"), None),
@@ -113,13 +113,13 @@ def _from_folder(folder: Path) -> Source:
     )
     notes: dict[str, dict[str, None]] = {name: {} for name in groups}
     for name, file in zip(groups, files, strict=True):
-        if note := listing.note(file.path):
+        if note := listing.note_for(file.path):
             notes[name][note] = None
     corpora = {name: {"title": name, "note": "; ".join(lines), "classes": []} for name, lines in notes.items()}
 
     def read(row: int) -> tuple[np.ndarray, int | None]:
         file = files[row]
-        samples, rate = audio.decode_with_rate(file.read(), name=file.inner.name)
+        samples, rate = audio.decode_with_rate(file.read(), name=file.relative_path.name)
         if audio.is_silent(samples):
             raise audio.AudioError("silent", REASONS["silent"])
         return samples, rate
@@ -132,7 +132,7 @@ def _group_by_subfolder(files: list[ArchiveFile], folder: Path) -> list[str]:
     """Name the top-level subfolder of each file if there are 2 to 8 of them, else the folder itself."""
     from ...data.builder import escape_surrogates
 
-    subfolders = [file.inner.parts[0] if len(file.inner.parts) > 1 else "" for file in files]
+    subfolders = [file.relative_path.parts[0] if len(file.relative_path.parts) > 1 else "" for file in files]
     name = folder.resolve().name or str(folder)
     if not 2 <= len(set(subfolders)) <= _MAX_FOLDER_GROUPS:
         return [escape_surrogates(name)] * len(files)
