@@ -76,7 +76,7 @@ def _mirror(base: str | None) -> str | None:
 
 
 def _by_hand(known: Corpus) -> str:
-    return f"get it from {known.get}; then `ser-ft prepare FOLDER` reads it"
+    return f"get it from {known.source}; then `ser-ft prepare FOLDER` reads it"
 
 
 def _download(known: Corpus, place: Path, base: str | None) -> None:
@@ -99,8 +99,8 @@ def _collect(known: Corpus, cache: Path, base: str | None) -> _Files:
     files = _fetch(known, known.downloads, cache, base)
     _verify(known, files)
     for entry in known.downloads:
-        if entry.read is not None:
-            parts = _fetch(known, _read(known, entry.read, files[entry]), cache, base)
+        if entry.parse_list is not None:
+            parts = _fetch(known, _read(known, entry.parse_list, files[entry]), cache, base)
             _verify(known, parts, entry.sha256)
             files |= parts
     return files
@@ -130,7 +130,9 @@ def _is_complete(known: Corpus, place: Path) -> bool:
         return False
     for entry, path in wanted.items():
         try:
-            parts = {part: place / part.file for part in entry.read(path.read_bytes())} if entry.read else {}
+            parts = (
+                {part: place / part.file for part in entry.parse_list(path.read_bytes())} if entry.parse_list else {}
+            )
         except InputError:
             return False
         if not all(part.is_file() for part in parts.values()) or any(_faults(parts, entry.sha256)):

@@ -47,22 +47,22 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         ("good --out out --labels nine", "unknown label scheme 'nine': use one of eight, seven, six, four"),
         ("good --out out --labels happy=", "--labels is written NAME=VALUE, not 'happy='"),
         ("good --out out --labels happy=good", "a label scheme needs at least two classes"),
-        ("good --out out --labels boredom=a,shame=b", "its label has no place in the label scheme: 16"),
+        ("good --out out --labels boredom=a,shame=b", "its label is not in the label scheme: 16"),
         ("good --out out --calm loud", "calm must be one of keep, neutral, drop, not 'loud'"),
         ("good --out out --cremad-labels face", "cremad_labels must be one of"),
         ("good --out out --note tess=x", "a note is given for 'tess', and the data holds ravdess"),
         ("good --out out --note ravdess", "--note is written NAME=VALUE"),
-        ("ravdess=good mine --out out", "either every root is CORPUS=FOLDER, or none is"),
+        ("ravdess=good mine --out out", "either all roots must be written CORPUS=FOLDER, or none"),
         ("a=good a=mine --out out", "ROOT: a is given twice"),
         ("=good --out out", "ROOT is written NAME=VALUE, not '=good'"),
-        ("a*b=good --out out", "a corpus's name is made of letters, digits, - and _, not 'a*b'"),
+        ("a*b=good --out out", "the name of a corpus must consist of letters, digits, - and _, not 'a*b'"),
         ("tess=good --out out", "none of the recordings found there can be used (the file's name fits no corpus: 16)"),
         ("good --out thesis", "thesis: contains thesis.txt, which is not part of a prepared table"),
         ("good --out text/notes.txt", "text/notes.txt: cannot be written"),
         ("--out out", "name one or more folders of recordings, or `miniature`"),
         ("good", "the following arguments are required: --out (see ser-ft prepare --help)"),
         ("good --out out --loud", "unrecognized arguments: --loud"),
-        ("--dataset nobody/nothing --out out", "the data set 'nobody/nothing' (split 'train') cannot be had"),
+        ("--dataset nobody/nothing --out out", "the data set 'nobody/nothing' (split 'train') cannot be loaded"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(
@@ -95,7 +95,7 @@ def test_what_is_written(
     assert main(["prepare", *words.split(), "--out", "deep/out"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("corpus")
-    assert f"written: deep/out (every dropped file: {Path('deep/out/skipped.csv')})" in printed
+    assert f"written: deep/out (every skipped file: {Path('deep/out/skipped.csv')})" in printed
     table = open_prepared("deep/out")
     assert (len(table), set(table["corpus"])) == (clips, corpora)
     before = tree(home)

@@ -306,7 +306,7 @@ def test_tess_is_verified_clip_by_clip(server: Server, tmp_path: Path, monkeypat
 @pytest.mark.parametrize("text", [b"<html>", b"{}", b'{"data": [{}]}', b'{"data": 3}', b"[]"])
 def test_what_borealis_should_not_answer_is_refused(text: bytes) -> None:
     with pytest.raises(InputError, match="not a list of the files"):
-        tess.read_list(text)
+        tess.parse_list(text)
 
 
 def test_many_clips_come_in_parallel(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,5 +341,5 @@ def test_a_folder_that_cannot_be_written_is_named(archive: bytes, tmp_path: Path
 )
 def test_what_can_be_fetched_has_a_published_checksum(corpus: Corpus) -> None:
     first = corpus.downloads[0]
-    assert first.md5 or first.sha256 or first.read
+    assert first.md5 or first.sha256 or first.parse_list
     assert all(entry.url.startswith("https://") for entry in corpus.downloads)

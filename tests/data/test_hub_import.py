@@ -47,7 +47,7 @@ def test_a_table_by_its_columns(tmp_path: Path, kind: str) -> None:
     ]
     assert list(labels_of(made).values()) == ["angry", "fear"]
     assert [row["audio"]["bytes"] for row in rows] == [noise("1.wav"), noise("2.wav")]
-    assert skipped(made) == {"mine[2]": "no-place"}
+    assert skipped(made) == {"mine[2]": "not-in-scheme"}
 
 
 def test_classes_as_numbers(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_classes_as_numbers(tmp_path: Path) -> None:
     )
     assert list(labels_of(made).values()) == ["sad", "happy", "sad"]
     assert made["gender"][:] == ["male", "female", "female"]
-    assert skipped(made) == {"own[2]": "no-place"}
+    assert skipped(made) == {"own[2]": "not-in-scheme"}
 
 
 @pytest.mark.parametrize("saved", ["table", "splits"])

@@ -32,7 +32,7 @@ def test_label_schemes(
     table = load(write(tmp_path / "x", actor(1) + actor(2)), tmp_path / "c", labels=labels, calm=calm)
     assert tuple(table.features["emotion"].names) == classes
     assert [Counter(table["emotion"])[place] for place in range(len(classes))] == counts
-    assert list(skipped(table).values()) == ["no-place"] * dropped
+    assert list(skipped(table).values()) == ["not-in-scheme"] * dropped
     assert corpus_info(table)["ravdess"]["classes"] == list(classes)
 
 
@@ -44,7 +44,7 @@ def test_label_schemes(
         ({"calm": "merge"}, "calm must be one of"),
         ({"cremad_labels": "face"}, "cremad_labels must be one of intended, voice, voice-soft, not 'face'"),
         ({"labels": {"joy": "x", "boredom": "y", "anger": "z"}}, None),
-        ({"labels": {"boredom": "y", "contempt": "z"}}, "its label has no place in the label scheme: 8"),
+        ({"labels": {"boredom": "y", "contempt": "z"}}, "its label is not in the label scheme: 8"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: dict[str, Any], says: str | None) -> None:
@@ -93,7 +93,7 @@ def test_the_label_that_listeners_heard(tmp_path: Path) -> None:
     assert {name[9:12]: reason for name, reason in reasons(book).items()} == {
         "FEA": "no-vote",
         "HAP": "no-vote",
-        "DIS": "no-place",
+        "DIS": "not-in-scheme",
     }
 
 
@@ -107,8 +107,8 @@ def test_a_class_takes_the_votes_of_all_its_emotions(tmp_path: Path) -> None:
 def test_what_most_heard_has_no_place(tmp_path: Path) -> None:
     """A clip that most hear as disgust is not angry because the second most do."""
     book = find(with_votes(tmp_path / "x", tabulatedVotes=TABULATED), "four", cremad_labels="voice-soft")
-    assert reasons(book)["1001_DFA_DIS_XX.wav"] == "no-place"
-    assert "'disgust' has no place" in next(skip.detail for skip in book.skipped if "DIS" in skip.path)
+    assert reasons(book)["1001_DFA_DIS_XX.wav"] == "not-in-scheme"
+    assert "'disgust' is not in the label scheme" in next(skip.detail for skip in book.skipped if "DIS" in skip.path)
 
 
 def test_soft_labels(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_soft_labels(tmp_path: Path) -> None:
     [
         ({}, "cremad_labels needs CREMA-D's processedResults/tabulatedVotes.csv or summaryTable.csv"),
         ({"summaryTable": "a,b\n1,2\n"}, "summaryTable.csv: not CREMA-D's"),
-        ({"tabulatedVotes": TABULATED.replace('"100001"', "x")}, "tabulatedVotes.csv: a line of it is broken"),
-        ({"tabulatedVotes": TABULATED.replace(",6,3,", ",six,3,")}, "tabulatedVotes.csv: a line of it is broken"),
-        ({"summaryTable": SUMMARY + '"9","1001_DFA_HAP_XX"\n'}, "summaryTable.csv: a line of it is broken"),
+        ({"tabulatedVotes": TABULATED.replace('"100001"', "x")}, "tabulatedVotes.csv: a line is broken"),
+        ({"tabulatedVotes": TABULATED.replace(",6,3,", ",six,3,")}, "tabulatedVotes.csv: a line is broken"),
+        ({"summaryTable": SUMMARY + '"9","1001_DFA_HAP_XX"\n'}, "summaryTable.csv: a line is broken"),
     ],
 )
 def test_wrong_vote_tables(tmp_path: Path, tables: dict[str, str], says: str) -> None:

@@ -231,7 +231,7 @@ def test_a_folder_per_emotion(tmp_path: Path, layout: str, where: str) -> None:
 def test_folders_that_are_no_emotion(tmp_path: Path) -> None:
     files = ["happy/1.wav", "boredom/2.wav", "3.wav"]
     book = find({"mine": write(tmp_path / "named", files)})
-    assert reasons(book) == {"2.wav": "no-place", "3.wav": "unknown-name"}
+    assert reasons(book) == {"2.wav": "not-in-scheme", "3.wav": "unknown-name"}
     book = find(write(tmp_path / "unnamed", files))
     assert reasons(book) == {"2.wav": "unknown-name", "3.wav": "unknown-name"}
     book = find(tmp_path / "unnamed", {"boredom": "low", "happy": "high"})
@@ -319,7 +319,7 @@ def test_what_a_manifest_leaves_out_is_listed(tmp_path: Path) -> None:
         (b"path,emotion\nfr\xf6hlich.wav,sad\n", "not a CSV file in UTF-8"),
         (b"path,emotion,age\na.wav,sad,old\n", "line 2: age is 'old', not a number of years"),
         (b"path,emotion\n", "no sound files"),
-        (b"path,emotion\na.wav,boredom\n", "its label has no place in the label scheme: 1"),
+        (b"path,emotion\na.wav,boredom\n", "its label is not in the label scheme: 1"),
     ],
 )
 def test_wrong_manifests_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
@@ -390,7 +390,7 @@ def test_an_archive_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
         ("text/notes.txt", "not a folder"),
         ("other", "none of the recordings found there can be used (the file's name fits no corpus: 2)"),
         ({"ravdess": "a"}, "the file's name fits no corpus: 1"),
-        ({"a b": "a"}, "a corpus's name is made of letters"),
+        ({"a b": "a"}, "the name of a corpus must consist of letters"),
         ([], "no folder was named"),
         ({}, "no folder was named"),
     ],

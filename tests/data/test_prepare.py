@@ -126,8 +126,8 @@ def test_the_terms_are_those_of_the_corpora(tmp_path: Path) -> None:
 
 def test_what_must_be_said_cannot_be_silenced(tmp_path: Path, miniature_tree: Path) -> None:
     root = write(tmp_path / "x", ["1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.ogg"])
-    assert find(root, notes={"cremad": "mine"}).about()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
-    facts = find(miniature_tree, notes={"savee": "mine"}).about()["savee"]
+    assert find(root, notes={"cremad": "mine"}).corpus_info()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
+    facts = find(miniature_tree, notes={"savee": "mine"}).corpus_info()["savee"]
     assert (facts["note"], facts["license"]) == (f"{NOTE}; mine", "Apache-2.0")
     with pytest.raises(InputError, match="ravdess: synthetic voices and recordings are mixed"):
         find([miniature_tree, write(tmp_path / "y", actor(24))])
@@ -157,19 +157,19 @@ def test_the_summary_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[str
     prepare(root, tmp_path / "out", labels="seven", notes={"savee": "made up"})
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0].split() == ["corpus", "clips", "speakers", "hours", *SCHEMES["seven"], "dropped"]
+    assert lines[0].split() == ["corpus", "clips", "speakers", "hours", *SCHEMES["seven"], "skipped"]
     assert lines[1].split() == ["ravdess", "14", "2", "0.00", *["2"] * 7, "3"]
     assert lines[2].split() == ["savee", "1", "1", "0.00", *"0001000", "1"]
     assert lines[3].split() == ["all", "15", "3", "0.00", *"2223222", "5"]
     for text in (
-        "2  ravdess: its label has no place in the label scheme",
+        "2  ravdess: its label is not in the label scheme",
         "1  -: the file's name fits no corpus",
         "1  ravdess: sung, not spoken",
         "1  savee: no samples in the file",
         "License: CC-BY-NC-SA-4.0 (non-commercial; share alike; name the authors)",
         "cite: Livingstone SR",
         "note: made up",
-        f"written: {tmp_path / 'out'} (every dropped file: {tmp_path / 'out' / 'skipped.csv'})",
+        f"written: {tmp_path / 'out'} (every skipped file: {tmp_path / 'out' / 'skipped.csv'})",
     ):
         assert text in printed.out
     assert "reading" in printed.err
@@ -261,20 +261,20 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
     """Few clips are decoded ahead of those that are written."""
     names = [f"{code}/{number}.wav" for code in ("happy", "sad") for number in range(300)]
     book = find(write_zip(tmp_path / "mine.zip", names))
-    decoded = builder._decoded(book.clips)
+    decoded = builder._decode_in_threads(book.clips)
     started = []
-    whole = builder._Sound.__init__
+    whole = builder._DecodedClip.__init__
 
     def counts(self: Any, clip: Any) -> None:
         started.append(clip)
         whole(self, clip)
 
-    builder._Sound.__init__ = counts  # type: ignore[method-assign]
+    builder._DecodedClip.__init__ = counts  # type: ignore[method-assign]
     try:
         next(decoded)
         time.sleep(0.3)
         assert len(started) < 100
         decoded.close()
     finally:
-        builder._Sound.__init__ = whole  # type: ignore[method-assign]
+        builder._DecodedClip.__init__ = whole  # type: ignore[method-assign]
     assert pa.total_allocated_bytes() < 1 << 28

@@ -210,7 +210,7 @@ def test_leaving_a_corpus_out(four: datasets.Dataset) -> None:
 def test_random_splits_leak_and_say_so(four: datasets.Dataset, test: float, validation: float) -> None:
     split = make_split(four, "random", test=test, validation=validation)
     assert split.leaking
-    assert "LEAKING: speakers are on both sides" in split.describe()
+    assert "LEAKING: speakers are in several parts" in split.describe()
     shares = np.array([len(split.parts[part]) / len(four) for part in PARTS])
     assert np.abs(shares - [(1 - test) * (1 - validation), (1 - test) * validation, test]).max() < 0.005
     assert len(set(split.speakers["train"]) & set(split.speakers["test"])) > 100
@@ -256,9 +256,9 @@ def test_a_corpus_of_one_speaker_is_trained_on_and_not_tested_on() -> None:
         ("savee", "corpus", {}, "split.corpus must name the corpus to test on: one of savee, not None"),
         ("savee", "corpus", {"corpus": "tess"}, "one of savee, not 'tess'"),
         ("savee", "alphabetical", {}, f"unknown split 'alphabetical': use one of {', '.join(SPLIT_KINDS)}"),
-        ("savee", "speaker", {"test": 0}, "split.test is a share between 0 and 1, not 0"),
-        ("savee", "speaker", {"test": 1.5}, "split.test is a share between 0 and 1, not 1.5"),
-        ("savee", "speaker", {"validation": 1}, "split.validation is a share between 0 and 1, not 1"),
+        ("savee", "speaker", {"test": 0}, "split.test must be a fraction between 0 and 1, not 0"),
+        ("savee", "speaker", {"test": 1.5}, "split.test must be a fraction between 0 and 1, not 1.5"),
+        ("savee", "speaker", {"validation": 1}, "split.validation must be a fraction between 0 and 1, not 1"),
         ("savee", "file", {}, "name the file with split.file"),
     ],
 )

@@ -136,7 +136,7 @@ def test_a_clip_does_not_depend_on_its_neighbours() -> None:
 def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_miniature(tmp_path / "root", progress=False, speakers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(corpora, "speak", lambda *_: pytest.fail("written again"))
+        patch.setattr(corpora, "synthesize_clip", lambda *_: pytest.fail("written again"))
         assert write_miniature(root, progress=False, speakers=1) == root
     before = files(root)
     (root / "SAVEE/AudioData/DC/a01.wav").unlink()
@@ -154,7 +154,7 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, quick: None, monk
         return speak(clip, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpora, "speak", breaks)
+        patch.setattr(corpora, "synthesize_clip", breaks)
         with pytest.raises(OSError, match="no space"):
             write_miniature(tmp_path / "root", progress=False, speakers=1)
     assert list(tmp_path.iterdir()) == []
