@@ -1,4 +1,4 @@
-"""A recording of a conversation, judged: each channel in rolling windows, and what the voices do together."""
+"""Analysis of a recorded conversation: predictions for each channel, and how the speakers interact."""
 
 from __future__ import annotations
 
@@ -11,174 +11,188 @@ import numpy as np
 
 from .. import audio
 from ..audio import AudioError
-from ..audio.streaming import blocks, open_audio
-from ..inference.backends import Backend, ModelInfo
-from ..inference.recognizer import MIN_SECONDS
-from ..inference.windows import Window, iter_windows, merge_windows
-from ..labels import canonical_name
+from ..audio.streaming import blocks, open_sound
+from ..inference.backends.base import Backend
+from ..inference.recognizer import SHORTEST
+from ..inference.windows import Window, file_windows, segments
+from ..labels import canonical
 from ..utils.errors import InputError
-from . import intervals, negative_segments, speaker_baseline
-from .conversation import PAUSE, Conversation, MonitorSettings, Voice, shares
-from .highlights import Moment, moments
+from . import intervals, speaker_baseline
+from .conversation import MIN_PAUSE, Conversation, MonitorSettings, Speaker, emotion_shares
+from .highlights import Highlight, select_highlights
+from .negative_segments import find_negative_segments, negative_classes
 
-ALIKE = 0.98
-"""Correlation from which the channels of a file are one sound: a mono call kept as stereo."""
-_TELLING = ("happy", "surprise")  # besides dissatisfaction, worth listening to
+MIN_CORRELATION = 0.98
+"""Correlation from which all channels of a file count as the same: a mono recording saved as stereo."""
+_HIGHLIGHT_EMOTIONS = ("happy", "surprise")  # in addition to the negative ones
 
-Seen = Callable[[float], Any]
+ProgressCallback = Callable[[float], Any]
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What a first pass over a file tells: `alike` whether its channels hold one sound, `silent` which hold none."""
+class _FileScan:
+    """Result of a first pass over a file; `silent` has one value per channel."""
 
     rate: int
     channels: int
     duration: float
-    alike: bool
+    identical_channels: bool
     silent: tuple[bool, ...]
 
 
-def monitor(engine: Backend, path: str | Path, settings: MonitorSettings, seen: Seen | None = None) -> Conversation:
-    """Judge a conversation.
+def analyze_conversation(
+    backend: Backend, path: str | Path, settings: MonitorSettings, on_progress: ProgressCallback | None = None
+) -> Conversation:
+    """Analyze a recorded conversation.
 
-    A file with several channels has a voice in each. Where it has one, or all hold the same sound, the voices are
-    judged together, and a note says so. The file is read once for each voice and once before, block by block.
+    Each channel of a file is one speaker. If there is only one channel, or all channels hold the same sound, all
+    speakers are analyzed together, and a note says so. The file is read block by block, once in advance and once for
+    each speaker.
 
     Args:
-        engine: that answers. path: of the recording. settings: how it is judged.
-        seen: called as it moves on, with the share of the work done since the last time.
+        backend: the model.
+        path: of the recording.
+        settings: of the analysis.
+        on_progress: called repeatedly with the share of the work done since the last call.
 
     Raises:
-        AudioError: the file cannot be read, is silent, or shorter than 0.1 s.
+        AudioError: the file cannot be decoded, is silent, or is shorter than 0.1 s.
         InputError: the settings do not fit the file or the model.
     """
-    name, look = str(path), _look(path)
-    mixed = look.channels == 1 or look.alike
-    if settings.names and not mixed and len(settings.names) != look.channels:
+    scan = _scan(path)
+    mixed = scan.channels == 1 or scan.identical_channels
+    names = settings.channel_names or tuple(f"channel {number}" for number in range(1, scan.channels + 1))
+    if not mixed and len(names) != scan.channels:
         raise InputError(
-            f"{name}: has {look.channels} channels, and --channels names {len(settings.names)}: name each, in order"
+            f"{path}: the file has {scan.channels} channels, but --channels has {len(names)} names: name each channel, "
+            "in order"
         )
-    names = settings.names or tuple(f"channel {number}" for number in range(1, look.channels + 1))
-    negative = negative_segments.named(engine.info.classes, settings.negative)
-    told: list[tuple[str, int | None]] = [("the voices", None)] if mixed else [(n, at) for at, n in enumerate(names)]
-    voices = []
-    for called, channel in told:
-        windows = _windows(engine, path, settings, channel, look.duration * len(told), seen)
-        voices.append(_voice(called, windows, engine.info, settings, negative))
-    spoken = intervals.union(span for voice in voices for span in voice.talk)
-    silences = intervals.gaps(spoken, look.duration)
-    telling = [n for n in engine.info.classes if n in negative or canonical_name(n) in _TELLING]
+    channels = [("all speakers", None)] if mixed else [(name, channel) for channel, name in enumerate(names)]
+    negative = negative_classes(backend.facts.classes, settings.negative_emotions)
+    speakers = []
+    for name, channel in channels:
+        windows = _windows(backend, path, settings, channel, scan.duration * len(channels), on_progress)
+        speakers.append(_analyze_speaker(name, windows, backend, settings, negative))
+    model = backend.facts
+    silences = intervals.gaps(intervals.union(span for speaker in speakers for span in speaker.speech), scan.duration)
+    emotions = [name for name in model.classes if name in negative or canonical(name) in _HIGHLIGHT_EMOTIONS]
     return Conversation(
-        path=name,
-        duration=look.duration,
-        rate=look.rate,
-        channels=look.channels,
+        path=str(path),
+        duration=scan.duration,
+        sampling_rate=scan.rate,
+        num_channels=scan.channels,
         mixed=mixed,
-        info=engine.info,
+        model=model,
         settings=settings,
-        negative=negative,
-        voices=voices,
-        silence=intervals.seconds(silences),
-        overlap=intervals.seconds(intervals.overlaps([voice.talk for voice in voices])),
-        pauses=[span for span in silences if span[1] - span[0] >= PAUSE],
-        moments=moments(
-            [(voice.windows, voice.segments) for voice in voices], engine.info.classes, telling, look.duration
+        negative_classes=negative,
+        speakers=speakers,
+        silence=intervals.total_seconds(silences),
+        overlap=intervals.total_seconds(intervals.overlaps([speaker.speech for speaker in speakers])),
+        pauses=[(start, end) for start, end in silences if end - start >= MIN_PAUSE],
+        highlights=select_highlights(
+            [(speaker.windows, speaker.segments) for speaker in speakers], model.classes, emotions, scan.duration
         ),
-        notes=_notes(look, settings, negative, voices),
+        notes=_notes(scan, settings, negative, speakers),
     )
 
 
-def _look(path: str | Path) -> _Look:
-    """Read a file through, to learn how long it is and whether its channels differ."""
-    with open_audio(path) as sound:
-        shared, peak, count = np.zeros((sound.channels, sound.channels)), np.zeros(sound.channels), 0
+def _scan(path: str | Path) -> _FileScan:
+    with open_sound(path) as sound:
+        products, peak = np.zeros((sound.channels, sound.channels)), np.zeros(sound.channels)
+        num_samples = 0
         for block in sound.blocks():
-            shared += block.T @ block
+            products += block.T @ block
             peak = np.maximum(peak, np.ptp(block, axis=0) / 2)
-            count += len(block)
-    seconds = count / sound.rate
-    if seconds < MIN_SECONDS:
-        found = f"{1000 * seconds:.1f} ms"
-        raise AudioError("too-short", f"{path}: {found} of sound is too short: {MIN_SECONDS} s is the least")
+            num_samples += len(block)
+    seconds = num_samples / sound.rate
+    if seconds < SHORTEST:
+        raise AudioError(
+            "too-short", f"{path}: {1000 * seconds:.1f} ms of sound is too short: at least {SHORTEST} s are needed"
+        )
     silent = peak < audio.SILENCE_PEAK
     if silent.all():
-        raise AudioError("silent", f"{path}: holds no sound above -60 dBFS")
-    power = np.sqrt(np.diag(shared))
-    alike = not silent.any() and bool((shared >= ALIKE * np.outer(power, power)).all())
-    return _Look(sound.rate, sound.channels, seconds, alike, tuple(map(bool, silent)))
+        raise AudioError("silent", f"{path}: silent: no sound above -60 dBFS")
+    norm = np.sqrt(np.diag(products))
+    identical = not silent.any() and bool((products >= MIN_CORRELATION * np.outer(norm, norm)).all())
+    return _FileScan(sound.rate, sound.channels, seconds, identical, tuple(map(bool, silent)))
 
 
 def _windows(
-    engine: Backend,
+    backend: Backend,
     path: str | Path,
     settings: MonitorSettings,
     channel: int | None,
-    whole: float,
-    seen: Seen | None,
+    total_seconds: float,
+    on_progress: ProgressCallback | None,
 ) -> list[Window]:
     windows: list[Window] = []
-    for window in iter_windows(engine, path, settings.windows, channel=channel):
-        if seen:
-            seen((window.end - (windows[-1].end if windows else 0.0)) / whole)
+    for window in file_windows(backend, path, settings.windows, channel=channel):
+        if on_progress:
+            on_progress((window.end - (windows[-1].end if windows else 0.0)) / total_seconds)
         windows.append(window)
     return windows
 
 
-def _voice(
-    name: str, windows: list[Window], facts: ModelInfo, settings: MonitorSettings, negative: Sequence[str]
-) -> Voice:
-    own = None
-    if settings.baseline is not None:
-        own = speaker_baseline.baseline(windows, facts.classes, settings.baseline, settings.windows.hop)
-        windows = speaker_baseline.taken_off(windows, own, settings.windows) if own else windows
-    found = merge_windows(windows, facts, settings.windows)
-    spoken = intervals.union(span for window in windows for span in window.spans)
-    parts, unsure = shares(windows, facts)
-    runs = negative_segments.runs(found, spoken, negative, settings.windows.gap)
-    return Voice(name, windows, found, spoken, parts, unsure, runs, own)
+def _analyze_speaker(
+    name: str, windows: list[Window], backend: Backend, settings: MonitorSettings, negative: Sequence[str]
+) -> Speaker:
+    model, baseline = backend.facts, None
+    if settings.baseline_seconds is not None:
+        baseline = speaker_baseline.estimate_baseline(
+            windows, model.classes, settings.baseline_seconds, settings.windows.hop
+        )
+        windows = speaker_baseline.apply_baseline(windows, baseline, settings.windows) if baseline else windows
+    emotion_segments = segments(windows, model, settings.windows)
+    speech = intervals.union(span for window in windows for span in window.spans)
+    shares, uncertain_share = emotion_shares(windows, model)
+    negative_segments = find_negative_segments(emotion_segments, speech, negative, settings.windows.gap)
+    return Speaker(name, windows, emotion_segments, speech, shares, uncertain_share, negative_segments, baseline)
 
 
-def _notes(look: _Look, settings: MonitorSettings, negative: Sequence[str], voices: Sequence[Voice]) -> list[str]:
-    """Say what must be borne in mind, a line each."""
-    lines = []
-    if look.channels == 1:
-        lines.append("one channel: speakers are not told apart, and all figures are of their voices together")
-    elif look.alike:
-        lines.append("channels alike: speakers are not told apart, and all figures are of their voices together")
-    for voice, silent in zip(voices, look.silent, strict=False):
-        if silent and not look.alike:
-            lines.append(f"{voice.name} is silent: where one channel holds all speakers, they are not told apart")
-    if look.rate < audio.SAMPLE_RATE:
-        lines.append(
-            f"telephone sound: recorded at {look.rate / 1000:g} kHz, it holds nothing above {look.rate / 2000:g} kHz, "
-            f"and the model hears up to {audio.SAMPLE_RATE / 2000:g} kHz: it may be wrong more often"
+def _notes(
+    scan: _FileScan, settings: MonitorSettings, negative: Sequence[str], speakers: Sequence[Speaker]
+) -> list[str]:
+    """Return the limitations of an analysis, one sentence each, without capital letter and full stop."""
+    notes = []
+    not_distinguished = "speakers are not distinguished, and all figures are for all speakers together"
+    if scan.channels == 1:
+        notes.append(f"one channel: {not_distinguished}")
+    elif scan.identical_channels:
+        notes.append(f"identical channels: {not_distinguished}")
+    for speaker, silent in zip(speakers, scan.silent, strict=False):
+        if silent and not scan.identical_channels:
+            notes.append(f"{speaker.name} is silent: if one channel holds several speakers, they are not distinguished")
+    if scan.rate < audio.SAMPLE_RATE:
+        notes.append(
+            f"telephone sound: a sampling rate of {scan.rate / 1000:g} kHz holds nothing above {scan.rate / 2000:g} "
+            f"kHz, and the model uses sound up to {audio.SAMPLE_RATE / 2000:g} kHz: it may be wrong more often"
         )
     if not negative:
-        lines.append(f"dissatisfaction not judged: the model knows none of {', '.join(settings.negative)}")
-    without = [voice.name for voice in voices if settings.baseline is not None and voice.baseline is None]
+        notes.append(f"no negative segments: the model has none of the classes {', '.join(settings.negative_emotions)}")
+    seconds = settings.baseline_seconds
+    without = [speaker.name for speaker in speakers if seconds is not None and speaker.baseline is None]
     if without:
-        lines.append(
-            f"no baseline: {', '.join(without)} spoke less than twice {settings.baseline:g} s, so none was taken off"
-        )
-    return lines
+        notes.append(f"no speaker baseline for {', '.join(without)}: less than twice {seconds:g} s of speech")
+    return notes
 
 
-def cut(call: Conversation, chosen: Sequence[Moment]) -> list[np.ndarray]:
-    """Cut moments out of a conversation's file: of each, its own voice alone.
+def extract_clips(conversation: Conversation, highlights: Sequence[Highlight]) -> list[np.ndarray]:
+    """Read the sound of highlights from a conversation's file, without the other channels.
 
     Returns:
-        float32 mono samples at 16 kHz, shape (samples,), in the order given.
+        For each highlight, float32 mono samples at 16 kHz, shape (samples,).
     """
-    pieces: list[list[np.ndarray]] = [[] for _ in chosen]
-    last, at = max((moment.end for moment in chosen), default=0.0), 0.0
-    for block in blocks(call.path):
-        for moment, parts in zip(chosen, pieces, strict=True):
-            first, stop = (round((time - at) * audio.SAMPLE_RATE) for time in (moment.start, moment.end))
+    pieces: list[list[np.ndarray]] = [[] for _ in highlights]
+    last_end = max((highlight.end for highlight in highlights), default=0.0)
+    block_start = 0.0
+    for block in blocks(conversation.path):
+        for highlight, parts in zip(highlights, pieces, strict=True):
+            first = round((highlight.start - block_start) * audio.SAMPLE_RATE)
+            stop = round((highlight.end - block_start) * audio.SAMPLE_RATE)
             piece = block[max(0, first) : max(0, stop)]
             if len(piece):
-                parts.append(audio.mix_down(piece) if call.mixed else piece[:, moment.voice].copy())
-        at += len(block) / audio.SAMPLE_RATE
-        if at > last:
+                parts.append(audio.mix_down(piece) if conversation.mixed else piece[:, highlight.speaker].copy())
+        block_start += len(block) / audio.SAMPLE_RATE
+        if block_start > last_end:
             break
     return [np.concatenate(parts) if parts else np.zeros(0, np.float32) for parts in pieces]

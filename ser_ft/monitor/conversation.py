@@ -1,4 +1,4 @@
-"""What is known of a conversation: its voices, who talks when, how each sounds."""
+"""The settings and the result of analyzing a recorded conversation."""
 
 from __future__ import annotations
 
@@ -8,135 +8,156 @@ from dataclasses import dataclass, field
 from ..inference.backends import ModelInfo
 from ..inference.windows import Segment, Window, WindowSettings, window_prediction
 from ..utils.errors import InputError
-from . import intervals, negative_segments
-from .highlights import Moment
-from .negative_segments import Run
-from .speaker_baseline import Baseline
+from .highlights import Highlight
+from .intervals import Intervals, total_seconds
+from .negative_segments import NEGATIVE_EMOTIONS, NegativeSegment
+from .speaker_baseline import SpeakerBaseline
 
-PAUSE = 5.0
-"""Seconds in which nobody talks that count as a pause."""
+MIN_PAUSE = 5.0
+"""Shortest silence that counts as a pause, in seconds."""
 
 
 @dataclass(frozen=True)
 class MonitorSettings:
-    """How a conversation is judged.
+    """How a conversation is analyzed.
 
     Attributes:
-        windows: how it is cut and smoothed.
-        names: of its channels; None: "channel 1" and so on.
-        baseline: seconds of each voice's speech that are its own baseline; None: it has none.
-        negative: the emotions that count as dissatisfaction.
+        windows: how the recording is divided into windows and smoothed.
+        channel_names: the speaker of each channel; None names them "channel 1" and so on.
+        baseline_seconds: seconds of each speaker's speech that the speaker's baseline is estimated from; None for no
+            baseline.
+        negative_emotions: the emotions that count as negative.
     """
 
     windows: WindowSettings = field(default_factory=WindowSettings)
-    names: tuple[str, ...] | None = None
-    baseline: float | None = None
-    negative: tuple[str, ...] = negative_segments.NEGATIVE
+    channel_names: tuple[str, ...] | None = None
+    baseline_seconds: float | None = None
+    negative_emotions: tuple[str, ...] = NEGATIVE_EMOTIONS
 
     def __post_init__(self) -> None:
         """Check the baseline."""
-        if self.baseline is not None and not 0 < self.baseline < float("inf"):
-            raise InputError(f"a baseline is some seconds of speech, such as 60, not {self.baseline}")
+        if self.baseline_seconds is not None and not 0 < self.baseline_seconds < float("inf"):
+            raise InputError(
+                f"--speaker-baseline must be a number of seconds of speech, such as 60, not {self.baseline_seconds}"
+            )
 
 
 @dataclass(frozen=True)
-class Voice:
-    """A channel of the recording, or all of them mixed.
+class Speaker:
+    """The analysis of one channel of a conversation, or of all channels mixed.
 
     Attributes:
-        name: of it. windows: in order, the judged and the others. segments: in order. talk: where it speaks.
-        shares: of its speech, how much sounds of each class; what is uncertain counts for none.
-        uncertain: the share of its speech that is too uncertain to name. runs: of dissatisfaction.
-        baseline: what was taken off its answers; None: nothing was.
+        name: of the channel.
+        windows: all windows, in order, with and without predictions.
+        segments: emotion segments, in order.
+        speech: when the speaker talks.
+        emotion_shares: the share of the speech predicted as each class; uncertain windows count for none.
+        uncertain_share: the share of the speech in uncertain windows.
+        negative_segments: in order.
+        baseline: the correction applied to the predictions; None if there is none.
     """
 
     name: str
     windows: Sequence[Window]
     segments: Sequence[Segment]
-    talk: intervals.Spans
-    shares: dict[str, float]
-    uncertain: float
-    runs: Sequence[Run]
-    baseline: Baseline | None
+    speech: Intervals
+    emotion_shares: dict[str, float]
+    uncertain_share: float
+    negative_segments: Sequence[NegativeSegment]
+    baseline: SpeakerBaseline | None
 
     @property
-    def spoken(self) -> float:
+    def speech_seconds(self) -> float:
         """Seconds of speech."""
-        return intervals.seconds(self.talk)
+        return total_seconds(self.speech)
 
     @property
-    def judged(self) -> int:
-        """How many windows were given an answer."""
-        return sum(window.smoothed is not None for window in self.windows)
+    def has_predictions(self) -> bool:
+        """Whether any window has enough speech for a prediction."""
+        return any(window.smoothed is not None for window in self.windows)
 
     @property
-    def dissatisfied(self) -> float | None:
-        """The share of its speech in runs of dissatisfaction; None where nothing was judged."""
-        return sum(run.speech for run in self.runs) / self.spoken if self.judged and self.spoken else None
+    def negative_share(self) -> float | None:
+        """The share of the speech in negative segments; None without predictions."""
+        if not (self.has_predictions and self.speech_seconds):
+            return None
+        return sum(segment.speech_seconds for segment in self.negative_segments) / self.speech_seconds
 
     @property
-    def top(self) -> str | None:
-        """The class that most of its speech sounds of; None where more of it is too uncertain to name."""
-        name = max(self.shares, key=lambda name: self.shares[name], default=None)
-        return name if name is not None and self.shares[name] > self.uncertain else None
+    def main_emotion(self) -> str | None:
+        """The most frequent class; None if more of the speech is uncertain."""
+        name = max(self.emotion_shares, key=lambda name: self.emotion_shares[name], default=None)
+        return name if name is not None and self.emotion_shares[name] > self.uncertain_share else None
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A recording of a conversation, judged; times in seconds.
+    """The analysis of a recorded conversation; all times in seconds.
 
     Attributes:
-        path: of the file. duration: of the recording. rate: sampling rate of the file, in Hz.
-        channels: how many the file has. mixed: whether its one voice is all that is heard, speakers not told apart.
-        facts: of the model. settings: how it was judged. negative: the model's classes that are dissatisfaction.
-        voices: one for each channel, or one. silence: seconds in which nobody talks.
-        overlap: seconds in which two or more talk. pauses: silences of `PAUSE` or more, in order.
-        moments: to listen to. notes: what must be borne in mind, a line each.
+        path: of the file.
+        duration: of the recording.
+        sampling_rate: of the file, in Hz.
+        num_channels: of the file.
+        mixed: whether all channels are analyzed as one, so that speakers are not distinguished.
+        model: the model that made the predictions.
+        settings: of the analysis.
+        negative_classes: the model's classes that count as negative.
+        speakers: one per channel, or a single one for all.
+        silence: seconds in which nobody talks.
+        overlap: seconds in which two or more talk.
+        pauses: silences of at least `MIN_PAUSE`, in order.
+        highlights: passages to listen to, in order.
+        notes: limitations of this analysis, one sentence each.
     """
 
     path: str
     duration: float
-    rate: int
-    channels: int
+    sampling_rate: int
+    num_channels: int
     mixed: bool
-    info: ModelInfo
+    model: ModelInfo
     settings: MonitorSettings
-    negative: tuple[str, ...]
-    voices: Sequence[Voice]
+    negative_classes: tuple[str, ...]
+    speakers: Sequence[Speaker]
     silence: float
     overlap: float
-    pauses: intervals.Spans
-    moments: Sequence[Moment]
+    pauses: Intervals
+    highlights: Sequence[Highlight]
     notes: Sequence[str]
 
     @property
-    def dissatisfied(self) -> float | None:
-        """The share of all speech in runs of dissatisfaction; None where nothing was judged."""
-        judged = [voice for voice in self.voices if voice.dissatisfied is not None]
-        spoken = sum(voice.spoken for voice in judged)
-        return sum(run.speech for voice in judged for run in voice.runs) / spoken if spoken else None
+    def negative_share(self) -> float | None:
+        """The share of all speech in negative segments; None without predictions."""
+        with_share = [speaker for speaker in self.speakers if speaker.negative_share is not None]
+        total = sum(speaker.speech_seconds for speaker in with_share)
+        negative = sum(segment.speech_seconds for speaker in with_share for segment in speaker.negative_segments)
+        return negative / total if total else None
 
 
-def shares(
-    windows: Sequence[Window], facts: ModelInfo, start: float = 0.0, end: float = float("inf")
+def emotion_shares(
+    windows: Sequence[Window], model: ModelInfo, start: float = 0.0, end: float = float("inf")
 ) -> tuple[dict[str, float], float]:
-    """Share out speech by how it sounds; each window weighs as much as there is speech in it.
+    """Return the share of speech predicted as each class; each window is weighted by the speech in it.
 
     Args:
-        windows: of one voice. facts: of the model. start: of a part of them, by their middles. end: likewise.
+        windows: of one speaker.
+        model: the model that made the predictions.
+        start: use windows whose middle is not before this time, in seconds.
+        end: use windows whose middle is not after this time, in seconds.
 
     Returns:
-        the share of each class, and of what is uncertain: together 1, or all 0 where no window was judged.
+        The share of each class and the share of uncertain windows. They add up to 1, or are all 0 without predictions.
     """
-    weights = dict.fromkeys(facts.classes, 0.0)
-    unsure = 0.0
+    weights = dict.fromkeys(model.classes, 0.0)
+    uncertain = 0.0
     for window in windows:
-        answer = window_prediction(window, facts)
+        answer = window_answer(window, model)
         if answer["emotion"] is None or not start <= (window.start + window.end) / 2 <= end:
             continue
         if answer["uncertain"]:
-            unsure += window.speech
+            uncertain += window.speech
         else:
             weights[answer["emotion"]] += window.speech
-    total = sum(weights.values()) + unsure
-    return {name: weight / total if total else 0.0 for name, weight in weights.items()}, unsure / total if total else 0
+    total = (sum(weights.values()) + uncertain) or 1.0
+    return {name: weight / total for name, weight in weights.items()}, uncertain / total

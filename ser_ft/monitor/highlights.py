@@ -1,4 +1,4 @@
-"""Moments worth listening to: where a voice sounds most of an emotion, and where it changes sharply."""
+"""Highlights: short passages worth listening to, where a speaker sounds most emotional or changes sharply."""
 
 from __future__ import annotations
 
@@ -6,126 +6,135 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
 from ..inference.windows import Segment, Window
 
-LONGEST = 10.0
-"""Seconds of sound of a moment, at most."""
-MOST = 12
-"""Moments of a recording, at most."""
-CHANGE = 0.5
-"""How far the answers before and after must differ: half the sum of the probabilities' differences, from 0 to 1."""
-_AROUND = 5  # windows before and after that a change is measured on
-_LEAST = 1.0  # seconds of a segment that is worth it
-_PAD = 0.5  # seconds kept before and after a segment
-_OF_ONE_KIND = 3  # turns: moments of one emotion, or changes, of one voice at most
+MAX_SECONDS = 10.0
+"""Longest highlight, in seconds."""
+MAX_HIGHLIGHTS = 12
+"""Most highlights of a recording."""
+MIN_CHANGE = 0.5
+"""Smallest change that is reported: half the sum of the absolute differences in probability, from 0 to 1."""
+_CHANGE_WINDOWS = 5  # windows before and after a change that are averaged
+_MIN_SEGMENT_SECONDS = 1.0
+_PADDING_SECONDS = 0.5  # added before and after a segment
+_MAX_PER_KIND = 3  # highlights of one speaker with the same emotion, or changes of one speaker
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A moment to listen to; times in seconds of the recording.
+class Highlight:
+    """A passage to listen to.
 
     Attributes:
-        number: its place in the recording, from 1. kind: "strong" or "change". voice: the number of its channel.
-        start: where to listen from. end: to where.
-        emotion: how it sounds; after the change. before: how it sounds before the change.
-        strength: the mean probability of the emotion; of a change, how far the answers differ: see `CHANGE`.
+        number: position in the recording, from 1.
+        kind: "strong" for the strongest part of an emotion, "change" for a change between two emotions.
+        speaker: index of the speaker.
+        start: in seconds of the recording.
+        end: in seconds of the recording.
+        emotion: how the speaker sounds; after the change for a change.
+        previous_emotion: how the speaker sounds before a change; None otherwise.
+        strength: the emotion's mean probability; for a change, the distance as defined for `MIN_CHANGE`.
     """
 
     number: int
-    kind: str
-    voice: int
+    kind: Literal["strong", "change"]
+    speaker: int
     start: float
     end: float
     emotion: str
-    before: str | None
+    previous_emotion: str | None
     strength: float
 
 
-class _Answers:
-    """The judged windows of a voice: where their middles lie, in seconds, and their answers."""
+class _WindowProbabilities:
+    """Looks up the smoothed probabilities of a speaker's windows by time."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        judged = [window for window in windows if window.smoothed is not None]
-        self._middles = [(window.start + window.end) / 2 for window in judged]
-        self._answers = [window.smoothed for window in judged]
+        smoothed = [(window, window.smoothed) for window in windows if window.smoothed is not None]
+        self._middles = [(window.start + window.end) / 2 for window, _ in smoothed]
+        self._probabilities = [probabilities for _, probabilities in smoothed]
 
-    def within(self, start: float, end: float) -> list[tuple[float, np.ndarray]]:
-        first, last = bisect_left(self._middles, start), bisect_right(self._middles, end)
-        return [(self._middles[at], answer) for at in range(first, last) if (answer := self._answers[at]) is not None]
+    def between(self, start: float, end: float) -> list[tuple[float, np.ndarray]]:
+        """Return middle and probabilities of each window whose middle lies between two times."""
+        matching = slice(bisect_left(self._middles, start), bisect_right(self._middles, end))
+        return list(zip(self._middles[matching], self._probabilities[matching], strict=True))
 
 
-def moments(
-    voices: Sequence[tuple[Sequence[Window], Sequence[Segment]]],
+def select_highlights(
+    speakers: Sequence[tuple[Sequence[Window], Sequence[Segment]]],
     classes: Sequence[str],
-    telling: Collection[str],
+    emotions: Collection[str],
     duration: float,
-    most: int = MOST,
-) -> list[Moment]:
-    """Choose moments, uncertain stretches left out.
+    max_highlights: int = MAX_HIGHLIGHTS,
+) -> list[Highlight]:
+    """Select highlights from a recording, without its uncertain segments.
 
-    The strongest segments of each of the emotions and the sharpest changes of each voice are taken in turn, the
-    strongest first, until there are enough; none lies more than half over another of the same voice.
+    For each speaker, the strongest segments of each emotion and the sharpest changes are taken in turns, strongest
+    first, until there are enough. No two highlights of a speaker overlap by more than half.
 
     Args:
-        voices: the windows and segments of each. classes: of the windows' probabilities.
-        telling: the emotions that are worth listening to. duration: of the recording, in seconds.
-        most: how many at most.
+        speakers: windows and segments of each speaker.
+        classes: the class that each probability of a window belongs to.
+        emotions: the emotions that are worth listening to.
+        duration: of the recording, in seconds.
+        max_highlights: the most that are returned.
 
     Returns:
-        the moments, in the order of their time.
+        The highlights, in order of time.
     """
-    piles = []
-    for place, (windows, segments) in enumerate(voices):
-        answers = _Answers(windows)
-        certain = [one for one in segments if not one.uncertain and one.end - one.start >= _LEAST]
-        for emotion in telling:
+    candidates = []
+    for speaker, (windows, segments) in enumerate(speakers):
+        probabilities = _WindowProbabilities(windows)
+        certain = [s for s in segments if not s.uncertain and s.end - s.start >= _MIN_SEGMENT_SECONDS]
+        for emotion in emotions:
             column = list(classes).index(emotion)
-            found = [_strong(place, segment, answers, column) for segment in certain if segment.emotion == emotion]
-            piles.append(_strongest(found))
-        piles.append(_strongest(_changes(place, segments, answers)))
-    chosen: list[Moment] = []
-    for turn in range(_OF_ONE_KIND):
-        for moment in _strongest(pile[turn] for pile in piles if len(pile) > turn):
-            inside = replace(moment, start=max(0.0, moment.start), end=min(duration, moment.end))
-            if len(chosen) < most and not any(_same(inside, other) for other in chosen):
-                chosen.append(inside)
-    chosen.sort(key=lambda moment: (moment.start, moment.voice))
-    return [replace(moment, number=number) for number, moment in enumerate(chosen, 1)]
+            matching = [segment for segment in certain if segment.emotion == emotion]
+            candidates.append(_strongest_first(_strong(speaker, s, probabilities, column) for s in matching))
+        candidates.append(_strongest_first(_changes(speaker, segments, probabilities)))
+    selected: list[Highlight] = []
+    for turn in range(_MAX_PER_KIND):
+        for highlight in _strongest_first(ranked[turn] for ranked in candidates if len(ranked) > turn):
+            clipped = replace(highlight, start=max(0.0, highlight.start), end=min(duration, highlight.end))
+            if len(selected) < max_highlights and not any(_overlap(clipped, other) for other in selected):
+                selected.append(clipped)
+    selected.sort(key=lambda highlight: (highlight.start, highlight.speaker))
+    return [replace(highlight, number=number) for number, highlight in enumerate(selected, 1)]
 
 
-def _strong(voice: int, segment: Segment, answers: _Answers, column: int) -> Moment:
-    """Make a moment of a segment: of a long one, what is about its strongest window."""
-    start, end = segment.start - _PAD, segment.end + _PAD
-    if end - start > LONGEST:
-        inside = answers.within(start, end) or [(start + LONGEST / 2, np.zeros(column + 1))]
-        peak = max(inside, key=lambda pair: float(pair[1][column]))[0]
-        start = min(max(start, peak - LONGEST / 2), end - LONGEST)
-        end = start + LONGEST
-    return Moment(0, "strong", voice, start, end, segment.emotion, None, segment.probability)
+def _strong(speaker: int, segment: Segment, probabilities: _WindowProbabilities, column: int) -> Highlight:
+    """Return the highlight of a segment: all of it, or the part around the strongest window of a long one."""
+    start, end = segment.start - _PADDING_SECONDS, segment.end + _PADDING_SECONDS
+    if end - start > MAX_SECONDS:
+        windows = probabilities.between(start, end) or [(start + MAX_SECONDS / 2, np.zeros(column + 1))]
+        peak = max(windows, key=lambda pair: float(pair[1][column]))[0]
+        start = min(max(start, peak - MAX_SECONDS / 2), end - MAX_SECONDS)
+        end = start + MAX_SECONDS
+    return Highlight(0, "strong", speaker, start, end, segment.emotion, None, segment.probability)
 
 
-def _changes(voice: int, segments: Sequence[Segment], answers: _Answers) -> Iterator[Moment]:
-    """Find where one segment follows another without being like it."""
-    for one, two in pairwise(segments):
-        if one.uncertain or two.uncertain or two.start - one.end > LONGEST / 2:
+def _changes(speaker: int, segments: Sequence[Segment], probabilities: _WindowProbabilities) -> Iterator[Highlight]:
+    for segment, following in pairwise(segments):
+        if segment.uncertain or following.uncertain or following.start - segment.end > MAX_SECONDS / 2:
             continue
-        before = [answer for _, answer in answers.within(one.start, one.end)][-_AROUND:]
-        after = [answer for _, answer in answers.within(two.start, two.end)][:_AROUND]
+        before = [scores for _, scores in probabilities.between(segment.start, segment.end)][-_CHANGE_WINDOWS:]
+        after = [scores for _, scores in probabilities.between(following.start, following.end)][:_CHANGE_WINDOWS]
         if not before or not after:
             continue
         change = float(np.abs(np.mean(before, axis=0) - np.mean(after, axis=0)).sum() / 2)
-        if change >= CHANGE:
-            start = (one.end + two.start - LONGEST) / 2
-            yield Moment(0, "change", voice, start, start + LONGEST, two.emotion, one.emotion, change)
+        if change >= MIN_CHANGE:
+            start = (segment.end + following.start - MAX_SECONDS) / 2
+            end = start + MAX_SECONDS
+            yield Highlight(0, "change", speaker, start, end, following.emotion, segment.emotion, change)
 
 
-def _strongest(found: Iterable[Moment]) -> list[Moment]:
-    return sorted(found, key=lambda moment: -moment.strength)
+def _strongest_first(highlights: Iterable[Highlight]) -> list[Highlight]:
+    return sorted(highlights, key=lambda highlight: -highlight.strength)
 
 
-def _same(one: Moment, other: Moment) -> bool:
-    shared = min(one.end, other.end) - max(one.start, other.start)
-    return one.voice == other.voice and shared > 0.5 * min(one.end - one.start, other.end - other.start)
+def _overlap(first: Highlight, second: Highlight) -> bool:
+    shared = min(first.end, second.end) - max(first.start, second.start)
+    shorter = min(first.end - first.start, second.end - second.start)
+    return first.speaker == second.speaker and shared > 0.5 * shorter

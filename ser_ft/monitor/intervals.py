@@ -1,51 +1,52 @@
-"""Who talks when: stretches of speech, what two of them share, and what none of them covers."""
+"""Arithmetic on time intervals: when speakers talk, when they overlap, and when nobody talks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-Spans: TypeAlias = "list[tuple[float, float]]"
+Intervals: TypeAlias = "list[tuple[float, float]]"
+"""Pairs of start and end, in seconds."""
 
 
-def union(spans: Iterable[tuple[float, float]]) -> Spans:
-    """Join stretches that touch or lie over each other.
+def union(intervals: Iterable[tuple[float, float]]) -> Intervals:
+    """Merge intervals that touch or overlap.
 
     Args:
-        spans: (start, end) in seconds, in any order.
+        intervals: pairs of start and end, in seconds, in any order.
 
     Returns:
-        the same time, in order, no two of them touching.
+        The same time as sorted intervals that do not touch each other.
     """
-    joined: Spans = []
-    for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+    merged: Intervals = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         elif end > start:
-            joined.append((start, end))
-    return joined
+            merged.append((start, end))
+    return merged
 
 
-def overlaps(voices: Sequence[Spans]) -> Spans:
-    """Return where two voices or more talk at once; each voice's stretches as `union` gives them."""
-    steps = sorted((time, step) for spans in voices for start, end in spans for time, step in ((start, 1), (end, -1)))
-    found: Spans = []
-    talking, since = 0, 0.0
+def overlaps(speakers: Sequence[Intervals]) -> Intervals:
+    """Return when two or more speakers talk at once; the intervals of each speaker must come from `union`."""
+    steps = sorted((time, step) for spans in speakers for start, end in spans for time, step in ((start, 1), (end, -1)))
+    overlapping: Intervals = []
+    num_talking, overlap_start = 0, 0.0
     for time, step in steps:
-        before, talking = talking, talking + step
-        if before == 1 and talking == 2:
-            since = time
-        elif before == 2 and talking == 1:
-            found.append((since, time))
-    return union(found)
+        before, num_talking = num_talking, num_talking + step
+        if before == 1 and num_talking == 2:
+            overlap_start = time
+        elif before == 2 and num_talking == 1:
+            overlapping.append((overlap_start, time))
+    return union(overlapping)
 
 
-def gaps(spans: Spans, end: float) -> Spans:
-    """Return what stretches, as `union` gives them, leave of the time from 0 to `end`."""
-    edges = [0.0, *(time for span in spans for time in span), end]
+def gaps(intervals: Intervals, end: float) -> Intervals:
+    """Return the time from 0 to `end` that the intervals, which must come from `union`, do not cover."""
+    edges = [0.0, *(time for interval in intervals for time in interval), end]
     return [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start]
 
 
-def seconds(spans: Iterable[tuple[float, float]], start: float = 0.0, end: float = float("inf")) -> float:
-    """Add up the lengths of stretches that do not lie over each other, as far as they are within start and end."""
-    return sum(max(0.0, min(stop, end) - max(begin, start)) for begin, stop in spans)
+def total_seconds(intervals: Iterable[tuple[float, float]], start: float = 0.0, end: float = float("inf")) -> float:
+    """Return the total length of the parts of intervals that lie between `start` and `end`."""
+    return sum(max(0.0, min(stop, end) - max(begin, start)) for begin, stop in intervals)

@@ -1,4 +1,4 @@
-"""Dissatisfaction: what it is here, and where a voice sounds so."""
+"""Negative segments: where a speaker sounds angry, sad, fearful or disgusted for several seconds."""
 
 from __future__ import annotations
 
@@ -6,104 +6,113 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..inference.windows import Segment
-from ..labels import canonical_name
-from .intervals import Spans, seconds
+from ..labels import canonical
+from .intervals import Intervals, total_seconds
 
-NEGATIVE = ("angry", "sad", "fear", "disgust")
-"""The emotions that count as dissatisfaction, where the user names no others."""
-SHORTEST = 5.0
-"""Seconds that a run must last at least: what is shorter is as likely a slip of the model."""
+NEGATIVE_EMOTIONS = ("angry", "sad", "fear", "disgust")
+"""The emotions that count as negative by default."""
+MIN_SECONDS = 5.0
+"""Shortest negative segment, in seconds: shorter ones are as likely mistakes of the model."""
 _ADJECTIVES = {"fear": "fearful", "disgust": "disgusted", "surprise": "surprised"}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run of dissatisfaction; times in seconds of the recording.
+class NegativeSegment:
+    """A stretch in which a speaker sounds negative throughout.
 
     Attributes:
-        start: of its first segment. end: of its last.
-        speech: seconds of the voice's speech from start to end.
-        emotion: the one with most of it. emotions: seconds of each in it, the most first.
-        probability: mean over its segments, each by its length.
+        start: start of its first emotion segment, in seconds.
+        end: end of its last emotion segment, in seconds.
+        speech_seconds: seconds of the speaker's speech from start to end.
+        emotion: the emotion with the most seconds.
+        emotion_seconds: seconds of each emotion, longest first.
+        probability: mean probability of its emotion segments, weighted by their lengths.
     """
 
     start: float
     end: float
-    speech: float
+    speech_seconds: float
     emotion: str
-    emotions: dict[str, float]
+    emotion_seconds: dict[str, float]
     probability: float
 
 
 def adjective(emotion: str) -> str:
-    """Return how a voice sounds with an emotion: "fear" -> "fearful"; a class of the user's own as it is."""
-    return _ADJECTIVES.get(canonical_name(emotion) or "", emotion)
+    """Return the adjective for an emotion, such as "fearful" for "fear"; other class names are returned unchanged."""
+    return _ADJECTIVES.get(canonical(emotion) or "", emotion)
 
 
-def named(classes: Sequence[str], negative: Collection[str] = NEGATIVE) -> tuple[str, ...]:
-    """Return which of a model's classes count, in its order: "anger" and "angry" are one."""
-    wanted = {canonical_name(name) or name for name in negative}
-    return tuple(name for name in classes if (canonical_name(name) or name) in wanted)
+def negative_classes(classes: Sequence[str], emotions: Collection[str] = NEGATIVE_EMOTIONS) -> tuple[str, ...]:
+    """Return the model's classes that are among the emotions or their synonyms, in the model's order."""
+    names = {canonical(name) or name for name in emotions}
+    return tuple(name for name in classes if (canonical(name) or name) in names)
 
 
-def runs(
-    segments: Sequence[Segment], talk: Spans, negative: Collection[str], gap: float, shortest: float = SHORTEST
-) -> list[Run]:
-    """Find a voice's runs of dissatisfaction.
+def find_negative_segments(
+    segments: Sequence[Segment],
+    speech: Intervals,
+    negative: Collection[str],
+    max_gap: float,
+    min_seconds: float = MIN_SECONDS,
+) -> list[NegativeSegment]:
+    """Find the negative segments of one speaker.
 
-    A run is made of segments in a row, of any of the negative emotions, none of them uncertain, with no segment of
-    another emotion and no silence of the voice longer than `gap` between them; it lasts `shortest` or more.
+    A negative segment consists of consecutive emotion segments. Each has one of the negative classes and is not
+    uncertain. No segment of another emotion and no pause longer than `max_gap` lies between them.
 
     Args:
-        segments: of one voice, in order. talk: where it speaks, as `talk.union` gives it.
-        negative: the classes that count: see `named`. gap: in seconds. shortest: in seconds.
+        segments: the speaker's emotion segments, in order.
+        speech: when the speaker talks, as returned by `intervals.union`.
+        negative: the classes that count as negative.
+        max_gap: longest pause within a negative segment, in seconds.
+        min_seconds: shortest negative segment, in seconds.
 
     Returns:
-        the runs, in order.
+        The negative segments, in order.
     """
     groups: list[list[Segment]] = []
     counts = [segment.emotion in negative and not segment.uncertain for segment in segments]
     for place, segment in enumerate(segments):
         if not counts[place]:
             continue
-        if place and counts[place - 1] and segment.start - segments[place - 1].end <= gap:
+        if place and counts[place - 1] and segment.start - segments[place - 1].end <= max_gap:
             groups[-1].append(segment)
         else:
             groups.append([segment])
-    return [_run(group, talk) for group in groups if group[-1].end - group[0].start >= shortest]
+    return [_merge(group, speech) for group in groups if group[-1].end - group[0].start >= min_seconds]
 
 
-def longest(found: Sequence[Run]) -> Run | None:
-    """Return the longest run, the first of several."""
-    return max(found, key=lambda run: run.end - run.start, default=None)
-
-
-def _run(group: Sequence[Segment], talk: Spans) -> Run:
+def _merge(group: Sequence[Segment], speech: Intervals) -> NegativeSegment:
     start, end = group[0].start, group[-1].end
     lengths: dict[str, float] = {}
     for segment in group:
         lengths[segment.emotion] = lengths.get(segment.emotion, 0.0) + segment.end - segment.start
-    emotions = dict(sorted(lengths.items(), key=lambda pair: -pair[1]))
-    weighed = sum(segment.probability * (segment.end - segment.start) for segment in group)
-    return Run(
+    emotion_seconds = dict(sorted(lengths.items(), key=lambda pair: -pair[1]))
+    weighted = sum(segment.probability * (segment.end - segment.start) for segment in group)
+    return NegativeSegment(
         start=start,
         end=end,
-        speech=seconds(talk, start, end),
-        emotion=next(iter(emotions)),
-        emotions=emotions,
-        probability=weighed / sum(lengths.values()),
+        speech_seconds=total_seconds(speech, start, end),
+        emotion=next(iter(emotion_seconds)),
+        emotion_seconds=emotion_seconds,
+        probability=weighted / sum(lengths.values()),
     )
 
 
-def definition(negative: Sequence[str], gap: float, shortest: float = SHORTEST) -> str | None:
-    """Say in words what `runs` finds, and what its share is of; None where nothing counts as negative."""
+def longest(segments: Sequence[NegativeSegment]) -> NegativeSegment | None:
+    """Return the longest negative segment, or the first of several that are equally long."""
+    return max(segments, key=lambda segment: segment.end - segment.start, default=None)
+
+
+def definition(negative: Sequence[str], max_gap: float, min_seconds: float = MIN_SECONDS) -> str | None:
+    """Describe what `find_negative_segments` finds, in words; None if no class counts as negative."""
     if not negative:
         return None
-    *some, last = map(adjective, negative)
-    emotions = f"{', '.join(some)} or {last}" if some else last
+    *others, last = map(adjective, negative)
+    emotions = f"{', '.join(others)} or {last}" if others else last
     return (
-        f"A run of dissatisfaction is a stretch of {shortest:g} seconds or more in which a voice sounds {emotions} "
-        f"throughout: segments in a row that are not uncertain, with no segment of another emotion and no pause of "
-        f"that voice longer than {gap:g} seconds between them. Its share is the speech within the runs, of all "
-        "speech of that voice."
+        f"A negative segment is a stretch of {min_seconds:g} seconds or more in which a speaker sounds {emotions} "
+        f"throughout: consecutive segments that are not uncertain, with no segment of another emotion and no pause of "
+        f"that speaker longer than {max_gap:g} seconds between them. The negative share is the speech within these "
+        "segments, divided by all speech of that speaker."
     )

@@ -1,169 +1,173 @@
-"""What a conversation sounded like, in plain sentences made from its numbers by rules."""
+"""Summary of a conversation in plain sentences, which fixed rules derive from its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import intervals
-from .conversation import Conversation, Voice, shares
+from .conversation import Conversation, Speaker, emotion_shares
+from .intervals import total_seconds
 from .negative_segments import adjective, longest
 
-LITTLE = 20.0
-"""Seconds of speech under which shares of it mean little."""
-ENDING = 15.0
-"""Seconds at the end of a voice's speech that say how it ends."""
-_LONG_PAUSE = 10.0
-_AFTER = 5.0  # seconds after another's run in which a voice still answers it
-_ENOUGH = 4.0  # seconds of speech in a short stretch under which nothing is said of it
-_LATE = 30.0  # seconds before the end of a call in which a voice is heard at the end
-_TREND = 0.2  # of the speech: less than this between the first and the last third is no change
-_MUCH = 0.3  # of the speech
+MIN_SPEECH_FOR_SHARES = 20.0
+"""Seconds of speech below which shares mean little."""
+ENDING_SECONDS = 15.0
+"""Seconds at the end of a speaker's speech that describe how the conversation ends."""
+_MIN_LONG_PAUSE = 10.0
+_RESPONSE_SECONDS = 5.0  # after a negative segment, in which another speaker still responds to it
+_MIN_SPEECH_IN_PART = 4.0  # seconds of speech that a short part needs to be described
+_MAX_SILENCE_BEFORE_END = 30.0  # a speaker who is silent for longer is not described at the end
+_MIN_TREND = 0.2  # smallest reported difference between the first and the last third, as a share of the speech
+_MIN_UNCERTAIN_SHARE = 0.3
 
 
 def clock(seconds: float) -> str:
-    """Write a time: "0:07", "12:40", "1:02:03"."""
+    """Format a time as "0:07", "12:40" or "1:02:03"."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def percent(share: float) -> str:
-    """Write a share: "42 %"; what is there but rounds to nothing is "under 1 %"."""
+    """Format a share as "42 %", or as "under 1 %" if it rounds to 0 but is larger."""
     return "under 1 %" if 0 < share < 0.005 else f"{share * 100:.0f} %"
 
 
-def feedback(call: Conversation) -> list[str]:
-    """Describe a conversation: who talked, how each sounded, what stands out and how it ended.
+def summarize(conversation: Conversation) -> list[str]:
+    """Describe who talked, how each speaker sounded, what stands out and how the conversation ended.
 
-    It says how voices sounded, never how people felt.
+    The sentences say how speakers sounded, never how they felt.
 
     Returns:
-        sentences, the most general first.
+        The sentences, most general first.
     """
-    lines = [_talk(call), *_pauses(call)]
-    judged = [voice for voice in call.voices if voice.judged]
-    if not judged:
-        return [*lines, "There was too little speech to judge."]
-    lines += [_sounded(voice) for voice in judged]
-    if call.negative:
+    lines = [_talk(conversation), *_longest_pause(conversation)]
+    speakers = [speaker for speaker in conversation.speakers if speaker.has_predictions]
+    if not speakers:
+        return [*lines, "There was too little speech to analyze."]
+    lines += [_main_emotions(speaker) for speaker in speakers]
+    if conversation.negative_classes:
         lines += [
-            *_dissatisfied(judged),
-            *_first(judged),
-            *_answers(call, judged),
-            *(line for voice in judged for line in _trend(call, voice)),
+            *_negative_segments(speakers),
+            *_first_negative(speakers),
+            *_responses(conversation, speakers),
+            *(line for speaker in speakers for line in _trend(conversation, speaker)),
         ]
-    lines += _ending(call, judged)
+    lines += _ending(conversation, speakers)
     return [line[0].upper() + line[1:] for line in lines]
 
 
-def _talk(call: Conversation) -> str:
-    nobody = f"nobody for {_part(call.silence, call.duration)}"
-    if call.mixed:
-        return f"somebody talked for {_part(call.duration - call.silence, call.duration)}, {nobody}."
-    first, *others = call.voices
-    told = [f"{first.name} talked for {_part(first.spoken, call.duration)}"]
-    told += [f"{voice.name} for {_part(voice.spoken, call.duration)}" for voice in others]
-    both = f", and two at once for {_part(call.overlap, call.duration)}" if others else ""
-    return f"{', '.join(told)}, {nobody}{both}."
+def _talk(conversation: Conversation) -> str:
+    duration = conversation.duration
+    nobody = f"nobody for {_time_and_share(conversation.silence, duration)}"
+    if conversation.mixed:
+        return f"somebody talked for {_time_and_share(duration - conversation.silence, duration)}, {nobody}."
+    first, *others = conversation.speakers
+    parts = [f"{first.name} talked for {_time_and_share(first.speech_seconds, duration)}"]
+    parts += [f"{speaker.name} for {_time_and_share(speaker.speech_seconds, duration)}" for speaker in others]
+    both = f", and two at once for {_time_and_share(conversation.overlap, duration)}" if others else ""
+    return f"{', '.join(parts)}, {nobody}{both}."
 
 
-def _pauses(call: Conversation) -> Iterator[str]:
-    start, end = max(call.pauses, key=lambda pause: pause[1] - pause[0], default=(0.0, 0.0))
-    if end - start >= _LONG_PAUSE:
+def _longest_pause(conversation: Conversation) -> Iterator[str]:
+    start, end = max(conversation.pauses, key=lambda pause: pause[1] - pause[0], default=(0.0, 0.0))
+    if end - start >= _MIN_LONG_PAUSE:
         yield f"the longest pause, {clock(end - start)}, began at {clock(start)}."
 
 
-def _sounded(voice: Voice) -> str:
-    """Say how a voice sounded, what there is most of first: an emotion, or what is too uncertain to name."""
-    ranked = sorted(voice.shares.items(), key=lambda pair: -pair[1])
-    told = [f"{adjective(name)} ({percent(share)})" for name, share in ranked[1:3] if share >= 0.1]
+def _main_emotions(speaker: Speaker) -> str:
+    """Describe a speaker by the larger of two shares: the most frequent emotion, or what is uncertain."""
+    ranked = sorted(speaker.emotion_shares.items(), key=lambda pair: -pair[1])
+    others = [f"{adjective(name)} ({percent(share)})" for name, share in ranked[1:3] if share >= 0.1]
     name, share = ranked[0]
-    if voice.top is not None:
-        line = f"{voice.name} sounded {_listed([f'{adjective(name)} ({percent(share)} of the speech)', *told])}"
-        if voice.uncertain >= _MUCH:
-            line += f"; {percent(voice.uncertain)} was too uncertain to name"
+    if speaker.main_emotion is not None:
+        first = f"{adjective(name)} ({percent(share)} of the speech)"
+        line = f"{speaker.name} sounded {_enumerate([first, *others])}"
+        if speaker.uncertain_share >= _MIN_UNCERTAIN_SHARE:
+            line += f"; {percent(speaker.uncertain_share)} was too uncertain to name"
     elif share:
-        line = f"{voice.name}: {percent(voice.uncertain)} of the speech was too uncertain to name an emotion; what "
-        line += f"could be named sounded mostly {_listed([f'{adjective(name)} ({percent(share)})', *told])}"
+        line = f"{speaker.name}: {percent(speaker.uncertain_share)} of the speech was too uncertain to name an emotion;"
+        line += f" the rest sounded mostly {_enumerate([f'{adjective(name)} ({percent(share)})', *others])}"
     else:
-        return f"{voice.name}: the speech was too uncertain to name an emotion."
-    if voice.spoken < LITTLE:
-        line += f"; that is {voice.spoken:.0f} s of speech, too little for shares to mean much"
+        return f"{speaker.name}: the speech was too uncertain to name an emotion."
+    if speaker.speech_seconds < MIN_SPEECH_FOR_SHARES:
+        line += f"; that is {speaker.speech_seconds:.0f} s of speech, too little for shares to mean much"
     return line + "."
 
 
-def _dissatisfied(voices: list[Voice]) -> Iterator[str]:
-    for voice in voices:
-        run = longest(voice.runs)
-        if run is None:
+def _negative_segments(speakers: list[Speaker]) -> Iterator[str]:
+    for speaker in speakers:
+        segment = longest(speaker.negative_segments)
+        if segment is None:
             continue
-        runs = "one run" if len(voice.runs) == 1 else f"{len(voice.runs)} runs"
-        which = "" if len(voice.runs) == 1 else "the longest "
+        count = len(speaker.negative_segments)
         yield (
-            f"{voice.name} sounded dissatisfied in {runs}, {percent(voice.dissatisfied or 0.0)} of the speech; "
-            f"{which}from {clock(run.start)} to {clock(run.end)}, mostly {adjective(run.emotion)}."
+            f"{speaker.name} sounded negative in {'one segment' if count == 1 else f'{count} segments'}, "
+            f"{percent(speaker.negative_share or 0.0)} of the speech; {'' if count == 1 else 'the longest '}"
+            f"from {clock(segment.start)} to {clock(segment.end)}, mostly {adjective(segment.emotion)}."
         )
-    if none := [voice.name for voice in voices if not voice.runs]:
-        yield f"no run of dissatisfaction was found for {_listed(none)}."
+    if without := [speaker.name for speaker in speakers if not speaker.negative_segments]:
+        yield f"no negative segment was found for {_enumerate(without)}."
 
 
-def _first(voices: list[Voice]) -> Iterator[str]:
-    """Say who sounded dissatisfied first, where more than one did."""
-    starts = sorted((voice.runs[0].start, voice.name) for voice in voices if voice.runs)
+def _first_negative(speakers: list[Speaker]) -> Iterator[str]:
+    starts = sorted(
+        (speaker.negative_segments[0].start, speaker.name) for speaker in speakers if speaker.negative_segments
+    )
     if len(starts) > 1:
         (start, name), (later, other) = starts[:2]
-        yield f"{name} was the first to sound so, at {clock(start)}; {other} followed at {clock(later)}."
+        yield f"{name} was the first to sound negative, at {clock(start)}; {other} followed at {clock(later)}."
 
 
-def _answers(call: Conversation, voices: list[Voice]) -> Iterator[str]:
-    """Say how each other voice sounded in a voice's longest run and just after it."""
-    for voice in voices:
-        run = longest(voice.runs)
-        for other in voices:
-            if run is None or other is voice:
+def _responses(conversation: Conversation, speakers: list[Speaker]) -> Iterator[str]:
+    """Describe each other speaker during a speaker's longest negative segment and just after it."""
+    for speaker in speakers:
+        segment = longest(speaker.negative_segments)
+        for other in speakers:
+            if segment is None or other is speaker:
                 continue
-            start, end = run.start, min(run.end + _AFTER, call.duration)
-            name = _mostly(call, other, start, end)
-            if name is not None:
-                when = f"from {clock(start)} to {clock(end)}, while {voice.name} sounded so and just after"
-                yield f"{when}, {other.name} sounded mostly {adjective(name)}."
+            start, end = segment.start, min(segment.end + _RESPONSE_SECONDS, conversation.duration)
+            emotion = _majority_emotion(conversation, other, start, end)
+            if emotion is not None:
+                when = f"from {clock(start)} to {clock(end)}, while {speaker.name} sounded negative and just after"
+                yield f"{when}, {other.name} sounded mostly {adjective(emotion)}."
 
 
-def _trend(call: Conversation, voice: Voice) -> Iterator[str]:
-    thirds = (0.0, call.duration / 3), (2 * call.duration / 3, call.duration)
-    parts = [shares(voice.windows, call.info, *span)[0] for span in thirds]
-    first, last = (sum(part[name] for name in call.negative) for part in parts)
-    enough = all(intervals.seconds(voice.talk, *span) >= LITTLE / 2 for span in thirds)
-    if enough and all(any(part.values()) for part in parts) and abs(last - first) >= _TREND:
-        word = "fell" if last < first else "rose"
-        sounds = _listed([*map(adjective, call.negative)], "or")
+def _trend(conversation: Conversation, speaker: Speaker) -> Iterator[str]:
+    duration = conversation.duration
+    thirds = (0.0, duration / 3), (2 * duration / 3, duration)
+    parts = [emotion_shares(speaker.windows, conversation.model, *third)[0] for third in thirds]
+    first, last = (sum(part[name] for name in conversation.negative_classes) for part in parts)
+    enough = all(total_seconds(speaker.speech, *third) >= MIN_SPEECH_FOR_SHARES / 2 for third in thirds)
+    if enough and all(any(part.values()) for part in parts) and abs(last - first) >= _MIN_TREND:
+        emotions = _enumerate([*map(adjective, conversation.negative_classes)], "or")
         yield (
-            f"the share of {voice.name}'s speech that sounded {sounds} {word} from {percent(first)} in the first third "
-            f"to {percent(last)} in the last."
+            f"the share of {speaker.name}'s speech that sounded {emotions} {'fell' if last < first else 'rose'} from "
+            f"{percent(first)} in the first third to {percent(last)} in the last."
         )
 
 
-def _ending(call: Conversation, voices: list[Voice]) -> Iterator[str]:
-    told: list[str] = []
-    for voice in voices:
-        until = max((end for _, end in voice.talk), default=0.0)
-        name = _mostly(call, voice, until - ENDING, call.duration)
-        if name is not None and call.duration - until <= _LATE:
-            told.append(f"{voice.name} {'' if told else 'sounded '}{adjective(name)}")
-    if told:
-        yield f"at the end {_listed(told)}."
+def _ending(conversation: Conversation, speakers: list[Speaker]) -> Iterator[str]:
+    parts: list[str] = []
+    for speaker in speakers:
+        last = max((end for _, end in speaker.speech), default=0.0)
+        emotion = _majority_emotion(conversation, speaker, last - ENDING_SECONDS, conversation.duration)
+        if emotion is not None and conversation.duration - last <= _MAX_SILENCE_BEFORE_END:
+            parts.append(f"{speaker.name} {'' if parts else 'sounded '}{adjective(emotion)}")
+    if parts:
+        yield f"at the end {_enumerate(parts)}."
 
 
-def _mostly(call: Conversation, voice: Voice, start: float, end: float) -> str | None:
-    """Return what half or more of a voice's speech in a stretch sounds of; None: nothing, or there is little of it."""
-    there, _ = shares(voice.windows, call.info, start, end)
-    name = max(there, key=lambda emotion: there[emotion])
-    return name if there[name] >= 0.5 and intervals.seconds(voice.talk, start, end) >= _ENOUGH else None
+def _majority_emotion(conversation: Conversation, speaker: Speaker, start: float, end: float) -> str | None:
+    """Return the emotion of half or more of the speech between two times; None without one or with little speech."""
+    shares, _ = emotion_shares(speaker.windows, conversation.model, start, end)
+    name = max(shares, key=lambda emotion: shares[emotion])
+    enough = total_seconds(speaker.speech, start, end) >= _MIN_SPEECH_IN_PART
+    return name if shares[name] >= 0.5 and enough else None
 
 
-def _part(seconds: float, whole: float) -> str:
-    return f"{clock(seconds)} ({percent(seconds / whole)})"
+def _time_and_share(seconds: float, duration: float) -> str:
+    return f"{clock(seconds)} ({percent(seconds / duration)})"
 
 
-def _listed(words: list[str], joint: str = "and") -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
+def _enumerate(words: list[str], conjunction: str = "and") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {conjunction} {words[-1]}"

@@ -1,4 +1,4 @@
-"""All numbers of a conversation as one mapping, for monitor.json."""
+"""All numbers of an analyzed conversation as a JSON object, for monitor.json."""
 
 from __future__ import annotations
 
@@ -6,109 +6,117 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from ..inference.backends import ModelInfo
-from ..inference.windows import window_prediction
-from . import negative_segments
-from .conversation import PAUSE, Conversation, Voice
-from .summary import feedback
+from ..inference.backends.base import ModelInfo
+from ..inference.windows import window_answer
+from .conversation import MIN_PAUSE, Conversation, Speaker
+from .intervals import Intervals
+from .negative_segments import definition
+from .summary import summarize
 
-FORMAT = 1
-"""Of monitor.json: raised when the meaning of a key changes."""
+FORMAT_VERSION = 1
+"""Of monitor.json: increased when the meaning of a key changes."""
 
 KEYS = {
-    "format": "the number of this format",
-    "versions": "of the packages that made it",
+    "format_version": "version of this format",
+    "versions": "versions of the packages used",
     "path": "of the recording",
-    "duration": "of the recording",
-    "rate": "sampling rate of the recording, in Hz",
-    "channels": "how many the recording has",
-    "mixed": "whether all voices are judged as one, speakers not told apart",
-    "model": "name; classes; threshold, under which an answer is uncertain (null: none is); shortest, in samples at "
-    "16 kHz; longest, the seconds of a clip that it hears (null: any)",
-    "settings": "window, hop, smoothing, min_speech, gap, baseline (null: none) and pause, all in seconds",
-    "negative": "the classes that count as dissatisfaction",
-    "definition": "what a run of dissatisfaction is; null: the model knows none of its emotions",
-    "notes": "what must be borne in mind",
-    "feedback": "the sentences at the top of the page",
-    "dissatisfied": "share of all speech that is in runs of dissatisfaction; null: nothing was judged",
-    "silence": "seconds in which nobody speaks",
-    "overlap": "seconds in which two or more speak",
-    "pauses": "silences of `pause` seconds or more: start, end",
-    "moments": "number; kind, strong or change; voice; start, end; emotion; before, the emotion before a change; "
-    "strength, the mean probability of the emotion, or how far the answers before and after a change differ",
-    "voices": "one for each channel, or one: see below",
+    "duration": "of the recording, in seconds",
+    "sampling_rate": "of the recording, in Hz",
+    "num_channels": "number of channels of the recording",
+    "mixed": "whether all channels are analyzed as one, so that speakers are not distinguished",
+    "model": "name; classes; threshold, the probability below which a prediction is uncertain (null: none); shortest "
+    "accepted clip, in samples at 16 kHz; longest part of a clip that the model uses, in seconds (null: all)",
+    "settings": "window, hop, smoothing, min_speech, gap, baseline_seconds (null: no baseline) and min_pause, all in "
+    "seconds",
+    "negative_classes": "the classes that count as negative",
+    "negative_segment_definition": "what a negative segment is; null: the model has no negative class",
+    "notes": "limitations of this analysis",
+    "summary": "the sentences at the top of the page",
+    "negative_share": "share of all speech in negative segments; null: no predictions",
+    "silence": "seconds in which nobody talks",
+    "overlap": "seconds in which two or more talk",
+    "pauses": "silences of `min_pause` seconds or more: start, end",
+    "highlights": "number; kind, strong or change; speaker; start, end; emotion; previous_emotion, before a change; "
+    "strength, the mean probability of the emotion, or the distance between the probabilities before and after it",
+    "speakers": "one per channel, or a single one for all; their keys follow",
 }
-VOICE_KEYS = {
+SPEAKER_KEYS = {
     "name": "of the channel",
-    "speech": "seconds of speech",
-    "talk": "where it speaks: start, end",
-    "shares": "of its speech, how much is in windows of each class; with uncertain they add up to 1",
-    "uncertain": "the share in windows too uncertain to name: their highest probability is under the threshold",
-    "dissatisfied": "share of its speech in runs of dissatisfaction; null: nothing was judged",
-    "runs": "of dissatisfaction, made of segments: start, end; speech, seconds of it within; emotion, the one with "
-    "most of it; emotions, seconds of each; probability, the mean",
-    "baseline": "until, where it ends; windows, how many; lowered, what was taken off each class's log-odds; null: no "
-    "baseline",
-    "segments": "start, end, emotion, probability (the mean of its windows), uncertain (it is under the threshold)",
-    "windows": "start, end; speech, the share of it that is speech; level, in dBFS; emotion; uncertain; scores, the "
-    "smoothed probability of each class; null where too little was said",
+    "speech_seconds": "seconds of speech",
+    "speech": "when the speaker talks: start, end",
+    "emotion_shares": "share of the speech in windows of each class; together with uncertain_share they add up to 1",
+    "uncertain_share": "share of the speech in uncertain windows, whose highest probability is below the threshold",
+    "negative_share": "share of the speech in negative segments; null: no predictions",
+    "negative_segments": "start, end; speech_seconds within; emotion, the one with the most seconds; emotion_seconds "
+    "of each; probability, the mean",
+    "baseline": "end of the speech that it is estimated from; num_windows; log_odds_reduction, what is subtracted from "
+    "the log-odds of each class; null: no baseline",
+    "segments": "start, end, emotion, probability (mean of its windows), uncertain (below the threshold)",
+    "windows": "start, end; speech, the share of the window that is speech; level, in dBFS; emotion; uncertain; "
+    "scores, the smoothed probability of each class; null if there is too little speech",
 }
 
 
-def record(call: Conversation) -> dict[str, Any]:
-    """Put all numbers of a conversation into a mapping for JSON: see `KEYS` and `VOICE_KEYS`.
+def to_json(conversation: Conversation) -> dict[str, Any]:
+    """Return all numbers of a conversation as a JSON object; see `KEYS` and `SPEAKER_KEYS`.
 
     Times and lengths are in seconds, shares and probabilities from 0 to 1.
     """
-    settings = asdict(call.settings.windows) | {"baseline": call.settings.baseline, "pause": PAUSE}
-    told: dict[str, Any] = _rounded(
-        {
-            "format": FORMAT,
-            "versions": {name: metadata.version(name) for name in ("ser_ft", "numpy", "soundfile", "soxr")},
-            "path": readable(call.path),
-            "duration": call.duration,
-            "rate": call.rate,
-            "channels": call.channels,
-            "mixed": call.mixed,
-            "model": asdict(call.info),
-            "settings": settings,
-            "negative": call.negative,
-            "definition": negative_segments.definition(call.negative, call.settings.windows.gap),
-            "notes": call.notes,
-            "feedback": feedback(call),
-            "dissatisfied": call.dissatisfied,
-            "silence": call.silence,
-            "overlap": call.overlap,
-            "pauses": [{"start": start, "end": end} for start, end in call.pauses],
-            "moments": [{**asdict(moment), "voice": call.voices[moment.voice].name} for moment in call.moments],
-            "voices": [_voice_record(voice, call.info) for voice in call.voices],
-        }
-    )
-    return told
+    settings = conversation.settings
+    negative = conversation.negative_classes
+    contents: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "versions": {name: metadata.version(name) for name in ("ser_ft", "numpy", "soundfile", "soxr")},
+        "path": escape_undecodable(conversation.path),
+        "duration": conversation.duration,
+        "sampling_rate": conversation.sampling_rate,
+        "num_channels": conversation.num_channels,
+        "mixed": conversation.mixed,
+        "model": asdict(conversation.model),
+        "settings": asdict(settings.windows) | {"baseline_seconds": settings.baseline_seconds, "min_pause": MIN_PAUSE},
+        "negative_classes": negative,
+        "negative_segment_definition": definition(negative, settings.windows.gap),
+        "notes": conversation.notes,
+        "summary": summarize(conversation),
+        "negative_share": conversation.negative_share,
+        "silence": conversation.silence,
+        "overlap": conversation.overlap,
+        "pauses": _start_and_end(conversation.pauses),
+        "highlights": [
+            asdict(highlight) | {"speaker": conversation.speakers[highlight.speaker].name}
+            for highlight in conversation.highlights
+        ],
+        "speakers": [_speaker(speaker, conversation.model) for speaker in conversation.speakers],
+    }
+    return {key: _rounded(value) for key, value in contents.items()}
 
 
-def _voice_record(voice: Voice, facts: ModelInfo) -> dict[str, Any]:
+def _speaker(speaker: Speaker, model: ModelInfo) -> dict[str, Any]:
     return {
-        "name": voice.name,
-        "speech": voice.spoken,
-        "talk": [{"start": start, "end": end} for start, end in voice.talk],
-        "shares": voice.shares,
-        "uncertain": voice.uncertain,
-        "dissatisfied": voice.dissatisfied,
-        "runs": [asdict(run) for run in voice.runs],
-        "baseline": asdict(voice.baseline) if voice.baseline else None,
-        "segments": [asdict(segment) for segment in voice.segments],
-        "windows": [window_prediction(window, facts) | {"level": window.level} for window in voice.windows],
+        "name": speaker.name,
+        "speech_seconds": speaker.speech_seconds,
+        "speech": _start_and_end(speaker.speech),
+        "emotion_shares": speaker.emotion_shares,
+        "uncertain_share": speaker.uncertain_share,
+        "negative_share": speaker.negative_share,
+        "negative_segments": [asdict(segment) for segment in speaker.negative_segments],
+        "baseline": asdict(speaker.baseline) if speaker.baseline else None,
+        "segments": [asdict(segment) for segment in speaker.segments],
+        "windows": [window_answer(window, model) | {"level": window.level} for window in speaker.windows],
     }
 
 
-def readable(name: str) -> str:
-    """Make a name such as a file's, which need not be text, one that can be written: with escapes for what is none."""
+def _start_and_end(intervals: Intervals) -> list[dict[str, float]]:
+    return [{"start": start, "end": end} for start, end in intervals]
+
+
+def escape_undecodable(name: str) -> str:
+    """Replace the bytes of a file name that are not valid text by escapes, so that it can be written as UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _rounded(value: Any) -> Any:
-    """Round all numbers to four decimals: less than any of them can tell."""
+    """Round all floats in a JSON value to four decimals, which is more than the analysis resolves."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
