@@ -19,9 +19,9 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.inference.windows import Window, WindowSettings
 from ser_ft.labels import canonical_name
 from ser_ft.monitor import speaker_baseline
-from ser_ft.monitor.negative_segments import named
+from ser_ft.monitor.negative_segments import negative_classes
 
-BASELINES = {"ordinary": speaker_baseline.ORDINARY, "any": None, "angry": ("angry",)}
+BASELINES = {"ordinary": speaker_baseline.NEUTRAL_EMOTIONS, "any": None, "angry": ("angry",)}
 CLIPS, DRAWS = 6, 10
 SETTINGS = WindowSettings(smoothing=0.0)
 
@@ -36,8 +36,8 @@ def windows(answers: np.ndarray) -> list[Window]:
 
 def scores(answers: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> tuple[float, float, float]:
     """Return the UAR, and the shares of ordinary and of negative clips that are taken for negative ones."""
-    negative = np.isin(classes, named(classes))
-    usual = speaker_baseline.ordinary(classes)
+    negative = np.isin(classes, negative_classes(classes))
+    usual = speaker_baseline.neutral_classes(classes)
     found = answers.argmax(axis=1)
     uar = np.mean([(found[labels == place] == place).mean() for place in np.unique(labels)])
     return float(uar), float(negative[found[usual[labels]]].mean()), float(negative[found[negative[labels]]].mean())
@@ -51,13 +51,13 @@ def judged(
     first = draw.permutation(np.flatnonzero(fits))[:CLIPS]
     rest = np.setdiff1d(np.arange(len(labels)), first)
     found = (
-        speaker_baseline.baseline(windows(answers[[*first, *rest]]), classes, float(len(first)), 1.0)
+        speaker_baseline.estimate_baseline(windows(answers[[*first, *rest]]), classes, float(len(first)), 1.0)
         if len(first)
         else None
     )
     if found is None:
         return None
-    after = [window.smoothed for window in speaker_baseline.taken_off(windows(answers[rest]), found, SETTINGS)]
+    after = [window.smoothed for window in speaker_baseline.apply_baseline(windows(answers[rest]), found, SETTINGS)]
     return np.array([scores(given, labels[rest], classes) for given in (answers[rest], np.array(after))])
 
 

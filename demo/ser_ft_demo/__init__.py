@@ -1,1 +1,1 @@
-"""The page of ser_ft: speak, drop a file, watch a call."""
+"""The web page of ser_ft, built with gradio."""

@@ -1,4 +1,4 @@
-"""Compare: one recording through several models side by side."""
+"""Tab Compare: the predictions of several models for one recording."""
 
 from __future__ import annotations
 
@@ -12,98 +12,108 @@ import gradio as gr
 
 from ser_ft.inference.recognizer import ClipPrediction
 from ser_ft.monitor.summary import percent
-from ser_ft.monitor.timeline import colours
+from ser_ft.monitor.timeline import class_colors
 
 from . import drawing
-from .audio_input import read
-from .components import AppState, ask, errors_as_html, examples, hint
-from .messages import length
-from .models import Model
-from .speak import answer_of, headline
+from .audio_input import read_clip
+from .components import example_list, recording_input
+from .messages import duration_text, errors_as_html, hint
+from .speak import headline, predict
+from .state import AppState, Model
 
-EMPTY = "The answers will stand here, side by side."
-ALONE = "ser-ft demo --compare runs/baseline --compare runs/fine-tuned"
+EMPTY = "The predictions will appear here, side by side."
+EXAMPLE_COMMAND = "ser-ft demo --compare runs/baseline --compare runs/fine-tuned"
+
+Predictions = Sequence[tuple[Model, ClipPrediction]]
 
 
-def answers(state: AppState, path: str | None) -> list[tuple[Model, ClipPrediction]]:
-    """Ask every model about a recording.
+def predict_all(state: AppState, path: str | None) -> Predictions:
+    """Return the prediction of every model for a recording.
 
     Raises:
-        InputError: there is none, it cannot be read, or is too long.
+        InputError: there is no recording, it cannot be read, or it is too long.
     """
-    clip = read(path, state.limits.clip)
-    return [(model, answer_of(model, clip)) for model in state.models]
+    clip = read_clip(path, state.limits.clip_seconds)
+    return [(model, predict(model, clip)) for model in state.models]
 
 
-def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """Return how much of two models' probabilities is the same: the sum of the smaller ones, from 0 to 1."""
-    return sum(min(share, other.get(name, 0.0)) for name, share in one.items())
+def overlap(scores: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Return how similar two models' probabilities are: the sum of the smaller ones, from 0 to 1."""
+    return sum(min(score, other.get(name, 0.0)) for name, score in scores.items())
 
 
-def agreement(found: Sequence[ClipPrediction]) -> dict[str, Any]:
-    """Say how far answers agree: the emotion that most name (None: none), how many do, and the mean overlap."""
-    named = Counter(answer["emotion"] for answer in found if not answer["uncertain"])
-    emotion, count = named.most_common(1)[0] if named else (None, 0)
-    if sum(number == count for number in named.values()) > 1:
+def agreement(predictions: Sequence[ClipPrediction]) -> dict[str, Any]:
+    """Return the most frequent emotion (None without one), how many models predict it, and the mean overlap."""
+    counts = Counter(prediction["emotion"] for prediction in predictions if not prediction["uncertain"])
+    emotion, count = counts.most_common(1)[0] if counts else (None, 0)
+    if sum(other == count for other in counts.values()) > 1:
         emotion = None
-    shares = [overlap(one["scores"], other["scores"]) for one, other in combinations(found, 2)]
-    return {"emotion": emotion, "models": count, "of": len(found), "overlap": sum(shares) / max(1, len(shares))}
+    overlaps = [overlap(first["scores"], second["scores"]) for first, second in combinations(predictions, 2)]
+    return {
+        "emotion": emotion,
+        "num_agreeing": count,
+        "num_models": len(predictions),
+        "mean_overlap": sum(overlaps) / max(1, len(overlaps)),
+    }
 
 
-def record(found: Sequence[tuple[Model, ClipPrediction]]) -> dict[str, Any]:
-    """Put the answers, and how far they agree, into a mapping for JSON."""
-    told = [
-        {"model": model.name, **{key: value for key, value in answer.items() if key != "path"}}
-        for model, answer in found
+def to_json(predictions: Predictions) -> dict[str, Any]:
+    """Return the predictions and their agreement as a JSON object."""
+    values = [
+        {"model": model.name, **{key: value for key, value in prediction.items() if key != "path"}}
+        for model, prediction in predictions
     ]
-    return {"answers": told, "agreement": agreement([answer for _, answer in found])}
+    return {"predictions": values, "agreement": agreement([prediction for _, prediction in predictions])}
 
 
-def page(found: Sequence[tuple[Model, ClipPrediction]]) -> str:
-    """Show the answers side by side, and how far they agree."""
+def to_html(predictions: Predictions) -> str:
+    """Return the predictions side by side and their agreement as HTML."""
     cards = []
-    for model, answer in found:
-        best = None if answer["uncertain"] else answer["emotion"]
-        bars = drawing.bars(answer["scores"], colours(model.recognise.info.classes), best)
-        cards.append(f"<li><h4>{escape(model.name)}</h4>{headline(answer)}{bars}</li>")
+    for model, prediction in predictions:
+        emotion = None if prediction["uncertain"] else prediction["emotion"]
+        bars = drawing.bars(prediction["scores"], class_colors(model.recognizer.info.classes), emotion)
+        cards.append(f"<li><h4>{escape(model.name)}</h4>{headline(prediction)}{bars}</li>")
+    text = _agreement_text([prediction for _, prediction in predictions])
     return (
-        f'<section class="answer" role="status"><p class="glance">{_agreement([answer for _, answer in found])}</p>'
+        f'<section class="answer" role="status"><p class="summary">{text}</p>'
         f'<ul class="cards wide">{"".join(cards)}</ul></section>'
     )
 
 
-def _agreement(found: Sequence[ClipPrediction]) -> str:
-    if len(found) < 2:
-        return "One model: there is nothing to compare it with."
-    how = agreement(found)
-    count, emotion = how["models"], how["emotion"]
-    every = "Both models" if len(found) == 2 else f"All {len(found)} models"
-    shared = f"On average, two models' probabilities overlap by {percent(how['overlap'])}."
+def _agreement_text(predictions: Sequence[ClipPrediction]) -> str:
+    total = len(predictions)
+    if total < 2:
+        return "There is only one model, and nothing to compare it with."
+    result = agreement(predictions)
+    count, emotion = result["num_agreeing"], result["emotion"]
+    everyone = "Both models" if total == 2 else f"All {total} models"
+    mean_overlap = f"On average, the probabilities of two models overlap by {percent(result['mean_overlap'])}."
     if not count:
-        return f"{every} are uncertain. {shared}"
+        return f"{everyone} are uncertain. {mean_overlap}"
     if emotion is None:
-        return f"The models do not agree. {shared}"
-    if count == len(found):
-        return f"{every} say {escape(emotion)}. {shared}"
-    return f"{count} of {len(found)} models {'says' if count == 1 else 'say'} {escape(emotion)}. {shared}"
+        return f"The models do not agree. {mean_overlap}"
+    if count == total:
+        return f"{everyone} predict {escape(emotion)}. {mean_overlap}"
+    return f"{count} of {total} models {'predicts' if count == 1 else 'predict'} {escape(emotion)}. {mean_overlap}"
 
 
 def build(state: AppState) -> None:
     """Build the tab."""
     names = ", ".join(escape(model.name) for model in state.models)
     if len(state.models) > 1:
-        said = f"One recording of up to {length(state.limits.clip)}, through {len(state.models)} models: {names}."
+        max_length = duration_text(state.limits.clip_seconds)
+        lead = f"One recording of up to {max_length}, and the predictions of {len(state.models)} models: {names}."
     else:
-        said = (
-            f"One recording through several models. Here there is one, {names}; whoever starts the page adds others, "
-            f"such as a baseline and a fine-tuned model: <code>{ALONE}</code>"
+        lead = (
+            f"One recording, and the predictions of several models. This page has only one, {names}. Start it with "
+            f"others, such as a baseline and a fine-tuned model: <code>{EXAMPLE_COMMAND}</code>"
         )
-    gr.HTML(f'<p class="lead">{said}</p>')
+    gr.HTML(f'<p class="lead">{lead}</p>')
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            recording = ask(elem_id="compare-recording")
-            examples(state, recording)
+            recording = recording_input(elem_id="compare-recording")
+            example_list(state, recording)
         with gr.Column(scale=3, min_width=280):
-            answer = gr.HTML(hint(EMPTY), elem_id="compare-answer")
-    work = errors_as_html(lambda path: page(answers(state, path)), EMPTY)
-    recording.change(work, recording, answer, api_visibility="private", show_progress="minimal", **state.together)
+            result = gr.HTML(hint(EMPTY), elem_id="compare-result")
+    run = errors_as_html(lambda path: to_html(predict_all(state, path)), EMPTY)
+    recording.change(run, recording, result, api_visibility="private", show_progress="minimal", **state.compute_options)

@@ -1,10 +1,10 @@
-"""What is drawn of sound and of answers: HTML and SVG that follow the page's light and dark colours."""
+"""Probabilities, sound and measurements as HTML and SVG, in the page's light and dark colors."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from html import escape
 
@@ -12,75 +12,54 @@ import numpy as np
 
 from ser_ft.audio import SAMPLE_RATE
 from ser_ft.monitor.summary import percent
+from ser_ft.monitor.timeline import area_path
+from ser_ft.report.shared.audio_figures import spectrogram_db, waveform_envelope
 
 WIDTH = 1000
-_FFT, _HOP, _MELS = 512, 160, 64
-_FLOOR = 70.0  # dB under the loudest, where a spectrogram ends
-_COLUMNS = 1200  # of a spectrogram, at most
+_N_MELS = 64
+_RANGE_DB = 70.0  # of a spectrogram, below its maximum
+_MAX_COLUMNS = 1200  # of a spectrogram
 
 
-def bars(scores: Mapping[str, float], fills: Mapping[str, str], best: str | None = None) -> str:
-    """Draw probabilities as bars, the largest first; `best` in bold."""
+def bars(scores: Mapping[str, float], colors: Mapping[str, str], best: str | None = None) -> str:
+    """Draw probabilities as bars, largest first, with the name `best` in bold."""
     rows = []
     for name, score in sorted(scores.items(), key=lambda pair: -pair[1]):
         mark = ' class="best"' if name == best else ""
         rows.append(
             f'<dt{mark}>{escape(name)}</dt><dd class="track"><i style="width:{100 * score:.1f}%;'
-            f'background:{fills[name]}"></i></dd><dd class="n">{percent(score)}</dd>'
+            f'background:{colors[name]}"></i></dd><dd class="n">{percent(score)}</dd>'
         )
     return f'<dl class="bars">{"".join(rows)}</dl>'
 
 
-def waveform(samples: np.ndarray, name: str = "waveform") -> str:
-    """Draw the reach of the samples, shape (samples,), as one path."""
-    starts = np.linspace(0, len(samples), min(WIDTH // 2, len(samples)), endpoint=False).astype(int)
-    lows, highs = (reach.reduceat(samples, starts) for reach in (np.minimum, np.maximum))
-    level = max(float(np.abs(samples).max()), 1e-6)
-    xs = starts * (WIDTH / len(samples))
-    there = "L".join(f"{x:.0f} {50 - 48 * y / level:.1f}" for x, y in zip(xs, highs, strict=True))
-    back = "L".join(f"{x:.0f} {50 - 48 * y / level:.1f}" for x, y in zip(xs[::-1], lows[::-1], strict=True))
+def legend(colors: Mapping[str, str]) -> str:
+    """Return the names and colors of the classes."""
+    entries = "".join(f'<li><i style="background:{color}"></i>{escape(name)}</li>' for name, color in colors.items())
+    return f'<ul class="legend" aria-label="Colors">{entries}</ul>'
+
+
+def waveform(samples: np.ndarray) -> str:
+    """Draw a waveform, shape (samples,), as the area between its minima and maxima."""
+    times, minima, maxima = waveform_envelope(samples, WIDTH // 2)
+    peak = max(float(np.abs(samples).max()), 1e-6)
+    xs = np.round(times * (WIDTH * SAMPLE_RATE / len(samples)))
+    path = area_path(xs.tolist(), 50 - 48 * minima / peak, 50 - 48 * maxima / peak)
     return (
         f'<svg class="wave" viewBox="0 0 {WIDTH} 100" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(name)}"><path d="M{there}L{back}z"/></svg>'
+        f'aria-label="waveform"><path d="{path}"/></svg>'
     )
 
 
-def log_mel(samples: np.ndarray) -> np.ndarray:
-    """Return the log-mel spectrogram: dB under its loudest, shape (64, frames), frames of 32 ms every 10 ms."""
-    from scipy.signal import ShortTimeFFT
-    from scipy.signal.windows import hann
-
-    steps = ShortTimeFFT(hann(_FFT, sym=False), hop=_HOP, fs=SAMPLE_RATE)
-    power = steps.spectrogram(np.pad(samples, (0, max(0, _FFT - len(samples)))), p0=0)
-    mels = _mel_bands() @ power
-    decibels: np.ndarray = 10 * np.log10(np.maximum(mels / max(float(mels.max()), 1e-12), 1e-12))
-    return decibels
-
-
-@cache
-def _mel_bands() -> np.ndarray:
-    """Return triangles that are evenly spaced over mel = 2595 log10(1 + f / 700), as in HTK; shape (64, 257)."""
-    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, _MELS + 2) / 2595) - 1)
-    frequencies = np.linspace(0, SAMPLE_RATE / 2, _FFT // 2 + 1)
-    rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
-    bands: np.ndarray = np.maximum(0, np.minimum(rising, falling))
-    # The lowest bands are narrower than the distance of two frequencies: each takes the one that is closest.
-    empty = ~bands.any(axis=1)
-    bands[empty, np.abs(frequencies - edges[1:-1][empty, None]).argmin(axis=1)] = 1.0
-    return bands
-
-
 def spectrogram(samples: np.ndarray, name: str = "log-mel spectrogram") -> str:
-    """Draw the log-mel spectrogram as a picture."""
+    """Draw a log-mel spectrogram as an image."""
     from PIL import Image
 
-    decibels = log_mel(samples)
-    if decibels.shape[1] > _COLUMNS:
-        starts = np.linspace(0, decibels.shape[1], _COLUMNS, endpoint=False).astype(int)
+    decibels = spectrogram_db(samples, _N_MELS)
+    if decibels.shape[1] > _MAX_COLUMNS:
+        starts = np.linspace(0, decibels.shape[1], _MAX_COLUMNS, endpoint=False).astype(int)
         decibels = np.maximum.reduceat(decibels, starts, axis=1)
-    levels = np.clip((decibels[::-1] / _FLOOR + 1) * 255, 0, 255).astype(np.uint8)
+    levels = np.clip((decibels[::-1] / _RANGE_DB + 1) * 255, 0, 255).astype(np.uint8)
     image = Image.fromarray(levels, mode="P")
     image.putpalette(_magma())
     file = io.BytesIO()
@@ -93,76 +72,66 @@ def spectrogram(samples: np.ndarray, name: str = "log-mel spectrogram") -> str:
 def _magma() -> list[int]:
     import matplotlib
 
-    colours = matplotlib.colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
-    return [int(value) for value in np.rint(colours * 255).ravel()]
+    colors = matplotlib.colormaps["magma"](np.linspace(0, 1, 256))[:, :3]
+    return [int(value) for value in np.rint(colors * 255).ravel()]
 
 
-def legend(fills: Mapping[str, str]) -> str:
-    """Name each emotion's colour."""
-    entries = "".join(f'<li><i style="background:{fill}"></i>{escape(name)}</li>' for name, fill in fills.items())
-    return f'<ul class="legend" aria-label="Colours">{entries}</ul>'
-
-
-def rolling(
-    times: Sequence[float], answers: Sequence[Mapping[str, float] | None], fills: Mapping[str, str], span: float
+def rolling_probabilities(
+    times: Sequence[float], scores: Sequence[Mapping[str, float] | None], colors: Mapping[str, str], span: float
 ) -> str:
-    """Draw the probabilities of the last seconds over each other.
+    """Draw the stacked probabilities of the last seconds.
 
     Args:
-        times: of each answer, in seconds, ascending. answers: the probability of each class; None: nothing was said.
-        fills: the colour of each class. span: seconds that are shown.
+        times: of each prediction, in seconds, ascending.
+        scores: the probability of each class; None without speech.
+        colors: of each class.
+        span: seconds to show.
     """
-    until = times[-1] if times else 0.0
+    now = times[-1] if times else 0.0
     parts = [f'<svg class="rolling" viewBox="0 0 {WIDTH} 260" preserveAspectRatio="none" role="img" ']
     parts.append(f'aria-label="probabilities over the last {span:g} seconds">')
     parts.append(f'<rect class="bed" width="{WIDTH}" height="260"/>')
-    for stretch in _stretches(times, answers, until - span):
-        xs = [WIDTH * (time - until + span) / span for time, _ in stretch]
-        heights = np.array([[scores[name] for name in fills] for _, scores in stretch])
+    for group in _groups_with_scores(times, scores, now - span):
+        xs = [round(WIDTH * (time - now + span) / span, 1) for time, _ in group]
+        heights = np.array([[probabilities[name] for name in colors] for _, probabilities in group])
         edges = 260 * (1 - np.concatenate([np.zeros((len(xs), 1)), np.cumsum(heights, axis=1)], axis=1))
-        for place, (name, fill) in enumerate(fills.items()):
-            outline = _outline(xs, edges[:, place], edges[:, place + 1])
-            parts.append(f'<path d="{outline}" fill="{fill}"><title>{escape(name)}</title></path>')
-    parts += [f'<path class="rule" d="M{WIDTH * at / span:.0f} 0v260"/>' for at in range(10, int(span), 10)]
-    ticks = "".join(f"<span>{at - span:g} s</span>" for at in range(0, int(span), 10)) + "<span>now</span>"
+        for index, (name, color) in enumerate(colors.items()):
+            path = area_path(xs, edges[:, index], edges[:, index + 1])
+            parts.append(f'<path d="{path}" fill="{color}"><title>{escape(name)}</title></path>')
+    seconds = range(0, int(span), 10)
+    parts += [f'<path class="rule" d="M{WIDTH * second / span:.0f} 0v260"/>' for second in seconds[1:]]
+    ticks = "".join(f"<span>{second - span:g} s</span>" for second in seconds) + "<span>now</span>"
     return "".join([*parts, f'</svg><div class="ticks" aria-hidden="true">{ticks}</div>'])
 
 
-def _stretches(
-    times: Sequence[float], answers: Sequence[Mapping[str, float] | None], start: float
+def _groups_with_scores(
+    times: Sequence[float], scores: Sequence[Mapping[str, float] | None], start: float
 ) -> Iterator[list[tuple[float, Mapping[str, float]]]]:
-    """Part the answers where nothing was said; each stretch is as wide as two points at least."""
+    """Split predictions where there is no speech; each group is extended by half a second at its start."""
     group: list[tuple[float, Mapping[str, float]]] = []
-    for time, scores in [*zip(times, answers, strict=True), (0.0, None)]:
-        if scores is not None and time >= start:
-            group.append((time, scores))
+    for time, probabilities in [*zip(times, scores, strict=True), (0.0, None)]:
+        if probabilities is not None and time >= start:
+            group.append((time, probabilities))
         elif group:
             yield [(max(start, group[0][0] - 0.5), group[0][1]), *group]
             group = []
 
 
 def line(values: np.ndarray, seconds: float, name: str) -> str:
-    """Draw numbers over time, shape (frames,), with gaps where they are nan."""
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    reach = max(high - low, 1e-9)
-    points = []
-    pen = "M"
-    for place, value in enumerate(values):
+    """Draw values over time, shape (frames,), with gaps where they are NaN."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    value_range = max(high - low, 1e-9)
+    points, command = [], "M"
+    for index, value in enumerate(values):
         if not np.isfinite(value):
-            pen = "M"
+            command = "M"
             continue
-        points.append(f"{pen}{WIDTH * place / max(1, len(values) - 1):.1f} {78 - 74 * (value - low) / reach:.1f}")
-        pen = "L"
+        x, y = WIDTH * index / max(1, len(values) - 1), 78 - 74 * (value - low) / value_range
+        points.append(f"{command}{x:.1f} {y:.1f}")
+        command = "L"
     return (
         f'<svg class="line" viewBox="0 0 {WIDTH} 80" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(name)} over {seconds:.1f} seconds, from {low:.4g} to {high:.4g}">'
         f'<path d="{"".join(points)}"/></svg>'
     )
-
-
-def _outline(xs: Iterable[float], lower: np.ndarray, upper: np.ndarray) -> str:
-    pairs = list(xs)
-    there = [f"{x:.1f} {y:.1f}" for x, y in zip(pairs, upper, strict=True)]
-    back = [f"{x:.1f} {y:.1f}" for x, y in zip(pairs[::-1], lower[::-1], strict=True)]
-    return f"M{'L'.join([*there, *back])}z"

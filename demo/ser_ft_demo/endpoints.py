@@ -1,4 +1,4 @@
-"""What programs can ask: named endpoints that answer in JSON, for `gradio_client`."""
+"""Endpoints for programs: JSON through `gradio_client`."""
 
 from __future__ import annotations
 
@@ -12,83 +12,114 @@ from ser_ft.audio import to_wav
 from ser_ft.inference.windows import WindowPrediction
 
 from . import analysis, compare, monitor, speak
-from .audio_input import check_length, read
-from .components import AppState, errors_as_api, files_only
+from .audio_input import check_duration, read_clip
+from .components import files_only
+from .messages import error_message
+from .state import AppState
 
 
 def build(state: AppState) -> None:
-    """Add the endpoints; nothing of them is seen on the page."""
-    clip = files_only(gr.Audio(type="filepath", label="recording", visible=False))
-    answer = gr.JSON(label="answer", visible=False)
+    """Add the endpoints, which are not visible on the page."""
+    recording = files_only(gr.Audio(type="filepath", label="recording", visible=False))
+    conversation = files_only(gr.File(type="filepath", label="conversation", visible=False))
+    names = gr.Textbox("", label="channels", info="names of the channels, such as left,right", visible=False)
+    seed = gr.Number(0, label="seed", precision=0, visible=False)
+    result = gr.JSON(label="result", visible=False)
+    report = gr.File(label="report", visible=False)
+    versions = gr.File(label="versions", file_count="multiple", visible=False)
 
-    def offer(
-        name: str, about: str, work: Callable[..., Any], more: Any = (), outputs: Any = answer, given: Any = clip
-    ) -> None:
+    def add(name: str, description: str, function: Callable[..., Any], inputs: list[Any], outputs: Any) -> None:
         gr.Button(visible=False).click(
-            errors_as_api(work), [given, *more], outputs, api_name=name, api_description=about, **state.together
+            errors_as_api(function),
+            inputs,
+            outputs,
+            api_name=name,
+            api_description=description,
+            **state.compute_options,
         )
 
-    offer(
+    add(
         "recognize",
-        "Recognise the emotion in a recording: its file's name, emotion, scores (a probability for each class), "
-        "uncertain, duration and speech (both in seconds).",
-        lambda path: speak.record(speak.recognise(state, path)),
+        "Recognize the emotion in a recording: file, emotion, scores (a probability per class), uncertain, duration "
+        "and speech (both in seconds).",
+        lambda path: speak.to_json(speak.recognize(state, path)),
+        [recording],
+        result,
     )
-    offer(
+    add(
         "windows",
-        "Recognise a recording in windows of 3 s, one every second: start, end, emotion, scores, uncertain, and speech "
+        "Recognize the emotion in windows of 3 s, one every second: start, end, emotion, scores, uncertain and speech "
         "(the share of the window that is speech) of each.",
         lambda path: _windows(state, path),
+        [recording],
+        result,
     )
-    offer(
+    add(
         "compare",
-        "Recognise a recording with every model of the page: their answers, and how far they agree.",
-        lambda path: compare.record(compare.answers(state, path)),
+        "Recognize the emotion in a recording with all models of the page: predictions and agreement.",
+        lambda path: compare.to_json(compare.predict_all(state, path)),
+        [recording],
+        result,
     )
-    offer(
+    add(
         "describe",
-        "Measure a recording every 10 ms: pitch (Hz, null where nothing is voiced) and other low-level descriptors.",
-        lambda path: _described(state, path),
+        "Measure a recording every 10 ms: pitch (Hz, null in unvoiced frames) and other low-level descriptors.",
+        lambda path: _describe(state, path),
+        [recording],
+        result,
     )
-    conversation = files_only(gr.File(type="filepath", label="conversation", visible=False))
-    names = gr.Textbox("", label="channels", info="their names, such as agent,customer", visible=False)
-    offer(
+    add(
         "monitor",
-        "Judge a conversation: all numbers of its timeline, and its report as one HTML file.",
-        lambda path, named: _monitored(state, path, named),
-        [names],
-        [answer, gr.File(label="report", visible=False)],
-        conversation,
+        "Analyze a conversation: all numbers, and the report as one HTML file.",
+        lambda path, channel_names: _monitor(state, path, channel_names),
+        [conversation, names],
+        [result, report],
     )
-    seed = gr.Number(0, label="seed", precision=0, visible=False)
-    offer(
+    add(
         "augment",
-        "Make a version of a recording with each augmentation: what was drawn for each, and the versions as WAV files.",
-        lambda path, number: _augmented(state, path, number),
-        [seed],
-        [answer, gr.File(label="versions", file_count="multiple", visible=False)],
+        "Apply each augmentation to a recording: the random parameters of each, and the versions as WAV files.",
+        lambda path, number: _augment(state, path, number),
+        [recording, seed],
+        [result, versions],
     )
+
+
+def errors_as_api(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function of a recording's path, and more, so that programs receive its errors as one plain sentence."""
+
+    def wrapped(path: str | None, *arguments: Any) -> Any:
+        try:
+            return function(path, *arguments)
+        except Exception as error:
+            raise gr.Error(error_message(error, path), print_exception=False) from error
+
+    return wrapped
 
 
 def _windows(state: AppState, path: str | None) -> list[WindowPrediction]:
-    return state.model.recognise.windows(check_length(path, state.limits.call))
+    return state.model.recognizer.windows(check_duration(path, state.limits.conversation_seconds))
 
 
-def _described(state: AppState, path: str | None) -> dict[str, list[float | None]]:
-    found = analysis.descriptors(read(path, state.limits.inside))
-    return {name: [None if value != value else round(float(value), 5) for value in row] for name, row in found.items()}
+def _describe(state: AppState, path: str | None) -> dict[str, list[float | None]]:
+    descriptors = analysis.describe(read_clip(path, state.limits.analysis_seconds))
+    return {
+        name: [None if value != value else round(float(value), 5) for value in values]
+        for name, values in descriptors.items()
+    }
 
 
-def _augmented(state: AppState, path: str | None, number: float | None) -> tuple[dict[str, Any], list[str]]:
-    home = state.folder()
-    found = analysis.versions(read(path, state.limits.inside), analysis.drawn(number))
-    for version in found:
-        (home / f"{version.name}.wav").write_bytes(to_wav(version.samples))
-    return {version.name: version.values for version in found}, [str(home / f"{one.name}.wav") for one in found]
+def _augment(state: AppState, path: str | None, number: float | None) -> tuple[dict[str, Any], list[str]]:
+    folder = state.new_folder()
+    versions = analysis.augment(read_clip(path, state.limits.analysis_seconds), analysis.valid_seed(number))
+    files = [folder / f"{version.name}.wav" for version in versions]
+    for file, version in zip(files, versions, strict=True):
+        file.write_bytes(to_wav(version.samples))
+    return {version.name: version.parameters for version in versions}, [str(file) for file in files]
 
 
-def _monitored(state: AppState, path: str | None, names: str | None) -> tuple[dict[str, Any], str]:
-    report, numbers = monitor.write(state, monitor.judge(state, path, names or ""), state.folder())
-    found = json.loads(numbers.read_text(encoding="utf-8"))
-    # gradio_client takes a mapping with a path for a file, and would ask for it.
-    return {"file": found.pop("path")} | found, str(report)
+def _monitor(state: AppState, path: str | None, channel_names: str | None) -> tuple[dict[str, Any], str]:
+    conversation = monitor.analyze(state, path, channel_names or "")
+    report, file = monitor.write_files(state, conversation, state.new_folder())
+    numbers = json.loads(file.read_text(encoding="utf-8"))
+    # gradio_client tries to download the value of a key "path".
+    return {"file": numbers.pop("path")} | numbers, str(report)

@@ -1,15 +1,15 @@
-// The microphone of the tab Live: what was spoken since the last request goes into the next one, as 16-bit samples.
-const EVERY = 0.4; // seconds of sound in a request, or more where the machine is slower
+// The microphone of the tab Live: each request sends the 16-bit samples recorded since the last one.
+const MIN_SECONDS = 0.4; // of sound in a request; more on slow machines
 const button = element.querySelector("button.microphone");
-const answer = element.querySelector(".live-answer");
+const result = element.querySelector(".live-result");
 const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
   process([channels]) {
     if (channels.length) {
       const mixed = new Int16Array(channels[0].length);
-      for (let at = 0; at < mixed.length; at++) {
+      for (let index = 0; index < mixed.length; index++) {
         let sum = 0;
-        for (const channel of channels) sum += channel[at];
-        mixed[at] = Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
+        for (const channel of channels) sum += channel[index];
+        mixed[index] = Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
       }
       this.port.postMessage(mixed, [mixed.buffer]);
     }
@@ -18,39 +18,39 @@ const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
 });`;
 let live = null;
 
-const say = (text) => {
+const showError = (text) => {
   const note = document.createElement("div");
   note.className = "note alert";
   note.setAttribute("role", "alert");
   note.textContent = text;
-  answer.replaceChildren(note);
+  result.replaceChildren(note);
 };
 
-const show = (running) => {
+const setRunning = (running) => {
   button.textContent = running ? "Stop the microphone" : "Start the microphone";
   button.setAttribute("aria-pressed", String(running));
 };
 
-const coded = (pieces) => {
+const encode = (pieces) => {
   let text = "";
   for (const piece of pieces) text += String.fromCharCode(...new Uint8Array(piece.buffer));
   return btoa(text);
 };
 
 const send = async (session) => {
-  if (session.busy || session.samples < EVERY * session.context.sampleRate) return;
+  if (session.busy || session.samples < MIN_SECONDS * session.context.sampleRate) return;
   session.busy = true;
   const pieces = session.pieces;
   session.pieces = [];
   session.samples = 0;
   try {
-    const reply = await server.hear(session.key, session.context.sampleRate, coded(pieces));
-    if (live !== session && !reply.over) return;
-    answer.innerHTML = reply.html;
-    if (reply.over) stop(session);
+    const reply = await server.feed(session.key, session.context.sampleRate, encode(pieces));
+    if (live !== session && !reply.ended) return;
+    result.innerHTML = reply.html;
+    if (reply.ended) stop(session);
   } catch {
     stop(session);
-    say("The server does not answer: look whether it still runs, then press the button again.");
+    showError("The server does not respond: check that it is running, then press the button again.");
   } finally {
     session.busy = false;
   }
@@ -60,13 +60,13 @@ const stop = (session) => {
   if (live === session) live = null;
   for (const track of session.stream.getTracks()) track.stop();
   session.context.close();
-  show(false);
+  setRunning(false);
   server.close(session.key).catch(() => {});
 };
 
 const start = async () => {
   if (!navigator.mediaDevices?.getUserMedia) {
-    say("Your browser gives no microphone to this page: it must come from https, or from this machine itself.");
+    showError("Your browser does not let this page use the microphone: the page must be served with https, or from this machine.");
     return;
   }
   button.disabled = true;
@@ -87,10 +87,10 @@ const start = async () => {
       send(session);
     };
     live = session;
-    show(true);
+    setRunning(true);
   } catch (error) {
     const refused = error.name === "NotAllowedError";
-    say(refused ? "The microphone was refused: allow it in the browser's address bar." : "No microphone was found.");
+    showError(refused ? "Access to the microphone was denied: allow it in the address bar of the browser." : "No microphone was found.");
   } finally {
     button.disabled = false;
   }

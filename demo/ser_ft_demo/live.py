@@ -1,7 +1,7 @@
-"""Live: the microphone, and a chart of the last 30 seconds.
+"""Tab Live: the microphone, and a chart of the last 30 seconds.
 
-The sound comes straight from the browser, a request at a time: gradio's own streaming writes every tenth of a second
-into a file, and drops some of them where the machine is slower.
+The browser sends sound directly, one request at a time. Gradio's own streaming writes every tenth of a second into a
+file, and loses some of them on slow machines.
 """
 
 from __future__ import annotations
@@ -27,153 +27,163 @@ from ser_ft.monitor.summary import percent
 from ser_ft.utils.errors import InputError
 
 from . import drawing
-from .components import AppState, alert, hint
-from .messages import length, sentence
+from .messages import alert, duration_text, error_message, hint
+from .state import AppState
 
-SPAN = 30.0
-"""Seconds that the chart shows."""
+CHART_SECONDS = 30.0
 WINDOW, HOP = 3.0, 0.5
-EMPTY = "Press the button and speak: the first answer comes after four seconds, then two each second."
-_LOUDEST, _SOFTEST = -10.0, -60.0  # dBFS, the ends of the level meter
-_IDLE = 15.0  # seconds without sound after which a stream is forgotten
-_LARGEST = 2**22  # characters of sound that are taken at a time
-_LONGEST_KEY = 64
+EMPTY = "Press the button and speak: the first prediction comes after four seconds, then two come each second."
+_MAX_LEVEL, _MIN_LEVEL = -10.0, -60.0  # dBFS, range of the level meter
+_IDLE_SECONDS = 15.0  # without sound, after which a stream is closed
+_MAX_CHARACTERS = 2**22  # of the sound in one request
+_MAX_KEY_LENGTH = 64
 
 
 @dataclass
-class Session:
-    """What is kept of a live stream: the last answers, and in the stream the last seconds of sound.
+class LiveStream:
+    """One visitor's stream; only the last seconds of sound are stored, in `stream`.
 
     Attributes:
-        stream: that is fed. rate: of its sound, in Hz. seconds: that were heard. level: of the last sound, in dBFS.
-        answers: of the last 30 s. touched: when sound came last. lock: held while sound is taken in.
+        stream: makes the predictions.
+        rate: sampling rate in Hz.
+        seconds: length of all sound received.
+        level: of the last sound, in dBFS.
+        predictions: of the last 30 s.
+        last_used: time of the last request, in seconds.
+        lock: held while a request is processed.
     """
 
     stream: PredictionStream
     rate: int
     seconds: float = 0.0
     level: float = -120.0
-    answers: deque[WindowPrediction] = field(default_factory=lambda: deque(maxlen=round(SPAN / HOP) + 8))
-    touched: float = field(default_factory=time.monotonic)
+    predictions: deque[WindowPrediction] = field(default_factory=lambda: deque(maxlen=round(CHART_SECONDS / HOP) + 8))
+    last_used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Sessions:
-    """The live streams of a page."""
+class LiveStreams:
+    """All open streams of the page."""
 
     def __init__(self, state: AppState) -> None:
         self._state = state
-        self._open: dict[str, Session] = {}
+        self._streams: dict[str, LiveStream] = {}
         self._lock = threading.Lock()
 
-    def hear(self, key: str, rate: int, sound: np.ndarray) -> Session:
-        """Take in the next sound of a stream, which begins with the first.
+    def feed(self, key: str, rate: int, samples: np.ndarray) -> LiveStream:
+        """Process the next samples of a stream, and open the stream if it is new.
 
         Args:
-            key: of the stream, chosen by the browser. rate: in Hz, the same throughout. sound: float, shape (samples,).
+            key: identifies the stream; chosen by the browser.
+            rate: sampling rate in Hz.
+            samples: float, shape (samples,).
 
         Raises:
             InputError: too many streams are open, or this one is too long.
         """
-        session = self._session(key, rate)
-        with session.lock:
-            session.touched = time.monotonic()
-            session.seconds += len(sound) / rate
-            if session.seconds > self._state.limits.live:
-                raise InputError(f"a live stream ends after {length(self._state.limits.live)}: press the button again")
-            session.level = 10 * float(np.log10(max(float(np.mean(np.square(sound))) if len(sound) else 0.0, 1e-12)))
-            session.answers.extend(session.stream.feed(sound))
-        return session
+        live_stream = self._get_or_open(key, rate)
+        with live_stream.lock:
+            live_stream.last_used = time.monotonic()
+            live_stream.seconds += len(samples) / rate
+            limit = self._state.limits.live_seconds
+            if live_stream.seconds > limit:
+                raise InputError(f"a live stream ends after {duration_text(limit)}: press the button again")
+            power = float(np.mean(np.square(samples))) if len(samples) else 0.0
+            live_stream.level = 10 * float(np.log10(max(power, 1e-12)))
+            live_stream.predictions.extend(live_stream.stream.feed(samples))
+        return live_stream
 
     def close(self, key: str) -> None:
-        """Forget a stream."""
+        """Close a stream."""
         with self._lock:
-            self._open.pop(key, None)
+            self._streams.pop(key, None)
 
-    def _session(self, key: str, rate: int) -> Session:
+    def _get_or_open(self, key: str, rate: int) -> LiveStream:
         with self._lock:
             now = time.monotonic()
-            self._open = {name: one for name, one in self._open.items() if now - one.touched < _IDLE}
-            found = self._open.get(key)
-            if found is None or found.rate != rate:
-                if found is None and len(self._open) >= self._state.limits.listeners:
-                    raise InputError("as many people as can be are live at the moment: try again in a minute")
-                found = Session(self._state.model.recognise.stream(rate, window=WINDOW, hop=HOP), rate)
-                self._open[key] = found
-            return found
+            self._streams = {
+                name: stream for name, stream in self._streams.items() if now - stream.last_used < _IDLE_SECONDS
+            }
+            live_stream = self._streams.get(key)
+            if live_stream is None or live_stream.rate != rate:
+                if live_stream is None and len(self._streams) >= self._state.limits.live_streams:
+                    raise InputError("too many visitors are live at the moment: try again in a minute")
+                stream = self._state.model.recognizer.stream(rate, window=WINDOW, hop=HOP)
+                live_stream = self._streams[key] = LiveStream(stream, rate)
+            return live_stream
 
 
 def server_functions(state: AppState) -> list[Callable[..., Any]]:
-    """Return what live.js asks the server for."""
-    sessions = Sessions(state)
+    """Return the functions that live.js calls on the server."""
+    streams = LiveStreams(state)
 
-    def hear(data: list[Any]) -> dict[str, Any]:
-        """Take (key, rate, int16 samples in base64); return the HTML to show, and whether the stream is over."""
+    def feed(data: list[Any]) -> dict[str, Any]:
+        """Process [key, rate, int16 samples in base64]; return HTML, and whether the stream has ended."""
         key = ""
         try:
-            key, rate, sound = _checked(data)
-            return {"html": page(state, sessions.hear(key, rate, sound)), "over": False}
+            key, rate, samples = _parse(data)
+            return {"html": to_html(state, streams.feed(key, rate, samples)), "ended": False}
         except Exception as error:
-            sessions.close(key)
-            return {"html": alert(sentence(error)), "over": True}
+            streams.close(key)
+            return {"html": alert(error_message(error)), "ended": True}
 
     def close(data: list[Any]) -> None:
-        """Take (key): the stream is over."""
-        sessions.close(str(data[0])[:_LONGEST_KEY] if data else "")
+        """Close the stream of [key]."""
+        streams.close(str(data[0])[:_MAX_KEY_LENGTH] if data else "")
 
-    return [hear, close]
+    return [feed, close]
 
 
-def _checked(data: Any) -> tuple[str, int, np.ndarray]:
-    """Return a stream's key, its rate and its next samples, of what a browser, or anybody, sent."""
+def _parse(data: Any) -> tuple[str, int, np.ndarray]:
+    """Return key, rate and samples of a request, which anybody may have sent."""
     try:
         key, rate, text = data
-        if not (isinstance(key, str) and 8 <= len(key) <= _LONGEST_KEY and len(text) <= _LARGEST):
+        if not (isinstance(key, str) and 8 <= len(key) <= _MAX_KEY_LENGTH and len(text) <= _MAX_CHARACTERS):
             raise ValueError
         return key, int(rate), from_pcm16(np.frombuffer(base64.b64decode(text, validate=True), "<i2"))
     except (TypeError, ValueError, binascii.Error) as error:
-        raise InputError("this is no sound of a microphone: press the button again") from error
+        raise InputError("the request does not contain sound from a microphone: press the button again") from error
 
 
-def page(state: AppState, session: Session) -> str:
-    """Show how the last seconds sounded."""
-    last = session.answers[-1] if session.answers else None
-    level = (session.level - _SOFTEST) / (_LOUDEST - _SOFTEST)
-    times = [answer["end"] for answer in session.answers]
-    scores = [answer["scores"] for answer in session.answers]
-    nothing = dict.fromkeys(state.fills, 0.0)
-    named = last["emotion"] if last and not last["uncertain"] else None
+def to_html(state: AppState, live_stream: LiveStream) -> str:
+    """Return the latest prediction and the chart as HTML."""
+    predictions = live_stream.predictions
+    latest = predictions[-1] if predictions else None
+    level = (live_stream.level - _MIN_LEVEL) / (_MAX_LEVEL - _MIN_LEVEL)
+    times = [prediction["end"] for prediction in predictions]
+    scores = [prediction["scores"] for prediction in predictions]
+    zeros = dict.fromkeys(state.colors, 0.0)
+    emotion = latest["emotion"] if latest and not latest["uncertain"] else None
     return (
-        f'<section class="answer live">{_headline(last)}'
+        f'<section class="answer live">{_headline(latest)}'
         f'<div class="level" title="level"><i style="width:{100 * min(1.0, max(0.0, level)):.0f}%"></i></div>'
-        f"{drawing.rolling(times, scores, state.fills, SPAN)}{drawing.legend(state.fills)}"
-        f"{drawing.bars((last and last['scores']) or nothing, state.fills, named)}"
-        f'<p class="faint"><span class="heard">{session.seconds:.1f} s heard.</span> Each answer is about the '
-        f"{WINDOW:g} s before it.</p></section>"
+        f"{drawing.rolling_probabilities(times, scores, state.colors, CHART_SECONDS)}{drawing.legend(state.colors)}"
+        f"{drawing.bars((latest and latest['scores']) or zeros, state.colors, emotion)}"
+        f'<p class="faint"><span class="received">{live_stream.seconds:.1f} s received.</span> Each prediction is '
+        f"for the {WINDOW:g} s before it.</p></section>"
     )
 
 
-def _headline(last: WindowPrediction | None) -> str:
-    if last is None:
-        return '<p class="says">listening<span>the first answer comes after four seconds</span></p>'
-    if last["emotion"] is None or last["scores"] is None:
-        return '<p class="says">silence<span>nobody speaks</span></p>'
-    share = percent(last["scores"][last["emotion"]])
-    if last["uncertain"]:
-        return f'<p class="says">uncertain<span>nearest: {escape(last["emotion"])}, {share}</span></p>'
-    return f'<p class="says">{escape(last["emotion"])}<span>{share}</span></p>'
+def _headline(latest: WindowPrediction | None) -> str:
+    if latest is None:
+        return '<p class="headline">listening<span>the first prediction comes after four seconds</span></p>'
+    if latest["emotion"] is None or latest["scores"] is None:
+        return '<p class="headline">silence<span>nobody speaks</span></p>'
+    emotion, share = escape(latest["emotion"]), percent(latest["scores"][latest["emotion"]])
+    if latest["uncertain"]:
+        return f'<p class="headline">uncertain<span>most probable: {emotion}, {share}</span></p>'
+    return f'<p class="headline">{emotion}<span>{share}</span></p>'
 
 
 def build(state: AppState) -> None:
     """Build the tab."""
-    about = (
-        f"Up to {length(state.limits.live)} at a time, for {state.limits.listeners} people at once. Only the last "
-        "seconds of sound are held, in memory, and only while you speak."
-    )
+    limits = state.limits
     gr.HTML(
-        '<p class="lead">Speak, and watch how it sounds: the last 30 seconds, two answers a second.</p>'
-        f'<p class="faint">{about}</p><p><button type="button" class="microphone" aria-pressed="false">'
-        f'Start the microphone</button></p><div class="live-answer">{hint(EMPTY)}</div>',
+        '<p class="lead">Speak, and watch how it sounds: the last 30 seconds, with two predictions per second.</p>'
+        f'<p class="faint">Up to {duration_text(limits.live_seconds)} at a time, for {limits.live_streams} visitors at '
+        "once. Only the last seconds of sound are stored, in memory, while you speak.</p>"
+        '<p><button type="button" class="microphone" aria-pressed="false">Start the microphone</button></p>'
+        f'<div class="live-result">{hint(EMPTY)}</div>',
         elem_id="live",
         js_on_load=Path(__file__).with_name("live.js").read_text(encoding="utf-8"),
         server_functions=server_functions(state),

@@ -1,4 +1,4 @@
-"""Call monitor: a long recording, its timeline, and moments to listen to."""
+"""Tab Conversation: a long recording, its timeline, and highlights to listen to."""
 
 from __future__ import annotations
 
@@ -9,107 +9,125 @@ from typing import Any
 
 import gradio as gr
 
-from ser_ft.monitor.analysis import Seen, cut, monitor
-from ser_ft.monitor.conversation import Conversation, MonitorSettings, Voice
-from ser_ft.monitor.page import About, write_call
-from ser_ft.monitor.summary import clock, feedback
-from ser_ft.monitor.timeline import colours, timeline
+from ser_ft.monitor.analysis import ProgressCallback, analyze_conversation, extract_clips
+from ser_ft.monitor.conversation import Conversation, MonitorSettings, Speaker
+from ser_ft.monitor.page import NUMBERS, REPORT, ReportContext, write_conversation_report
+from ser_ft.monitor.summary import clock, summarize
+from ser_ft.monitor.timeline import class_colors, timeline
 from ser_ft.report.shared.templates import audio_data_uri
 from ser_ft.utils.errors import InputError
 from ser_ft.utils.text import count_text
 
 from . import drawing
-from .audio_input import check_length
-from .components import AppState, alert, files_only, hint
-from .messages import length, sentence
+from .audio_input import check_duration
+from .components import files_only
+from .messages import alert, duration_text, error_message, hint
+from .state import AppState
 
-EMPTY = "The timeline will stand here: drop a recording of a conversation, or take the example."
-LISTED = 300
-"""Segments of a voice that are shown; the report has as many, its JSON file all of them."""
+EMPTY = "The timeline will appear here: drop a recording of a conversation, or use the example."
+_MAX_LISTED_SEGMENTS = 300  # per speaker; the JSON file contains all of them
+_MAX_NAME_LENGTH = 40
+_RESPONSIBLE_USE = (
+    '<div class="note heed" role="note"><strong>The results show how voices sounded to a model, not how people felt.'
+    "</strong> Monitor conversations only with the consent of everyone who speaks, for coaching and research, where "
+    "the law permits it. In the European Union, inferring the emotions of people at work or in education is prohibited "
+    "except for medical or safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)). Consent does not lift this "
+    "prohibition. Where use is allowed in the Union, people must be informed that such a system is applied to them "
+    "(Article 50(3)).</div>"
+)
 
 
-def judge(state: AppState, path: str | None, names: str = "", seen: Seen | None = None) -> Conversation:
-    """Judge a conversation.
+def analyze(
+    state: AppState, path: str | None, channel_names: str = "", on_progress: ProgressCallback | None = None
+) -> Conversation:
+    """Analyze a conversation.
 
     Args:
-        state: the page's. path: of the recording. names: of its channels, with commas between them; empty: numbers.
-        seen: called as it moves on, with the share of the work done since the last time.
+        state: of the page.
+        path: of the recording.
+        channel_names: the speaker of each channel, separated by commas; empty to number them.
+        on_progress: called repeatedly with the share of the work done since the last call.
 
     Raises:
-        InputError: there is no recording, it cannot be read, is too long, or has other channels.
+        InputError: there is no recording, it cannot be read, is too long, or has another number of channels.
     """
-    wanted = tuple(name.strip()[:40] for name in (names or "").split(",") if name.strip()) or None
-    if wanted and len({name.casefold() for name in wanted}) < len(wanted):
-        raise InputError("give each channel a name of its own, such as agent, customer")
-    file = check_length(path, state.limits.call)
-    return monitor(state.model.recognise.engine, file, MonitorSettings(names=wanted), seen)
+    names = tuple(name.strip()[:_MAX_NAME_LENGTH] for name in (channel_names or "").split(",") if name.strip()) or None
+    if names and len({name.casefold() for name in names}) < len(names):
+        raise InputError("give each channel a different name, such as left, right")
+    file = check_duration(path, state.limits.conversation_seconds)
+    return analyze_conversation(state.model.recognizer.engine, file, MonitorSettings(channel_names=names), on_progress)
 
 
-def write(state: AppState, call: Conversation, folder: Path) -> tuple[Path, Path]:
-    """Write a conversation's report.html and monitor.json into a folder, less where its file lies here."""
-    about = About.of(call.info, call.settings, state.model.source)
-    write_call(call, folder, about)
-    files = folder / "report.html", folder / "monitor.json"
+def write_files(state: AppState, conversation: Conversation, folder: Path) -> tuple[Path, Path]:
+    """Write report.html and monitor.json into a folder, without the path of the recording on the server."""
+    context = ReportContext.load(conversation.model, conversation.settings, state.model.source)
+    write_conversation_report(conversation, folder, context)
+    files = folder / REPORT, folder / NUMBERS
     for file in files:
         text = file.read_text(encoding="utf-8")
-        file.write_text(text.replace(f"{Path(call.path).parent}{os.sep}", ""), encoding="utf-8")
+        file.write_text(text.replace(f"{Path(conversation.path).parent}{os.sep}", ""), encoding="utf-8")
     return files
 
 
-def page(call: Conversation) -> str:
-    """Show a conversation: what stands out, the timeline, moments to listen to, shares and segments."""
-    fills = dict(colours(call.info.classes))
-    notes = "".join(f'<p class="faint">{escape(note[:1].upper() + note[1:])}.</p>' for note in call.notes)
-    said = "".join(f"<li>{escape(line)}</li>" for line in feedback(call))
-    parts = [f'<section class="answer call"><ul class="glance">{said}</ul>{notes}', drawing.legend(fills)]
-    for place, voice in enumerate(call.voices):
-        parts.append(f"<h3>{escape(voice.name)}</h3><div class='scroll' tabindex='0' role='region' ")
-        parts.append(f'aria-label="Timeline of {escape(voice.name)}">{timeline(call, place)}</div>')
-    parts += ["<h3>Moments to listen to</h3>", _moments(call, fills)]
-    parts += ["<h3>Shares</h3>", *(_shares(voice, fills) for voice in call.voices)]
-    parts += ["<h3>Segments</h3>", *(_segments(voice, fills) for voice in call.voices)]
+def to_html(conversation: Conversation) -> str:
+    """Return summary, timelines, highlights, shares and segments as HTML."""
+    colors = dict(class_colors(conversation.model.classes))
+    speakers = conversation.speakers
+    notes = "".join(f'<p class="faint">{escape(note[:1].upper() + note[1:])}.</p>' for note in conversation.notes)
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in summarize(conversation))
+    parts = [f'<section class="answer conversation"><ul class="summary">{sentences}</ul>{notes}']
+    parts.append(drawing.legend(colors))
+    for index, speaker in enumerate(speakers):
+        parts.append(f"<h3>{escape(speaker.name)}</h3><div class='scroll' tabindex='0' role='region' ")
+        parts.append(f'aria-label="Timeline of {escape(speaker.name)}">{timeline(conversation, index)}</div>')
+    parts += ["<h3>Highlights</h3>", _highlights(conversation, colors)]
+    parts += ["<h3>Shares</h3>", *(_shares(speaker, colors) for speaker in speakers)]
+    parts += ["<h3>Segments</h3>", *(_segments(speaker, colors) for speaker in speakers)]
     return "".join([*parts, "</section>"])
 
 
-def _moments(call: Conversation, fills: dict[str, str]) -> str:
-    if not call.moments:
-        return '<p class="faint">None: nothing that is certain stands out.</p>'
+def _highlights(conversation: Conversation, colors: dict[str, str]) -> str:
+    if not conversation.highlights:
+        return '<p class="faint">There are none: no segment that is not uncertain stands out.</p>'
     cards = []
-    for moment, samples in zip(call.moments, cut(call, call.moments), strict=True):
-        before = f"{escape(moment.before)} to " if moment.before else ""
-        what = "a change of" if moment.before else "mean probability"
-        voice = call.voices[moment.voice].name
+    clips = extract_clips(conversation, conversation.highlights)
+    for highlight, samples in zip(conversation.highlights, clips, strict=True):
+        previous = f"{highlight.previous_emotion} to " if highlight.previous_emotion else ""
+        title = escape(f"{previous}{highlight.emotion}")
+        strength = "a change of" if highlight.previous_emotion else "mean probability"
         cards.append(
-            f'<li id="moment-{moment.number}"><h4><i class="swatch" style="background:{fills[moment.emotion]}"></i>'
-            f"{moment.number}. {before}{escape(moment.emotion)}</h4>"
+            f'<li id="highlight-{highlight.number}"><h4><i class="swatch" '
+            f'style="background:{colors[highlight.emotion]}"></i>{highlight.number}. {title}</h4>'
             f'<audio controls preload="metadata" src="{audio_data_uri(samples)}" '
-            f'aria-label="Moment {moment.number}: {before}{escape(moment.emotion)}"></audio>'
-            f'<p class="faint">{escape(voice)}, {clock(moment.start)} to {clock(moment.end)}, {what} '
-            f"{moment.strength:.2f}</p></li>"
+            f'aria-label="Highlight {highlight.number}: {title}"></audio>'
+            f'<p class="faint">{escape(conversation.speakers[highlight.speaker].name)}, {clock(highlight.start)} to '
+            f"{clock(highlight.end)}, {strength} {highlight.strength:.2f}</p></li>"
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
 
 
-def _shares(voice: Voice, fills: dict[str, str]) -> str:
-    if not voice.judged:
-        return f'<p class="faint">{escape(voice.name)}: too little speech to judge.</p>'
-    shares = {**voice.shares, "uncertain": voice.uncertain}
-    drawn = drawing.bars(shares, fills | {"uncertain": "var(--faint)"}, voice.top)
-    return f"<h4>{escape(voice.name)}, who speaks for {clock(voice.spoken)}</h4>{drawn}"
+def _shares(speaker: Speaker, colors: dict[str, str]) -> str:
+    name = escape(speaker.name)
+    if not speaker.has_predictions:
+        return f'<p class="faint">{name}: too little speech for a prediction.</p>'
+    shares = {**speaker.emotion_shares, "uncertain": speaker.uncertain_share}
+    bars = drawing.bars(shares, colors | {"uncertain": "var(--faint)"}, speaker.main_emotion)
+    return f"<h4>{name} <span>talks for {clock(speaker.speech_seconds)}</span></h4>{bars}"
 
 
-def _segments(voice: Voice, fills: dict[str, str]) -> str:
+def _segments(speaker: Speaker, colors: dict[str, str]) -> str:
+    name = escape(speaker.name)
     rows = "".join(
-        f'<tr><td class="n">{clock(one.start)}</td><td class="n">{clock(one.end)}</td><td><i class="swatch" '
-        f'style="background:{fills[one.emotion]}"></i>{escape(one.emotion)}</td><td class="n">{one.probability:.2f}'
-        f"</td><td>{'uncertain' if one.uncertain else ''}</td></tr>"
-        for one in voice.segments[:LISTED]
+        f'<tr><td class="n">{clock(segment.start)}</td><td class="n">{clock(segment.end)}</td><td><i class="swatch" '
+        f'style="background:{colors[segment.emotion]}"></i>{escape(segment.emotion)}</td>'
+        f'<td class="n">{segment.probability:.2f}</td><td>{"uncertain" if segment.uncertain else ""}</td></tr>'
+        for segment in speaker.segments[:_MAX_LISTED_SEGMENTS]
     )
-    more = f", the first {LISTED}" if len(voice.segments) > LISTED else ""
+    more = f", the first {_MAX_LISTED_SEGMENTS}" if len(speaker.segments) > _MAX_LISTED_SEGMENTS else ""
     return (
-        f"<details open><summary>{escape(voice.name)}: {count_text(len(voice.segments), 'segment')}{more}</summary>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Segments of {escape(voice.name)}"><table><thead>'
-        '<tr><th scope="col" class="n">from</th><th scope="col" class="n">to</th><th scope="col">sounds</th>'
+        f"<details open><summary>{name}: {count_text(len(speaker.segments), 'segment')}{more}</summary>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Segments of {name}"><table><thead>'
+        '<tr><th scope="col" class="n">from</th><th scope="col" class="n">to</th><th scope="col">emotion</th>'
         '<th scope="col" class="n">mean probability</th><th scope="col"></th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details>"
     )
@@ -117,71 +135,72 @@ def _segments(voice: Voice, fills: dict[str, str]) -> str:
 
 def build(state: AppState) -> None:
     """Build the tab."""
+    max_length = duration_text(state.limits.conversation_seconds)
     gr.HTML(
-        '<p class="lead">A recorded conversation of up to '
-        f"{length(state.limits.call)}: how each channel sounds over time.</p>"
-        '<div class="note heed" role="note"><strong>This is how voices sounded to a model, not how people felt.'
-        "</strong> In the European Union, inferring emotions of people at work or in education is prohibited save for "
-        "medical or safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)). An agent on a call is at work.</div>"
+        f'<p class="lead">A recorded conversation of up to {max_length}: how each speaker sounds over time. '
+        f"Each channel is one speaker.</p>{_RESPONSIBLE_USE}"
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             recording = files_only(
-                gr.File(label="Recording of a conversation", type="filepath", height=160, elem_id="call-recording")
+                gr.File(
+                    label="Recording of a conversation", type="filepath", height=160, elem_id="conversation-recording"
+                )
             )
             gr.Examples(
-                [[str(state.call)]],
+                [[str(state.conversation)]],
                 [recording],
-                label="Or take this one: two synthetic voices",
-                example_labels=["a call of a minute"],
+                label="Or use this example with two synthetic voices",
+                example_labels=["a conversation of one minute"],
                 cache_examples=False,
                 api_visibility="private",
             )
         with gr.Column(scale=3, min_width=280):
             names = gr.Textbox(
-                label="Whose voice each channel is", placeholder="agent, customer", max_length=200, elem_id="call-names"
+                label="Speaker of each channel", placeholder="left, right", max_length=200, elem_id="conversation-names"
             )
-            go = gr.Button("Judge", variant="primary", elem_id="call-go")
+            run_button = gr.Button("Analyze", variant="primary", elem_id="conversation-run")
             with gr.Row():
-                report = gr.DownloadButton("Report (HTML)", interactive=False, elem_id="call-report")
-                numbers = gr.DownloadButton("Numbers (JSON)", interactive=False, elem_id="call-numbers")
-    answer = gr.HTML(hint(EMPTY), elem_id="call-answer")
-    off = gr.update(value=None, interactive=False)
+                report = gr.DownloadButton("Report (HTML)", interactive=False, elem_id="conversation-report")
+                numbers = gr.DownloadButton("Numbers (JSON)", interactive=False, elem_id="conversation-numbers")
+    result = gr.HTML(hint(EMPTY), elem_id="conversation-result")
+    disabled = gr.update(value=None, interactive=False)
 
-    def work(
+    def run(
         path: str | None,
-        named: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  (gradio finds it among the defaults)
+        channel_names: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  (gradio looks for it among the defaults)
     ) -> tuple[str, Any, Any]:
         if not path:
-            return hint(EMPTY), off, off
+            return hint(EMPTY), disabled, disabled
         try:
-            call = judge(state, path, named, _seen(progress))
-            files = write(state, call, state.folder())
-            ready = [gr.update(value=str(file), interactive=True) for file in files]
-            return page(call), ready[0], ready[1]
+            conversation = analyze(state, path, channel_names, _progress_callback(progress))
+            files = write_files(state, conversation, state.new_folder())
+            downloads = [gr.update(value=str(file), interactive=True) for file in files]
+            return to_html(conversation), downloads[0], downloads[1]
         except Exception as error:
-            return alert(sentence(error, path)), off, off
+            return alert(error_message(error, path)), disabled, disabled
 
-    go.click(
-        work,
+    outputs = [result, report, numbers]
+    run_button.click(
+        run,
         [recording, names],
-        [answer, report, numbers],
+        outputs,
         api_visibility="private",
-        show_progress_on=answer,
-        **state.together,
+        show_progress_on=result,
+        **state.compute_options,
     )
-    recording.clear(lambda: (hint(EMPTY), off, off), None, [answer, report, numbers], api_visibility="private")
+    recording.clear(lambda: (hint(EMPTY), disabled, disabled), None, outputs, api_visibility="private")
 
 
-def _seen(progress: gr.Progress) -> Seen:
-    done = 0.0
+def _progress_callback(progress: gr.Progress) -> ProgressCallback:
+    total = 0.0
 
-    def seen(share: float) -> None:
-        nonlocal done
-        before, done = done, done + share
-        # A hundred steps are enough to see it move.
-        if int(100 * done) > int(100 * before):
-            progress(min(1.0, done), desc="listening")
+    def on_progress(share: float) -> None:
+        nonlocal total
+        before, total = total, total + share
+        # One update per percent is enough.
+        if int(100 * total) > int(100 * before):
+            progress(min(1.0, total), desc="analyzing")
 
-    return seen
+    return on_progress

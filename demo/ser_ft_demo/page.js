@@ -1,21 +1,21 @@
-// Without https browsers give a page no microphone: the page then says so.
+// Browsers do not let pages without https use the microphone; the page then shows a note.
 if (!window.isSecureContext) document.documentElement.classList.add("insecure");
 
-// The numbers in a timeline lead to their moments, and play them.
+// The numbers in a timeline play their highlights.
 document.addEventListener("click", (event) => {
-  const link = event.target.closest?.('a[href^="#moment-"]');
+  const link = event.target.closest?.('a[href^="#highlight-"]');
   if (!link) return;
   event.preventDefault();
-  const moment = link.closest(".call")?.querySelector(link.getAttribute("href"));
-  const player = moment?.querySelector("audio");
+  const highlight = link.closest(".conversation")?.querySelector(link.getAttribute("href"));
+  const player = highlight?.querySelector("audio");
   if (!player) return;
-  moment.scrollIntoView({ block: "nearest" });
+  highlight.scrollIntoView({ block: "nearest" });
   player.focus();
   player.currentTime = 0;
   player.play();
 });
 
-// One voice at a time.
+// Only one recording plays at a time.
 document.addEventListener(
   "play",
   (event) => {
@@ -24,19 +24,19 @@ document.addEventListener(
   true,
 );
 
-// Browsers call a .webm a video, and what they do not know by no name at all; gradio then refuses it in many words. The
-// server looks at the sound itself, and says in one sentence what is wrong with it.
-const heard = (file) => file.type.startsWith("audio/");
-const asSound = (files) => {
+// Browsers report .webm as video and no type for unknown files, and gradio would refuse both with a long message. The
+// server decodes the file instead, and reports an error in one sentence.
+const isAudio = (file) => file.type.startsWith("audio/");
+const asAudio = (files) => {
   const renamed = new DataTransfer();
-  for (const file of files) renamed.items.add(heard(file) ? file : new File([file], file.name, { type: "audio/other" }));
+  for (const file of files) renamed.items.add(isAudio(file) ? file : new File([file], file.name, { type: "audio/other" }));
   return renamed.files;
 };
 document.addEventListener(
   "change",
   (event) => {
     const input = event.target;
-    if (input.type === "file" && ![...input.files].every(heard)) input.files = asSound(input.files);
+    if (input.type === "file" && ![...input.files].every(isAudio)) input.files = asAudio(input.files);
   },
   true,
 );
@@ -45,11 +45,11 @@ document.addEventListener(
   (event) => {
     const dropped = event.dataTransfer?.files ?? [];
     const input = event.target.closest?.(".block")?.querySelector('input[type="file"]');
-    if (!input || !dropped.length || [...dropped].every(heard)) return;
+    if (!input || !dropped.length || [...dropped].every(isAudio)) return;
     event.preventDefault();
     event.stopPropagation();
     event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
-    input.files = asSound(dropped);
+    input.files = asAudio(dropped);
     input.dispatchEvent(new Event("change", { bubbles: true }));
   },
   true,

@@ -1,4 +1,4 @@
-"""The page as a whole, and how it is served."""
+"""Builds the page and serves it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from .temp_dir import make_home
+from .temp_dir import make_temp_dir, start_cleanup
 
-# Before gradio is imported, which reads these once.
-HOME = make_home()
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+# Set before gradio is imported, because it reads these variables only once.
+TEMP_DIR = make_temp_dir()
+atexit.register(shutil.rmtree, TEMP_DIR, ignore_errors=True)
 os.environ |= {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GRADIO_TEMP_DIR": str(HOME / "files"),
+    "GRADIO_TEMP_DIR": str(TEMP_DIR / "files"),
 }
 
 import gradio as gr  # noqa: E402
@@ -29,62 +29,61 @@ from ser_ft.cli.demo import Options  # noqa: E402
 from ser_ft.utils.errors import InputError  # noqa: E402
 
 from . import about, analysis, compare, endpoints, examples, live, monitor, speak  # noqa: E402
-from .components import AppState  # noqa: E402
-from .limits import LIMITS, Limits  # noqa: E402
-from .middleware import Guard, keep_swept  # noqa: E402
-from .models import open_models  # noqa: E402
-from .network import check_address, in_address  # noqa: E402
+from .middleware import SecurityMiddleware  # noqa: E402
+from .network import check_address, url_host  # noqa: E402
+from .state import LIMITS, AppState, Limits, open_models  # noqa: E402
 
-TITLE = "ser_ft: emotion in speech"
-_BESIDE = Path(__file__).parent
+TITLE = "ser_ft: speech emotion recognition"
+TABS = {
+    "Speak": speak,
+    "Live": live,
+    "Conversation": monitor,
+    "Compare": compare,
+    "Analysis": analysis,
+    "About": about,
+}
+_FOLDER = Path(__file__).parent
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 _HEADER = """
 <header class="top"><h1>How does it sound?</h1>
-<p>Emotion in speech, as ser_ft hears it: expression, not feeling, and often wrong.</p>
-<div class="note heed insecure-only" role="note">Your browser gives no microphone to this page, since it is
-served without https: only pages from https, or from the machine itself (localhost), may ask for it. Files can be
-dropped all the same.</div>
+<p>Speech emotion recognition with ser_ft. It recognizes expression, not feeling, and is often wrong.</p>
+<div class="note heed insecure-only" role="note">Your browser does not let this page use the microphone, because the
+page is served without https. Only pages with https, or from this machine itself (localhost), can use it. You can still
+drop files.</div>
 </header>
 """
-# gradio holds the rules of a stylesheet to its own element: this one begins above it.
+# gradio applies style sheets only within its own element; this rule starts outside of it.
 _HEAD = "<style>.insecure .insecure-only { display: block !important; }</style>"
 
 
 def make_state(options: Options, limits: Limits = LIMITS) -> AppState:
-    """Open the models and make the examples.
+    """Open the models and generate the examples.
 
     Raises:
-        InputError: there is no such model.
+        InputError: a model does not exist.
     """
     models = open_models([options.model, *options.compare])
-    files, examples_folder = HOME / "files", HOME / "examples"
+    files, examples_folder = TEMP_DIR / "files", TEMP_DIR / "examples"
     for folder in (files, examples_folder):
         folder.mkdir(parents=True, exist_ok=True)
-    state = AppState(models, limits, files, examples.make_clips(examples_folder), examples.make_call(examples_folder))
+    clips, conversation = examples.write_clips(examples_folder), examples.write_conversation(examples_folder)
     gr.set_static_paths([examples_folder])
-    return state
+    return AppState(models, limits, files, clips, conversation)
 
 
 def build(state: AppState) -> gr.Blocks:
     """Build the page."""
     limits = state.limits
-    # What gradio deletes by itself is what `keep_swept` left behind: it asks first who needs it.
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 2 * limits.kept))
+    # The page's own cleanup deletes files earlier, except those in use; gradio deletes what it leaves.
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 2 * limits.retention_seconds))
     with page:
         gr.HTML(_HEADER)
         with gr.Tabs():
-            for name, tab in (
-                ("Speak", speak),
-                ("Live", live),
-                ("Conversation", monitor),
-                ("Compare", compare),
-                ("Analysis", analysis),
-                ("About", about),
-            ):
+            for name, tab in TABS.items():
                 with gr.Tab(name, id=name.lower()):
                     tab.build(state)
         endpoints.build(state)
-    page.queue(max_size=limits.waiting, default_concurrency_limit=limits.at_once)
+    page.queue(max_size=limits.waiting_requests, default_concurrency_limit=limits.concurrent_requests)
     return page
 
 
@@ -92,18 +91,19 @@ def start(state: AppState, options: Options) -> tuple[str, Callable[[], None]]:
     """Serve the page in the background.
 
     Returns:
-        its address, and what stops it.
+        The address of the page, and a function that stops it.
 
     Raises:
-        InputError: it cannot be served at that address.
+        InputError: the page cannot be served at the host and port of the options.
     """
     check_address(options)
     page = build(state)
-    # What visitors send is not written down, and what gradio says of it is not ours.
+    # gradio logs its requests, which may contain file names of visitors.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    security = Middleware(SecurityMiddleware, temp_dir=state.temp_dir, limits=state.limits)  # type: ignore[arg-type]
     try:
         _, address, _ = page.launch(
-            server_name=in_address(options.host),
+            server_name=url_host(options.host),
             server_port=options.port,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
@@ -112,10 +112,10 @@ def start(state: AppState, options: Options) -> tuple[str, Callable[[], None]]:
             quiet=True,
             prevent_thread_lock=True,
             theme=_theme(),
-            css_paths=_BESIDE / "style.css",
-            head=_HEAD + f"<script>{(_BESIDE / 'page.js').read_text(encoding='utf-8')}</script>",
-            app_kwargs={"middleware": [Middleware(Guard, home=state.home, limits=state.limits)]},  # type: ignore[arg-type]
-            max_file_size=state.limits.file,
+            css_paths=_FOLDER / "style.css",
+            head=_HEAD + f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+            app_kwargs={"middleware": [security]},
+            max_file_size=state.limits.file_bytes,
             footer_links=["api"],
             run_history=False,
             enable_monitoring=False,
@@ -124,25 +124,25 @@ def start(state: AppState, options: Options) -> tuple[str, Callable[[], None]]:
             pwa=False,
         )
     except OSError as error:
-        raise InputError(f"the page cannot be served: {error}") from error
-    swept = keep_swept(state.home, state.limits, lambda: asked_about(page))
+        raise InputError(f"cannot serve the page: {error}") from error
+    stop_cleanup = start_cleanup(state.temp_dir, state.limits.retention_seconds, lambda: paths_in_use(page))
 
     def stop() -> None:
         page.close(verbose=False)
-        swept()
+        stop_cleanup()
 
     return address, stop
 
 
-def asked_about(page: gr.Blocks) -> list[str]:
-    """Return the paths that a page's requests name, those that wait and those that are worked on."""
+def paths_in_use(page: gr.Blocks) -> list[str]:
+    """Return the paths in a page's waiting and running requests."""
     events = list(page._queue.event_ids_to_events.values())
-    given = [one for event in events if event.data for one in event.data.data if isinstance(one, dict)]
-    return [one["path"] for one in given if isinstance(one.get("path"), str)]
+    values = [value for event in events if event.data for value in event.data.data if isinstance(value, dict)]
+    return [value["path"] for value in values if isinstance(value.get("path"), str)]
 
 
 def _theme() -> gr.themes.Base:
-    """Return a theme of fonts that are there already, whose fainter words are still read with ease."""
+    """Return a theme with installed fonts and enough contrast in its fainter text."""
     theme = gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace"), primary_hue="blue")
     return theme.set(
         body_text_color_subdued="#5c6773",
@@ -155,12 +155,11 @@ def _theme() -> gr.themes.Base:
 
 
 def serve(options: Options) -> None:
-    """Serve the page until interrupted."""
-    # What ends a server must end it as Ctrl-C does: with its files deleted.
+    """Serve the page until it is interrupted."""
+    # SIGTERM stops the page like Ctrl-C, so that its files are deleted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    state = make_state(options)
-    address, stop = start(state, options)
-    print(f"ser-ft: the page is at {address} (stop it with Ctrl-C)", flush=True)
+    address, stop = start(make_state(options), options)
+    print(f"ser-ft: the page is at {address} (press Ctrl-C to stop)", flush=True)
     try:
         threading.Event().wait()
     finally:

@@ -1,4 +1,4 @@
-"""Speak, or drop a file: one recording, one answer."""
+"""Tab Speak: one recording, one prediction."""
 
 from __future__ import annotations
 
@@ -13,78 +13,79 @@ from ser_ft.inference.recognizer import ClipPrediction
 from ser_ft.monitor.summary import percent
 
 from . import drawing
-from .audio_input import Clip, read
-from .components import AppState, ask, errors_as_html, examples, hint
-from .messages import length
-from .models import Model
+from .audio_input import Clip, read_clip
+from .components import example_list, recording_input
+from .messages import duration_text, errors_as_html, hint
+from .state import AppState, Model
 
-EMPTY = "The answer will stand here: speak a sentence or two, drop a file, or try an example."
+EMPTY = "The result will appear here: speak a sentence or two, drop a file, or try an example."
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A recording and a model's answer to it."""
+    """A recording and the model's prediction for it."""
 
     clip: Clip
-    answer: ClipPrediction
+    prediction: ClipPrediction
 
 
-def recognise(state: AppState, path: str | None) -> Prediction:
-    """Answer a recording.
+def recognize(state: AppState, path: str | None) -> Prediction:
+    """Recognize the emotion in a recording.
 
     Raises:
-        InputError: there is none, it cannot be read, or is too long.
+        InputError: there is no recording, it cannot be read, or it is too long.
     """
-    clip = read(path, state.limits.clip, "the tab Call takes longer ones")
-    return Prediction(clip, answer_of(state.model, clip))
+    clip = read_clip(path, state.limits.clip_seconds, "use the tab Conversation for longer recordings")
+    return Prediction(clip, predict(state.model, clip))
 
 
-def answer_of(model: Model, clip: Clip) -> ClipPrediction:
-    """Ask a model."""
-    return model.recognise((SAMPLE_RATE, clip.samples))[0]
+def predict(model: Model, clip: Clip) -> ClipPrediction:
+    """Return a model's prediction for a recording."""
+    return model.recognizer((SAMPLE_RATE, clip.samples))[0]
 
 
-def record(heard: Prediction) -> dict[str, Any]:
-    """Put an answer into a mapping for JSON."""
-    told: dict[str, Any] = {**heard.answer}
-    del told["path"]
-    return {"file": heard.clip.name, **told}
+def to_json(result: Prediction) -> dict[str, Any]:
+    """Return a prediction as a JSON object."""
+    values = {key: value for key, value in result.prediction.items() if key != "path"}
+    return {"file": result.clip.name, **values}
 
 
-def headline(answer: ClipPrediction) -> str:
-    """Say the answer: the emotion, or that it is uncertain and what is nearest."""
-    emotion, share = answer["emotion"], percent(answer["scores"][answer["emotion"]])
-    if not answer["speech"]:
+def headline(prediction: ClipPrediction) -> str:
+    """Return the emotion as HTML, or that the prediction is uncertain."""
+    emotion, share = prediction["emotion"], percent(prediction["scores"][prediction["emotion"]])
+    if not prediction["speech"]:
         return (
-            '<p class="says">no speech<span>nothing that sounds like speech was found: '
-            f"what stands below says little (nearest: {escape(emotion)}, {share})</span></p>"
+            '<p class="headline">no speech<span>no speech was detected, so the probabilities mean little '
+            f"(highest: {escape(emotion)}, {share})</span></p>"
         )
-    if answer["uncertain"]:
-        return f'<p class="says">uncertain<span>nearest: {escape(emotion)}, {share}</span></p>'
-    return f'<p class="says">{escape(emotion)}<span>{share}</span></p>'
+    if prediction["uncertain"]:
+        return f'<p class="headline">uncertain<span>most probable: {escape(emotion)}, {share}</span></p>'
+    return f'<p class="headline">{escape(emotion)}<span>{share}</span></p>'
 
 
-def page(state: AppState, heard: Prediction) -> str:
-    """Show an answer: the emotion, the probabilities, and the recording as it was heard."""
-    answer, clip = heard.answer, heard.clip
-    scores = drawing.bars(answer["scores"], state.fills, None if answer["uncertain"] else answer["emotion"])
-    about = f"{escape(clip.name)}: {clip.seconds:.1f} s, {answer['speech']:.1f} s of it speech. Judged by "
+def to_html(state: AppState, result: Prediction) -> str:
+    """Return the emotion, the probabilities, the waveform and the spectrogram as HTML."""
+    prediction, clip = result.prediction, result.clip
+    emotion = None if prediction["uncertain"] else prediction["emotion"]
     return (
-        f'<section class="answer" role="status">{headline(answer)}{scores}'
+        f'<section class="answer" role="status">{headline(prediction)}'
+        f"{drawing.bars(prediction['scores'], state.colors, emotion)}"
         f"<figure>{drawing.waveform(clip.samples)}{drawing.spectrogram(clip.samples)}"
         f"<figcaption>Waveform and log-mel spectrogram, 0 to {clip.seconds:.1f} s, up to 8 kHz.</figcaption></figure>"
-        f'<p class="faint">{about}{escape(state.model.name)}.</p></section>'
+        f'<p class="faint">{escape(clip.name)}: {clip.seconds:.1f} s, of which {prediction["speech"]:.1f} s are speech.'
+        f" Model: {escape(state.model.name)}.</p></section>"
     )
 
 
 def build(state: AppState) -> None:
     """Build the tab."""
+    max_length = duration_text(state.limits.clip_seconds)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            gr.HTML(f'<p class="lead">Speak, or drop a recording of up to {length(state.limits.clip)}.</p>')
-            recording = ask(elem_id="speak-recording")
-            examples(state, recording)
+            gr.HTML(f'<p class="lead">Speak, or drop a recording of up to {max_length}.</p>')
+            recording = recording_input(elem_id="speak-recording")
+            example_list(state, recording)
         with gr.Column(scale=3, min_width=280):
-            answer = gr.HTML(hint(EMPTY), elem_id="speak-answer")
-    work = errors_as_html(lambda path: page(state, recognise(state, path)), EMPTY)
-    recording.change(work, recording, answer, api_visibility="private", show_progress="minimal", **state.together)
+            result = gr.HTML(hint(EMPTY), elem_id="speak-result")
+    run = errors_as_html(lambda path: to_html(state, recognize(state, path)), EMPTY)
+    recording.change(run, recording, result, api_visibility="private", show_progress="minimal", **state.compute_options)

@@ -1,51 +1,54 @@
-"""The folder of a page's files, which goes with the page, or when the next one starts."""
+"""The folder of the page's temporary files, and the deletion of old ones."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing is deleted for others
+except ImportError:  # Windows, where folders of other processes are not deleted
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = "ser_ft-demo-"
-_PID = "pid"
-# Open files, which hold the locks of this process's folders until it ends, however it does.
-_held: list[int] = []
+_LOCK_FILE = "pid"
+# Open lock files of this process: their locks last until the process ends, even if it is killed.
+_locks: list[int] = []
 
 
-def make_home(temporary: Path | None = None) -> Path:
-    """Make a folder, after those were deleted that pages left behind which were killed.
+def make_temp_dir(parent: Path | None = None) -> Path:
+    """Create a temporary folder, and delete the folders of pages that were killed.
 
     Args:
-        temporary: where; None: where the machine has its temporary files.
+        parent: the folder to create it in; None for the system's folder for temporary files.
     """
-    temporary = temporary or Path(tempfile.gettempdir())
-    for folder in temporary.glob(f"{_PREFIX}*"):
-        if _is_left(folder):
+    parent = parent or Path(tempfile.gettempdir())
+    for folder in parent.glob(f"{_PREFIX}*"):
+        if _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
-    home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temporary))
-    file = os.open(home / _PID, os.O_RDWR | os.O_CREAT, 0o600)
+    temp_dir = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    file = os.open(temp_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX)
-    # Written when it is locked: what is empty is not looked at.
+    # Written after locking: other processes ignore empty lock files.
     os.write(file, str(os.getpid()).encode())
-    _held.append(file)
-    return home
+    _locks.append(file)
+    return temp_dir
 
 
-def _is_left(folder: Path) -> bool:
-    """Say whether a folder is this user's, and its process lives no longer: the lock tells, where numbers return."""
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether a folder belongs to this user and its process has ended, so that its lock is free."""
     if fcntl is None:
         return False
     try:
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             return False
-        file = os.open(folder / _PID, os.O_RDWR | os.O_NOFOLLOW)
+        file = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -57,3 +60,70 @@ def _is_left(folder: Path) -> bool:
     finally:
         os.close(file)
     return True
+
+
+def used_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder."""
+    return sum(_time_and_size(file)[1] for file in folder.rglob("*"))
+
+
+def delete_old(folder: Path, max_age: float) -> None:
+    """Delete the files in a folder that are older than `max_age` seconds, and old subfolders that become empty."""
+    # Listed first, because deleting a file changes the time of its folder.
+    old = [entry for entry in folder.rglob("*") if time.time() - _time_and_size(entry)[0] > max_age]
+    for entry in sorted(old, key=lambda path: -len(path.parts)):
+        try:
+            entry.rmdir() if entry.is_dir() else entry.unlink()
+        except OSError:
+            continue
+
+
+def _time_and_size(path: Path) -> tuple[float, int]:
+    """Return modification time and size of a file, which other threads may delete at any time."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return time.time(), 0
+    return status.st_mtime, 0 if path.is_dir() else status.st_size
+
+
+def touch_files(folder: Path, paths: Iterable[str]) -> None:
+    """Update the modification times of files in a folder; paths outside it, which visitors may send, are ignored."""
+    resolved = folder.resolve()
+    for path in paths:
+        try:
+            if Path(path).resolve().is_relative_to(resolved):
+                os.utime(path)
+        except (OSError, ValueError):
+            continue
+
+
+def start_cleanup(
+    folder: Path, max_age: float, paths_in_use: Callable[[], Iterable[str]] = lambda: ()
+) -> Callable[[], None]:
+    """Start a thread that deletes old files.
+
+    Args:
+        folder: the folder of the files.
+        max_age: age in seconds at which files are deleted.
+        paths_in_use: returns the files of waiting and running requests, which are kept.
+
+    Returns:
+        A function that stops the thread and deletes the folder.
+    """
+    stopped = threading.Event()
+
+    def run() -> None:
+        while not stopped.wait(min(60.0, max_age / 4)):
+            touch_files(folder, paths_in_use())
+            delete_old(folder, max_age)
+
+    thread = threading.Thread(target=run, daemon=True, name="cleanup")
+    thread.start()
+
+    def stop() -> None:
+        stopped.set()
+        thread.join(timeout=5)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return stop

@@ -1,4 +1,4 @@
-"""The command `ser-ft demo`: the page, which lies in demo/ and needs gradio."""
+"""`ser-ft demo`: the web page in demo/, which needs gradio."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..models import SHIPPED
 from ..utils.errors import InputError
 from ..utils.files import demo_folder
 
-_ABOUT = "recognise emotion in speech in the browser: speak, drop a file, watch a call"
-_MORE = (
-    ". It starts without a network on the model that ships with ser_ft, and serves this machine alone unless --host "
-    'says otherwise. It needs gradio: pip install "gradio>=6.31,<7". It is expression that is recognised, not feeling.'
+_ABOUT = "recognize emotion in speech in the browser: speak, drop a file, analyze a conversation"
+_DETAILS = (
+    ". It starts without a network, with the model that ships with ser_ft, and only this machine can open it unless "
+    '--host is given. It needs gradio: pip install "gradio>=6.31,<7". The model recognizes expression, not feeling.'
 )
 
 
@@ -26,10 +26,12 @@ class Options:
     """How the page is served.
 
     Attributes:
-        model: that answers. compare: others, beside it in Compare.
-        host: address that is listened at; None: this machine alone, or what GRADIO_SERVER_NAME says.
-        port: None: the first that is free from 7860 on, or what GRADIO_SERVER_PORT says.
-        certificate, key: files, for https.
+        model: the model to use.
+        compare: further models for the tab Compare.
+        host: address to listen at; None for this machine only, or GRADIO_SERVER_NAME.
+        port: None for the first free port from 7860 on, or GRADIO_SERVER_PORT.
+        certificate: file with the certificate for https.
+        key: file with the key of the certificate.
     """
 
     model: str = SHIPPED
@@ -42,16 +44,16 @@ class Options:
 
 def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft demo`."""
-    parser = commands.add_parser("demo", help=_ABOUT, description=_ABOUT.capitalize() + _MORE)
+    parser = commands.add_parser("demo", help=_ABOUT, description=_ABOUT.capitalize() + _DETAILS)
     _add_options(parser)
     parser.set_defaults(work=_demo)
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     """Read the options of demo/app.py, which are those of `ser-ft demo`."""
-    parser = _Parser(prog="app.py", description=_ABOUT.capitalize() + _MORE)
+    parser = _Parser(prog="app.py", description=_ABOUT.capitalize() + _DETAILS)
     _add_options(parser)
-    return _options(parser.parse_args(arguments))
+    return _to_options(parser.parse_args(arguments))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,32 +66,41 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=SHIPPED,
         metavar="MODEL",
-        help="a run folder, an .onnx file, or a name on the Hub (default: ser_ft's own)",
+        help="a run folder, an .onnx file, or a model on the Hub (default: the model that ships with ser_ft)",
     )
     parser.add_argument(
-        "--compare", action="append", default=[], metavar="MODEL", help="another model, for Compare; may be repeated"
+        "--compare",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="another model for the tab Compare; may be repeated",
     )
-    parser.add_argument("--host", metavar="ADDRESS", help="0.0.0.0 serves the network (default: this machine alone)")
-    parser.add_argument("--port", type=int, metavar="N", help="default: the first that is free from 7860 on")
     parser.add_argument(
-        "--certificate", metavar="FILE", help="for https, without which browsers give others no microphone"
+        "--host", metavar="ADDRESS", help="address to listen at; 0.0.0.0 for all networks (default: this machine only)"
     )
-    parser.add_argument("--key", metavar="FILE", help="of the certificate")
+    parser.add_argument("--port", type=int, metavar="N", help="port (default: the first free port from 7860 on)")
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="certificate for https, which browsers of other machines need to use the microphone",
+    )
+    parser.add_argument("--key", metavar="FILE", help="key of the certificate")
 
 
-def _options(chosen: argparse.Namespace) -> Options:
-    if (chosen.certificate is None) != (chosen.key is None):
+def _to_options(arguments: argparse.Namespace) -> Options:
+    if (arguments.certificate is None) != (arguments.key is None):
         raise InputError("https needs both --certificate and --key")
-    for file in filter(None, (chosen.certificate, chosen.key)):
+    for file in filter(None, (arguments.certificate, arguments.key)):
         if not Path(file).is_file():
             raise InputError(f"{file}: no such file")
-    if chosen.port is not None and not 0 < chosen.port < 65536:
-        raise InputError(f"--port is a number from 1 to 65535, not {chosen.port}")
-    return Options(chosen.model, tuple(chosen.compare), chosen.host, chosen.port, chosen.certificate, chosen.key)
+    if arguments.port is not None and not 0 < arguments.port < 65536:
+        raise InputError(f"--port must be a number from 1 to 65535, not {arguments.port}")
+    values = {name: value for name, value in vars(arguments).items() if name in Options.__dataclass_fields__}
+    return Options(**values | {"compare": tuple(arguments.compare)})
 
 
-def _demo(chosen: argparse.Namespace) -> int:
-    options = _options(chosen)
+def _demo(arguments: argparse.Namespace) -> int:
+    options = _to_options(arguments)
     sys.path.insert(0, str(demo_folder()))
     import_module("app").serve(options)
     return 0

@@ -1,10 +1,9 @@
-"""`ser-ft monitor`: a quality report of recorded conversations."""
+"""`ser-ft monitor`: reports on recorded conversations."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..utils.errors import InputError
@@ -14,114 +13,133 @@ def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft monitor`."""
     from ..report.shared.tables import FORMATS
 
-    about = "report how a recorded conversation sounded: a timeline, dissatisfaction, moments to listen to"
+    about = "report how the speakers of a recorded conversation sound: timeline, negative segments, highlights"
     parser = commands.add_parser(
         "monitor",
         help=about,
-        description=about.capitalize() + ". It reads expression, not feeling, and is often wrong. In the EU, inferring "
-        "emotions of people at work or in education is prohibited save for medical or safety reasons (Regulation (EU) "
-        "2024/1689, Article 5(1)(f)). The exit code is 0 where all calls were judged, 1 where one was not, 2 for wrong "
-        "input.",
+        description=about.capitalize() + ". Monitor conversations only with the consent of everyone who speaks. The "
+        "model recognizes expression, not feeling, and is often wrong. In the European Union, inferring the emotions "
+        "of people at work or in education is prohibited except for medical or safety reasons (Regulation (EU) "
+        "2024/1689, Article 5(1)(f)); consent does not lift this prohibition. Exit code: 0 if all recordings were "
+        "analyzed, 1 if some failed, 2 for wrong input.",
     )
     parser.add_argument(
-        "calls", nargs="+", metavar="CALL", help="sound files, or folders of them; each channel is a voice"
+        "recordings",
+        nargs="+",
+        metavar="RECORDING",
+        help="sound files, or folders of sound files; each channel of a file is one speaker",
     )
     parser.add_argument(
         "--out",
         default="monitor",
         metavar="FOLDER",
-        help="what is written: report.html and monitor.json, or a folder of these for each call, index.html and "
-        "calls.csv (default: monitor)",
+        help="output folder. One file: report.html and monitor.json. Several: such a folder for each, index.html and "
+        "conversations.csv (default: monitor)",
     )
     parser.add_argument(
-        "--model", metavar="MODEL", help="an .onnx file, a run folder, or a name on the Hub (default: ser_ft's own)"
+        "--model",
+        metavar="MODEL",
+        help="an .onnx file, a run folder, or a model on the Hub (default: the model that ships with ser_ft)",
     )
-    parser.add_argument("--channels", metavar="NAME,...", help="whose voice each channel is, such as agent,customer")
+    parser.add_argument("--channels", metavar="NAME,...", help="the speaker of each channel, such as left,right")
     parser.add_argument(
-        "--baseline",
+        "--speaker-baseline",
         type=float,
         metavar="SECONDS",
-        help="judge each voice by how it departs from its own first seconds of speech, such as 60",
+        help="compare each speaker with the speaker's own first seconds of speech, such as 60 (default: no baseline)",
     )
     parser.add_argument(
         "--negative",
         metavar="EMOTION,...",
-        help="what counts as dissatisfaction (default: angry,sad,fear,disgust)",
+        help="the emotions that count as negative (default: angry,sad,fear,disgust)",
     )
-    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the windows judged (default: 3)")
-    parser.add_argument("--hop", type=float, metavar="SECONDS", help="from one to the next (default: 1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a report in that folder")
-    parser.add_argument("--no-audio", action="store_true", help="leave the voices out of the pages: no players")
-    parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the windows (default: 3)")
+    parser.add_argument("--hop", type=float, metavar="SECONDS", help="distance between windows (default: 1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    parser.add_argument("--no-audio", action="store_true", help="write pages without recorded voices")
+    parser.add_argument("--format", default="table", choices=FORMATS, help="format of the printed results")
     parser.set_defaults(work=_monitor)
 
 
-def _monitor(chosen: argparse.Namespace) -> int:
-    from ..inference.backends import open_backend
+def _monitor(arguments: argparse.Namespace) -> int:
+    from ..inference.backends.base import open_backend
     from ..inference.windows import WindowSettings
     from ..monitor.conversation import MonitorSettings
-    from ..monitor.negative_segments import NEGATIVE
-    from ..monitor.report import check_out, write_reports
-    from ..monitor.to_json import readable
+    from ..monitor.negative_segments import NEGATIVE_EMOTIONS
+    from ..monitor.report import check_output_folder, write_reports
+    from ..monitor.to_json import escape_undecodable
     from ..report.shared.tables import format_rows
 
-    lengths = {"window": chosen.window, "hop": chosen.hop}
+    lengths = {"window": arguments.window, "hop": arguments.hop}
     settings = MonitorSettings(
         windows=WindowSettings(**{name: value for name, value in lengths.items() if value is not None}),
-        names=_words(chosen.channels, "--channels"),
-        baseline=chosen.baseline,
-        negative=_words(chosen.negative, "--negative") or NEGATIVE,
+        channel_names=_names(arguments.channels, "--channels"),
+        baseline_seconds=arguments.speaker_baseline,
+        negative_emotions=_names(arguments.negative, "--negative") or NEGATIVE_EMOTIONS,
     )
-    out = Path(chosen.out).expanduser()
-    check_out(out, chosen.overwrite)
-    engine, sound = open_backend(chosen.model), not chosen.no_audio
-    made = write_reports(engine, chosen.calls, out, settings, chosen.model, sound, _tell, chosen.overwrite)
-    people = chosen.format == "table"
-    print(_text(made.rows) if people else format_rows(made.rows, chosen.format), flush=True)
-    if made.page:
-        page = readable(str(made.page))
-        print(f"\nreport: {page}" if people else f"report: {page}", file=sys.stdout if people else sys.stderr)
-    return 1 if any(row["error"] for row in made.rows) else 0
+    output = check_output_folder(arguments.out, arguments.overwrite)
+    result = write_reports(
+        open_backend(arguments.model),
+        arguments.recordings,
+        output,
+        settings,
+        model=arguments.model,
+        embed_audio=not arguments.no_audio,
+        on_error=_print_error,
+        overwrite=arguments.overwrite,
+    )
+    is_table = arguments.format == "table"
+    print(_table(result.rows) if is_table else format_rows(result.rows, arguments.format), flush=True)
+    if result.page:
+        page = escape_undecodable(str(result.page))
+        print(f"\nreport: {page}" if is_table else f"report: {page}", file=sys.stdout if is_table else sys.stderr)
+    return 1 if any(row["error"] for row in result.rows) else 0
 
 
-def _words(text: str | None, what: str) -> tuple[str, ...] | None:
-    """Read NAME,NAME,..., each name once."""
-    from ..monitor.to_json import readable
+def _names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Parse NAME,NAME,... into distinct names."""
+    from ..monitor.to_json import escape_undecodable
 
     if text is None:
         return None
-    words = tuple(readable(word.strip()) for word in text.split(","))
-    if not all(words) or len({word.casefold() for word in words}) < len(words):
-        raise InputError(f"{what} takes different names, such as a,b, not {text!r}")
-    return words
+    names = tuple(escape_undecodable(name.strip()) for name in text.split(","))
+    if not all(names) or len({name.casefold() for name in names}) < len(names):
+        raise InputError(f"{option} must be different names separated by commas, such as a,b, not {text!r}")
+    return names
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     from tqdm import tqdm
 
-    # Above the progress bar, where there is one.
+    # tqdm prints above a progress bar.
     tqdm.write(f"ser-ft: {' '.join(line.split())}", file=sys.stderr)
 
 
-def _text(rows: list[dict[str, Any]]) -> str:
-    """Write the rows for people: a line for each voice."""
-    from ..monitor.report import voices
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table with one line per speaker, followed by the notes."""
+    from ..monitor.report import speaker_columns
     from ..monitor.summary import clock, percent
     from ..utils.text import MISSING, printable, text_table
 
     lines = []
     for row in rows:
         if row["error"]:
-            lines.append({"call": row["call"], "voice": "not judged"})
+            lines.append({"file": row["file"], "speaker": "not analyzed"})
             continue
-        for place, voice in enumerate(voices(row)):
-            shown = {"call": "" if place else row["call"], "length": "" if place else clock(row["seconds"])}
-            shown |= {"voice": voice["name"], "speaks": percent(voice["speech"] / row["seconds"])}
-            shown |= {"mostly": voice["emotion"] or MISSING}
-            unknown = voice["dissatisfied"] is None
-            shown |= {"dissatisfaction": MISSING if unknown else percent(voice["dissatisfied"])}
-            lines.append(shown | {"uncertain": percent(voice["uncertain"])})
-    columns = ["call", "length", "voice", "speaks", "mostly", "dissatisfaction", "uncertain"]
-    table = text_table(lines, columns, {"length", "speaks", "dissatisfaction", "uncertain"})
+        for index, speaker in enumerate(speaker_columns(row)):
+            negative = speaker["negative_share"]
+            lines.append(
+                {
+                    "file": "" if index else row["file"],
+                    "length": "" if index else clock(row["duration"]),
+                    "speaker": speaker["name"],
+                    "speech": percent(speaker["speech_seconds"] / row["duration"]),
+                    "emotion": speaker["main_emotion"] or MISSING,
+                    "negative": MISSING if negative is None else percent(negative),
+                    "uncertain": percent(speaker["uncertain_share"]),
+                }
+            )
+    columns = ["file", "length", "speaker", "speech", "emotion", "negative", "uncertain"]
+    table = text_table(lines, columns, {"length", "speech", "negative", "uncertain"})
     notes = dict.fromkeys(note for row in rows for note in row.get("notes") or ())
     return "\n".join([table, *(["", *(f"note: {printable(note)}" for note in notes)] if notes else [])])

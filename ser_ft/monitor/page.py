@@ -1,4 +1,4 @@
-"""What the page of one conversation shows, and what both kinds of page say of the model and how it was used."""
+"""The report of one conversation: report.html and monitor.json."""
 
 from __future__ import annotations
 
@@ -14,113 +14,126 @@ from ..models import SHIPPED, resolve_model_path
 from ..report.shared.tables import describe_sample, evaluated_part, run_notes
 from ..report.shared.templates import audio_data_uri, render_template
 from . import highlights, negative_segments, speaker_baseline
-from .analysis import cut
-from .conversation import PAUSE, Conversation, MonitorSettings, Voice
-from .summary import clock, feedback, percent
-from .timeline import colours, timeline
-from .to_json import KEYS, VOICE_KEYS, readable, record
+from .analysis import extract_clips
+from .conversation import MIN_PAUSE, Conversation, MonitorSettings, Speaker
+from .summary import clock, percent, summarize
+from .timeline import class_colors, timeline
+from .to_json import KEYS, SPEAKER_KEYS, escape_undecodable, to_json
 
-_LISTED = 300  # segments of a voice
+REPORT, NUMBERS = "report.html", "monitor.json"
+_MAX_LISTED_SEGMENTS = 300  # per speaker
 
 
 @dataclass(frozen=True)
-class About:
-    """The model and the settings of a report.
+class ReportContext:
+    """The model and the settings, which all pages of a report describe.
 
     Attributes:
-        facts: what the model says of itself. settings: how calls are judged.
-        negative: the model's classes that are dissatisfaction.
-        known: how well the model did: uar, interval, chance, sample, corpora and notes; None: it is not known.
+        model: the model that made the predictions.
+        settings: of the analysis.
+        negative_classes: the model's classes that count as negative.
+        evaluation: results of the model's evaluation: uar, interval, chance, sample, corpora, notes; None if unknown.
     """
 
-    info: ModelInfo
+    model: ModelInfo
     settings: MonitorSettings
-    negative: tuple[str, ...]
-    known: Mapping[str, Any] | None
+    negative_classes: tuple[str, ...]
+    evaluation: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, facts: ModelInfo, settings: MonitorSettings, model: str | Path | None) -> About:
-        """Gather it; how well the model did is read from the run folder that it lies in, where it lies in one.
+    def load(cls, model: ModelInfo, settings: MonitorSettings, source: str | Path | None) -> ReportContext:
+        """Read the model's evaluation from the run folder that contains it, if there is one.
 
-        `model`: where it lies; None: it is the one that ships.
+        Args:
+            model: the model that made the predictions.
+            settings: of the analysis.
+            source: the model's path or name; None for the model that ships with ser_ft.
         """
-        return cls(facts, settings, negative_segments.named(facts.classes, settings.negative), _known(model))
+        negative = negative_segments.negative_classes(model.classes, settings.negative_emotions)
+        return cls(model, settings, negative, _load_evaluation(source))
 
-    def contents(self) -> dict[str, Any]:
-        """Return what both templates show."""
-        gap = self.settings.windows.gap
+    def template_values(self) -> dict[str, Any]:
+        """Return the values that all templates use."""
         return {
-            "about": self,
-            "fills": colours(self.info.classes),
-            "definition": negative_segments.definition(self.negative, gap),
-            "ordinary": speaker_baseline.ORDINARY_SHARE,
-            "pause": PAUSE,
-            "change": highlights.CHANGE,
+            "context": self,
+            "colors": class_colors(self.model.classes),
+            "definition": negative_segments.definition(self.negative_classes, self.settings.windows.gap),
+            "neutral_probability": speaker_baseline.NEUTRAL_PROBABILITY,
+            "min_pause": MIN_PAUSE,
+            "min_change": highlights.MIN_CHANGE,
             "clock": clock,
             "percent": percent,
         }
 
 
-def write_call(call: Conversation, folder: Path, about: About, sound: bool = True) -> None:
-    """Write a conversation's page, report.html, and its numbers, monitor.json.
+def write_conversation_report(
+    conversation: Conversation, folder: Path, context: ReportContext, embed_audio: bool = True
+) -> None:
+    """Write report.html and monitor.json of a conversation.
 
     Args:
-        call: the conversation. folder: where they go; made where it is not there.
-        about: the model and the settings. sound: put the moments into the page, to be played.
+        conversation: the analyzed conversation.
+        folder: the folder to write to; it is created if needed.
+        context: the model and the settings.
+        embed_audio: whether the page contains the sound of the highlights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    page = render_template("monitor/conversation.html.j2", _contents(call, sound) | about.contents())
-    (folder / "monitor.json").write_text(json.dumps(record(call), ensure_ascii=False, allow_nan=False), "utf-8")
-    (folder / "report.html").write_text(page, "utf-8")
+    values = _template_values(conversation, embed_audio) | context.template_values()
+    page = render_template("monitor/conversation.html.j2", values)
+    (folder / NUMBERS).write_text(json.dumps(to_json(conversation), ensure_ascii=False, allow_nan=False), "utf-8")
+    (folder / REPORT).write_text(page, "utf-8")
 
 
-def _contents(call: Conversation, sound: bool) -> dict[str, Any]:
-    fills = colours(call.info.classes)
-    uris = [audio_data_uri(samples) for samples in cut(call, call.moments)] if sound else [""] * len(call.moments)
+def _template_values(conversation: Conversation, embed_audio: bool) -> dict[str, Any]:
+    colors = class_colors(conversation.model.classes)
+    clips = extract_clips(conversation, conversation.highlights) if embed_audio else []
+    uris = [audio_data_uri(clip) for clip in clips] or [""] * len(conversation.highlights)
+    speakers = conversation.speakers
     return {
-        "call": call,
-        "name": readable(Path(call.path).name),
-        "path": readable(call.path),
-        "feedback": feedback(call),
-        "timelines": [timeline(call, number) for number in range(len(call.voices))],
-        "moments": [
-            {"about": moment, "fill": fills[moment.emotion], "voice": call.voices[moment.voice].name, "uri": uri}
-            for moment, uri in zip(call.moments, uris, strict=True)
+        "conversation": conversation,
+        "name": escape_undecodable(Path(conversation.path).name),
+        "path": escape_undecodable(conversation.path),
+        "summary": summarize(conversation),
+        "timelines": [timeline(conversation, index) for index in range(len(speakers))],
+        "highlights": [
+            {"info": item, "color": colors[item.emotion], "speaker": speakers[item.speaker].name, "uri": uri}
+            for item, uri in zip(conversation.highlights, uris, strict=True)
         ],
-        "sound": sound,
-        "voices": [{"about": voice, "shares": _shares(voice, call)} for voice in call.voices],
-        "runs": [(voice.name, run) for voice in call.voices for run in voice.runs],
-        "listed": _LISTED,
+        "embed_audio": embed_audio,
+        "speakers": [{"info": speaker, "shares": _ordered_shares(speaker, conversation)} for speaker in speakers],
+        "negative_segments": [(speaker.name, segment) for speaker in speakers for segment in speaker.negative_segments],
+        "max_listed": _MAX_LISTED_SEGMENTS,
         "keys": KEYS,
-        "voice_keys": VOICE_KEYS,
-        "lowered": {voice.name: _lowered(voice) for voice in call.voices if voice.baseline},
+        "speaker_keys": SPEAKER_KEYS,
+        "baselines": {speaker.name: _baseline_text(speaker) for speaker in speakers if speaker.baseline},
     }
 
 
-def _shares(voice: Voice, call: Conversation) -> Sequence[tuple[str, float]]:
-    """Return the share of each class, dissatisfaction first as in the timeline; empty where nothing was judged."""
-    if not voice.judged:
+def _ordered_shares(speaker: Speaker, conversation: Conversation) -> Sequence[tuple[str, float]]:
+    """Return the share of each class, negative classes first as in the timeline; empty without predictions."""
+    if not speaker.has_predictions:
         return []
-    order = [*call.negative, *(name for name in voice.shares if name not in call.negative)]
-    return [(name, voice.shares[name]) for name in order]
+    negative = conversation.negative_classes
+    order = [*negative, *(name for name in speaker.emotion_shares if name not in negative)]
+    return [(name, speaker.emotion_shares[name]) for name in order]
 
 
-def _lowered(voice: Voice) -> str:
-    """Say what was taken off a voice's log-odds: "angry 1.24, fear 0.31"."""
-    found = voice.baseline.lowered if voice.baseline else {}
-    return ", ".join(f"{name} {amount:.2f}" for name, amount in found.items() if amount >= 0.005) or "nothing"
+def _baseline_text(speaker: Speaker) -> str:
+    """Return a speaker's baseline in words, such as "angry 1.24, fear 0.31"."""
+    reduction = speaker.baseline.log_odds_reduction if speaker.baseline else {}
+    return ", ".join(f"{name} {amount:.2f}" for name, amount in reduction.items() if amount >= 0.005) or "nothing"
 
 
-def _known(model: str | Path | None) -> dict[str, Any] | None:
-    given = Path(resolve_model_path(str(model or SHIPPED))).expanduser()
-    run = next((run for run in map(RunFolder, (given, given.parent)) if run.metrics_file.is_file()), None)
+def _load_evaluation(source: str | Path | None) -> dict[str, Any] | None:
+    path = Path(resolve_model_path(str(source or SHIPPED))).expanduser()
+    run = next((run for run in map(RunFolder, (path, path.parent)) if run.metrics_file.is_file()), None)
     if run is None:
         return None
-    # Others put files of that name beside their models, too.
     try:
         metrics = run.metrics
     except (ValueError, TypeError):
-        return None
+        metrics = {}
+    # The file may belong to other software.
     if not {"parts", "split"} <= metrics.keys():
         return None
     _, scores = evaluated_part(metrics)

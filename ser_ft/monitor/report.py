@@ -1,4 +1,4 @@
-"""`ser-ft monitor`: a page for each recorded conversation, and one that sets several beside each other."""
+"""`ser-ft monitor`: one report per recorded conversation, and an index of several."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ from ..utils.errors import InputError
 from ..utils.files import check_output
 from ..utils.progress import progress_bar
 from . import negative_segments, speaker_baseline
-from .analysis import monitor
+from .analysis import analyze_conversation
 from .conversation import Conversation, MonitorSettings
-from .page import About, write_call
+from .page import NUMBERS, REPORT, ReportContext, write_conversation_report
 from .timeline import strip
-from .to_json import readable
+from .to_json import escape_undecodable
 
-REPORT, RECORD, INDEX, ROWS = "report.html", "monitor.json", "index.html", "calls.csv"
-_OF_A_VOICE = ("speech", "emotion", "dissatisfied", "uncertain")
-_DELAY = 2.0  # seconds before a progress bar is shown
-
-Tell = Callable[[str], None]
+INDEX, TABLE = "index.html", "conversations.csv"
+_SPEAKER_COLUMNS = ("speech_seconds", "main_emotion", "negative_share", "uncertain_share")
+_PROGRESS_DELAY = 2.0  # seconds before a progress bar is shown
 
 
 @dataclass
-class Reports:
-    """What was written of calls.
+class MonitorResult:
+    """What was written.
 
     Attributes:
-        rows: one for each call: see `row` and `failed`. page: to begin with; None: nothing was written.
+        rows: one per recording; see `summary_row` and `error_row`.
+        page: the page to open first; None if nothing was written.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -45,208 +44,220 @@ class Reports:
 
 
 def write_reports(
-    engine: Backend,
-    calls: Sequence[str | Path],
-    out: str | Path,
+    backend: Backend,
+    recordings: Sequence[str | Path],
+    output: str | Path,
     settings: MonitorSettings,
     model: str | Path | None = None,
-    sound: bool = True,
-    tell: Tell = print,
+    embed_audio: bool = True,
+    on_error: Callable[[str], None] = print,
     overwrite: bool = False,
     verbose: bool = True,
-) -> Reports:
-    """Judge recorded conversations, and write what was found.
+) -> MonitorResult:
+    """Analyze recorded conversations and write the reports.
 
-    Of one file: out/report.html, which holds everything, and out/monitor.json, all its numbers. Of several, or of a
-    folder: such a folder for each, out/index.html and out/calls.csv, a row each. What goes wrong with one call is told,
-    and the others go on.
+    For one file, `output` receives report.html, which contains everything, and monitor.json with all numbers. For
+    several files or a folder, `output` receives such a folder for each file, index.html, and conversations.csv with
+    one row per file. If one file fails, the others are still analyzed.
 
     Args:
-        engine: that answers. calls: sound files, and folders of them. out: the folder to write.
-        settings: how they are judged. model: where the engine's model lies, to say how good it is; None: in ser_ft.
-        sound: put moments into the pages, to be played: then they hold voices.
-        tell: called with a line for each call that cannot be judged.
-        overwrite: remove an older report there, once a call was judged. verbose: show a progress bar.
+        backend: the model.
+        recordings: sound files, and folders that contain them.
+        output: the folder to write to.
+        settings: of the analysis.
+        model: path or name of the model, to report its evaluation; None for the model that ships with ser_ft.
+        embed_audio: whether the pages contain the sound of the highlights.
+        on_error: called with one line for each file that fails.
+        overwrite: whether an existing report is replaced once the first file is analyzed.
+        verbose: show a progress bar.
 
     Raises:
-        InputError: there is no call, the settings do not fit the model, or `out` holds something already.
+        InputError: there is no sound file, the settings do not fit the model, or `output` may not be written.
     """
-    check(engine, settings)
-    home = Path(out).expanduser()
-    check_out(home, overwrite)
-    found = list(find_sound_files(calls))
-    if not found:
-        raise InputError(f"{', '.join(map(str, calls))}: no sound files found there")
-    about = About.of(engine.info, settings, model)
-    single = len(found) == 1 and not Path(calls[0]).is_dir()
-    reports, older = Reports(), _held(home)
+    check_settings(backend, settings)
+    folder = check_output_folder(output, overwrite)
+    files = list(find_sound_files(recordings))
+    if not files:
+        raise InputError(f"{', '.join(map(str, recordings))}: no sound files found there")
+    context = ReportContext.load(backend.facts, settings, model)
+    single = len(files) == 1 and not Path(recordings[0]).is_dir()
+    result = MonitorResult()
+    had_report = folder.is_dir() and any(entry.name != ".DS_Store" for entry in folder.iterdir())
     strips: dict[str, str] = {}
-    names = [""] if single else _names([entry.path for entry in found])
+    names = [""] if single else _folder_names([file.path for file in files])
 
-    def judge(entry: SoundFile, name: str) -> None:
-        if entry.error:
-            raise InputError(f"{entry.path}: {entry.error}")
-        call = monitor(engine, entry.path, settings, progress.update)
-        told, drawn = row(call, name), strip(call)
+    def analyze(file: SoundFile, name: str) -> None:
+        if file.error:
+            raise InputError(f"{file.path}: {file.error}")
+        conversation = analyze_conversation(backend, file.path, settings, progress.update)
+        row, svg = summary_row(conversation, name), strip(conversation)
         if not strips:
-            _clear(home)
-        write_call(call, home / name, about, sound)
-        reports.rows.append(told)
-        strips[told["path"]] = drawn
+            _empty(folder)
+        write_conversation_report(conversation, folder / name, context, embed_audio)
+        result.rows.append(row)
+        strips[row["path"]] = svg
 
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with progress_bar(total=len(found), desc="judging", bar_format=form, delay=_DELAY, shown=verbose) as progress:
+    bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    options: dict[str, Any] = {"bar_format": bar_format, "delay": _PROGRESS_DELAY, "shown": verbose}
+    with bar(total=len(files), desc="analyzing", **options) as progress:
         try:
-            for done, (entry, name) in enumerate(zip(found, names, strict=True), 1):
+            for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
                 try:
-                    judge(entry, name)
+                    analyze(file, name)
                 except Exception as error:
-                    reports.rows.append(failed(entry.path, error))
-                    tell(reports.rows[-1]["error"])
-                progress.update(done - progress.n)
+                    result.rows.append(error_row(file.path, error))
+                    on_error(result.rows[-1]["error"])
+                progress.update(num_done - progress.n)
         finally:
-            # What is done is not lost where hours of it are interrupted.
+            # Also when interrupted, so that finished reports are not lost.
             if single:
-                reports.page = home / REPORT if strips else None
-            elif reports.rows and (strips or not older):
-                reports.page = write_index(reports.rows, strips, home, about)
-    return reports
+                result.page = folder / REPORT if strips else None
+            elif result.rows and (strips or not had_report):
+                result.page = write_index(result.rows, strips, folder, context)
+    return result
 
 
-def check(engine: Backend, settings: MonitorSettings) -> None:
-    """Refuse settings that a model cannot serve.
+def check_settings(backend: Backend, settings: MonitorSettings) -> None:
+    """Check that the model supports the settings.
 
     Raises:
-        InputError: a baseline is asked of a model that knows nothing ordinary, or none of the emotions that the user
-            names as dissatisfaction is known to it.
+        InputError: the model does not support a speaker baseline, or does not have a class that the user named.
     """
-    classes = engine.info.classes
-    if settings.baseline is not None:
-        speaker_baseline.ordinary(classes)
-    for name in settings.negative if settings.negative != negative_segments.NEGATIVE else ():
-        if not negative_segments.named(classes, [name]):
-            raise InputError(f"--negative: the model knows no {name}: name some of {', '.join(classes)}")
+    classes = backend.facts.classes
+    if settings.baseline_seconds is not None:
+        speaker_baseline.neutral_classes(classes)
+    if settings.negative_emotions == negative_segments.NEGATIVE_EMOTIONS:
+        return
+    for name in settings.negative_emotions:
+        if not negative_segments.negative_classes(classes, [name]):
+            raise InputError(f"--negative: the model does not have the class {name}: choose from {', '.join(classes)}")
 
 
-def row(call: Conversation, folder: str) -> dict[str, Any]:
-    """Sum a conversation up.
+def summary_row(conversation: Conversation, folder: str) -> dict[str, Any]:
+    """Return the row of conversations.csv for an analyzed recording.
 
     Args:
-        call: the conversation. folder: that its page is in, below the index; empty where it is alone.
+        conversation: the analyzed conversation.
+        folder: name of the folder with its report, relative to the index; empty without an index.
 
     Returns:
-        call (the file's name), path, seconds, silence, overlap (seconds), dissatisfied (share of the speech), runs,
-        longest (run, in seconds); for each voice its speech (seconds), emotion, dissatisfied and uncertain, under
-        "NAME speech" and so on; error (None), report (its page) and notes.
+        file (name), path, duration, silence, overlap (seconds), negative_share, num_negative_segments and
+        longest_negative_segment (seconds); "NAME speech_seconds", "NAME main_emotion", "NAME negative_share" and
+        "NAME uncertain_share" for each speaker; error (None), report (path of the page) and notes.
     """
-    found = [run for voice in call.voices for run in voice.runs]
-    run = negative_segments.longest(found)
-    told: dict[str, Any] = {
-        "call": readable(Path(call.path).name),
-        "path": readable(call.path),
-        "seconds": round(call.duration, 2),
-        "silence": round(call.silence, 2),
-        "overlap": round(call.overlap, 2),
-        "dissatisfied": _rounded(call.dissatisfied),
-        "runs": len(found),
-        "longest": round(run.end - run.start, 2) if run else 0.0,
+    segments = [segment for speaker in conversation.speakers for segment in speaker.negative_segments]
+    longest = negative_segments.longest(segments)
+    row: dict[str, Any] = {
+        "file": escape_undecodable(Path(conversation.path).name),
+        "path": escape_undecodable(conversation.path),
+        "duration": round(conversation.duration, 2),
+        "silence": round(conversation.silence, 2),
+        "overlap": round(conversation.overlap, 2),
+        "negative_share": _rounded(conversation.negative_share),
+        "num_negative_segments": len(segments),
+        "longest_negative_segment": round(longest.end - longest.start, 2) if longest else 0.0,
     }
-    for voice in call.voices:
-        told |= {
-            f"{voice.name} speech": round(voice.spoken, 2),
-            f"{voice.name} emotion": voice.top,
-            f"{voice.name} dissatisfied": _rounded(voice.dissatisfied),
-            f"{voice.name} uncertain": _rounded(voice.uncertain),
+    for speaker in conversation.speakers:
+        row |= {
+            f"{speaker.name} speech_seconds": round(speaker.speech_seconds, 2),
+            f"{speaker.name} main_emotion": speaker.main_emotion,
+            f"{speaker.name} negative_share": _rounded(speaker.negative_share),
+            f"{speaker.name} uncertain_share": _rounded(speaker.uncertain_share),
         }
-    return told | {"error": None, "report": f"{folder}/{REPORT}" if folder else REPORT, "notes": list(call.notes)}
+    page = f"{folder}/{REPORT}" if folder else REPORT
+    return row | {"error": None, "report": page, "notes": list(conversation.notes)}
 
 
-def voices(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Take the voices out of a row again: name, speech, emotion, dissatisfied and uncertain of each."""
-    names = [key.removesuffix(" uncertain") for key in entry if key.endswith(" uncertain")]
-    return [{"name": name} | {key: entry[f"{name} {key}"] for key in _OF_A_VOICE} for name in names]
+def speaker_columns(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return name, speech_seconds, main_emotion, negative_share and uncertain_share of each speaker of a row."""
+    names = [key.removesuffix(" uncertain_share") for key in row if key.endswith(" uncertain_share")]
+    return [{"name": name} | {key: row[f"{name} {key}"] for key in _SPEAKER_COLUMNS} for name in names]
 
 
-def failed(path: str, error: Exception) -> dict[str, Any]:
-    """Make the row of a call that could not be judged: call, path and error, in one line."""
-    said = " ".join(str(error).split())
+def error_row(path: str, error: Exception) -> dict[str, Any]:
+    """Return the row of conversations.csv for a recording that failed: file, path and error, on one line."""
+    message = " ".join(str(error).split())
     if not isinstance(error, InputError):
-        said = f"{path}: failed: {type(error).__name__}: {said[:500] or 'no reason given'} (--debug shows where)"
+        message = f"{path}: failed: {type(error).__name__}: {message[:500] or 'no message'} (--debug shows where)"
         if os.environ.get("SER_FT_DEBUG"):
             traceback.print_exception(error)
-    return {"call": readable(Path(path).name), "path": readable(path), "error": readable(said)}
+    return {
+        "file": escape_undecodable(Path(path).name),
+        "path": escape_undecodable(path),
+        "error": escape_undecodable(message),
+    }
 
 
-def write_index(rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], folder: Path, about: About) -> Path:
-    """Write the page and the table of several calls, those with the largest share of dissatisfaction first.
+def write_index(
+    rows: Sequence[Mapping[str, Any]], strips: Mapping[str, str], folder: Path, context: ReportContext
+) -> Path:
+    """Write index.html, sorted by negative share, and conversations.csv, in the order of the rows.
 
     Args:
-        rows: as `row` and `failed` make them. strips: of each path, as `timeline.strip` draws it.
-        folder: where index.html and calls.csv go. about: the model and the settings.
+        rows: from `summary_row` and `error_row`.
+        strips: the drawing of `timeline.strip` for each path.
+        folder: the folder to write to.
+        context: the model and the settings.
 
     Returns:
-        the page.
+        The path of index.html.
     """
-    done = [entry for entry in rows if not entry["error"]]
-    ranked = sorted(done, key=lambda entry: (-(entry["dissatisfied"] or 0.0), -entry["longest"], entry["path"]))
-    shown = [
-        entry | {"strip": strips[entry["path"]], "link": quote(entry["report"]), "voices": voices(entry)}
-        for entry in map(dict, ranked)
-    ]
-    contents = {
-        "rows": shown,
-        "failed": [entry for entry in rows if entry["error"]],
-        "seconds": sum(entry["seconds"] for entry in done),
-        "with_runs": sum(bool(entry["runs"]) for entry in done),
-        **about.contents(),
+    analyzed = [row for row in rows if not row["error"]]
+    ranked = sorted(
+        analyzed, key=lambda row: (-(row["negative_share"] or 0.0), -row["longest_negative_segment"], row["path"])
+    )
+    values = {
+        "rows": [
+            {**row, "strip": strips[row["path"]], "link": quote(row["report"]), "speakers": speaker_columns(row)}
+            for row in ranked
+        ],
+        "failed": [row for row in rows if row["error"]],
+        "seconds": sum(row["duration"] for row in analyzed),
+        "num_negative": sum(bool(row["num_negative_segments"]) for row in analyzed),
+        **context.template_values(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).write_text(render_template("monitor/index.html.j2", contents), encoding="utf-8")
-    (folder / ROWS).write_text(format_rows(rows, "csv") + "\n", encoding="utf-8")
+    (folder / INDEX).write_text(render_template("monitor/index.html.j2", values), encoding="utf-8")
+    (folder / TABLE).write_text(format_rows(rows, "csv") + "\n", encoding="utf-8")
     return folder / INDEX
 
 
-def check_out(out: Path, overwrite: bool = False) -> None:
-    """Refuse to write over anything but an older report of this kind that may go, or where nothing can be written.
+def check_output_folder(path: str | Path, overwrite: bool = False) -> Path:
+    """Check that a report may be written to a folder, and return the folder.
 
     Raises:
-        InputError: the folder is there and holds something else, or a report without `overwrite`, or it cannot be made.
+        InputError: the folder contains other files, or a report without `overwrite`, or cannot be created.
     """
-    check_output(out, what="a report", is_part=_is_part_of_report, overwrite=overwrite)
+    return check_output(path, what="a report", is_part=_is_part_of_report, overwrite=overwrite)
 
 
 def _is_part_of_report(entry: Path) -> bool:
     if entry.is_dir() and not entry.is_symlink():
-        return {file.name for file in entry.iterdir()} <= {REPORT, RECORD, ".DS_Store"}
-    return entry.name in (REPORT, RECORD, INDEX, ROWS)
+        return {file.name for file in entry.iterdir()} <= {REPORT, NUMBERS, ".DS_Store"}
+    return entry.name in (REPORT, NUMBERS, INDEX, TABLE)
 
 
-def _held(out: Path) -> list[Path]:
-    """Return what a folder holds, sorted; nothing where it is not there."""
-    return sorted(entry for entry in out.iterdir() if entry.name != ".DS_Store") if out.is_dir() else []
-
-
-def _clear(out: Path) -> None:
-    """Take an older report away: what is left of it would stand beside the new one's."""
-    if out.is_dir():
-        for entry in out.iterdir():
+def _empty(folder: Path) -> None:
+    if folder.is_dir():
+        for entry in folder.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
 
 
-def _names(paths: Iterable[str]) -> list[str]:
-    """Name a folder for each file, after it, without what cannot be read; a number tells those of one name apart."""
-    taken: set[str] = set()
+def _folder_names(paths: Iterable[str]) -> list[str]:
+    """Return a folder name for each file: its stem without unprintable characters, numbered if it is not unique."""
+    used: set[str] = set()
     names = []
     for path in paths:
-        stem = "".join(sign if sign.isprintable() else "_" for sign in Path(path).stem.lstrip(".")[:100]) or "call"
+        characters = Path(path).stem.lstrip(".")[:100]
+        stem = "".join(character if character.isprintable() else "_" for character in characters) or "conversation"
         name, number = stem, 1
-        while name.casefold() in taken:
+        while name.casefold() in used:
             number += 1
             name = f"{stem}-{number}"
-        taken.add(name.casefold())
+        used.add(name.casefold())
         names.append(name)
     return names
 

@@ -1,4 +1,4 @@
-"""Recorded calls, judged: channels, telephone sound, one channel for all, and what is cut out to be heard."""
+"""Analysis of recorded conversations: channels, telephone sound, mono files, highlights and JSON."""
 
 from __future__ import annotations
 
@@ -12,163 +12,170 @@ import soundfile
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
-from ser_ft.monitor.analysis import cut, monitor
+from ser_ft.monitor.analysis import analyze_conversation, extract_clips
 from ser_ft.monitor.conversation import Conversation, MonitorSettings
-from ser_ft.monitor.to_json import KEYS, VOICE_KEYS, record
+from ser_ft.monitor.to_json import KEYS, SPEAKER_KEYS, to_json
 from ser_ft.utils.errors import InputError
-from tests.helpers.calls import CLASSES, COMPLAINT, LOUD, SOFT, LoudIsAngry, make_call
+from tests.helpers.conversations import ANGRY_TURN, CLASSES, LOUD, SOFT, LoudIsAngry, write_conversation
 
-NAMED = MonitorSettings(names=("agent", "customer"))
-ENGINE = LoudIsAngry()
+LEFT_RIGHT = MonitorSettings(channel_names=("left", "right"))
+BACKEND = LoudIsAngry()
 
 
 @pytest.fixture(scope="module")
 def wide(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_call(miniature_tree, tmp_path_factory.mktemp("calls") / "wide.wav")
+    return write_conversation(miniature_tree, tmp_path_factory.mktemp("conversations") / "wide.wav")
 
 
 @pytest.fixture(scope="module")
-def judged(wide: Path) -> Conversation:
-    return monitor(ENGINE, wide, NAMED)
+def progress() -> list[float]:
+    return []
 
 
-def test_each_channel_is_a_voice_of_its_own(judged: Conversation) -> None:
-    agent, customer = judged.voices
-    assert (agent.name, customer.name, judged.mixed, judged.duration) == ("agent", "customer", False, 64.0)
-    assert agent.runs == []
-    assert agent.shares["neutral"] == pytest.approx(1)
-    (run,) = customer.runs
-    assert run.emotion == "angry"
-    assert 28 <= run.start <= 30
-    assert 33 <= run.end <= 36
-    assert 0.2 < customer.dissatisfied < 0.5
-    assert sum(customer.shares.values()) + customer.uncertain == pytest.approx(1)
+@pytest.fixture(scope="module")
+def conversation(wide: Path, progress: list[float]) -> Conversation:
+    return analyze_conversation(BACKEND, wide, LEFT_RIGHT, progress.append)
 
 
-def test_who_talks_when(judged: Conversation) -> None:
-    agent, customer = judged.voices
-    # Half of each turn, or more: there are pauses between its clips.
-    assert 16 < agent.spoken < 32
-    assert 12 < customer.spoken < 24
-    assert judged.overlap < 2
-    assert judged.silence == pytest.approx(64 - agent.spoken - customer.spoken + judged.overlap, abs=0.1)
-    for voice, channel in ((agent, 0), (customer, 1)):
-        outside = [9.0 * place + 5 for place, (speaker, _) in enumerate(COMPLAINT) if speaker != channel]
-        assert not any(start < time < end for time in outside for start, end in voice.talk)
+def test_each_channel_is_one_speaker(conversation: Conversation) -> None:
+    left, right = conversation.speakers
+    assert (left.name, right.name, conversation.mixed, conversation.duration) == ("left", "right", False, 64.0)
+    assert left.negative_segments == []
+    assert left.emotion_shares["neutral"] == pytest.approx(1)
+    (segment,) = right.negative_segments
+    assert segment.emotion == "angry"
+    assert 28 <= segment.start <= 30
+    assert 33 <= segment.end <= 36
+    assert 0.2 < right.negative_share < 0.5
+    assert sum(right.emotion_shares.values()) + right.uncertain_share == pytest.approx(1)
+
+
+def test_speech_is_found_where_each_speaker_talks(conversation: Conversation) -> None:
+    left, right = conversation.speakers
+    # Half of each turn or more: there are pauses between its clips.
+    assert 16 < left.speech_seconds < 32
+    assert 12 < right.speech_seconds < 24
+    assert conversation.overlap < 2
+    nobody = 64 - left.speech_seconds - right.speech_seconds + conversation.overlap
+    assert conversation.silence == pytest.approx(nobody, abs=0.1)
+    for channel, speaker in enumerate((left, right)):
+        turns_of_other = [
+            9.0 * index + 5 for index, (turn_channel, _) in enumerate(ANGRY_TURN) if turn_channel != channel
+        ]
+        assert not any(start < time < end for time in turns_of_other for start, end in speaker.speech)
+
+
+def test_progress_adds_up_to_one(conversation: Conversation, progress: list[float]) -> None:
+    assert len(progress) > 20
+    assert sum(progress) == pytest.approx(1, abs=0.01)
+    assert min(progress) >= 0
 
 
 @pytest.mark.parametrize("subtype", ["ULAW", "ALAW"])
-def test_telephone_sound_is_read_and_said_to_be_narrow(
-    miniature_tree: Path, tmp_path: Path, judged: Conversation, subtype: str
+def test_telephone_sound_is_analyzed_with_a_note(
+    miniature_tree: Path, tmp_path: Path, conversation: Conversation, subtype: str
 ) -> None:
-    call = monitor(ENGINE, make_call(miniature_tree, tmp_path / "call.wav", rate=8000, subtype=subtype), NAMED)
-    assert call.rate == 8000
-    assert any(note.startswith("telephone sound: recorded at 8 kHz") for note in call.notes)
-    assert not any("telephone" in note for note in judged.notes)
-    assert [run.emotion for run in call.voices[1].runs] == ["angry"]
-    assert call.voices[1].dissatisfied == pytest.approx(judged.voices[1].dissatisfied, abs=0.1)
+    file = write_conversation(miniature_tree, tmp_path / "phone.wav", rate=8000, subtype=subtype)
+    phone = analyze_conversation(BACKEND, file, LEFT_RIGHT)
+    assert phone.sampling_rate == 8000
+    assert any(note.startswith("telephone sound: a sampling rate of 8 kHz") for note in phone.notes)
+    assert not any("telephone" in note for note in conversation.notes)
+    assert [segment.emotion for segment in phone.speakers[1].negative_segments] == ["angry"]
+    assert phone.speakers[1].negative_share == pytest.approx(conversation.speakers[1].negative_share, abs=0.1)
 
 
-def test_speakers_on_one_channel_are_not_told_apart_and_it_says_so(miniature_tree: Path, tmp_path: Path) -> None:
-    call = monitor(ENGINE, make_call(miniature_tree, tmp_path / "mono.wav", channels=1), NAMED)
-    assert call.mixed
-    assert [voice.name for voice in call.voices] == ["the voices"]
-    assert call.notes[0].startswith("one channel: speakers are not told apart")
-    assert len(call.voices[0].runs) == 1
-    assert call.overlap == 0
+def test_speakers_on_one_channel_are_analyzed_together_with_a_note(miniature_tree: Path, tmp_path: Path) -> None:
+    file = write_conversation(miniature_tree, tmp_path / "mono.wav", channels=1)
+    mono = analyze_conversation(BACKEND, file, LEFT_RIGHT)
+    assert mono.mixed
+    assert [speaker.name for speaker in mono.speakers] == ["all speakers"]
+    assert mono.notes[0].startswith("one channel: speakers are not distinguished")
+    assert len(mono.speakers[0].negative_segments) == 1
+    assert mono.overlap == 0
 
 
-def test_a_mono_call_kept_as_stereo_is_one_voice(wide: Path, tmp_path: Path) -> None:
-    sound, rate = soundfile.read(wide)
-    mixed = sound.mean(axis=1)
+def test_a_mono_recording_saved_as_stereo_counts_as_one_channel(wide: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(wide)
+    mixed = samples.mean(axis=1)
     soundfile.write(tmp_path / "both.wav", np.stack([mixed, 0.7 * mixed], axis=1), rate)
-    call = monitor(ENGINE, tmp_path / "both.wav", NAMED)
-    assert (call.mixed, call.channels, len(call.voices)) == (True, 2, 1)
-    assert call.notes[0].startswith("channels alike: speakers are not told apart")
+    both = analyze_conversation(BACKEND, tmp_path / "both.wav", LEFT_RIGHT)
+    assert (both.mixed, both.num_channels, len(both.speakers)) == (True, 2, 1)
+    assert both.notes[0].startswith("identical channels: speakers are not distinguished")
 
 
-def test_an_empty_channel_is_told_of(miniature_tree: Path, tmp_path: Path) -> None:
-    file = make_call(miniature_tree, tmp_path / "left.wav", [(0, SOFT), (0, LOUD)])
-    call = monitor(ENGINE, file, NAMED)
-    assert "customer is silent: where one channel holds all speakers, they are not told apart" in call.notes
-    assert (call.voices[1].spoken, call.voices[1].top, call.voices[1].dissatisfied) == (0, None, None)
-    assert call.dissatisfied == call.voices[0].dissatisfied
+def test_a_silent_channel_is_noted(miniature_tree: Path, tmp_path: Path) -> None:
+    file = write_conversation(miniature_tree, tmp_path / "left.wav", [(0, SOFT), (0, LOUD)])
+    conversation = analyze_conversation(BACKEND, file, LEFT_RIGHT)
+    left, right = conversation.speakers
+    assert "right is silent: if one channel holds several speakers, they are not distinguished" in conversation.notes
+    assert (right.speech_seconds, right.main_emotion, right.negative_share) == (0, None, None)
+    assert conversation.negative_share == left.negative_share
 
 
-def test_names_and_files_that_do_not_fit_are_refused(wide: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has 2 channels, and --channels names 3: name each, in order"):
-        monitor(ENGINE, wide, MonitorSettings(names=("a", "b", "c")))
+def test_unsuitable_names_and_files_are_refused(wide: Path, tmp_path: Path) -> None:
+    names = MonitorSettings(channel_names=("a", "b", "c"))
+    with pytest.raises(InputError, match="has 2 channels, but --channels has 3 names: name each channel, in order"):
+        analyze_conversation(BACKEND, wide, names)
     soundfile.write(tmp_path / "silent.wav", np.zeros((32_000, 2)), 16_000)
-    with pytest.raises(AudioError, match="holds no sound above -60 dBFS"):
-        monitor(ENGINE, tmp_path / "silent.wav", NAMED)
     soundfile.write(tmp_path / "short.wav", np.full(30, 0.5), 16_000)
-    with pytest.raises(AudioError, match=r"short\.wav: 1\.9 ms of sound is too short: 0\.1 s is the least"):
-        monitor(ENGINE, tmp_path / "short.wav", MonitorSettings())
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(AudioError, match=r"text\.wav: not a sound file"):
-        monitor(ENGINE, tmp_path / "text.wav", NAMED)
+    for name, message in (
+        ("silent.wav", "silent: no sound above -60 dBFS"),
+        ("short.wav", r"1\.9 ms of sound is too short: at least 0\.1 s are needed"),
+        ("text.wav", "not a sound file"),
+    ):
+        with pytest.raises(AudioError, match=rf"{name}: {message}"):
+            analyze_conversation(BACKEND, tmp_path / name, LEFT_RIGHT)
 
 
-def test_channels_without_names_are_numbered(wide: Path) -> None:
-    assert [voice.name for voice in monitor(ENGINE, wide, MonitorSettings()).voices] == ["channel 1", "channel 2"]
+def test_a_model_without_negative_classes_finds_no_negative_segments(wide: Path) -> None:
+    conversation = analyze_conversation(LoudIsAngry(("good", "excited")), wide, MonitorSettings())
+    assert [speaker.name for speaker in conversation.speakers] == ["channel 1", "channel 2"]
+    assert conversation.negative_classes == ()
+    assert conversation.notes == ["no negative segments: the model has none of the classes angry, sad, fear, disgust"]
+    assert to_json(conversation)["negative_segment_definition"] is None
 
 
-def test_what_is_cut_out_is_the_voice_as_it_was_judged(judged: Conversation, wide: Path) -> None:
-    assert {moment.emotion for moment in judged.moments} >= {"angry"}
-    sound, _ = soundfile.read(wide, dtype="float32")
-    for moment, samples in zip(judged.moments, cut(judged, judged.moments), strict=True):
-        first = round(moment.start * audio.SAMPLE_RATE)
-        assert len(samples) == pytest.approx((moment.end - moment.start) * audio.SAMPLE_RATE, abs=2)
-        assert np.array_equal(samples, sound[first : first + len(samples), moment.voice])
-        assert np.abs(samples).max() > audio.SILENCE_PEAK
+def test_clips_of_highlights_hold_only_the_speakers_channel(conversation: Conversation, wide: Path) -> None:
+    assert "angry" in {highlight.emotion for highlight in conversation.highlights}
+    recording, _ = soundfile.read(wide, dtype="float32")
+    clips = extract_clips(conversation, conversation.highlights)
+    for highlight, clip in zip(conversation.highlights, clips, strict=True):
+        first = round(highlight.start * audio.SAMPLE_RATE)
+        assert len(clip) == pytest.approx((highlight.end - highlight.start) * audio.SAMPLE_RATE, abs=2)
+        assert np.array_equal(clip, recording[first : first + len(clip), highlight.speaker])
+        assert np.abs(clip).max() > audio.SILENCE_PEAK
 
 
-def test_a_baseline_takes_off_what_a_voice_always_shows(miniature_tree: Path, tmp_path: Path) -> None:
-    loud = make_call(miniature_tree, tmp_path / "loud.wav", [(0, SOFT), (1, LOUD)] * 4)
-    plain = monitor(ENGINE, loud, NAMED)
-    own = monitor(ENGINE, loud, MonitorSettings(names=NAMED.names, baseline=8.0))
-    assert plain.voices[1].shares["angry"] > 0.9
-    assert own.voices[1].shares["angry"] == 0
-    assert own.voices[1].baseline.lowered["angry"] > 1
-    assert own.voices[0].shares == plain.voices[0].shares
-    for before, after in zip(plain.voices[1].windows, own.voices[1].windows, strict=True):
+def test_a_speaker_baseline_removes_what_a_speaker_always_shows(miniature_tree: Path, tmp_path: Path) -> None:
+    file = write_conversation(miniature_tree, tmp_path / "loud.wav", [(0, SOFT), (1, LOUD)] * 4)
+    names = LEFT_RIGHT.channel_names
+    plain = analyze_conversation(BACKEND, file, LEFT_RIGHT)
+    corrected = analyze_conversation(BACKEND, file, MonitorSettings(channel_names=names, baseline_seconds=8.0))
+    assert plain.speakers[1].emotion_shares["angry"] > 0.9
+    assert corrected.speakers[1].emotion_shares["angry"] == 0
+    reduction = corrected.speakers[1].baseline.log_odds_reduction
+    assert reduction["angry"] > 1
+    assert corrected.speakers[0].emotion_shares == plain.speakers[0].emotion_shares
+    for before, after in zip(plain.speakers[1].windows, corrected.speakers[1].windows, strict=True):
         if before.probabilities is not None:
-            gone = (
-                np.log(before.probabilities)
-                - np.log(after.probabilities)
-                - list(own.voices[1].baseline.lowered.values())
-            )
-            assert np.ptp(gone) < 1e-9
-    much = monitor(ENGINE, loud, MonitorSettings(names=NAMED.names, baseline=100.0))
-    assert "no baseline: agent, customer spoke less than twice 100 s, so none was taken off" in much.notes
-    assert much.voices[1].shares == plain.voices[1].shares
+            change = np.log(before.probabilities) - np.log(after.probabilities) - list(reduction.values())
+            assert np.ptp(change) < 1e-9
+    too_long = analyze_conversation(BACKEND, file, MonitorSettings(channel_names=names, baseline_seconds=100.0))
+    assert "no speaker baseline for left, right: less than twice 100 s of speech" in too_long.notes
+    assert too_long.speakers[1].emotion_shares == plain.speakers[1].emotion_shares
 
 
-def test_a_model_that_knows_nothing_negative_judges_no_dissatisfaction(wide: Path) -> None:
-    call = monitor(LoudIsAngry(("good", "excited")), wide, NAMED)
-    assert call.negative == ()
-    assert call.notes == ["dissatisfaction not judged: the model knows none of angry, sad, fear, disgust"]
-    assert record(call)["definition"] is None
-
-
-def test_progress_adds_up_to_one(wide: Path) -> None:
-    steps: list[float] = []
-    monitor(ENGINE, wide, NAMED, steps.append)
-    assert len(steps) > 20
-    assert sum(steps) == pytest.approx(1, abs=0.01)
-    assert min(steps) >= 0
-
-
-def test_all_numbers_are_in_the_record_and_every_key_is_explained(judged: Conversation) -> None:
-    told = json.loads(json.dumps(record(judged), allow_nan=False))
-    assert list(told) == list(KEYS)
-    assert [list(voice) for voice in told["voices"]] == [list(VOICE_KEYS)] * 2
-    customer = told["voices"][1]
-    assert customer["runs"][0]["emotion"] == "angry"
-    judged_windows = [window for window in customer["windows"] if window["scores"]]
-    assert all(set(window["scores"]) == set(CLASSES) for window in judged_windows)
-    assert len(judged_windows) < len(customer["windows"])
-    assert told["model"] == asdict(ENGINE.info) | {"classes": list(CLASSES)}
-    assert all(key in KEYS["model"] for key in told["model"])
-    assert told["settings"]["window"] == 3.0
-    assert all(moment["voice"] in ("agent", "customer") for moment in told["moments"])
+def test_all_numbers_are_in_the_json_and_every_key_is_explained(conversation: Conversation) -> None:
+    contents = json.loads(json.dumps(to_json(conversation), allow_nan=False))
+    assert list(contents) == list(KEYS)
+    assert [list(speaker) for speaker in contents["speakers"]] == [list(SPEAKER_KEYS)] * 2
+    right = contents["speakers"][1]
+    assert right["negative_segments"][0]["emotion"] == "angry"
+    with_scores = [window for window in right["windows"] if window["scores"]]
+    assert all(set(window["scores"]) == set(CLASSES) for window in with_scores)
+    assert len(with_scores) < len(right["windows"])
+    assert contents["model"] == asdict(BACKEND.facts) | {"classes": list(CLASSES)}
+    assert all(key in KEYS["model"] for key in contents["model"])
+    assert all(key in KEYS["settings"] for key in contents["settings"])
+    assert all(highlight["speaker"] in ("left", "right") for highlight in contents["highlights"])

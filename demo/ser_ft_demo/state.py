@@ -1,0 +1,131 @@
+"""What all tabs share: the models, the limits of the page, and the example recordings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ser_ft.inference.recognizer import EmotionRecognizer
+from ser_ft.models import SHIPPED, resolve_model_path
+from ser_ft.monitor.timeline import class_colors
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits that keep the page usable for several visitors.
+
+    Attributes:
+        file_bytes: size of one upload.
+        disk_bytes: size of all files of the page, including uploads in progress.
+        clip_seconds: length of a recording that is recognized as a whole.
+        analysis_seconds: length of a recording in the tab Analysis.
+        conversation_seconds: length of a conversation.
+        live_seconds: length of one live stream.
+        live_streams: live streams at a time.
+        concurrent_requests: other requests that are processed at a time.
+        waiting_requests: requests that may wait.
+        retention_seconds: age at which files are deleted that no request refers to.
+    """
+
+    file_bytes: int = 200 * 2**20
+    disk_bytes: int = 4 * 2**30
+    clip_seconds: float = 120.0
+    analysis_seconds: float = 15.0
+    conversation_seconds: float = 3600.0
+    live_seconds: int = 600
+    live_streams: int = 4
+    concurrent_requests: int = 2
+    waiting_requests: int = 40
+    retention_seconds: int = 600
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the page.
+
+    Attributes:
+        name: unique on the page.
+        source: as the user gave it: a path, a name on the Hub, or "shipped".
+        recognizer: makes the predictions.
+        card: text of the model card; None if there is none on this machine.
+    """
+
+    name: str
+    source: str
+    recognizer: EmotionRecognizer
+    card: str | None
+
+
+def open_models(sources: Sequence[str]) -> list[Model]:
+    """Open models, duplicates once.
+
+    Args:
+        sources: run folders, .onnx files and names on the Hub; "shipped" is the model that ships with ser_ft.
+
+    Raises:
+        InputError: a model does not exist.
+    """
+    models: list[Model] = []
+    for source in dict.fromkeys(sources):
+        recognizer = EmotionRecognizer(None if source == SHIPPED else source)
+        name = recognizer.facts.name
+        count = sum(model.recognizer.facts.name == name for model in models)
+        models.append(Model(f"{name} ({count + 1})" if count else name, source, recognizer, _read_card(source)))
+    return models
+
+
+def _read_card(source: str) -> str | None:
+    """Return the text of a model card without its metadata."""
+    folder = Path(resolve_model_path(source)).expanduser()
+    try:
+        file = next(file for file in (folder / "model" / "README.md", folder / "README.md") if file.is_file())
+        text = file.read_text(encoding="utf-8")
+    except (StopIteration, OSError, UnicodeDecodeError):
+        return None
+    if text.startswith("---"):
+        text = text.split("\n---", 1)[-1].split("\n", 1)[-1]
+    return text.strip() or None
+
+
+@dataclass(frozen=True)
+class AppState:
+    """What all tabs share.
+
+    Attributes:
+        models: all models; the first one is used outside the tab Compare.
+        limits: of the page.
+        temp_dir: folder of all files that are deleted after a while.
+        examples: label and file of each example recording.
+        conversation: example of a conversation.
+    """
+
+    models: Sequence[Model]
+    limits: Limits
+    temp_dir: Path
+    examples: Sequence[tuple[str, Path]]
+    conversation: Path
+
+    @property
+    def model(self) -> Model:
+        """The model that is used outside the tab Compare."""
+        return self.models[0]
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """The color of each class of `model`."""
+        return dict(class_colors(self.model.recognizer.facts.classes))
+
+    def new_folder(self) -> Path:
+        """Create a folder for the output of one request; it is deleted like uploads."""
+        return Path(tempfile.mkdtemp(dir=self.temp_dir))
+
+    @property
+    def compute_options(self) -> dict[str, Any]:
+        """Options of gradio events that limit how many requests compute at a time."""
+        return {"concurrency_id": "compute", "concurrency_limit": self.limits.concurrent_requests}
