@@ -51,5 +51,5 @@ def write_conversation(folder: Path) -> Path:
 def _speak(emotion: str, voice: Voice, num_sentences: int, seed: int) -> np.ndarray:
     """Return spoken sentences with pauses between them: float32 at 16 kHz, shape (samples,)."""
     rng, pause = np.random.default_rng(seed), np.zeros(round(_PAUSE_SECONDS * SAMPLE_RATE), np.float32)
-    sentences = [synthesise(emotion, voice, _SENTENCES[number % 2], rng, 1.2) for number in range(num_sentences)]
+    sentences = [synthesize(emotion, voice, _SENTENCES[number % 2], rng, 1.2) for number in range(num_sentences)]
     return np.concatenate([part for sentence in sentences for part in (sentence, pause)][:-1])

@@ -74,8 +74,8 @@ def open_models(sources: Sequence[str]) -> list[Model]:
     models: list[Model] = []
     for source in dict.fromkeys(sources):
         recognizer = EmotionRecognizer(None if source == SHIPPED else source)
-        name = recognizer.facts.name
-        count = sum(model.recognizer.facts.name == name for model in models)
+        name = recognizer.info.name
+        count = sum(model.recognizer.info.name == name for model in models)
         models.append(Model(f"{name} ({count + 1})" if count else name, source, recognizer, _read_card(source)))
     return models
 
@@ -119,7 +119,7 @@ class AppState:
     @property
     def colors(self) -> dict[str, str]:
         """The color of each class of `model`."""
-        return dict(class_colors(self.model.recognizer.facts.classes))
+        return dict(class_colors(self.model.recognizer.info.classes))
 
     def new_folder(self) -> Path:
         """Create a folder for the output of one request; it is deleted like uploads."""

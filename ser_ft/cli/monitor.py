@@ -62,7 +62,7 @@ def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _monitor(arguments: argparse.Namespace) -> int:
-    from ..inference.backends.base import open_backend
+    from ..inference.backends import open_backend
     from ..inference.windows import WindowSettings
     from ..monitor.conversation import MonitorSettings
     from ..monitor.negative_segments import NEGATIVE_EMOTIONS

@@ -11,11 +11,11 @@ import numpy as np
 
 from .. import audio
 from ..audio import AudioError
-from ..audio.streaming import blocks, open_sound
-from ..inference.backends.base import Backend
-from ..inference.recognizer import SHORTEST
-from ..inference.windows import Window, file_windows, segments
-from ..labels import canonical
+from ..audio.streaming import blocks, open_audio
+from ..inference.backends import Backend
+from ..inference.recognizer import MIN_SECONDS
+from ..inference.windows import Window, iter_windows, merge_windows
+from ..labels import canonical_name
 from ..utils.errors import InputError
 from . import intervals, speaker_baseline
 from .conversation import MIN_PAUSE, Conversation, MonitorSettings, Speaker, emotion_shares
@@ -68,14 +68,14 @@ def analyze_conversation(
             "in order"
         )
     channels = [("all speakers", None)] if mixed else [(name, channel) for channel, name in enumerate(names)]
-    negative = negative_classes(backend.facts.classes, settings.negative_emotions)
+    negative = negative_classes(backend.info.classes, settings.negative_emotions)
     speakers = []
     for name, channel in channels:
         windows = _windows(backend, path, settings, channel, scan.duration * len(channels), on_progress)
         speakers.append(_analyze_speaker(name, windows, backend, settings, negative))
-    model = backend.facts
+    model = backend.info
     silences = intervals.gaps(intervals.union(span for speaker in speakers for span in speaker.speech), scan.duration)
-    emotions = [name for name in model.classes if name in negative or canonical(name) in _HIGHLIGHT_EMOTIONS]
+    emotions = [name for name in model.classes if name in negative or canonical_name(name) in _HIGHLIGHT_EMOTIONS]
     return Conversation(
         path=str(path),
         duration=scan.duration,
@@ -97,7 +97,7 @@ def analyze_conversation(
 
 
 def _scan(path: str | Path) -> _FileScan:
-    with open_sound(path) as sound:
+    with open_audio(path) as sound:
         products, peak = np.zeros((sound.channels, sound.channels)), np.zeros(sound.channels)
         num_samples = 0
         for block in sound.blocks():
@@ -105,9 +105,9 @@ def _scan(path: str | Path) -> _FileScan:
             peak = np.maximum(peak, np.ptp(block, axis=0) / 2)
             num_samples += len(block)
     seconds = num_samples / sound.rate
-    if seconds < SHORTEST:
+    if seconds < MIN_SECONDS:
         raise AudioError(
-            "too-short", f"{path}: {1000 * seconds:.1f} ms of sound is too short: at least {SHORTEST} s are needed"
+            "too-short", f"{path}: {1000 * seconds:.1f} ms of sound is too short: at least {MIN_SECONDS} s are needed"
         )
     silent = peak < audio.SILENCE_PEAK
     if silent.all():
@@ -126,7 +126,7 @@ def _windows(
     on_progress: ProgressCallback | None,
 ) -> list[Window]:
     windows: list[Window] = []
-    for window in file_windows(backend, path, settings.windows, channel=channel):
+    for window in iter_windows(backend, path, settings.windows, channel=channel):
         if on_progress:
             on_progress((window.end - (windows[-1].end if windows else 0.0)) / total_seconds)
         windows.append(window)
@@ -136,13 +136,13 @@ def _windows(
 def _analyze_speaker(
     name: str, windows: list[Window], backend: Backend, settings: MonitorSettings, negative: Sequence[str]
 ) -> Speaker:
-    model, baseline = backend.facts, None
+    model, baseline = backend.info, None
     if settings.baseline_seconds is not None:
         baseline = speaker_baseline.estimate_baseline(
             windows, model.classes, settings.baseline_seconds, settings.windows.hop
         )
         windows = speaker_baseline.apply_baseline(windows, baseline, settings.windows) if baseline else windows
-    emotion_segments = segments(windows, model, settings.windows)
+    emotion_segments = merge_windows(windows, model, settings.windows)
     speech = intervals.union(span for window in windows for span in window.spans)
     shares, uncertain_share = emotion_shares(windows, model)
     negative_segments = find_negative_segments(emotion_segments, speech, negative, settings.windows.gap)

@@ -152,7 +152,7 @@ def emotion_shares(
     weights = dict.fromkeys(model.classes, 0.0)
     uncertain = 0.0
     for window in windows:
-        answer = window_answer(window, model)
+        answer = window_prediction(window, model)
         if answer["emotion"] is None or not start <= (window.start + window.end) / 2 <= end:
             continue
         if answer["uncertain"]:

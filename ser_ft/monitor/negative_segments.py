@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..inference.windows import Segment
-from ..labels import canonical
+from ..labels import canonical_name
 from .intervals import Intervals, total_seconds
 
 NEGATIVE_EMOTIONS = ("angry", "sad", "fear", "disgust")
@@ -39,13 +39,13 @@ class NegativeSegment:
 
 def adjective(emotion: str) -> str:
     """Return the adjective for an emotion, such as "fearful" for "fear"; other class names are returned unchanged."""
-    return _ADJECTIVES.get(canonical(emotion) or "", emotion)
+    return _ADJECTIVES.get(canonical_name(emotion) or "", emotion)
 
 
 def negative_classes(classes: Sequence[str], emotions: Collection[str] = NEGATIVE_EMOTIONS) -> tuple[str, ...]:
     """Return the model's classes that are among the emotions or their synonyms, in the model's order."""
-    names = {canonical(name) or name for name in emotions}
-    return tuple(name for name in classes if (canonical(name) or name) in names)
+    names = {canonical_name(name) or name for name in emotions}
+    return tuple(name for name in classes if (canonical_name(name) or name) in names)
 
 
 def find_negative_segments(

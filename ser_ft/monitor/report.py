@@ -79,7 +79,7 @@ def write_reports(
     files = list(find_sound_files(recordings))
     if not files:
         raise InputError(f"{', '.join(map(str, recordings))}: no sound files found there")
-    context = ReportContext.load(backend.facts, settings, model)
+    context = ReportContext.load(backend.info, settings, model)
     single = len(files) == 1 and not Path(recordings[0]).is_dir()
     result = MonitorResult()
     had_report = folder.is_dir() and any(entry.name != ".DS_Store" for entry in folder.iterdir())
@@ -99,7 +99,7 @@ def write_reports(
 
     bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     options: dict[str, Any] = {"bar_format": bar_format, "delay": _PROGRESS_DELAY, "shown": verbose}
-    with bar(total=len(files), desc="analyzing", **options) as progress:
+    with progress_bar(total=len(files), desc="analyzing", **options) as progress:
         try:
             for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
                 try:
@@ -123,7 +123,7 @@ def check_settings(backend: Backend, settings: MonitorSettings) -> None:
     Raises:
         InputError: the model does not support a speaker baseline, or does not have a class that the user named.
     """
-    classes = backend.facts.classes
+    classes = backend.info.classes
     if settings.baseline_seconds is not None:
         speaker_baseline.neutral_classes(classes)
     if settings.negative_emotions == negative_segments.NEGATIVE_EMOTIONS:

@@ -38,7 +38,7 @@ def neutral_classes(classes: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: none of the classes is, or all of them are.
     """
-    neutral = np.array([canonical(name) in NEUTRAL_EMOTIONS for name in classes])
+    neutral = np.array([canonical_name(name) in NEUTRAL_EMOTIONS for name in classes])
     if not neutral.any() or neutral.all():
         raise InputError(
             "--speaker-baseline: the model needs the class neutral or calm and at least one other, but its classes "
@@ -97,4 +97,4 @@ def apply_baseline(windows: Sequence[Window], baseline: SpeakerBaseline, setting
     for window in windows:
         scaled = None if window.probabilities is None else window.probabilities * factors
         corrected.append(replace(window, probabilities=None if scaled is None else np.asarray(scaled / scaled.sum())))
-    return smooth(corrected, settings)
+    return smooth_windows(corrected, settings)

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..inference.windows import Window
-from ..labels import colour
+from ..labels import label_color
 from .conversation import Conversation, Speaker
 from .intervals import union
 from .summary import clock
@@ -89,7 +89,7 @@ def segment_bars(
 
 def class_colors(classes: Sequence[str]) -> Mapping[str, str]:
     """Return the color of each class."""
-    return {name: colour(name, place) for place, name in enumerate(classes)}
+    return {name: label_color(name, place) for place, name in enumerate(classes)}
 
 
 def area_path(xs: Sequence[float], lower: np.ndarray, upper: np.ndarray) -> str:

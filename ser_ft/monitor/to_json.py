@@ -6,8 +6,8 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from ..inference.backends.base import ModelInfo
-from ..inference.windows import window_answer
+from ..inference.backends import ModelInfo
+from ..inference.windows import window_prediction
 from .conversation import MIN_PAUSE, Conversation, Speaker
 from .intervals import Intervals
 from .negative_segments import definition
@@ -102,7 +102,7 @@ def _speaker(speaker: Speaker, model: ModelInfo) -> dict[str, Any]:
         "negative_segments": [asdict(segment) for segment in speaker.negative_segments],
         "baseline": asdict(speaker.baseline) if speaker.baseline else None,
         "segments": [asdict(segment) for segment in speaker.segments],
-        "windows": [window_answer(window, model) | {"level": window.level} for window in speaker.windows],
+        "windows": [window_prediction(window, model) | {"level": window.level} for window in speaker.windows],
     }
 
 

@@ -1,4 +1,4 @@
-"""The page, served in this process, and a browser that looks at it; what is missing is said, and its tests skipped."""
+"""The page, served in this process, and a browser. Tests are skipped if gradio, selenium or chromium is missing."""
 
 import os
 import shutil
@@ -18,8 +18,8 @@ from ser_ft.models import SHIPPED, resolve_model_path
 from tests.helpers.chromium import Page, open_browser
 
 NO_GRADIO = 'the page needs gradio: pip install "gradio>=6.31,<7"'
-NO_SELENIUM = "to look at the page, pip install selenium"
-NO_BROWSER = "to look at the page, install chromium and its driver (Debian: chromium, chromium-driver)"
+NO_SELENIUM = "the tests of the page in a browser need selenium: pip install selenium"
+NO_BROWSER = "the tests of the page in a browser need chromium and chromedriver (Debian: chromium, chromium-driver)"
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def server() -> Any:
 
 @pytest.fixture(scope="session")
 def served(server: Any) -> Iterator[SimpleNamespace]:
-    """The page with two models, served: its address, and the state behind it."""
+    """The served page with two models: its address and its state."""
     from ser_ft.cli.demo import Options
 
     state = server.make_state(Options(compare=(resolve_model_path(SHIPPED),)))
@@ -44,38 +44,39 @@ def served(server: Any) -> Iterator[SimpleNamespace]:
 
 @pytest.fixture(scope="session")
 def recordings(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: angry.wav and .mp3, broken.wav, silent.wav, call.flac (two channels), long.flac (ten minutes of it)."""
+    """angry.wav and .mp3, broken.wav, silent.wav, conversation.flac (two channels), long.flac (ten minutes of it)."""
     from ser_ft_demo import examples
 
     folder = tmp_path_factory.mktemp("recordings")
-    shutil.move(dict(examples.make_clips(folder))["angry, synthetic man"], folder / "angry.wav")
-    shutil.move(examples.make_call(folder), folder / "call.flac")
+    shutil.move(dict(examples.write_clips(folder))["angry, synthetic man"], folder / "angry.wav")
+    shutil.move(examples.write_conversation(folder), folder / "conversation.flac")
     samples, rate = soundfile.read(folder / "angry.wav", dtype="float32")
     soundfile.write(folder / "angry.mp3", samples, rate)
     soundfile.write(folder / "silent.wav", np.zeros(rate), rate)
-    soundfile.write(folder / "spoken.wav", np.tile(samples, 3), rate)
-    (folder / "broken.wav").write_text("This is no sound.")
-    call, rate = soundfile.read(folder / "call.flac", dtype="int16")
-    soundfile.write(folder / "long.flac", np.resize(call, (600 * rate, 2)), rate)
+    soundfile.write(folder / "microphone.wav", np.tile(samples, 3), rate)
+    for name in ("broken.wav", "notes.txt"):
+        (folder / name).write_text("This is no sound.")
+    samples, rate = soundfile.read(folder / "conversation.flac", dtype="int16")
+    soundfile.write(folder / "long.flac", np.resize(samples, (600 * rate, 2)), rate)
     return folder
 
 
 @pytest.fixture(scope="session")
 def browser(recordings: Path) -> Iterator[Any]:
-    """A headless Chromium whose microphone hears a recording."""
+    """A headless Chromium whose microphone plays a recording."""
     pytest.importorskip("selenium", reason=NO_SELENIUM)
     programs = shutil.which("chromium"), shutil.which("chromedriver")
     if not all(programs):
         pytest.skip(NO_BROWSER)
-    driver = open_browser(*programs, recordings / "spoken.wav", os.geteuid() == 0)
+    driver = open_browser(*programs, recordings / "microphone.wav", os.geteuid() == 0)
     yield driver
     driver.quit()
 
 
 @pytest.fixture
 def page(served: SimpleNamespace, browser: Any) -> Iterator[Page]:
-    """The page, newly loaded; nothing that it asks for is elsewhere."""
-    looked = Page(browser, served.address)
-    yield looked
-    outside = [url for url in looked.requests() if not url.startswith((served.address, "data:", "blob:"))]
-    assert not outside, f"the page asked for {outside}"
+    """The page, newly loaded; the test fails if it requests anything from other servers."""
+    page = Page(browser, served.address)
+    yield page
+    outside = [url for url in page.requests() if not url.startswith((served.address, "data:", "blob:"))]
+    assert not outside, f"the page requested {outside}"

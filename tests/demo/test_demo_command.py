@@ -1,4 +1,4 @@
-"""`ser-ft demo`, from its options to its end; and the folder that is a Space."""
+"""`ser-ft demo`, from its options to its end, and demo/ as a Space."""
 
 import os
 import re
@@ -26,71 +26,73 @@ ROOT = Path(__file__).parents[2]
 _WITHOUT = "import sys; sys.modules['gradio'] = None; from ser_ft.cli import main; sys.exit(main(['demo']))"
 
 
-def test_options() -> None:
+def test_options_are_read() -> None:
     assert read_options([]) == Options()
-    given = read_options(["--model", "runs/a", "--compare", "b.onnx", "--compare", "c", "--port", "80"])
-    assert given == Options("runs/a", ("b.onnx", "c"), port=80)
+    options = read_options(["--model", "runs/a", "--compare", "b.onnx", "--compare", "c", "--port", "80"])
+    assert options == Options("runs/a", ("b.onnx", "c"), port=80)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--key", "k.pem"], "https needs both"),
         (["--key", "k.pem", "--certificate", "c.pem"], "c.pem: no such file"),
-        (["--port", "99999"], "--port is a number from 1 to 65535"),
+        (["--port", "99999"], "--port must be a number from 1 to 65535"),
         (["--share"], "unrecognized arguments"),
     ],
 )
-def test_wrong_options_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_reported_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["demo", *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
 def test_without_gradio_it_says_what_to_install() -> None:
-    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2
-    assert done.stderr == 'ser-ft: the page needs gradio: pip install "gradio>=6.31,<7"\n'
+    process = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 2
+    assert process.stderr == 'ser-ft: the page needs gradio: pip install "gradio>=6.31,<7"\n'
 
 
-def test_a_model_that_is_not_there_is_one_line(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model_is_reported_in_one_line(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--model", "nowhere.onnx"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def _certificate(folder: Path) -> list[str]:
+def _invalid_certificate(folder: Path) -> list[str]:
     for name in ("c.pem", "k.pem"):
-        (folder / name).write_text("This is no PEM.")
+        (folder / name).write_text("not a certificate")
     return ["--certificate", str(folder / "c.pem"), "--key", str(folder / "k.pem")]
 
 
-def test_where_the_page_cannot_be_served_is_one_line_at_once(
+def test_an_unusable_address_is_reported_in_one_line_at_once(
     server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    began = time.monotonic()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        for arguments, said in (
-            (_certificate(tmp_path), "c.pem and"),
-            (["--port", port], f"port {port} of 127.0.0.1 is taken"),
-            (["--port", port, "--host", "0.0.0.0"], f"port {port} of 0.0.0.0 is taken"),
-            (["--host", "nowhere.invalid"], "cannot be served at nowhere.invalid"),
-            (["--host", "192.0.2.1"], "cannot be served at 192.0.2.1"),
+    started = time.monotonic()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        for arguments, message in (
+            (_invalid_certificate(tmp_path), "c.pem and"),
+            (["--port", port], f"port {port} of 127.0.0.1 is in use"),
+            (["--port", port, "--host", "0.0.0.0"], f"port {port} of 0.0.0.0 is in use"),
+            (["--host", "nowhere.invalid"], "cannot serve the page at nowhere.invalid"),
+            (["--host", "192.0.2.1"], "cannot serve the page at 192.0.2.1"),
         ):
             assert main(["demo", *arguments]) == 2
             error = capsys.readouterr().err
-            assert said in error
+            assert message in error
             assert error.count("\n") == 1
-    assert time.monotonic() - began < 30, "gradio was not asked to try"
+    assert time.monotonic() - started < 30, "without waiting for gradio"
 
 
-def test_the_wheel_carries_the_page() -> None:
+def test_the_wheel_contains_the_page() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"]["demo"] == "ser_ft/demo", "where demo_folder looks first"
+    assert wheel["force-include"]["demo"] == "ser_ft/demo", "demo_folder looks here first"
     assert (demo_folder() / "app.py").is_file()
 
 
@@ -99,59 +101,58 @@ def test_the_folder_is_a_space() -> None:
     assert head["sdk"] == "gradio"
     assert (ROOT / "demo" / head["app_file"]).is_file()
     assert len(head["short_description"]) <= 60
-    (asked,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["demo"]
-    assert asked == f"gradio>={'.'.join(head['sdk_version'].split('.')[:2])},<7"
+    (requirement,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["demo"]
+    assert requirement == f"gradio>={'.'.join(head['sdk_version'].split('.')[:2])},<7"
     assert "ser_ft[demo]" in (ROOT / "demo" / "requirements.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "demo/README.md"])
-def test_how_it_becomes_a_space_is_said(name: str) -> None:
-    said = " ".join((ROOT / name).read_text(encoding="utf-8").split())
-    assert "can be installed from the package index" in said
-    assert "`ser-ft push RUN USER/NAME --space` makes" in said
-    assert "Space as it stands. " not in said
+def test_the_readme_says_how_to_make_a_space(name: str) -> None:
+    text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+    assert "can be installed from the package index" in text
+    assert "`ser-ft push RUN USER/NAME --space` makes" in text
 
 
-def test_a_space_opens_the_model_that_is_named_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_space_opens_the_model_named_in_model_txt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(demo_folder() / "app.py", tmp_path)
     (tmp_path / MODEL_FILE).write_text("someone/mine\n")
-    opened: list[Options] = []
+    served: list[Options] = []
     page = ModuleType("ser_ft_demo")
-    page.server = SimpleNamespace(serve=opened.append)  # type: ignore[attr-defined]
+    page.server = SimpleNamespace(serve=served.append)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ser_ft_demo", page)
     start = runpy.run_path(str(tmp_path / "app.py"))["main"]
     assert start([]) == start(["--model", "someone/other"]) == 0
-    assert [options.model for options in opened] == ["someone/mine", "someone/other"]
+    assert [options.model for options in served] == ["someone/mine", "someone/other"]
 
 
-def test_only_the_page_knows_gradio() -> None:
+def test_only_the_page_imports_gradio() -> None:
     for folder in ("ser_ft", "recipes"):
         for file in (ROOT / folder).rglob("*.py"):
             assert not re.search(r"^\s*(import|from) gradio", file.read_text(encoding="utf-8"), re.MULTILINE), file
 
 
 @pytest.mark.slow
-def test_it_starts_without_a_network_and_leaves_nothing_behind(server: Any, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    dead = "http://127.0.0.1:9"
+def test_the_page_starts_without_a_network_and_deletes_its_files(server: Any, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    unreachable = "http://127.0.0.1:9"
     environment = os.environ | {
         "TMPDIR": str(tmp_path),
-        "https_proxy": dead,
-        "http_proxy": dead,
+        "https_proxy": unreachable,
+        "http_proxy": unreachable,
         "no_proxy": "127.0.0.1",
     }
     command = [sys.executable, "-m", "ser_ft.cli", "demo", "--port", str(port)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:
         assert page.stdout is not None
-        told = page.stdout.readline()
-        assert f"http://127.0.0.1:{port}/" in told, page.stderr.read() if page.stderr else ""
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
-            assert answer.status == 200
+        line = page.stdout.readline()
+        assert f"http://127.0.0.1:{port}/" in line, page.stderr.read() if page.stderr else ""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
+            assert response.status == 200
         time.sleep(0.2)
         page.send_signal(signal.SIGTERM)
         _, error = page.communicate(timeout=30)
     assert page.returncode == 130
     assert error == "ser-ft: interrupted\n"
-    assert not list(tmp_path.glob("ser_ft-demo-*")), "its files are gone"
+    assert not list(tmp_path.glob("ser_ft-demo-*")), "its files are deleted"

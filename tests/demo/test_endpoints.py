@@ -1,4 +1,4 @@
-"""What programs get from the page, through gradio_client, and what nobody gets."""
+"""What programs get from the page through gradio_client, and what nobody gets."""
 
 import json
 import threading
@@ -30,108 +30,108 @@ def client(served: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def handed(recordings: Path) -> Any:
+def upload(recordings: Path) -> Any:
     from gradio_client import handle_file
 
     return lambda name: handle_file(str(recordings / name))
 
 
 def get(address: str, **settings: Any) -> tuple[int, dict[str, str], bytes]:
-    """Return the status, the headers and the content of an answer."""
+    """Return status, headers and content of a response."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, **settings), timeout=20) as answer:
-            return answer.status, {key.lower(): value for key, value in answer.headers.items()}, answer.read()
+        with urllib.request.urlopen(urllib.request.Request(address, **settings), timeout=20) as response:
+            return response.status, {key.lower(): value for key, value in response.headers.items()}, response.read()
     except urllib.error.HTTPError as error:
         return error.code, {}, error.read()
 
 
 def test_endpoints_are_named_and_documented(served: SimpleNamespace) -> None:
-    told = json.loads(get(f"{served.address}gradio_api/info")[2])
-    assert sorted(told["named_endpoints"]) == NAMES
-    assert all(endpoint["description"] for endpoint in told["named_endpoints"].values())
-    assert not told["unnamed_endpoints"]
+    info = json.loads(get(f"{served.address}gradio_api/info")[2])
+    assert sorted(info["named_endpoints"]) == NAMES
+    assert all(endpoint["description"] for endpoint in info["named_endpoints"].values())
+    assert not info["unnamed_endpoints"]
 
 
-def test_a_program_is_answered_as_the_command_answers(client: Any, handed: Any, recordings: Path) -> None:
-    answer = client.predict(handed("angry.wav"), api_name="/recognize")
+def test_programs_get_the_same_prediction_as_in_python(client: Any, upload: Any, recordings: Path) -> None:
+    prediction = client.predict(upload("angry.wav"), api_name="/recognize")
     expected = EmotionRecognizer()(recordings / "angry.wav")[0]
-    assert answer["file"] == "angry.wav"
-    assert answer["emotion"] == expected["emotion"]
-    assert answer["scores"] == pytest.approx(expected["scores"], abs=1e-5)
-    windows = client.predict(handed("call.flac"), api_name="/windows")
+    assert prediction["file"] == "angry.wav"
+    assert prediction["emotion"] == expected["emotion"]
+    assert prediction["scores"] == pytest.approx(expected["scores"], abs=1e-5)
+    windows = client.predict(upload("conversation.flac"), api_name="/windows")
     assert len(windows) > 50
     assert {"start", "end", "emotion", "scores", "uncertain", "speech"} == set(windows[0])
 
 
-def test_a_conversation_for_programs(client: Any, handed: Any, served: SimpleNamespace) -> None:
-    told, report = client.predict(handed("call.flac"), "agent, customer", api_name="/monitor")
-    assert [voice["name"] for voice in told["voices"]] == ["agent", "customer"]
-    assert told["file"] == "call.flac"
-    assert str(served.state.home) not in Path(report).read_text(encoding="utf-8")
+def test_programs_can_monitor_conversations(client: Any, upload: Any, served: SimpleNamespace) -> None:
+    numbers, report = client.predict(upload("conversation.flac"), "left, right", api_name="/monitor")
+    assert [speaker["name"] for speaker in numbers["speakers"]] == ["left", "right"]
+    assert numbers["file"] == "conversation.flac"
+    assert str(served.state.temp_dir) not in Path(report).read_text(encoding="utf-8")
 
 
-def test_models_compared_and_a_look_inside_for_programs(client: Any, handed: Any) -> None:
-    told = client.predict(handed("angry.mp3"), api_name="/compare")
-    assert told["agreement"]["of"] == len(told["answers"]) == 2
-    assert told["agreement"]["overlap"] > 0.99, "the same model twice, once through ONNX"
-    described = client.predict(handed("angry.wav"), api_name="/describe")
-    voiced = [value for value in described["pitch"] if value is not None]
-    assert 0 < len(voiced) < len(described["pitch"]) == len(described["rms"])
-    values, files = client.predict(handed("angry.wav"), 1, api_name="/augment")
-    assert sorted(values) == sorted(Path(file).stem for file in files)
-    assert values != client.predict(handed("angry.wav"), 2, api_name="/augment")[0]
+def test_programs_can_compare_describe_and_augment(client: Any, upload: Any) -> None:
+    comparison = client.predict(upload("angry.mp3"), api_name="/compare")
+    assert comparison["agreement"]["num_models"] == len(comparison["predictions"]) == 2
+    assert comparison["agreement"]["mean_overlap"] > 0.99, "the same model in two formats"
+    descriptors = client.predict(upload("angry.wav"), api_name="/describe")
+    voiced = [value for value in descriptors["pitch"] if value is not None]
+    assert 0 < len(voiced) < len(descriptors["pitch"]) == len(descriptors["rms"])
+    parameters, files = client.predict(upload("angry.wav"), 1, api_name="/augment")
+    assert sorted(parameters) == sorted(Path(file).stem for file in files)
+    assert parameters != client.predict(upload("angry.wav"), 2, api_name="/augment")[0]
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("broken.wav", "broken.wav could not be read as sound"), ("long.flac", "long.flac is longer than 2 minutes")],
 )
-def test_errors_reach_programs_as_one_sentence(client: Any, handed: Any, name: str, said: str) -> None:
+def test_errors_reach_programs_as_one_sentence(client: Any, upload: Any, name: str, message: str) -> None:
     from gradio_client.exceptions import AppError
 
     with pytest.raises(AppError) as caught:
-        client.predict(handed(name), api_name="/recognize")
-    assert str(caught.value).startswith(said)
+        client.predict(upload(name), api_name="/recognize")
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_many_at_once_are_all_answered(client: Any, handed: Any) -> None:
+def test_many_simultaneous_requests_are_answered(client: Any, upload: Any) -> None:
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(lambda _: client.predict(handed("angry.wav"), api_name="/recognize"), range(24)))
-    assert len({answer["emotion"] for answer in found}) == 1
+        results = list(pool.map(lambda _: client.predict(upload("angry.wav"), api_name="/recognize"), range(24)))
+    assert len({prediction["emotion"] for prediction in results}) == 1
 
 
-def test_files_of_requests_that_wait_are_known(
-    server: Any, served: SimpleNamespace, handed: Any, monkeypatch: pytest.MonkeyPatch
+def test_files_of_waiting_and_running_requests_are_kept(
+    server: Any, served: SimpleNamespace, upload: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gradio_client import Client
     from ser_ft_demo import speak
 
-    swept: list[Any] = []
+    callbacks: list[Any] = []
 
-    def keep_swept(_: Path, __: Any, asked_about: Any) -> Callable[[], None]:
-        swept.append(asked_about)
+    def start_cleanup(_: Path, __: float, paths_in_use: Any) -> Callable[[], None]:
+        callbacks.append(paths_in_use)
         return lambda: None
 
-    monkeypatch.setattr(server, "keep_swept", keep_swept)
-    may_go, recognise = threading.Event(), speak.recognise
+    monkeypatch.setattr(server, "start_cleanup", start_cleanup)
+    released, recognize = threading.Event(), speak.recognize
 
-    def slow(*given: Any) -> Any:
-        assert may_go.wait(60)
-        return recognise(*given)
+    def blocked(*arguments: Any) -> Any:
+        assert released.wait(60)
+        return recognize(*arguments)
 
-    monkeypatch.setattr(speak, "recognise", slow)
+    monkeypatch.setattr(speak, "recognize", blocked)
     address, stop = server.start(served.state, Options())
     try:
-        slowly = Client(address, verbose=False, download_files=False)
-        count = served.state.limits.at_once + 2
-        jobs = [slowly.submit(handed("angry.wav"), api_name="/recognize") for _ in range(count)]
-        (asked_about,) = swept
-        assert until(lambda: len(asked_about()) == count), "those that wait, and those that are worked on"
-        for path in asked_about():
-            assert Path(path).is_relative_to(served.state.home)
+        client = Client(address, verbose=False, download_files=False)
+        count = served.state.limits.concurrent_requests + 2
+        jobs = [client.submit(upload("angry.wav"), api_name="/recognize") for _ in range(count)]
+        (paths_in_use,) = callbacks
+        assert wait_until(lambda: len(paths_in_use()) == count), "both waiting and running requests count"
+        for path in paths_in_use():
+            assert Path(path).is_relative_to(served.state.temp_dir)
             assert Path(path).is_file()
-        may_go.set()
+        released.set()
         assert all(job.result(timeout=60)["file"] == "angry.wav" for job in jobs)
         assert until(lambda: not asked_about())
     finally:
@@ -139,54 +139,55 @@ def test_files_of_requests_that_wait_are_known(
         stop()
 
 
-def until(true: Callable[[], bool]) -> bool:
-    """Wait for something to become true, and say whether it did."""
+def wait_until(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + 30
-    while not true() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.05)
-    return true()
+    return condition()
 
 
-def asked(served: SimpleNamespace, path: str) -> tuple[int, str]:
-    """Post a path as it is to /recognise, as gradio_client would not; return the status, and what was answered."""
-    call = f"{served.address}gradio_api/call/recognise"
-    given = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
-    status, _, content = get(call, data=given, headers={"content-type": "application/json"})
+def post_path(served: SimpleNamespace, path: str) -> tuple[int, str]:
+    """Send a path to /recognize without uploading the file, as gradio_client would not; return status and result."""
+    endpoint = f"{served.address}gradio_api/call/recognize"
+    data = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
+    status, _, content = get(endpoint, data=data, headers={"content-type": "application/json"})
     if status != 200:
         return status, content.decode()
-    return status, get(f"{call}/{json.loads(content)['event_id']}")[2].decode()
+    return status, get(f"{endpoint}/{json.loads(content)['event_id']}")[2].decode()
 
 
-def test_no_address_is_fetched(served: SimpleNamespace, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_are_not_downloaded(served: SimpleNamespace, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio import processing_utils
 
-    # gradio itself fetches nothing from this machine, but would from everywhere else.
+    # gradio itself downloads nothing from this machine, but would from other hosts.
     monkeypatch.setattr(processing_utils, "PUBLIC_HOSTNAME_WHITELIST", ["127.0.0.1"])
     requests: list[str] = []
 
-    class Sounds(SimpleHTTPRequestHandler):
+    class Files(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             requests.append(self.path)
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), partial(Sounds, directory=str(recordings)))
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(recordings)))
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     with listener:
         address = f"http://127.0.0.1:{listener.server_port}/angry.wav"
         assert get(address)[0] == 200
         assert requests.pop() == "/angry.wav"
-        status, answer = asked(served, address)
+        status, result = post_path(served, address)
         listener.shutdown()
     assert not requests
-    assert "event: complete" not in answer
-    assert status != 200 or "event: error" in answer
+    assert "event: complete" not in result
+    assert status != 200 or "event: error" in result
 
 
-def test_no_file_of_the_machine_is_read(served: SimpleNamespace, recordings: Path) -> None:
-    assert "event: complete" in asked(served, str(served.state.examples[0][1]))[1], "what is the page's own is answered"
-    for path in (str(recordings / "angry.wav"), f"{served.state.home}/../../{recordings}/angry.wav"):
-        status, answer = asked(served, path)
-        assert "event: complete" not in answer
-        assert status != 200 or "event: error" in answer
+def test_other_files_of_the_server_are_not_read(served: SimpleNamespace, recordings: Path) -> None:
+    assert "event: complete" in post_path(served, str(served.state.examples[0][1]))[1], (
+        "the examples belong to the page"
+    )
+    for path in (str(recordings / "angry.wav"), f"{served.state.temp_dir}/../../{recordings}/angry.wav"):
+        status, result = post_path(served, path)
+        assert "event: complete" not in result
+        assert status != 200 or "event: error" in result
 
 
 @pytest.mark.parametrize(
@@ -201,14 +202,14 @@ def test_no_file_of_the_machine_is_read(served: SimpleNamespace, recordings: Pat
         "gradio_api/vibe-code",
     ],
 )
-def test_nothing_else_is_served(served: SimpleNamespace, path: str) -> None:
+def test_other_paths_are_not_served(served: SimpleNamespace, path: str) -> None:
     demo = Path(__file__).parents[2] / "demo"
     status, _, content = get(served.address + path.format(demo=demo))
     assert status in (403, 404, 422)
     assert b"root:" not in content
 
 
-def test_browsers_are_told_to_ask_nobody_else(served: SimpleNamespace) -> None:
+def test_security_headers_keep_browsers_on_this_server(served: SimpleNamespace) -> None:
     status, headers, content = get(served.address)
     assert status == 200
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -216,9 +217,9 @@ def test_browsers_are_told_to_ask_nobody_else(served: SimpleNamespace) -> None:
     assert b"fonts.googleapis" not in content
 
 
-def test_a_request_has_a_largest_size(served: SimpleNamespace) -> None:
-    asked = HTTPConnection(served.address.split("/")[2], timeout=20)
-    asked.putrequest("POST", "/gradio_api/component_server")
-    asked.putheader("content-length", str(2**23 + 1))
-    asked.endheaders()
-    assert asked.getresponse().status == 413, "it is refused before it is sent"
+def test_the_size_of_requests_is_limited(served: SimpleNamespace) -> None:
+    connection = HTTPConnection(served.address.split("/")[2], timeout=20)
+    connection.putrequest("POST", "/gradio_api/component_server")
+    connection.putheader("content-length", str(2**23 + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413, "refused before the body is sent"

@@ -1,4 +1,4 @@
-"""Chromium, and the page in it as a person sees it."""
+"""Chromium, and a page in it as a person sees it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 TAB = "\ue004"
-"""The key, as the driver calls it."""
+"""The key, as the driver names it."""
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
-def open_browser(browser: str, driver: str, microphone: Path, root: bool) -> Any:
+def open_browser(browser: str, driver: str, microphone: Path, is_root: bool) -> Any:
     """Open a headless Chromium.
 
     Args:
-        browser: its program. driver: likewise, of its driver.
-        microphone: the wav file that it hears. root: whether this is root, for whom it has no sandbox.
+        browser: path of chromium.
+        driver: path of chromedriver.
+        microphone: the wav file that the microphone plays.
+        is_root: whether this process runs as root, for which Chromium has no sandbox.
     """
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
@@ -33,9 +35,9 @@ def open_browser(browser: str, driver: str, microphone: Path, root: bool) -> Any
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone}",
         "--autoplay-policy=no-user-gesture-required",
-        # A name that is not localhost: for pages from elsewhere without https.
+        # A host name other than localhost, for pages without https.
         "--host-resolver-rules=MAP elsewhere.test 127.0.0.1",
-        *(["--no-sandbox"] if root else []),
+        *(["--no-sandbox"] if is_root else []),
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
@@ -43,53 +45,50 @@ def open_browser(browser: str, driver: str, microphone: Path, root: bool) -> Any
 
 
 class Page:
-    """The page in a browser."""
+    """A page in the browser."""
 
     def __init__(self, driver: Any, address: str, width: int = 1200, dark: bool = False) -> None:
         self.driver = driver
-        self.address = address
-        self.show(width, dark)
+        self.resize(width, dark)
         driver.get(address)
-        self.until(lambda: self.tabs(), "the tabs")
+        self.until(lambda: driver.find_elements("css selector", "button[role=tab]"), "the tabs")
 
-    def show(self, width: int, dark: bool) -> None:
-        """Make the window so many pixels wide, and light or dark."""
+    def resize(self, width: int, dark: bool) -> None:
+        """Set the width of the window in pixels, and light or dark mode."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
-    def until(self, look: Callable[[], _Found], what: str, seconds: float = 60.0) -> _Found:
-        """Wait until something is found."""
+    def until(self, condition: Callable[[], _Result], what: str, seconds: float = 60.0) -> _Result:
+        """Wait until a condition returns something true, and return it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if found := look():
-                return found
+            if result := condition():
+                return result
             time.sleep(0.1)
-        raise AssertionError(f"{what} did not come; the page says: {self.js('return document.body.innerText')[:600]}")
+        text = self.js("return document.body.innerText")[:600]
+        raise AssertionError(f"{what} did not appear; the page shows: {text}")
 
-    def js(self, script: str, *given: Any) -> Any:
-        return self.driver.execute_script(script, *given)
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
 
     def text(self, selector: str) -> str:
-        """Return what is read of an element; nothing where there is none."""
+        """Return the visible text of an element, or nothing without such an element."""
         return str(self.js("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def count(self, selector: str) -> int:
         return int(self.js("return document.querySelectorAll(arguments[0]).length", selector))
 
-    def said(self, selector: str, part: str, seconds: float = 60.0) -> str:
-        """Wait until an element says something, and return all that it says."""
+    def text_with(self, selector: str, part: str, seconds: float = 60.0) -> str:
+        """Wait until the text of an element contains a part, and return the text."""
         return self.until(lambda: text if part in (text := self.text(selector)) else "", f"{part!r}", seconds)
 
-    def tabs(self) -> list[Any]:
-        return list(self.driver.find_elements("css selector", "button[role=tab]"))
-
     def open(self, name: str) -> None:
-        """Open a tab, which on a narrow screen may be in a menu."""
-        for opener in (None, ".overflow-menu > button"):
-            if opener:
-                self.click(opener)
+        """Open a tab, which a narrow page may show in a menu."""
+        for menu in (None, ".overflow-menu > button"):
+            if menu:
+                self.click(menu)
             for button in self.driver.find_elements("css selector", "button[role=tab], .overflow-dropdown button"):
                 if button.is_displayed() and button.text.strip() == name:
                     button.click()
@@ -99,19 +98,20 @@ class Page:
     def click(self, selector: str) -> None:
         self.driver.find_element("css selector", selector).click()
 
-    def press(self, within: str, name: str) -> None:
-        """Press the button of that name in an element."""
-        script = "return [...document.querySelectorAll(arguments[0] + ' button')].find((one) => one.offsetParent && "
-        script += "[one.innerText.trim(), one.getAttribute('aria-label')].includes(arguments[1]))"
-        self.until(lambda: self.js(script, within, name), f"the button {name}").click()
+    def press(self, selector: str, name: str) -> None:
+        """Press the button with a name within an element."""
+        script = "return [...document.querySelectorAll(arguments[0] + ' button')].find((button) => button.offsetParent "
+        script += "&& [button.innerText.trim(), button.getAttribute('aria-label')].includes(arguments[1]))"
+        self.until(lambda: self.js(script, selector, name), f"the button {name}").click()
 
-    def give(self, selector: str, file: Path) -> None:
-        """Give a file to what asks for one."""
-        wanted = f"{selector} input[type=file]"
-        self.until(lambda: self.count(wanted), wanted)
-        self.driver.find_element("css selector", wanted).send_keys(str(file))
+    def upload(self, selector: str, file: Path) -> None:
+        """Upload a file to an input within an element."""
+        file_input = f"{selector} input[type=file]"
+        self.until(lambda: self.count(file_input), file_input)
+        self.driver.find_element("css selector", file_input).send_keys(str(file))
 
     def requests(self) -> list[str]:
-        """Return the addresses that were asked for since the last time."""
-        told = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [one["params"]["request"]["url"] for one in told if one["method"] == "Network.requestWillBeSent"]
+        """Return the URLs requested since the last call."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return [parameters["request"]["url"] for parameters in sent]

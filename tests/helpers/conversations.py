@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from ser_ft import audio
-from ser_ft.inference.backends.base import ModelInfo
+from ser_ft.inference.backends import ModelInfo
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 SOFT, LOUD = 0.08, 0.7
@@ -22,11 +22,11 @@ class LoudIsAngry:
     """A backend that predicts the last class for loud sound and the first one otherwise."""
 
     def __init__(self, classes: Sequence[str] = CLASSES, threshold: float | None = 0.5) -> None:
-        self.facts = ModelInfo("loud-is-angry", tuple(classes), threshold, 160)
+        self.info = ModelInfo("loud-is-angry", tuple(classes), threshold, 160)
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         loud = np.abs(waveforms).max(axis=1) > 0.25
-        num_classes = len(self.facts.classes)
+        num_classes = len(self.info.classes)
         probabilities = np.full((len(waveforms), num_classes), 0.1 / (num_classes - 1))
         probabilities[np.arange(len(waveforms)), np.where(loud, num_classes - 1, 0)] = 0.9
         return probabilities

@@ -175,7 +175,7 @@ def test_all_numbers_are_in_the_json_and_every_key_is_explained(conversation: Co
     with_scores = [window for window in right["windows"] if window["scores"]]
     assert all(set(window["scores"]) == set(CLASSES) for window in with_scores)
     assert len(with_scores) < len(right["windows"])
-    assert contents["model"] == asdict(BACKEND.facts) | {"classes": list(CLASSES)}
+    assert contents["model"] == asdict(BACKEND.info) | {"classes": list(CLASSES)}
     assert all(key in KEYS["model"] for key in contents["model"])
     assert all(key in KEYS["settings"] for key in contents["settings"])
     assert all(highlight["speaker"] in ("left", "right") for highlight in contents["highlights"])

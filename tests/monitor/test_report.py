@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from ser_ft.cli import main
-from ser_ft.labels import COLOURS
+from ser_ft.labels import COLORS
 from ser_ft.monitor.analysis import analyze_conversation
 from ser_ft.monitor.conversation import MonitorSettings
 from ser_ft.monitor.report import write_reports
@@ -35,7 +35,7 @@ UNKNOWN = "It is not known how often the model is right"
 
 @pytest.fixture(autouse=True)
 def _backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.inference.backends.base.open_backend", lambda model=None: LoudIsAngry())
+    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None: LoudIsAngry())
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_a_failing_model_is_reported_in_one_line(
                 raise RuntimeError("out of\nmemory")
             return super().probabilities(waveforms)
 
-    monkeypatch.setattr("ser_ft.inference.backends.base.open_backend", lambda model=None: Broken())
+    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None: Broken())
     assert run_monitor(recordings, "--out", tmp_path / "out", "--format", "json") == 1
     printed = capsys.readouterr()
     first, _, _, quiet = json.loads(printed.out)
@@ -327,7 +327,7 @@ def test_the_timeline_shows_all_classes_negative_segments_and_highlights(recordi
     conversation = analyze_conversation(LoudIsAngry(), recordings / "angry.wav", MonitorSettings())
     svg = str(timeline(conversation, 1))
     for name in CLASSES:
-        assert f'fill="{COLOURS[name]}"' in svg
+        assert f'fill="{COLORS[name]}"' in svg
     assert svg.count('class="negative"') == 1
     links = re.findall(r'href="#highlight-(\d+)"', svg)
     assert links == [str(highlight.number) for highlight in conversation.highlights if highlight.speaker == 1]

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ser_ft.inference.backends.base import ModelInfo
-from ser_ft.inference.windows import Segment, Window, WindowSettings, segments
+from ser_ft.inference.backends import ModelInfo
+from ser_ft.inference.windows import Segment, Window, WindowSettings, merge_windows
 from ser_ft.monitor import intervals
 from ser_ft.monitor.conversation import Conversation, MonitorSettings, Speaker, emotion_shares
 from ser_ft.monitor.highlights import MAX_HIGHLIGHTS, MAX_SECONDS, Highlight, select_highlights
@@ -43,7 +43,7 @@ def make_windows(predictions: Predictions) -> list[Window]:
 
 def make_speaker(name: str, predictions: Predictions) -> Speaker:
     windows = make_windows(predictions)
-    emotion_segments = segments(windows, MODEL, SETTINGS)
+    emotion_segments = merge_windows(windows, MODEL, SETTINGS)
     speech = intervals.union(span for window in windows for span in window.spans)
     negative = find_negative_segments(emotion_segments, speech, NEGATIVE, 2.0)
     return Speaker(name, windows, emotion_segments, speech, *emotion_shares(windows, MODEL), negative, None)
