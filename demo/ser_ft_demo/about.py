@@ -42,8 +42,8 @@ a live stream, only the last seconds are stored, in memory.
 
 ### Limits
 
-A file can have up to {size_text(limits.file_bytes)}; a recording can be up to {duration_text(limits.clip_seconds)} long,
-in the tab Analysis up to {duration_text(limits.analysis_seconds)}; a conversation
+A file can have up to {size_text(limits.file_bytes)}; a recording can be up to {duration_text(limits.clip_seconds)}
+long, in the tab Analysis up to {duration_text(limits.analysis_seconds)}; a conversation
 {duration_text(limits.conversation_seconds)}; a live stream {duration_text(limits.live_seconds)}. The page processes
 {limits.concurrent_requests} requests at a time, {limits.waiting_requests} may wait, and {limits.live_streams} visitors
 may be live. Supported formats: wav, aiff, flac, ogg, opus, mp3, and webm as recorded by browsers; m4a and others if

@@ -133,9 +133,9 @@ def test_files_of_waiting_and_running_requests_are_kept(
             assert Path(path).is_file()
         released.set()
         assert all(job.result(timeout=60)["file"] == "angry.wav" for job in jobs)
-        assert until(lambda: not asked_about())
+        assert wait_until(lambda: not paths_in_use())
     finally:
-        may_go.set()
+        released.set()
         stop()
 
 
