@@ -127,7 +127,7 @@ def _from_array(rate: Any, given: Any, name: str) -> np.ndarray:
         raise AudioError("unreadable", f"{name}: its samples make no array ({error})") from error
     if not _is_number(rate) or rate != int(rate):
         raise AudioError("unreadable", f"{name}: a sampling rate is a whole number of Hz, not {rate!r}")
-    audio.check_rate(int(rate), name)
+    audio.check_sampling_rate(int(rate), name)
     if samples.ndim not in (1, 2):
         raise AudioError(
             "unreadable", f"{name}: samples come as (samples,) or (samples, channels), not {samples.shape}"
