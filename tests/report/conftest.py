@@ -37,7 +37,7 @@ MakeRun = Callable[..., RunFolder]
 def predict(
     classes: Sequence[str], corpora: Sequence[str], missing: str | None, skill: dict[str, float]
 ) -> pd.DataFrame:
-    """Make up predictions: a clip of each class and take from each speaker, the true class favoured by `skill`."""
+    """Make up predictions: one clip per class and take of each speaker; `skill` raises the true class's logit."""
     random = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     number = 0
@@ -45,17 +45,17 @@ def predict(
         for _ in range(speakers):
             number += 1
             corpus = corpora[number % len(corpora)]
-            for place, name in enumerate(classes):
+            for index, name in enumerate(classes):
                 for take in range(2 if part != "test" or name != missing else 0):
                     logits = random.normal(size=len(classes))
-                    logits[place] += skill[part]
-                    shares = np.exp(logits) / np.exp(logits).sum()
-                    clip = f"{corpus}-{number:02d}-{place}-{take}"
+                    logits[index] += skill[part]
+                    probabilities = np.exp(logits) / np.exp(logits).sum()
+                    clip = f"{corpus}-{number:02d}-{index}-{take}"
                     row = {"id": clip, "path": f"Actor_{number:02d}/{clip}.wav", "corpus": corpus}
                     row |= {"speaker": f"{corpus}-{number:02d}", "gender": "male" if number % 2 else "female"}
                     row |= {"intensity": "strong" if take else "normal", "duration": 0.5, "part": part}
                     row |= {"fold": 0, "seed": 0, "label": name}
-                    rows.append(row | dict(zip(classes, shares, strict=True)))
+                    rows.append(row | dict(zip(classes, probabilities, strict=True)))
     return pd.DataFrame(rows)
 
 
@@ -72,8 +72,8 @@ def _write(
     table = table[table["part"].isin(parts)]
     run.write_predictions(table)
     split = {"name": "random" if leaking else "speaker", "fold": None if leaking else 0, "seed": 0, "leaking": leaking}
-    known = {"model": model, "classes": list(classes), "seed": 0, "split": split}
-    run.write_json(run.metrics_file, known | {"parts": metrics_per_part(table, classes)} | extra)
+    facts = {"model": model, "classes": list(classes), "seed": 0, "split": split}
+    run.write_json(run.metrics_file, facts | {"parts": metrics_per_part(table, classes)} | extra)
 
 
 def write_run(
@@ -87,19 +87,19 @@ def write_run(
     baselines: bool = True,
     model: str = "mfcc-cnn",
 ) -> RunFolder:
-    """Write a run folder as a training run leaves it."""
+    """Write a run folder like that of a training run."""
     run = RunFolder(path)
     parts = [part for part in SPEAKERS if validation or part != "validation"]
     terms = {name: TERMS[name] for name in corpora}
-    known = {"notes": notes or {}, "terms": terms, "calibration": _calibration(parts) if validation else None}
+    facts = {"notes": notes or {}, "terms": terms, "calibration": _calibration(parts) if validation else None}
     table = predict(classes, corpora, missing, SKILL)
     if leaking:
-        table["speaker"] = [f"{corpora[0]}-{place % 9:02d}" for place in range(len(table))]
-    _write(run, model, table, classes, parts, leaking, **known, parameters=412345)
+        table["speaker"] = [f"{corpora[0]}-{row % 9:02d}" for row in range(len(table))]
+    _write(run, model, table, classes, parts, leaking, **facts, parameters=412345)
     if baselines:
         for name, skill in (("majority", 0.0), ("svm", 0.8)):
             weak = predict(classes, corpora, missing, dict.fromkeys(SKILL, skill))
-            _write(RunFolder(path / "baselines" / name), name, weak, classes, parts, leaking, **known, parameters=None)
+            _write(RunFolder(path / "baselines" / name), name, weak, classes, parts, leaking, **facts, parameters=None)
         for epoch in range(1, 13):
             run.append_history(_line(epoch, validation))
     people = {part: table[table["part"] == part] for part in parts}
@@ -113,8 +113,8 @@ def write_run(
 
 
 def _calibration(parts: Sequence[str]) -> dict[str, Any]:
-    told = {"ece_before": 0.2345, "nll_before": 2.3456, "uncertain": 0.25, "certain_accuracy": 0.789}
-    return {"temperature": 1.25, "threshold": 0.42, "clips": 64, "parts": dict.fromkeys(parts, told)}
+    scores = {"ece_before": 0.2345, "nll_before": 2.3456, "uncertain": 0.25, "certain_accuracy": 0.789}
+    return {"temperature": 1.25, "threshold": 0.42, "clips": 64, "parts": dict.fromkeys(parts, scores)}
 
 
 def _line(epoch: int, validation: bool) -> dict[str, float]:
@@ -127,13 +127,13 @@ def _line(epoch: int, validation: bool) -> dict[str, float]:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write a run folder below the test's own folder: see `write_run`."""
+    """Write a run folder in the test's temporary folder: see `write_run`."""
     return lambda name="run", **options: write_run(tmp_path / name, **options)
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A clean run, with baselines and its figures not yet drawn."""
+    """A clean run, with baselines and without figures."""
     return write_run(tmp_path_factory.mktemp("runs") / "clean")
 
 

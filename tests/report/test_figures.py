@@ -21,14 +21,14 @@ from ser_ft.utils.errors import InputError
 MakeRun = Callable[..., RunFolder]
 
 
-def words(figure: Figure) -> list[str]:
-    """All text in a figure, as it is drawn."""
+def texts(figure: Figure) -> list[str]:
+    """Return all text in a figure."""
     from matplotlib.text import Text
 
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
-def check_picture(file: Path) -> None:
+def check_png(file: Path) -> None:
     pixels = imread(file)
     assert min(pixels.shape[:2]) > 300
     assert len(np.unique(pixels.sum(axis=2))) > 50
@@ -41,7 +41,7 @@ def test_all_figures_are_drawn(run: RunFolder) -> None:
     assert [file.stem for file in files] == names
     assert sorted(file.name for file in run.figures.iterdir()) == sorted(file.name for file in files)
     for file in files:
-        check_picture(file)
+        check_png(file)
 
 
 def test_a_baseline_has_no_curves(run: RunFolder) -> None:
@@ -49,11 +49,11 @@ def test_a_baseline_has_no_curves(run: RunFolder) -> None:
     assert names == ["confusion", "recall", "parts", "reliability", "groups", "speakers"]
 
 
-def test_the_best_validation_epoch_is_marked(run: RunFolder) -> None:
+def test_the_selected_epoch_is_marked(run: RunFolder) -> None:
     best = figures.selected_evaluation(run.history)
     assert best is not None
     assert best["epoch"] == 8
-    assert "chosen: epoch 8" in words(figures.training_curves(run.history, run.metrics))
+    assert "selected: epoch 8" in texts(figures.training_curves(run.history, run.metrics))
     equal = [
         {"epoch": epoch, "validation_uar": 0.5, "validation_loss": loss}
         for epoch, loss in ((1, 2.0), (2, 1.0), (3, 1.0))
@@ -61,13 +61,13 @@ def test_the_best_validation_epoch_is_marked(run: RunFolder) -> None:
     assert figures.selected_evaluation(equal) == equal[1]
 
 
-def test_without_validation_nothing_is_marked(make_run: MakeRun) -> None:
+def test_without_validation_no_epoch_is_marked(make_run: MakeRun) -> None:
     bare = make_run(validation=False)
     assert figures.selected_evaluation(bare.history) is None
-    said = words(figures.training_curves(bare.history, bare.metrics))
-    assert "train" in said
-    assert not any("chosen" in text or "validation" in text for text in said)
-    assert "mfcc-cnn, validation" not in words(figures.part_scores(bare.metrics))
+    shown = texts(figures.training_curves(bare.history, bare.metrics))
+    assert "train" in shown
+    assert not any("selected" in text or "validation" in text for text in shown)
+    assert "mfcc-cnn, validation" not in texts(figures.part_scores(bare.metrics))
 
 
 def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
@@ -78,120 +78,115 @@ def test_recall_is_drawn_in_the_emotions_colours(run: RunFolder) -> None:
     assert [bar.get_width() for bar in axes.patches] == [scores["recall"][name] for name in EMOTION_NAMES]
 
 
-def test_a_class_that_is_missing_is_said_to_be(make_run: MakeRun) -> None:
+def test_a_class_without_clips_is_marked(make_run: MakeRun) -> None:
     metrics = make_run(missing="calm", baselines=False).metrics
     assert metrics["parts"]["test"]["recall"]["calm"] is None
     for draw in (figures.class_recalls, figures.confusion_matrix):
-        assert "none in test" in words(draw(metrics))
+        assert "none in test" in texts(draw(metrics))
 
 
-def test_parts_shows_every_figure(run: RunFolder) -> None:
-    said = words(figures.part_scores(run.metrics, [baseline.metrics for baseline in run.baselines]))
+def test_the_figure_of_parts_shows_every_score(run: RunFolder) -> None:
+    shown = texts(figures.part_scores(run.metrics, [baseline.metrics for baseline in run.baselines]))
     parts = run.metrics["parts"]
     interval = parts["test"]["uar_interval"]
-    assert f"{parts['train']['uar']:.3f}" in said
-    assert f"{parts['test']['uar']:.3f}   {interval['low']:.3f}-{interval['high']:.3f}" in said
-    assert {"mfcc-cnn, test", "majority, test", "svm, test", "chance 0.125"} <= set(said)
+    assert f"{parts['train']['uar']:.3f}" in shown
+    assert f"{parts['test']['uar']:.3f}   {interval['low']:.3f}-{interval['high']:.3f}" in shown
+    assert {"mfcc-cnn, test", "majority, test", "svm, test", "chance 0.125"} <= set(shown)
 
 
 @pytest.mark.parametrize("leaking", [True, False])
 def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None:
-    made = make_run(leaking=leaking, notes={"ravdess": "CREMA-D, rebuilt audio"}, baselines=False)
-    metrics = made.metrics
+    run = make_run(leaking=leaking, notes={"ravdess": "CREMA-D, rebuilt audio"}, baselines=False)
+    metrics = run.metrics
     history = [{"epoch": 1, "step": 3, "train_loss": 1.0, "train_uar": 0.5}]
-    drawn = [
-        figures.training_curves(history, metrics),
-        *(d(metrics) for d in (figures.confusion_matrix, figures.class_recalls, figures.part_scores)),
-        *(
-            d(metrics)
-            for d in (
-                calibration_figures.reliability_diagram,
-                calibration_figures.group_figure,
-                calibration_figures.speaker_figure,
-            )
-        ),
-    ]
+    functions = (figures.confusion_matrix, figures.class_recalls, figures.part_scores)
+    functions += (
+        calibration_figures.reliability_diagram,
+        calibration_figures.group_figure,
+        calibration_figures.speaker_figure,
+    )
+    drawn = [figures.training_curves(history, metrics), *(draw(metrics) for draw in functions)]
     for figure in drawn:
-        text = "\n".join(words(figure))
+        text = "\n".join(texts(figure))
         assert "CREMA-D, rebuilt audio: ravdess" in text
         assert ("Leaking split" in text) is leaking
         if figure is not drawn[0]:
             assert ("unseen speakers" in text) is not leaking
 
 
-def test_own_names_are_drawn_as_they_are(make_run: MakeRun) -> None:
+def test_names_chosen_by_users_are_drawn_literally(make_run: MakeRun) -> None:
     own = make_run(
         classes=("$x$", "a\nb", "<b>", "much too long a name for an axis"), model="$\\frac$", baselines=False
     )
     assert len(figures.write_figures(own)) == 6
-    assert "much too long a name …" in words(figures.class_recalls(own.metrics))
+    assert "much too long a name …" in texts(figures.class_recalls(own.metrics))
 
 
-def test_reliability_bars_are_the_shares_that_are_right(run: RunFolder) -> None:
+def test_reliability_bars_have_the_height_of_the_accuracy(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
     upper, lower = calibration_figures.reliability_diagram(metrics).axes
     bins = scores["reliability"]
-    for place, bar, gap in zip(bins, upper.patches[::2], upper.patches[1::2], strict=True):
-        assert (bar.get_x(), bar.get_height()) == pytest.approx((place["low"], place["accuracy"]))
+    for bin, bar, gap in zip(bins, upper.patches[::2], upper.patches[1::2], strict=True):
+        assert (bar.get_x(), bar.get_height()) == pytest.approx((bin["low"], bin["accuracy"]))
         ends = sorted((gap.get_y(), gap.get_y() + gap.get_height()))
-        assert ends == pytest.approx(sorted((place["accuracy"], place["confidence"])))
-    assert [bar.get_height() for bar in lower.patches] == [place["clips"] for place in bins]
-    assert sum(place["clips"] for place in bins) == scores["clips"]
+        assert ends == pytest.approx(sorted((bin["accuracy"], bin["confidence"])))
+    assert [bar.get_height() for bar in lower.patches] == [bin["clips"] for bin in bins]
+    assert sum(bin["clips"] for bin in bins) == scores["clips"]
 
 
-def test_the_calibration_error_stands_beside_that_before(run: RunFolder, make_run: MakeRun) -> None:
+def test_the_calibration_error_is_shown_before_and_after_the_temperature(run: RunFolder, make_run: MakeRun) -> None:
     ece = run.metrics["parts"]["test"]["ece"]
-    said = "\n".join(words(calibration_figures.reliability_diagram(run.metrics)))
-    assert f"ECE) {ece:.3f}; 0.234 before the temperature of 1.25" in said
+    shown = "\n".join(texts(calibration_figures.reliability_diagram(run.metrics)))
+    assert f"ECE) {ece:.3f}; 0.234 before the temperature of 1.25" in shown
     bare = make_run(validation=False, baselines=False).metrics
-    assert "no temperature was fitted" in "\n".join(words(calibration_figures.reliability_diagram(bare)))
+    assert "no temperature was fitted" in "\n".join(texts(calibration_figures.reliability_diagram(bare)))
 
 
-def test_groups_are_drawn_where_there_are_two(run: RunFolder) -> None:
+def test_traits_with_two_groups_are_drawn(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
-    assert list(calibration_figures.group_scores(scores)) == ["gender", "intensity"], "all clips are under 2 s"
-    said = words(calibration_figures.group_figure(metrics))
+    assert list(calibration_figures.group_scores(scores)) == ["gender", "intensity"], "all clips are shorter than 2 s"
+    shown = texts(calibration_figures.group_figure(metrics))
     strong = scores["by_intensity"]["strong"]
     interval = strong["uar_interval"]
-    assert {"female", "male", "normal", "strong"} <= set(said)
-    assert f"{strong['uar']:.3f}   {interval['low']:.3f}-{interval['high']:.3f}" in said
-    assert f"{scores['by_gender']['male']['uar']:.3f}" in said, "three speakers: no interval"
+    assert {"female", "male", "normal", "strong"} <= set(shown)
+    assert f"{strong['uar']:.3f}   {interval['low']:.3f}-{interval['high']:.3f}" in shown
+    assert f"{scores['by_gender']['male']['uar']:.3f}" in shown, "three speakers: no interval"
 
 
 def test_each_speaker_is_a_dot(run: RunFolder) -> None:
     metrics = run.metrics
     scores = metrics["parts"]["test"]
     figure = calibration_figures.speaker_figure(metrics)
-    uars = sorted(found["uar"] for found in scores["by_speaker"].values())
+    uars = sorted(speaker["uar"] for speaker in scores["by_speaker"].values())
     (dots,) = figure.axes[0].collections
-    assert [place for place, _ in dots.get_offsets()] == uars
+    assert [x for x, _ in dots.get_offsets()] == uars
     lowest = min(scores["by_speaker"], key=lambda name: scores["by_speaker"][name]["uar"])
-    assert f"from {uars[0]:.3f} ({lowest}) to {uars[-1]:.3f}" in "\n".join(words(figure))
+    assert f"from {uars[0]:.3f} ({lowest}) to {uars[-1]:.3f}" in "\n".join(texts(figure))
 
 
 def test_dots_do_not_cover_each_other(run: RunFolder) -> None:
     metrics = run.metrics
     speakers = metrics["parts"]["test"]["by_speaker"]
-    for found in speakers.values():
-        found["uar"] = 0.5
+    for speaker in speakers.values():
+        speaker["uar"] = 0.5
     (dots,) = calibration_figures.speaker_figure(metrics).axes[0].collections
-    assert np.asarray(dots.get_offsets()).tolist() == [[0.5, place] for place in range(len(speakers))]
+    assert np.asarray(dots.get_offsets()).tolist() == [[0.5, height] for height in range(len(speakers))]
 
 
-def test_nothing_known_of_the_clips_and_one_speaker(make_run: MakeRun) -> None:
-    made = make_run(baselines=False)
-    table = made.predictions
+def test_without_groups_and_with_one_speaker_both_figures_are_missing(make_run: MakeRun) -> None:
+    run = make_run(baselines=False)
+    table = run.predictions
     table = table[table["speaker"].isin(["ravdess-01", "ravdess-13", "ravdess-17"])]
     table[["gender", "intensity"]] = None
-    made.write_json(made.metrics_file, made.metrics | {"parts": metrics_per_part(table, made.metrics["classes"])})
-    drawn = [file.stem for file in figures.write_figures(made)]
-    assert drawn == ["confusion", "recall", "parts", "reliability"]
+    run.write_json(run.metrics_file, run.metrics | {"parts": metrics_per_part(table, run.metrics["classes"])})
+    names = [file.stem for file in figures.write_figures(run)]
+    assert names == ["confusion", "recall", "parts", "reliability"]
 
 
-def probed(*backbones: str, head: bool = False) -> dict[str, Any]:
-    """What a probe of encoders of three layers found: the second is best."""
+def probe_result(*backbones: str, head: bool = False) -> dict[str, Any]:
+    """Return the probe of encoders with three layers, of which the second is best."""
     rows = [
         {"backbone": name, "layer": layer, "state": state, "uar": uar, "std": 0.05, "best": layer == 2}
         for name in backbones
@@ -208,30 +203,30 @@ def probed(*backbones: str, head: bool = False) -> dict[str, Any]:
 
 
 def test_layers_are_drawn_by_their_depth(tmp_path: Path) -> None:
-    probe = probed("some/base", "/far/away/" + "deep/" * 20 + "$base", head=True)
+    probe = probe_result("some/base", "/far/away/" + "deep/" * 20 + "$base", head=True)
     figure = figures.layer_curves(probe)
     lines = [line for line in figure.axes[0].lines if str(line.get_label()).endswith("best layer 2 of 3, 0.600")]
     assert [line.get_xydata().tolist() for line in lines] == [[[0, 0.2], [1 / 3, 0.3], [2 / 3, 0.6], [1, 0.5]]] * 2
-    said = words(figure)
-    assert {"head", "chance 0.125", "Rebuilt audio: tess"} <= set(said)
-    assert any("1,199 clips of 20 speakers: all of the data" in text for text in said)
-    assert "head" not in words(figures.layer_curves(probed("some/base")))
+    shown = texts(figure)
+    assert {"head", "chance 0.125", "Rebuilt audio: tess"} <= set(shown)
+    assert any("1,199 clips of 20 speakers: all of the data" in text for text in shown)
+    assert "head" not in texts(figures.layer_curves(probe_result("some/base")))
     part = probe | {"split": {"name": "kfold", "fold": 1, "leaking": False}}
-    assert any("the training part of split kfold fold 1" in text for text in words(figures.layer_curves(part)))
-    check_picture(figures.write_layers(probe, tmp_path / "new" / "layers.png"))
+    assert any("the training part of split kfold fold 1" in text for text in texts(figures.layer_curves(part)))
+    check_png(figures.write_layers(probe, tmp_path / "new" / "layers.png"))
 
 
-def test_where_a_figure_cannot_be_written_is_said_before(tmp_path: Path) -> None:
+def test_an_unwritable_figure_is_refused(tmp_path: Path) -> None:
     assert figures.check_figure_file(tmp_path / "new" / "layers.PNG") == tmp_path / "new" / "layers.PNG"
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     wrong = {"layers.jpg": "must end in .png", "file/layers.png": "is not a folder that", "folder.png": "is a folder"}
-    for name, said in wrong.items():
-        with pytest.raises(InputError, match=said):
+    for name, shown in wrong.items():
+        with pytest.raises(InputError, match=shown):
             figures.check_figure_file(tmp_path / name)
 
 
-def test_importing_is_cheap() -> None:
+def test_importing_the_report_loads_no_heavy_packages() -> None:
     code = "import sys, ser_ft.report.run.figures, ser_ft.report.shared.tables, ser_ft.report.run.report as h; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "jinja2", "pandas", "datasets", "torch"} & set(loaded)

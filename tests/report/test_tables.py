@@ -19,7 +19,7 @@ SYNTHETIC = "synthetic voices (ser_ft miniature), not recordings"
 REBUILT = "CREMA-D, rebuilt audio"
 
 
-def test_comparison_holds_the_runs_own_figures(run: RunFolder) -> None:
+def test_comparison_rows_have_the_runs_figures(run: RunFolder) -> None:
     rows = comparison_rows([run, *run.baselines])
     assert [row["model"] for row in rows] == ["mfcc-cnn", "majority", "svm"]
     scores = run.metrics["parts"]["test"]
@@ -30,23 +30,23 @@ def test_comparison_holds_the_runs_own_figures(run: RunFolder) -> None:
     assert first["notes"] == []
 
 
-def test_a_part_that_is_not_there_is_named(make_run: MakeRun) -> None:
+def test_a_missing_part_is_named(make_run: MakeRun) -> None:
     bare = make_run(validation=False, baselines=False)
-    with pytest.raises(InputError, match="no validation part in it: it has train, test"):
+    with pytest.raises(InputError, match="was not evaluated on the validation part, only on: train, test"):
         comparison_rows([bare], "validation")
 
 
-def test_notes_stand_in_the_row_and_on_lines_of_their_own(make_run: MakeRun) -> None:
+def test_notes_are_short_in_the_rows_and_complete_below(make_run: MakeRun) -> None:
     clean = make_run("clean", baselines=False)
     corpora = ("ravdess", "savee")
-    made = make_run("made", corpora=corpora, notes=dict.fromkeys(corpora, SYNTHETIC), baselines=False)
+    synthetic = make_run("made", corpora=corpora, notes=dict.fromkeys(corpora, SYNTHETIC), baselines=False)
     leaking = make_run("leaking", leaking=True, notes={"ravdess": REBUILT}, baselines=False)
-    lines = format_rows(comparison_rows([clean, made, leaking])).split("\n")
+    lines = format_rows(comparison_rows([clean, synthetic, leaking])).split("\n")
     assert lines[2].endswith("  -")
     assert lines[3].endswith("  synthetic voices")
     assert lines[4].endswith("  leaking split; CREMA-D, rebuilt audio")
-    told = [f"{SYNTHETIC}: ravdess, savee", LEAKING, f"{REBUILT}: ravdess"]
-    assert lines[5:] == ["", *(f"note: {note}" for note in told)]
+    notes = [f"{SYNTHETIC}: ravdess, savee", LEAKING, f"{REBUILT}: ravdess"]
+    assert lines[5:] == ["", *(f"note: {note}" for note in notes)]
     assert "note" not in format_rows(comparison_rows([clean]))
 
 
@@ -65,16 +65,16 @@ def test_text_table_is_aligned() -> None:
     ]
 
 
-def test_csv_and_json_come_back_as_they_were(run: RunFolder) -> None:
+def test_csv_and_json_can_be_read_back(run: RunFolder) -> None:
     rows = comparison_rows([run, *run.baselines])
     assert json.loads(format_rows(rows, "json")) == rows
     assert [json.loads(line) for line in format_rows(rows, "jsonl").split("\n")] == rows
-    back = list(csv.DictReader(io.StringIO(format_rows(rows, "csv"))))
-    assert [float(row["uar"]) for row in back] == [row["uar"] for row in rows]
-    assert list(back[0]) == list(rows[0])
+    read = list(csv.DictReader(io.StringIO(format_rows(rows, "csv"))))
+    assert [float(row["uar"]) for row in read] == [row["uar"] for row in rows]
+    assert list(read[0]) == list(rows[0])
 
 
-def test_odd_values_are_written_plainly() -> None:
+def test_unusual_values_are_written() -> None:
     rows = [{"file": "a,\n.wav", "score": np.float32(0.5), "none": float("nan"), "tags": ["x", "y"], "path": Path("p")}]
     assert json.loads(format_rows(rows, "json")) == [
         {"file": "a,\n.wav", "score": 0.5, "none": None, "tags": ["x", "y"], "path": "p"}
@@ -90,7 +90,7 @@ def test_odd_values_are_written_plainly() -> None:
     assert format_rows([]) == format_rows([], "csv") == ""
 
 
-def test_layers_in_rows_and_for_people() -> None:
+def test_layers_as_rows_and_as_text() -> None:
     layers = [
         {"backbone": "some/base", "layer": 0, "state": "input", "uar": 0.3, "std": 0.02, "best": False},
         {"backbone": "some/base", "layer": 1, "state": "output", "uar": 0.4, "std": 0.03, "best": True},
@@ -129,6 +129,6 @@ def test_layers_in_rows_and_for_people() -> None:
     assert f"note: {LEAKING}" in layer_text(part)
 
 
-def test_unknown_format() -> None:
+def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(InputError, match="unknown format 'xml': use one of table, csv, json, jsonl"):
         format_rows([], "xml")
