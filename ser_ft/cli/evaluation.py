@@ -1,4 +1,4 @@
-"""The commands of `ser-ft` that judge what was trained: evaluate, fuse, compare and report."""
+"""The `ser-ft` commands for trained models: evaluate, fuse, compare and report."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from .arguments import parse_pairs
 
 def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft evaluate`."""
-    about = "judge a fine-tuned model, of ser_ft or of anyone, on any prepared data"
+    about = "evaluate a fine-tuned model, trained by ser_ft or by anyone else, on any prepared data"
     parser = commands.add_parser(
         "evaluate",
         help=about,
-        description=about.capitalize() + ". The model's classes are put to the data's by their names (HAP, happiness "
-        "and joy are happy); clips of classes that it does not know are left out and counted, and so are the speakers "
-        "that a run trained or validated on. What it writes is a run folder with a report.",
+        description=about.capitalize() + ". The model's classes are matched to the data's by name (HAP, happiness and "
+        "joy are happy). Clips of classes that the model does not know are excluded and counted, and so are clips of "
+        "speakers that it was trained or validated on. The output is a run folder with a report.",
     )
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL", help="a run folder, a folder with a saved classifier, or a name on the Hub"
     )
-    parser.add_argument("--data", required=True, metavar="PREPARED", help="a table that `ser-ft prepare` wrote")
-    parser.add_argument("--out", metavar="FOLDER", help="what is written (default: evaluations/NAME-on-DATA)")
+    parser.add_argument("--data", required=True, metavar="PREPARED", help="a table written by `ser-ft prepare`")
+    parser.add_argument("--out", metavar="FOLDER", help="the output folder (default: evaluations/NAME-on-DATA)")
     parser.add_argument(
         "--map",
         default="",
-        metavar="THEIRS=OURS,...",
-        help="the model's class = the data's, such as calm=neutral; probabilities of several for one are added",
+        metavar="MODEL_CLASS=DATA_CLASS,...",
+        help="match classes of different names, such as calm=neutral; the probabilities of several model classes that "
+        "match one data class are added",
     )
     parser.add_argument(
-        "--heard", action="store_true", help="judge speakers that it was trained on, too: the result is marked LEAKING"
+        "--include-seen-speakers",
+        action="store_true",
+        help="also evaluate on speakers that the model was trained on; the result is marked as leaking",
     )
     _add_overwrite(parser)
     parser.set_defaults(work=_evaluate)
@@ -40,17 +43,19 @@ def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
 
 def add_fuse(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft fuse`."""
-    about = "join several runs into one system: the mean of their probabilities, clip by clip"
+    about = "combine several runs into one system: the mean of their probabilities for each clip"
     parser = commands.add_parser(
         "fuse",
         help=about,
-        description=about.capitalize() + ". The runs must be of the same clips and classes. Of folders of runs, such "
-        "as a sweep's, those of one split, fold and seed are joined. Nothing is fitted. What it writes are run folders "
-        "with a report.",
+        description=about.capitalize()
+        + ". The runs must have the same clips and classes. Runs in folders of runs, such "
+        "as a sweep's, are matched by split, fold and seed. Nothing is fitted. The output are run folders with a report.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders, or folders of runs")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="what is written")
-    parser.add_argument("--weights", metavar="W,...", help="how much each weighs, such as 2,1 (default: all alike)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the output folder")
+    parser.add_argument(
+        "--weights", metavar="W,...", help="the weight of each run, such as 2,1 (default: equal weights)"
+    )
     _add_overwrite(parser)
     parser.set_defaults(work=_fuse)
 
@@ -59,25 +64,29 @@ def add_compare(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft compare`."""
     from ..report.shared.tables import FORMATS
 
-    about = "set runs beside each other: a table, and a page with all that can be said of them"
+    about = "compare runs: a table in the terminal, and a detailed HTML page"
     parser = commands.add_parser(
         "compare",
         help=about,
-        description=about.capitalize() + ". Runs that differ in fold and seed alone are one model: their answers are "
-        "pooled. Models are compared only on the same test clips; what was tested on others stands in a table of its "
-        "own, and a leaking split is never ranked with an honest one.",
+        description=about.capitalize()
+        + ". Runs that differ only in fold and seed are one model: their predictions are "
+        "pooled. Models are compared only on the same test clips; other test sets have tables of their own, and a "
+        "leaking split is never ranked with one that does not leak.",
     )
     parser.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="run folders, or folders of runs such as a sweep's; NAME=RUN says what the model is to be called",
+        help="run folders, or folders of runs such as a sweep's; NAME=RUN gives the model a name",
     )
-    parser.add_argument("--data", metavar="PREPARED", help="the table of the runs: the page lets clips be heard")
+    parser.add_argument(
+        "--data", metavar="PREPARED", help="the runs' table; clips that are shown on the page can then be played"
+    )
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="the model that all others stand beside (default: the best mfcc-cnn, else the best classic network)",
+        help="the model that all others are compared with (default: the best mfcc-cnn, otherwise the best network that "
+        "was trained from scratch)",
     )
     parser.add_argument(
         "--out", default="comparison.html", metavar="FILE.html", help="the page (default: comparison.html)"
@@ -88,70 +97,74 @@ def add_compare(commands: argparse._SubParsersAction[Any]) -> None:
 
 def add_report(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `ser-ft report`."""
-    about = "report a finished run anew; with its data, sample recordings can be played in the report"
+    about = "write the report of a finished run again, optionally with sample recordings that can be played"
     parser = commands.add_parser("report", help=about, description=about.capitalize() + ".")
     parser.add_argument("run", metavar="RUN", help="the run folder")
-    parser.add_argument("--data", help="the table that the run was made from: its recordings go into the report")
+    parser.add_argument("--data", metavar="PREPARED", help="the run's table; some of its recordings are embedded")
     parser.set_defaults(work=_report)
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace what this command wrote to the folder before")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier output of this command")
 
 
-def _evaluate(chosen: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> None:
     from ..evaluation.evaluate import evaluate
     from ..report.run.report import write_report
     from ..report.shared.tables import comparison_rows, format_rows
 
-    mapping = parse_pairs(chosen.map, "--map")
     run = evaluate(
-        chosen.model, chosen.data, chosen.out, mapping=mapping, heard=chosen.heard, overwrite=chosen.overwrite
+        args.model,
+        args.data,
+        args.out,
+        mapping=parse_pairs(args.map, "--map"),
+        include_seen_speakers=args.include_seen_speakers,
+        overwrite=args.overwrite,
     )
     write_report(run)
     print(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
 
 
-def _fuse(chosen: argparse.Namespace) -> None:
+def _fuse(args: argparse.Namespace) -> None:
     from ..evaluation.ensemble import fuse
     from ..report.run.report import write_report
     from ..report.shared.tables import comparison_rows, format_rows
     from ..utils.progress import progress_bar
 
     try:
-        weights = None if chosen.weights is None else [float(word) for word in chosen.weights.split(",")]
+        weights = None if args.weights is None else [float(word) for word in args.weights.split(",")]
     except ValueError:
-        raise InputError(f"--weights takes numbers, such as 2,1, not {chosen.weights!r}") from None
-    runs = fuse(chosen.runs, chosen.out, weights, chosen.overwrite)
+        raise InputError(f"--weights takes numbers, such as 2,1, not {args.weights!r}") from None
+    runs = fuse(args.runs, args.out, weights, args.overwrite)
     for run in progress_bar(runs, desc="reports", shown=len(runs) > 1):
         write_report(run)
-    print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {chosen.out}")
+    print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {args.out}")
 
 
-def _compare(chosen: argparse.Namespace) -> None:
+def _compare(args: argparse.Namespace) -> None:
     from ..report.comparison.report import check_out, compare, comparison_text, system_rows, write_comparison
     from ..report.shared.tables import format_rows
 
-    out, data = check_out(chosen.out), None
-    if chosen.data:
+    out, data = check_out(args.out), None
+    if args.data:
         from ..data.prepare import open_prepared
 
-        data = open_prepared(chosen.data)
-    found = compare(chosen.runs, chosen.baseline)
-    people = chosen.format == "table"
-    print(comparison_text(found) if people else format_rows(system_rows(found), chosen.format), flush=True)
-    page = write_comparison(found, out, data)
-    print(f"\nreport: {page}" if people else f"report: {page}", file=sys.stdout if people else sys.stderr)
+        data = open_prepared(args.data)
+    comparison = compare(args.runs, args.baseline)
+    as_text = args.format == "table"
+    print(comparison_text(comparison) if as_text else format_rows(system_rows(comparison), args.format), flush=True)
+    page = write_comparison(comparison, out, data)
+    print(f"\nreport: {page}" if as_text else f"report: {page}", file=sys.stdout if as_text else sys.stderr)
 
 
-def _report(chosen: argparse.Namespace) -> None:
+def _report(args: argparse.Namespace) -> None:
     from ..evaluation.run_folder import RunFolder
     from ..report.run.report import write_report
 
-    run = RunFolder.open(chosen.run)
+    run = RunFolder.open(args.run)
     table = None
-    if chosen.data:
+    if args.data:
         from ..data.prepare import open_prepared
 
-        table = open_prepared(chosen.data)
+        table = open_prepared(args.data)
     print(write_report(run, table))

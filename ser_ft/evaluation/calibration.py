@@ -1,8 +1,8 @@
-"""Probabilities that mean what they say: how far they are from it, what brings them nearer, and when to say nothing.
+"""Calibration of probabilities: measuring it, temperature scaling, and the threshold for uncertain predictions.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): a network's logits z are divided by one number,
-the temperature T, found on validation data, before the softmax. No clip's order of classes changes, so neither do UAR
-and accuracy.
+Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): before the softmax, a network's logits are divided by
+one number, the temperature T, which is fitted on validation data. The order of a clip's classes does not change, so UAR
+and accuracy do not change either.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy.special import softmax
 from ..utils.errors import InputError
 from .validation import Floats, Ints, check_probabilities
 
-# The temperature's bounds. Where every validation clip is recognised the likelihood grows without end as T falls to 0,
-# and where the answers are worse than guessing as T rises: neither is what new clips would bear out.
+# Bounds of the temperature. The likelihood has no maximum if every validation clip is recognized (T goes to 0) or if the
+# predictions are worse than chance (T goes to infinity); neither generalizes to new clips.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 20.0
 NUM_BINS = 15
 # A slope that changes by less than this over all temperatures is rounding noise.
@@ -26,156 +26,160 @@ _FLAT = 1e-12
 
 
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Find the temperature that makes labels likeliest: the least mean of -ln(probability of the true class).
+    """Find the temperature that maximizes the likelihood of the labels.
 
-    The mean is convex in 1 / T, so its slope has one zero: found to 1e-9 between T = 0.25 and T = 20, the bounds,
-    which are returned where it lies beyond them. Clips whose true class has probability 0 are left out: no
-    temperature changes that.
+    The mean of -ln(probability of the true class) is convex in 1 / T, so its slope has one zero, which is found with a
+    precision of 1e-9 between the bounds T = 0.25 and T = 20. If the zero is outside, the nearest bound is returned.
+    Clips whose true class has probability 0 are ignored: no temperature changes it.
 
     Args:
         labels: class numbers of validation clips, shape (N,).
-        probabilities: of an uncalibrated model, shape (N, C), 0 for classes that a clip cannot have.
+        probabilities: probabilities of an uncalibrated model, shape (N, C), 0 for classes that a clip cannot have.
 
     Returns:
-        T: over 1 where the model is too sure of itself, under 1 where it is too modest; 1 where all temperatures
-        are alike (each answer certain, or a mere guess).
+        T: above 1 for an overconfident model, below 1 for an underconfident one. 1 if all temperatures have the same
+        likelihood, because each prediction is certain or uniform.
 
     Raises:
-        InputError: the labels or probabilities are of the wrong shape or range.
+        InputError: the labels or probabilities have the wrong shape or range.
     """
-    true, shares = check_probabilities(labels, probabilities)
-    rows = shares[np.arange(len(true)), true] > 0
-    true, logits = true[rows], _logarithms(shares[rows])
+    true, values = check_probabilities(labels, probabilities)
+    rows = values[np.arange(len(true)), true] > 0
+    true, logits = true[rows], _log(values[rows])
     if not len(true):
         return 1.0
     finite = np.where(np.isfinite(logits), logits, 0.0)
-    given = float(finite[np.arange(len(true)), true].mean())
+    mean_true_logit = float(finite[np.arange(len(true)), true].mean())
 
     def slope(inverse: float) -> float:
-        return float((softmax(inverse * logits, axis=1) * finite).sum(axis=1).mean()) - given
+        return float((softmax(inverse * logits, axis=1) * finite).sum(axis=1).mean()) - mean_true_logit
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
-    rise = slope(low), slope(high)
-    if rise[1] - rise[0] < _FLAT:
+    slopes = slope(low), slope(high)
+    if slopes[1] - slopes[0] < _FLAT:
         return 1.0
-    if rise[0] >= 0 or rise[1] <= 0:
-        return MAX_TEMPERATURE if rise[0] >= 0 else MIN_TEMPERATURE
+    if slopes[0] >= 0 or slopes[1] <= 0:
+        return MAX_TEMPERATURE if slopes[0] >= 0 else MIN_TEMPERATURE
     return 1 / float(brentq(slope, low, high, xtol=1e-9))
 
 
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
-    """Return what the probabilities would be with the logits divided by a temperature: softmax(logits / T).
+    """Return the probabilities with the logits divided by a temperature: softmax(logits / T).
 
-    That is p^(1 / T), made to add up to 1: the logits are known up to a constant from the probabilities alone.
+    The logits are known up to a constant from the probabilities, so this is p^(1 / T), normalized to a sum of 1.
 
     Args:
-        probabilities: shape (N, C). Zeros (classes that a clip cannot have) stay zeros.
-        temperature: T, over 0; 1 changes nothing.
+        probabilities: shape (N, C). Zeros (classes that a clip cannot have) remain zeros.
+        temperature: T > 0. 1 changes nothing.
 
     Raises:
-        InputError: the temperature is not over 0.
+        InputError: the temperature is not above 0.
     """
     if not temperature > 0:
-        raise InputError(f"a temperature must be over 0, not {temperature}")
-    return np.asarray(softmax(_logarithms(np.asarray(probabilities, dtype=np.float64)) / temperature, axis=1))
+        raise InputError(f"a temperature must be above 0, not {temperature}")
+    return np.asarray(softmax(_log(np.asarray(probabilities, dtype=np.float64)) / temperature, axis=1))
 
 
 def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Find the confidence under which an answer is more often wrong than right: there it is better called uncertain.
+    """Find the confidence below which a prediction is more often wrong than right, and should be called uncertain.
 
-    The share that is right is fitted as a function of the confidence that never falls (isotonic regression: Zadrozny &
-    Elkan 2002, "Transforming Classifier Scores into Accurate Multiclass Probability Estimates", KDD).
+    The accuracy is fitted as a non-decreasing function of the confidence (isotonic regression: Zadrozny & Elkan 2002,
+    "Transforming Classifier Scores into Accurate Multiclass Probability Estimates", KDD).
 
     Args:
         labels: class numbers of validation clips, shape (N,).
-        probabilities: calibrated, shape (N, C).
+        probabilities: calibrated probabilities, shape (N, C).
 
     Returns:
-        the lowest confidence at which at least half are right; 0 where that is so throughout, 1 where nowhere.
+        The lowest confidence with a fitted accuracy of at least 0.5; 0 if all confidences have it, 1 if none has it.
 
     Raises:
-        InputError: the labels or probabilities are of the wrong shape or range.
+        InputError: the labels or probabilities have the wrong shape or range.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    true, shares = check_probabilities(labels, probabilities)
-    confidence = shares.max(axis=1)
-    fitted = IsotonicRegression().fit_transform(confidence, shares.argmax(axis=1) == true)
+    true, values = check_probabilities(labels, probabilities)
+    confidence = values.max(axis=1)
+    fitted = IsotonicRegression().fit_transform(confidence, values.argmax(axis=1) == true)
     if (fitted >= 0.5).all():
         return 0.0
     return float(confidence[fitted >= 0.5].min(initial=1.0))
 
 
 def abstention_metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
-    """Say what becomes of answers where those whose largest probability is under a threshold count as uncertain.
-
-    Args:
-        labels: class numbers, shape (N,). probabilities: shape (N, C). threshold: of the largest probability.
-
-    Returns:
-        uncertain: their share. certain_accuracy: the accuracy of the others; None where there are none.
-
-    Raises:
-        InputError: the labels or probabilities are of the wrong shape or range.
-    """
-    true, shares = check_probabilities(labels, probabilities)
-    certain = shares.max(axis=1) >= threshold
-    right = shares.argmax(axis=1) == true
-    return {
-        "uncertain": float(1 - certain.mean()),
-        "certain_accuracy": float(right[certain].mean()) if certain.any() else None,
-    }
-
-
-def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> float:
-    """Return the mean distance between confidence and accuracy, over bins of equal width, weighted by their clips.
-
-    Guo et al. 2017, equation 3. Arguments and errors as in `reliability_bins`.
-    """
-    confidence, right, place = _binned(labels, probabilities, bins)
-    return float(np.abs(np.bincount(place, weights=right - confidence)).sum() / len(place))
-
-
-def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> list[dict[str, Any]]:
-    """Compare confidence and accuracy, bin by bin: the points of a reliability diagram (Guo et al. 2017, figure 1).
-
-    The confidence is a clip's largest probability; bin m holds those in ((m - 1) / bins, m / bins].
+    """Return metrics of abstaining from predictions whose largest probability is below a threshold.
 
     Args:
         labels: class numbers, shape (N,).
         probabilities: shape (N, C).
-        bins: the number of bins, of equal width.
+        threshold: smallest confidence of a certain prediction.
 
     Returns:
-        the bins that hold a clip, from the lowest: low, high (its edges), clips, confidence (the mean) and accuracy.
+        uncertain: fraction of uncertain predictions.
+        certain_accuracy: accuracy of the other predictions; None if there are none.
 
     Raises:
-        InputError: the labels or probabilities are of the wrong shape or range, or `bins` is under 1.
+        InputError: the labels or probabilities have the wrong shape or range.
     """
-    confidence, right, place = _binned(labels, probabilities, bins)
+    true, values = check_probabilities(labels, probabilities)
+    certain = values.max(axis=1) >= threshold
+    correct = values.argmax(axis=1) == true
+    return {
+        "uncertain": float(1 - certain.mean()),
+        "certain_accuracy": float(correct[certain].mean()) if certain.any() else None,
+    }
+
+
+def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> float:
+    """Return the mean difference of confidence and accuracy over bins of equal width, weighted by their clips.
+
+    Guo et al. 2017, equation 3. Arguments and errors as in `reliability_bins`.
+    """
+    confidence, correct, bin_numbers = _assign_bins(labels, probabilities, bins)
+    return float(np.abs(np.bincount(bin_numbers, weights=correct - confidence)).sum() / len(bin_numbers))
+
+
+def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> list[dict[str, Any]]:
+    """Return confidence and accuracy per bin: the points of a reliability diagram (Guo et al. 2017, figure 1).
+
+    The confidence is a clip's largest probability. Bin m contains those in ((m - 1) / bins, m / bins].
+
+    Args:
+        labels: class numbers, shape (N,).
+        probabilities: shape (N, C).
+        bins: number of bins of equal width.
+
+    Returns:
+        The bins that contain a clip, in ascending order: low and high (the edges), clips, confidence (the mean) and
+        accuracy.
+
+    Raises:
+        InputError: the labels or probabilities have the wrong shape or range, or `bins` is below 1.
+    """
+    confidence, correct, bin_numbers = _assign_bins(labels, probabilities, bins)
     return [
         {
             "low": number / bins,
             "high": (number + 1) / bins,
-            "clips": int((place == number).sum()),
-            "confidence": float(confidence[place == number].mean()),
-            "accuracy": float(right[place == number].mean()),
+            "clips": int((bin_numbers == number).sum()),
+            "confidence": float(confidence[bin_numbers == number].mean()),
+            "accuracy": float(correct[bin_numbers == number].mean()),
         }
-        for number in np.unique(place).tolist()
+        for number in np.unique(bin_numbers).tolist()
     ]
 
 
-def _binned(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple[Floats, Floats, Ints]:
-    """Return the confidence, whether it was right (0 or 1) and the bin of each clip, all of shape (N,)."""
-    true, shares = check_probabilities(labels, probabilities)
+def _assign_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple[Floats, Floats, Ints]:
+    """Return the confidence, the correctness (0 or 1) and the bin of each clip, all of shape (N,)."""
+    true, values = check_probabilities(labels, probabilities)
     if bins < 1:
-        raise InputError(f"a calibration error needs 1 bin or more, not {bins}")
-    confidence = shares.max(axis=1)
-    place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    return confidence, (shares.argmax(axis=1) == true).astype(np.float64), place.astype(np.int64)
+        raise InputError(f"at least 1 bin is needed, not {bins}")
+    confidence = values.max(axis=1)
+    bin_numbers = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    return confidence, (values.argmax(axis=1) == true).astype(np.float64), bin_numbers.astype(np.int64)
 
 
-def _logarithms(shares: Floats) -> Floats:
+def _log(probabilities: Floats) -> Floats:
     """Return ln p, minus infinity for 0."""
     with np.errstate(divide="ignore"):
-        return np.log(shares)
+        return np.log(probabilities)

@@ -1,19 +1,19 @@
-"""Intervals for UAR, and for the difference of two, over speakers: how far a score would move with other speakers.
+"""Confidence intervals over speakers for a UAR, and for the difference of two UARs.
 
-Clips of one speaker succeed and fail together, so speakers, not clips, are what is sampled. Two methods, from each
-speaker's clips and correct clips per class alone:
+They estimate how much a UAR would change with other speakers. The clips of one speaker are not independent, so speakers,
+not clips, are the sampling unit. Both methods need only each speaker's clips and correct clips per class:
 
-- "t", where the speakers are `is_balanced`: Student's t on the mean of the per-speaker UARs.
+- "t", for speakers that are balanced (`is_balanced`): Student's t on the mean of the per-speaker UARs.
 - "jackknife-t", otherwise: Student's t on the UAR of all clips pooled, with the standard error of the
-  delete-one-speaker jackknife (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11) and the
-  degrees of freedom of `_effective`.
+  delete-one-speaker jackknife (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11) and degrees of
+  freedom from the effective number of speakers (`_effective_speakers`).
 
-A UAR's interval is made on the logit scale (the standard error carried over by the delta method) and turned back: on
-the plain scale a nominal 95 % covers only 90 to 93 % of simulated test sets near the ceiling (UAR 0.95, 4 to 24
-speakers). That of a difference is made on the plain scale.
+The interval of a UAR is computed on the logit scale (standard error by the delta method) and transformed back: on the
+plain scale a nominal 95 % covers only 90 to 93 % of simulated test sets near the ceiling (UAR 0.95, 4 to 24 speakers).
+The interval of a difference is computed on the plain scale.
 
-An interval is given only where simulation found it to hold what it promises (a nominal 95 % covers 93 to 97 %):
-`benchmarks/interval_coverage.py` measures it.
+An interval is given only where it had its nominal coverage in simulations (93 to 97 % for a nominal 95 %): see
+`benchmarks/interval_coverage.py`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from .validation import Floats, Ints
 MIN_SPEAKERS = 4
 MIN_SPEAKERS_UNBALANCED = 5
 MIN_SPEAKERS_PER_CLASS = 3
-# The effective number of speakers by their number, from which on each may count alike: clips that vary by a third.
-_ALIKE = 0.9
+# Smallest ratio of the effective to the actual number of speakers that counts as balanced: clip counts vary by a third.
+_MIN_BALANCE = 0.9
 # Standard errors below this are rounding noise.
-TINY = 1e-12
+MIN_STANDARD_ERROR = 1e-12
 
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """An interval for UAR.
+    """A confidence interval for UAR.
 
     Attributes:
-        low: its lower end, in [0, 1].
-        high: its upper end, in [0, 1].
-        level: the share of such intervals meant to hold the true UAR, such as 0.95.
-        method: "t" (about the mean of the per-speaker UARs) or "jackknife-t" (about the UAR of all clips pooled).
-        speakers: the number of speakers it rests on.
+        low: lower end, in [0, 1].
+        high: upper end, in [0, 1].
+        level: nominal coverage, such as 0.95.
+        method: "t" (of the mean of the per-speaker UARs) or "jackknife-t" (of the UAR of all clips pooled).
+        speakers: number of speakers.
     """
 
     low: float
@@ -58,72 +58,73 @@ class ConfidenceInterval:
 
 @dataclass(frozen=True)
 class _Estimate:
-    centre: float
-    error: float
-    freedom: float
+    mean: float
+    standard_error: float
+    degrees_of_freedom: float
     balanced: bool
 
-    def half(self, level: float) -> float:
-        """Return half the width of the interval on the plain scale."""
-        return float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+    def half_width(self, level: float) -> float:
+        return float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.standard_error
 
 
 def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> ConfidenceInterval | None:
-    """Estimate an interval for UAR from counts per speaker and class.
+    """Estimate a confidence interval for UAR from counts per speaker and class.
 
     Args:
-        correct: rightly recognised clips, shape (speakers, classes).
-        clips: all clips, same shape, a row for each speaker with at least one. Columns without clips are left out.
-        level: the nominal coverage.
+        correct: numbers of correctly recognized clips, shape (speakers, classes).
+        clips: numbers of clips, same shape. Each speaker has at least one clip. Classes without clips are ignored.
+        level: nominal coverage.
 
     Returns:
-        The interval, or None where none can be trusted: fewer than 4 speakers; no difference between them (all
-        right, say: nothing then tells how much other speakers would differ); and, where they are not `is_balanced`,
-        fewer than 5 speakers, a class of fewer than 3, or an effective number of speakers under 4: see `_effective`.
+        The interval. None if it would not be reliable: for fewer than 4 speakers; if the speakers do not differ (for
+        example, if all clips are correct); and, for speakers that are not balanced, for fewer than 5 speakers, a class
+        of fewer than 3 speakers, or an effective number of speakers below 4.
 
     Raises:
         InputError: `level` is not between 0 and 1.
     """
-    found = _estimate(correct.astype(np.float64), clips, level)
-    if found is None:
+    estimate = _estimate(correct.astype(np.float64), clips, level)
+    if estimate is None:
         return None
-    middle, half = logit(found.centre), found.half(level) / (found.centre * (1 - found.centre))
-    method: Literal["t", "jackknife-t"] = "t" if found.balanced else "jackknife-t"
-    return ConfidenceInterval(float(expit(middle - half)), float(expit(middle + half)), level, method, len(clips))
+    center = logit(estimate.mean)
+    half_width = estimate.half_width(level) / (estimate.mean * (1 - estimate.mean))
+    low, high = float(expit(center - half_width)), float(expit(center + half_width))
+    return ConfidenceInterval(low, high, level, "t" if estimate.balanced else "jackknife-t", len(clips))
 
 
-def difference_interval_from_counts(gained: Floats, clips: Ints, level: float = 0.95) -> tuple[float, float] | None:
-    """Estimate an interval for the difference of two UARs over the same clips.
+def difference_interval_from_counts(difference: Floats, clips: Ints, level: float = 0.95) -> tuple[float, float] | None:
+    """Estimate a confidence interval for the difference of two systems' UARs on the same clips.
 
     Args:
-        gained: the clips that the first system recognises more than the second, shape (speakers, classes).
-        clips: all clips, same shape, as in `interval_from_counts`.
-        level: the nominal coverage.
+        difference: numbers of clips that the first system recognizes minus those that the second one recognizes, shape
+            (speakers, classes).
+        clips: numbers of clips, as in `interval_from_counts`.
+        level: nominal coverage.
 
     Returns:
-        Its ends, in [-1, 1], or None for the reasons that `interval_from_counts` has.
+        Lower and upper end, in [-1, 1]. None for the reasons given in `interval_from_counts`.
 
     Raises:
         InputError: `level` is not between 0 and 1.
     """
-    found = _estimate(gained, clips, level)
-    if found is None:
+    estimate = _estimate(difference, clips, level)
+    if estimate is None:
         return None
-    half = found.half(level)
-    return max(found.centre - half, -1.0), min(found.centre + half, 1.0)
+    half_width = estimate.half_width(level)
+    return max(estimate.mean - half_width, -1.0), min(estimate.mean + half_width, 1.0)
 
 
 def is_balanced(clips: Ints) -> bool:
-    """Say whether the mean of the per-speaker UARs may stand for the UAR of all clips.
+    """Return whether the mean of the per-speaker UARs can be used in place of the UAR of all clips.
 
-    So where each speaker has every class that occurs, and about as many clips as the others: an effective number
-    (see `_effective`) of nine tenths of their number or more.
+    This is so if each speaker has clips of every class, and the numbers of clips are similar: their effective number
+    is at least nine tenths of the number of speakers.
 
     Args:
-        clips: of each speaker and class, shape (speakers, classes).
+        clips: numbers of clips, shape (speakers, classes).
     """
     present = clips[:, clips.any(axis=0)]
-    return bool((present > 0).all()) and _effective(present) >= _ALIKE * len(present)
+    return bool((present > 0).all()) and _effective_speakers(present) >= _MIN_BALANCE * len(present)
 
 
 def count_by_speaker(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> tuple[Ints, Ints]:
@@ -131,60 +132,63 @@ def count_by_speaker(labels: Ints, predictions: Ints, speakers: NDArray[np.str_]
 
     Args:
         labels: class numbers, shape (N,).
-        predictions: class numbers, shape (N,), or (seeds, N) for a system trained several times.
-        speakers: of each clip, shape (N,).
-        classes: C, the number of classes.
+        predictions: class numbers, shape (N,), or (seeds, N) for a system that was trained several times.
+        speakers: speaker of each clip, shape (N,).
+        classes: number of classes C.
 
     Returns:
-        The rightly recognised clips and all clips, both of shape (speakers, C), the speakers in the order of names.
+        Numbers of correctly recognized clips and of all clips, both of shape (speakers, C), speakers sorted by name.
     """
-    people, place = np.unique(speakers, return_inverse=True)
-    several = np.atleast_2d(predictions)
-    cell, shape = place * classes + labels, (len(people), classes)
-    clips = len(several) * np.bincount(cell, minlength=len(people) * classes)
-    correct = np.bincount(cell, weights=(several == labels).sum(axis=0), minlength=len(people) * classes)
+    names, speaker_numbers = np.unique(speakers, return_inverse=True)
+    predictions = np.atleast_2d(predictions)
+    cells, shape = speaker_numbers * classes + labels, (len(names), classes)
+    clips = len(predictions) * np.bincount(cells, minlength=len(names) * classes)
+    hits = (predictions == labels).sum(axis=0)
+    correct = np.bincount(cells, weights=hits, minlength=len(names) * classes)
     return correct.astype(np.int64).reshape(shape), clips.astype(np.int64).reshape(shape)
 
 
 def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
     if not 0 < level < 1:
-        raise InputError(f"the level of an interval must lie between 0 and 1, not {level}")
+        raise InputError(f"the level of a confidence interval must be between 0 and 1, not {level}")
     present = clips.any(axis=0)
     counts, clips = counts[:, present], clips[:, present]
-    speakers, alike = len(clips), is_balanced(clips)
+    speakers, balanced = len(clips), is_balanced(clips)
     if speakers < MIN_SPEAKERS:
         return None
-    if alike:
+    if balanced:
         per_speaker = (counts / clips).mean(axis=1)
-        centre, error = per_speaker.mean(), per_speaker.std(ddof=1) / np.sqrt(speakers)
-        freedom = speakers - 1.0
+        mean, error = per_speaker.mean(), per_speaker.std(ddof=1) / np.sqrt(speakers)
+        degrees_of_freedom = speakers - 1.0
     else:
         if speakers < MIN_SPEAKERS_UNBALANCED or (clips > 0).sum(axis=0).min() < MIN_SPEAKERS_PER_CLASS:
             return None
-        effective = _effective(clips)
+        effective = _effective_speakers(clips)
         if effective < MIN_SPEAKERS:
             return None
-        centre, error = _jackknife(counts, clips)
-        freedom = effective - 1.0
-    return None if error < TINY else _Estimate(float(centre), float(error), freedom, alike)
+        mean, error = _jackknife(counts, clips)
+        degrees_of_freedom = effective - 1.0
+    if error < MIN_STANDARD_ERROR:
+        return None
+    return _Estimate(float(mean), float(error), degrees_of_freedom, balanced)
 
 
-def _effective(clips: Ints) -> float:
-    """Return the number of equal speakers whose spread would tell as much about the standard error as these do.
+def _effective_speakers(clips: Ints) -> float:
+    """Return the number of equal speakers that would determine the standard error as precisely as these do.
 
-    A rare class rests on few speakers, and one with many clips weighs much; the standard error then rests on few, too:
-    Satterthwaite 1946, "An approximate distribution of estimates of variance components", (sum of v)^2 / sum of v^2,
-    with v a speaker's part of the variance of the pooled UAR were their skills equally spread (of a class of N clips,
-    (n / N)^2 for n of them).
+    Few speakers determine the standard error if a class has few speakers, or a speaker has many of the clips.
+    Satterthwaite 1946, "An approximate distribution of estimates of variance components": (sum of v)^2 / sum of v^2,
+    with v a speaker's contribution to the variance of the pooled UAR under equal variances, (n / N)^2 for n of the N
+    clips of a class.
     """
     variances = np.square(clips / clips.sum(axis=0)).sum(axis=1)
     return float(variances.sum() ** 2 / np.square(variances).sum())
 
 
 def _jackknife(counts: Floats, clips: Ints) -> tuple[float, float]:
-    """Return the pooled UAR and its delete-one-speaker jackknife error; each class has two speakers or more."""
+    """Return the pooled UAR and its delete-one-speaker jackknife error. Each class has at least two speakers."""
     speakers = len(clips)
     hits, totals = counts.sum(axis=0), clips.sum(axis=0)
-    without = ((hits - counts) / (totals - clips)).mean(axis=1)
-    variance = np.square(without - without.mean()).sum() * (speakers - 1) / speakers
+    replicates = ((hits - counts) / (totals - clips)).mean(axis=1)
+    variance = np.square(replicates - replicates.mean()).sum() * (speakers - 1) / speakers
     return float((hits / totals).mean()), float(np.sqrt(variance))

@@ -1,4 +1,4 @@
-"""A model that was fine-tuned before, by ser_ft or by anyone, judged on a prepared table."""
+"""Evaluation of a fine-tuned model, trained by ser_ft or by anyone else, on a prepared table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from ..dataloading.cache import compute_frames
 from ..dataloading.encoder_hooks import EncoderHooks
 from ..dataloading.standardization import Standardizer
 from ..dataloading.targets import allowed_classes
-from ..labels import canonical_name
 from ..models import resolve_model_path
 from ..models.encoders import EncoderParts
 from ..models.features import SpectralFeatureExtractor
@@ -31,18 +30,20 @@ from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import progress_bar
+from .class_mapping import ClassMapping
 from .grouping import is_known
 from .latency import real_time_factor
 from .predict import corpus_notes_and_terms, metrics_per_part, predict, predictions_table
 from .provenance import is_pseudonym, speakers_seen_in_training, training_runs
-from .run_folder import RunFolder, find_model_folder, to_write
+from .run_folder import RunFolder, find_model_folder, new_run_folder
 
 if TYPE_CHECKING:
     import datasets
 
 COMMAND = "evaluate"
-_UNKNOWN = "training unknown: nothing says what the model was trained on, and it may have heard these speakers"
-_NAMELESS = "speakers unknown: not all have names, and the model may have heard those who are judged"
+_LEARNING_PARTS = ("train", "validation")
+_TRAINING_UNKNOWN = "training unknown: the model's training data are not known; it may have seen these speakers"
+_SPEAKERS_UNKNOWN = "speakers unknown: some speakers have no name; the model may have seen the evaluated speakers"
 
 
 def evaluate(
@@ -51,321 +52,284 @@ def evaluate(
     out: str | Path | None = None,
     *,
     mapping: Mapping[str, str] | None = None,
-    heard: bool = False,
+    include_seen_speakers: bool = False,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> RunFolder:
-    """Judge a model on the clips of a prepared table, and write what it answered as a run of its own.
+    """Evaluate a model on the clips of a prepared table, and write the result as a run folder.
 
-    Clips whose class the model does not know are left out, and it is not asked for what the data, or a clip's corpus,
-    cannot hold. Where a run made the model, the speakers that it was trained or validated on are left out, too.
+    Clips of classes that the model does not know are excluded, and the model never predicts a class that the data, or
+    the clip's corpus, do not contain. If the model comes from a ser_ft run, the speakers that it was trained or
+    validated on are excluded too.
 
     Args:
-        model: a run, a folder with a saved classifier, its name on the Hub, or "shipped", which comes with ser_ft.
-        data: a table that `ser-ft prepare` wrote. out: the folder to write; by default evaluations/NAME-on-DATA.
-        mapping: the model's class -> the data's, where their names do not say it. Where several of the model's stand
-            for one of the data's, their probabilities are added.
-        heard: judge the speakers that were trained or validated on, too; the result is marked as leaking.
-        overwrite: remove an earlier evaluation in that folder. verbose: show what is left out, and progress.
+        model: a run folder, a folder with a saved classifier, its name on the Hub, or "shipped" (comes with ser_ft).
+        data: a table written by `ser-ft prepare`.
+        out: the folder to write. By default evaluations/NAME-on-DATA.
+        mapping: the model's class -> the data's class, for names that do not match by themselves. The probabilities of
+            several model classes that correspond to one class are added.
+        include_seen_speakers: also evaluate on speakers that the model was trained or validated on. The result is then
+            marked as leaking.
+        overwrite: replace an earlier evaluation in that folder.
+        verbose: print what is excluded, and show progress.
 
     Returns:
-        The run folder, less model and checkpoints; all clips are of the part "test".
+        The run folder, without model and checkpoints. All clips belong to the part "test".
 
     Raises:
-        InputError: the model or the data cannot be had, they share fewer than two classes, no clip is left, or the
-            folder is taken.
+        InputError: the model or the data cannot be loaded, they share fewer than two classes, no clip is left, or the
+            folder is in use.
     """
     folder = find_model_folder(Path(resolve_model_path(str(model))).expanduser())
     run = next(training_runs(folder), None) if folder else None
-    table, name = open_prepared(data), Path(data).expanduser().resolve().name
-    target = to_write(out or Path("evaluations") / f"{_short(str(model), run)}-on-{name}", COMMAND, overwrite)
-    subject = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
-    parts, synthetic = ("train", "validation"), is_synthetic(table)
-    trained = speakers_seen_in_training(subject.saved.name, parts, synthetic) if run else set()
-    classes = ClassMapping.shared(subject.saved.classes, table.features["emotion"].names, mapping or {})
-    judged = EvaluationSet.of(table, classes, trained, heard)
+    table, data_name = open_prepared(data), Path(data).expanduser().resolve().name
+    output = new_run_folder(
+        out or Path("evaluations") / f"{_short_name(str(model), run)}-on-{data_name}", COMMAND, overwrite
+    )
+    evaluated = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
+    classifier = evaluated.classifier
+    mapped = ClassMapping.match(classifier.classes, table.features["emotion"].names, mapping or {})
+    clips = EvaluationSet.select(
+        table, mapped, evaluated.seen_speakers(synthetic=is_synthetic(table)), include_seen_speakers
+    )
     if verbose:
-        print("\n".join((f"{subject.called} on {name}", *judged.lines())))
-    judged.check()
+        print("\n".join((f"{evaluated.display_name} on {data_name}", *clips.summary_lines())))
+    clips.check_not_empty()
     device = PartialState().device
-    shares = _probabilities(subject.saved, judged, device, verbose)
-    clips = table.select(judged.rows)
-    speed = real_time_factor(subject.saved.model, subject.saved.extractor, clips, device)
-    settings = {"model": str(model), "data": str(data), "map": dict(mapping or {}), "seen": heard}
-    _write(target, settings, subject, judged, shares, name, device=device_name(PartialState()), speed=speed)
-    return target
+    probabilities = _predict(classifier, clips, device, verbose)
+    speed = real_time_factor(classifier.model, classifier.extractor, table.select(clips.rows), device)
+    settings = {
+        "model": str(model),
+        "data": str(data),
+        "map": dict(mapping or {}),
+        "include_seen_speakers": include_seen_speakers,
+    }
+    _write(
+        output,
+        settings,
+        evaluated,
+        clips,
+        probabilities,
+        data_name,
+        {"device": device_name(PartialState()), "speed": speed},
+    )
+    return output
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model, and the run that made it, where it is known."""
+    """A classifier and the run that trained it, None if that is not known."""
 
-    saved: PretrainedClassifier
+    classifier: PretrainedClassifier
     run: RunFolder | None
 
     @property
-    def called(self) -> str:
-        """What it is called in tables."""
-        is_known = self.run is not None and self.run.metrics_file.is_file()
-        return str(self.run.metrics["model"]) if self.run and is_known else self.saved.display_name
+    def display_name(self) -> str:
+        """Its name in tables: that in the run's metrics.json if there is one."""
+        if self.run is not None and self.run.metrics_file.is_file():
+            return str(self.run.metrics["model"])
+        return self.classifier.display_name
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What config.yaml says of it: the model, and the seed that it was trained with."""
+    def config(self) -> dict[str, Any]:
+        """The sections of config.yaml that describe the model, and the seed it was trained with."""
         if self.run is None:
-            return {"model": {"name": self.saved.name}, "seed": 0}
+            return {"model": {"name": self.classifier.name}, "seed": 0}
         return {key: self.run.config[key] for key in ("model", "seed")}
 
-
-@dataclass(frozen=True)
-class ClassMapping:
-    """What a model can be asked on some data.
-
-    Attributes:
-        names: the classes of the data that it knows, in the data's order. theirs: the model's own, by number.
-        places: of each of the model's, its place in `names`; -1 where the data has no such class; shape (theirs,).
-    """
-
-    names: tuple[str, ...]
-    theirs: tuple[str, ...]
-    places: np.ndarray
-
-    @classmethod
-    def shared(cls, theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str]) -> ClassMapping:
-        """Put a model's classes to the data's: by name, by `ser_ft.labels.canonical_name`, or as a mapping says.
-
-        Raises:
-            InputError: fewer than two are shared, or the mapping names a class that is not there.
-        """
-        stands = [_among(ours, name) for name in theirs]
-        for word, other in mapping.items():
-            place, target = _among(theirs, word), _among(ours, other)
-            if place is None or target is None:
-                whose, is_known, missing = ("model", theirs, word) if place is None else ("data", ours, other)
-                raise InputError(
-                    f"--map {word}={other}: the {whose} has no class {missing}; it has {', '.join(is_known)}"
-                )
-            stands[place] = target
-        shared = sorted({place for place in stands if place is not None})
-        if len(shared) < 2:
-            raise InputError(
-                f"the model knows {', '.join(theirs)}, and the data {', '.join(ours)}: two or more must be shared; "
-                "--map THEIRS=OURS,... says which of the model's stand for which of the data's"
-            )
-        places = np.array([-1 if place is None else shared.index(place) for place in stands])
-        return cls(tuple(ours[place] for place in shared), tuple(theirs), places)
-
-    def allowed(self, held: np.ndarray) -> np.ndarray:
-        """Return which of the model's classes each clip can have, of which of `names` it can, shape (clips, ...)."""
-        return np.asarray(held[:, self.places] & (self.places >= 0))
-
-    def added(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the probabilities of `names`, shape (clips, names), of those of `theirs`."""
-        return np.asarray(probabilities @ (self.places[:, None] == np.arange(len(self.names))))
-
-
-def _among(names: Sequence[str], word: str) -> int | None:
-    """Return the place of a class among others: of its very name in any case, else of another word for it."""
-    plain = [name.strip().lower() for name in names]
-    if word.strip().lower() in plain:
-        return plain.index(word.strip().lower())
-    meant = canonical_name(word)
-    is_known = [canonical_name(name) for name in names]
-    return is_known.index(meant) if meant is not None and meant in is_known else None
+    def seen_speakers(self, synthetic: bool | None = None) -> set[str]:
+        """Return the speakers it was trained or validated on; `synthetic` as in `speakers_seen_in_training`."""
+        if self.run is None:
+            return set()
+        return speakers_seen_in_training(self.classifier.name, _LEARNING_PARTS, synthetic)
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The clips of a table that a model is judged on, and why the others are not.
+    """The clips of a table that a model is evaluated on, and those that are excluded.
 
     Attributes:
-        table: the prepared table. classes: that the model is asked. rows: of the clips, shape (clips,).
-        left_out: class -> clips, for the model does not know it.
-        known: rows of clips of speakers that the model was trained or validated on, of classes that it knows.
-        heard: these are judged, too.
+        table: the prepared table.
+        mapping: classes that the model and the table share.
+        rows: rows of the evaluated clips, shape (clips,).
+        excluded: class -> number of clips that are excluded because the model does not know the class.
+        seen_rows: rows of the clips, of shared classes, of speakers that the model was trained or validated on.
+        include_seen_speakers: whether these are evaluated too.
     """
 
     table: datasets.Dataset
-    classes: ClassMapping
+    mapping: ClassMapping
     rows: np.ndarray
-    left_out: Mapping[str, int]
-    known: np.ndarray
-    heard: bool
+    excluded: Mapping[str, int]
+    seen_rows: np.ndarray
+    include_seen_speakers: bool
 
     @classmethod
-    def of(cls, table: datasets.Dataset, classes: ClassMapping, speakers: set[str], heard: bool) -> EvaluationSet:
-        """Choose among a table's clips; `speakers` are those that the model was trained or validated on."""
+    def select(
+        cls, table: datasets.Dataset, mapping: ClassMapping, seen_speakers: set[str], include_seen_speakers: bool
+    ) -> EvaluationSet:
+        """Select the clips of a table whose class is shared and, unless they are included, whose speaker is unseen."""
         names = table.features["emotion"].names
         labels = [names[number] for number in table["emotion"]]
-        askable = np.array([label in classes.names for label in labels])
-        known = np.array([name in speakers for name in table["speaker"]])
-        taken = np.ones(len(table), dtype=bool) if heard else ~known
-        lost = Counter(label for label, left in zip(labels, taken & ~askable, strict=True) if left)
-        left_out = {name: lost[name] for name in names if lost[name]}
-        return cls(table, classes, np.flatnonzero(taken & askable), left_out, np.flatnonzero(known & askable), heard)
+        shared = np.array([label in mapping.classes for label in labels])
+        seen = np.array([speaker in seen_speakers for speaker in table["speaker"]])
+        selected = np.ones(len(table), dtype=bool) if include_seen_speakers else ~seen
+        counts = Counter(label for label, unknown in zip(labels, selected & ~shared, strict=True) if unknown)
+        excluded = {name: counts[name] for name in names if counts[name]}
+        rows, seen_rows = np.flatnonzero(selected & shared), np.flatnonzero(seen & shared)
+        return cls(table, mapping, rows, excluded, seen_rows, include_seen_speakers)
 
     @property
     def leaking(self) -> bool:
-        """Whether a clip is judged whose speaker the model has heard."""
-        return self.heard and len(self.known) > 0
+        """Whether a clip of a seen speaker is evaluated."""
+        return self.include_seen_speakers and len(self.seen_rows) > 0
 
-    def check(self) -> None:
-        """Refuse to judge nothing.
-
-        Raises:
-            InputError: no clip is left.
-        """
-        if not len(self.rows):
-            if len(self.known):
-                raise InputError(
-                    "all clips are of speakers whom the model was trained or validated on, so that nothing is left to "
-                    "judge it on; --heard judges it on them, and marks the result as leaking"
-                )
-            raise InputError(f"no clip of the data is {' or '.join(self.classes.names)}, which is what the model knows")
-
-    def lines(self) -> list[str]:
-        """Say for people what is left out."""
-        classes, speakers = self.classes, len(set(self.table.select(self.known)["speaker"]))
-        same = [(theirs, place) for theirs, place in zip(classes.theirs, classes.places.tolist(), strict=True)]
-        renamed = [f"{name} for {classes.names[at]}" for name, at in same if at >= 0 and name != classes.names[at]]
-        unasked = [name for name, at in same if at < 0]
-        lines = [f"  clips: {len(self.rows)}, classes: {', '.join(classes.names)}"]
-        if renamed:
-            lines.append(f"  the model's names: {', '.join(renamed)}")
-        if unasked:
-            lines.append(f"  never answered, for the data has no such class: {', '.join(unasked)}")
-        if self.left_out:
-            told = ", ".join(f"{count} {name}" for name, count in self.left_out.items())
-            lines.append(f"  not judged, for the model does not know their class: {told}")
-        if len(self.known) and self.heard:
-            lines.append(f"  LEAKING: {len(self.known)} clips are of {speakers} speakers whom the model has heard")
-        elif len(self.known):
-            whom = f"{speakers} speakers whom the model was trained or validated on"
-            lines.append(f"  left out: {len(self.known)} clips of {whom} (--heard takes them in)")
-        return lines
-
-    def facts(self, name: str, called: str, doubt: str | None) -> dict[str, Any]:
-        """Return what metrics.json says of the data.
-
-        Args:
-            name: of the data. called: of the model. doubt: why it may have heard those who are judged.
-        """
-        there = set(self.corpora)
-        said = corpus_notes_and_terms({each: fact for each, fact in corpus_info(self.table).items() if each in there})
-        speakers = len(set(self.table.select(self.known)["speaker"]))
-        heard = {"clips": len(self.known), "speakers": speakers, "evaluated": self.leaking}
-        return {
-            "classes": list(self.classes.names),
-            "split": {"name": f"evaluated-on-{name}", "fold": None, "seed": 0, "leaking": self.leaking},
-            "seen": None if doubt else heard,
-            "class_mapping": {
-                theirs: self.classes.names[place] if place >= 0 else None
-                for theirs, place in zip(self.classes.theirs, self.classes.places.tolist(), strict=True)
-            },
-            "calibration": None,
-            **said | {"notes": said["notes"] | ({called: doubt} if doubt else {})},
-        }
+    @property
+    def num_seen_speakers(self) -> int:
+        """The number of speakers in the table that the model was trained or validated on."""
+        return len(set(self.table.select(self.seen_rows)["speaker"]))
 
     @property
     def corpora(self) -> list[str]:
-        """The corpus of each clip that is judged."""
+        """The corpus of each evaluated clip."""
         return list(self.table.select_columns(["corpus"]).select(self.rows)["corpus"])
 
+    def check_not_empty(self) -> None:
+        """Raise an `InputError` if no clip is left."""
+        if len(self.rows):
+            return
+        if len(self.seen_rows):
+            raise InputError(
+                "the model was trained or validated on the speakers of all clips: no clip is left to evaluate it on; "
+                "--include-seen-speakers includes them and marks the result as leaking"
+            )
+        raise InputError(f"the data contain no clip of a class that the model knows: {', '.join(self.mapping.classes)}")
 
-def _doubt(subject: EvaluatedModel, judged: EvaluationSet) -> str | None:
-    """Say why the model may have heard those whom it is judged on; None where it cannot."""
-    if subject.run is None:
-        return _UNKNOWN
-    trained = speakers_seen_in_training(subject.saved.name, ("train", "validation"))
-    named = all(map(is_known, [*trained, *judged.table.select(judged.rows)["speaker"]]))
-    # As `push` writes them in place of names.
-    return _NAMELESS if not named or any(map(is_pseudonym, trained)) else None
+    def summary_lines(self) -> list[str]:
+        """Return lines for the terminal: how many clips are evaluated, and which are excluded."""
+        matches = self.mapping.as_dict()
+        renamed = [f"{name} for {target}" for name, target in matches.items() if target not in (None, name)]
+        unmatched = [name for name, target in matches.items() if target is None]
+        lines = [f"  clips: {len(self.rows)}, classes: {', '.join(self.mapping.classes)}"]
+        if renamed:
+            lines.append(f"  the model's names: {', '.join(renamed)}")
+        if unmatched:
+            lines.append(f"  never predicted, because the data have no such class: {', '.join(unmatched)}")
+        if self.excluded:
+            counts = ", ".join(f"{count} {name}" for name, count in self.excluded.items())
+            lines.append(f"  excluded, because the model does not know their class: {counts}")
+        if len(self.seen_rows):
+            seen = f"{len(self.seen_rows)} clips of {self.num_seen_speakers} speakers that the model was trained on"
+            if self.include_seen_speakers:
+                lines.append(f"  LEAKING: includes {seen} or validated on")
+            else:
+                lines.append(f"  excluded: {seen} or validated on (--include-seen-speakers includes them)")
+        return lines
 
 
-def _short(model: str, run: RunFolder | None) -> str:
-    """Name a model in a folder's name: a sweep's fold0-seed0 with what lies above it."""
+def _short_name(model: str, run: RunFolder | None) -> str:
+    """Return a model's name for the name of a folder. A sweep's fold0-seed0 is preceded by the sweep's name."""
     folder = run.path.resolve() if run else Path(model)
-    of_sweep = run is not None and re.fullmatch(r".+-seed\d+", folder.name)
-    return f"{folder.parent.name}-{folder.name}" if of_sweep else folder.name
+    in_sweep = run is not None and re.fullmatch(r".+-seed\d+", folder.name)
+    return f"{folder.parent.name}-{folder.name}" if in_sweep else folder.name
 
 
-def _write(
-    target: RunFolder,
-    settings: Mapping[str, Any],
-    subject: EvaluatedModel,
-    judged: EvaluationSet,
-    shares: np.ndarray,
-    name: str,
-    **environment: Any,
-) -> None:
-    """Write the run folder: what was judged on what, with which answers, and what they are worth."""
-    config, classes = {COMMAND: settings, **subject.about}, judged.classes.names
-    predictions = predictions_table(
-        judged.table, classes, {"test": judged.rows}, {"test": shares}, None, config["seed"]
-    )
-    metrics = {
-        "model": subject.called,
-        "parameters": sum(parameter.numel() for parameter in subject.saved.model.parameters()),
-        "seed": config["seed"],
-        **judged.facts(name, subject.called, _doubt(subject, judged)),
-        "parts": metrics_per_part(predictions, classes, {"test": judged.left_out}),
-    }
-    remove_folder(target.path)
-    target.path.mkdir(parents=True)
-    target.write_text(target.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    target.write_environment(**environment)
-    if split := _split(subject.run, judged, metrics["split"]):
-        target.write_json(target.split_file, split.to_dict())
-    target.write_predictions(predictions)
-    target.write_json(target.metrics_file, metrics)
-
-
-def _probabilities(saved: PretrainedClassifier, judged: EvaluationSet, device: torch.device, shown: bool) -> np.ndarray:
-    """Return the probabilities of the classes for the clips that are judged, shape (clips, classes)."""
-    feed, classes = _feed(saved, judged.table, shown), judged.classes
-    held = allowed_classes(judged.corpora, corpus_info(judged.table), classes.names)
-    rig = None if saved.is_own_network else EncoderHooks(EncoderParts.of(saved.model))
-    cast(nn.Module, saved.model).to(device)
-    with progress_bar(total=len(judged.rows), desc="answers", unit=" clips", shown=shown) as progress:
+def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: torch.device, show: bool) -> np.ndarray:
+    """Return the probabilities of the shared classes for the evaluated clips, shape (clips, classes)."""
+    batches, mapping = _batch_source(classifier, clips.table, show), clips.mapping
+    allowed = allowed_classes(clips.corpora, corpus_info(clips.table), mapping.classes)
+    hooks = None if classifier.is_own_network else EncoderHooks(EncoderParts.of(classifier.model))
+    cast(nn.Module, classifier.model).to(device)
+    with progress_bar(total=len(clips.rows), desc="predictions", unit=" clips", shown=show) as progress:
 
         def collate(rows: Sequence[int]) -> Mapping[str, Any]:
             progress.update(len(rows))
-            return feed.collate(rows)
+            return batches.collate(rows)
 
-        found = predict(
-            saved.model,
+        probabilities = predict(
+            classifier.model,
             collate,
-            judged.rows,
-            feed.lengths,
-            classes.allowed(held),
-            equal_lengths=feed.requires_equal_lengths,
+            clips.rows,
+            batches.lengths,
+            mapping.allowed_model_classes(allowed),
+            equal_lengths=batches.requires_equal_lengths,
         )
-    if rig is not None:
-        rig.remove()
-    return classes.added(found)
+    if hooks is not None:
+        hooks.remove()
+    return mapping.merge_probabilities(probabilities)
 
 
-def _feed(saved: PretrainedClassifier, table: datasets.Dataset, shown: bool) -> BatchSource:
-    """Return what makes a model's batches of a table, as they were made in training."""
-    extractor = saved.extractor
+def _batch_source(classifier: PretrainedClassifier, table: datasets.Dataset, show: bool) -> BatchSource:
+    """Return the source of a model's batches, with the processing that was used in training."""
+    extractor = classifier.extractor
     if not isinstance(extractor, SpectralFeatureExtractor):
-        return WaveformBatches(table, extractor, EncoderParts.of(saved.model).input_spec)
-    frames = compute_frames(table, extractor, shown)
+        return WaveformBatches(table, extractor, EncoderParts.of(classifier.model).input_spec)
+    frames = compute_frames(table, extractor, show)
     if extractor.normalize == "training":
         groups = np.zeros(len(table), dtype=np.int64)
         shift, scale = (np.array([values], dtype=np.float32) for values in (extractor.mean, extractor.scale))
-        standard: Standardizer | None = Standardizer(shift, scale, groups)
+        standardizer: Standardizer | None = Standardizer(shift, scale, groups)
     else:
-        standard = Standardizer.fit(extractor, frames, table["speaker"], np.arange(len(table)))
-    return FrameBatches(frames, np.array(table["duration"]), extractor, standard)
+        standardizer = Standardizer.fit(extractor, frames, table["speaker"], np.arange(len(table)))
+    return FrameBatches(frames, np.array(table["duration"]), extractor, standardizer)
 
 
-def _split(run: RunFolder | None, judged: EvaluationSet, about_it: Mapping[str, Any]) -> Split | None:
-    """Return who was trained on and who is judged; None where that is not known, or they are not apart."""
-    made = read_split(run.split_file) if run else None
-    if made is None or made.leaking or judged.leaking:
+def _write(
+    output: RunFolder,
+    settings: Mapping[str, Any],
+    evaluated: EvaluatedModel,
+    clips: EvaluationSet,
+    probabilities: np.ndarray,
+    data_name: str,
+    environment: Mapping[str, Any],
+) -> None:
+    config, classes = {COMMAND: settings, **evaluated.config}, clips.mapping.classes
+    predictions = predictions_table(
+        clips.table, classes, {"test": clips.rows}, {"test": probabilities}, None, config["seed"]
+    )
+    warning = _seen_speakers_warning(evaluated, clips)
+    present = set(clips.corpora)
+    corpora = corpus_notes_and_terms({name: info for name, info in corpus_info(clips.table).items() if name in present})
+    notes = corpora["notes"] | ({evaluated.display_name: warning} if warning else {})
+    seen = {"clips": len(clips.seen_rows), "speakers": clips.num_seen_speakers, "evaluated": clips.leaking}
+    split = {"name": f"evaluated-on-{data_name}", "fold": None, "seed": 0, "leaking": clips.leaking}
+    metrics = {
+        "model": evaluated.display_name,
+        "parameters": sum(parameter.numel() for parameter in evaluated.classifier.model.parameters()),
+        "seed": config["seed"],
+        "classes": list(classes),
+        "split": split,
+        "seen": None if warning else seen,
+        "class_mapping": clips.mapping.as_dict(),
+        "calibration": None,
+        **corpora | {"notes": notes},
+        "parts": metrics_per_part(predictions, classes, {"test": clips.excluded}),
+    }
+    remove_folder(output.path)
+    output.path.mkdir(parents=True)
+    output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    output.write_environment(**environment)
+    if made := _split(evaluated.run, clips, split["name"]):
+        output.write_json(output.split_file, made.to_dict())
+    output.write_predictions(predictions)
+    output.write_json(output.metrics_file, metrics)
+
+
+def _seen_speakers_warning(evaluated: EvaluatedModel, clips: EvaluationSet) -> str | None:
+    """Return why the model may have seen the evaluated speakers; None if it cannot have seen them."""
+    if evaluated.run is None:
+        return _TRAINING_UNKNOWN
+    seen = evaluated.seen_speakers()
+    named = all(map(is_known, [*seen, *clips.table.select(clips.rows)["speaker"]]))
+    return None if named and not any(map(is_pseudonym, seen)) else _SPEAKERS_UNKNOWN
+
+
+def _split(run: RunFolder | None, clips: EvaluationSet, name: str) -> Split | None:
+    """Return the run's split with the evaluated clips as test part; None if it is not known or leaks."""
+    split = read_split(run.split_file) if run else None
+    if split is None or split.leaking or clips.leaking:
         return None
-    clips = judged.table.select_columns(["id", "speaker"]).select(judged.rows)
-    parts = {**made.parts, "test": tuple(clips["id"])}
-    speakers = {**made.speakers, "test": tuple(sorted(set(clips["speaker"])))}
-    return Split(about_it["name"], about_it["seed"], None, False, parts, speakers)
+    evaluated = clips.table.select_columns(["id", "speaker"]).select(clips.rows)
+    parts = {**split.parts, "test": tuple(evaluated["id"])}
+    speakers = {**split.speakers, "test": tuple(sorted(set(evaluated["speaker"])))}
+    return Split(name, 0, None, False, parts, speakers)

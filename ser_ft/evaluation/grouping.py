@@ -1,4 +1,4 @@
-"""The groups of clips that a part's scores are told apart by: gender, intensity, duration, speaker."""
+"""Groups of clips with metrics of their own: gender, intensity, duration, speaker."""
 
 from __future__ import annotations
 
@@ -11,57 +11,56 @@ from numpy.typing import ArrayLike, NDArray
 from ..data.corpora.folder import UNKNOWN_SPEAKER
 from ..utils.errors import InputError
 
-# The edges of the durations told apart, in seconds; a clip on an edge belongs to the longer ones.
+# Edges of the duration groups in seconds; a clip on an edge belongs to the longer group.
 DURATION_EDGES = (2, 3, 4)
 DURATIONS = (
     f"under {DURATION_EDGES[0]} s",
     *(f"{low} to {high} s" for low, high in pairwise(DURATION_EDGES)),
     f"{DURATION_EDGES[-1]} s and over",
 )
-# Groups stand in this order, others after them by name.
+# These groups come first and in this order, all others after them by name.
 _ORDER = (*DURATIONS, "low", "medium", "normal", "high", "strong")
 
 
 def duration_groups(durations: ArrayLike) -> list[str | None]:
-    """Name the group of each clip's duration.
+    """Return the duration group of each clip.
 
     Args:
-        durations: in seconds, shape (N,), nan where one is not known.
+        durations: in seconds, shape (N,), nan if unknown.
 
     Returns:
-        names out of `DURATIONS`, None where the duration is not known.
+        Names from `DURATIONS`, None if the duration is unknown.
     """
     seconds = np.asarray(durations, dtype=np.float64)
-    places = np.digitize(seconds, DURATION_EDGES).tolist()
-    return [None if missing else DURATIONS[at] for at, missing in zip(places, np.isnan(seconds), strict=True)]
+    bins = np.digitize(seconds, DURATION_EDGES).tolist()
+    return [None if missing else DURATIONS[index] for index, missing in zip(bins, np.isnan(seconds), strict=True)]
 
 
 def group_masks(values: Sequence[object], what: str, clips: int) -> dict[str, NDArray[np.bool_]]:
-    """Find the clips of each group.
+    """Return which clips belong to each group.
 
     Args:
-        values: the group of each clip, shape (clips,). One of unknown value is in none: None, nan, an empty text, or
-            a speaker whose name says that it is unknown.
-        what: names the values where they are not as many as the clips.
-        clips: their number.
+        values: group of each clip, shape (clips,). A clip with an unknown value (see `is_known`) is in no group.
+        what: name of the values in the error message.
+        clips: number of clips.
 
     Returns:
-        group -> which clips are in it, shape (clips,).
+        group -> mask of its clips, shape (clips,).
 
     Raises:
-        InputError: more or fewer values than clips.
+        InputError: the number of values is not the number of clips.
     """
     if len(values) != clips:
         raise InputError(f"{clips} labels, but {len(values)} values of {what}")
     groups = np.array([value if is_known(value) else "" for value in values], dtype=np.str_)
-    names = sorted({*groups.tolist()} - {""}, key=lambda name: (_place(name), name))
+    names = sorted({*groups.tolist()} - {""}, key=lambda name: (_position(name), name))
     return {name: groups == name for name in names}
 
 
 def is_known(value: object) -> bool:
-    """Say whether a group's value tells a group: a text, not empty, that is no speaker of unknown name."""
+    """Return whether a value names a group: a text that is neither empty nor the name of an unknown speaker."""
     return isinstance(value, str) and bool(value) and value.rpartition("-")[2] != UNKNOWN_SPEAKER
 
 
-def _place(name: str) -> int:
+def _position(name: str) -> int:
     return _ORDER.index(name) if name in _ORDER else len(_ORDER)

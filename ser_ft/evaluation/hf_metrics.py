@@ -1,8 +1,8 @@
-"""UAR, accuracy and macro F1 as `evaluate.Metric`s that need no network.
+"""UAR, accuracy and macro F1 as `evaluate.Metric` classes that work without a network.
 
-`evaluate.load("accuracy")` fetches a script from the Hub; these are made directly, `UAR()`, and combine:
-`evaluate.combine([UAR(), WeightedAccuracy(), MacroF1()])`. They give the numbers of `ser_ft.evaluation.metrics`, and
-stand apart from it because importing evaluate takes seconds.
+`evaluate.load("accuracy")` downloads a script from the Hub. These metrics are instantiated directly, `UAR()`, and can be
+combined: `evaluate.combine([UAR(), WeightedAccuracy(), MacroF1()])`. They return the values of
+`ser_ft.evaluation.metrics`. They have a module of their own because importing evaluate takes seconds.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from . import metrics
 
 _INPUTS = """
 Args:
-    predictions (list of int): the recognised class of each clip, numbered from 0.
-    references (list of int): the true class of each clip, numbered from 0.
+    predictions (list of int): predicted class of each clip, numbered from 0.
+    references (list of int): true class of each clip, numbered from 0.
 Returns:
     {name} (float): {meaning}
 """
@@ -44,7 +44,7 @@ _SKLEARN = """
 
 
 class UAR(evaluate.Metric):  # type: ignore[misc]
-    """Unweighted average recall, under the name "uar"."""
+    """Unweighted average recall, with the name "uar"."""
 
     def _info(self) -> evaluate.MetricInfo:
         meaning = "the mean recall over the classes that occur in the references, from 0 to 1."
@@ -55,15 +55,15 @@ class UAR(evaluate.Metric):  # type: ignore[misc]
 
 
 class WeightedAccuracy(evaluate.Metric):  # type: ignore[misc]
-    """The share of clips recognised, "weighted accuracy" in the field, under the name "accuracy"."""
+    """Accuracy ("weighted accuracy" in speech emotion recognition), with the name "accuracy"."""
 
     @property
     def name(self) -> str:
-        """The name; evaluate would make "weighted_accuracy" of the class's."""
+        """The metric's name. By default it would be "weighted_accuracy", after the class."""
         return "accuracy"
 
     def _info(self) -> evaluate.MetricInfo:
-        meaning = "the share of clips whose class was recognised, from 0 to 1."
+        meaning = "the fraction of clips whose class is recognized, from 0 to 1."
         return _info("accuracy", "Accuracy (weighted accuracy, WA)", meaning, _SKLEARN)
 
     def _compute(self, predictions: Iterable[int], references: Iterable[int]) -> dict[str, float]:
@@ -72,7 +72,7 @@ class WeightedAccuracy(evaluate.Metric):  # type: ignore[misc]
 
 
 class MacroF1(evaluate.Metric):  # type: ignore[misc]
-    """The mean F1 over the classes, under the name "macro_f1"."""
+    """Mean F1 over the classes, with the name "macro_f1"."""
 
     def _info(self) -> evaluate.MetricInfo:
         meaning = "the mean F1 over the classes that occur in the references or the predictions, from 0 to 1."
@@ -94,6 +94,6 @@ def _info(name: str, description: str, meaning: str, citation: str) -> evaluate.
 
 
 def _numbers(references: Iterable[int], predictions: Iterable[int]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return both as arrays, and a number of classes that holds them all."""
+    """Return both as arrays, and the number of classes."""
     true, predicted = (np.fromiter(values, dtype=np.int64) for values in (references, predictions))
     return true, predicted, 1 + int(max(true.max(initial=0), predicted.max(initial=0)))

@@ -1,8 +1,8 @@
-"""Scores of recognition: UAR first, then the others, from labels and probabilities alone.
+"""Classification metrics from labels and probabilities: UAR, accuracy, macro F1, and those of probabilities.
 
-UAR, the unweighted average recall, is the mean over the classes of the share of a class's clips that were
-recognised: a frequent class counts no more than a rare one, and a constant answer earns 1 / classes (Schuller et al.
-2009, "The INTERSPEECH 2009 Emotion Challenge"). Labels and predictions are class numbers from 0 throughout.
+UAR (unweighted average recall, macro recall) is the mean over the classes of the fraction of their clips that are
+recognized. All classes have the same weight, and a constant prediction has a UAR of 1 / classes (Schuller et al. 2009,
+"The INTERSPEECH 2009 Emotion Challenge"). Labels and predictions are class numbers from 0.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .confidence_intervals import ConfidenceInterval, count_by_speaker, interval
 from .grouping import group_masks, is_known
 from .validation import Floats, Ints, check_names, check_predictions, check_probabilities
 
-# A class that a clip's corpus cannot hold has probability 0: its logarithm is taken here.
-SMALLEST_PROBABILITY = 1e-12
+# Probabilities are clipped to it before their logarithm. A class that a clip's corpus does not contain has probability 0.
+MIN_PROBABILITY = 1e-12
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Ints:
@@ -29,20 +29,20 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
     Args:
         labels: class numbers, shape (N,).
         predictions: class numbers, shape (N,).
-        classes: C, the number of classes.
+        classes: number of classes C.
 
     Returns:
         Counts, shape (C, C).
 
     Raises:
-        InputError: no clips, lengths that differ, or a number that is no class.
+        InputError: there are no clips, the lengths differ, or a number is not a class.
     """
     true, predicted = check_predictions(labels, predictions, classes)
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
 def recall_per_class(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Floats:
-    """Return the recall of each class, shape (C,), nan where a class has no clips. Arguments as in `confusion_matrix`."""
+    """Return the recall of each class, shape (C,), nan for a class without clips. Arguments as in `confusion_matrix`."""
     counts = confusion_matrix(labels, predictions, classes)
     return _ratio(np.diag(counts), counts.sum(axis=1))
 
@@ -53,7 +53,7 @@ def uar(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Return the share of clips that were recognised ("weighted accuracy", WA); both arguments of shape (N,)."""
+    """Return the fraction of clips that are recognized ("weighted accuracy", WA); both arguments of shape (N,)."""
     true, predicted = check_predictions(labels, predictions)
     return float((true == predicted).mean())
 
@@ -61,35 +61,35 @@ def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
 def macro_f1(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
     """Return the mean F1 over the classes that occur in the labels or in the predictions.
 
-    These are the classes sklearn's `f1_score(average="macro")` takes by itself: one that is predicted but never
-    there counts as 0. Arguments as in `confusion_matrix`.
+    A class that only occurs in the predictions counts as 0, as in scikit-learn's `f1_score(average="macro")`. Arguments
+    as in `confusion_matrix`.
     """
     return _macro_f1(confusion_matrix(labels, predictions, classes))
 
 
 def negative_log_likelihood(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the mean of -ln(probability of the true class), in nats; a probability under 1e-12 counts as 1e-12.
+    """Return the mean of -ln(probability of the true class), in nats. A probability below 1e-12 counts as 1e-12.
 
     Args:
         labels: class numbers, shape (N,).
         probabilities: shape (N, C).
 
     Raises:
-        InputError: the labels or probabilities are of the wrong shape or range.
+        InputError: the labels or probabilities have the wrong shape or range.
     """
-    true, shares = check_probabilities(labels, probabilities)
-    given = shares[np.arange(len(true)), true]
-    return float(np.maximum(0.0, -np.log(np.maximum(given, SMALLEST_PROBABILITY))).mean())
+    true, values = check_probabilities(labels, probabilities)
+    likelihoods = values[np.arange(len(true)), true]
+    return float(np.maximum(0.0, -np.log(np.maximum(likelihoods, MIN_PROBABILITY))).mean())
 
 
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the Brier score: the squared distance of the probabilities from the truth, summed over the classes.
+    """Return the Brier score: the mean squared distance between probabilities and one-hot labels, from 0 to 2.
 
-    From 0 to 2, as in Brier 1950, "Verification of forecasts expressed in terms of probability". Arguments as in
+    Brier 1950, "Verification of forecasts expressed in terms of probability". Arguments as in
     `negative_log_likelihood`.
     """
-    true, shares = check_probabilities(labels, probabilities)
-    return float(np.square(shares - np.eye(shares.shape[1])[true]).sum(axis=1).mean())
+    true, values = check_probabilities(labels, probabilities)
+    return float(np.square(values - np.eye(values.shape[1])[true]).sum(axis=1).mean())
 
 
 def uar_confidence_interval(
@@ -99,32 +99,27 @@ def uar_confidence_interval(
     classes: int,
     level: float = 0.95,
 ) -> ConfidenceInterval | None:
-    """Estimate an interval for UAR over speakers, not clips.
-
-    Where each speaker has every class that occurs in the labels, and about as many clips as the others, it is a t
-    interval about the mean of the per-speaker UARs, otherwise a jackknife-t interval about the UAR of all clips: see
-    `ser_ft.evaluation.confidence_intervals`.
+    """Estimate a confidence interval of the UAR over speakers (not clips): see `ser_ft.evaluation.confidence_intervals`.
 
     Args:
         labels: class numbers, shape (N,).
         predictions: class numbers, shape (N,).
-        speakers: the speaker of each clip, shape (N,).
-        classes: C, the number of classes.
-        level: the nominal coverage.
+        speakers: speaker of each clip, shape (N,).
+        classes: number of classes C.
+        level: nominal coverage.
 
     Returns:
-        The interval; None where a speaker is not known (the clips may be anybody's), under 4 speakers, and where
-        `ser_ft.evaluation.confidence_intervals.interval_from_counts` says so.
+        The interval. None if a speaker is unknown, or if `ser_ft.evaluation.confidence_intervals.interval_from_counts`
+        returns None, for example for fewer than 4 speakers.
 
     Raises:
-        InputError: wrong input, as in `confusion_matrix`, a speaker missing, or a level out of range.
+        InputError: as in `confusion_matrix`, or the number of speakers or the level is wrong.
     """
     true, predicted = check_predictions(labels, predictions, classes)
-    who = check_names(speakers, "speakers", len(true))
-    if not all(map(is_known, who.tolist())):
+    names = check_names(speakers, "speakers", len(true))
+    if not all(map(is_known, names.tolist())):
         return None
-    counts = count_by_speaker(true, predicted, who, classes)
-    return interval_from_counts(*counts, level)
+    return interval_from_counts(*count_by_speaker(true, predicted, names, classes), level)
 
 
 def compute_metrics(
@@ -133,65 +128,71 @@ def compute_metrics(
     speakers: Sequence[str],
     classes: Sequence[str],
     corpora: Sequence[str] | None = None,
-    traits: Mapping[str, Sequence[object]] | None = None,
+    groups: Mapping[str, Sequence[object]] | None = None,
 ) -> dict[str, Any]:
-    """Return every score of a set of clips, ready for JSON: the entry of a part in metrics.json.
+    """Return all metrics of a set of clips, ready for JSON: the entry of one part in metrics.json.
 
-    A clip's prediction is its most probable class. Probabilities may be 0 for classes that its corpus cannot hold.
+    The prediction for a clip is its most probable class. The probability of a class that the clip's corpus does not
+    contain may be 0.
 
     Args:
         labels: class numbers, shape (N,).
-        probabilities: shape (N, C), each row adding up to 1.
-        speakers: the speaker of each clip, shape (N,).
-        classes: the names of the C classes.
-        corpora: the corpus of each clip, shape (N,); without it "by_corpus" is left out.
-        traits: name -> the group of each clip, shape (N,), None where it is not known: "gender", say.
+        probabilities: shape (N, C); each row adds up to 1.
+        speakers: speaker of each clip, shape (N,).
+        classes: names of the C classes.
+        corpora: corpus of each clip, shape (N,). Without it there is no "by_corpus".
+        groups: name, such as "gender" -> value of each clip, shape (N,), None if unknown.
 
     Returns:
         clips, speakers: their numbers.
         uar, accuracy, macro_f1, ece, nll: as the functions of these names.
-        uar_interval: {low, high, level, method} of `uar_confidence_interval`, or None.
-        chance: what UAR a constant answer earns, 1 / number of classes that occur.
-        recall, precision: class -> share, None where it has no clips, or was never predicted.
-        support: class -> clips.
-        confusion: counts, a row for each label, a column for each prediction.
-        reliability: as `ser_ft.evaluation.calibration.reliability_bins` gives it.
-        by_speaker: speaker -> clips, speakers, uar (over the classes that the speaker has), accuracy, chance and
-            uar_interval (None).
-        spread: lowest, highest and deviation of the speakers' UARs; None under two speakers.
-        by_corpus: corpus -> the same for its clips, without what stands below "confusion" here.
-        by_NAME, for each trait: group -> as for a speaker, with an interval where one can be trusted. A group's UAR
-            is over the classes that occur in it.
+        uar_interval: {low, high, level, method} from `uar_confidence_interval`, or None.
+        chance: the UAR of a constant prediction, 1 / number of classes in the labels.
+        recall, precision: class -> value, None if the class has no clips, or is never predicted.
+        support: class -> number of clips.
+        confusion: counts, a row per label, a column per prediction.
+        reliability: list from `ser_ft.evaluation.calibration.reliability_bins`.
+        by_speaker: speaker -> clips, speakers, uar (over the speaker's classes), accuracy, chance and uar_interval
+            (None).
+        speaker_uar: {min, max, std} of the speakers' UARs; None for fewer than two speakers.
+        by_corpus: corpus -> the entries from clips to confusion, for its clips.
+        by_NAME, for each of `groups`: value -> as for a speaker, with an interval if one can be estimated. The UAR is
+            over the classes in the group.
 
     Raises:
-        InputError: no clips, lengths that differ, a label that is no class, or probabilities that are none.
+        InputError: there are no clips, lengths differ, a label is not a class, or probabilities are invalid.
     """
-    true, shares = check_probabilities(labels, probabilities)
-    if len(classes) != shares.shape[1] or len(set(classes)) != len(classes):
+    true, values = check_probabilities(labels, probabilities)
+    if len(classes) != values.shape[1] or len(set(classes)) != len(classes):
         raise InputError(
-            f"{shares.shape[1]} probabilities per clip need as many different classes, not {list(classes)}"
+            f"{values.shape[1]} probabilities per clip need as many different classes, not {list(classes)}"
         )
-    who = check_names(speakers, "speakers", len(true))
-    found = _score(true, shares, who, classes)
-    predicted = shares.argmax(axis=1)
-    by_speaker = _by_group(true, predicted, who, len(classes), "speaker", speakers)
-    found |= {
-        "reliability": reliability_bins(true, shares),
+    names = check_names(speakers, "speakers", len(true))
+    metrics = _clip_metrics(true, values, names, classes)
+    predicted = values.argmax(axis=1)
+    by_speaker = _metrics_by_group(true, predicted, names, len(classes), "speaker", speakers)
+    uars = [speaker["uar"] for speaker in by_speaker.values()]
+    metrics |= {
+        "reliability": reliability_bins(true, values),
         "by_speaker": by_speaker,
-        "speaker_uar": _spread(by_speaker),
+        "speaker_uar": {"min": min(uars), "max": max(uars), "std": float(np.std(uars, ddof=1))}
+        if len(uars) > 1
+        else None,
     }
     if corpora is not None:
-        where = check_names(corpora, "corpora", len(true))
-        found["by_corpus"] = {
-            str(corpus): _score(true[where == corpus], shares[where == corpus], who[where == corpus], classes)
-            for corpus in np.unique(where)
+        corpus_names = check_names(corpora, "corpora", len(true))
+        masks = {str(corpus): corpus_names == corpus for corpus in np.unique(corpus_names)}
+        metrics["by_corpus"] = {
+            corpus: _clip_metrics(true[rows], values[rows], names[rows], classes) for corpus, rows in masks.items()
         }
-    for trait, values in (traits or {}).items():
-        found[f"by_{trait}"] = _by_group(true, predicted, who, len(classes), trait, values)
-    return found
+    for name, group_values in (groups or {}).items():
+        metrics[f"by_{name}"] = _metrics_by_group(true, predicted, names, len(classes), name, group_values)
+    return metrics
 
 
-def _score(labels: Ints, probabilities: Floats, speakers: NDArray[np.str_], classes: Sequence[str]) -> dict[str, Any]:
+def _clip_metrics(
+    labels: Ints, probabilities: Floats, speakers: NDArray[np.str_], classes: Sequence[str]
+) -> dict[str, Any]:
     predictions = probabilities.argmax(axis=1)
     counts = confusion_matrix(labels, predictions, len(classes))
     support, hits = counts.sum(axis=1), np.diag(counts)
@@ -208,7 +209,6 @@ def _score(labels: Ints, probabilities: Floats, speakers: NDArray[np.str_], clas
 
 
 def _summary(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> dict[str, Any]:
-    """Return the scores that every group of clips has."""
     recall = recall_per_class(labels, predictions, classes)
     interval = uar_confidence_interval(labels, predictions, speakers.tolist(), classes)
     return {
@@ -222,24 +222,17 @@ def _summary(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classe
     }
 
 
-def _by_group(
-    labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int, trait: str, values: Sequence[object]
+def _metrics_by_group(
+    labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int, name: str, values: Sequence[object]
 ) -> dict[str, dict[str, Any]]:
     return {
         group: _summary(labels[rows], predictions[rows], speakers[rows], classes)
-        for group, rows in group_masks(values, trait, len(labels)).items()
+        for group, rows in group_masks(values, name, len(labels)).items()
     }
 
 
-def _spread(by_speaker: Mapping[str, Mapping[str, Any]]) -> dict[str, float] | None:
-    uars = [found["uar"] for found in by_speaker.values()]
-    if len(uars) < 2:
-        return None
-    return {"min": min(uars), "max": max(uars), "std": float(np.std(uars, ddof=1))}
-
-
-def _by_class(classes: Sequence[str], shares: Floats) -> dict[str, float | None]:
-    return {name: None if np.isnan(share) else float(share) for name, share in zip(classes, shares, strict=True)}
+def _by_class(classes: Sequence[str], values: Floats) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(classes, values, strict=True)}
 
 
 def _ratio(part: Ints, whole: Ints) -> Floats:

@@ -1,4 +1,4 @@
-"""A model over a data set: predictions, a row per clip, and the metrics made of them."""
+"""Predictions of a model for a data set, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 _TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
 
 
-def corpus_notes_and_terms(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what metrics.json says of corpora: `notes` where there are any, and `terms`.
+def corpus_notes_and_terms(corpora: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the entries of metrics.json that describe corpora: `notes` (only of corpora with a note) and `terms`.
 
     Args:
-        facts: as `ser_ft.data.prepare.corpus_info` gives them.
+        corpora: corpus -> information, from `ser_ft.data.prepare.corpus_info`.
     """
-    said = ("title", "license", "terms", "citation")
+    keys = ("title", "license", "terms", "citation")
     return {
-        "notes": {name: fact["note"] for name, fact in facts.items() if fact["note"]},
-        "terms": {name: {key: fact[key] for key in said} for name, fact in facts.items()},
+        "notes": {name: info["note"] for name, info in corpora.items() if info["note"]},
+        "terms": {name: {key: info[key] for key in keys} for name, info in corpora.items()},
     }
 
 
@@ -41,23 +41,26 @@ def predict(
     allowed: np.ndarray,
     batch_size: int = 32,
     equal_lengths: bool = False,
-    share: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> np.ndarray:
-    """Return the probabilities that a model gives to clips, over the classes that each clip's corpus can hold.
+    """Return a model's probabilities for clips, over the classes that each clip's corpus contains.
 
     Args:
-        model: in any mode; it is put back into it.
-        collate: from row numbers to the model's inputs.
-        rows: which clips, shape (clips,). lengths: of every row of the table, for batches of like length.
-        allowed: of these clips, bool, shape (clips, classes).
-        batch_size: clips at once. equal_lengths: put only clips of one length into a batch.
-        share: this process's number and how many there are; each computes some of the batches, which are the same
-            however many there are. context: made around each call of the model, such as autocast's.
+        model: the model. Its training or evaluation mode is restored.
+        collate: function from row numbers to the model's inputs.
+        rows: rows of the clips, shape (clips,).
+        lengths: lengths of all rows of the table. Clips of similar length share a batch.
+        allowed: classes that each clip's corpus contains, bool, shape (clips, classes).
+        batch_size: number of clips in a batch.
+        equal_lengths: whether all clips of a batch must have the same length.
+        shard: index of this process and number of processes. Each process computes some of the batches, which do not
+            depend on the number of processes.
+        context: factory of a context for each call of the model, such as autocast.
 
     Returns:
-        Probabilities, float64, shape (clips, classes), zero for what the corpus cannot hold, and for clips of other
-        processes; rows sum to one.
+        Probabilities, float64, shape (clips, classes). They are 0 for classes that are not allowed, and in rows of
+        other processes; other rows sum to one.
     """
     import torch
 
@@ -65,26 +68,26 @@ def predict(
     model.eval()
     device = next(model.parameters()).device
     order = np.argsort(lengths[rows], kind="stable")
-    cuts = np.arange(batch_size, len(rows), batch_size)
+    boundaries = np.arange(batch_size, len(rows), batch_size)
     if equal_lengths:
-        cuts = np.union1d(cuts, 1 + np.flatnonzero(np.diff(lengths[rows][order])))
-    found = np.zeros(allowed.shape, dtype=np.float64)
+        boundaries = np.union1d(boundaries, 1 + np.flatnonzero(np.diff(lengths[rows][order])))
+    probabilities = np.zeros(allowed.shape, dtype=np.float64)
     with torch.no_grad():
-        for chosen in np.split(order, cuts)[share[0] :: share[1]]:
-            inputs = {name: value.to(device) for name, value in collate(rows[chosen].tolist()).items()}
+        for batch in np.split(order, boundaries)[shard[0] :: shard[1]]:
+            inputs = {name: value.to(device) for name, value in collate(rows[batch].tolist()).items()}
             with context():
                 logits = model(**inputs).logits
-            found[chosen] = masked_softmax(logits.float().cpu().numpy().astype(np.float64), allowed[chosen])
+            probabilities[batch] = masked_softmax(logits.float().cpu().numpy().astype(np.float64), allowed[batch])
     for module, training in modes.items():
         module.training = training
-    return found
+    return probabilities
 
 
 def masked_softmax(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Return the softmax over the allowed classes, zero elsewhere; all of shape (clips, classes)."""
     logits = np.where(allowed, logits, -np.inf)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def predictions_table(
@@ -95,49 +98,54 @@ def predictions_table(
     fold: int | None,
     seed: int,
 ) -> pd.DataFrame:
-    """Put the evaluated clips together as `predictions.parquet` holds them.
+    """Return the content of `predictions.parquet`.
 
     Args:
-        table: the prepared table. classes: that are told apart, in the order of their numbers.
-        parts: part -> its rows, all of these classes. probabilities: part -> shape (clips, classes).
-        fold, seed: of the run.
+        table: the prepared table.
+        classes: names of the model's classes, in the order of their numbers.
+        parts: part -> rows of the table; their labels are among `classes`.
+        probabilities: part -> probabilities, shape (clips, classes).
+        fold: fold of the run's split.
+        seed: seed of the run.
     """
     import pandas as pd
 
     names = table.features["emotion"].names
-    facts = table.select_columns([*_TABLE_COLUMNS, "emotion"]).to_pandas()
-    pieces = []
+    clips = table.select_columns([*_TABLE_COLUMNS, "emotion"]).to_pandas()
+    frames = []
     for part in PARTS:
         if part in probabilities and len(parts[part]):
-            piece = facts.iloc[parts[part]].reset_index(drop=True)
-            piece["label"] = [names[place] for place in piece.pop("emotion")]
-            piece["part"] = part
-            pieces.append(piece.join(pd.DataFrame(probabilities[part], columns=list(classes))))
-    whole = pd.concat(pieces, ignore_index=True)
-    whole["fold"] = pd.Series([fold] * len(whole), dtype="Int64")
-    whole["seed"] = seed
-    ordered: pd.DataFrame = whole[[*PREDICTION_COLUMNS, *classes]]
+            frame = clips.iloc[parts[part]].reset_index(drop=True)
+            frame["label"] = [names[number] for number in frame.pop("emotion")]
+            frame["part"] = part
+            frames.append(frame.join(pd.DataFrame(probabilities[part], columns=list(classes))))
+    predictions = pd.concat(frames, ignore_index=True)
+    predictions["fold"] = pd.Series([fold] * len(predictions), dtype="Int64")
+    predictions["seed"] = seed
+    ordered: pd.DataFrame = predictions[[*PREDICTION_COLUMNS, *classes]]
     return ordered
 
 
 def metrics_per_part(
-    predictions: pd.DataFrame, classes: Sequence[str], left_out: Mapping[str, Mapping[str, int]] | None = None
+    predictions: pd.DataFrame, classes: Sequence[str], excluded: Mapping[str, Mapping[str, int]] | None = None
 ) -> dict[str, Any]:
-    """Return part -> its metrics, as `ser_ft.evaluation.metrics.compute_metrics` makes them, from a predictions table.
+    """Return part -> its metrics (`ser_ft.evaluation.metrics.compute_metrics`) from a table of predictions.
 
     Args:
-        predictions: as `predictions_table` gives it. classes: in the order of their numbers.
-        left_out: part -> class -> how many clips are not in the table, for the model does not know their class.
+        predictions: table from `predictions_table`.
+        classes: names of the classes, in the order of their numbers.
+        excluded: part -> class -> number of clips that are not in the table because the model does not know the class.
     """
-    places = {label: place for place, label in enumerate(classes)}
-    found = {}
+    numbers = {name: number for number, name in enumerate(classes)}
+    metrics = {}
     for part in PARTS:
         rows = predictions[predictions["part"] == part]
         if len(rows):
-            labels = rows["label"].map(places).to_numpy(dtype=np.int64)
-            shares = rows[list(classes)].to_numpy(dtype=np.float64)
-            traits = {name: rows[name].tolist() for name in ("gender", "intensity")}
-            traits["duration"] = duration_groups(rows["duration"])
-            scores = compute_metrics(labels, shares, rows["speaker"].tolist(), classes, rows["corpus"].tolist(), traits)
-            found[part] = scores | {"excluded": dict((left_out or {}).get(part, {}))}
-    return found
+            labels = rows["label"].map(numbers).to_numpy(dtype=np.int64)
+            probabilities = rows[list(classes)].to_numpy(dtype=np.float64)
+            groups = {name: rows[name].tolist() for name in ("gender", "intensity")}
+            groups["duration"] = duration_groups(rows["duration"])
+            speakers, corpora = rows["speaker"].tolist(), rows["corpus"].tolist()
+            part_metrics = compute_metrics(labels, probabilities, speakers, classes, corpora, groups)
+            metrics[part] = part_metrics | {"excluded": dict((excluded or {}).get(part, {}))}
+    return metrics

@@ -1,4 +1,4 @@
-"""How much of the emotion each layer of pretrained speech encoders holds: a linear probe on every one, by speaker."""
+"""Linear probes on every layer of pretrained speech encoders: how well each layer separates the emotions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from transformers.utils import logging
 
 from ..data.prepare import corpus_info, open_prepared
-from ..data.splits import Split, make_split
+from ..data.splits import make_split
 from ..dataloading.cache import FlatCache
 from ..dataloading.hidden_states import POOLINGS, compute_hidden_states
 from ..dataloading.targets import allowed_classes
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import datasets
 
 PRECISIONS = ("auto", "no", "bf16")
-# Variance that the logits of a clip are believed to have before any is heard. At this value the UAR of statistics of
-# MFCCs, as they are (200 numbers) and spread over 768 and 1536, was within 0.011 of its highest, by speaker, on RAVDESS
-# and on 4000 clips of CREMA-D (rebuilt audio); from 3 to 100 it hardly moves.
+# Prior variance of a clip's logits. At this value the UAR of MFCC statistics, both in their 200 dimensions and projected
+# to 768 and 1536, was within 0.011 of its maximum, with folds by speaker, on RAVDESS and on 4000 clips of CREMA-D
+# (rebuilt audio). From 3 to 100 it hardly changes.
 _LOGIT_VARIANCE = 10.0
-# Of the gradient; where L-BFGS stops. Ten times closer changes no logit by more than a few hundredths.
-_TOLERANCE = 1e-4
-_MOST_STEPS = 500
+# Norm of the gradient at which L-BFGS stops. A ten times smaller one changes no logit by more than a few hundredths.
+_GRADIENT_TOLERANCE = 1e-4
+_MAX_ITERATIONS = 500
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,63 +55,61 @@ def probe(
     precision: str = "auto",
     verbose: bool = True,
 ) -> dict[str, Any]:
-    """Score every layer of pretrained speech encoders by a linear classifier on its states, on unheard speakers.
+    """Score every layer of pretrained speech encoders by a linear classifier on its hidden states, on unseen speakers.
 
-    Each clip goes through an encoder once; the states of all layers are pooled over time and kept on the disk. Within
-    each fold they are standardised on its training speakers, as is the logistic regression fitted: nothing is tuned.
+    Each clip passes through an encoder once; the states of all layers are pooled over time and cached on disk. In each
+    fold, standardization and logistic regression are fitted on the training speakers. No hyperparameter is tuned.
 
     Args:
-        backbones: names on the Hub, or folders. data: a prepared table's folder.
-        pooling: of the states over time: "mean", or "mean+std".
-        folds: by speaker, each held out once. seed: of their draw.
-        split: a run's split.json, or another split file: only its training part is probed. By default all clips are.
-        precision: of the encoders: "no" (float32), "bf16", or "auto": the fastest that the machine has.
+        backbones: names on the Hub, or folders.
+        data: folder of a prepared table.
+        pooling: pooling of the states over time, "mean" or "mean+std".
+        folds: number of folds by speaker.
+        seed: seed of the folds.
+        split: a run's split.json, or another split file: only its training part is probed. None: all clips.
+        precision: precision of the encoders: "no" (float32), "bf16", or "auto" (the fastest on this machine).
         verbose: show progress.
 
     Returns:
-        What was found, ready for JSON: split {name, leaking} (name None: all clips), notes (corpus -> note), pooling,
-        precision, seed, clips, speakers, chance; and layers, a list of
-        {backbone, layer, state, uar, deviation, folds, best}:
-        layer: 0 is what enters the first ("input" is its state), the others are counted from 1 (what leaves them:
-            "output"). Where an encoder does something more to the last, that layer comes once more, as "head".
-        uar: mean over the folds. deviation: between them. folds: the UAR of each.
-        best: whether its UAR is the highest of the backbone's, of equals the lowest layer's.
+        A dictionary ready for JSON: split {name, fold, leaking} (name None: all clips), notes (corpus -> note), clips,
+        speakers, chance, pooling, precision, seed; and layers, a list of
+        {backbone, layer, state, uar, std, folds, best}:
+        layer: 0 for the input of the first layer (state "input"), 1 and up for the output of each layer ("output"). If
+            the encoder processes the last output further, that layer occurs once more, with the state "head".
+        uar: mean over the folds.
+        std: standard deviation over the folds.
+        folds: UAR of each fold.
+        best: whether the UAR is the backbone's highest (of the lowest layer, if several have it).
 
     Raises:
-        InputError: there is no such encoder, table or split, an option is unknown, or there are too few speakers.
+        InputError: an encoder, the table or the split does not exist, an option is unknown, or there are too few
+            speakers.
     """
-    _check(backbones, pooling, folds, seed, precision)
+    _check_options(backbones, pooling, folds, seed, precision)
     table = open_prepared(data)
-    clips = _Clips.of(table, split, folds, seed)
-    found = [encoders.find_encoder(name, clips.classes) for name in backbones]
-    # Its bar over the weights would break into ours; a download keeps its own.
+    clips = _ProbedClips.select(table, split, folds, seed)
+    specs = [encoders.find_encoder(name, clips.classes) for name in backbones]
+    # transformers' progress bar over the weights would break into ours. Downloads keep their bars.
     logging.disable_progress_bar()
     enable_progress_bars()
     if precision == "auto":
         precision = best_precision()
     layers: list[dict[str, Any]] = []
-    for backbone in found:
-        states = _states(backbone, table, pooling, precision, verbose)
-        layers += _score(backbone.name, states, clips, verbose)
-    return {
-        **clips.facts,
-        "pooling": pooling,
-        "precision": precision,
-        "seed": seed,
-        "layers": layers,
-    }
+    for spec in specs:
+        states = _pooled_states(spec, table, pooling, precision, verbose)
+        layers += _score_layers(spec.name, states, clips, verbose)
+    return {**clips.summary, "pooling": pooling, "precision": precision, "seed": seed, "layers": layers}
 
 
-def _check(backbones: Sequence[str], pooling: str, folds: int, seed: int, precision: str) -> None:
-    """Refuse options before anything is read."""
+def _check_options(backbones: Sequence[str], pooling: str, folds: int, seed: int, precision: str) -> None:
     for name in backbones:
         if list(backbones).count(name) > 1:
             raise InputError(f"{name}: is given twice")
         if model_kind(name) != "speech":
-            raise InputError(f"{name}: is no speech encoder to probe; name one, such as facebook/hubert-base-ls960")
-    for what, value, known in (("pooling", pooling, POOLINGS), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise InputError(f"--{what} is one of {', '.join(known)}, not {value!r}")
+            raise InputError(f"{name}: is not a speech encoder; choose one such as facebook/hubert-base-ls960")
+    for option, value, choices in (("pooling", pooling, POOLINGS), ("precision", precision, PRECISIONS)):
+        if value not in choices:
+            raise InputError(f"--{option} must be one of {', '.join(choices)}, not {value!r}")
     if folds < 2:
         raise InputError(f"--folds must be 2 or more, not {folds}")
     if not 0 <= seed < 2**32:
@@ -119,14 +117,16 @@ def _check(backbones: Sequence[str], pooling: str, folds: int, seed: int, precis
 
 
 @dataclass(frozen=True)
-class _Clips:
+class _ProbedClips:
     """The clips that are probed.
 
     Attributes:
-        rows: of the table. labels: class numbers; both of shape (clips,).
-        allowed: which classes the clip's corpus can hold, bool, shape (clips, classes).
-        folds: (training, held out) each, as places among the clips.
-        facts: what the outcome says of them.
+        rows: rows of the table, shape (clips,).
+        labels: class numbers, shape (clips,).
+        allowed: classes that each clip's corpus contains, bool, shape (clips, classes).
+        folds: (training, test) indices of the clips for each fold.
+        classes: names of all classes, in the order of their numbers.
+        summary: entries of the result that describe the clips.
     """
 
     rows: np.ndarray
@@ -134,113 +134,119 @@ class _Clips:
     allowed: np.ndarray
     folds: list[tuple[np.ndarray, np.ndarray]]
     classes: tuple[str, ...]
-    facts: dict[str, Any]
+    summary: dict[str, Any]
 
     @classmethod
-    def of(cls, table: datasets.Dataset, split: str | Path | None, folds: int, seed: int) -> _Clips:
-        """Choose the clips, and draw the folds: of a split's training part alone, where one is given."""
-        rows, made = np.arange(len(table)), None
-        if split is not None:
-            made = make_split(table, "file", file=split)
-            rows = np.sort(made.rows(table)["train"])
-        # From here on nothing is known of other clips, not even which classes they are of.
-        chosen = table.select(rows)
-        speakers = len(set(chosen["speaker"]))
-        if speakers < folds:
-            where = "the data has" if split is None else f"the training part of {split} has"
-            raise InputError(f"{folds} folds by speaker need {folds} speakers or more, and {where} {speakers}")
+    def select(cls, table: datasets.Dataset, split_file: str | Path | None, num_folds: int, seed: int) -> _ProbedClips:
+        """Select all clips, or the training part of a split, and draw the folds."""
+        rows, split = np.arange(len(table)), None
+        if split_file is not None:
+            split = make_split(table, "file", file=split_file)
+            rows = np.sort(split.rows(table)["train"])
+        # Nothing below depends on other clips, not even on their classes.
+        selected = table.select(rows)
+        speakers = len(set(selected["speaker"]))
+        if speakers < num_folds:
+            owner = "the data have" if split_file is None else f"the training part of {split_file} has"
+            raise InputError(f"{num_folds} folds by speaker need {num_folds} speakers or more, but {owner} {speakers}")
         classes = tuple(table.features["emotion"].names)
-        labels = np.array(chosen["emotion"], dtype=np.int64)
-        facts = corpus_info(chosen)
-        held = allowed_classes(list(chosen["corpus"]), facts, classes)
-        parts = [make_split(chosen, "kfold", seed=seed, fold=at, folds=folds, validation=0.0) for at in range(folds)]
-        places = [part.rows(chosen) for part in parts]
-        pairs = [(fold["train"], fold["test"]) for fold in places]
-        if min(len(np.unique(labels[train])) for train, _ in pairs) < 2:
-            raise InputError("a fold leaves one class alone to learn from: there is nothing to tell apart")
-        told = {"clips": len(rows), "speakers": speakers, "chance": 1 / len(np.unique(labels))}
-        notes = {corpus: fact["note"] for corpus, fact in facts.items() if fact["note"]}
-        return cls(rows, labels, held, pairs, classes, {"split": _told(made), "notes": notes, **told})
+        labels = np.array(selected["emotion"], dtype=np.int64)
+        info = corpus_info(selected)
+        allowed = allowed_classes(list(selected["corpus"]), info, classes)
+        folds = []
+        for fold in range(num_folds):
+            parts = make_split(selected, "kfold", seed=seed, fold=fold, folds=num_folds, validation=0.0).rows(selected)
+            folds.append((parts["train"], parts["test"]))
+        if min(len(np.unique(labels[train])) for train, _ in folds) < 2:
+            raise InputError("a fold has only one class left to train on; at least two are needed")
+        summary = {
+            "split": {
+                "name": split and split.name,
+                "fold": split and split.fold,
+                "leaking": bool(split and split.leaking),
+            },
+            "notes": {corpus: entry["note"] for corpus, entry in info.items() if entry["note"]},
+            "clips": len(rows),
+            "speakers": speakers,
+            "chance": 1 / len(np.unique(labels)),
+        }
+        return cls(rows, labels, allowed, folds, classes, summary)
 
 
-def _told(split: Split | None) -> dict[str, Any]:
-    return {"name": split and split.name, "fold": split and split.fold, "leaking": bool(split and split.leaking)}
-
-
-def _states(backbone: EncoderSpec, table: datasets.Dataset, pooling: str, precision: str, shown: bool) -> FlatCache:
-    """Return the pooled states of every clip of a table, also of those that are not probed: the next split's may be."""
+def _pooled_states(spec: EncoderSpec, table: datasets.Dataset, pooling: str, precision: str, show: bool) -> FlatCache:
+    """Return the pooled states of all clips of a table: the next split may probe other clips."""
     device = PartialState().device
     autocast: Callable[[], AbstractContextManager[Any]] | None = None
     if precision in _DTYPES:
         autocast = lambda: torch.autocast(device.type, dtype=_DTYPES[precision])  # noqa: E731
-    parts = EncoderParts.of(encoders.load_encoder(backbone))
-    return compute_hidden_states(table, parts, backbone.extractor, pooling, shown, device, autocast)
+    parts = EncoderParts.of(encoders.load_encoder(spec))
+    return compute_hidden_states(table, parts, spec.extractor, pooling, show, device, autocast)
 
 
-def _score(name: str, states: FlatCache, clips: _Clips, shown: bool) -> list[dict[str, Any]]:
-    """Fit and score every state of a backbone."""
+def _score_layers(name: str, states: FlatCache, clips: _ProbedClips, show: bool) -> list[dict[str, Any]]:
     last = int(states.lengths[0]) - 2
-    named = [(0, "input"), *((layer, "output") for layer in range(1, last + 1)), (last, "head")]
+    layers = [(0, "input"), *((layer, "output") for layer in range(1, last + 1)), (last, "head")]
     if all(np.array_equal(states[row][-2], states[row][-1]) for row in clips.rows):
-        named.pop()
-    found: list[dict[str, Any]] = []
-    for layer, state in progress_bar(named, desc=name, unit=" layers", shown=shown):
-        values = np.stack([states[row][len(found)] for row in clips.rows])
+        layers.pop()
+    scores: list[dict[str, Any]] = []
+    for layer, state in progress_bar(layers, desc=name, unit=" layers", shown=show):
+        values = np.stack([states[row][len(scores)] for row in clips.rows])
         if not np.isfinite(values).all():
-            raise InputError(f"{name}: layer {layer} gives values beyond all bounds: try --precision no")
-        # The products are small and many: where other work shares the machine, threads mostly wait for each other.
+            raise InputError(f"{name}: layer {layer} gives infinite values: try --precision no")
+        # The matrix products are small and many: threads would mostly wait for each other on a busy machine.
         with threadpool_limits(1):
-            folds = [_uar(values, clips, train, held) for train, held in clips.folds]
-        spread = {"uar": mean(folds), "std": stdev(folds), "folds": folds}
-        found.append({"backbone": name, "layer": layer, "state": state, **spread})
-    best = max(range(len(found)), key=lambda place: (found[place]["uar"], -place))
-    return [{**row, "best": place == best} for place, row in enumerate(found)]
+            folds = [_fold_uar(values, clips, train, test) for train, test in clips.folds]
+        uars = {"uar": mean(folds), "std": stdev(folds), "folds": folds}
+        scores.append({"backbone": name, "layer": layer, "state": state, **uars})
+    best = max(range(len(scores)), key=lambda index: (scores[index]["uar"], -index))
+    return [{**row, "best": index == best} for index, row in enumerate(scores)]
 
 
-def _uar(values: np.ndarray, clips: _Clips, train: np.ndarray, held: np.ndarray) -> float:
-    """Return the UAR on a fold's held-out clips. values: float32, shape (clips, size)."""
+def _fold_uar(values: np.ndarray, clips: _ProbedClips, train: np.ndarray, test: np.ndarray) -> float:
+    """Return the UAR on a fold's test clips. values: float32, shape (clips, size)."""
     scaler = StandardScaler().fit(values[train])
     weights = fit_logistic_regression(scaler.transform(values[train]), clips.labels[train], clips.allowed[train])
-    logits = scaler.transform(values[held]) @ weights[:-1] + weights[-1]
-    guessed = np.where(clips.allowed[held], logits, -np.inf).argmax(axis=1)
-    return uar(clips.labels[held], guessed, len(clips.classes))
+    logits = scaler.transform(values[test]) @ weights[:-1] + weights[-1]
+    predictions = np.where(clips.allowed[test], logits, -np.inf).argmax(axis=1)
+    return uar(clips.labels[test], predictions, len(clips.classes))
 
 
 def fit_logistic_regression(values: np.ndarray, labels: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Fit a logistic regression in which each clip is asked for the classes alone that its corpus can hold.
+    """Fit a logistic regression whose softmax for each clip is over the classes that its corpus contains.
 
-    All classes weigh the same, as in UAR. The weights are drawn towards zero by as much as if they were normal with a
-    variance of 10 / size: then the logits of a clip have a variance of 10, however wide the states are, and wide
-    encoders compare with narrow ones. It is the C of scikit-learn's LogisticRegression, which has no such mask.
+    All classes have the same total weight, as in UAR. The weights have a normal prior with a variance of 10 / size: a
+    clip's logits then have a prior variance of 10 for any size of the states, so that wide and narrow encoders are
+    comparable. It corresponds to C of scikit-learn's LogisticRegression, which has no such mask.
 
     Args:
-        values: standardised, float32, shape (clips, size). labels: class numbers, shape (clips,).
+        values: standardized values, float32, shape (clips, size).
+        labels: class numbers, shape (clips,).
         allowed: bool, shape (clips, classes).
 
     Returns:
-        Weights, float32, and below them the biases: shape (size + 1, classes).
+        Weights, float32, with the biases in the last row: shape (size + 1, classes).
     """
     clips, size = values.shape
     classes = allowed.shape[1]
     targets = np.eye(classes, dtype=np.float32)[labels]
     counts = np.bincount(labels, minlength=classes)
-    shares = (1.0 / counts[labels] / np.count_nonzero(counts)).astype(np.float32)
-    decay = np.float32(size / (_LOGIT_VARIANCE * clips))
-    barred = np.where(allowed, np.float32(0), np.float32(-np.inf))
+    clip_weights = (1.0 / counts[labels] / np.count_nonzero(counts)).astype(np.float32)
+    weight_decay = np.float32(size / (_LOGIT_VARIANCE * clips))
+    mask = np.where(allowed, np.float32(0), np.float32(-np.inf))
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.astype(np.float32).reshape(size + 1, classes)
-        logits = values @ weights[:-1] + weights[-1] + barred
+        logits = values @ weights[:-1] + weights[-1] + mask
         logits -= logits.max(axis=1, keepdims=True)
-        guesses = np.exp(logits)
-        total = guesses.sum(axis=1, keepdims=True)
-        own = np.log(total[:, 0]) - logits[np.arange(clips), labels]
-        errors = (guesses / total - targets) * shares[:, None]
-        slopes = np.concatenate((values.T @ errors + decay * weights[:-1], errors.sum(axis=0, keepdims=True)))
-        value = float(shares @ own) + 0.5 * float(decay) * float(np.square(weights[:-1]).sum())
-        return value, slopes.ravel().astype(np.float64)
+        exponentials = np.exp(logits)
+        sums = exponentials.sum(axis=1, keepdims=True)
+        losses = np.log(sums[:, 0]) - logits[np.arange(clips), labels]
+        errors = (exponentials / sums - targets) * clip_weights[:, None]
+        gradient = np.concatenate((values.T @ errors + weight_decay * weights[:-1], errors.sum(axis=0, keepdims=True)))
+        value = float(clip_weights @ losses) + 0.5 * float(weight_decay) * float(np.square(weights[:-1]).sum())
+        return value, gradient.ravel().astype(np.float64)
 
     start = np.zeros((size + 1) * classes)
-    options = {"gtol": _TOLERANCE, "maxiter": _MOST_STEPS}
-    found = minimize(loss, start, method="L-BFGS-B", jac=True, options=options)
-    return np.asarray(found.x, dtype=np.float32).reshape(size + 1, classes)
+    options = {"gtol": _GRADIENT_TOLERANCE, "maxiter": _MAX_ITERATIONS}
+    result = minimize(loss, start, method="L-BFGS-B", jac=True, options=options)
+    return np.asarray(result.x, dtype=np.float32).reshape(size + 1, classes)

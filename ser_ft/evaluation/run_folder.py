@@ -1,4 +1,4 @@
-"""The run folder: the only thing that one step hands to the next."""
+"""The run folder: the files of a run, which are all that one step passes to the next."""
 
 from __future__ import annotations
 
@@ -25,23 +25,17 @@ PREDICTION_COLUMNS = (
     *("part", "fold", "seed", "label"),
 )
 _REPORTED_PACKAGES = (
-    "ser_ft",
-    "torch",
-    "torchaudio",
-    "transformers",
-    "datasets",
-    "accelerate",
-    "scikit-learn",
-    "numpy",
-    "soxr",
+    *("ser_ft", "torch", "torchaudio", "transformers", "datasets", "accelerate"),
+    *("scikit-learn", "numpy", "soxr"),
 )
 
 
 class RunFolder:
     """A run on disk.
 
-    `config.yaml`, `environment.json`, `split.json`, `history.jsonl`, `checkpoints/`, `model/`, `predictions.parquet`,
-    `metrics.json`, `figures/`, `report.html`; `baselines/NAME/` holds the run of each system trained beside it.
+    It consists of `config.yaml`, `environment.json`, `split.json`, `history.jsonl`, `checkpoints/`, `model/`,
+    `predictions.parquet`, `metrics.json`, `figures/` and `report.html`. `baselines/NAME/` are the run folders of the
+    baselines that were fitted with it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,7 +56,7 @@ class RunFolder:
         """Open a finished run.
 
         Raises:
-            InputError: there is no such folder, or no evaluated run in it.
+            InputError: the folder does not exist, or contains no evaluated run.
         """
         run = cls(path)
         if not run.path.is_dir():
@@ -73,55 +67,55 @@ class RunFolder:
 
     @property
     def baselines(self) -> list[RunFolder]:
-        """The runs of the systems trained beside this one, on the same split, by name."""
+        """The runs of the baselines on the same split, sorted by name."""
         return [RunFolder(file.parent) for file in sorted(self.path.glob("baselines/*/metrics.json"))]
 
     def write_text(self, file: Path, text: str) -> None:
-        """Write a file of the run whole or not at all."""
+        """Write a file of the run atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.partial")
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, file)
 
     def write_json(self, file: Path, content: Any) -> None:
-        """Write a JSON file of the run, whole or not at all; NaN is refused."""
+        """Write a JSON file of the run atomically; NaN is refused."""
         self.write_text(file, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
     def write_environment(self, **extra: Any) -> None:
-        """Write the versions, the machine and the commit that this run was made with."""
+        """Write environment.json: versions, machine, commit and further entries."""
         self.write_json(self.environment_file, collect_environment() | extra)
 
     def write_predictions(self, table: pd.DataFrame) -> None:
-        """Write predictions.parquet: a row per evaluated clip, a probability per class."""
+        """Write predictions.parquet atomically: a row per evaluated clip, a probability per class."""
         partial = self.predictions_file.with_name(".predictions.parquet.partial")
         table.to_parquet(partial, index=False)
         os.replace(partial, self.predictions_file)
 
     def append_history(self, line: dict[str, Any]) -> None:
-        """Add a line to history.jsonl."""
+        """Append a line to history.jsonl."""
         with self.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def cut_history(self, epoch: int) -> None:
-        """Take the lines after an epoch off history.jsonl: a resumed run writes them anew."""
-        kept = [line for line in self.history if line["epoch"] <= epoch]
-        self.write_text(self.history_file, "".join(json.dumps(line) + "\n" for line in kept))
+    def truncate_history(self, epoch: int) -> None:
+        """Remove the lines after an epoch from history.jsonl. A resumed run writes them again."""
+        lines = [line for line in self.history if line["epoch"] <= epoch]
+        self.write_text(self.history_file, "".join(json.dumps(line) + "\n" for line in lines))
 
     @property
     def config(self) -> dict[str, Any]:
-        """The whole, resolved configuration."""
+        """The complete, resolved configuration."""
         import yaml
 
         return dict(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, machine, commit."""
+        """Versions, machine and commit."""
         return dict(json.loads(self.environment_file.read_text(encoding="utf-8")))
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A dictionary per evaluation; a last line cut short by a crash is left out."""
+        """A dictionary per evaluation, without a last line that a crash left incomplete."""
         if not self.history_file.is_file():
             return []
         lines = self.history_file.read_text(encoding="utf-8").split("\n")
@@ -142,10 +136,10 @@ class RunFolder:
 
 @contextmanager
 def explain_read_errors(run: RunFolder) -> Iterator[None]:
-    """Say in one line which run cannot be read.
+    """Turn errors from reading a run's files into an `InputError` that names the run.
 
     Raises:
-        InputError: one of its files is missing or damaged.
+        InputError: a file is missing or damaged.
     """
     try:
         yield
@@ -155,45 +149,46 @@ def explain_read_errors(run: RunFolder) -> Iterator[None]:
         raise InputError(f"{run.path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
-def find_model_folder(given: Path) -> Path | None:
-    """Return the folder of a model, which may be a run's; None where a name on the Hub is meant.
+def find_model_folder(path: Path) -> Path | None:
+    """Return the folder of a model: that of a run, or the folder itself. None if the path is a name on the Hub.
 
     Raises:
-        InputError: the run holds no model, or the folder neither run nor model.
+        InputError: the run contains no model, or the folder contains neither a run nor a model.
     """
-    if (given / "model").is_dir():
-        return given / "model"
-    run = RunFolder(given)
-    if not (given / "config.json").is_file() and (run.config_file.is_file() or run.metrics_file.is_file()):
-        raise InputError(f"{given}: no model in this run: train it, or resume it, first")
-    if given.is_dir() and not (given / "config.json").is_file():
+    if (path / "model").is_dir():
+        return path / "model"
+    run = RunFolder(path)
+    if not (path / "config.json").is_file() and (run.config_file.is_file() or run.metrics_file.is_file()):
+        raise InputError(f"{path}: no model in this run: train it, or resume it, first")
+    if path.is_dir() and not (path / "config.json").is_file():
         raise InputError(
-            f"{given}: no run and no saved classifier (config.json) there; of a sweep, name one of its runs"
+            f"{path}: contains neither a run nor a saved classifier (config.json); of a sweep, name one of its runs"
         )
-    return given if given.is_dir() else None
+    return path if path.is_dir() else None
 
 
-def to_write(path: str | Path, command: str, overwrite: bool = False) -> RunFolder:
-    """Return the run folder that a command is to write.
+def new_run_folder(path: str | Path, command: str, overwrite: bool = False) -> RunFolder:
+    """Return the run folder that a command will write. Nothing is created.
 
     Args:
-        path: where. command: which marks the configuration of what it writes with a key of its name.
-        overwrite: whether what it wrote there before may go away.
+        path: the folder.
+        command: name of the command. It is a key in the config.yaml of the runs that the command writes.
+        overwrite: whether an earlier output of the command may be replaced.
 
     Raises:
-        InputError: nothing can be written there, or something is there that is not to go away.
+        InputError: the folder cannot be written, or contains something that may not be replaced.
     """
     folder = RunFolder(path)
     check_output(
         folder.path,
         what=f"an output of `ser-ft {command}`",
-        is_ours=lambda _: _marked(folder, command),
+        is_ours=lambda _: _is_output_of(folder, command),
         overwrite=overwrite,
     )
     return folder
 
 
-def _marked(folder: RunFolder, command: str) -> bool:
+def _is_output_of(folder: RunFolder, command: str) -> bool:
     import yaml
 
     try:
@@ -203,7 +198,7 @@ def _marked(folder: RunFolder, command: str) -> bool:
 
 
 def collect_environment() -> dict[str, Any]:
-    """Name the versions, the machine and the commit at hand."""
+    """Return the versions of the packages, the machine, the commit and the command."""
     versions = {}
     for package in _REPORTED_PACKAGES:
         try:
@@ -217,19 +212,18 @@ def collect_environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "jobs": int(os.environ.get("SER_FT_JOBS", "1")),
         "versions": versions,
-        "commit": _commit(),
+        "commit": _git_commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+def _git_commit() -> str | None:
+    repository = Path(__file__).resolve().parents[2]
+    if not (repository / ".git").exists():
         return None
+    command = ["git", "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
-        )
+        result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""What a trained model, and the baselines beside it, make of a run's clips: calibrated, written down, scored."""
+"""Scores of a trained model and its baselines on the clips of one split: calibrate, write, and evaluate predictions."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation says of a system's answers.
+    """The calibration of a model, fitted on validation clips.
 
     Attributes:
-        temperature: that its logits are divided by. threshold: of the largest probability, once that is done: an answer
-            under it is uncertain.
+        temperature: divisor of the logits.
+        threshold: a clip whose largest calibrated probability is below it is uncertain.
     """
 
     temperature: float
@@ -45,11 +45,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class SplitScorer:
-    """Judges systems on the clips of a split.
+    """Writes the calibrated predictions and the metrics of systems on one split.
 
     Attributes:
-        table: the prepared table. split: of its clips. inputs: of the table, for the classes that are learned.
-        seed: of the run.
+        table: the prepared table.
+        split: the split of its clips.
+        inputs: clips of the table, with labels for the classes of the model.
+        seed: seed of the run.
     """
 
     table: datasets.Dataset
@@ -59,92 +61,93 @@ class SplitScorer:
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
-        """Part -> the rows that are judged: those whose class is learned."""
-        return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.row_indices(self.table).items()}
+        """Part -> rows of its evaluated clips: those of the model's classes."""
+        return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.rows(self.table).items()}
 
     @cached_property
     def excluded(self) -> dict[str, dict[str, int]]:
-        """Part -> class -> how many of its clips are not judged, for no training clip is of that class."""
+        """Part -> class -> number of clips that are not evaluated because no training clip is of their class."""
         names, emotions = self.table.features["emotion"].names, np.array(self.table["emotion"])
         return {
             part: dict(Counter(names[emotions[row]] for row in rows if self.inputs.labels[row] < 0))
-            for part, rows in self.split.row_indices(self.table).items()
+            for part, rows in self.split.rows(self.table).items()
         }
 
     def fit_calibration(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:
-        """Fit on validation how far a system's answers can be trusted; None where there is no validation.
+        """Fit temperature and threshold on the validation part; None if it is empty.
 
         Args:
-            probabilities: part -> of its judged clips, shape (clips, classes).
+            probabilities: part -> probabilities of its evaluated clips, shape (clips, classes).
         """
-        held = self.rows["validation"]
-        if not len(held):
+        rows = self.rows["validation"]
+        if not len(rows):
             return None
-        labels, shares = self.inputs.labels[held], probabilities["validation"]
-        temperature = fit_temperature(labels, shares)
-        return Calibration(temperature, fit_threshold(labels, apply_temperature(shares, temperature)))
+        labels = self.inputs.labels[rows]
+        temperature = fit_temperature(labels, probabilities["validation"])
+        calibrated = apply_temperature(probabilities["validation"], temperature)
+        return Calibration(temperature, fit_threshold(labels, calibrated))
 
     def write(
         self,
         folder: RunFolder,
         probabilities: Mapping[str, np.ndarray],
-        trust: Calibration | None,
-        **about_it: Any,
+        calibration: Calibration | None,
+        **description: Any,
     ) -> None:
-        """Write predictions.parquet and metrics.json of a system's calibrated answers.
+        """Write predictions.parquet and metrics.json of a system.
 
         Args:
-            folder: of the system. probabilities, trust: as above; the probabilities are not yet calibrated.
-            about_it: what metrics.json says of the system: its name as `model`, its number of `parameters`.
+            folder: run folder of the system.
+            probabilities: part -> uncalibrated probabilities of its evaluated clips, shape (clips, classes).
+            calibration: calibration to apply, from `fit_calibration`.
+            description: further entries of metrics.json, such as `model` and the number of `parameters`.
         """
-        rows, labels, classes = self.rows, self.inputs.labels, self.inputs.classes
-        temperature = trust.temperature if trust else 1.0
-        calibrated = {part: apply_temperature(shares, temperature) for part, shares in probabilities.items()}
-        predictions = predictions_table(self.table, classes, rows, calibrated, self.split.fold, self.seed)
-        fitted = None
-        if trust is not None:
+        labels, classes, split = self.inputs.labels, self.inputs.classes, self.split
+        temperature = calibration.temperature if calibration else 1.0
+        calibrated = {part: apply_temperature(values, temperature) for part, values in probabilities.items()}
+        predictions = predictions_table(self.table, classes, self.rows, calibrated, split.fold, self.seed)
+        calibration_metrics = None
+        if calibration is not None:
             parts = {
                 part: {
-                    "ece_before": expected_calibration_error(labels[rows[part]], shares),
-                    "nll_before": negative_log_likelihood(labels[rows[part]], shares),
-                    **abstention_metrics(labels[rows[part]], calibrated[part], trust.threshold),
+                    "ece_before": expected_calibration_error(labels[self.rows[part]], values),
+                    "nll_before": negative_log_likelihood(labels[self.rows[part]], values),
+                    **abstention_metrics(labels[self.rows[part]], calibrated[part], calibration.threshold),
                 }
-                for part, shares in probabilities.items()
+                for part, values in probabilities.items()
             }
-            fitted = {**asdict(trust), "clips": len(rows["validation"]), "parts": parts}
-        content = {**self._facts(), **about_it, "calibration": fitted}
+            calibration_metrics = {**asdict(calibration), "clips": len(self.rows["validation"]), "parts": parts}
+        metrics = {
+            "seed": self.seed,
+            "classes": list(classes),
+            "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
+            **corpus_notes_and_terms(corpus_info(self.table)),
+            **description,
+            "calibration": calibration_metrics,
+            "parts": metrics_per_part(predictions, classes, self.excluded),
+        }
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_predictions(predictions)
-        folder.write_json(
-            folder.metrics_file, content | {"parts": metrics_per_part(predictions, classes, self.excluded)}
-        )
+        folder.write_json(folder.metrics_file, metrics)
 
-    def fit_baselines(self, folder: RunFolder, names: list[str], numbers: np.ndarray, shown: bool) -> None:
-        """Fit baselines on the training clips, and judge them beside the run.
+    def fit_baselines(self, folder: RunFolder, names: list[str], statistics: np.ndarray, show: bool) -> None:
+        """Fit classical baselines on the training clips, and write their results below the run folder.
 
         Args:
-            folder: of the run. names: of the baselines. numbers: statistics of all clips, shape (clips, numbers).
-            shown: show progress.
+            folder: the run folder.
+            names: names of the baselines.
+            statistics: feature statistics of all clips, shape (clips, features).
+            show: show a progress bar.
         """
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
-        for name in progress_bar(names, desc="baselines", shown=shown):
+        for name in progress_bar(names, desc="baselines", shown=show):
             baseline = make_classical(name)
-            baseline.fit(numbers[train], labels[train], len(self.inputs.classes))
-            shares = {}
-            for part, places in rows.items():
-                if len(places):
-                    found = np.log(np.clip(baseline.probabilities(numbers[places]), 1e-12, 1.0))
-                    shares[part] = masked_softmax(found, self.inputs.allowed[places])
-            aside = RunFolder(folder.path / "baselines" / name)
-            self.write(aside, shares, self.fit_calibration(shares), model=name, parameters=None)
-
-    def _facts(self) -> dict[str, Any]:
-        """Return what every metrics.json of the run says of data and split."""
-        split = self.split
-        return {
-            "seed": self.seed,
-            "classes": list(self.inputs.classes),
-            "split": {"name": split.name, "fold": split.fold, "seed": split.seed, "leaking": split.leaking},
-            **corpus_notes_and_terms(corpus_info(self.table)),
-        }
+            baseline.fit(statistics[train], labels[train], len(self.inputs.classes))
+            probabilities = {}
+            for part, part_rows in rows.items():
+                if len(part_rows):
+                    logits = np.log(np.clip(baseline.probabilities(statistics[part_rows]), 1e-12, 1.0))
+                    probabilities[part] = masked_softmax(logits, self.inputs.allowed[part_rows])
+            output = RunFolder(folder.path / "baselines" / name)
+            self.write(output, probabilities, self.fit_calibration(probabilities), model=name, parameters=None)

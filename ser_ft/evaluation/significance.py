@@ -1,4 +1,4 @@
-"""Two systems on the same clips: how much better one is, and how easily chance alone would make it so."""
+"""Paired comparison of two systems on the same clips: difference of their UARs, confidence interval and p-value."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..utils.errors import InputError
-from . import validation
 from .confidence_intervals import count_by_speaker, difference_interval_from_counts, is_balanced
-from .validation import Floats, Ints
+from .validation import Floats, Ints, as_array, check_class_numbers, check_names
 
-# Up to so many speakers every way of swapping is tried, beyond that so many drawn ones.
+# Up to this number of speakers all permutations are enumerated, above it they are sampled.
 MAX_ENUMERATED_SPEAKERS = 20
 NUM_PERMUTATIONS = 10_000
-# Differences this near to each other are equal: what the order of a sum does to it.
-_EQUAL = 1e-12
+# Sums that differ by less are equal: rounding depends on the order of summation.
+_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The difference of two systems' UARs over the same clips.
+    """The difference of two systems' UARs on the same clips.
 
     Attributes:
-        difference: UAR of the first system minus that of the second. Where the speakers are
-            `ser_ft.evaluation.confidence_intervals.is_balanced` it is the mean of their own, otherwise that of all clips pooled.
-        low: the lower end of an interval for it, None where none can be trusted.
-        high: the upper end, likewise.
-        level: the nominal coverage of that interval.
-        p_value: how often so large a difference, either way, comes about where each speaker's answers are swapped between
-            the systems at random.
-        smallest_p_value: the least p that so many speakers can give: over 0.05, no difference could ever be told.
-        speakers: their number.
-        clips: their number.
+        difference: UAR of the first system minus that of the second: of the mean of the per-speaker UARs if the
+            speakers are balanced (`ser_ft.evaluation.confidence_intervals.is_balanced`), otherwise of all clips pooled.
+        low: lower end of its confidence interval, None if no reliable one can be given.
+        high: upper end, likewise.
+        level: nominal coverage of the interval.
+        p_value: two-sided p-value of a permutation test over speakers.
+        smallest_p_value: smallest p-value that is possible with this number of speakers. Above 0.05, no difference can
+            be significant.
+        speakers: number of speakers.
+        clips: number of clips.
     """
 
     difference: float
@@ -57,78 +56,81 @@ def compare_paired(
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedComparison:
-    """Compare two systems that answered the same clips.
+    """Compare two systems on the same clips.
 
     The test is a permutation test over speakers (Good 2005, "Permutation, Parametric and Bootstrap Tests of
-    Hypotheses"): were the systems alike, a speaker's answers could have come from either. Up to 20
-    speakers all 2^n ways of swapping are tried, beyond that 10 000 drawn ones, with p = (1 + count) / (1 + draws)
-    (Phipson & Smyth 2010, "Permutation p-values should never be zero"). The interval is that of
-    `ser_ft.evaluation.confidence_intervals.difference_interval_from_counts`; near the edge the two may disagree. The order of the clips
-    does not matter.
+    Hypotheses"): under the null hypothesis, a speaker's predictions can be swapped between the systems. For up to 20
+    speakers all 2^n swaps are enumerated, for more 10 000 are sampled, with p = (1 + count) / (1 + samples) (Phipson &
+    Smyth 2010, "Permutation p-values should never be zero"). The interval is that of
+    `ser_ft.evaluation.confidence_intervals.difference_interval_from_counts`; for borderline differences it may disagree
+    with the test. The order of the clips does not matter.
 
     Args:
         labels: class numbers, shape (N,).
-        first: predictions of the first system, shape (N,), or (seeds, N) where it was trained several times: a
-            speaker's right answers are then averaged over the seeds.
-        second: of the second system, likewise, with its own number of seeds.
-        speakers: the speaker of each clip, shape (N,).
-        classes: C, the number of classes.
-        level: the nominal coverage of the interval.
-        seed: of the draws.
+        first: predictions of the first system, shape (N,), or (seeds, N) if it was trained several times. A speaker's
+            correct predictions are averaged over the seeds.
+        second: predictions of the second system, likewise. Its number of seeds may be another one.
+        speakers: speaker of each clip, shape (N,).
+        classes: number of classes C.
+        level: nominal coverage of the interval.
+        seed: seed of the sampled permutations.
 
     Raises:
-        InputError: no clips, lengths that differ, a number that is no class, or a level out of range.
+        InputError: there are no clips, lengths differ, a number is not a class, or the level is out of range.
     """
-    true = validation.check_class_numbers(labels, "labels", classes)
-    who = validation.check_names(speakers, "speakers", len(true))
-    recognised = []
-    for answers, system in ((first, "first"), (second, "second")):
-        predicted = _several(answers, f"{system} system's predictions", len(true), classes)
-        correct, _ = count_by_speaker(true, predicted, who, classes)
-        recognised.append(correct / len(predicted))
-    _, clips = count_by_speaker(true, true, who, classes)
-    gained = recognised[0] - recognised[1]
-    parts = _parts(gained, clips)
-    ends = difference_interval_from_counts(gained, clips, level)
-    low, high = ends or (None, None)
-    count = len(parts)
+    true = check_class_numbers(labels, "labels", classes)
+    names = check_names(speakers, "speakers", len(true))
+    recognized = []
+    for predictions, system in ((first, "first"), (second, "second")):
+        predicted = _predictions_by_seed(predictions, f"{system} system's predictions", len(true), classes)
+        correct, _ = count_by_speaker(true, predicted, names, classes)
+        recognized.append(correct / len(predicted))
+    _, clips = count_by_speaker(true, true, names, classes)
+    difference = recognized[0] - recognized[1]
+    contributions = _speaker_contributions(difference, clips)
+    low, high = difference_interval_from_counts(difference, clips, level) or (None, None)
+    count = len(contributions)
     smallest = 2.0 ** (1 - count) if count <= MAX_ENUMERATED_SPEAKERS else 1 / (1 + NUM_PERMUTATIONS)
-    return PairedComparison(float(parts.sum()), low, high, level, _swapped(parts, seed), smallest, count, len(true))
+    p_value = _permutation_p_value(contributions, seed)
+    return PairedComparison(float(contributions.sum()), low, high, level, p_value, smallest, count, len(true))
 
 
-def _several(predictions: ArrayLike, what: str, clips: int, classes: int) -> Ints:
+def _predictions_by_seed(predictions: ArrayLike, what: str, clips: int, classes: int) -> Ints:
     """Return predictions of shape (seeds, N)."""
-    numbers = validation.as_array(predictions, what)
+    numbers = as_array(predictions, what)
     rows = [numbers] if numbers.ndim < 2 else list(numbers)
     if not rows:
-        raise InputError(f"no {what}: a comparison needs one seed or more of each system")
-    several = np.stack([validation.check_class_numbers(row, what, classes) for row in rows])
-    if several.shape[1] != clips:
-        raise InputError(f"{clips} labels, but {several.shape[1]} of the {what}: compare answers to the same clips")
-    return several
+        raise InputError(f"no {what}: a comparison needs at least one seed of each system")
+    by_seed = np.stack([check_class_numbers(row, what, classes) for row in rows])
+    if by_seed.shape[1] != clips:
+        raise InputError(
+            f"{clips} labels, but {by_seed.shape[1]} of the {what}: compare predictions for the same clips"
+        )
+    return by_seed
 
 
-def _parts(gained: Floats, clips: Ints) -> Floats:
-    """Return what each speaker adds to the difference of the UARs, shape (speakers,)."""
+def _speaker_contributions(difference: Floats, clips: Ints) -> Floats:
+    """Return each speaker's contribution to the difference of the UARs, shape (speakers,)."""
     present = clips.any(axis=0)
-    gained, clips = gained[:, present], clips[:, present]
-    shares = gained / clips / len(clips) if is_balanced(clips) else gained / clips.sum(axis=0)
-    return np.asarray(shares.mean(axis=1))
+    difference, clips = difference[:, present], clips[:, present]
+    recalls = difference / clips / len(clips) if is_balanced(clips) else difference / clips.sum(axis=0)
+    return np.asarray(recalls.mean(axis=1))
 
 
-def _swapped(parts: Floats, seed: int) -> float:
-    """Return the two-sided p of the sum of the parts, were each of them as likely of the other sign."""
-    if len(parts) <= MAX_ENUMERATED_SPEAKERS:
+def _permutation_p_value(contributions: Floats, seed: int) -> float:
+    """Return the two-sided p-value of the sum of the contributions under random signs."""
+    enumerated = len(contributions) <= MAX_ENUMERATED_SPEAKERS
+    if enumerated:
         sums = np.zeros(1)
-        for part in parts:
-            sums = np.concatenate((sums + part, sums - part))
+        for contribution in contributions:
+            sums = np.concatenate((sums + contribution, sums - contribution))
     else:
-        sums = _signs(len(parts), seed) @ parts
-    reached = int((np.abs(sums) >= np.abs(parts.sum()) - _EQUAL).sum())
-    return reached / len(sums) if len(parts) <= MAX_ENUMERATED_SPEAKERS else (1 + reached) / (1 + NUM_PERMUTATIONS)
+        sums = _random_signs(len(contributions), seed) @ contributions
+    count = int((np.abs(sums) >= np.abs(contributions.sum()) - _TOLERANCE).sum())
+    return count / len(sums) if enumerated else (1 + count) / (1 + NUM_PERMUTATIONS)
 
 
 @lru_cache(maxsize=8)
-def _signs(count: int, seed: int) -> Floats:
-    """Return 1 or -1 for each speaker in each draw, shape (draws, speakers)."""
-    return np.where(np.random.default_rng(seed).integers(0, 2, (NUM_PERMUTATIONS, count)), -1.0, 1.0)
+def _random_signs(speakers: int, seed: int) -> Floats:
+    """Return signs, 1 or -1, shape (permutations, speakers)."""
+    return np.where(np.random.default_rng(seed).integers(0, 2, (NUM_PERMUTATIONS, speakers)), -1.0, 1.0)

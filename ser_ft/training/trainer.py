@@ -112,7 +112,7 @@ class Trainer:
         if resume:
             self._load()
         elif self.accelerator.is_main_process:
-            self.run.cut_history(0)
+            self.run.truncate_history(0)
         with progress_bar(
             total=self.steps, initial=self.state.step, desc="training", unit=" steps", shown=shown
         ) as progress:
@@ -295,7 +295,7 @@ class Trainer:
             feed.lengths,
             self.inputs.allowed[rows],
             equal_lengths=feed.requires_equal_lengths,
-            share=(accelerator.process_index, accelerator.num_processes),
+            shard=(accelerator.process_index, accelerator.num_processes),
             context=context,
         )
         if accelerator.num_processes > 1:
@@ -332,7 +332,7 @@ class Trainer:
             self.hits.copy_(torch.tensor(self.state.hits))
             self.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
         if self.accelerator.is_main_process:
-            self.run.cut_history(self.state.epoch)
+            self.run.truncate_history(self.state.epoch)
         self.accelerator.wait_for_everyone()
 
 

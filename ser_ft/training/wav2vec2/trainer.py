@@ -154,7 +154,7 @@ class Pretrainer:
         if resume:
             self._load()
         elif self.accelerator.is_main_process:
-            self.run.cut_history(0)
+            self.run.truncate_history(0)
         with progress_bar(
             total=self.steps, initial=self.state.step, desc="pretraining", unit=" steps", shown=shown
         ) as progress:
@@ -273,5 +273,5 @@ class Pretrainer:
             self.state = Progress(**found)
             self.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
         if self.accelerator.is_main_process:
-            self.run.cut_history(self.state.epoch)
+            self.run.truncate_history(self.state.epoch)
         self.accelerator.wait_for_everyone()
