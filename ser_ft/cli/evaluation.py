@@ -48,8 +48,8 @@ def add_fuse(commands: argparse._SubParsersAction[Any]) -> None:
         "fuse",
         help=about,
         description=about.capitalize()
-        + ". The runs must have the same clips and classes. Runs in folders of runs, such "
-        "as a sweep's, are matched by split, fold and seed. Nothing is fitted. The output are run folders with a report.",
+        + ". The runs must have the same clips and classes. Runs in folders of runs, such as a sweep's, are matched by "
+        "split, fold and seed. Nothing is fitted. The output are run folders with a report.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders, or folders of runs")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the output folder")

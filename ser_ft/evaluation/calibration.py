@@ -1,8 +1,8 @@
 """Calibration of probabilities: measuring it, temperature scaling, and the threshold for uncertain predictions.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): before the softmax, a network's logits are divided by
-one number, the temperature T, which is fitted on validation data. The order of a clip's classes does not change, so UAR
-and accuracy do not change either.
+Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): before the softmax, a network's logits are divided
+by one number, the temperature T, which is fitted on validation data. The order of a clip's classes does not change, so
+UAR and accuracy do not change either.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy.special import softmax
 from ..utils.errors import InputError
 from .validation import Floats, Ints, check_probabilities
 
-# Bounds of the temperature. The likelihood has no maximum if every validation clip is recognized (T goes to 0) or if the
-# predictions are worse than chance (T goes to infinity); neither generalizes to new clips.
+# Bounds of the temperature. The likelihood has no maximum if every validation clip is recognized (T goes to 0) or if
+# the predictions are worse than chance (T goes to infinity); neither generalizes to new clips.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 20.0
 NUM_BINS = 15
 # A slope that changes by less than this over all temperatures is rounding noise.

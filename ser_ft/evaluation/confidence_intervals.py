@@ -1,7 +1,7 @@
 """Confidence intervals over speakers for a UAR, and for the difference of two UARs.
 
-They estimate how much a UAR would change with other speakers. The clips of one speaker are not independent, so speakers,
-not clips, are the sampling unit. Both methods need only each speaker's clips and correct clips per class:
+They estimate how much a UAR would change with other speakers. The clips of one speaker are not independent, so
+speakers, not clips, are the sampling unit. Both methods need only each speaker's clips and correct clips per class:
 
 - "t", for speakers that are balanced (`is_balanced`): Student's t on the mean of the per-speaker UARs.
 - "jackknife-t", otherwise: Student's t on the UAR of all clips pooled, with the standard error of the

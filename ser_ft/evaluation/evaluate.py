@@ -292,13 +292,13 @@ def _write(
     corpora = corpus_notes_and_terms({name: info for name, info in corpus_info(clips.table).items() if name in present})
     notes = corpora["notes"] | ({evaluated.display_name: warning} if warning else {})
     seen = {"clips": len(clips.seen_rows), "speakers": clips.num_seen_speakers, "evaluated": clips.leaking}
-    split = {"name": f"evaluated-on-{data_name}", "fold": None, "seed": 0, "leaking": clips.leaking}
+    split_name = f"evaluated-on-{data_name}"
     metrics = {
         "model": evaluated.display_name,
         "parameters": sum(parameter.numel() for parameter in evaluated.classifier.model.parameters()),
         "seed": config["seed"],
         "classes": list(classes),
-        "split": split,
+        "split": {"name": split_name, "fold": None, "seed": 0, "leaking": clips.leaking},
         "seen": None if warning else seen,
         "class_mapping": clips.mapping.as_dict(),
         "calibration": None,
@@ -309,7 +309,7 @@ def _write(
     output.path.mkdir(parents=True)
     output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     output.write_environment(**environment)
-    if made := _split(evaluated.run, clips, split["name"]):
+    if made := _split(evaluated.run, clips, split_name):
         output.write_json(output.split_file, made.to_dict())
     output.write_predictions(predictions)
     output.write_json(output.metrics_file, metrics)

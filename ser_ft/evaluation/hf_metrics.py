@@ -1,7 +1,7 @@
 """UAR, accuracy and macro F1 as `evaluate.Metric` classes that work without a network.
 
-`evaluate.load("accuracy")` downloads a script from the Hub. These metrics are instantiated directly, `UAR()`, and can be
-combined: `evaluate.combine([UAR(), WeightedAccuracy(), MacroF1()])`. They return the values of
+`evaluate.load("accuracy")` downloads a script from the Hub. These metrics are instantiated directly, `UAR()`, and can
+be combined: `evaluate.combine([UAR(), WeightedAccuracy(), MacroF1()])`. They return the values of
 `ser_ft.evaluation.metrics`. They have a module of their own because importing evaluate takes seconds.
 """
 

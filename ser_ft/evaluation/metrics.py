@@ -19,7 +19,7 @@ from .confidence_intervals import ConfidenceInterval, count_by_speaker, interval
 from .grouping import group_masks, is_known
 from .validation import Floats, Ints, check_names, check_predictions, check_probabilities
 
-# Probabilities are clipped to it before their logarithm. A class that a clip's corpus does not contain has probability 0.
+# Lower bound of probabilities in a logarithm. A class that a clip's corpus does not contain has probability 0.
 MIN_PROBABILITY = 1e-12
 
 
@@ -42,7 +42,7 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
 
 
 def recall_per_class(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Floats:
-    """Return the recall of each class, shape (C,), nan for a class without clips. Arguments as in `confusion_matrix`."""
+    """Return the recall per class, shape (C,), nan for a class without clips. Arguments as in `confusion_matrix`."""
     counts = confusion_matrix(labels, predictions, classes)
     return _ratio(np.diag(counts), counts.sum(axis=1))
 
@@ -99,7 +99,7 @@ def uar_confidence_interval(
     classes: int,
     level: float = 0.95,
 ) -> ConfidenceInterval | None:
-    """Estimate a confidence interval of the UAR over speakers (not clips): see `ser_ft.evaluation.confidence_intervals`.
+    """Estimate a confidence interval of the UAR over speakers: see `ser_ft.evaluation.confidence_intervals`.
 
     Args:
         labels: class numbers, shape (N,).

@@ -1,7 +1,7 @@
 """Finds runs, pools those that differ only in fold and seed into systems, and groups comparable systems.
 
-One fold is not reliable: the predictions on all folds together, in which each speaker is tested once per seed, are scored
-and compared. Systems are compared only on the same test clips and with the same classes.
+One fold is not reliable: the predictions on all folds together, in which each speaker is tested once per seed, are
+scored and compared. Systems are compared only on the same test clips and with the same classes.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
 def pool_runs(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None, shown: bool = False) -> list[System]:
     """Pool runs, and their baselines, into systems.
 
-    Runs that differ only in fold, left-out corpus and seeds belong to one system. Baselines of the same name on the same
-    clips are one system, no matter which runs they were fitted with.
+    Runs that differ only in fold, left-out corpus and seeds belong to one system. Baselines of the same name on the
+    same clips are one system, no matter which runs they were fitted with.
 
     Args:
         runs: evaluated runs.
@@ -215,7 +215,7 @@ def _recipe_key(system: System) -> Hashable:
 
 
 def _folder_name(system: System, namesakes: Sequence[System]) -> str:
-    """Return a name with the folder of the runs: "plain-cnn, mixup", or "plain_cnn_ravdess", which includes the model."""
+    """Return a name with the folder of the runs: "plain-cnn, mixup", or "plain_cnn_ravdess"."""
     parents = [Path(os.path.commonpath([run.folder.path.resolve().parent for run in s.runs])) for s in namesakes]
     parent = parents[namesakes.index(system)]
     top = Path(os.path.commonpath(parents))

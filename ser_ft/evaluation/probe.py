@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import datasets
 
 PRECISIONS = ("auto", "no", "bf16")
-# Prior variance of a clip's logits. At this value the UAR of MFCC statistics, both in their 200 dimensions and projected
-# to 768 and 1536, was within 0.011 of its maximum, with folds by speaker, on RAVDESS and on 4000 clips of CREMA-D
-# (rebuilt audio). From 3 to 100 it hardly changes.
+# Prior variance of a clip's logits. At this value the UAR of MFCC statistics, both in their 200 dimensions and
+# projected to 768 and 1536, was within 0.011 of its maximum, with folds by speaker, on RAVDESS and on 4000 clips of
+# CREMA-D (rebuilt audio). From 3 to 100 it hardly changes.
 _LOGIT_VARIANCE = 10.0
 # Norm of the gradient at which L-BFGS stops. A ten times smaller one changes no logit by more than a few hundredths.
 _GRADIENT_TOLERANCE = 1e-4
@@ -142,7 +142,7 @@ class _ProbedClips:
         rows, split = np.arange(len(table)), None
         if split_file is not None:
             split = make_split(table, "file", file=split_file)
-            rows = np.sort(split.rows(table)["train"])
+            rows = np.sort(split.row_indices(table)["train"])
         # Nothing below depends on other clips, not even on their classes.
         selected = table.select(rows)
         speakers = len(set(selected["speaker"]))
@@ -155,7 +155,7 @@ class _ProbedClips:
         allowed = allowed_classes(list(selected["corpus"]), info, classes)
         folds = []
         for fold in range(num_folds):
-            parts = make_split(selected, "kfold", seed=seed, fold=fold, folds=num_folds, validation=0.0).rows(selected)
+            parts = make_split(selected, "kfold", seed=seed, fold=fold, folds=num_folds, validation=0.0).row_indices(selected)
             folds.append((parts["train"], parts["test"]))
         if min(len(np.unique(labels[train])) for train, _ in folds) < 2:
             raise InputError("a fold has only one class left to train on; at least two are needed")

@@ -62,7 +62,7 @@ class SplitScorer:
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
         """Part -> rows of its evaluated clips: those of the model's classes."""
-        return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.rows(self.table).items()}
+        return {part: rows[self.inputs.labels[rows] >= 0] for part, rows in self.split.row_indices(self.table).items()}
 
     @cached_property
     def excluded(self) -> dict[str, dict[str, int]]:
@@ -70,7 +70,7 @@ class SplitScorer:
         names, emotions = self.table.features["emotion"].names, np.array(self.table["emotion"])
         return {
             part: dict(Counter(names[emotions[row]] for row in rows if self.inputs.labels[row] < 0))
-            for part, rows in self.split.rows(self.table).items()
+            for part, rows in self.split.row_indices(self.table).items()
         }
 
     def fit_calibration(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:

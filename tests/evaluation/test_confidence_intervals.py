@@ -225,7 +225,7 @@ def test_speaker_interval_does_not_depend_on_the_order_of_the_clips():
 def test_speaker_interval_checks_its_input():
     with pytest.raises(InputError, match="4 labels, but 3 speakers"):
         uar_confidence_interval([0, 1, 0, 1], [0, 1, 0, 1], ["a", "b", "c"], 2)
-    with pytest.raises(InputError, match="predictions hold 2 for clip 3"):
+    with pytest.raises(InputError, match="predictions contain 2 for clip 3"):
         uar_confidence_interval([0, 1, 0, 1], [0, 1, 0, 2], ["a", "b", "c", "d"], 2)
 
 

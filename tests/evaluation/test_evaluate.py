@@ -17,7 +17,8 @@ from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
-from ser_ft.evaluation.evaluate import ClassMapping, evaluate
+from ser_ft.evaluation.class_mapping import ClassMapping
+from ser_ft.evaluation.evaluate import evaluate
 from ser_ft.evaluation.latency import real_time_factor
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
@@ -168,10 +169,10 @@ def test_heard_speakers_are_left_out_unless_asked_for(
     said = capsys.readouterr().out
     clips = sum(speaker in heard for speaker in table["speaker"])
     assert f"{clips} clips of {len(heard)} speakers" in said
-    assert "--heard" in said
+    assert "--include-seen-speakers" in said
     assert set(without.predictions["speaker"]) == set(split["test"]["speakers"])
     assert without.metrics["seen"] == {"clips": clips, "speakers": len(heard), "evaluated": False}
-    whole = judged(run.model, miniature_folder, tmp_path / "with", heard=True)
+    whole = judged(run.model, miniature_folder, tmp_path / "with", include_seen_speakers=True)
     assert sorted(whole.predictions["id"]) == sorted(table["id"])
     assert whole.metrics["split"]["leaking"] is True
     assert "leaking" in run_notes(whole.metrics)[0]
@@ -198,7 +199,7 @@ def test_where_all_were_heard_one_line_says_so(run: RunFolder, miniature_folder:
     split["leaking"] = True
     split["parts"]["train"]["speakers"] += split["parts"]["test"]["speakers"]
     (known / "split.json").write_text(json.dumps(split))
-    with pytest.raises(InputError, match="nothing is left to judge it on; --heard"):
+    with pytest.raises(InputError, match="no clip is left to evaluate it on; --include-seen-speakers"):
         judged(known, miniature_folder, tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
@@ -251,27 +252,27 @@ def test_probabilities_of_classes_that_are_one_are_added(run: RunFolder, four: P
 
 
 def test_a_corpus_is_only_asked_what_it_can_hold(run: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
-    answers = judged(run.path, miniature_folder, tmp_path / "result", heard=True).predictions
+    answers = judged(run.path, miniature_folder, tmp_path / "result", include_seen_speakers=True).predictions
     cremad = answers[answers["corpus"] == "cremad"]
     assert (cremad[["calm", "surprise"]] == 0).all(axis=None)
     assert (answers[answers["corpus"] == "ravdess"]["calm"] > 0).all()
 
 
 def test_names_are_put_to_names() -> None:
-    found = ClassMapping.shared(("joy", "LABEL_1", "Anger", "bored"), ("angry", "happy", "own"), {"label_1": "own"})
-    assert found.names == ("angry", "happy", "own")
-    assert found.places.tolist() == [1, 2, 0, -1]
+    found = ClassMapping.match(("joy", "LABEL_1", "Anger", "bored"), ("angry", "happy", "own"), {"label_1": "own"})
+    assert found.classes == ("angry", "happy", "own")
+    assert found.indices.tolist() == [1, 2, 0, -1]
     # A user's own two classes for what ser_ft takes for one word keep their own.
-    found = ClassMapping.shared(("happy", "joy"), ("joy", "happy"), {})
-    assert found.places.tolist() == [1, 0]
+    found = ClassMapping.match(("happy", "joy"), ("joy", "happy"), {})
+    assert found.indices.tolist() == [1, 0]
     for given, said in (
-        ({}, "the model knows yes, no, and the data happy, sad"),
-        ({"maybe": "happy"}, "the model has no class maybe; it has yes, no"),
-        ({"yes": "angry"}, "the data has no class angry; it has happy, sad"),
-        ({"yes": "happy", "no": "happy"}, "two or more must be shared"),
+        ({}, "the model's classes are yes, no, and the data's are happy, sad"),
+        ({"maybe": "happy"}, "the model has no class maybe; the classes are yes, no"),
+        ({"yes": "angry"}, "the data have no class angry; the classes are happy, sad"),
+        ({"yes": "happy", "no": "happy"}, "at least two must be shared"),
     ):
         with pytest.raises(InputError, match=said):
-            ClassMapping.shared(("yes", "no"), ("happy", "sad"), given)
+            ClassMapping.match(("yes", "no"), ("happy", "sad"), given)
 
 
 def test_models_that_are_no_classifier_are_refused(miniature_folder: Path, stock: Path, tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def test_likelihood_survives_a_probability_of_zero():
     [
         ([], [], "no labels"),
         ([0, 1], [0], "2 labels, but 1 predictions"),
-        ([0, 3], [0, 1], "labels hold 3 for clip 1: the classes are numbered 0 to 2"),
-        ([0, 1], [-1, 1], "predictions hold -1 for clip 0"),
+        ([0, 3], [0, 1], "labels contain 3 for clip 1: the classes are numbered 0 to 2"),
+        ([0, 1], [-1, 1], "predictions contain -1 for clip 0"),
         ([0.0, 1.0], [0, 1], "labels must be class numbers"),
         (["sad", "happy"], [0, 1], "labels must be class numbers"),
         ([[0, 1]], [0, 1], "labels must be a list"),
@@ -117,7 +117,7 @@ def test_accuracy_checks_its_input():
     [
         ([0.5, 0.5], r"shape \(clips, classes\)"),
         ([[0.5, 0.5]], "2 labels, but probabilities for 1 clips"),
-        ([[1.0], [1.0]], "labels hold 1 for clip 1"),
+        ([[1.0], [1.0]], "labels contain 1 for clip 1"),
         ([[0.5, 0.5], [np.nan, 1.0]], "clip 1 are not finite"),
         ([[np.inf, 0.0], [0.5, 0.5]], "clip 0 are not finite"),
         ([[0.5, 0.5], [1.5, -0.5]], "clip 1 are none"),
@@ -301,7 +301,7 @@ def test_evaluate_metrics_in_batches(tmp_path):
         metric.add_batch(predictions=PREDICTIONS[start : start + 3], references=LABELS[start : start + 3])
     assert metric.compute() == {"uar": 0.75}
     assert metric.compute(predictions=[0, 3], references=[0, 1]) == {"uar": 0.5}
-    with pytest.raises(InputError, match="labels hold -100 for clip 1"):
+    with pytest.raises(InputError, match="labels contain -100 for clip 1"):
         metric.compute(predictions=[0, 1], references=[0, -100])
 
 

@@ -241,7 +241,7 @@ def test_wrong_input_is_one_line_before_any_work(
 
 def test_states_beyond_all_bounds_are_refused(backbones: list[str], miniature_folder: Path, plant: Plant) -> None:
     plant(1).values[5, 2, 0] = np.inf
-    with pytest.raises(probe.InputError, match="layer 2 gives values beyond all bounds"):
+    with pytest.raises(probe.InputError, match="layer 2 gives infinite values"):
         probe.probe(backbones[:1], miniature_folder, verbose=False)
 
 

@@ -126,10 +126,10 @@ def test_seeds_are_averaged():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0, 4]}, "labels hold 4"),
+        ({"labels": [0, 4]}, "labels contain 4"),
         ({"first": [0, 1, 1]}, "2 labels, but 3 of the first system's predictions"),
         ({"second": [[0, 1], [0]]}, "second system's predictions must be numbers"),
-        ({"second": [0, 9]}, "second system's predictions hold 9"),
+        ({"second": [0, 9]}, "second system's predictions contain 9"),
         ({"first": np.zeros((0, 2), dtype=int)}, "no first system's predictions"),
         ({"first": np.zeros((1, 1, 2), dtype=int)}, "list of class numbers"),
         ({"speakers": ["a"]}, "2 labels, but 1 speakers"),
