@@ -155,7 +155,8 @@ class _ProbedClips:
         allowed = allowed_classes(list(selected["corpus"]), info, classes)
         folds = []
         for fold in range(num_folds):
-            parts = make_split(selected, "kfold", seed=seed, fold=fold, folds=num_folds, validation=0.0).row_indices(selected)
+            split_by_speaker = make_split(selected, "kfold", seed=seed, fold=fold, folds=num_folds, validation=0.0)
+            parts = split_by_speaker.row_indices(selected)
             folds.append((parts["train"], parts["test"]))
         if min(len(np.unique(labels[train])) for train, _ in folds) < 2:
             raise InputError("a fold has only one class left to train on; at least two are needed")

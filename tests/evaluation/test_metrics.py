@@ -120,8 +120,8 @@ def test_accuracy_checks_its_input():
         ([[1.0], [1.0]], "labels contain 1 for clip 1"),
         ([[0.5, 0.5], [np.nan, 1.0]], "clip 1 are not finite"),
         ([[np.inf, 0.0], [0.5, 0.5]], "clip 0 are not finite"),
-        ([[0.5, 0.5], [1.5, -0.5]], "clip 1 are none"),
-        ([[2.3, 0.4], [0.5, 0.5]], "clip 0 are none"),
+        ([[0.5, 0.5], [1.5, -0.5]], "clip 1 are negative or do not add up to 1"),
+        ([[2.3, 0.4], [0.5, 0.5]], "clip 0 are negative or do not add up to 1"),
         ([[0.5, 0.5], [0.5]], "probabilities must be numbers"),
     ],
 )
@@ -317,7 +317,7 @@ def test_scores_agree_with_sklearn_where_classes_are_absent(seed):
     speakers = random.choice([f"speaker-{place}" for place in range(9)], clips)
     traits = {"gender": random.choice(["female", "male"], clips).tolist()}
     traits["duration"] = duration_groups(random.uniform(1, 6, clips))
-    found = compute_metrics(labels, shares, speakers.tolist(), classes, traits=traits)
+    found = compute_metrics(labels, shares, speakers.tolist(), classes, groups=traits)
     check_against_sklearn(found, labels, shares.argmax(axis=1))
     precision, recall, _, support = sklearn_metrics.precision_recall_fscore_support(
         labels, shares.argmax(axis=1), labels=range(7), zero_division=np.nan
@@ -355,13 +355,13 @@ def test_groups_of_unknown_value_are_left_out():
     shares = one_hot(PREDICTIONS, 3)
     speakers = ["own-unknown", "own-unknown", *"aabbcc"]
     gender = ["female", None, float("nan"), "", "female", "male", "male", "male"]
-    found = compute_metrics(LABELS, shares, speakers, CLASSES, traits={"gender": gender})
+    found = compute_metrics(LABELS, shares, speakers, CLASSES, groups={"gender": gender})
     assert {name: group["clips"] for name, group in found["by_gender"].items()} == {"female": 2, "male": 3}
     assert set(found["by_speaker"]) == {"a", "b", "c"}
-    nothing = compute_metrics(LABELS, shares, ["own-unknown"] * 8, CLASSES, traits={"gender": [None] * 8})
+    nothing = compute_metrics(LABELS, shares, ["own-unknown"] * 8, CLASSES, groups={"gender": [None] * 8})
     assert (nothing["by_gender"], nothing["by_speaker"], nothing["speaker_uar"]) == ({}, {}, None)
     with pytest.raises(InputError, match="8 labels, but 1 values of gender"):
-        compute_metrics(LABELS, shares, speakers, CLASSES, traits={"gender": ["male"]})
+        compute_metrics(LABELS, shares, speakers, CLASSES, groups={"gender": ["male"]})
 
 
 def test_spread_of_the_speakers():
@@ -379,7 +379,7 @@ def test_groups_stand_in_the_order_of_their_meaning():
     seconds = [4.0, 3.999, 3.0, 2.0, 1.999, 0.1, 9.0, float("nan")]
     intensity = ["strong", "normal", "high", "medium", "low", "other", "low", None]
     traits = {"duration": duration_groups(seconds), "intensity": intensity}
-    found = compute_metrics(LABELS, shares, list("aabbccdd"), CLASSES, traits=traits)
+    found = compute_metrics(LABELS, shares, list("aabbccdd"), CLASSES, groups=traits)
     assert {name: group["clips"] for name, group in found["by_duration"].items()} == {
         "under 2 s": 2,
         "2 to 3 s": 1,

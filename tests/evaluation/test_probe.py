@@ -68,7 +68,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, miniature_folder: Path) -> Plant:
 
     def put(planted: int) -> FakeStates:
         fake = FakeStates(labels, planted)
-        monkeypatch.setattr(probe, "_states", lambda *_: fake)
+        monkeypatch.setattr(probe, "_pooled_states", lambda *_: fake)
         return fake
 
     return put
@@ -230,7 +230,7 @@ def test_wrong_input_is_one_line_before_any_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(probe, "_states", None)
+    monkeypatch.setattr(probe, "_pooled_states", None)
     places = {"backbone": backbones[0], "data": miniature_folder, "here": tmp_path, "split": split_file}
     assert main(["probe", *(word.format(**places) for word in given)]) == 2
     out, err = capsys.readouterr()

@@ -43,7 +43,7 @@ def test_a_path_without_runs_is_named(tmp_path: Path) -> None:
 def test_a_run_that_was_not_tested_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     run.write_json(run.metrics_file, run.metrics | {"parts": {"train": run.metrics["parts"]["test"]}})
-    with pytest.raises(InputError, match="run: no test part in it"):
+    with pytest.raises(InputError, match="run: has no test part"):
         found(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_each_corpus_left_out_is_a_fold_and_each_trained_on_alone_is_not(tmp_pat
     assert sorted(splits) == [("corpus", 2, 64), ("cross-corpus-ravdess", 1, 48), ("cross-corpus-tess", 1, 48)]
     assert len(leaderboards(found(tmp_path))) == 3
     left = named([one for one in found(tmp_path) if one.split == "corpus"], "mfcc-cnn")
-    assert {name: cell["speakers"] for name, cell in left.by("corpus").items()} == {"ravdess": 4, "tess": 4}
+    assert {name: cell["speakers"] for name, cell in left.scores_by("corpus").items()} == {"ravdess": 4, "tess": 4}
 
 
 def test_cost_is_the_mean_of_the_runs(tmp_path: Path) -> None:
