@@ -18,7 +18,7 @@ import pytest
 from ser_ft.audio import to_wav
 from ser_ft.data import builder
 from ser_ft.data.prepare import corpus_info, open_prepared, prepare, summary
-from ser_ft.data.synthetic.corpora import NOTE
+from ser_ft.data.scan import SYNTHETIC_NOTE
 from ser_ft.labels import EMOTION_NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import actor, find, load, noise, samples, skipped, write, write_zip
@@ -106,7 +106,7 @@ def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: dat
     assert (content["clips"], content["skipped"]) == (len(miniature_table), 0)
     assert (miniature_folder / "skipped.csv").read_text().split() == ["path,corpus,reason,detail"]
     assert content["corpora"] == corpus_info(miniature_table)
-    assert {facts["note"] for facts in content["corpora"].values()} == {NOTE}
+    assert {facts["note"] for facts in content["corpora"].values()} == {SYNTHETIC_NOTE}
     assert {facts["license"] for facts in content["corpora"].values()} == {"Apache-2.0"}
     assert content["corpora"]["cremad"]["classes"] == list(SCHEMES["six"])
     assert content["corpora"]["tess"]["classes"] == list(SCHEMES["seven"])
@@ -128,7 +128,7 @@ def test_what_must_be_said_cannot_be_silenced(tmp_path: Path, miniature_tree: Pa
     root = write(tmp_path / "x", ["1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.ogg"])
     assert find(root, notes={"cremad": "mine"}).corpus_info()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
     facts = find(miniature_tree, notes={"savee": "mine"}).corpus_info()["savee"]
-    assert (facts["note"], facts["license"]) == (f"{NOTE}; mine", "Apache-2.0")
+    assert (facts["note"], facts["license"]) == (f"{SYNTHETIC_NOTE}; mine", "Apache-2.0")
     with pytest.raises(InputError, match="ravdess: synthetic voices and recordings are mixed"):
         find([miniature_tree, write(tmp_path / "y", actor(24))])
 

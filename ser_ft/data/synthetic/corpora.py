@@ -1,7 +1,7 @@
-"""The miniature: four small corpora of synthetic voices under the real corpora's folder and file names.
+"""The miniature: four small corpora of synthetic voices with the folder and file names of the real corpora.
 
-They stand in where no recordings are at hand: for a first run, for tests, for a demonstration. The names are read by
-the same parsers as the real corpora's; what is heard is `ser_ft.data.synthetic.synthesizer`, and nothing of the recordings.
+They are used for first runs, tests and demonstrations. The parsers of the real corpora read the names; the sound comes
+from `ser_ft.data.synthetic.synthesizer`, and nothing from the recordings.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ from ...utils.errors import InputError
 from ...utils.files import check_output
 from ...utils.progress import progress_bar
 from ..corpora import CORPORA, Utterance
-from ..scan import NOTE_FILE
-from ..scan import SYNTHETIC_NOTE as NOTE
+from ..scan import NOTE_FILE, SYNTHETIC_NOTE
 from .synthesizer import Voice, synthesize
 
-# Whatever changes the sound (here or in `ser_ft.data.synthetic.synthesizer`) or the names changes it.
+# Increase it with every change to the sound (here or in `ser_ft.data.synthetic.synthesizer`) or to the names.
 VERSION = 1
-_MARK_FILE = "ser_ft_miniature.json"
+_MINIATURE_FILE = "ser_ft_miniature.json"
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticClip:
-    """A clip to write: its corpus, its path below the root, what its name says, and the phones that are spoken."""
+    """A clip to write.
+
+    Attributes:
+        corpus: name of its corpus.
+        path: its path below the root.
+        utterance: its metadata.
+        phones: what is spoken, as in `ser_ft.data.synthetic.synthesizer.synthesize`.
+    """
 
     corpus: str
     path: PurePosixPath
@@ -43,7 +49,14 @@ class SyntheticClip:
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """How a corpus was made: rate (Hz), noise (dBFS), and how strongly and how variably its speakers express."""
+    """The recording conditions of a corpus.
+
+    Attributes:
+        rate: sampling rate, Hz.
+        noise: level of the background noise, dBFS.
+        strength: how strongly its speakers express emotions.
+        spread: how much this varies.
+    """
 
     rate: int
     noise: float
@@ -88,20 +101,20 @@ _SAVEE = (
 
 
 def miniature_clips(speakers: int | None = None) -> list[SyntheticClip]:
-    """Give the miniature's clips, of the first `speakers` speakers of each corpus (None: all)."""
-    found = []
-    for corpus, (path, phones) in ((name, clip) for name, names in _NAMES.items() for clip in names(speakers)):
+    """Return the clips of the miniature, of the first `speakers` speakers of each corpus (None: all)."""
+    clips = []
+    for corpus, (path, phones) in ((name, item) for name, names in _NAMES.items() for item in names(speakers)):
         utterance = CORPORA[corpus].parse(path)
         if utterance is None:
-            raise RuntimeError(f"{path} is no name of {corpus}")
-        found.append(SyntheticClip(corpus, path, utterance, phones))
-    return found
+            raise RuntimeError(f"{path} is not a file name of {corpus}")
+        clips.append(SyntheticClip(corpus, path, utterance, phones))
+    return clips
 
 
 def speaker_voice(utterance: Utterance, seed: int = 0) -> Voice:
-    """Draw a speaker's voice, by gender and age; the same for the same speaker and seed.
+    """Sample a speaker's voice by gender and age; it depends on the speaker and the seed only.
 
-    The sizes are ours: fundamentals around 115 Hz for men and 205 Hz for women, whose voices fall with age.
+    The values are our own: fundamental frequencies around 115 Hz for men and 205 Hz for women, lower with their age.
     """
     key = zlib.crc32(utterance.speaker.encode())
     rng = np.random.default_rng([seed, key])
@@ -123,7 +136,7 @@ def speaker_voice(utterance: Utterance, seed: int = 0) -> Voice:
 
 
 def synthesize_clip(clip: SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Make a clip's sound: float32 samples, shape (samples,), full scale at 1.0, and their rate (Hz)."""
+    """Return a clip's float32 samples, shape (samples,), full scale at 1.0, and their sampling rate in Hz."""
     recording = _RECORDINGS[clip.corpus]
     rng = np.random.default_rng([seed, zlib.crc32(clip.path.as_posix().encode()), VERSION])
     voice = speaker_voice(clip.utterance, seed)
@@ -136,16 +149,16 @@ def synthesize_clip(clip: SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int
 
 
 def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, speakers: int | None = None) -> Path:
-    """Write the miniature: 664 clips of 26 speakers, about 60 MB; nothing is at `root` before all of it is written.
+    """Write the miniature: 664 clips of 26 speakers, about 60 MB. The folder appears when it is complete.
 
-    A complete miniature of the same version, seed and speakers is left as it is; any other miniature is replaced. The
-    same seed gives the same files, byte for byte, on one machine.
+    A complete miniature of the same version, seed and speakers is not written again; any other miniature is replaced.
+    On one machine, the same seed gives the same files, byte for byte.
 
     Args:
-        root: the folder to make.
-        seed: of all chance, 0 or more.
+        root: the folder to write.
+        seed: random seed, 0 or more.
         progress: show a progress bar.
-        speakers: how many speakers of each corpus to write; None: all.
+        speakers: number of speakers of each corpus; None: all.
 
     Returns:
         root.
@@ -156,58 +169,58 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     if seed < 0 or (speakers is not None and speakers < 1):
         raise InputError("the miniature's seed must be 0 or more, and its speakers 1 or more")
     root = Path(root)
-    plan = miniature_clips(speakers)
-    mark = json.dumps({"version": VERSION, "seed": seed, "speakers": speakers, "clips": len(plan)}) + "\n"
-    if _is_complete(root, mark, plan):
+    clips = miniature_clips(speakers)
+    description = json.dumps({"version": VERSION, "seed": seed, "speakers": speakers, "clips": len(clips)}) + "\n"
+    if _is_complete(root, description, clips):
         return root
-    _refuse_foreign(root)
-    home = root.resolve()
-    home.parent.mkdir(parents=True, exist_ok=True)
-    draft = home.with_name(f".{home.name}-{secrets.token_hex(4)}")
-    draft.mkdir()
+    _check_replaceable(root)
+    folder = root.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    new.mkdir()
     try:
-        # First of all: should the process be killed, what it leaves is marked too.
-        (draft / NOTE_FILE).write_text(NOTE + "\n", encoding="utf-8")
-        for clip in progress_bar(plan, desc="synthetic voices", unit=" clips", shown=progress):
-            place = draft / clip.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(to_wav(*synthesize_clip(clip, seed)))
-        (draft / _MARK_FILE).write_text(mark, encoding="utf-8")
-        _put(draft, home, mark, plan)
+        # The note comes first: if the process is killed, the remains have it too.
+        (new / NOTE_FILE).write_text(SYNTHETIC_NOTE + "\n", encoding="utf-8")
+        for clip in progress_bar(clips, desc="synthetic voices", unit=" clips", shown=progress):
+            file = new / clip.path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(to_wav(*synthesize_clip(clip, seed)))
+        (new / _MINIATURE_FILE).write_text(description, encoding="utf-8")
+        _move_into_place(new, folder, description, clips)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
     return root
 
 
-def _put(draft: Path, home: Path, mark: str, plan: list[SyntheticClip]) -> None:
-    """Move the finished folder to its place, over an older miniature or an empty folder."""
-    old = draft.with_name(draft.name + "-old")
+def _move_into_place(new: Path, folder: Path, description: str, clips: list[SyntheticClip]) -> None:
+    """Replace an older miniature or an empty folder by the finished one."""
+    old = new.with_name(new.name + "-old")
     try:
-        if home.exists():
-            home.replace(old)
-        draft.replace(home)
+        if folder.exists():
+            folder.replace(old)
+        new.replace(folder)
     except OSError:
-        # Another process may have put the same miniature there first.
-        if not _is_complete(home, mark, plan):
-            if old.exists() and not home.exists():
-                old.replace(home)
+        # Another process may have finished the same miniature first.
+        if not _is_complete(folder, description, clips):
+            if old.exists() and not folder.exists():
+                old.replace(folder)
             raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_complete(root: Path, mark: str, plan: list[SyntheticClip]) -> bool:
+def _is_complete(root: Path, description: str, clips: list[SyntheticClip]) -> bool:
     try:
-        there = (root / _MARK_FILE).read_text(encoding="utf-8") == mark and (root / NOTE_FILE).is_file()
+        same = (root / _MINIATURE_FILE).read_text(encoding="utf-8") == description and (root / NOTE_FILE).is_file()
     except (OSError, UnicodeDecodeError):
         return False
-    return there and all((root / clip.path).is_file() for clip in plan)
+    return same and all((root / clip.path).is_file() for clip in clips)
 
 
-def _refuse_foreign(root: Path) -> None:
-    ours = {root / clip.path for clip in miniature_clips()} | {root / NOTE_FILE, root / _MARK_FILE}
+def _check_replaceable(root: Path) -> None:
+    files = {root / clip.path for clip in miniature_clips()} | {root / NOTE_FILE, root / _MINIATURE_FILE}
 
     def is_part(entry: Path) -> bool:
-        return entry in ours if entry.is_file() else all(map(is_part, entry.iterdir()))
+        return entry in files if entry.is_file() else all(map(is_part, entry.iterdir()))
 
     check_output(root, what="the miniature", option="folder", is_part=is_part)
 
@@ -227,10 +240,10 @@ def _tess(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:
 
 
 def _cremad(speakers: int | None) -> Iterator[tuple[PurePosixPath, str]]:
-    for place, actor in enumerate(_CREMAD_ACTORS[:speakers]):
+    for index, actor in enumerate(_CREMAD_ACTORS[:speakers]):
         for (number, code), sentence in product(enumerate(_CREMAD_CODES), _CREMAD):
             # As in the corpus, only IEO has levels, and neutral has none.
-            level = "XX" if sentence != "IEO" or code == "NEU" else ("HI", "MD", "LO")[(place + number) % 3]
+            level = "XX" if sentence != "IEO" or code == "NEU" else ("HI", "MD", "LO")[(index + number) % 3]
             yield PurePosixPath("CREMA-D/AudioWAV", f"{actor}_{sentence}_{code}_{level}.wav"), _CREMAD[sentence]
 
 

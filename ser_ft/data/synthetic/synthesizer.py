@@ -1,10 +1,10 @@
-"""A small source-filter synthesiser of emotional speech: a glottal source, formants, and a manner for each emotion.
+"""A small source-filter synthesizer of emotional speech: a glottal source, formants, and a style for each emotion.
 
 The source is the LF model of the glottal flow's derivative (Fant, Liljencrants & Lin 1985, "A four-parameter model of
 glottal flow", STL-QPSR 26(4)) with the one-parameter shapes of Fant (1995), "The LF-model revisited", STL-QPSR
 36(2-3); the tract is a cascade of formant resonators (Klatt 1980, JASA 67(3), 971-995); vowels have the men's mean
-formants of Peterson & Barney (1952), JASA 24(2), 175-184. Consonants are rough. It is quick (some milliseconds a clip)
-and made to be analysed, not to please.
+formants of Peterson & Barney (1952), JASA 24(2), 175-184. Consonants are approximate. A clip takes a few milliseconds.
+The voices are made for tests and analysis, not for listening.
 """
 
 from __future__ import annotations
@@ -24,16 +24,27 @@ from ...utils.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class SpeakingStyle:
-    """How an utterance is spoken, as the difference from the speaker's own neutral speech.
+    """A way of speaking, as the difference from the speaker's neutral speech.
 
     Attributes:
-        pitch: mean fundamental frequency, semitones. range: accents' height, octaves (1: twice as high).
-        slope: drift of the fundamental over the utterance, semitones. final: its rise at the end, semitones.
-        tempo: octaves (1: twice as fast). pause: seconds at each pause. level: dB. swing: loudness of accents, dB.
-        rd: shape of the glottal pulse (Fant's Rd: under 1 pressed, over 1 lax). tilt: dB per octave above 1 kHz.
-        breath: aspiration, dB. jitter, shimmer: % from cycle to cycle. creak: creaky end, 0 to 1.
-        tremor: semitones at 5 to 8 Hz. lips: formants' shift, octaves (spread lips: up). jaw: first formant's shift,
-        octaves. precision: size of the vowel space, octaves.
+        pitch: mean fundamental frequency, semitones.
+        range: height of accents, octaves (1: twice as high).
+        slope: drift of the fundamental frequency over the utterance, semitones.
+        final: rise of the fundamental frequency at the end, semitones.
+        tempo: octaves (1: twice as fast).
+        pause: seconds added to each pause.
+        level: dB.
+        swing: loudness of accents, dB.
+        rd: shape of the glottal pulse (Fant's Rd: under 1 pressed, over 1 lax).
+        tilt: dB per octave above 1 kHz.
+        breath: aspiration, dB.
+        jitter: variation of the period between cycles, %.
+        shimmer: variation of the amplitude between cycles, %.
+        creak: creaky voice at the end, 0 to 1.
+        tremor: semitones at 5 to 8 Hz.
+        lips: shift of all formants, octaves (spread lips: up).
+        jaw: shift of the first formant, octaves.
+        precision: size of the vowel space, octaves.
     """
 
     pitch: float = 0.0
@@ -59,7 +70,7 @@ class SpeakingStyle:
 # The directions (up, down, wide, narrow) follow Juslin & Laukka (2003), Psychological Bulletin 129(5), 770-814,
 # Scherer (2003), Speech Communication 40, 227-256, and Banse & Scherer (1996), JPSP 70(3), 614-636; disgust also Murray
 # & Arnott (1993), JASA 93(2), 1097-1108; surprise also Scherer & Oshinsky (1977), Motivation and Emotion 1(4), 331-346;
-# calm is the first's tenderness. The sizes are ours, none is taken from there: chosen so that the classes overlap.
+# calm is the first's tenderness. The sizes are our own, chosen so that the classes overlap.
 SPEAKING_STYLES: dict[str, SpeakingStyle] = {
     "neutral": SpeakingStyle(),
     "calm": SpeakingStyle(
@@ -91,23 +102,30 @@ SPEAKING_STYLES: dict[str, SpeakingStyle] = {
         jaw=0.1, precision=0.05,
     ),
 }  # fmt: skip
-# Standard deviations from clip to clip; HABIT, in them: how far a speaker's own way with an emotion is off the table.
+# Standard deviations between clips. A speaker's own styles deviate from the table by SPEAKER_SPREAD of these.
 STYLE_SPREAD = SpeakingStyle(
     pitch=1.1, range=0.3, slope=1.2, final=1.2, tempo=0.1, pause=0.02, level=1.7, swing=1.0, rd=0.2, tilt=0.7,
     breath=1.8, jitter=0.35, shimmer=1.0, creak=0.15, tremor=0.1, lips=0.02, jaw=0.04, precision=0.07,
 )  # fmt: skip
 SPEAKER_SPREAD = 0.6
-_LOWEST = {"pause": -0.02, "jitter": -0.5, "shimmer": -2.5, "creak": 0.0, "tremor": 0.0}
+_MIN_VALUES = {"pause": -0.02, "jitter": -0.5, "shimmer": -2.5, "creak": 0.0, "tremor": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A speaker.
+    """A speaker's voice.
 
     Attributes:
-        f0: neutral fundamental frequency, Hz. tract: formants over a man's (women about 1.16).
-        melody: accents' height, semitones. tempo: octaves. rd: pulse shape. breath: aspiration, dB under the voice.
-        jitter, shimmer: %. expressive: factor on every manner. seed: of the speaker's own ways with the emotions.
+        f0: neutral fundamental frequency, Hz.
+        tract: formant frequencies relative to a man's (women about 1.16).
+        melody: height of accents, semitones.
+        tempo: octaves.
+        rd: shape of the glottal pulse.
+        breath: aspiration, dB below the voice.
+        jitter: variation of the period between cycles, %.
+        shimmer: variation of the amplitude between cycles, %.
+        expressive: factor on every style.
+        seed: random seed of the speaker's own styles.
     """
 
     f0: float
@@ -129,13 +147,13 @@ class _Segment(NamedTuple):
     ms: float
     voice: float
     noise: float = 0.0
-    centre: float = 4000.0
+    center: float = 4000.0
     width: float = 2000.0
 
 
-def _stop(f2: float, f3: float, centre: float, voiced: bool) -> tuple[_Segment, ...]:
+def _stop(f2: float, f3: float, center: float, voiced: bool) -> tuple[_Segment, ...]:
     closure = _Segment(230, f2, f3, 48, 0.12 if voiced else 0.0)
-    burst = _Segment(320, f2, f3, 14 if voiced else 34, 0.1 if voiced else 0.0, 0.35 if voiced else 0.45, centre, 1500)
+    burst = _Segment(320, f2, f3, 14 if voiced else 34, 0.1 if voiced else 0.0, 0.35 if voiced else 0.45, center, 1500)
     return closure, burst
 
 
@@ -169,11 +187,11 @@ PHONES: dict[str, tuple[_Segment, ...]] = {
 _STEP = 80  # samples between two points of a control track: 5 ms
 _HOP = 2 * _STEP
 _FFT = 4 * _HOP
-_LEVEL = -27.0  # dBFS, of neutral speech
-_SHORTEST, _LONGEST = 0.9, 2.0  # s
-_TABLE = 2048  # samples of a period
-_RDS = np.linspace(0.3, 2.7, 25)
-_LOWEST_F0, _BANDS = 55.0, 15  # Hz; quarter octaves above it
+_LEVEL_DB = -27.0  # dBFS, of neutral speech
+_MIN_SECONDS, _MAX_SECONDS = 0.9, 2.0  # s
+_PERIOD_SAMPLES = 2048  # samples of a period
+_RD_VALUES = np.linspace(0.3, 2.7, 25)
+_MIN_F0, _NUM_BANDS = 55.0, 15  # Hz; quarter octaves above it
 _FREQUENCIES = np.fft.rfftfreq(_FFT, 1 / SAMPLE_RATE).astype(np.float32)
 _DELAY = np.exp(-2j * np.pi * _FREQUENCIES / SAMPLE_RATE).astype(np.complex64)
 _WINDOW = np.hanning(2 * _HOP + 1)[:-1].astype(np.float32)
@@ -182,171 +200,172 @@ _WINDOW = np.hanning(2 * _HOP + 1)[:-1].astype(np.float32)
 def synthesize(
     emotion: str, voice: Voice, phones: str, rng: np.random.Generator, strength: float = 1.0, spread: float = 1.0
 ) -> np.ndarray:
-    """Speak an utterance.
+    """Synthesize an utterance.
 
     Args:
-        emotion: a name of `SPEAKING_STYLES`.
+        emotion: a name in `SPEAKING_STYLES`.
         voice: the speaker.
-        phones: names of `PHONES` between spaces; a 1 after a vowel accents it, | is a pause.
-        rng: where the clip's own chance comes from.
-        strength: factor on the emotion's manner.
-        spread: factor on the chance in the manner; 0 speaks exactly as the table says.
+        phones: names in `PHONES` separated by spaces; a 1 after a vowel accents it, | is a pause.
+        rng: random generator of the clip.
+        strength: factor on the emotion's style.
+        spread: factor on the random deviations from the style; 0: none.
 
     Returns:
-        float32 samples at 16 kHz, shape (samples,), 0.9 to 2.0 s; none reaches full scale, 1.0.
+        float32 samples at 16 kHz, shape (samples,), 0.9 to 2.0 s, below full scale.
 
     Raises:
-        InputError: the emotion or a phone is unknown, or the statement has no vowel.
+        InputError: the emotion or a phone is unknown, or there is no vowel.
     """
     if emotion not in SPEAKING_STYLES:
         raise InputError(f"unknown emotion {emotion!r}: use one of {', '.join(SPEAKING_STYLES)}")
-    manner = _express(emotion, voice, rng, strength, spread)
-    tracks = _tracks(list(_segments(phones)), voice, manner, rng)
+    style = _sample_style(emotion, voice, rng, strength, spread)
+    tracks = _tracks(list(_segments(phones)), voice, style, rng)
     noise = rng.standard_normal(_STEP * len(tracks.f0), dtype=np.float32)
-    sound = _tract(_glottis(tracks, voice, manner, noise, rng), noise * _smooth(tracks.noise), tracks, voice, manner)
+    sound = _tract(_glottis(tracks, voice, style, noise, rng), noise * _smooth(tracks.noise), tracks, voice, style)
     voiced = sound[_smooth(tracks.voice) > 0.3]
-    gain = 10 ** ((_LEVEL + manner.level) / 20) / float(np.sqrt(np.mean(voiced**2)))
+    gain = 10 ** ((_LEVEL_DB + style.level) / 20) / float(np.sqrt(np.mean(voiced**2)))
     return sound * np.float32(min(gain, 0.95 / float(np.abs(sound).max())))
 
 
-def _express(emotion: str, voice: Voice, rng: np.random.Generator, strength: float, spread: float) -> SpeakingStyle:
-    """Draw a clip's manner around the emotion's own and the speaker's own way with it."""
-    table, deviations = np.array(astuple(SPEAKING_STYLES[emotion])), np.array(astuple(STYLE_SPREAD))
-    ways = np.random.default_rng([voice.seed, list(SPEAKING_STYLES).index(emotion)])
-    force = strength * voice.expressive * float(np.exp(0.3 * spread * rng.standard_normal()))
-    chance = rng.standard_normal(len(table)) + SPEAKER_SPREAD * ways.standard_normal(len(table))
-    drawn = force * table + spread * deviations * chance
+def _sample_style(
+    emotion: str, voice: Voice, rng: np.random.Generator, strength: float, spread: float
+) -> SpeakingStyle:
+    """Sample a clip's style around the emotion's style and the speaker's deviation from it."""
+    means, deviations = np.array(astuple(SPEAKING_STYLES[emotion])), np.array(astuple(STYLE_SPREAD))
+    speaker_rng = np.random.default_rng([voice.seed, list(SPEAKING_STYLES).index(emotion)])
+    factor = strength * voice.expressive * float(np.exp(0.3 * spread * rng.standard_normal()))
+    noise = rng.standard_normal(len(means)) + SPEAKER_SPREAD * speaker_rng.standard_normal(len(means))
+    values = factor * means + spread * deviations * noise
     names = [field.name for field in fields(SpeakingStyle)]
     return SpeakingStyle(
-        *(max(float(value), _LOWEST.get(name, -np.inf)) for name, value in zip(names, drawn, strict=True))
+        *(max(float(value), _MIN_VALUES.get(name, -np.inf)) for name, value in zip(names, values, strict=True))
     )
 
 
 def _segments(phones: str) -> Iterator[tuple[_Segment, bool, bool]]:
-    """Each segment, whether it is accented, and whether it is a pause."""
+    """Yield each segment, whether it is accented, and whether it is a pause."""
     names = phones.split()
     unknown = [name for name in names if name.rstrip("1") not in PHONES]
     if unknown or not any(name.rstrip("1") in {*_VOWELS, *_GLIDES} for name in names):
-        raise InputError(f"no statement: {f'{unknown[0]} is no phone' if unknown else 'it has no vowel'}")
+        reason = f"{unknown[0]} is not a phone" if unknown else "it has no vowel"
+        raise InputError(f"{phones!r} cannot be synthesized: {reason}")
     for name in names:
         for segment in PHONES[name.rstrip("1")]:
             yield segment, name.endswith("1"), name == "|"
 
 
 class _Tracks(NamedTuple):
-    """Control tracks, a point each 5 ms, shape (points,); formants (3, points)."""
+    """Control tracks with a point every 5 ms, shape (points,); formants have the shape (3, points)."""
 
     f0: np.ndarray
     voice: np.ndarray
     noise: np.ndarray
     formants: np.ndarray
-    centre: np.ndarray
+    center: np.ndarray
     width: np.ndarray
     creak: np.ndarray
 
 
 def _tracks(
-    parts: list[tuple[_Segment, bool, bool]], voice: Voice, manner: SpeakingStyle, rng: np.random.Generator
+    parts: list[tuple[_Segment, bool, bool]], voice: Voice, style: SpeakingStyle, rng: np.random.Generator
 ) -> _Tracks:
     targets, accents, pauses = (np.array(column) for column in zip(*parts, strict=True))
-    lengths = 0.85 * targets[:, 3] / 1000 * 2.0 ** -(voice.tempo + manner.tempo)
+    lengths = 0.85 * targets[:, 3] / 1000 * 2.0 ** -(voice.tempo + style.tempo)
     lengths *= (1 + 0.25 * accents) * np.exp(0.12 * rng.standard_normal(len(parts)))
-    lengths = np.maximum(lengths + manner.pause * pauses, 0.004)
+    lengths = np.maximum(lengths + style.pause * pauses, 0.004)
     lead, tail = rng.uniform(0.05, 0.12, 2)
-    lengths *= min(1.0, (_LONGEST - lead - tail) / lengths.sum())
-    tail = max(tail, _SHORTEST - lead - lengths.sum())
+    lengths *= min(1.0, (_MAX_SECONDS - lead - tail) / lengths.sum())
+    tail = max(tail, _MIN_SECONDS - lead - lengths.sum())
     ends = lead + np.cumsum(lengths)
     starts = ends - lengths
     points = round((ends[-1] + tail) * SAMPLE_RATE / _STEP)
     time = np.arange(points) * _STEP / SAMPLE_RATE
 
-    def track(values: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    def interpolate(values: np.ndarray, edge: np.ndarray) -> np.ndarray:
         knots = np.stack([starts + edge, ends - edge], axis=1).ravel()
         return np.asarray(np.interp(time, knots, np.repeat(values, 2)))
 
     slow, quick = 0.32 * lengths, np.minimum(0.3 * lengths, 0.007)
-    loudness = 10 ** ((manner.swing + 2) * (accents - 0.3) / 20) * 10 ** (-2 * np.linspace(-0.5, 1, len(parts)) / 20)
+    loudness = 10 ** ((style.swing + 2) * (accents - 0.3) / 20) * 10 ** (-2 * np.linspace(-0.5, 1, len(parts)) / 20)
     spoken = (time > starts[0]) & (time < ends[-1])
-    through = np.clip((time - starts[0]) / (ends[-1] - starts[0]), 0, 1)
-    creak = manner.creak * np.clip((through - 0.6) / 0.3, 0, 1)
-    centres = (starts + ends)[accents] / 2
-    f0 = _melody(time, through, centres, voice, manner, rng) * 2.0 ** (-6 * creak / 12)
+    progress = np.clip((time - starts[0]) / (ends[-1] - starts[0]), 0, 1)
+    creak = style.creak * np.clip((progress - 0.6) / 0.3, 0, 1)
+    centers = (starts + ends)[accents] / 2
+    f0 = _melody(time, progress, centers, voice, style, rng) * 2.0 ** (-6 * creak / 12)
     space = np.array([[500.0], [1450.0], [2450.0]])
-    formants = np.stack([track(targets[:, column], slow) for column in range(3)])
-    formants = (space + (formants - space) * 2.0**manner.precision) * voice.tract * 2.0**manner.lips
-    formants[0] *= 2.0**manner.jaw
+    formants = np.stack([interpolate(targets[:, column], slow) for column in range(3)])
+    formants = (space + (formants - space) * 2.0**style.precision) * voice.tract * 2.0**style.lips
+    formants[0] *= 2.0**style.jaw
     return _Tracks(
-        f0=np.clip(f0, _LOWEST_F0, 600),
-        voice=_lowpass(track(targets[:, 4] * loudness, quick) * spoken, 5),
-        noise=_lowpass(track(targets[:, 5] * loudness, quick) * spoken, 5),
+        f0=np.clip(f0, _MIN_F0, 600),
+        voice=_lowpass(interpolate(targets[:, 4] * loudness, quick) * spoken, 5),
+        noise=_lowpass(interpolate(targets[:, 5] * loudness, quick) * spoken, 5),
         formants=formants,
-        centre=track(targets[:, 6] * voice.tract, quick),
-        width=track(targets[:, 7] * voice.tract, quick),
+        center=interpolate(targets[:, 6] * voice.tract, quick),
+        width=interpolate(targets[:, 7] * voice.tract, quick),
         creak=creak,
     )
 
 
 def _melody(
     time: np.ndarray,
-    through: np.ndarray,
-    centres: np.ndarray,
+    progress: np.ndarray,
+    centers: np.ndarray,
     voice: Voice,
-    manner: SpeakingStyle,
+    style: SpeakingStyle,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Fundamental frequency (Hz): a falling line, a hill on each accent, the end, tremor and drift."""
-    heights = voice.melody * 2.0**manner.range * np.exp(0.25 * rng.standard_normal(len(centres)))
-    hills = np.exp(-0.5 * ((time - centres[:, None]) / 0.07) ** 2) * heights[:, None]
-    semitones = manner.pitch + (manner.slope - 2.5) * (through - 0.5) + hills.sum(axis=0)
-    semitones += (manner.final - 1.5) * np.clip((through - 0.75) / 0.25, 0, 1) ** 2
-    semitones += manner.tremor * np.sin(2 * np.pi * (rng.uniform(5, 8) * time + rng.uniform()))
+    """Return the fundamental frequency (Hz): a falling line, a peak on each accent, the end, tremor and drift."""
+    heights = voice.melody * 2.0**style.range * np.exp(0.25 * rng.standard_normal(len(centers)))
+    hills = np.exp(-0.5 * ((time - centers[:, None]) / 0.07) ** 2) * heights[:, None]
+    semitones = style.pitch + (style.slope - 2.5) * (progress - 0.5) + hills.sum(axis=0)
+    semitones += (style.final - 1.5) * np.clip((progress - 0.75) / 0.25, 0, 1) ** 2
+    semitones += style.tremor * np.sin(2 * np.pi * (rng.uniform(5, 8) * time + rng.uniform()))
     semitones += _lowpass(rng.standard_normal(len(time)), 20) * 0.8
     return np.asarray(voice.f0 * 2.0 ** (semitones / 12))
 
 
 def _glottis(
-    tracks: _Tracks, voice: Voice, manner: SpeakingStyle, noise: np.ndarray, rng: np.random.Generator
+    tracks: _Tracks, voice: Voice, style: SpeakingStyle, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Glottal flow's derivative with its aspiration, shape (samples,)."""
+    """Return the derivative of the glottal flow with aspiration, shape (samples,)."""
     f0, loud, creak = (_smooth(track) for track in (tracks.f0, tracks.voice, tracks.creak))
     steps = f0 / SAMPLE_RATE
     cycles = np.cumsum(steps, dtype=np.float64).astype(np.int32)
-    jitter = (voice.jitter + manner.jitter) / 100 * rng.standard_normal(cycles[-1] + 1, dtype=np.float32)
+    jitter = (voice.jitter + style.jitter) / 100 * rng.standard_normal(cycles[-1] + 1, dtype=np.float32)
     steps *= 1 + (jitter[cycles] * (1 + 4 * creak))
     phase = np.cumsum(steps, dtype=np.float64)
     cycles = phase.astype(np.int32)
-    shimmer = 1 + (voice.shimmer + manner.shimmer) / 100 * rng.standard_normal(cycles[-1] + 1, dtype=np.float32)
-    place = phase - cycles
-    rd = voice.rd + manner.rd + 0.5 * (1 - np.minimum(tracks.voice, 1)) - 0.3 * tracks.creak
-    shape = np.clip(np.rint((rd - _RDS[0]) / (_RDS[1] - _RDS[0])), 0, len(_RDS) - 1)
-    band = np.clip(np.ceil(4 * np.log2(tracks.f0 * 1.06 / _LOWEST_F0)), 0, _BANDS - 1)
-    row = np.repeat((shape * _BANDS + band).astype(np.int32) * _TABLE, _STEP)
-    pulses = _pulses()[row + (place * _TABLE).astype(np.int32)]
+    shimmer = 1 + (voice.shimmer + style.shimmer) / 100 * rng.standard_normal(cycles[-1] + 1, dtype=np.float32)
+    position = phase - cycles
+    rd = voice.rd + style.rd + 0.5 * (1 - np.minimum(tracks.voice, 1)) - 0.3 * tracks.creak
+    shape = np.clip(np.rint((rd - _RD_VALUES[0]) / (_RD_VALUES[1] - _RD_VALUES[0])), 0, len(_RD_VALUES) - 1)
+    band = np.clip(np.ceil(4 * np.log2(tracks.f0 * 1.06 / _MIN_F0)), 0, _NUM_BANDS - 1)
+    row = np.repeat((shape * _NUM_BANDS + band).astype(np.int32) * _PERIOD_SAMPLES, _STEP)
+    pulses = _pulses()[row + (position * _PERIOD_SAMPLES).astype(np.int32)]
     pulses *= shimmer[cycles] * (1 - 0.5 * creak * (cycles & 1))
-    breath = 10 ** ((voice.breath + manner.breath) / 20)
-    opening = np.where(place < 0.6, np.float32(1), np.float32(0.4))
+    breath = 10 ** ((voice.breath + style.breath) / 20)
+    opening = np.where(position < 0.6, np.float32(1), np.float32(0.4))
     return np.asarray(loud * (pulses + np.float32(breath) * noise * opening))
 
 
-def _tract(
-    source: np.ndarray, friction: np.ndarray, tracks: _Tracks, voice: Voice, manner: SpeakingStyle
-) -> np.ndarray:
-    """Filter the source by the formants and the friction by its place, frame by frame with overlap."""
+def _tract(source: np.ndarray, friction: np.ndarray, tracks: _Tracks, voice: Voice, style: SpeakingStyle) -> np.ndarray:
+    """Filter the source by the formants and the friction by its band, in overlapping frames."""
     size = len(source) // _HOP * _HOP
     frames = [
         np.lib.stride_tricks.sliding_window_view(np.pad(part[:size], _HOP), 2 * _HOP)[::_HOP]
         for part in (source, friction)
     ]
     spectra = [rfft(frame * _WINDOW, _FFT) for frame in frames]
-    at = np.minimum(np.arange(len(frames[0])) * 2, len(tracks.f0) - 1)
-    moving = _resonances(tracks.formants[:, at].astype(np.float32), np.array([70, 95, 140], dtype=np.float32))
+    points = np.minimum(np.arange(len(frames[0])) * 2, len(tracks.f0) - 1)
+    moving = _resonances(tracks.formants[:, points].astype(np.float32), np.array([70, 95, 140], dtype=np.float32))
     upper = np.array([3500, 4500, 5500, 6500, 7500], dtype=np.float32) * np.float32(voice.tract)
     upper = upper[upper < SAMPLE_RATE / 2]
     fixed = _resonances(upper[:, None], upper * 0.06)
-    effort = (1 + (_FREQUENCIES / 1000) ** 2) ** np.float32(manner.tilt / 12.04)
-    centre, width = (track[at, None].astype(np.float32) for track in (tracks.centre, tracks.width))
-    place = np.exp(-0.5 * ((_FREQUENCIES - np.minimum(centre, 7200)) / width) ** 2)
-    filtered = irfft(spectra[0] * moving * (fixed * effort) + spectra[1] * place, _FFT)
+    effort = (1 + (_FREQUENCIES / 1000) ** 2) ** np.float32(style.tilt / 12.04)
+    center, width = (track[points, None].astype(np.float32) for track in (tracks.center, tracks.width))
+    friction_band = np.exp(-0.5 * ((_FREQUENCIES - np.minimum(center, 7200)) / width) ** 2)
+    filtered = irfft(spectra[0] * moving * (fixed * effort) + spectra[1] * friction_band, _FFT)
     out = np.zeros((len(filtered) + 3, _HOP), dtype=np.float32)
     for part in range(4):
         out[part : part + len(filtered)] += filtered[:, part * _HOP : (part + 1) * _HOP]
@@ -355,25 +374,30 @@ def _tract(
     return whole
 
 
-def _resonances(centres: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
-    """Response of a cascade: centres (resonators, frames) and bandwidths (resonators,) in Hz -> (frames, bins)."""
+def _resonances(centers: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
+    """Return the response of a cascade of resonators, shape (frames, bins).
+
+    Args:
+        centers: in Hz, shape (resonators, frames).
+        bandwidths: in Hz, shape (resonators,).
+    """
     radii = np.exp(-np.pi * bandwidths / SAMPLE_RATE)[:, None]
-    first = (2 * radii * np.cos(2 * np.pi * centres / SAMPLE_RATE)).astype(np.float32)
+    first = (2 * radii * np.cos(2 * np.pi * centers / SAMPLE_RATE)).astype(np.float32)
     second = (radii**2).astype(np.float32)
     gain = np.prod(1 - first + second, axis=0)
-    poles = np.ones((centres.shape[1], len(_DELAY)), dtype=np.complex64)
-    for one, two in zip(first, second, strict=True):
-        pair = one[:, None] * -_DELAY
-        pair += 1 + two * _DELAY**2
-        poles *= pair
+    poles = np.ones((centers.shape[1], len(_DELAY)), dtype=np.complex64)
+    for a1, a2 in zip(first, second, strict=True):
+        denominator = a1[:, None] * -_DELAY
+        denominator += 1 + a2 * _DELAY**2
+        poles *= denominator
     return np.asarray(gain[:, None] / poles)
 
 
 def _smooth(track: np.ndarray) -> np.ndarray:
-    """Control track (points,) -> float32 samples (points * 80,), on straight lines between the points."""
-    there = np.append(track, track[-1]).astype(np.float32)
+    """Interpolate a control track (points,) linearly to float32 samples (points * 80,)."""
+    points = np.append(track, track[-1]).astype(np.float32)
     ramp = np.arange(_STEP, dtype=np.float32) / np.float32(_STEP)
-    return (there[:-1, None] + np.diff(there)[:, None] * ramp).ravel()
+    return (points[:-1, None] + np.diff(points)[:, None] * ramp).ravel()
 
 
 def _lowpass(track: np.ndarray, points: int) -> np.ndarray:
@@ -383,24 +407,24 @@ def _lowpass(track: np.ndarray, points: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _pulses() -> np.ndarray:
-    """Band-limited LF pulses by shape and fundamental, float32, flat (shapes * bands * samples,)."""
+    """Return band-limited LF pulses by shape and fundamental, float32, shape (shapes * bands * samples,)."""
     tables = []
-    for rd in _RDS:
+    for rd in _RD_VALUES:
         spectrum = rfft(_lf_pulse(float(rd)))
-        for band in range(_BANDS):
-            harmonics = int(0.97 * SAMPLE_RATE / 2 / (_LOWEST_F0 * 2 ** (band / 4)))
-            tables.append(irfft(np.where(np.arange(len(spectrum)) <= harmonics, spectrum, 0), _TABLE))
+        for band in range(_NUM_BANDS):
+            harmonics = int(0.97 * SAMPLE_RATE / 2 / (_MIN_F0 * 2 ** (band / 4)))
+            tables.append(irfft(np.where(np.arange(len(spectrum)) <= harmonics, spectrum, 0), _PERIOD_SAMPLES))
     return np.concatenate(tables).astype(np.float32)
 
 
 def _lf_pulse(rd: float) -> np.ndarray:
-    """One period of the LF model, peak -1, shape (2048,): Fant (1995), equations for Ra, Rk, Rg from Rd."""
+    """Return a period of the LF model, peak -1, shape (2048,): Fant (1995), equations for Ra, Rk, Rg from Rd."""
     ra, rk = (-1 + 4.8 * rd) / 100, (22.4 + 11.8 * rd) / 100
     rg = rk / (4 * (0.11 * rd / (0.5 + 1.2 * rk) - ra))
     peak, end = 1 / (2 * rg), (1 + rk) / (2 * rg)
     rest = 1 - end
     decay = brentq(lambda e: e * ra - 1 + np.exp(-e * rest), 1e-3 / ra, 2 / ra)
-    time = np.arange(_TABLE) / _TABLE
+    time = np.arange(_PERIOD_SAMPLES) / _PERIOD_SAMPLES
     back = -(np.exp(-decay * (time - end)) - np.exp(-decay * rest)) / (decay * ra)
 
     def pulse(growth: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The miniature: names that the real parsers read, and sound that is what its label says."""
+"""The miniature: its names are parsed as those of the real corpora, and its sound fits its labels."""
 
 from __future__ import annotations
 
@@ -13,44 +13,38 @@ import soundfile
 from ser_ft.audio import decode, is_silent
 from ser_ft.data.corpora import CORPORA
 from ser_ft.data.synthetic import corpora
-from ser_ft.data.synthetic.corpora import NOTE, NOTE_FILE, miniature_clips, write_miniature
+from ser_ft.data.synthetic.corpora import NOTE_FILE, SYNTHETIC_NOTE, miniature_clips, write_miniature
 from ser_ft.utils.errors import InputError
 
 RATES = {"RAVDESS": 48_000, "TESS": 24_414, "CREMA-D": 16_000, "SAVEE": 44_100}
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first two speakers of each corpus."""
-    return write_miniature(tmp_path_factory.mktemp("miniature") / "corpora", progress=False, speakers=2)
-
-
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave SAVEE only: its first speaker has 24 clips."""
+def savee_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write only SAVEE, whose first speaker has 24 clips."""
     monkeypatch.setattr(corpora, "_NAMES", {"savee": corpora._NAMES["savee"]})
 
 
 def fundamental(samples: np.ndarray, rate: int = 16_000) -> float:
-    """Median over the louder 40 ms windows of the autocorrelation's peak between 60 and 500 Hz."""
+    """Median of the autocorrelation's peak between 60 and 500 Hz over the louder 40 ms windows."""
     size = rate // 25
     windows = samples[: len(samples) // size * size].reshape(-1, size)
     power = np.sqrt((windows**2).mean(axis=1))
-    found = []
+    estimates = []
     for window in windows[power > 0.4 * power.max()]:
         window = (window - window.mean()) * np.hanning(size)
         line = np.correlate(window, window, mode="full")[size - 1 :]
         line = line / np.correlate(np.hanning(size), np.hanning(size), mode="full")[size - 1 :].clip(1)
         lags = slice(rate // 500, rate // 60)
-        found.append(rate / (rate // 500 + int(line[lags].argmax())))
-    return float(np.median(found))
+        estimates.append(rate / (rate // 500 + int(line[lags].argmax())))
+    return float(np.median(estimates))
 
 
 def files(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_names_of_the_whole_miniature() -> None:
+def test_every_name_is_parsed_by_its_corpus_alone() -> None:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     speakers: dict[str, Counter[str]] = defaultdict(Counter)
     genders = {}
@@ -72,20 +66,20 @@ def test_names_of_the_whole_miniature() -> None:
         assert Counter(genders[speaker] for speaker in speakers[corpus])["female"] == len(speakers[corpus]) / 2
 
 
-def test_written_files_are_the_planned_ones(tree: Path) -> None:
-    written = {path.relative_to(tree).as_posix() for path in tree.rglob("*.wav")}
+def test_all_clips_are_written_under_their_names(miniature_tree: Path) -> None:
+    written = {path.relative_to(miniature_tree).as_posix() for path in miniature_tree.rglob("*.wav")}
     assert written == {clip.path.as_posix() for clip in miniature_clips(speakers=2)}
     assert "RAVDESS/Audio_Speech_Actors_01-24/Actor_01/03-01-05-02-01-01-01.wav" in written
     assert {"TESS/OAF_Fear/OAF_back_fear.wav", "TESS/YAF_pleasant_surprised/YAF_dog_ps.wav"} <= written
     assert {"CREMA-D/AudioWAV/1001_IEO_ANG_HI.wav", "SAVEE/AudioData/DC/n06.wav"} <= written
-    assert (tree / NOTE_FILE).read_text(encoding="utf-8") == NOTE + "\n"
-    assert not list(tree.parent.glob(".*"))
+    assert (miniature_tree / NOTE_FILE).read_text(encoding="utf-8") == SYNTHETIC_NOTE + "\n"
+    assert not list(miniature_tree.parent.glob(".*"))
 
 
-def test_sound_is_neither_silent_nor_clipped(tree: Path) -> None:
-    for path in tree.rglob("*.wav"):
+def test_the_sound_is_neither_silent_nor_clipped(miniature_tree: Path) -> None:
+    for path in miniature_tree.rglob("*.wav"):
         samples, rate = soundfile.read(path, dtype="float32")
-        assert rate == RATES[path.relative_to(tree).parts[0]]
+        assert rate == RATES[path.relative_to(miniature_tree).parts[0]]
         assert samples.ndim == 1
         assert 0.89 < len(samples) / rate < 2.01
         assert not is_silent(samples)
@@ -93,13 +87,13 @@ def test_sound_is_neither_silent_nor_clipped(tree: Path) -> None:
         assert np.sqrt(np.mean(samples**2)) > 10 ** (-50 / 20)
 
 
-def test_angry_is_louder_and_higher_than_sad(tree: Path) -> None:
+def test_angry_is_louder_and_higher_than_sad(miniature_tree: Path) -> None:
     levels: dict[tuple[str, str], list[float]] = defaultdict(list)
     pitches: dict[tuple[str, str], list[float]] = defaultdict(list)
     for clip in miniature_clips(speakers=2):
         if clip.utterance.emotion in ("angry", "sad"):
             key = clip.utterance.speaker, clip.utterance.emotion
-            samples = decode(tree / clip.path)
+            samples = decode(miniature_tree / clip.path)
             levels[key].append(float(np.sqrt(np.mean(samples**2))))
             pitches[key].append(fundamental(samples))
     for speaker in {speaker for speaker, _ in levels}:
@@ -107,15 +101,15 @@ def test_angry_is_louder_and_higher_than_sad(tree: Path) -> None:
             assert np.mean(measured[speaker, "angry"]) > np.mean(measured[speaker, "sad"]), speaker
 
 
-def test_women_speak_higher_than_men(tree: Path) -> None:
-    pitch: dict[str, list[float]] = {actor: [] for actor in ("Actor_01", "Actor_02")}
-    for actor, found in pitch.items():
-        for path in sorted((tree / "RAVDESS").rglob(f"{actor}/03-01-01-*.wav")):
-            found.append(fundamental(decode(path)))
-    assert np.mean(pitch["Actor_02"]) > 1.3 * np.mean(pitch["Actor_01"])
+def test_women_speak_higher_than_men(miniature_tree: Path) -> None:
+    man, woman = (
+        np.mean([fundamental(decode(file)) for file in (miniature_tree / "RAVDESS").rglob(f"{actor}/03-01-01-*.wav")])
+        for actor in ("Actor_01", "Actor_02")
+    )
+    assert woman > 1.3 * man
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, quick: None) -> None:
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, savee_only: None) -> None:
     first, again, other = (
         files(write_miniature(tmp_path / name, seed, progress=False, speakers=1))
         for name, seed in (("first", 3), ("again", 3), ("other", 4))
@@ -126,14 +120,16 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, quick: None) -> None
     assert all(first[name] != other[name] for name in first if name.endswith(".wav"))
 
 
-def test_a_clip_does_not_depend_on_its_neighbours() -> None:
-    plan = miniature_clips(speakers=1)
-    alone = {clip.path: corpora.synthesize_clip(clip, 1)[0] for clip in reversed(plan[::20])}
-    for clip in plan[::20]:
-        np.testing.assert_array_equal(corpora.synthesize_clip(clip, 1)[0], alone[clip.path])
+def test_a_clip_does_not_depend_on_other_clips() -> None:
+    clips = miniature_clips(speakers=1)[::20]
+    backward = {clip.path: corpora.synthesize_clip(clip, 1)[0] for clip in reversed(clips)}
+    for clip in clips:
+        np.testing.assert_array_equal(corpora.synthesize_clip(clip, 1)[0], backward[clip.path])
 
 
-def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_miniature_is_not_written_again(
+    tmp_path: Path, savee_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_miniature(tmp_path / "root", progress=False, speakers=1)
     with monkeypatch.context() as patch:
         patch.setattr(corpora, "synthesize_clip", lambda *_: pytest.fail("written again"))
@@ -145,41 +141,43 @@ def test_a_complete_miniature_is_left_alone(tmp_path: Path, quick: None, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    speak, calls = corpora.synthesize_clip, itertools.count()
+def test_a_failed_run_leaves_nothing(tmp_path: Path, savee_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthesize_clip, calls = corpora.synthesize_clip, itertools.count()
 
-    def breaks(clip: corpora.SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int]:
+    def fail_at_sixth(clip: corpora.SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int]:
         if next(calls) == 5:
             raise OSError("no space left on device")
-        return speak(clip, seed)
+        return synthesize_clip(clip, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpora, "synthesize_clip", breaks)
+        patch.setattr(corpora, "synthesize_clip", fail_at_sixth)
         with pytest.raises(OSError, match="no space"):
             write_miniature(tmp_path / "root", progress=False, speakers=1)
     assert list(tmp_path.iterdir()) == []
     assert len(files(write_miniature(tmp_path / "root", progress=False, speakers=1))) == 26
 
 
-def test_a_replacement_that_fails_keeps_the_old(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replacement_keeps_the_old_miniature(
+    tmp_path: Path, savee_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_miniature(tmp_path / "root", progress=False, speakers=1)
     before = files(root)
     replace = Path.replace
 
-    def breaks(source: Path, target: Path) -> Path:
+    def fail(source: Path, target: Path) -> Path:
         if target == root and not source.name.endswith("-old"):
-            raise OSError("disk gone")
+            raise OSError("disk full")
         return replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", breaks)
-        with pytest.raises(OSError, match="disk gone"):
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
             write_miniature(root, seed=1, progress=False, speakers=1)
     assert files(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="choose another"):
         write_miniature(tmp_path, progress=False)
@@ -188,7 +186,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.parametrize("wrong", [{"seed": -1}, {"speakers": 0}])
-def test_wrong_arguments(tmp_path: Path, wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("arguments", [{"seed": -1}, {"speakers": 0}])
+def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, int]) -> None:
     with pytest.raises(InputError):
-        write_miniature(tmp_path / "root", progress=False, **wrong)
+        write_miniature(tmp_path / "root", progress=False, **arguments)
