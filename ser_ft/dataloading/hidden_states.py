@@ -81,7 +81,7 @@ def compute_hidden_states(
         try:
             with torch.no_grad():
                 for batch, clips in iter_waveforms(table, _batches(rows, samples, input_spec), len(rows), label, shown):
-                    inputs = collate_waveforms(clips, extractor, input_spec, padded=False)
+                    inputs = collate_waveforms(clips, extractor, input_spec, pad_batch=False)
                     # The extractor's own transforms stay in float32.
                     with nullcontext() if autocast is None else autocast():
                         taken = _take(rig, what, {name: value.to(device) for name, value in inputs.items()})

@@ -1,4 +1,4 @@
-"""All that is saved with a model, behind the Auto classes of transformers."""
+"""Models and everything that is saved with them, registered with transformers' Auto classes."""
 
 from __future__ import annotations
 
@@ -7,44 +7,49 @@ from pathlib import Path
 from typing import Any
 
 MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn", "compact-cnn")
-"""Small networks, trained from nothing: the classic ones that transfer learning is compared with, and compact-cnn."""
+"""Names of our own networks, which are trained from scratch."""
 
 SHIPPED = "shipped"
-"""The name of the model that comes with ser_ft."""
+"""Name of the model that comes with ser_ft."""
 
 IMAGE_PREFIXES = ("timm/", "torchvision/")
-"""What the names of image backbones begin with."""
+"""Prefixes of the names of image backbones."""
 
 
 def resolve_model_path(name: str) -> str:
-    """Return where a model lies: of the one that comes with ser_ft, its folder; of others, their name as it is."""
+    """Return the folder of the model that comes with ser_ft for its name, and any other name unchanged."""
     return str(Path(__file__).resolve().parents[1] / "assets" / "model") if name == SHIPPED else name
 
 
 def model_kind(name: str) -> str:
-    """Say what a model's name stands for.
+    """Return the kind of model that a name or folder stands for.
 
     Returns:
-        "own", one of `MODELS`, the one that comes with ser_ft or a folder where one was saved; "image", a backbone of
-        timm on the Hub, of torchvision, or in a folder where timm or ser_ft saved one; otherwise "speech".
+        "own": one of `MODELS`, the model that comes with ser_ft, or a folder with a saved network of ser_ft.
+        "image": an image backbone of timm or torchvision, or a folder where timm or ser_ft saved one.
+        "speech": any other name, which stands for a speech encoder.
     """
     if name in MODELS:
         return "own"
-    said = read_model_config(name)
-    if name.startswith(IMAGE_PREFIXES) or "pretrained_cfg" in said or said.get("model_type") == "ser_ft_spectrogram":
+    config = read_model_config(name)
+    if (
+        name.startswith(IMAGE_PREFIXES)
+        or "pretrained_cfg" in config
+        or config.get("model_type") == "ser_ft_spectrogram"
+    ):
         return "image"
     return "own" if is_own_model_folder(name) else "speech"
 
 
 def is_own_model_folder(folder: str) -> bool:
-    """Say whether a network of ours was saved in a folder."""
+    """Return whether a folder holds a saved network of ser_ft."""
     return str(read_model_config(folder).get("model_type", "")).startswith("ser_ft_")
 
 
 def read_model_config(folder: str) -> dict[str, Any]:
-    """Return what a folder's config.json says, if there is one."""
+    """Return the content of a folder's config.json; an empty dictionary if there is none."""
     try:
-        found = json.loads((Path(resolve_model_path(folder)) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(resolve_model_path(folder)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}

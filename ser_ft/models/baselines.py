@@ -1,4 +1,4 @@
-"""The classic small networks of the field, trained from nothing, that transfer learning is compared with."""
+"""Classic small networks of the field, trained from scratch: the baselines of transfer learning."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from .classifier import FrameClassifier, check_sizes, halve_lengths, mask_padding, mean_and_std
 from .features import SpectralFeatureExtractor
 
-BLOCKS = ("plain", "residual", "wide")
+BLOCK_TYPES = ("plain", "residual", "wide")
 
 
 class MfccCnnConfig(PreTrainedConfig):
@@ -23,9 +23,10 @@ class MfccCnnConfig(PreTrainedConfig):
 
     Args:
         feature_size: coefficients per frame.
-        channels: of each convolution over time and coefficients; after each, both are halved.
-        kernel: width of the convolutions both ways, odd. dropout: of whole channels, after each convolution.
-        head_dropout: before the last layer.
+        channels: output channels of each convolution over time and coefficients; each halves both.
+        kernel_size: kernel size of the convolutions in both dimensions, odd.
+        dropout: dropout rate of whole channels after each convolution.
+        head_dropout: dropout rate before the last layer.
     """
 
     model_type = "ser_ft_mfcc_cnn"
@@ -34,22 +35,22 @@ class MfccCnnConfig(PreTrainedConfig):
         self,
         feature_size: int = 20,
         channels: Sequence[int] = (16, 32, 64, 128),
-        kernel: int = 3,
+        kernel_size: int = 3,
         dropout: float = 0.1,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        check_sizes(channels=channels, kernel=kernel, dropout=dropout, head_dropout=head_dropout)
+        check_sizes(channels=channels, kernel_size=kernel_size, dropout=dropout, head_dropout=head_dropout)
         self.feature_size = feature_size
         self.channels = list(channels)
-        self.kernel = kernel
+        self.kernel_size = kernel_size
         self.dropout = dropout
         self.head_dropout = head_dropout
         super().__init__(**kwargs)
 
 
 class MfccCnnForAudioClassification(FrameClassifier):
-    """Convolutions over time and coefficients, as over an image; mean and deviation over time; a linear layer."""
+    """2D convolutions over time and coefficients, mean and standard deviation over time, and a linear layer."""
 
     config_class = MfccCnnConfig
 
@@ -57,7 +58,7 @@ class MfccCnnForAudioClassification(FrameClassifier):
         super().__init__(config)
         widths = [1, *config.channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(width, out, config.kernel, padding=config.kernel // 2, bias=False)
+            nn.Conv2d(width, out, config.kernel_size, padding=config.kernel_size // 2, bias=False)
             for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in config.channels)
@@ -65,11 +66,11 @@ class MfccCnnForAudioClassification(FrameClassifier):
         self.dropout = nn.Dropout2d(config.dropout)
         rows = config.feature_size
         for _ in config.channels:
-            rows = -(-rows // 2)
-        self.finish(2 * widths[-1] * rows, config.head_dropout)
+            rows = (rows + 1) // 2
+        self.add_head(2 * widths[-1] * rows, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Sum clips up: mean and deviation over time, of each channel and row."""
+        """Return the mean and standard deviation over time of each channel and row."""
         hidden = features[:, None]
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             hidden = mask_padding(torch.relu(norm(convolution(hidden))), lengths)
@@ -83,10 +84,12 @@ class Conv1dConfig(PreTrainedConfig):
     """Configuration of `Conv1dForAudioClassification`.
 
     Args:
-        feature_size: numbers per frame.
-        channels: of each convolution over time; after each, the frame rate is halved.
-        kernel: width of the convolutions, in frames, odd. dropout: of whole channels, after each convolution.
-        dense: units of the layer above them. head_dropout: before it, and before the last layer.
+        feature_size: values per frame.
+        channels: output channels of each convolution over time; each halves the frame rate.
+        kernel_size: kernel size of the convolutions in frames, odd.
+        dropout: dropout rate of whole channels after each convolution.
+        dense_size: units of the dense layer.
+        head_dropout: dropout rate before the dense layer and before the last layer.
     """
 
     model_type = "ser_ft_conv1d"
@@ -95,24 +98,30 @@ class Conv1dConfig(PreTrainedConfig):
         self,
         feature_size: int = 34,
         channels: Sequence[int] = (128, 128, 128, 128),
-        kernel: int = 5,
+        kernel_size: int = 5,
         dropout: float = 0.1,
-        dense: int = 128,
+        dense_size: int = 128,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        check_sizes(channels=channels, kernel=kernel, dense=dense, dropout=dropout, head_dropout=head_dropout)
+        check_sizes(
+            channels=channels,
+            kernel_size=kernel_size,
+            dense_size=dense_size,
+            dropout=dropout,
+            head_dropout=head_dropout,
+        )
         self.feature_size = feature_size
         self.channels = list(channels)
-        self.kernel = kernel
+        self.kernel_size = kernel_size
         self.dropout = dropout
-        self.dense = dense
+        self.dense_size = dense_size
         self.head_dropout = head_dropout
         super().__init__(**kwargs)
 
 
 class Conv1dForAudioClassification(FrameClassifier):
-    """Convolutions over time on short-term descriptors, mean and deviation over time, a dense and a linear layer."""
+    """1D convolutions over time, mean and standard deviation over time, a dense and a linear layer."""
 
     config_class = Conv1dConfig
 
@@ -120,18 +129,18 @@ class Conv1dForAudioClassification(FrameClassifier):
         super().__init__(config)
         widths = [config.feature_size, *config.channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, out, config.kernel, padding=config.kernel // 2, bias=False)
+            nn.Conv1d(width, out, config.kernel_size, padding=config.kernel_size // 2, bias=False)
             for width, out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in config.channels)
         self.min_frames = 2 ** len(config.channels)
         self.dropout = nn.Dropout1d(config.dropout)
         self.dense_dropout = nn.Dropout(config.head_dropout)
-        self.dense = nn.Linear(2 * widths[-1], config.dense)
-        self.finish(config.dense, config.head_dropout)
+        self.dense = nn.Linear(2 * widths[-1], config.dense_size)
+        self.add_head(config.dense_size, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Sum clips up by the dense layer."""
+        """Return the output of the dense layer."""
         hidden = features.transpose(1, 2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             hidden = mask_padding(torch.relu(norm(convolution(hidden))), lengths)
@@ -145,9 +154,13 @@ class LstmConfig(PreTrainedConfig):
     """Configuration of `LstmForAudioClassification`.
 
     Args:
-        feature_size: numbers per frame. hidden: units of each direction. layers: one on the other.
-        step: frames that are put together to one step, so that there are fewer steps.
-        dropout: between the layers. dense: units of the layer above them. head_dropout: before the last layer.
+        feature_size: values per frame.
+        hidden_size: units of each direction.
+        num_layers: number of LSTM layers.
+        frames_per_step: frames that are concatenated to one time step.
+        dropout: dropout rate between the LSTM layers.
+        dense_size: units of the dense layer.
+        head_dropout: dropout rate before the last layer.
     """
 
     model_type = "ser_ft_lstm"
@@ -155,46 +168,53 @@ class LstmConfig(PreTrainedConfig):
     def __init__(
         self,
         feature_size: int = 34,
-        hidden: int = 128,
-        layers: int = 2,
-        step: int = 8,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        frames_per_step: int = 8,
         dropout: float = 0.2,
-        dense: int = 128,
+        dense_size: int = 128,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        check_sizes(hidden=hidden, layers=layers, step=step, dense=dense, dropout=dropout, head_dropout=head_dropout)
+        check_sizes(
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            frames_per_step=frames_per_step,
+            dense_size=dense_size,
+            dropout=dropout,
+            head_dropout=head_dropout,
+        )
         self.feature_size = feature_size
-        self.hidden = hidden
-        self.layers = layers
-        self.step = step
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.frames_per_step = frames_per_step
         self.dropout = dropout
-        self.dense = dense
+        self.dense_size = dense_size
         self.head_dropout = head_dropout
         super().__init__(**kwargs)
 
 
 class LstmForAudioClassification(FrameClassifier):
-    """A long short-term memory that reads the descriptors both ways, mean over time, a dense and a linear layer."""
+    """A bidirectional LSTM, the mean over time, a dense and a linear layer."""
 
     config_class = LstmConfig
 
     def __init__(self, config: LstmConfig) -> None:
         super().__init__(config)
         self.recurrent = nn.LSTM(
-            config.feature_size * config.step,
-            config.hidden,
-            config.layers,
+            config.feature_size * config.frames_per_step,
+            config.hidden_size,
+            config.num_layers,
             batch_first=True,
             bidirectional=True,
-            dropout=config.dropout if config.layers > 1 else 0.0,
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
         )
-        self.dense = nn.Linear(2 * config.hidden, config.dense)
-        self.finish(config.dense, config.head_dropout)
+        self.dense = nn.Linear(2 * config.hidden_size, config.dense_size)
+        self.add_head(config.dense_size, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Sum clips up by the dense layer."""
-        step = self.config.step
+        """Return the output of the dense layer."""
+        step = self.config.frames_per_step
         missing = -features.shape[1] % step
         steps = nn.functional.pad(features, (0, 0, 0, missing)).reshape(features.shape[0], -1, step * features.shape[2])
         if lengths is None:
@@ -210,12 +230,14 @@ class StackedCnnConfig(PreTrainedConfig):
     """Configuration of `StackedCnnForAudioClassification`.
 
     Args:
-        feature_size: numbers per frame, of all the features that are stacked.
-        block: "plain" (one convolution), "residual" (two, and what entered them added: He et al. 2016) or "wide"
-            (branches of several widths side by side: Szegedy et al. 2015).
-        channels: of each block; after each, the frame rate is halved. kernel: of plain and residual blocks, odd.
-        branch_kernels: of the branches of wide blocks, odd.
-        dropout: of whole channels, after each block. head_dropout: before the last layer.
+        feature_size: values per frame, of all stacked features.
+        block_type: "plain" (one convolution), "residual" (two convolutions and a shortcut: He et al. 2016) or "wide"
+            (parallel branches with several kernel sizes: Szegedy et al. 2015).
+        channels: output channels of each block; each halves the frame rate.
+        kernel_size: kernel size of plain and residual blocks, odd.
+        branch_kernel_sizes: kernel sizes of the branches of wide blocks, odd.
+        dropout: dropout rate of whole channels after each block.
+        head_dropout: dropout rate before the last layer.
     """
 
     model_type = "ser_ft_stacked_cnn"
@@ -223,30 +245,30 @@ class StackedCnnConfig(PreTrainedConfig):
     def __init__(
         self,
         feature_size: int = 73,
-        block: str = "plain",
+        block_type: str = "plain",
         channels: Sequence[int] = (128, 128, 128, 128),
-        kernel: int = 5,
-        branch_kernels: Sequence[int] = (1, 3, 7, 15),
+        kernel_size: int = 5,
+        branch_kernel_sizes: Sequence[int] = (1, 3, 7, 15),
         dropout: float = 0.1,
         head_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        check_sizes(channels=channels, kernel=kernel, branch_kernels=branch_kernels)
+        check_sizes(channels=channels, kernel_size=kernel_size, branch_kernel_sizes=branch_kernel_sizes)
         check_sizes(dropout=dropout, head_dropout=head_dropout)
-        if block not in BLOCKS:
-            raise ValueError(f"block must be one of {', '.join(BLOCKS)}, not {block!r}")
+        if block_type not in BLOCK_TYPES:
+            raise ValueError(f"block_type must be one of {', '.join(BLOCK_TYPES)}, not {block_type!r}")
         self.feature_size = feature_size
-        self.block = block
+        self.block_type = block_type
         self.channels = list(channels)
-        self.kernel = kernel
-        self.branch_kernels = list(branch_kernels)
+        self.kernel_size = kernel_size
+        self.branch_kernel_sizes = list(branch_kernel_sizes)
         self.dropout = dropout
         self.head_dropout = head_dropout
         super().__init__(**kwargs)
 
 
 class StackedCnnForAudioClassification(FrameClassifier):
-    """Blocks of convolutions over time on stacked features, mean and deviation over time, a linear layer."""
+    """Blocks of 1D convolutions on stacked features, mean and standard deviation over time, and a linear layer."""
 
     config_class = StackedCnnConfig
 
@@ -256,10 +278,10 @@ class StackedCnnForAudioClassification(FrameClassifier):
         self.blocks = nn.ModuleList(_block(config, width, out) for width, out in pairwise(widths))
         self.min_frames = 2 ** len(self.blocks)
         self.dropout = nn.Dropout1d(config.dropout)
-        self.finish(2 * widths[-1], config.head_dropout)
+        self.add_head(2 * widths[-1], config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Sum clips up: mean and deviation over time, of each channel."""
+        """Return the mean and standard deviation over time of each channel."""
         hidden = features.transpose(1, 2)
         for block in self.blocks:
             hidden = nn.functional.max_pool1d(mask_padding(block(hidden, lengths), lengths), 2, ceil_mode=True)
@@ -284,19 +306,21 @@ class _Residual(nn.Module):
         self.first = _Plain(width, out, kernel)
         self.second = nn.Conv1d(out, out, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm1d(out)
-        self.around = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
+        self.shortcut = nn.Identity() if width == out else nn.Conv1d(width, out, 1, bias=False)
 
     def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         inner = self.norm(self.second(mask_padding(self.first(hidden, lengths), lengths)))
-        return torch.relu(inner + self.around(hidden))
+        return torch.relu(inner + self.shortcut(hidden))
 
 
 class _Wide(nn.Module):
     def __init__(self, width: int, out: int, kernels: Sequence[int]) -> None:
         super().__init__()
-        shares = [out // len(kernels) + (place < out % len(kernels)) for place in range(len(kernels))]
+        widths = [out // len(kernels) + (branch < out % len(kernels)) for branch in range(len(kernels))]
         self.branches = nn.ModuleList(
-            _Plain(width, share, kernel) for share, kernel in zip(shares, kernels, strict=True) if share
+            _Plain(width, branch_width, kernel)
+            for branch_width, kernel in zip(widths, kernels, strict=True)
+            if branch_width
         )
 
     def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
@@ -304,9 +328,9 @@ class _Wide(nn.Module):
 
 
 def _block(config: StackedCnnConfig, width: int, out: int) -> nn.Module:
-    if config.block == "wide":
-        return _Wide(width, out, config.branch_kernels)
-    return {"plain": _Plain, "residual": _Residual}[config.block](width, out, config.kernel)
+    if config.block_type == "wide":
+        return _Wide(width, out, config.branch_kernel_sizes)
+    return {"plain": _Plain, "residual": _Residual}[config.block_type](width, out, config.kernel_size)
 
 
 for _config, _model in (

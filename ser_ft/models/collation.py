@@ -1,4 +1,4 @@
-"""From sound at 16 kHz to what a model is called with."""
+"""Model inputs from waveforms at 16 kHz."""
 
 from __future__ import annotations
 
@@ -15,55 +15,65 @@ from .features import SpectralFeatureExtractor
 
 
 def collate_waveforms(
-    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, input_spec: InputSpec, padded: bool = True
+    clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, input_spec: InputSpec, pad_batch: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Make a model's inputs of samples at 16 kHz, float32, each of shape (samples,).
+    """Compute the inputs of a batch for a pretrained model.
 
-    A clip that is too short for one frame is padded with silence; a batch too, for SpecAugment's spans, if `padded`.
+    A clip that is too short for one frame is padded with silence.
+
+    Args:
+        clips: waveforms at 16 kHz, each float32 of shape (samples,).
+        extractor: the model's own feature extractor.
+        input_spec: input requirements of the model.
+        pad_batch: whether to pad the batch to `input_spec.min_frames`, as training with SpecAugment requires.
+
+    Returns:
+        The keyword arguments of the model, with an attention mask if clips are padded.
     """
-    framed: Any = extractor  # which transformers does not declare callable
-    whole = [np.pad(clip, (0, max(0, input_spec.min_samples - len(clip)))) for clip in clips]
+    extract: Any = extractor  # transformers does not declare it callable
+    clips = [np.pad(clip, (0, max(0, input_spec.min_samples - len(clip)))) for clip in clips]
     if input_spec.kind == "fixed_length":
-        found = framed(whole, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        return {name: found[name] for name in framed.model_input_names if name != "attention_mask"}
+        inputs = extract(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        return {name: inputs[name] for name in extract.model_input_names if name != "attention_mask"}
     if input_spec.kind == "frames":
-        found = framed(whole, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        short = max(0, input_spec.min_frames - found["input_features"].shape[1]) if padded else 0
+        inputs = extract(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        missing = max(0, input_spec.min_frames - inputs["input_features"].shape[1]) if pad_batch else 0
         return {
-            "input_features": torch.nn.functional.pad(found["input_features"], (0, 0, 0, short)),
-            "attention_mask": torch.nn.functional.pad(found["attention_mask"], (0, short)),
+            "input_features": torch.nn.functional.pad(inputs["input_features"], (0, 0, 0, missing)),
+            "attention_mask": torch.nn.functional.pad(inputs["attention_mask"], (0, missing)),
         }
-    longest = max(input_spec.num_samples(input_spec.min_frames if padded else 1), *map(len, whole))
-    made = framed(
-        whole,
+    length = max(input_spec.num_samples(input_spec.min_frames if pad_batch else 1), *map(len, clips))
+    inputs = extract(
+        clips,
         sampling_rate=SAMPLE_RATE,
         padding="max_length",
-        max_length=longest,
+        max_length=length,
         return_attention_mask=True,
         return_tensors="pt",
     )
-    batch = {"input_values": made["input_values"]}
-    if min(map(len, whole)) < longest:
-        batch["attention_mask"] = made["attention_mask"].long()
+    batch = {"input_values": inputs["input_values"]}
+    if min(map(len, clips)) < length:
+        batch["attention_mask"] = inputs["attention_mask"].long()
     return batch
 
 
 def make_collator(
     model: PreTrainedModel, extractor: SequenceFeatureExtractor
 ) -> Callable[[Sequence[np.ndarray]], dict[str, torch.Tensor]]:
-    """Return what makes a saved model's inputs of clips of one length, float32 at 16 kHz, each of shape (samples,).
+    """Return a function that computes a saved model's inputs for clips of one length.
 
-    What it makes of a clip is the same alone and beside others.
+    The function takes waveforms at 16 kHz, each float32 of shape (samples,). The inputs of a clip do not depend on the
+    other clips of the batch.
     """
     if not isinstance(extractor, SpectralFeatureExtractor):
         input_spec = EncoderParts.of(model).input_spec
-        return lambda clips: collate_waveforms(clips, extractor, input_spec, padded=False)
-    ours = extractor
+        return lambda clips: collate_waveforms(clips, extractor, input_spec, pad_batch=False)
+    own = extractor
 
-    def frames(clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        # The clips of a call are taken to be one speaker's, and these need not be.
-        calls = [[clip] for clip in clips] if ours.normalize == "speaker" else [list(clips)]
-        made = [ours(call, sampling_rate=SAMPLE_RATE, return_tensors="pt") for call in calls]
-        return {name: torch.cat([each[name] for each in made]) for name in ours.model_input_names}
+    def collate(clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        # With normalize="speaker", the extractor takes all clips of a call for one speaker's.
+        calls = [[clip] for clip in clips] if own.normalize == "speaker" else [list(clips)]
+        inputs = [own(call, sampling_rate=SAMPLE_RATE, return_tensors="pt") for call in calls]
+        return {name: torch.cat([part[name] for part in inputs]) for name in own.model_input_names}
 
-    return frames
+    return collate

@@ -1,4 +1,4 @@
-"""Pretrained speech encoders behind `AutoModelForAudioClassification`: loaded, checked, and taken apart."""
+"""Pretrained speech encoders behind `AutoModelForAudioClassification`: loading, checks and the parts of a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -25,28 +25,31 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from transformers.utils import logging
 
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_if_unreachable
+from ..utils.hub_offline import offline_where_unreachable
 
-_FITTING = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), list: (list, tuple)}
-# What follows from the classes, or would make another network of the checkpoint's weights.
+_ACCEPTED_TYPES = {
+    **{bool: (bool,), int: (int,), float: (int, float), str: (str,)},
+    **{tuple: (list, tuple), list: (list, tuple)},
+}
+# Settings that follow from the classes, or that the checkpoint's weights do not fit if they change.
 _FIXED = (
     *("num_labels", "id2label", "label2id", "model_type", "architectures", "dtype", "return_dict", "problem_type"),
     *("hidden_size", "d_model", "num_attention_heads", "encoder_attention_heads", "conv_dim", "conv_kernel"),
     *("conv_stride", "feat_extract_norm", "do_stable_layer_norm", "add_adapter", "num_mel_bins"),
 )
-_COUNTS = ("num_hidden_layers", "encoder_layers")
+_LAYER_COUNTS = ("num_hidden_layers", "encoder_layers")
 
 _FIXED_LENGTH = ("whisper", "audio-spectrogram-transformer")
-# Their layers see pairs of frames, the last of which may be half a clip's and half silence.
-_HALVING = ("sew", "sew-d")
-# The fewest samples that give a finite answer: one frame of the convolutions, two of SEW, or one of the spectrum.
-_LEAST_SAMPLES = dict.fromkeys(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES, 400) | {
+# The layers of these families process pairs of frames, the last of which may be half padding.
+_PAIRED_FRAMES = ("sew", "sew-d")
+# Fewest samples with a finite output: one frame of the convolutions, two of SEW, or one of the spectrum.
+_MIN_SAMPLES = dict.fromkeys(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES, 400) | {
     "sew": 720,
     "sew-d": 720,
     "wav2vec2-bert": 560,
 }
 
-_LAST_NORM = {
+_FINAL_NORMS = {
     "whisper": "layer_norm",
     "audio-spectrogram-transformer": "layernorm",
     "wav2vec2-conformer": "encoder.layer_norm",
@@ -54,14 +57,54 @@ _LAST_NORM = {
 
 
 @dataclass(frozen=True)
-class EncoderParts:
-    """Where the parts of a speech classifier are, whatever its family calls them.
+class InputSpec:
+    """Input requirements of a speech classifier.
 
     Attributes:
-        model: the whole. backbone: what is pretrained; all else is the head.
-        layers: of the transformer, from the input upwards.
-        convolutions: from the wave to frames, where the family has them (Whisper, AST and wav2vec2-BERT start from
-            spectra instead).
+        kind: "waveform" (samples and a mask over them), "frames" (of a spectrum, and a mask over them) or
+            "fixed_length" (a spectrum of one length, whatever the clip's).
+        kernel_sizes: kernel sizes of the convolutions over samples.
+        strides: strides of the convolutions over samples.
+        requires_unpadded_convolution: whether padding changes the output of the convolutions, because the first one is
+            normalized over time (`feat_extract_norm: group`: wav2vec2-base, HuBERT-base, WavLM-base, SEW). Each clip
+            must then pass the convolutions alone.
+        requires_equal_lengths: whether padding changes the predictions in spite of the mask, so that they are exact
+            only for batches of clips of one length.
+        min_samples: fewest samples of a clip; shorter clips are padded with silence.
+        min_frames: fewest frames of a training batch, which the spans of SpecAugment must fit into.
+    """
+
+    kind: Literal["waveform", "frames", "fixed_length"]
+    kernel_sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    requires_unpadded_convolution: bool
+    requires_equal_lengths: bool
+    min_samples: int
+    min_frames: int
+
+    def num_frames(self, samples: Any) -> Any:
+        """Return the frames that the convolutions make of a number, an array or a tensor of sample counts."""
+        for kernel, stride in zip(self.kernel_sizes, self.strides, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def num_samples(self, frames: int) -> int:
+        """Return the fewest samples of which the convolutions make a number of frames."""
+        for kernel, stride in reversed(list(zip(self.kernel_sizes, self.strides, strict=True))):
+            frames = (frames - 1) * stride + kernel
+        return frames
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """The parts of a speech classifier, under one name for all families.
+
+    Attributes:
+        model: the whole model.
+        backbone: the pretrained part; all other parameters are the head's.
+        layers: transformer layers, from the input upwards.
+        feature_encoder: convolutions from the waveform to frames; None for families that take spectra (Whisper, AST
+            and wav2vec2-BERT).
     """
 
     model: PreTrainedModel
@@ -71,14 +114,18 @@ class EncoderParts:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> EncoderParts:
-        """Find the parts: the backbone is the largest child, its layers the largest list of so many."""
-        backbone = max(model.children(), key=_size)
-        convolutions = getattr(backbone, "feature_extractor", None)
-        inside = set() if convolutions is None else set(convolutions.modules())
-        count = model.config.num_hidden_layers
-        lists = [one for one in backbone.modules() if isinstance(one, nn.ModuleList) and one not in inside]
-        lists = [one for one in lists if len(one) == count]
-        return cls(model, backbone, max(lists, key=_size), convolutions)
+        """Find the parts: the backbone is the largest child, its layers are the largest list with as many entries."""
+        backbone = max(model.children(), key=_num_parameters)
+        feature_encoder = getattr(backbone, "feature_extractor", None)
+        excluded = set() if feature_encoder is None else set(feature_encoder.modules())
+        lists = [
+            module
+            for module in backbone.modules()
+            if isinstance(module, nn.ModuleList)
+            and module not in excluded
+            and len(module) == model.config.num_hidden_layers
+        ]
+        return cls(model, backbone, max(lists, key=_num_parameters), feature_encoder)
 
     @property
     def head(self) -> list[nn.Parameter]:
@@ -88,88 +135,49 @@ class EncoderParts:
 
     @property
     def final_norms(self) -> list[nn.Module]:
-        """What lies between the last layer and the head: a last normalisation, where the family has one."""
+        """The normalization between the last layer and the head, in families that have one."""
         config = self.model.config
-        name = _LAST_NORM.get(config.model_type)
+        name = _FINAL_NORMS.get(config.model_type)
         if getattr(config, "do_stable_layer_norm", False):
             name = "encoder.layer_norm"
         return [] if name is None else [self.backbone.get_submodule(name)]
 
     @property
     def input_spec(self) -> InputSpec:
-        """What the model is given, and how clips may be put together."""
+        """The input requirements of the model."""
         config = self.model.config
         masked = hasattr(self.backbone, "_mask_hidden_states") and getattr(config, "apply_spec_augment", True)
-        spans = int(config.mask_time_length) + 1 if masked and config.mask_time_prob > 0 else 1
-        kind = (
-            "waveform"
-            if self.feature_encoder is not None
-            else "fixed_length"
-            if config.model_type in _FIXED_LENGTH
-            else "frames"
-        )
+        is_waveform = self.feature_encoder is not None
         return InputSpec(
-            kind=kind,
-            kernel_sizes=tuple(config.conv_kernel) if kind == "waveform" else (),
-            strides=tuple(config.conv_stride) if kind == "waveform" else (),
-            requires_unpadded_convolution=kind == "waveform"
-            and getattr(config, "feat_extract_norm", "layer") != "layer",
-            requires_equal_lengths=config.model_type in _HALVING,
-            min_samples=_LEAST_SAMPLES.get(config.model_type, 1),
-            min_frames=spans,
+            kind="waveform" if is_waveform else "fixed_length" if config.model_type in _FIXED_LENGTH else "frames",
+            kernel_sizes=tuple(config.conv_kernel) if is_waveform else (),
+            strides=tuple(config.conv_stride) if is_waveform else (),
+            requires_unpadded_convolution=is_waveform and getattr(config, "feat_extract_norm", "layer") != "layer",
+            requires_equal_lengths=config.model_type in _PAIRED_FRAMES,
+            min_samples=_MIN_SAMPLES.get(config.model_type, 1),
+            min_frames=int(config.mask_time_length) + 1 if masked and config.mask_time_prob > 0 else 1,
         )
 
     @property
     def uses_weighted_layer_sum(self) -> bool:
-        """Whether the head takes a learned weighting of the layers."""
+        """Whether the head uses a learned weighted sum of the layers."""
         return bool(getattr(self.model.config, "use_weighted_layer_sum", False))
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """What a model is given, and how clips may be put together.
-
-    Attributes:
-        kind: "waves" (samples, and a mask over them), "frames" (of a spectrum, and a mask over them) or "fixed" (a
-            spectrum of one length, whatever the clip's).
-        kernels, strides: of the convolutions over samples.
-        alone: padding would change what the convolutions make of a clip, for their first layer normalises over time
-            (`feat_extract_norm: group`: wav2vec2-base, HuBERT-base, WavLM-base, SEW): each must go through them alone.
-        alike: padding changes the answer further up, whatever the mask: exact only in batches of one length.
-        min_samples: of a clip: a shorter one is padded with silence.
-        min_frames: that a batch may have in training: SpecAugment's spans must fit in.
-    """
-
-    kind: str
-    kernel_sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    requires_unpadded_convolution: bool
-    requires_equal_lengths: bool
-    min_samples: int
-    min_frames: int
-
-    def num_frames(self, samples: Any) -> Any:
-        """Return how many frames the convolutions make of so many samples: of a number, an array or a tensor."""
-        for kernel, stride in zip(self.kernel_sizes, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
-
-    def num_samples(self, frames: int) -> int:
-        """Return the fewest samples of which the convolutions make so many frames."""
-        for kernel, stride in reversed(list(zip(self.kernel_sizes, self.strides, strict=True))):
-            frames = (frames - 1) * stride + kernel
-        return frames
-
-
-def _size(module: nn.Module) -> int:
+def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What a name stands for, before its weights are read: a configuration, and a feature extractor.
+    """A speech encoder before its weights are loaded.
 
-    `keeps_head`: it was fine-tuned for the same classes, and its head is kept.
+    Attributes:
+        name: name on the Hub, or a folder.
+        revision: commit, branch or tag on the Hub; None: the default branch.
+        config: configuration, with the classes and settings of the run.
+        extractor: the encoder's own feature extractor.
+        keeps_head: whether the checkpoint was fine-tuned for the same classes, so that its head is kept.
     """
 
     name: str
@@ -182,49 +190,51 @@ class EncoderSpec:
 def find_encoder(
     name: str,
     classes: Sequence[str],
-    network: Mapping[str, Any] | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
     dropout: float | None = None,
-    weighted: bool = False,
+    weighted_layer_sum: bool = False,
     revision: str | None = None,
 ) -> EncoderSpec:
-    """Find a pretrained speech encoder by its name on the Hub, or its folder; its weights are not read yet.
+    """Read the configuration and the feature extractor of a pretrained speech encoder, but not its weights.
 
     Args:
-        name: such as facebook/wav2vec2-base, or a folder. classes: in the order of their numbers.
-        network: settings of its configuration to be changed, such as mask_time_prob or num_hidden_layers.
-        dropout: of every kind the family has; by default as the checkpoint says.
-        weighted: let the head learn a weighting of the layers, where the family can.
-        revision: a commit, branch or tag of the Hub.
+        name: name on the Hub, such as facebook/wav2vec2-base, or a folder.
+        classes: class names, in the order of their numbers.
+        config_overrides: settings of the configuration to change, such as mask_time_prob or num_hidden_layers.
+        dropout: rate of all dropouts of the family; None: those of the checkpoint.
+        weighted_layer_sum: whether the head learns a weighted sum of the layers, in families that support it.
+        revision: commit, branch or tag on the Hub; None: the default branch.
 
     Raises:
-        InputError: there is no such encoder, the Hub cannot be reached, the family is no speech encoder that
-            transformers can classify with, or a setting is unknown or does not fit.
+        InputError: there is no such encoder, the Hub cannot be reached, transformers has no audio classifier of this
+            family, or a setting is unknown or has a wrong value.
     """
     with quiet_loading(), readable_errors(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
         if config.model_type not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES:
             families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
-            raise InputError(f"{name}: is a {config.model_type}, which is no speech classifier; they are: {families}")
+            raise InputError(f"{name}: {config.model_type} is not a speech classifier; use one of {families}")
         extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
-    network = dict(network or {})
-    _check(name, config, network)
-    changed: dict[str, Any] = {}
+    overrides = dict(config_overrides or {})
+    _check_overrides(name, config, overrides)
+    changes: dict[str, Any] = {}
     if hasattr(config, "layerdrop"):
-        changed["layerdrop"] = 0.0
+        changes["layerdrop"] = 0.0
     if hasattr(config, "encoder_layerdrop"):
-        changed["encoder_layerdrop"] = 0.0
-    if weighted and hasattr(config, "use_weighted_layer_sum"):
-        changed["use_weighted_layer_sum"] = True
+        changes["encoder_layerdrop"] = 0.0
+    if weighted_layer_sum and hasattr(config, "use_weighted_layer_sum"):
+        changes["use_weighted_layer_sum"] = True
     if dropout is not None:
-        changed |= dict.fromkeys(_dropouts(config), dropout)
+        settings = config.to_dict().items()
+        changes |= {key: dropout for key, value in settings if "dropout" in key and isinstance(value, int | float)}
     if hasattr(config, "mask_feature_prob") and not hasattr(config, "mask_feature_min_masks"):
-        changed["mask_feature_min_masks"] = 0  # which WavLM's configuration lacks, and its masks ask for
-    changed |= network
-    if config.model_type == "whisper" and "max_source_positions" in network:
-        _shorten(name, config, extractor, network["max_source_positions"])
+        changes["mask_feature_min_masks"] = 0  # read by WavLM's masking, but missing in its configuration
+    changes |= overrides
+    if config.model_type == "whisper" and "max_source_positions" in overrides:
+        _shorten_whisper(name, config, extractor, overrides["max_source_positions"])
     keeps_head = list(config.id2label.values()) == list(classes)
     with readable_errors(name):
-        for key, value in changed.items():
+        for key, value in changes.items():
             setattr(config, key, value)
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: number for number, label in enumerate(classes)}
@@ -232,79 +242,70 @@ def find_encoder(
     return EncoderSpec(name, revision, config, extractor, keeps_head)
 
 
-def load_encoder(found: EncoderSpec) -> PreTrainedModel:
-    """Load an encoder's weights, with a new head where its own does not fit.
+def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
+    """Load the weights of an encoder, with a new head if the checkpoint has none for these classes.
 
     Raises:
-        InputError: the weights are not there, or are not this encoder's.
+        InputError: the weights are missing, or do not fit the configuration.
     """
-    with quiet_loading(), readable_errors(found.name):
+    with quiet_loading(), readable_errors(spec.name):
         model, report = AutoModelForAudioClassification.from_pretrained(
-            found.name,
-            revision=found.revision,
-            config=found.config,
+            spec.name,
+            revision=spec.revision,
+            config=spec.config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     if "layer_weights" in report["missing_keys"]:
-        # transformers 5.23 leaves them as the memory was.
+        # transformers 5.23 does not initialize them.
         torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
     parts = EncoderParts.of(model)
-    if not found.keeps_head:
+    if not spec.keeps_head:
         for child in model.children():
             if child is not parts.backbone:
                 child.apply(model._init_weights)
-    inside = {name for name, one in model.named_modules() if one is parts.backbone}
-    prefix = f"{inside.pop()}."
-    missing = {name for name in report["missing_keys"] if name.startswith(prefix)}
-    other = {name for name, *_ in report["mismatched_keys"] if name.startswith(prefix)}
-    # Masks learned in pretraining are in few checkpoints; Whisper's positions are sines, made anew at any length.
-    missing = {name for name in missing if not name.endswith("masked_spec_embed")}
-    other = {name for name in other if not name.endswith("embed_positions.weight")}
-    if missing or other:
-        worst = sorted(missing or other)[0]
+    prefix = next(name for name, module in model.named_modules() if module is parts.backbone) + "."
+    # SpecAugment's mask embedding is in few checkpoints; Whisper's positions are sines, computed for any length.
+    missing = {name for name in report["missing_keys"] if not name.endswith("masked_spec_embed")}
+    mismatched = {name for name, *_ in report["mismatched_keys"] if not name.endswith("embed_positions.weight")}
+    missing, mismatched = ({name for name in names if name.startswith(prefix)} for names in (missing, mismatched))
+    if missing or mismatched:
+        example = min(missing or mismatched)
         raise InputError(
-            f"{found.name}: {len(missing | other)} weights of the encoder are missing or of another shape "
-            f"({worst}, ...): this is no checkpoint of a {found.config.model_type}, or model.config_overrides does not fit it"
+            f"{spec.name}: {len(missing | mismatched)} weights of the encoder are missing or have another shape "
+            f"({example}, ...): this is not a {spec.config.model_type} checkpoint, or model.config_overrides do not "
+            "fit it"
         )
     return cast(PreTrainedModel, model)
 
 
-def _check(name: str, config: PreTrainedConfig, network: Mapping[str, Any]) -> None:
-    """Refuse settings that the family's configuration does not have, or that are unlike its own or out of range."""
+def _check_overrides(name: str, config: PreTrainedConfig, overrides: Mapping[str, Any]) -> None:
+    """Check that the configuration has the settings, and that their types and ranges are right."""
     known = {**config.to_dict(), **config.attribute_map}
-    for key, value in network.items():
-        where = f"model.config_overrides.{key}"
+    for key, value in overrides.items():
+        setting = f"model.config_overrides.{key}"
         if key not in known or key in _FIXED or key.startswith("_"):
-            raise InputError(
-                f"model.config_overrides has no setting {key!r} for {name}: its config.json holds those it has"
-            )
+            raise InputError(f"model.config_overrides has no setting {key!r} for {name}: see its config.json")
         if key.startswith("mask_") and config.model_type in _FIXED_LENGTH:
-            raise InputError(f"{where} does nothing in a {config.model_type}, which masks nothing")
-        own = getattr(config, key)
-        fits = own is None or isinstance(value, _FITTING.get(type(own), (type(own),)))
-        if not fits or (own is not None and isinstance(value, bool) != isinstance(own, bool)):
-            raise InputError(f"{where} is written like {own!r}, not {value!r}")
-        if key in _COUNTS and not 1 <= value <= own:
-            raise InputError(f"{where} is a number of the checkpoint's {own} layers, the lowest ones, not {value}")
+            raise InputError(f"{setting} has no effect: {config.model_type} does not mask its input")
+        default = getattr(config, key)
+        fits = default is None or isinstance(value, _ACCEPTED_TYPES.get(type(default), (type(default),)))
+        if not fits or (default is not None and isinstance(value, bool) != isinstance(default, bool)):
+            raise InputError(f"{setting} must be a value like {default!r}, not {value!r}")
+        if key in _LAYER_COUNTS and not 1 <= value <= default:
+            raise InputError(f"{setting} must be from 1 to {default}, the checkpoint's layers, not {value}")
         if key.startswith("mask_") and key.endswith("_length") and value < 1:
-            raise InputError(f"{where} must be 1 or more, not {value}")
+            raise InputError(f"{setting} must be 1 or more, not {value}")
         if ("prob" in key or "drop" in key) and isinstance(value, int | float) and not 0 <= value <= 1:
-            raise InputError(f"{where} is a share between 0 and 1, not {value}")
+            raise InputError(f"{setting} must be between 0 and 1, not {value}")
 
 
-def _dropouts(config: PreTrainedConfig) -> list[str]:
-    """Return the settings of a configuration that are dropouts."""
-    settings = config.to_dict()
-    return [key for key, value in settings.items() if "dropout" in key and isinstance(value, int | float)]
-
-
-def _shorten(name: str, config: PreTrainedConfig, extractor: Any, positions: int) -> None:
-    """Let a Whisper hear fewer than its 30 s: 50 positions a second, and an extractor that cuts there."""
+def _shorten_whisper(name: str, config: PreTrainedConfig, extractor: Any, positions: int) -> None:
+    """Let Whisper process fewer than 30 s: 50 positions per second, and an extractor that cuts at that length."""
     if not 0 < positions <= config.max_source_positions or positions % 50:
-        most = config.max_source_positions
-        raise InputError(f"{name}: max_source_positions is 50 for each second heard, up to {most}, not {positions}")
+        largest = config.max_source_positions
+        raise InputError(f"{name}: max_source_positions must be a multiple of 50 up to {largest}, not {positions}")
     extractor.chunk_length = positions // 50
     extractor.n_samples = extractor.chunk_length * extractor.sampling_rate
     extractor.nb_max_frames = extractor.n_samples // extractor.hop_length
@@ -312,49 +313,46 @@ def _shorten(name: str, config: PreTrainedConfig, extractor: Any, positions: int
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers' report and bar of what was loaded to ourselves; the Hub's bars of downloads stay."""
-    verbosity, bars, downloads = logging.get_verbosity(), logging.is_progress_bar_enabled(), _hub_bars()
+    """Hide transformers' loading report and progress bar, but not the progress bars of downloads."""
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    shows_downloads = not are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    if downloads:
+    if shows_downloads:
         enable_progress_bars()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if bars:
+        if has_bar:
             logging.enable_progress_bar()
-        (enable_progress_bars if downloads else disable_progress_bars)()
-
-
-def _hub_bars() -> bool:
-    return not are_progress_bars_disabled()
+        (enable_progress_bars if shows_downloads else disable_progress_bars)()
 
 
 @contextmanager
 def readable_errors(name: str) -> Iterator[None]:
-    """Say in one line why an encoder cannot be loaded; a Hub that is out of reach, in seconds."""
+    """Raise an `InputError` of one line if a model cannot be loaded; an unreachable Hub is noticed within seconds."""
     folder = Path(name)
     try:
-        with offline_if_unreachable(local=folder.is_dir()):
+        with offline_where_unreachable(local=folder.is_dir()):
             yield
     except InputError:
         raise
     except Exception as error:
-        pointers = [file.name for file in folder.glob("*") if _is_pointer(file)] if folder.is_dir() else []
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        pointers = [file.name for file in folder.glob("*") if _is_lfs_pointer(file)] if folder.is_dir() else []
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if pointers:
-            first = f"{pointers[0]} is a git-lfs pointer, not the file itself: run `git lfs pull` there"
+            reason = f"{pointers[0]} is a git-lfs pointer: run `git lfs pull` in the folder"
         elif isinstance(error, SafetensorError | UnpicklingError | EOFError):
-            first = "its weights file is damaged, or cut short: fetch it anew"
+            reason = "its weights file is damaged or incomplete: download it again"
         if folder.is_dir():
-            raise InputError(f"{name}: no model of speech that transformers can load ({first})") from error
+            raise InputError(f"{name}: transformers cannot load a speech model from this folder ({reason})") from error
         raise InputError(
-            f"{name}: neither a folder nor a model that is on this machine or can be had from the Hub ({first})"
+            f"{name}: not a folder, and no such model is on this machine or can be downloaded from the Hub ({reason})"
         ) from error
 
 
-def _is_pointer(file: Path) -> bool:
+def _is_lfs_pointer(file: Path) -> bool:
     if not file.is_file() or file.stat().st_size > 1024:
         return False
     return file.read_bytes().startswith(b"version https://git-lfs")

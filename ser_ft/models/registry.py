@@ -48,12 +48,14 @@ NETWORKS = {
     "conv1d": NetworkDefaults(own.Conv1dConfig, own.Conv1dForAudioClassification, _DESCRIBED),
     "lstm": NetworkDefaults(own.LstmConfig, own.LstmForAudioClassification, _DESCRIBED),
     "plain-cnn": NetworkDefaults(
-        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "plain"}
+        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block_type": "plain"}
     ),
     "residual-cnn": NetworkDefaults(
-        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "residual"}
+        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block_type": "residual"}
     ),
-    "wide-cnn": NetworkDefaults(own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block": "wide"}),
+    "wide-cnn": NetworkDefaults(
+        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block_type": "wide"}
+    ),
     "compact-cnn": NetworkDefaults(
         compact.CompactCnnConfig,
         compact.CompactCnnForAudioClassification,

@@ -1,4 +1,4 @@
-"""Image backbones (VGG and any other convolutional network of timm, and AlexNet) that look at log-mel spectrograms."""
+"""Image backbones on log-mel spectrograms: convolutional networks of timm, such as VGG, and AlexNet."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -14,9 +14,10 @@ from .classifier import FrameClassifier, check_sizes
 from .features import SpectralFeatureExtractor
 
 ALEXNET = "torchvision/alexnet"
-# Of AlexNet's convolutions: channels of the last, and pixels of the spectrogram for one of its map.
-_ALEXNET_WIDTH, _ALEXNET_REDUCTION = 256, 32
-_LEAST = 64
+# Channels of AlexNet's last feature map, and spectrogram frames per frame of the map.
+_ALEXNET_CHANNELS, _ALEXNET_REDUCTION = 256, 32
+# Smallest image that backbones take, in pixels.
+_MIN_SIZE = 64
 _Count = TypeVar("_Count", int, torch.Tensor)
 
 
@@ -24,11 +25,11 @@ class SpectrogramConfig(PreTrainedConfig):
     """Configuration of `SpectrogramForAudioClassification`.
 
     Args:
-        backbone: a convolutional network of timm by its name there, such as vgg16_bn.tv_in1k, or torchvision/alexnet.
+        backbone: timm's name of a convolutional network, such as vgg16_bn.tv_in1k, or torchvision/alexnet.
         feature_size: mel bands.
-        patch_frames: cut the spectrogram into patches of so many frames, each seen alone, as VGGish does with 96
-            (Hershey et al. 2017); None: it is seen whole.
-        head_dropout: before the last layer.
+        patch_frames: length in frames of the patches that the spectrogram is cut into, for example 96 as in VGGish
+            (Hershey et al. 2017); None: the spectrogram is not cut.
+        head_dropout: dropout rate before the last layer.
     """
 
     model_type = "ser_ft_spectrogram"
@@ -50,14 +51,14 @@ class SpectrogramConfig(PreTrainedConfig):
 
 
 class SpectrogramForAudioClassification(FrameClassifier):
-    """The convolutional stages of an image network on a log-mel spectrogram, mean over the real frames, a linear layer.
+    """The convolutional stages of an image network on a log-mel spectrogram, mean over time, and a linear layer.
 
-    The spectrogram is one channel. In evaluation each clip is seen with no more padding than to a whole frame of the
-    network's map, whatever it shares a batch with: padding changes no answer.
+    The spectrogram is an image with one channel. In evaluation each clip is padded only to a whole frame of the feature
+    map, so that predictions do not depend on the other clips of the batch.
 
     Args:
-        config: of it.
-        backbone: the convolutional stages, with the weights to start from; by default random ones.
+        config: configuration of the model.
+        backbone: convolutional stages with their initial weights; None: created with random weights.
     """
 
     config_class = SpectrogramConfig
@@ -67,166 +68,172 @@ class SpectrogramForAudioClassification(FrameClassifier):
         if backbone is None:
             backbone = make_alexnet() if config.backbone == ALEXNET else make_timm(config.backbone)
         for module in backbone.modules():
-            # transformers brings back as garbage what was not saved, such as the filters of a blurring pool.
+            # transformers does not restore non-persistent buffers, such as the filters of a blur pool.
             module._non_persistent_buffers_set.clear()
         self.backbone = backbone
-        width, self.reduction = channels_and_reduction(backbone)
-        self.finish(width, config.head_dropout)
+        channels, self.reduction = channels_and_reduction(backbone)
+        self.add_head(channels, config.head_dropout)
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Sum clips up: the mean of the map, each frame of it weighing what it holds of the clip."""
+        """Return the mean of the feature map over time, in which each frame has the weight of its part of the clip."""
         patch = self.config.patch_frames
         if patch is not None:
             return self._patches(features, lengths, patch)
         if lengths is None:
-            return self._mean(features, None, self.padded(features.shape[1]))
-        whole = self.padded(lengths)
-        if self.training or len(set(whole.tolist())) == 1:
-            return self._mean(features, lengths, int(whole.max()))
-        found: torch.Tensor | None = None
-        for length in whole.unique().tolist():
-            rows = whole == length
-            made = self._mean(features[rows], lengths[rows], length)
-            found = made.new_zeros(len(whole), made.shape[1]) if found is None else found
-            found[rows] = made
-        assert found is not None
-        return found
+            return self._mean(features, None, self.padded_length(features.shape[1]))
+        padded = self.padded_length(lengths)
+        if self.training or len(set(padded.tolist())) == 1:
+            return self._mean(features, lengths, int(padded.max()))
+        vectors: torch.Tensor | None = None
+        for length in padded.unique().tolist():
+            rows = padded == length
+            part = self._mean(features[rows], lengths[rows], length)
+            vectors = part.new_zeros(len(padded), part.shape[1]) if vectors is None else vectors
+            vectors[rows] = part
+        assert vectors is not None
+        return vectors
 
-    def padded(self, lengths: _Count) -> _Count:
-        """Return how many frames clips of these lengths are seen as: whole frames of the map, and enough for one."""
-        whole = (lengths + self.reduction - 1) // self.reduction * self.reduction
-        return whole.clamp(min=_LEAST) if isinstance(whole, torch.Tensor) else max(whole, _LEAST)
+    def padded_length(self, lengths: _Count) -> _Count:
+        """Return the length that clips are padded to: whole frames of the feature map, at least one."""
+        padded = (lengths + self.reduction - 1) // self.reduction * self.reduction
+        return padded.clamp(min=_MIN_SIZE) if isinstance(padded, torch.Tensor) else max(padded, _MIN_SIZE)
 
     def _mean(self, features: torch.Tensor, lengths: torch.Tensor | None, frames: int) -> torch.Tensor:
-        hidden = self._map(_fitted(features, frames))
+        hidden = self._map(_resize(features, frames))
         if lengths is None:
             lengths = torch.full((1,), features.shape[1], device=features.device)
         weights = self._weights(lengths, hidden.shape[2], frames)
         return ((hidden * weights[:, None]).sum(dim=2) / weights.sum(dim=1, keepdim=True)).to(hidden.dtype)
 
     def _patches(self, features: torch.Tensor, lengths: torch.Tensor | None, patch: int) -> torch.Tensor:
-        """Look at patches alone; each weighs what it holds of the clip."""
+        """Compute patches separately; each has the weight of its part of the clip."""
         clips, size = features.shape[0], features.shape[2]
         count = (features.shape[1] + patch - 1) // patch
         starts = patch * torch.arange(count, device=features.device)
         ends = features.shape[1] if lengths is None else lengths[:, None]
         inside = (ends - starts).clamp(min=0, max=patch).expand(clips, count).flatten()
-        patches, taken = _fitted(features, count * patch).reshape(clips * count, patch, size), inside > 0
+        patches, nonempty = _resize(features, count * patch).reshape(clips * count, patch, size), inside > 0
         if lengths is not None:
-            patches, inside = patches[taken], inside[taken]
-        frames = self.padded(patch)
-        hidden = self._map(_fitted(patches, frames))
+            patches, inside = patches[nonempty], inside[nonempty]
+        frames = self.padded_length(patch)
+        hidden = self._map(_resize(patches, frames))
         weights = self._weights(inside, hidden.shape[2], frames)
-        sums, shares = (hidden * weights[:, None]).sum(dim=2), weights.sum(dim=1)
+        sums, totals = (hidden * weights[:, None]).sum(dim=2), weights.sum(dim=1)
         if lengths is not None:
-            sums, shares = _put_back(sums, taken), _put_back(shares, taken)
-        whole = shares.reshape(clips, count).sum(dim=1, keepdim=True)
-        return (sums.reshape(clips, count, -1).sum(dim=1) / whole).to(hidden.dtype)
+            sums, totals = _scatter(sums, nonempty), _scatter(totals, nonempty)
+        total = totals.reshape(clips, count).sum(dim=1, keepdim=True)
+        return (sums.reshape(clips, count, -1).sum(dim=1) / total).to(hidden.dtype)
 
     def _map(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the map of (clips, frames, mels) over time, the mean over frequency: (clips, channels, map frames)."""
-        missing = max(0, _LEAST - features.shape[2])
+        """Return the feature map of (clips, frames, mels), averaged over frequency: (clips, channels, map frames)."""
+        missing = max(0, _MIN_SIZE - features.shape[2])
         image = nn.functional.pad(features.transpose(1, 2)[:, None], (0, 0, 0, missing))
         return feature_map(self.backbone, image).mean(dim=2)
 
-    def _weights(self, lengths: torch.Tensor, frames: int, seen: int) -> torch.Tensor:
-        """Return the share of each of a map's frames that is the clip's, shape (clips, frames)."""
-        under = seen / frames
-        ends = lengths[:, None].float() / under - torch.arange(frames, device=lengths.device)
+    def _weights(self, lengths: torch.Tensor, map_frames: int, frames: int) -> torch.Tensor:
+        """Return the fraction of each frame of the feature map that the clip covers, shape (clips, map frames)."""
+        ratio = frames / map_frames
+        ends = lengths[:, None].float() / ratio - torch.arange(map_frames, device=lengths.device)
         return ends.clamp(min=0.0, max=1.0)
 
 
-def _put_back(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return values of some rows at their places among all, the others zero."""
-    found = values.new_zeros(len(places), *values.shape[1:])
-    found[places] = values
-    return found
+def _scatter(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return a tensor with the values in the rows of the mask and zeros elsewhere."""
+    scattered = values.new_zeros(len(mask), *values.shape[1:])
+    scattered[mask] = values
+    return scattered
 
 
-def _fitted(features: torch.Tensor, frames: int) -> torch.Tensor:
-    """Pad, or cut off, the end of (clips, frames, mels)."""
+def _resize(features: torch.Tensor, frames: int) -> torch.Tensor:
+    """Pad or cut (clips, frames, mels) to a number of frames."""
     return nn.functional.pad(features, (0, 0, 0, frames - features.shape[1]))
 
 
 def make_timm(name: str, pretrained: bool = False) -> nn.Module:
-    """Make the convolutional stages of a network of timm for one channel.
+    """Create the convolutional stages of a timm network for images with one channel.
 
-    Its first layer is adapted as timm does it: the weights of the three colours are added.
+    timm adds up the first layer's weights of the three color channels.
 
     Args:
-        name: its name in timm, or hf-hub:... or local-dir:... . pretrained: read its weights too.
+        name: name in timm, or hf-hub:NAME or local-dir:FOLDER.
+        pretrained: whether to load pretrained weights.
     """
     import timm
 
-    made: nn.Module = timm.create_model(name, pretrained=pretrained, in_chans=1, features_only=True, out_indices=(-1,))
-    return made
+    stages: nn.Module = timm.create_model(
+        name, pretrained=pretrained, in_chans=1, features_only=True, out_indices=(-1,)
+    )
+    return stages
 
 
 def make_alexnet(weights: dict[str, torch.Tensor] | None = None) -> nn.Module:
-    """Make the convolutional stages of AlexNet, which timm lacks, for one channel.
+    """Create the convolutional stages of AlexNet, which timm lacks, for images with one channel.
 
     Args:
-        weights: a state of torchvision's `alexnet`, of which the convolutions are taken.
+        weights: state dict of torchvision's `alexnet`; None: random weights.
     """
     from torchvision.models import alexnet
 
     stages: nn.Module = alexnet(weights=None).features
     first: Any = stages[0]  # type: ignore[index]
-    one: Any = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding)
+    single_channel: Any = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, first.padding)
     if weights is not None:
         stages.load_state_dict({k.removeprefix("features."): v for k, v in weights.items() if k.startswith("features")})
         with torch.no_grad():
-            one.weight.copy_(first.weight.sum(dim=1, keepdim=True))
-            one.bias.copy_(first.bias)
-    stages[0] = one  # type: ignore[index,operator]
+            single_channel.weight.copy_(first.weight.sum(dim=1, keepdim=True))
+            single_channel.bias.copy_(first.bias)
+    stages[0] = single_channel  # type: ignore[index,operator]
     return stages
 
 
 def feature_map(backbone: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Return the last map of a backbone, shape (images, channels, height, width)."""
-    found = backbone(image)
-    last: torch.Tensor = found[-1] if isinstance(found, list | tuple) else found
+    """Return the last feature map of a backbone, shape (images, channels, height, width)."""
+    output = backbone(image)
+    last: torch.Tensor = output[-1] if isinstance(output, list | tuple) else output
     return last
 
 
 def channels_and_reduction(backbone: nn.Module) -> tuple[int, int]:
-    """Return the channels of a backbone's last map, and how many frames lie under one of its own."""
-    about: Any = getattr(backbone, "feature_info", None)
-    if about is None:
-        return _ALEXNET_WIDTH, _ALEXNET_REDUCTION
-    return about.channels()[-1], about.reduction()[-1]
+    """Return the channels of a backbone's last feature map, and the spectrogram frames per frame of the map."""
+    info: Any = getattr(backbone, "feature_info", None)
+    if info is None:
+        return _ALEXNET_CHANNELS, _ALEXNET_REDUCTION
+    return info.channels()[-1], info.reduction()[-1]
 
 
 def check_accepts_any_size(backbone: nn.Module) -> None:
-    """Refuse a backbone that cannot look at a spectrogram of any length.
+    """Check that a backbone takes spectrograms of any length.
 
     Raises:
-        ValueError: it sees images of one size alone, as most transformers do, or gives no map.
+        ValueError: the backbone takes images of one size only, as most transformers do, or returns no feature map.
     """
     training = backbone.training
     try:
         with torch.no_grad():
             shapes = [
-                feature_map(backbone.eval(), torch.zeros(1, 1, _LEAST, frames)).shape for frames in (_LEAST, 3 * _LEAST)
+                feature_map(backbone.eval(), torch.zeros(1, 1, _MIN_SIZE, frames)).shape
+                for frames in (_MIN_SIZE, 3 * _MIN_SIZE)
             ]
         fits = all(len(shape) == 4 and shape[1] == channels_and_reduction(backbone)[0] for shape in shapes)
     except (AssertionError, RuntimeError):
         fits = False
     backbone.train(training)
     if not fits:
-        raise ValueError("it cannot look at images of any size: take a convolutional network, such as vgg16_bn.tv_in1k")
+        raise ValueError(
+            "the backbone does not take images of any size: use a convolutional network, such as vgg16_bn.tv_in1k"
+        )
 
 
 def parameters_by_stage(backbone: nn.Module) -> list[list[nn.Parameter]]:
-    """Return a backbone's parameters by stage, the lowest first: all that makes maps of one size is a stage."""
+    """Return a backbone's parameters by stage, the lowest first; layers with feature maps of one size are a stage."""
     stages: list[list[nn.Parameter]] = [[]]
     widths: list[int] = []
     handles = []
 
-    def note(module: nn.Module, _: Any, made: Any) -> None:
-        # Of a square image, the same whether channels come first or, as inside ConvNeXt, last.
-        width = made.shape[-2] if isinstance(made, torch.Tensor) and made.ndim == 4 else 1
-        # What sees the whole image at once (squeeze and excitation) belongs to the stage that it serves.
+    def record(module: nn.Module, _: Any, output: Any) -> None:
+        # The image is square, so that this is its width even where channels come last, as inside ConvNeXt.
+        width = output.shape[-2] if isinstance(output, torch.Tensor) and output.ndim == 4 else 1
+        # Squeeze and excitation, which pools the whole image, belongs to the stage around it.
         if width > 1 and (not widths or width < widths[-1]):
             widths.append(width)
             if stages[-1]:
@@ -235,7 +242,7 @@ def parameters_by_stage(backbone: nn.Module) -> list[list[nn.Parameter]]:
 
     for module in backbone.modules():
         if next(module.parameters(recurse=False), None) is not None:
-            handles.append(module.register_forward_hook(note))
+            handles.append(module.register_forward_hook(record))
     training = backbone.training
     with torch.no_grad():
         example = next(backbone.parameters())
@@ -243,8 +250,8 @@ def parameters_by_stage(backbone: nn.Module) -> list[list[nn.Parameter]]:
     backbone.train(training)
     for handle in handles:
         handle.remove()
-    noted = {id(parameter) for stage in stages for parameter in stage}
-    stages[0].extend(parameter for parameter in backbone.parameters() if id(parameter) not in noted)
+    recorded = {id(parameter) for stage in stages for parameter in stage}
+    stages[0].extend(parameter for parameter in backbone.parameters() if id(parameter) not in recorded)
     return stages
 
 

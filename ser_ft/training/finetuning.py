@@ -134,7 +134,7 @@ def find_encoder(recipe: Recipe, classes: tuple[str, ...]) -> encoders.EncoderSp
         classes,
         recipe.model.config_overrides,
         dropout=recipe.tuning.dropout,
-        weighted=recipe.tuning.mode == "probe",
+        weighted_layer_sum=recipe.tuning.mode == "probe",
         revision=recipe.model.revision,
     )
     if recipe.tuning.mode in ("probe", "partial") and hasattr(found.config, "mask_time_prob"):

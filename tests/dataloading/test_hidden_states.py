@@ -68,7 +68,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def loaded(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamespace:
     """A model without dropout, in evaluation mode, its parts and its extractor."""
     torch.manual_seed(0)
-    found = find_encoder(str(folder), CLASSES, network, dropout=0.0, weighted=weighted)
+    found = find_encoder(str(folder), CLASSES, network, dropout=0.0, weighted_layer_sum=weighted)
     model = load_encoder(found).eval()
     parts = EncoderParts.of(model)
     if parts.uses_weighted_layer_sum:
@@ -287,7 +287,7 @@ def test_states_are_found_again(
     first = compute_hidden_states(clips, one.parts, one.extractor, what, shown=False)
     monkeypatch.setattr(hidden_states, "iter_waveforms", refuse)
     torch.manual_seed(1)
-    found = find_encoder(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted=True)
+    found = find_encoder(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted_layer_sum=True)
     again = open_prepared(miniature_folder).select(range(6))
     second = compute_hidden_states(again, EncoderParts.of(load_encoder(found)), found.extractor, what, shown=False)
     assert second.folder == first.folder

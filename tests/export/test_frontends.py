@@ -104,7 +104,7 @@ def test_what_speech_encoders_hear(family: str, tolerance: float, voices: list[n
     graph = make_frontend(found.extractor)
     for length in (1600, 8000, 8160, 24_321, 90_000):
         clip = np.resize(voices[0], length)
-        inputs = collate_waveforms([clip], found.extractor, input_spec, padded=False)
+        inputs = collate_waveforms([clip], found.extractor, input_spec, pad_batch=False)
         wanted = next(iter(inputs.values()))
         if input_spec.kind == "frames":
             wanted = wanted[:, : int(inputs["attention_mask"].sum())]

@@ -349,18 +349,18 @@ def test_a_new_weighting_of_layers_begins_equal(family: str, folder_of: Callable
     """transformers 5.23 leaves it as the memory was: NaN, at times."""
     littered = [torch.full((5,), float("nan")) for _ in range(200)]
     del littered
-    weights = loaded(folder_of(family), weighted=True).layer_weights
+    weights = loaded(folder_of(family), weighted_layer_sum=True).layer_weights
     assert torch.equal(weights, torch.full((5,), weights[0].item()))
 
 
 def test_a_learned_weighting_of_layers_is_kept(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    found = find_encoder(str(folder_of("wavlm")), CLASSES, weighted=True)
+    found = find_encoder(str(folder_of("wavlm")), CLASSES, weighted_layer_sum=True)
     model = load_encoder(found)
     with torch.no_grad():
         model.layer_weights.copy_(torch.arange(5.0))
     for part in (model, found.extractor):
         part.save_pretrained(tmp_path / "probed")
-    again = loaded(tmp_path / "probed", weighted=True)
+    again = loaded(tmp_path / "probed", weighted_layer_sum=True)
     assert torch.equal(again.layer_weights, torch.arange(5.0))
     assert torch.equal(again.classifier.weight, model.classifier.weight)
 
