@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from transformers.utils import logging
 
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_where_unreachable
+from ..utils.hub_offline import offline_if_unreachable
 
 _ACCEPTED_TYPES = {
     **{bool: (bool,), int: (int,), float: (int, float), str: (str,)},
@@ -334,7 +334,7 @@ def readable_errors(name: str) -> Iterator[None]:
     """Raise an `InputError` of one line if a model cannot be loaded; an unreachable Hub is noticed within seconds."""
     folder = Path(name)
     try:
-        with offline_where_unreachable(local=folder.is_dir()):
+        with offline_if_unreachable(local=folder.is_dir()):
             yield
     except InputError:
         raise

@@ -1,9 +1,10 @@
-"""From a model's name to a network and its feature extractor."""
+"""Our own networks and image backbones by name: creates a model and its feature extractor."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification, PreTrained
 
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
-from . import MODELS, compact, is_own_model_folder, model_kind, read_model_config, resolve_model_path
-from . import baselines as own
+from . import MODELS, baselines, compact, is_own_model_folder, model_kind, read_model_config, resolve_model_path
 from . import spectrogram as image
 from .encoders import quiet_loading
 from .features import SpectralFeatureExtractor
@@ -28,34 +28,36 @@ STACKED = ("zcr", "rms", "mfcc", "mfcc-delta", "chroma", "log-mel")
 
 @dataclass(frozen=True)
 class NetworkDefaults:
-    """One of our own: its classes, and the settings that it has before a recipe's."""
+    """A network's classes and default settings.
+
+    Attributes:
+        config: configuration class.
+        model: model class.
+        extractor_settings: settings of the feature extractor.
+        fixed_settings: settings of the configuration that define the network and cannot be changed.
+    """
 
     config: type[PreTrainedConfig]
     model: type[PreTrainedModel]
-    features: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    extractor_settings: Mapping[str, Any]
+    fixed_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_FITTED = {"normalize": "training"}
-_STACK = _FITTED | {"descriptors": STACKED, "n_mfcc": 20, "hop_length": 256}
-_DESCRIBED = _FITTED | {"descriptors": SHORT_TERM, "n_mfcc": 13, "hop_length": 256}
+_TRAINING = {"normalize": "training"}
+_STACKED = _TRAINING | {"descriptors": STACKED, "n_mfcc": 20, "hop_length": 256}
+_SHORT_TERM = _TRAINING | {"descriptors": SHORT_TERM, "n_mfcc": 13, "hop_length": 256}
+_STACKED_CNN = (baselines.StackedCnnConfig, baselines.StackedCnnForAudioClassification, _STACKED)
 NETWORKS = {
     "mfcc-cnn": NetworkDefaults(
-        own.MfccCnnConfig,
-        own.MfccCnnForAudioClassification,
-        _FITTED | {"descriptors": ("mfcc",), "n_mfcc": 20, "n_mels": 64, "hop_length": 256},
+        baselines.MfccCnnConfig,
+        baselines.MfccCnnForAudioClassification,
+        _TRAINING | {"descriptors": ("mfcc",), "n_mfcc": 20, "n_mels": 64, "hop_length": 256},
     ),
-    "conv1d": NetworkDefaults(own.Conv1dConfig, own.Conv1dForAudioClassification, _DESCRIBED),
-    "lstm": NetworkDefaults(own.LstmConfig, own.LstmForAudioClassification, _DESCRIBED),
-    "plain-cnn": NetworkDefaults(
-        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block_type": "plain"}
-    ),
-    "residual-cnn": NetworkDefaults(
-        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block_type": "residual"}
-    ),
-    "wide-cnn": NetworkDefaults(
-        own.StackedCnnConfig, own.StackedCnnForAudioClassification, _STACK, {"block_type": "wide"}
-    ),
+    "conv1d": NetworkDefaults(baselines.Conv1dConfig, baselines.Conv1dForAudioClassification, _SHORT_TERM),
+    "lstm": NetworkDefaults(baselines.LstmConfig, baselines.LstmForAudioClassification, _SHORT_TERM),
+    "plain-cnn": NetworkDefaults(*_STACKED_CNN, {"block_type": "plain"}),
+    "residual-cnn": NetworkDefaults(*_STACKED_CNN, {"block_type": "residual"}),
+    "wide-cnn": NetworkDefaults(*_STACKED_CNN, {"block_type": "wide"}),
     "compact-cnn": NetworkDefaults(
         compact.CompactCnnConfig,
         compact.CompactCnnForAudioClassification,
@@ -66,59 +68,67 @@ NETWORKS = {
 _IMAGE = NetworkDefaults(
     image.SpectrogramConfig,
     image.SpectrogramForAudioClassification,
-    _FITTED | {"descriptors": ("log-mel",), "n_mels": 64, "hop_length": 160},
+    _TRAINING | {"descriptors": ("log-mel",), "n_mels": 64, "hop_length": 160},
 )
 assert tuple(NETWORKS) == MODELS
 
-# Settings that follow from others, or that everything before the model relies on.
+# Settings that follow from others, or that are fitted.
 _FIXED: dict[type, tuple[str, ...]] = {
     SpectralFeatureExtractor: ("sampling_rate", "padding_value", "mean", "scale"),
     image.SpectrogramConfig: ("feature_size", "backbone"),
 }
-_FITTING = {int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), type(None): (int,)}
+_ACCEPTED_TYPES = {int: (int,), float: (int, float), str: (str,), tuple: (list, tuple), type(None): (int,)}
 
 
 def build_model(
     name: str,
     classes: Sequence[str],
-    features: Mapping[str, Any],
-    network: Mapping[str, Any],
+    extractor_settings: Mapping[str, Any],
+    config_overrides: Mapping[str, Any],
     pretrained: bool = True,
 ) -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
-    """Make a network for the given classes, and its feature extractor.
+    """Create a network and its feature extractor.
 
     Args:
-        name: of `MODELS`; "shipped"; a folder where one was saved; or an image backbone: timm/NAME as on the Hub, a
-            folder that timm saved, or torchvision/alexnet. classes: in the order of their numbers.
-        features: settings of the feature extractor. network: settings of the network.
-        pretrained: give an image backbone its pretrained weights; otherwise random ones.
+        name: one of `MODELS`, "shipped", a folder with a saved network of ser_ft, or an image backbone: timm/NAME on
+            the Hub, a folder that timm saved, or torchvision/alexnet.
+        classes: class names, in the order of their numbers.
+        extractor_settings: settings of the feature extractor that differ from the network's defaults.
+        config_overrides: settings of the network's configuration that differ from its defaults.
+        pretrained: whether an image backbone gets pretrained weights; otherwise random weights.
 
     Raises:
-        InputError: the name, or a setting, is unknown or does not fit, or the weights cannot be had.
+        InputError: the name or a setting is unknown, a value is wrong, or the weights cannot be loaded.
     """
     if is_own_model_folder(name):
-        return _saved(resolve_model_path(name), classes, features, network)
-    known = NETWORKS.get(name, _IMAGE)
-    if known is _IMAGE and model_kind(name) != "image":
+        return _load_own(resolve_model_path(name), classes, extractor_settings, config_overrides)
+    defaults = NETWORKS.get(name, _IMAGE)
+    is_image = defaults is _IMAGE
+    if is_image and model_kind(name) != "image":
         raise InputError(f"unknown model {name!r}: use one of {', '.join(MODELS)}, or timm/vgg16_bn.tv_in1k")
-    _check(SpectralFeatureExtractor, features, "model.feature_extractor")
-    _check(known.config, network, "model.config_overrides", known.settings)
-    settings: dict[str, Any] = {"id2label": dict(enumerate(classes)), "label2id": {c: n for n, c in enumerate(classes)}}
+    _check_settings(SpectralFeatureExtractor, extractor_settings, "model.feature_extractor")
+    _check_settings(defaults.config, config_overrides, "model.config_overrides", defaults.fixed_settings)
     try:
-        extractor = SpectralFeatureExtractor(**{**known.features, **features})
-        settings |= {"feature_size": extractor.feature_size, **known.settings, **network}
+        extractor = SpectralFeatureExtractor(**{**defaults.extractor_settings, **extractor_settings})
+        settings: dict[str, Any] = {
+            "id2label": dict(enumerate(classes)),
+            "label2id": {label: number for number, label in enumerate(classes)},
+            "feature_size": extractor.feature_size,
+            **defaults.fixed_settings,
+            **config_overrides,
+        }
         if name == "compact-cnn" and (extractor.descriptors, extractor.normalize) != (["log-mel"], "none"):
             raise InputError(
-                f"{name}: measures levels itself: model.feature_extractor.descriptors must be [log-mel], normalize none"
+                f"{name} normalizes levels itself: model.feature_extractor needs descriptors [log-mel], normalize none"
             )
-        if known is not _IMAGE:
-            return extractor, known.model(known.config(**settings))
-        config = image.SpectrogramConfig(backbone=_called_in_timm(name), **settings)
+        if not is_image:
+            return extractor, defaults.model(defaults.config(**settings))
+        config = image.SpectrogramConfig(backbone=_timm_name(name), **settings)
         if extractor.feature_size != extractor.n_mels or "log-mel" not in extractor.descriptors:
             raise InputError(
-                f"{name}: sees a log-mel spectrogram: model.feature_extractor.descriptors must be [log-mel]"
+                f"{name} takes log-mel spectrograms: model.feature_extractor.descriptors must be [log-mel]"
             )
-        backbone = _backbone(name, pretrained)
+        backbone = _create_backbone(name, pretrained)
         image.check_accepts_any_size(backbone)
         return extractor, image.SpectrogramForAudioClassification(config, backbone)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -127,94 +137,97 @@ def build_model(
         raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
 
 
-def _saved(
-    folder: str, classes: Sequence[str], features: Mapping[str, Any], network: Mapping[str, Any]
+def _load_own(
+    folder: str, classes: Sequence[str], extractor_settings: Mapping[str, Any], config_overrides: Mapping[str, Any]
 ) -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
-    """Load one of our own networks that was trained before, with a new head where its classes are others."""
-    for name, settings in (("features", features), ("network", network)):
+    """Load a saved network of ser_ft, with a new head if its classes differ."""
+    for section, settings in (("feature_extractor", extractor_settings), ("config_overrides", config_overrides)):
         if settings:
-            raise InputError(f"model.{name} is settled in {folder}: leave {', '.join(settings)} out")
+            raise InputError(f"model.{section} cannot change the saved model {folder}: remove {', '.join(settings)}")
     try:
         with quiet_loading():
             config = AutoConfig.from_pretrained(folder)
-            others = list(config.id2label.values()) != list(classes)
-            if others:
+            needs_new_head = list(config.id2label.values()) != list(classes)
+            if needs_new_head:
                 config.id2label = dict(enumerate(classes))
                 config.label2id = {label: number for number, label in enumerate(classes)}
             model = AutoModelForAudioClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
-            if others:
+            if needs_new_head:
                 model.classifier.reset_parameters()
             return SpectralFeatureExtractor.from_pretrained(folder), model
     except Exception as error:
-        raise InputError(f"{folder}: no model of ser_ft that can be loaded ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{folder}: the saved model cannot be loaded ({str(error).splitlines()[0]})") from error
 
 
-def _called_in_timm(name: str) -> str:
-    """Return what makes the same network of timm again, without weights."""
+def _timm_name(name: str) -> str:
+    """Return the name under which timm creates the same network without weights."""
     return str(
         read_model_config(name).get("architecture") or (name if name == image.ALEXNET else name.rpartition("/")[2])
     )
 
 
-def _backbone(name: str, pretrained: bool) -> Any:
-    """Make an image backbone; its weights are read only where they are asked for."""
+def _create_backbone(name: str, pretrained: bool) -> Any:
     import timm
 
     if name == image.ALEXNET:
         return image.make_alexnet(_alexnet_weights() if pretrained else None)
     if name.startswith("torchvision/"):
-        raise InputError(f"{name}: of torchvision there is {image.ALEXNET} alone; timm has the others: timm/NAME")
-    # That a network's own head is left out is no news.
+        raise InputError(f"{name}: {image.ALEXNET} is the only torchvision model; timm has the others: timm/NAME")
+    # timm warns that it leaves out the network's own head, as it should.
     logging.getLogger("timm").setLevel(logging.ERROR)
-    local = bool(read_model_config(name))
-    called = _called_in_timm(name)
-    if not local and not timm.is_model(called.partition(".")[0]):
-        raise InputError(f"{name}: timm knows no such network; timm.list_models() names those it has")
+    is_local = bool(read_model_config(name))
+    timm_name = _timm_name(name)
+    if not is_local and not timm.is_model(timm_name.partition(".")[0]):
+        raise InputError(f"{name}: timm has no such model; see timm.list_models()")
     try:
         if not pretrained:
-            return image.make_timm(called)
-        with quiet_loading(), offline_if_unreachable(local):
-            return image.make_timm(f"local-dir:{name}" if local else f"hf-hub:{name}", pretrained=True)
+            return image.make_timm(timm_name)
+        with quiet_loading(), offline_if_unreachable(is_local):
+            return image.make_timm(f"local-dir:{name}" if is_local else f"hf-hub:{name}", pretrained=True)
     except Exception as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        if pretrained and not local:
-            first = f"its weights are neither on this machine nor to be had from the Hub ({first})"
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if pretrained and not is_local:
+            reason = f"the weights are not on this machine and cannot be downloaded from the Hub ({reason})"
         if pretrained:
-            first += "; --model.pretrained false starts from random weights"
-        raise InputError(f"{name}: {first}") from error
+            reason += "; use --model.pretrained false for random weights"
+        raise InputError(f"{name}: {reason}") from error
 
 
 def _alexnet_weights() -> dict[str, Any]:
-    """Fetch AlexNet's weights from torchvision's own place: a checked file, read as weights alone."""
-    import socket
-
+    """Download AlexNet's weights from torchvision's server, with a check of their hash."""
     from torchvision.models import AlexNet_Weights
 
-    before = socket.getdefaulttimeout()
+    source, timeout = AlexNet_Weights.IMAGENET1K_V1, socket.getdefaulttimeout()
     socket.setdefaulttimeout(5)
     try:
-        found: dict[str, Any] = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
+        weights: dict[str, Any] = source.get_state_dict(check_hash=True, weights_only=True)
     except Exception as error:
-        url = AlexNet_Weights.IMAGENET1K_V1.url
+        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{image.ALEXNET}: its weights cannot be had from {url} ({str(error).partition(chr(10))[0]}); "
-            "--model.pretrained false starts from random weights"
+            f"{image.ALEXNET}: the weights cannot be downloaded from {source.url} ({reason}); "
+            "use --model.pretrained false for random weights"
         ) from error
     finally:
-        socket.setdefaulttimeout(before)
-    return found
+        socket.setdefaulttimeout(timeout)
+    return weights
 
 
-def _check(owner: type, settings: Mapping[str, Any], where: str, set_already: Mapping[str, Any] | None = None) -> None:
-    """Refuse settings that the owner's constructor does not have, or that are unlike its defaults."""
+def _check_settings(
+    owner: type, settings: Mapping[str, Any], section: str, fixed_settings: Mapping[str, Any] | None = None
+) -> None:
+    """Check that a constructor has the settings, and that the values have the types of its defaults."""
     parameters = inspect.signature(owner).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
-    fixed = (*_FIXED.get(owner, ("feature_size",)), *(set_already or ()))
-    known = [name for name in defaults if name not in fixed]
+    fixed = (*_FIXED.get(owner, ("feature_size",)), *(fixed_settings or ()))
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in fixed
+    }
     for name, value in settings.items():
-        if name not in known:
-            raise InputError(f"{where} has no setting {name!r}: it has {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, _FITTING[type(defaults[name])]):
-            if value is None and defaults[name] is None:
+        if name not in defaults:
+            raise InputError(f"{section} has no setting {name!r}: the settings are {', '.join(defaults)}")
+        default = defaults[name]
+        if isinstance(value, bool) or not isinstance(value, _ACCEPTED_TYPES[type(default)]):
+            if value is None and default is None:
                 continue
-            raise InputError(f"{where}.{name} is written like {defaults[name]!r}, not {value!r}")
+            raise InputError(f"{section}.{name} must be a value like {default!r}, not {value!r}")

@@ -287,7 +287,9 @@ def test_states_are_found_again(
     first = compute_hidden_states(clips, one.parts, one.extractor, what, shown=False)
     monkeypatch.setattr(hidden_states, "iter_waveforms", refuse)
     torch.manual_seed(1)
-    found = find_encoder(str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted_layer_sum=True)
+    found = find_encoder(
+        str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted_layer_sum=True
+    )
     again = open_prepared(miniature_folder).select(range(6))
     second = compute_hidden_states(again, EncoderParts.of(load_encoder(found)), found.extractor, what, shown=False)
     assert second.folder == first.folder

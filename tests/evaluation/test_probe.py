@@ -203,8 +203,8 @@ def test_a_clip_is_not_asked_for_what_its_corpus_cannot_hold() -> None:
     ("given", "said"),
     [
         (["{backbone}", "--data", "{here}/none"], "no prepared table"),
-        (["{here}/none", "--data", "{data}"], "neither a folder nor a model"),
-        (["{here}", "--data", "{data}"], "no model of speech"),
+        (["{here}/none", "--data", "{data}"], "not a folder, and no such model"),
+        (["{here}", "--data", "{data}"], "cannot load a speech model"),
         (["mfcc-cnn", "--data", "{data}"], "mfcc-cnn: is no speech encoder"),
         (["{backbone}", "{backbone}", "--data", "{data}"], "is given twice"),
         (["{backbone}", "--data", "{data}", "--folds", "9"], "9 folds by speaker need 9 speakers or more"),

@@ -33,8 +33,8 @@ CLASSES = ("neutral", "happy", "sad", "angry")
 RESNET = "timm/test_resnet.r160_in1k"
 NETWORKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "plain-cnn": ("plain-cnn", {}, {}),
-    "compact-cnn": ("compact-cnn", {}, {"channels": 16, "squeeze": 4}),
-    "lstm": ("lstm", {}, {"hidden": 16}),
+    "compact-cnn": ("compact-cnn", {}, {"channels": 16, "squeeze_reduction": 4}),
+    "lstm": ("lstm", {}, {"hidden_size": 16}),
     "an image backbone": (RESNET, {}, {}),
     "mfcc-cnn": ("mfcc-cnn", {"normalize": "clip"}, {}),
     "conv1d": ("conv1d", {"normalize": "speaker", "max_frames": 90}, {}),
@@ -198,7 +198,7 @@ def _unlike(tiny_run: Path, folder: Path) -> Path:
         ),
         ("no prepared table, and no folder with sound", lambda run, some: export_onnx(run, some / "a.onnx", data=some)),
         ("damaged", lambda run, some: export_onnx(_unlike(run, some), some / "a.onnx")),
-        ("neither a folder nor a model", lambda run, some: export_onnx("nobody/nothing", some / "a.onnx")),
+        ("not a folder, and no such model", lambda run, some: export_onnx("nobody/nothing", some / "a.onnx")),
     ],
 )
 def test_what_cannot_be_exported_is_said_in_one_line(

@@ -312,7 +312,7 @@ def test_a_long_sound_without_speech_is_answered_and_uncertain(recognizer: Emoti
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("no/such/model", "neither a folder nor a model"),
+        ("no/such/model", "not a folder, and no such model"),
         ("none.onnx", "none.onnx"),
         (".", "no run and no saved classifier"),
     ],

@@ -22,12 +22,12 @@ RATE = 16_000
 # compact-cnn so many gates that they are not all shut at its random start.
 SMALL: dict[str, dict[str, Any]] = {
     "mfcc-cnn": {"channels": [8, 12]},
-    "conv1d": {"channels": [16, 16], "dense": 16},
-    "lstm": {"hidden": 12, "layers": 2, "step": 4, "dense": 16},
+    "conv1d": {"channels": [16, 16], "dense_size": 16},
+    "lstm": {"hidden_size": 12, "num_layers": 2, "frames_per_step": 4, "dense_size": 16},
     "plain-cnn": {"channels": [18, 18]},
     "residual-cnn": {"channels": [18, 18]},
     "wide-cnn": {"channels": [18, 18]},
-    "compact-cnn": {"channels": 16, "blocks": 3, "squeeze": 1},
+    "compact-cnn": {"channels": 16, "num_blocks": 3, "squeeze_reduction": 1},
 }
 STILL = {"dropout": 0.0, "head_dropout": 0.0}
 Made = tuple[SpectralFeatureExtractor, PreTrainedModel]
@@ -232,7 +232,7 @@ def test_what_the_networks_hear() -> None:
 def test_compact_hears_levels_alone() -> None:
     assert build_model("compact-cnn", CLASSES, {}, {})[0].columns == [f"log-mel_{place}" for place in range(1, 81)]
     for features in ({"descriptors": ["mfcc"]}, {"descriptors": ["log-mel", "zcr"]}, {"normalize": "clip"}):
-        with pytest.raises(InputError, match=r"descriptors must be \[log-mel\], normalize none"):
+        with pytest.raises(InputError, match=r"descriptors \[log-mel\], normalize none"):
             build_model("compact-cnn", CLASSES, features, {})
 
 
@@ -248,25 +248,25 @@ def test_build_takes_settings(name: str) -> None:
     ("name", "features", "network", "says"),
     [
         ("mfcc-rnn", {}, {}, "mfcc-cnn, conv1d, lstm"),
-        ("mfcc-cnn", {"coefficients": 20}, {}, "'coefficients': it has descriptors, n_mfcc"),
-        ("mfcc-cnn", {}, {"layers": 3}, "'layers': it has channels, kernel"),
-        ("lstm", {}, {"channels": [3]}, "'channels': it has hidden, layers"),
-        ("wide-cnn", {}, {"block": "plain"}, "no setting 'block'"),
+        ("mfcc-cnn", {"coefficients": 20}, {}, "'coefficients': the settings are descriptors, n_mfcc"),
+        ("mfcc-cnn", {}, {"layers": 3}, "'layers': the settings are channels, kernel_size"),
+        ("lstm", {}, {"channels": [3]}, "'channels': the settings are hidden_size, num_layers"),
+        ("wide-cnn", {}, {"block_type": "plain"}, "no setting 'block_type'"),
         ("mfcc-cnn", {"sampling_rate": 8000}, {}, "no setting 'sampling_rate'"),
         ("mfcc-cnn", {"mean": [0.0] * 20}, {}, "no setting 'mean'"),
         ("conv1d", {}, {"feature_size": 13}, "no setting 'feature_size'"),
         ("conv1d", {"descriptors": ["plp"]}, {}, "zcr, energy"),
         ("conv1d", {"descriptors": []}, {}, "descriptors must be"),
-        ("conv1d", {"n_mfcc": "many"}, {}, "model.feature_extractor.n_mfcc is written like 20, not 'many'"),
+        ("conv1d", {"n_mfcc": "many"}, {}, "model.feature_extractor.n_mfcc must be a value like 20, not 'many'"),
         ("conv1d", {"normalize": "yes"}, {}, "none, clip-mean, clip, training, speaker"),
         ("mfcc-cnn", {"hop_length": 0}, {}, "must be 1 or more"),
-        ("mfcc-cnn", {}, {"channels": 64}, r"written like \(16, 32, 64, 128\), not 64"),
+        ("mfcc-cnn", {}, {"channels": 64}, r"must be a value like \(16, 32, 64, 128\), not 64"),
         ("plain-cnn", {}, {"channels": []}, "channels must be"),
         ("plain-cnn", {}, {"channels": ["wide"]}, "plain-cnn: "),
-        ("residual-cnn", {}, {"kernel": 4}, "odd"),
-        ("wide-cnn", {}, {"branch_kernels": [3, 6]}, "odd"),
-        ("lstm", {}, {"hidden": 0}, "hidden must be 1 or more"),
-        ("lstm", {}, {"step": True}, "written like 8, not True"),
+        ("residual-cnn", {}, {"kernel_size": 4}, "odd"),
+        ("wide-cnn", {}, {"branch_kernel_sizes": [3, 6]}, "odd"),
+        ("lstm", {}, {"hidden_size": 0}, "hidden_size must be 1 or more"),
+        ("lstm", {}, {"frames_per_step": True}, "must be a value like 8, not True"),
         ("lstm", {}, {"dropout": 1.5}, "dropout"),
         ("conv1d", {}, {"head_dropout": 1}, "head_dropout"),
     ],
@@ -281,8 +281,10 @@ def test_build_refuses_what_does_not_fit_and_names_what_does(
 
 def test_a_saved_network_has_its_settings(saved: Callable[[str], tuple[Path, Made]]) -> None:
     folder, _ = saved("lstm")
-    for features, network in (({"hop_length": 100}, {}), ({}, {"step": 2})):
-        with pytest.raises(InputError, match=r"settled in .*: leave (hop_length|step) out") as refused:
+    for features, network in (({"hop_length": 100}, {}), ({}, {"frames_per_step": 2})):
+        with pytest.raises(
+            InputError, match=r"cannot change the saved model .*: remove (hop_length|frames_per_step)"
+        ) as refused:
             build_model(str(folder), CLASSES, features, network)
         assert "\n" not in str(refused.value)
 
@@ -291,7 +293,7 @@ def test_a_broken_folder_is_one_line(saved: Callable[[str], tuple[Path, Made]], 
     """An interrupted download, or a copy without its weights."""
     folder, _ = saved("conv1d")
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(InputError, match="no model of ser_ft that can be loaded") as refused:
+    with pytest.raises(InputError, match="the saved model cannot be loaded") as refused:
         build_model(str(tmp_path), CLASSES, {}, {})
     assert "\n" not in str(refused.value)
 

@@ -28,7 +28,7 @@ def voice() -> np.ndarray:
 @pytest.fixture(scope="module")
 def made() -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
     torch.manual_seed(0)
-    extractor, model = build_model("compact-cnn", CLASSES, {}, {"channels": 32, "blocks": 3})
+    extractor, model = build_model("compact-cnn", CLASSES, {}, {"channels": 32, "num_blocks": 3})
     return extractor, model.eval()
 
 
@@ -61,7 +61,9 @@ def test_a_filter_in_the_path_changes_levels_less_than_speech_does(made: Any, vo
     extractor, model = made
 
     def levels(sound: np.ndarray) -> torch.Tensor:
-        return model.levelled(extractor(sound.astype(np.float32), return_tensors="pt")["input_features"], None)[0]
+        return model.normalize_levels(extractor(sound.astype(np.float32), return_tensors="pt")["input_features"], None)[
+            0
+        ]
 
     plain, dull = levels(voice), levels(np.convolve(voice, [0.85, 0.15])[: len(voice)])
     assert float((plain - dull).abs().mean()) < 0.15 * float(plain.std())
@@ -73,7 +75,11 @@ def test_digital_silence_is_answered_with_numbers(made: Any) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
-    [("dynamic_range", 0.0, "above 0 dB"), ("squeeze", 400, "at most channels"), ("kernel", 4, "odd")],
+    [
+        ("dynamic_range_db", 0.0, "above 0 dB"),
+        ("squeeze_reduction", 400, "at most channels"),
+        ("kernel_size", 4, "odd"),
+    ],
 )
 def test_wrong_settings_are_named(setting: str, value: float, says: str) -> None:
     with pytest.raises(ValueError, match=says):

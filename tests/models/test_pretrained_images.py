@@ -77,7 +77,7 @@ def test_weights_that_cannot_be_had_are_one_line_within_seconds(offline: bool, m
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", offline)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"neither on this machine nor .*; --model.pretrained false starts") as refused:
+    with pytest.raises(InputError, match=r"not on this machine and cannot be downloaded .*; use --model.pretrained false") as refused:
         build_model(RESNET, CLASSES, {}, {})
     assert "\n" not in str(refused.value)
     assert time.monotonic() - start < 10
@@ -154,7 +154,9 @@ def test_alexnets_weights_come_from_their_place(served: Callable[[bytes, str], N
 
 def test_a_file_that_is_not_alexnets_is_one_line(served: Callable[[bytes, str], None]) -> None:
     served(b"<html>sign in to this network</html>", "alexnet-owt-7be5be79.pth")
-    with pytest.raises(InputError, match=r"its weights cannot be had from http://127.*--model.pretrained false") as e:
+    with pytest.raises(
+        InputError, match=r"the weights cannot be downloaded from http://127.*--model.pretrained false"
+    ) as e:
         build_model(ALEXNET, CLASSES, {}, {})
     assert "\n" not in str(e.value)
 
@@ -166,6 +168,8 @@ def test_alexnet_without_a_network_is_one_line(
 
     url = "http://127.0.0.1:9/alexnet-owt-7be5be79.pth"
     monkeypatch.setattr(AlexNet_Weights.IMAGENET1K_V1.value, "url", url)
-    with pytest.raises(InputError, match=r"cannot be had from http://127.0.0.1:9.*--model.pretrained false") as refused:
+    with pytest.raises(
+        InputError, match=r"cannot be downloaded from http://127.0.0.1:9.*--model.pretrained false"
+    ) as refused:
         build_model(ALEXNET, CLASSES, {}, {})
     assert "\n" not in str(refused.value)

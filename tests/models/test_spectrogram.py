@@ -267,18 +267,18 @@ def test_a_saved_network_goes_on_with_other_classes(saved: Callable[[str], tuple
 @pytest.mark.parametrize(
     ("name", "features", "network", "says"),
     [
-        ("timm/vgg99", {}, {}, "timm knows no such network; timm.list_models"),
+        ("timm/vgg99", {}, {}, "timm has no such model; see timm.list_models"),
         ("timm/test_resnet.nonsense", {}, {}, "Invalid pretrained tag"),
-        ("timm/vit_tiny_patch16_224", {}, {}, "cannot look at images of any size: take a convolutional network"),
-        ("timm/mixer_s32_224", {}, {}, "cannot look at images of any size"),
-        ("torchvision/vgg16", {}, {}, "of torchvision there is torchvision/alexnet alone"),
+        ("timm/vit_tiny_patch16_224", {}, {}, "does not take images of any size: use a convolutional network"),
+        ("timm/mixer_s32_224", {}, {}, "does not take images of any size"),
+        ("torchvision/vgg16", {}, {}, "torchvision/alexnet is the only torchvision model"),
         (RESNET, {"descriptors": ["mfcc"]}, {}, r"model.feature_extractor.descriptors must be \[log-mel\]"),
         (RESNET, {"descriptors": ["log-mel", "zcr"]}, {}, r"model.feature_extractor.descriptors must be \[log-mel\]"),
-        (RESNET, {}, {"backbone": "vgg16"}, "no setting 'backbone': it has patch_frames, head_dropout"),
+        (RESNET, {}, {"backbone": "vgg16"}, "no setting 'backbone': the settings are patch_frames, head_dropout"),
         (RESNET, {}, {"feature_size": 3}, "no setting 'feature_size'"),
         (RESNET, {}, {"patch_frames": 0}, "patch_frames must be 1 or more"),
-        (RESNET, {}, {"patch_frames": 9.5}, "patch_frames is written like None, not 9.5"),
-        (RESNET, {}, {"head_dropout": 2.0}, "head_dropout is a share"),
+        (RESNET, {}, {"patch_frames": 9.5}, "patch_frames must be a value like None, not 9.5"),
+        (RESNET, {}, {"head_dropout": 2.0}, "head_dropout must be at least 0 and below 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(

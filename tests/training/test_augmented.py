@@ -38,7 +38,7 @@ TOGETHER = {
     "copies": (*WAYS["copies"], MASKS, "--augment.mixup=0.4"),
     "live": (*WAYS["live"], MASKS, "--augment.mixup=0.4", "--train.gradient_accumulation_steps=2"),
 }
-PLAIN = ("--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8, step: 16}")
+PLAIN = ("--model.name=lstm", "--model.config_overrides={hidden_size: 8, dense_size: 8, frames_per_step: 16}")
 
 
 def run(table: Path, out: Path, *more: str) -> RunFolder:
@@ -216,7 +216,7 @@ def test_the_loss_of_a_mixed_step_by_hand(accumulation: int, miniature_folder: P
         label_smoothing=0.1,
     )
     accelerator = create_accelerator("no", 5)
-    extractor, model = build_model("conv1d", table.features["emotion"].names, {}, {"channels": [8], "dense": 8})
+    extractor, model = build_model("conv1d", table.features["emotion"].names, {}, {"channels": [8], "dense_size": 8})
     for each in model.modules():
         if isinstance(each, torch.nn.Dropout | torch.nn.Dropout1d):
             each.p = 0.0

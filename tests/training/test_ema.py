@@ -66,7 +66,7 @@ def test_the_mean_is_what_is_judged_and_saved(
     monkeypatch.setattr(Trainer, "probabilities", watched)
     monkeypatch.setattr("ser_ft.training.run.fold_temperature", lambda *_: None)
     given = ["--train.ema_decay=0.9", "--train.epochs=1", "--train.batch_size=8", "--baselines=[]"]
-    model = ["--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8}"]
+    model = ["--model.name=lstm", "--model.config_overrides={hidden_size: 8, dense_size: 8}"]
     assert main([f"--data.prepared={miniature_folder}", *model, *given, f"--out={tmp_path / 'run'}"]) == 0
     mean = steps[0]
     for step, value in enumerate(steps[1:], 1):
@@ -88,7 +88,7 @@ def test_killed_and_resumed_is_as_never_killed(miniature_folder: Path, tmp_path:
         return [
             f"--data.prepared={miniature_folder}",
             "--model.name=compact-cnn",
-            "--model.config_overrides={channels: 16, blocks: 2}",
+            "--model.config_overrides={channels: 16, num_blocks: 2}",
             "--augment.spectral={}",
             "--augment.spec_augment={num_time_masks: 1}",
             "--train.ema_decay=0.9",

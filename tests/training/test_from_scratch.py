@@ -260,7 +260,7 @@ def test_random_weights_are_called_so(voices: Path, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["lstm", "image", "patches"])
 def test_options_of_training_run(name: str, setting: str, voices: Path, tmp_path: Path) -> None:
-    models = {"lstm": ("--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8}"), "image": IMAGE}
+    models = {"lstm": ("--model.name=lstm", "--model.config_overrides={hidden_size: 8, dense_size: 8}"), "image": IMAGE}
     model = models.get(name, (*IMAGE, "--model.config_overrides.patch_frames=96"))
     folder = run(voices, tmp_path / "run", *model, setting)
     assert np.isfinite(folder.history[0]["train_loss"])
@@ -269,7 +269,7 @@ def test_options_of_training_run(name: str, setting: str, voices: Path, tmp_path
 def test_each_speaker_by_their_own_clips_in_a_run(voices: Path, tmp_path: Path) -> None:
     more = (
         "--model.name=conv1d",
-        "--model.config_overrides={channels: [8], dense: 8}",
+        "--model.config_overrides={channels: [8], dense_size: 8}",
         "--model.feature_extractor.normalize=speaker",
     )
     folder = run(voices, tmp_path / "run", *more)
@@ -278,7 +278,7 @@ def test_each_speaker_by_their_own_clips_in_a_run(voices: Path, tmp_path: Path) 
 
 def test_a_run_goes_on_from_another_runs_network(voices: Path, tmp_path: Path) -> None:
     """From its weights: with rates of zero it gives the answers that the other gave, on the same split."""
-    model = ("--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8, dropout: 0}")
+    model = ("--model.name=lstm", "--model.config_overrides={hidden_size: 8, dense_size: 8, dropout: 0}")
     first = run(voices, tmp_path / "first", *model)
     still = (f"--model.name={first.model}", "--train.learning_rate=0")
     second = run(voices, tmp_path / "second", *still)
@@ -290,7 +290,9 @@ def test_a_run_goes_on_from_another_runs_network(voices: Path, tmp_path: Path) -
 
 def test_a_threshold_is_of_the_run_that_fitted_it(voices: Path, tmp_path: Path) -> None:
     """Trained further without validation, a model's answers are others: what they may be trusted from is not known."""
-    first = run(voices, tmp_path / "first", "--model.name=lstm", "--model.config_overrides={hidden: 8, dense: 8}")
+    first = run(
+        voices, tmp_path / "first", "--model.name=lstm", "--model.config_overrides={hidden_size: 8, dense_size: 8}"
+    )
     assert PretrainedClassifier.load(first.model).threshold is None
     config = json.loads((first.model / "config.json").read_text())
     (first.model / "config.json").write_text(json.dumps(config | {"uncertain_below": 0.47}))

@@ -152,7 +152,7 @@ def test_two_asked_for_and_one_started_is_said(miniature_folder: Path, backbone:
 @pytest.mark.parametrize(
     "more",
     [
-        ("--model.name=conv1d", "--model.config_overrides={channels: [8], dense: 8}", "--augment.copies=1"),
+        ("--model.name=conv1d", "--model.config_overrides={channels: [8], dense_size: 8}", "--augment.copies=1"),
         ("--model.name=timm/test_resnet", "--model.pretrained=false", "--tuning.mode=probe"),
     ],
     ids=["copies", "frozen random weights"],

@@ -212,7 +212,7 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(
         "--model.name=mfcc-cnn": "only the pretraining of one can go on",
         "--model.name=resnet": "unknown model",
         "--model.config_overrides={layers: 3}": "no setting 'layers'",
-        "--model.config_overrides={num_hidden_layers: 9}": "the checkpoint's 4 layers",
+        "--model.config_overrides={num_hidden_layers: 9}": "from 1 to 4, the checkpoint's layers",
         "--data.prepared=/nowhere": "no prepared table",
         "--split.kind=random": "heard beforehand",
         "--split.fold=7": "split.fold is 7",
