@@ -1,4 +1,4 @@
-"""The model card: each number is the run's, its head is what the Hub reads, and nothing is claimed that may not be."""
+"""The model card: its figures are the run's, the Hub reads its metadata, and it claims nothing that it may not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.provenance import corpora_seen_in_training, speakers_seen_in_training, training_runs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import push
-from ser_ft.report.cards.energy import energy
+from ser_ft.report.cards.energy import estimate_energy
 from ser_ft.report.cards.model_card import model_card
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_metadata import metadata_errors
@@ -32,50 +33,44 @@ REBUILT = "CREMA-D, rebuilt audio"
 PARTS = {"train": range(1, 7), "validation": range(7, 9), "test": range(9, 17)}
 
 
-def answers(corpora: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-    """Make up answers: corpus -> the parts that it is in; a clip of each class and take from each speaker."""
+def make_predictions(corpora: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Make up predictions; `corpora`: corpus -> the parts that it is in. Each speaker has three clips per class."""
     random = np.random.default_rng(0)
     rows = []
     for corpus, parts in corpora.items():
         for part in parts:
             for number in PARTS[part]:
-                for place, label in enumerate(CLASSES):
+                for index, label in enumerate(CLASSES):
                     for take in range(3):
-                        logits = random.normal(size=len(CLASSES)) + 1.2 * (np.arange(len(CLASSES)) == place)
-                        shares = np.exp(logits) / np.exp(logits).sum()
+                        logits = random.normal(size=len(CLASSES)) + 1.2 * (np.arange(len(CLASSES)) == index)
+                        probabilities = np.exp(logits) / np.exp(logits).sum()
                         speaker = f"{corpus}-{number:02d}"
-                        row = {"id": f"{speaker}-{place}-{take}", "path": f"/voices/{speaker}.wav", "corpus": corpus}
+                        row = {"id": f"{speaker}-{index}-{take}", "path": f"/voices/{speaker}.wav", "corpus": corpus}
                         row |= {"speaker": speaker, "gender": "male" if number % 2 else "female", "duration": 2.5}
                         row |= {"intensity": None, "part": part, "label": label, "fold": 0, "seed": 0}
-                        rows.append(row | dict(zip(CLASSES, shares, strict=True)))
+                        rows.append(row | dict(zip(CLASSES, probabilities, strict=True)))
     return pd.DataFrame(rows)
 
 
 def write_run(
     path: Path,
-    like: RunFolder,
+    template: RunFolder,
     corpora: dict[str, tuple[str, ...]],
     notes: dict[str, str] | None = None,
     leaking: bool = False,
     **settings: Any,
 ) -> RunFolder:
-    """Write a run on corpora as they are, with made-up answers; its model is that of another run."""
+    """Write a run on the given corpora with made-up predictions and the model of another run."""
     run = RunFolder(path)
-    table = answers(corpora)
-    shutil.copytree(like.model, run.model)
+    table = make_predictions(corpora)
+    shutil.copytree(template.model, run.model)
     run.write_predictions(table)
     terms = {}
     for name in corpora:
-        known = CORPORA.get(name)
-        said = {
-            "title": name,
-            "license": "other",
-            "terms": "your own data: its terms are yours to know",
-            "citation": "",
-        }
-        terms[name] = {key: getattr(known, key) for key in said} if known else said
+        facts = {"title": name, "license": "other", "terms": "your own data: check its terms", "citation": ""}
+        terms[name] = {key: getattr(CORPORA[name], key) for key in facts} if name in CORPORA else facts
     split = {"name": "kfold", "fold": 0, "seed": 0, "leaking": leaking}
-    told = {"ece_before": 0.2345, "nll_before": 2.3, "uncertain": 0.25, "certain_accuracy": 0.789}
+    before = {"ece_before": 0.2345, "nll_before": 2.3, "uncertain": 0.25, "certain_accuracy": 0.789}
     run.write_json(
         run.metrics_file,
         {
@@ -87,12 +82,7 @@ def write_run(
             "model": "mfcc-cnn",
             "parameters": 412345,
             "trained_parameters": 400000,
-            "calibration": {
-                "temperature": 1.25,
-                "threshold": 0.42,
-                "clips": 24,
-                "parts": dict.fromkeys(PARTS, told),
-            },
+            "calibration": {"temperature": 1.25, "threshold": 0.42, "clips": 24, "parts": dict.fromkeys(PARTS, before)},
             "parts": metrics_per_part(table, CLASSES),
         },
     )
@@ -104,7 +94,7 @@ def write_run(
         for part in PARTS
     }
     run.write_json(run.split_file, {**split, "parts": people} | settings.pop("split", {}))
-    config = {**like.config, "model": {**like.config["model"], **settings}}
+    config = {**template.config, "model": {**template.config["model"], **settings}}
     run.write_text(run.config_file, yaml.safe_dump(config))
     run.write_environment(device="NVIDIA A100-SXM4-40GB (CUDA 12.8)", processes=2, seconds=5400.0)
     run.append_history({"epoch": 3, "step": 9, "validation_uar": 0.5125, "validation_loss": 1.0})
@@ -112,21 +102,21 @@ def write_run(
 
 
 @pytest.fixture
-def like(make_run: MakeRun) -> RunFolder:
+def template(make_run: MakeRun) -> RunFolder:
     return make_run("mfcc-cnn")
 
 
 @pytest.fixture
-def ravdess(like: RunFolder, tmp_path: Path) -> RunFolder:
-    return write_run(tmp_path / "run", like, {"ravdess": ("train", "validation", "test")})
+def ravdess(template: RunFolder, tmp_path: Path) -> RunFolder:
+    return write_run(tmp_path / "run", template, {"ravdess": ("train", "validation", "test")})
 
 
 def tables(card: str) -> list[list[list[str]]]:
-    """Return the tables of a Markdown page: their rows of cells, less the rule under the heading."""
-    found = re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE)
+    """Return the tables of a Markdown page: rows of cells."""
+    blocks = re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE)
     return [
         [[cell.strip().strip("*") for cell in line.strip().strip("|").split("|")] for line in table.splitlines()]
-        for table in found
+        for table in blocks
     ]
 
 
@@ -134,23 +124,24 @@ def rows(card: str, first: str) -> list[list[str]]:
     return [row for table in tables(card) for row in table if row[0] == first]
 
 
-def test_each_number_is_the_runs(ravdess: RunFolder) -> None:
+def test_the_figures_are_the_runs(ravdess: RunFolder) -> None:
     card = str(model_card(ravdess, "someone/mine"))
     metrics = ravdess.metrics
     test = metrics["parts"]["test"]
     interval = test["uar_interval"]
-    within = f"{interval['low']:.3f} to {interval['high']:.3f}"
-    assert f"a share of **{test['uar']:.3f}** on average" in card
-    assert f"interval over speakers of {within}" in card
-    assert f"guessing would reach {test['chance']:.3f}" in card
-    own = test["by_corpus"]["ravdess"]
-    shown = [own[key] for key in ("uar", "accuracy", "macro_f1", "chance")]
-    told = [f"{value:.3f}" for value in shown]
-    assert ["ravdess", str(own["clips"]), str(own["speakers"]), told[0], within, *told[1:]] in rows(card, "ravdess")
-    for place, label in enumerate(CLASSES):
+    interval_text = f"{interval['low']:.3f}-{interval['high']:.3f}"
+    assert f"(UAR, the mean of the emotions' recalls) is **{test['uar']:.3f}**" in card
+    assert f"interval over speakers of {interval_text}" in card
+    assert f"chance is {test['chance']:.3f}" in card
+    corpus = test["by_corpus"]["ravdess"]
+    texts = [f"{corpus[key]:.3f}" for key in ("uar", "accuracy", "macro_f1", "chance")]
+    assert ["ravdess", str(corpus["clips"]), str(corpus["speakers"]), texts[0], interval_text, *texts[1:]] in rows(
+        card, "ravdess"
+    )
+    for index, label in enumerate(CLASSES):
         scores = [f"{test[kind][label]:.3f}" for kind in ("recall", "precision")]
         assert [label, *scores, str(test["support"][label])] in rows(card, label)
-        assert [label, *map(str, test["confusion"][place])] in [row[: len(CLASSES) + 1] for row in rows(card, label)]
+        assert [label, *map(str, test["confusion"][index])] in [row[: len(CLASSES) + 1] for row in rows(card, label)]
     split = json.loads(ravdess.split_file.read_text())
     for part in PARTS:
         content = split["parts"][part]
@@ -164,9 +155,9 @@ def test_each_number_is_the_runs(ravdess: RunFolder) -> None:
     spread = test["speaker_uar"]
     assert f"ranges from {spread['min']:.3f} to {spread['max']:.3f}" in card
     assert "Training took 1.5 h on NVIDIA A100-SXM4-40GB (CUDA 12.8), 2 processes" in card
-    # Two boards of 400 W for 1.5 hours, and 480 g a kilowatt hour.
-    assert "that is 1.2 kWh" in card
-    assert "576 g. It is an estimate" in card
+    # Two boards of 400 W for 1.5 hours, and 480 g per kilowatt hour.
+    assert "it is about 1.2 kWh" in card
+    assert "576 g. This is an estimate" in card
 
 
 @pytest.mark.parametrize(
@@ -182,20 +173,19 @@ def test_each_number_is_the_runs(ravdess: RunFolder) -> None:
         ("NVIDIA GeForce RTX 3090 Ti", 450),
     ],
 )
-def test_a_board_is_known_by_its_whole_name(device: str, watts: int | None) -> None:
-    found = energy({"device": device, "seconds": 3600.0})
-    assert (found and found.watts) == watts
+def test_the_power_of_a_device_needs_its_exact_name(device: str, watts: int | None) -> None:
+    energy = estimate_energy({"device": device, "seconds": 3600.0})
+    assert (energy and energy.watts) == watts
 
 
-def test_the_label_map_is_the_models(ravdess: RunFolder) -> None:
-    said = json.loads((ravdess.model / "config.json").read_text())["id2label"]
+def test_the_label_map_is_that_of_the_model(ravdess: RunFolder) -> None:
+    id2label = json.loads((ravdess.model / "config.json").read_text())["id2label"]
     card = str(model_card(ravdess, "someone/mine"))
-    assert rows(card, "number")[0][1:] == list(said)
-    assert list(said.values()) in [row[1:] for row in rows(card, "emotion")]
+    assert rows(card, "number")[0][1:] == list(id2label)
+    assert list(id2label.values()) in [row[1:] for row in rows(card, "emotion")]
 
 
-def test_the_head_is_what_the_hub_reads(ravdess: RunFolder) -> None:
-    """By huggingface_hub's own parser: the results come back as they lie in metrics.json."""
+def test_the_hub_reads_the_metadata(ravdess: RunFolder) -> None:
     text = str(model_card(ravdess, "someone/mine"))
     assert metadata_errors(text) == []
     card = ModelCard(text)
@@ -207,33 +197,33 @@ def test_the_head_is_what_the_hub_reads(ravdess: RunFolder) -> None:
     )
     assert data.model_name == "mine"
     test = ravdess.metrics["parts"]["test"]["by_corpus"]["ravdess"]
-    found = {result.metric_type: result for result in data.eval_results}
-    assert {kind: result.metric_value for kind, result in found.items()} == {
+    evaluations = {result.metric_type: result for result in data.eval_results}
+    assert {kind: result.metric_value for kind, result in evaluations.items()} == {
         "recall": test["uar"],
         "accuracy": test["accuracy"],
         "f1": test["macro_f1"],
     }
-    told = found["recall"].metric_args["interval"]
-    assert (told["low"], told["high"]) == (test["uar_interval"]["low"], test["uar_interval"]["high"])
-    assert found["recall"].dataset_type == "ravdess"
-    assert data.co2_eq_emissions["emissions"] == 576, "as the card's text has it"
+    bounds = evaluations["recall"].metric_args["interval"]
+    assert (bounds["low"], bounds["high"]) == (test["uar_interval"]["low"], test["uar_interval"]["high"])
+    assert evaluations["recall"].dataset_type == "ravdess"
+    assert data.co2_eq_emissions["emissions"] == 576, "as in the text of the card"
     assert data.base_model is None
 
 
-def test_a_backbone_of_the_hub_is_named_and_one_of_a_folder_is_not(
-    like: RunFolder, make_run: MakeRun, tmp_path: Path
-) -> None:
-    run = write_run(tmp_path / "run", like, {"ravdess": ("train", "validation", "test")}, name="facebook/wav2vec2-base")
+def test_only_a_backbone_from_the_hub_is_the_base_model(template: RunFolder, make_run: MakeRun, tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run", template, {"ravdess": ("train", "validation", "test")}, name="facebook/wav2vec2-base"
+    )
     metrics = run.metrics | {"model": "facebook/wav2vec2-base (full)"}
     run.write_json(run.metrics_file, metrics)
     card = ModelCard(str(model_card(run, "someone/mine")))
     assert card.data.base_model == "facebook/wav2vec2-base"
-    assert "Baevski A, Zhou H" not in card.content, "its model_type is another here"
+    assert "Baevski A, Zhou H" not in card.content, "the model_type differs here"
     assert make_run("speech").config["model"]["name"].startswith("/")
     folder = ModelCard(str(model_card(make_run("speech"), "someone/mine")))
     assert folder.data.base_model is None
     assert "Baevski A, Zhou H" in folder.content
-    # A folder that is no longer there must not pass for a name on the Hub.
+    # A folder that no longer exists is not a name on the Hub.
     run.write_text(run.config_file, run.config_file.read_text().replace("facebook/wav2vec2-base", "checkpoints/mine"))
     run.write_json(run.metrics_file, metrics | {"model": "mine (full)"})
     assert ModelCard(str(model_card(run, "someone/mine"))).data.base_model is None
@@ -251,9 +241,9 @@ def test_a_backbone_of_the_hub_is_named_and_one_of_a_folder_is_not(
     ],
 )
 def test_the_license_follows_from_the_corpora(
-    like: RunFolder, tmp_path: Path, corpora: tuple[str, ...], license: str, name: str | None
+    template: RunFolder, tmp_path: Path, corpora: tuple[str, ...], license: str, name: str | None
 ) -> None:
-    run = write_run(tmp_path / "run", like, dict.fromkeys(corpora, ("train", "validation", "test")))
+    run = write_run(tmp_path / "run", template, dict.fromkeys(corpora, ("train", "validation", "test")))
     text = str(model_card(run, "someone/mine"))
     assert metadata_errors(text) == []
     data = ModelCard(text).data
@@ -263,8 +253,8 @@ def test_the_license_follows_from_the_corpora(
             assert CORPORA[corpus].citation[:20] in text
 
 
-def test_a_corpus_that_was_only_tested_on_does_not_bind_the_model(like: RunFolder, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", like, {"ravdess": ("train", "validation", "test"), "tess": ("test",)})
+def test_a_corpus_used_only_for_testing_does_not_change_the_license(template: RunFolder, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", template, {"ravdess": ("train", "validation", "test"), "tess": ("test",)})
     text = str(model_card(run, "someone/mine"))
     assert ModelCard(text).data.license == "cc-by-nc-sa-4.0"
     assert [row[1] for row in rows(text, f"tess ({CORPORA['tess'].title})")] == ["tested on"]
@@ -272,19 +262,19 @@ def test_a_corpus_that_was_only_tested_on_does_not_bind_the_model(like: RunFolde
 
 
 @pytest.mark.parametrize("corpus", ["tess", "savee"])
-def test_tess_and_savee_ask_for_their_terms(like: RunFolder, tmp_path: Path, corpus: str) -> None:
-    run = write_run(tmp_path / "run", like, {"ravdess": ("train", "test"), corpus: ("train", "validation")})
+def test_tess_and_savee_require_accepted_terms(template: RunFolder, tmp_path: Path, corpus: str) -> None:
+    run = write_run(tmp_path / "run", template, {"ravdess": ("train", "test"), corpus: ("train", "validation")})
     with pytest.raises(InputError, match=rf"heard {corpus} .*--accept-terms"):
         push(run.path, "someone/mine", dry_run=True)
     push(run.path, "someone/mine", dry_run=True, accept_terms=True)
 
 
-def test_a_model_begun_from_one_that_heard_tess_heard_tess(like: RunFolder, tmp_path: Path) -> None:
-    first = write_run(tmp_path / "first", like, {"tess": ("train", "validation", "test")})
-    run = write_run(tmp_path / "run", like, {"ravdess": ("train", "validation", "test")}, name=str(first.model))
+def test_corpora_are_inherited_from_the_run_that_a_model_started_from(template: RunFolder, tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", template, {"tess": ("train", "validation", "test")})
+    run = write_run(tmp_path / "run", template, {"ravdess": ("train", "validation", "test")}, name=str(first.model))
     with pytest.raises(InputError, match="heard tess"):
         push(run.path, "someone/mine", dry_run=True)
-    # Where that run has gone, what is kept of it are the names of its speakers.
+    # Without the first run, the names of its speakers in split.json are left.
     shutil.rmtree(first.path)
     split = json.loads(run.split_file.read_text())
     run.write_json(run.split_file, split | {"seen": ["tess-03", "ravdess-01"]})
@@ -292,23 +282,22 @@ def test_a_model_begun_from_one_that_heard_tess_heard_tess(like: RunFolder, tmp_
         push(run.path, "someone/mine", dry_run=True)
 
 
-def test_a_model_begun_from_a_published_one_heard_what_that_did(
-    hub: Hub, like: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_corpora_are_inherited_from_a_published_model(
+    hub: Hub, template: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named on the Hub, or by the folder that it was downloaded to."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    first = write_run(tmp_path / "first", like, {"tess": ("train", "validation", "test")})
-    second = write_run(tmp_path / "second", like, {"savee": ("train", "validation", "test")}, name=str(first.model))
+    first = write_run(tmp_path / "first", template, {"tess": ("train", "validation", "test")})
+    second = write_run(tmp_path / "second", template, {"savee": ("train", "validation", "test")}, name=str(first.model))
     second.write_json(second.split_file, json.loads(second.split_file.read_text()) | {"seen": ["tess-03"]})
     push(second.path, "someone/first", accept_terms=True, tell=lambda _: None)
     push(second.path, "someone/first", accept_terms=True, out=tmp_path / "download", tell=lambda _: None)
     for base in ("someone/first", str(tmp_path / "download")):
-        run = write_run(tmp_path / f"of-{Path(base).name}", like, {"ravdess": ("train", "test")}, name=base)
+        run = write_run(tmp_path / f"of-{Path(base).name}", template, {"ravdess": ("train", "test")}, name=base)
         assert set(corpora_seen_in_training(run.model)) == {"ravdess", "tess", "savee"}
         assert {"tess-03", *second.metrics["parts"]["train"]["by_speaker"]} <= speakers_seen_in_training(run.model)
         with pytest.raises(InputError, match="seen"):
             push(run.path, "someone/mine", dry_run=True)
-    run = write_run(tmp_path / "run", like, {"ravdess": ("train", "test")}, name="someone/absent")
+    run = write_run(tmp_path / "run", template, {"ravdess": ("train", "test")}, name="someone/absent")
     assert set(corpora_seen_in_training(run.model)) == {"ravdess"}
     hub.make("model", "someone/strange").commit(
         "theirs", {"split.json": Blob(b"[1]", False), "config.yaml": Blob(b"a: b", False)}
@@ -318,8 +307,8 @@ def test_a_model_begun_from_a_published_one_heard_what_that_did(
     assert list(training_runs("someone/other")) == []
 
 
-def test_the_shipped_model_brings_its_corpora(like: RunFolder, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", like, {"mine": ("train", "validation", "test")}, name="shipped")
+def test_the_corpora_of_the_shipped_model_are_listed(template: RunFolder, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", template, {"mine": ("train", "validation", "test")}, name="shipped")
     text = str(model_card(run, "someone/mine"))
     name = ModelCard(text).data.license_name
     assert "cc-by-nc-sa-4.0" in name
@@ -327,44 +316,46 @@ def test_the_shipped_model_brings_its_corpora(like: RunFolder, tmp_path: Path) -
     assert ModelCard(text).data.eval_results is None
 
 
-def test_rebuilt_audio_is_said_on_every_row_and_indexed_nowhere(like: RunFolder, tmp_path: Path) -> None:
+def test_rebuilt_audio_is_marked_in_every_row_and_never_indexed(template: RunFolder, tmp_path: Path) -> None:
     whole = ("train", "validation", "test")
-    run = write_run(tmp_path / "seen", like, {"ravdess": whole, "cremad": whole}, {"cremad": REBUILT})
+    run = write_run(tmp_path / "seen", template, {"ravdess": whole, "cremad": whole}, {"cremad": REBUILT})
     text = str(model_card(run, "someone/mine"))
     assert "model-index" not in text.split("---")[1]
     results = next(table for table in tables(text) if table[0][0] == "test")
     assert all(REBUILT in row[-1] for row in results[2:]), results
-    # Judged on it, and made from other sound: what is of the other sound may be indexed.
-    run = write_run(tmp_path / "judged", like, {"ravdess": whole, "cremad": ("test",)}, {"cremad": REBUILT})
+    # Only tested on it: the results on the other corpus may be indexed.
+    run = write_run(tmp_path / "tested", template, {"ravdess": whole, "cremad": ("test",)}, {"cremad": REBUILT})
     data = ModelCard(str(model_card(run, "someone/mine"))).data
     assert {result.dataset_type for result in data.eval_results} == {"ravdess"}
 
 
-def test_a_leaking_split_is_said_first_and_indexed_nowhere(like: RunFolder, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", like, {"ravdess": ("train", "validation", "test")}, leaking=True)
+def test_a_leaking_split_is_stated_first_and_never_indexed(template: RunFolder, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", template, {"ravdess": ("train", "validation", "test")}, leaking=True)
     text = str(model_card(run, "someone/mine"))
     assert text.index("**Leaking split.**") < text.index("## How to use it")
     assert ModelCard(text).data.eval_results is None
     assert all(row[-1] == "leaking split" for row in rows(text, "ravdess"))
 
 
-def test_synthetic_voices_say_nothing_of_people(like: RunFolder) -> None:
-    text = str(model_card(like, "someone/mine"))
-    assert "Its voices are synthetic: its scores say nothing about people." in text
+def test_synthetic_voices_are_stated(template: RunFolder) -> None:
+    text = str(model_card(template, "someone/mine"))
+    assert "The training voices are synthetic: the scores say nothing about people." in text
     assert ModelCard(text).data.eval_results is None
     assert ModelCard(text).data.license == "apache-2.0"
 
 
-def test_what_may_not_be_done_with_it_is_said(ravdess: RunFolder) -> None:
-    text = str(model_card(ravdess, "someone/mine"))
-    assert "Regulation (EU) 2024/1689, Article 5(1)(f)" in text
-    assert "expression, not feeling" in text
+def test_the_terms_of_use_are_the_same_in_all_cards(ravdess: RunFolder) -> None:
+    package = resources.files("ser_ft")
+    use = package.joinpath("report", "cards", "responsible_use.md.j2").read_text(encoding="utf-8").strip()
+    assert "Regulation (EU) 2024/1689, Article 5(1)(f)" in use
+    assert "with the consent of everyone who speaks" in use
+    assert use in str(model_card(ravdess, "someone/mine"))
+    assert use in package.joinpath("assets", "model", "README.md").read_text(encoding="utf-8")
 
 
-def test_words_from_data_are_words(like: RunFolder, tmp_path: Path) -> None:
-    """A note or a title is the user's, or a stranger's: it breaks no table, and is no HTML and no link."""
+def test_text_from_data_is_escaped(template: RunFolder, tmp_path: Path) -> None:
     evil = "a | b <script>alert(1)</script> [x](http://y)\n## new"
-    run = write_run(tmp_path / "run", like, {"mine": ("train", "validation", "test")}, {"mine": evil})
+    run = write_run(tmp_path / "run", template, {"mine": ("train", "validation", "test")}, {"mine": evil})
     text = str(model_card(run, "someone/mine"))
     assert "<script>" not in text
     assert "\n## new" not in text
@@ -373,13 +364,12 @@ def test_words_from_data_are_words(like: RunFolder, tmp_path: Path) -> None:
     assert len(widths) == 1
 
 
-def test_how_to_use_it_fits_the_model(ravdess: RunFolder, make_run: MakeRun) -> None:
-    """Each block of Python in the card compiles; code of our own is asked for only where it is needed."""
-    for run, own in ((ravdess, True), (make_run("speech"), False)):
+def test_the_code_examples_fit_the_model(ravdess: RunFolder, make_run: MakeRun) -> None:
+    for run, custom_code in ((ravdess, True), (make_run("speech"), False)):
         text = str(model_card(run, "someone/mine"))
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         assert len(blocks) == 2
         for block in blocks:
             compile(block, "card", "exec")
             assert "someone/mine" in block
-        assert ("trust_remote_code=True" in blocks[0]) == own
+        assert ("trust_remote_code=True" in blocks[0]) == custom_code

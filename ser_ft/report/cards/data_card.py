@@ -1,4 +1,4 @@
-"""The card of a data set: a README.md for the Hub, from its table or from a run that was made from it."""
+"""The card of a data set: a README.md for the Hub, written from its table or from a run."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ def data_card(
     """Write the card of a data set.
 
     Args:
-        name: of its repository, "user/name".
-        clips: a row each: corpus, speaker, duration (s), emotion (the class's name), and part where it is a run's.
-        classes: in their order. corpora: corpus -> title, license, terms, citation and note.
-        sound: whether the recordings are in the repository. model: that was made from it, "user/name".
-        skipped: what was left out.
+        name: its repository, "user/name".
+        clips: one row per clip: corpus, speaker, duration (s), emotion (the class's name), and part if it is a run's.
+        classes: the classes, in order.
+        corpora: corpus -> title, license, terms, citation and note.
+        sound: whether the recordings are in the repository.
+        model: the repository of the model that was made from it, "user/name".
+        skipped: the files that were left out.
     """
     license = model_license(corpora)
-    english = all(corpus in CORPORA for corpus in corpora)
     head = {
         "license": license.id,
         **({"license_name": license.name} if license.name else {}),
-        **({"language": ["en"]} if english else {}),
+        **({"language": ["en"]} if all(corpus in CORPORA for corpus in corpora) else {}),
         "pretty_name": name.rpartition("/")[2],
         "task_categories": ["audio-classification"],
         "tags": ["speech-emotion-recognition", "ser_ft"],
@@ -57,18 +58,17 @@ def data_card(
         "rows": {corpus: _row(clips[clips["corpus"] == corpus], classes) for corpus in corpora},
         "parts": _parts(clips) if "part" in clips else {},
         "corpora": corpora,
-        "notes": any(fact["note"] for fact in corpora.values()),
-        "license": license,
-        "odbl": [corpus for corpus, fact in corpora.items() if fact["license"] == "ODbL-1.0"],
-        "synthetic": all(fact["license"] == OWN_LICENSE for fact in corpora.values()),
-        "fetched": [
+        "notes": any(facts["note"] for facts in corpora.values()),
+        "odbl": [corpus for corpus, facts in corpora.items() if facts["license"] == "ODbL-1.0"],
+        "synthetic": all(facts["license"] == OWN_LICENSE for facts in corpora.values()),
+        "downloadable": [
             corpus
-            for corpus, fact in corpora.items()
-            if corpus in CORPORA and CORPORA[corpus].downloads and fact["license"] != OWN_LICENSE
+            for corpus, facts in corpora.items()
+            if corpus in CORPORA and CORPORA[corpus].downloads and facts["license"] != OWN_LICENSE
         ],
-        "places": {corpus: CORPORA[corpus].source for corpus in corpora if corpus in CORPORA},
+        "sources": {corpus: CORPORA[corpus].source for corpus in corpora if corpus in CORPORA},
         "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],
-        "citations": list(dict.fromkeys(fact["citation"] for fact in corpora.values() if fact["citation"])),
+        "citations": list(dict.fromkeys(facts["citation"] for facts in corpora.values() if facts["citation"])),
     }
     return front_matter(head) + render_template("report/cards/data_card.md.j2", contents)
 
@@ -84,9 +84,7 @@ def _row(clips: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _parts(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
-    found = {}
-    for part in PARTS:
-        rows = clips[clips["part"] == part]
-        if len(rows):
-            found[part] = {"clips": len(rows), "speakers": rows["speaker"].nunique()}
-    return found
+    parts = {part: clips[clips["part"] == part] for part in PARTS}
+    return {
+        part: {"clips": len(rows), "speakers": rows["speaker"].nunique()} for part, rows in parts.items() if len(rows)
+    }

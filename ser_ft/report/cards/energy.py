@@ -1,4 +1,4 @@
-"""How much energy training took, at most: an estimate from the measured time, for no meter was read."""
+"""An upper estimate of the energy that training took, from the measured time and the power of the hardware."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Board power as the makers state it, W; the first whose words a device's name holds.
-_BOARDS = {
+_BOARD_WATTS = {
     "H200": 700,
     "H100": 700,
     "A100": 400,
@@ -22,15 +21,23 @@ _BOARDS = {
     "RTX 3090 Ti": 450,
     "RTX 3090": 350,
 }
-WATTS_A_CORE = 10
-"""Of a CPU core at work, roughly: a server processor's thermal design power by its cores."""
-GRAMS_A_KWH = 480
+"""Board power in W, as the manufacturers state it. The first board whose words are in a device's name is taken."""
+WATTS_PER_CORE = 10
+"""Power of a busy CPU core, roughly: thermal design power of a server processor divided by its cores."""
+GRAMS_PER_KWH = 480
 """Carbon dioxide per kilowatt hour, world average of 2023: Ember, Global Electricity Review 2024."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What training took: watts at most, of which hardware, kilowatt hours, and grams of carbon dioxide."""
+    """The energy of a training run.
+
+    Attributes:
+        watts: highest power of the hardware.
+        hardware: the hardware.
+        kilowatt_hours: the energy.
+        grams: the carbon dioxide.
+    """
 
     watts: int
     hardware: str
@@ -38,14 +45,14 @@ class Energy:
     grams: float
 
 
-def energy(environment: Mapping[str, Any]) -> Energy | None:
+def estimate_energy(environment: Mapping[str, Any]) -> Energy | None:
     """Estimate the energy of a run's training.
 
     Args:
-        environment: of a run: device, processes, torch_threads, and seconds of training.
+        environment: the run's environment: device, processes, torch_threads, and seconds of training.
 
     Returns:
-        None where the time was not measured, or the device's power is not known.
+        The estimate, or None if the time was not measured or the device's power is unknown.
     """
     seconds, device = environment.get("seconds"), str(environment.get("device", ""))
     processes = int(environment.get("processes", 1))
@@ -53,11 +60,11 @@ def energy(environment: Mapping[str, Any]) -> Energy | None:
         return None
     if device == "cpu":
         cores = processes * int(environment.get("torch_threads", 1))
-        watts, hardware = WATTS_A_CORE * cores, f"{cores} CPU core{'s' * (cores > 1)}"
+        watts, hardware = WATTS_PER_CORE * cores, f"{cores} CPU core{'s' * (cores > 1)}"
     else:
-        board = next((name for name in _BOARDS if re.search(rf"\b{name}\b", device)), None)
+        board = next((name for name in _BOARD_WATTS if re.search(rf"\b{name}\b", device)), None)
         if board is None:
             return None
-        watts, hardware = _BOARDS[board] * processes, f"{processes} x {device}"
-    spent = watts * float(seconds) / 3.6e6
-    return Energy(watts, hardware, spent, spent * GRAMS_A_KWH)
+        watts, hardware = _BOARD_WATTS[board] * processes, f"{processes} x {device}"
+    kilowatt_hours = watts * float(seconds) / 3.6e6
+    return Energy(watts, hardware, kilowatt_hours, kilowatt_hours * GRAMS_PER_KWH)

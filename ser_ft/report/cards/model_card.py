@@ -1,4 +1,4 @@
-"""The model card: a README.md for the Hub that fills itself from the run folder."""
+"""The model card: a README.md for the Hub, written from the run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...utils.text import short_note, size_text, time_text
 from ..run.figures import selected_evaluation
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
 from ..shared.templates import front_matter, render_template
-from .energy import GRAMS_A_KWH, energy
+from .energy import GRAMS_PER_KWH, estimate_energy
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 _TASK = "audio-classification"
 _SETTINGS = ("model", "tuning", "augment", "train", "split", "seed")
 _CARD_FIGURES = ("confusion", "recall", "reliability", "groups")
-# What an older run's environment.json may lack.
-_ENVIRONMENT = ("device", "processes", "mixed_precision", "seconds", "speed", "commit", "python", "versions")
-_ENGLISH = ("ravdess", "tess", "cremad", "savee")
+_ENVIRONMENT_KEYS = ("device", "processes", "mixed_precision", "seconds", "speed", "commit", "python", "versions")
+_ENGLISH_CORPORA = ("ravdess", "tess", "cremad", "savee")
+
+Corpora = Mapping[str, Mapping[str, Any]]
 
 
 def model_card(run: RunFolder, name: str, config: Mapping[str, Any] | None = None) -> ModelCard:
-    """Write a model's card from its run.
+    """Write the card of a model from its run.
 
     Args:
-        run: trained and evaluated. name: of the repository on the Hub, "user/name".
-        config: the run's configuration as it is to be shown, less what is not for others; by default as it is.
+        run: a trained and evaluated run.
+        name: the repository on the Hub, "user/name".
+        config: the configuration to show, without private values; by default the run's.
 
     Raises:
         InputError: a file of the run is missing or damaged.
@@ -45,102 +47,95 @@ def model_card(run: RunFolder, name: str, config: Mapping[str, Any] | None = Non
 
     with explain_read_errors(run):
         metrics = run.metrics
-        heard = corpora_seen_in_training(run.model)
-        config = run.config if config is None else config
-        said = json.loads((run.model / "config.json").read_text(encoding="utf-8"))
-        contents = _contents(run, name, metrics, heard, config, said)
-        head = _metadata(run, name, metrics, heard, said)
-        return ModelCard(front_matter(head) + render_template("report/cards/model_card.md.j2", contents))
+        seen = corpora_seen_in_training(run.model)
+        model_config = json.loads((run.model / "config.json").read_text(encoding="utf-8"))
+        contents = _contents(run, name, metrics, seen, run.config if config is None else config, model_config)
+        metadata = _metadata(run, name, metrics, seen, model_config)
+        return ModelCard(front_matter(metadata) + render_template("report/cards/model_card.md.j2", contents))
 
 
-def results(metrics: Mapping[str, Any], heard: Mapping[str, Mapping[str, Any]]) -> list[EvalResult]:
-    """Return what a model-index may say of a run, corpus by corpus: UAR, accuracy and macro F1 on unheard speakers.
+def results(metrics: Mapping[str, Any], seen: Corpora) -> list[EvalResult]:
+    """Return the results for the model-index: UAR, accuracy and macro F1 on unseen speakers, by corpus.
 
-    Empty where the split leaks or the model was made from sound that is not the corpus's own (rebuilt, or synthetic);
-    without corpora whose sound is not their own.
+    There are none if the split leaks, or if the model was trained on audio that is not the corpora's own (rebuilt or
+    synthetic). Test corpora whose audio is not their own are left out.
 
     Args:
-        metrics: of the run. heard: as `ser_ft.evaluation.provenance.corpora_seen_in_training` gives it.
+        metrics: the run's metrics.
+        seen: the result of `ser_ft.evaluation.provenance.corpora_seen_in_training`.
     """
     from huggingface_hub import EvalResult
 
     part, scores = evaluated_part(metrics)
     notes = metrics.get("notes") or {}
     unknown = "seen" in metrics and metrics["seen"] is None
-    if metrics["split"]["leaking"] or part != "test" or unknown or any(fact["note"] for fact in heard.values()):
+    if metrics["split"]["leaking"] or part != "test" or unknown or any(facts["note"] for facts in seen.values()):
         return []
-    found = []
-    for corpus, own in scores["by_corpus"].items():
+    evaluations = []
+    for corpus, corpus_scores in scores["by_corpus"].items():
         if notes.get(corpus):
             continue
-        interval = own.get("uar_interval")
-        within = {"clips": own["clips"], "speakers": own["speakers"], "classes": len(metrics["classes"])}
-        args = {"average": "macro"}
-        bounds = {key: interval[key] for key in ("low", "high", "level", "method")} if interval else None
-        for kind, called, value, more in (
-            ("recall", "UAR (unweighted average recall)", own["uar"], args | ({"interval": bounds} if bounds else {})),
-            ("accuracy", "accuracy", own["accuracy"], {}),
-            ("f1", "macro F1", own["macro_f1"], args),
+        interval = corpus_scores.get("uar_interval")
+        bounds = {"interval": {key: interval[key] for key in ("low", "high", "level", "method")}} if interval else {}
+        for metric, title, value, arguments in (
+            ("recall", "UAR (unweighted average recall)", corpus_scores["uar"], {"average": "macro"} | bounds),
+            ("accuracy", "accuracy", corpus_scores["accuracy"], {}),
+            ("f1", "macro F1", corpus_scores["macro_f1"], {"average": "macro"}),
         ):
-            found.append(
+            evaluations.append(
                 EvalResult(
                     task_type=_TASK,
                     task_name="Speech emotion recognition",
                     dataset_type=corpus,
                     dataset_name=metrics["terms"][corpus]["title"],
-                    dataset_split=f"{part}, speakers not heard in training ({split_name(metrics['split'])})",
-                    dataset_args=within,
-                    metric_type=kind,
-                    metric_name=called,
+                    dataset_split=f"{part}, speakers not seen in training ({split_name(metrics['split'])})",
+                    dataset_args={key: corpus_scores[key] for key in ("clips", "speakers")}
+                    | {"classes": len(metrics["classes"])},
+                    metric_type=metric,
+                    metric_name=title,
                     metric_value=value,
-                    metric_args=more or None,
+                    metric_args=arguments or None,
                 )
             )
-    return found
+    return evaluations
 
 
 def base_model(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
-    """Return the name on the Hub of the backbone that a run began with; None where there is none there."""
+    """Return the Hub name of the backbone that a run started from, or None if it is not from the Hub."""
     model = config["model"]
     name = str(model["name"])
     if name in (*MODELS, SHIPPED) or name.startswith("torchvision/") or not model.get("pretrained", True):
         return None
-    # In metrics.json a folder is called by its last part; a name on the Hub stands whole.
+    # metrics.json has the whole name of a model from the Hub, but only the last part of a folder's path.
     return name if name.count("/") == 1 and str(metrics["model"]).startswith(f"{name} (") else None
 
 
 def _metadata(
-    run: RunFolder,
-    name: str,
-    metrics: Mapping[str, Any],
-    heard: Mapping[str, Mapping[str, Any]],
-    said: Mapping[str, Any],
+    run: RunFolder, name: str, metrics: Mapping[str, Any], seen: Corpora, model_config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the card's head."""
     from huggingface_hub import ModelCardData
 
-    license, base = model_license(heard), base_model(run.config, metrics)
-    found = results(metrics, heard)
-    english = all(corpus in _ENGLISH for corpus in heard) and bool(heard)
-    took = energy(run.environment)
+    license, base = model_license(seen), base_model(run.config, metrics)
+    evaluations = results(metrics, seen)
+    energy = estimate_energy(run.environment)
     data = ModelCardData(
         license=license.id,
         license_name=license.name,
-        language="en" if english else None,
+        language="en" if seen and all(corpus in _ENGLISH_CORPORA for corpus in seen) else None,
         library_name="transformers",
         pipeline_tag=_TASK,
-        tags=["speech-emotion-recognition", "ser_ft", *(["custom_code"] if "auto_map" in said else [])],
+        tags=["speech-emotion-recognition", "ser_ft", *(["custom_code"] if "auto_map" in model_config else [])],
         base_model=base,
         base_model_relation="finetune" if base else None,
         metrics=["recall", "accuracy", "f1"],
-        model_name=name.rpartition("/")[2] if found else None,
-        eval_results=found or None,
-        co2_eq_emissions=took
+        model_name=name.rpartition("/")[2] if evaluations else None,
+        eval_results=evaluations or None,
+        co2_eq_emissions=energy
         and {
-            "emissions": float(f"{took.grams:.3g}"),
-            "source": f"estimate: measured time x {took.watts} W x {GRAMS_A_KWH} g/kWh",
+            "emissions": float(f"{energy.grams:.3g}"),
+            "source": f"estimate: measured time x {energy.watts} W x {GRAMS_PER_KWH} g/kWh",
             "training_type": "fine-tuning" if base else "from scratch",
-            "hardware_used": took.hardware,
+            "hardware_used": energy.hardware,
         },
     )
     return dict(data.to_dict())
@@ -150,99 +145,90 @@ def _contents(
     run: RunFolder,
     name: str,
     metrics: Mapping[str, Any],
-    heard: Mapping[str, Mapping[str, Any]],
+    seen: Corpora,
     config: Mapping[str, Any],
-    said: Mapping[str, Any],
+    model_config: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Gather what the template shows, all of it from the run's files."""
     part, scores = evaluated_part(metrics)
-    environment = dict.fromkeys(_ENVIRONMENT) | run.environment
-    labels = {int(number): label for number, label in said["id2label"].items()}
+    backbone = run.config["model"]
+    environment = dict.fromkeys(_ENVIRONMENT_KEYS) | run.environment
+    labels = {int(index): label for index, label in model_config["id2label"].items()}
     split = json.loads(run.split_file.read_text(encoding="utf-8"))
-    terms = metrics.get("terms") or {}
-    notes = metrics.get("notes") or {}
-    judged = scores["by_corpus"]
+    split_parts = {part: content for part, content in split["parts"].items() if part in PARTS}
+    speakers = [set(content["speakers"]) for content in split_parts.values()]
+    terms, notes = metrics.get("terms") or {}, metrics.get("notes") or {}
+    tested = scores["by_corpus"]
     leaking = bool(metrics["split"]["leaking"])
-    everyone = [set(split["parts"][kind]["speakers"]) for kind in PARTS if kind in split["parts"]]
-    facts = {**{corpus: {**fact, "note": notes.get(corpus, "")} for corpus, fact in terms.items()}, **heard}
+    corpora = {corpus: {**facts, "note": notes.get(corpus, "")} for corpus, facts in terms.items()} | dict(seen)
+    seen_notes = {corpus: str(facts["note"]) for corpus, facts in seen.items() if facts["note"]}
+    baselines = [baseline for baseline in run.baselines if part in baseline.metrics["parts"]]
     return {
         "name": name,
-        "called": metrics["model"],
+        "model": metrics["model"],
         "part": part,
         "scores": scores,
         "parts": {kind: metrics["parts"][kind] for kind in PARTS if kind in metrics["parts"]},
-        "rows": {corpus: (own, _mark(corpus, notes, heard, leaking)) for corpus, own in judged.items()},
+        "rows": {
+            corpus: (corpus_scores, _row_note(corpus, notes, seen_notes, leaking))
+            for corpus, corpus_scores in tested.items()
+        },
         "sample": describe_sample(metrics),
         "leaking": leaking,
-        "apart": sum(map(len, everyone)) == len(set().union(*everyone)),
-        "notes": [note for note in run_notes({**metrics, "notes": notes | _noted(heard)}) if note != LEAKING],
-        "labels": [labels[number] for number in sorted(labels)],
+        "disjoint": sum(map(len, speakers)) == len(set().union(*speakers)),
+        "notes": [note for note in run_notes({**metrics, "notes": notes | seen_notes}) if note != LEAKING],
+        "labels": [labels[index] for index in sorted(labels)],
         "classes": metrics["classes"],
-        "own_code": "auto_map" in said,
+        "custom_code": "auto_map" in model_config,
         "base": base_model(run.config, metrics),
-        "fresh": run.config["model"]["name"] in MODELS or not run.config["model"].get("pretrained", True),
-        "shipped": run.config["model"]["name"] == SHIPPED,
+        "from_scratch": backbone["name"] in MODELS or not backbone.get("pretrained", True),
+        "shipped": backbone["name"] == SHIPPED,
         "corpora": {
-            corpus: {**fact, "seen": corpus in heard, "tested": corpus in judged} for corpus, fact in facts.items()
+            corpus: {**facts, "seen": corpus in seen, "tested": corpus in tested} for corpus, facts in corpora.items()
         },
-        "license": model_license(heard),
-        "synthetic": bool(heard) and all(fact["license"] == OWN_LICENSE for fact in heard.values()),
-        "acted": [corpus for corpus in heard if corpus in CORPORA and heard[corpus]["license"] != OWN_LICENSE],
+        "license": model_license(seen),
+        "synthetic": bool(seen) and all(facts["license"] == OWN_LICENSE for facts in seen.values()),
+        "acted": [corpus for corpus in seen if corpus in CORPORA and seen[corpus]["license"] != OWN_LICENSE],
         "split": split,
         "split_name": split_name(metrics["split"]),
-        "people": {kind: content for kind, content in split["parts"].items() if kind in PARTS},
-        "indexed": bool(results(metrics, heard)),
-        "comparison": comparison_rows([run, *(y for y in run.baselines if part in y.metrics["parts"])], part),
-        "calibration": _calibration(metrics.get("calibration")),
+        "split_parts": split_parts,
+        "indexed": bool(results(metrics, seen)),
+        "comparison": comparison_rows([run, *baselines], part),
+        "calibration": metrics.get("calibration"),
         "figures": [kind for kind in _CARD_FIGURES if (run.figures / f"{kind}.png").is_file()],
         "metrics": metrics,
         "size": size_text(metrics["parameters"]),
         "trained": metrics.get("trained_parameters"),
         "settings": yaml.safe_dump({key: config[key] for key in _SETTINGS if key in config}, sort_keys=False).strip(),
-        "epoch": selected_evaluation(run.history),
+        "selected": selected_evaluation(run.history),
         "epochs": run.history[-1]["epoch"] if run.history else None,
         "environment": environment,
         "time": time_text(float(environment["seconds"] or 0)) if environment["seconds"] else None,
-        "energy": energy(environment),
-        "grams_a_kwh": GRAMS_A_KWH,
-        "citations": citations(heard, terms, run.config["model"]["name"], said.get("model_type", "")),
+        "energy": estimate_energy(environment),
+        "grams_per_kwh": GRAMS_PER_KWH,
+        "citations": citations([*seen.values(), *terms.values()], backbone["name"], model_config.get("model_type", "")),
     }
 
 
-def citations(
-    heard: Mapping[str, Mapping[str, Any]], judged: Mapping[str, Mapping[str, Any]], name: str, family: str
-) -> list[str]:
-    """Return what to cite: the corpora that were heard or judged, and the backbone.
+def citations(corpora: list[Mapping[str, Any]], name: str, model_type: str) -> list[str]:
+    """Return what to cite: the corpora and the backbone.
 
     Args:
-        heard, judged: corpus -> citation. name: of the backbone, as the recipe has it. family: its `model_type`.
+        corpora: the facts of each corpus, with its "citation".
+        name: the backbone's name, as in the recipe.
+        model_type: the backbone's model_type.
     """
     text = resources.files("ser_ft").joinpath("report", "cards", "citations.yaml").read_text(encoding="utf-8")
     known = yaml.safe_load(text)
-    found = [fact["citation"] for fact in (*heard.values(), *judged.values()) if fact["citation"]]
-    words = name.lower()
-    own = next((item["text"] for item in known["names"] if all(word in words for word in item["words"])), None)
-    found.append(own or known["families"].get(family))
+    by_name = (item["text"] for item in known["names"] if all(word in name.lower() for word in item["words"]))
+    cited = [facts["citation"] for facts in corpora]
+    cited.append(next(by_name, None) or known["families"].get(model_type))
     if name.startswith(IMAGE_PREFIXES[0]):
-        found.append(known["timm"])
-    return list(dict.fromkeys(filter(None, found)))
+        cited.append(known["timm"])
+    return list(dict.fromkeys(filter(None, cited)))
 
 
-def _calibration(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Fill in what the calibration of an older run lacks."""
-    if said is None:
-        return None
-    lacking = {"uncertain": None, "certain_accuracy": None}
-    return {"threshold": None, **said, "parts": {kind: lacking | own for kind, own in said["parts"].items()}}
-
-
-def _noted(heard: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    return {corpus: str(fact["note"]) for corpus, fact in heard.items() if fact["note"]}
-
-
-def _mark(corpus: str, notes: Mapping[str, str], heard: Mapping[str, Mapping[str, Any]], leaking: bool) -> str:
-    """Name in short what goes beside a corpus's figures: what is said of its sound, or else of what the model heard."""
-    own = short_note(notes[corpus]) if notes.get(corpus) else ""
-    others = dict.fromkeys(map(short_note, _noted(heard).values()))
-    told = own or (f"heard {', '.join(others)}" if others else "")
-    return "; ".join(filter(None, ["leaking split" if leaking else "", told]))
+def _row_note(corpus: str, notes: Mapping[str, str], seen_notes: Mapping[str, str], leaking: bool) -> str:
+    """Return the short note on a corpus's figures: what is unusual about its audio, or else about the training audio."""
+    trained_on = ", ".join(dict.fromkeys(map(short_note, seen_notes.values())))
+    note = short_note(notes.get(corpus) or "") or (f"trained on {trained_on}" if trained_on else "")
+    return "; ".join(filter(None, ["leaking split" if leaking else "", note]))
