@@ -28,10 +28,10 @@ _RUN = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ser_ft.inference.backends import open_engine
+from ser_ft.inference.backends import open_backend
 from ser_ft.inference.windows import WindowSettings, iter_windows, merge_windows
 
-engine, settings = open_engine(sys.argv[1] or None), WindowSettings()
+engine, settings = open_backend(sys.argv[1] or None), WindowSettings()
 engine.probabilities(np.full((1, 48_000), 0.01, np.float32))
 started, cpu = time.perf_counter(), time.process_time()
 windows = list(iter_windows(engine, sys.argv[2], settings))

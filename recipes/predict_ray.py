@@ -77,7 +77,7 @@ class Recogniser:
         """Return a row for each sound of a batch."""
         rows: list[dict[str, Any]] = []
         items = _files(batch) if self.column is None else _cells(batch, self.column)
-        for item, outcome in self.recognizer.each(items):
+        for item, outcome in self.recognizer.iter_predictions(items):
             # Names of files need not be text, and a column is.
             path = item.path and item.path.encode("utf-8", "backslashreplace").decode()
             if isinstance(outcome, AudioError):

@@ -1,18 +1,18 @@
-"""ser_ft: fine-tune pretrained speech models to recognise emotion in speech.
+"""ser_ft: fine-tuning of pretrained speech models for speech emotion recognition.
 
-The public names, imported when they are first used:
+The public names, which are imported on first use:
 
-    load_corpora   folders of recordings -> one `datasets.Dataset` under one label scheme
-    load_table     any data set of the Hub or on disk, by naming its columns
-    prepare        the same, written to a folder; open_prepared reads it back
-    make_split     who is trained on, validated on, tested on
-    Recipe, run    a whole run, from recordings to a reported model
-    sweep          many of them: folds, corpora, seeds
-    evaluate       a model that is there, on any prepared data
-    fuse           several runs into one system
-    RunFolder      a run on disk
-    push           a run on the Hub, with a card that fills itself
-    EmotionRecognizer  what is said with which emotion, in any sound
+    load_corpora       folders of recordings -> one `datasets.Dataset` under one label scheme
+    load_table         any dataset of the Hub or on disk -> the same, by naming its columns
+    prepare            write the dataset to a folder; `open_prepared` reads it back
+    make_split         training, validation and test speakers; `read_split` reads a file
+    Recipe, run        a complete run, from recordings to a reported model
+    sweep              many runs: folds, corpora, seeds
+    evaluate           evaluation of an existing model on any prepared dataset
+    fuse               several runs combined into an ensemble
+    RunFolder          a run on disk
+    push               upload of a run to the Hub with a model card
+    EmotionRecognizer  emotion recognition in files, arrays and streams
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from .utils.auto_classes import register
+from .utils.auto_classes import register_models
 
 if TYPE_CHECKING:
     from .config.schema import Recipe
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .pipeline import run, sweep
     from .utils.errors import InputError
 
-_HOMES = {
+_MODULES = {
     "EmotionRecognizer": "inference.recognizer",
     "InputError": "utils.errors",
     "Recipe": "config.schema",
@@ -70,13 +70,13 @@ __all__ = [
 ]
 __version__ = metadata.version("ser_ft")
 
-register()
+register_models()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
 

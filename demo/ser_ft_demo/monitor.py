@@ -55,7 +55,7 @@ def analyze(
     if names and len({name.casefold() for name in names}) < len(names):
         raise InputError("give each channel a different name, such as left, right")
     file = check_duration(path, state.limits.conversation_seconds)
-    return analyze_conversation(state.model.recognizer.engine, file, MonitorSettings(channel_names=names), on_progress)
+    return analyze_conversation(state.model.recognizer.backend, file, MonitorSettings(channel_names=names), on_progress)
 
 
 def write_files(state: AppState, conversation: Conversation, folder: Path) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""The sound files of folders."""
+"""Listing of sound files in folders."""
 
 from __future__ import annotations
 
@@ -10,66 +10,78 @@ from pathlib import Path
 from .io import FFMPEG_SUFFIXES, SUFFIXES
 
 SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
-"""How names of sound files end, in small letters."""
+"""The suffixes of sound files, in lower case."""
 
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A file, or a folder that cannot be looked into.
+    """A file, or a folder that cannot be read.
 
     Attributes:
-        path: as it was named, or the named folder's with what lies below. error: why a folder cannot be looked into.
+        path: The path as it was passed, or that of the passed folder with the path below it.
+        error: Why a folder cannot be read.
     """
 
     path: str
     error: str | None = None
 
 
-def find_sound_files(paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND_SUFFIXES) -> Iterator[SoundFile]:
-    """Find sound files, or others, always in the same order: a folder's own by name, then those of its folders.
+def find_sound_files(
+    paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND_SUFFIXES, hidden_files: bool = False
+) -> Iterator[SoundFile]:
+    """Find files by their suffixes, in a reproducible order: a folder's own files by name, then its subfolders.
 
-    Folders are searched with all that lies below, links followed, each once, so that links in a ring have an end.
-    What is hidden (its name begins with a dot) is passed over, and so is what has none of the suffixes, or is a pipe
-    or a device.
+    Folders are searched recursively. Links are followed, but each folder is searched once, so that circular links end.
+    Hidden entries (whose names begin with a dot), pipes and devices are ignored.
 
     Args:
-        paths: of folders, and of files, which are all taken, whatever they are called. suffixes: in small letters.
+        paths: Folders, and files, which are returned whatever their suffix.
+        suffixes: The suffixes, in lower case; ("",): every file.
+        hidden_files: Whether hidden files are found too. Hidden folders never are.
     """
-    seen: set[tuple[int, int]] = set()
+    searched: set[tuple[int, int]] = set()
     for path in map(str, paths):
         if os.path.isdir(path):
-            yield from _below(path, seen, suffixes)
+            yield from _search(path, searched, suffixes, hidden_files)
         else:
             yield SoundFile(path)
 
 
-def _below(top: str, seen: set[tuple[int, int]], suffixes: tuple[str, ...]) -> Iterator[SoundFile]:
+def is_hidden(path: str) -> bool:
+    """Return whether any part of a relative path is hidden."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _search(
+    top: str, searched: set[tuple[int, int]], suffixes: tuple[str, ...], hidden_files: bool
+) -> Iterator[SoundFile]:
     folders = [top]
     while folders:
         folder = folders.pop()
         try:
-            about = os.stat(folder)
-            if (about.st_dev, about.st_ino) in seen:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in searched:
                 continue
-            seen.add((about.st_dev, about.st_ino))
-            files, below = _inside(folder, suffixes)
+            searched.add((status.st_dev, status.st_ino))
+            files, subfolders = _list_folder(folder, suffixes, hidden_files)
         except OSError as error:
-            yield SoundFile(folder, f"cannot be looked into ({error.strerror})")
+            yield SoundFile(folder, f"cannot be read ({error.strerror})")
             continue
         yield from (SoundFile(os.path.join(folder, name)) for name in files)
-        folders += [os.path.join(folder, name) for name in reversed(below)]
+        folders += [os.path.join(folder, name) for name in reversed(subfolders)]
 
 
-def _inside(folder: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the names of a folder's files with the suffixes, and of its folders, both sorted."""
-    files, folders = [], []
+def _list_folder(folder: str, suffixes: tuple[str, ...], hidden_files: bool) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the files with these suffixes, and of the subfolders."""
+    files, subfolders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            # A link that leads nowhere, or to no file, is told of when it is read; os.path says no where entries raise.
+            hidden = entry.name.startswith(".")
+            # A broken link is reported when it is read; os.path.isdir returns False where entry.is_dir raises.
             if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
-                folders.append(entry.name)
+                subfolders += [] if hidden else [entry.name]
+            elif hidden and not hidden_files:
+                continue
             elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
                 files.append(entry.name)
-    return sorted(files), sorted(folders)
+    return sorted(files), sorted(subfolders)

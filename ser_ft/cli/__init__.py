@@ -1,4 +1,4 @@
-"""The `ser-ft` command: thin; each subcommand calls the function that does the work."""
+"""The `ser-ft` command. Each subcommand parses its options and calls the function that does the work."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from .predict import add_predict
 from .push import add_push
 from .training import add_probe, add_quickstart, add_sweep
 
-_DESCRIPTION = "Fine-tune pretrained speech models to recognise emotion in speech."
+_DESCRIPTION = "Fine-tune pretrained speech models to recognize emotion in speech."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 on success, 2 for wrong input, 130 when interrupted.
+    """Run the command and return its exit code.
 
-    `audit` returns 1 where it finds something.
+    Returns:
+        0 on success; 1 if some items failed, or if `audit` has findings; 2 for wrong input; 130 when interrupted.
     """
-    given = strip_debug_flag(arguments)
-    # A recipe's settings are read by their own parser, which knows every one of them.
-    if given[:1] == ["train"]:
-        return train(given[1:], "ser-ft train")
+    words = strip_debug_flag(arguments)
+    # The settings of a recipe have a parser of their own.
+    if words[:1] == ["train"]:
+        return train(words[1:], "ser-ft train")
     parser = make_parser()
     code = 0
 
     def work() -> None:
         nonlocal code
-        chosen, more = parser.parse_known_args(given or ["--help"])
-        if more and not hasattr(chosen, "settings"):
-            raise InputError(f"unrecognized arguments: {' '.join(more)} (see ser-ft {given[0]} --help)")
-        chosen.settings = more
-        code = chosen.work(chosen) or 0
+        options, rest = parser.parse_known_args(words or ["--help"])
+        if rest and not hasattr(options, "settings"):
+            raise InputError(f"unrecognized arguments: {' '.join(rest)} (see ser-ft {words[0]} --help)")
+        options.settings = rest
+        code = options.work(options) or 0
 
     return run_command(work) or code
 
 
 def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") -> int:
-    """Read a recipe and carry it out: `ser-ft train`, and `recipes/finetune.py`; return the exit code as `main`."""
-    given = strip_debug_flag(arguments)
+    """Parse a recipe and run it, for `ser-ft train` and `recipes/finetune.py`; return the exit code as `main` does."""
+    words = strip_debug_flag(arguments)
 
     def work() -> None:
         from ..config.parser import parse
 
-        recipe = parse(given, program)
+        recipe = parse(words, program)
         from ..pipeline import run
 
         run(recipe)
@@ -57,7 +58,7 @@ def train(arguments: Sequence[str] | None = None, program: str = "finetune.py") 
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage text."""
+    """Reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -65,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows traces."
+        prog="ser-ft", description=_DESCRIPTION, epilog="Each command has its own --help. --debug shows tracebacks."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     add_quickstart(commands)
@@ -73,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_audit(commands)
     add_explore(commands)
     add_augment(commands)
-    commands.add_parser("train", help="train, evaluate and report a model as a recipe says", add_help=False)
+    commands.add_parser("train", help="train, evaluate and report a model by a recipe", add_help=False)
     add_sweep(commands)
     add_probe(commands)
     add_evaluate(commands)

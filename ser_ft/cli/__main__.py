@@ -1,4 +1,4 @@
-"""python -m ser_ft.cli: the `ser-ft` command."""
+"""Entry point of `python -m ser_ft.cli`: the `ser-ft` command."""
 
 import sys
 

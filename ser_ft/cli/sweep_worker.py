@@ -1,4 +1,4 @@
-"""`ser-ft train`, ended when the process that started it ends: python -m ser_ft.cli.sweep_worker ARGUMENTS."""
+"""`ser-ft train` as a process that ends with its parent: python -m ser_ft.cli.sweep_worker ARGUMENTS."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import threading
 
 
 def main() -> int:
-    """Train as the arguments say, for as long as standard input is open; return the exit code."""
-    # The pipe moves aside: what is imported or started later never finds a blocked standard input.
-    pipe, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    threading.Thread(target=_wait_for_the_end, args=(pipe,), daemon=True).start()
-    sys.argv[:1] = ["ser-ft", "train"]  # as the run's environment.json says it was made
+    """Train by the command-line arguments while standard input is open, and return the exit code."""
+    # The pipe gets another file number, so that nothing that is imported or started later reads from it.
+    pipe, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    threading.Thread(target=_exit_when_closed, args=(pipe,), daemon=True).start()
+    sys.argv[:1] = ["ser-ft", "train"]  # the command that environment.json records
     from . import train
 
     return train(sys.argv[2:], "ser-ft train")
 
 
-def _wait_for_the_end(pipe: int) -> None:
-    # Nothing is ever sent: a read returns when the other end is closed, killed or not.
+def _exit_when_closed(pipe: int) -> None:
+    # Nothing is ever sent: the read returns when the other end is closed, also when that process was killed.
     os.read(pipe, 1)
     os._exit(1)
 

@@ -6,11 +6,11 @@ import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .. import audio
+from ..audio.discovery import SOUND_SUFFIXES, find_sound_files
 from ..utils.errors import InputError
 
 NOTE_FILE = "ser_ft_note.txt"
@@ -18,7 +18,6 @@ SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
 MANIFEST_FILE = "manifest.csv"
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
 _TABLES = frozenset({MANIFEST_FILE, *VOTE_TABLES})
-_SOUND_SUFFIXES = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +93,17 @@ def scan(root: Path) -> Scan:
     """
     files = Scan()
     if root.is_dir():
-        for path in _walk(root, files):
-            _add_file(files, root, path)
+        for file in find_sound_files([root], suffixes=("",), hidden_files=True):
+            path = Path(file.path)
+            if file.error is not None:
+                files.broken.append((file.path, file.error))
+            elif "__MACOSX" not in path.relative_to(root).parts:
+                _add_file(files, root, path)
     elif root.is_file() and root.suffix.lower() == ".zip":
         _add_archive(files, root, root, PurePosixPath())
         if files.broken and files.broken[0][0] == str(root):
             raise InputError(f"{root}: {files.broken[0][1]}")
-    elif root.is_file() and root.suffix.lower() in _SOUND_SUFFIXES:
+    elif root.is_file() and root.suffix.lower() in SOUND_SUFFIXES:
         _add_file(files, root.parent, root)
     elif root.exists():
         raise InputError(f"{root}: not a folder, a .zip archive, a manifest (.csv) or a sound file")
@@ -110,28 +113,11 @@ def scan(root: Path) -> Scan:
     return files
 
 
-def _walk(root: Path, files: Scan) -> Iterator[Path]:
-    visited: set[str] = set()
-
-    def add_error(error: OSError) -> None:
-        files.broken.append((str(error.filename), f"cannot be read ({error.strerror})"))
-
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=add_error):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if name != "__MACOSX" and not name.startswith("."))
-        for name in sorted(names):
-            yield Path(folder, name)
-
-
 def _add_file(files: Scan, root: Path, path: Path) -> None:
     suffix, name = path.suffix.lower(), path.name.lower()
     if suffix == ".zip":
         _add_archive(files, root, path, PurePosixPath(path.relative_to(root).with_suffix("").as_posix()))
-    if suffix not in _SOUND_SUFFIXES and name not in _TABLES and name != NOTE_FILE:
+    if suffix not in SOUND_SUFFIXES and name not in _TABLES and name != NOTE_FILE:
         return
     try:
         status = path.stat()
@@ -168,7 +154,7 @@ def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) 
                 files.broken.append((file.path, str(error)))
             else:
                 files.notes[_archive_first(file.path)[: -len(NOTE_FILE)]] = note
-        elif name in _TABLES or suffix in _SOUND_SUFFIXES:
+        elif name in _TABLES or suffix in SOUND_SUFFIXES:
             (files.tables if name in _TABLES else files.sounds).append(file)
         elif suffix == ".zip":
             files.broken.append((file.path, "an archive inside an archive: unpack the outer one"))

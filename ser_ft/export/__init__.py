@@ -1,1 +1,1 @@
-"""Export of trained classifiers to ONNX."""
+"""Export of trained models to ONNX."""

@@ -1,4 +1,4 @@
-"""What the feature extractors of transformers compute of clips of one length, as modules that can be exported."""
+"""The feature extractors of transformers for clips of one length, as modules that can be exported."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -22,8 +22,8 @@ from ..models.features import SpectralFeatureExtractor
 from ..utils.errors import InputError
 from .spectral_frontend import PowerSpectrum, SpectralFrontend, split_frames
 
-# Of Kaldi's filter banks (Povey et al. 2011), as AST and wav2vec2-BERT were trained on: windows of 25 ms every 10 ms at
-# 16 kHz, each less its mean and with its high frequencies raised, and the least energy that a logarithm is taken of.
+# Kaldi's filter banks (Povey et al. 2011), on which AST and wav2vec2-BERT were trained: windows of 25 ms every 10 ms at
+# 16 kHz without their means and with pre-emphasis; and the lower limit of the energy before the logarithm.
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _PREEMPHASIS = 0.97
 _FLOOR = float(np.finfo(np.float32).eps)
@@ -31,119 +31,120 @@ _INT16 = 2**15
 
 
 def make_frontend(extractor: SequenceFeatureExtractor) -> nn.Module:
-    """Return what computes an extractor's features of waveforms, float32 at 16 kHz, shape (clips, samples).
+    """Return a module that computes the features of float32 waveforms at 16 kHz, shape (clips, samples).
 
     Raises:
-        InputError: the extractor is of a kind that cannot be exported.
+        InputError: The extractor is of a kind that cannot be exported.
     """
-    for kind, make in _MAKERS:
+    for kind, frontend in _FRONTENDS:
         if isinstance(extractor, kind):
-            made: nn.Module = make(extractor)
-            return made
-    known = ", ".join(kind.__name__ for kind, _ in _MAKERS)
-    raise InputError(f"a {type(extractor).__name__} cannot be exported: only {known}")
+            return frontend(extractor)
+    supported = ", ".join(kind.__name__ for kind, _ in _FRONTENDS)
+    raise InputError(f"a {type(extractor).__name__} cannot be exported: only {supported}")
 
 
 class WaveformFrontend(nn.Module):
-    """Samples as they are, or each clip with mean 0 and variance 1: wav2vec2 and all who hear samples."""
+    """Samples, unchanged or normalized to mean 0 and variance 1 in each clip: wav2vec2 and other waveform encoders."""
 
     def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.normalised = bool(extractor.do_normalize)
+        self.normalize = bool(extractor.do_normalize)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Return shape (clips, samples)."""
-        if not self.normalised:
+        """Return features of shape (clips, samples)."""
+        if not self.normalize:
             return waveforms
-        apart = waveforms - waveforms.mean(dim=1, keepdim=True)
-        return apart / (apart.square().mean(dim=1, keepdim=True) + 1e-7).sqrt()
+        centered = waveforms - waveforms.mean(dim=1, keepdim=True)
+        return centered / (centered.square().mean(dim=1, keepdim=True) + 1e-7).sqrt()
 
 
 class WhisperLogMel(nn.Module):
-    """Whisper's log-mel spectrogram of so many seconds (Radford et al. 2022), whatever the clip's length."""
+    """Whisper's log-mel spectrogram of a fixed duration (Radford et al. 2022), whatever the length of the clip."""
 
-    mels: torch.Tensor
+    mel_bank: torch.Tensor
 
     def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.samples, self.hop, self.fft = extractor.n_samples, extractor.hop_length, extractor.n_fft
-        self.spectra = PowerSpectrum(np.hanning(self.fft + 1)[:-1], self.fft)
-        self.register_buffer("mels", torch.from_numpy(extractor.mel_filters).float())
+        self.samples, self.hop, self.n_fft = extractor.n_samples, extractor.hop_length, extractor.n_fft
+        self.power_spectrum = PowerSpectrum(np.hanning(self.n_fft + 1)[:-1], self.n_fft)
+        self.register_buffer("mel_bank", torch.from_numpy(extractor.mel_filters).float())
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Return shape (clips, mels, frames)."""
-        cut = nn.functional.pad(waveforms, (0, self.samples))[:, : self.samples]
-        mirrored = nn.functional.pad(cut, (self.fft // 2, self.fft // 2), mode="reflect")
-        windows = split_frames(mirrored, 0, self.samples // self.hop, self.fft, self.hop)
-        log: torch.Tensor = (self.spectra(windows) @ self.mels).clamp(min=1e-10).log10()
-        loudest = log.amax(dim=(1, 2), keepdim=True)
-        return ((torch.maximum(log, loudest - 8.0) + 4.0) / 4.0).transpose(1, 2)
+        """Return features of shape (clips, mels, frames)."""
+        cropped = nn.functional.pad(waveforms, (0, self.samples))[:, : self.samples]
+        mirrored = nn.functional.pad(cropped, (self.n_fft // 2, self.n_fft // 2), mode="reflect")
+        windows = split_frames(mirrored, 0, self.samples // self.hop, self.n_fft, self.hop)
+        log: torch.Tensor = (self.power_spectrum(windows) @ self.mel_bank).clamp(min=1e-10).log10()
+        peak = log.amax(dim=(1, 2), keepdim=True)
+        return ((torch.maximum(log, peak - 8.0) + 4.0) / 4.0).transpose(1, 2)
 
 
 class KaldiFbank(nn.Module):
-    """Logarithms of Kaldi's filter banks.
+    """Kaldi's log-mel filter banks.
 
     Args:
-        window: shape (400,). mels: how many. scale: full scale of the samples.
+        window: The window function, shape (400,).
+        n_mels: Number of mel bands.
+        scale: Full scale of the samples.
     """
 
-    mels: torch.Tensor
+    mel_bank: torch.Tensor
 
-    def __init__(self, window: np.ndarray, mels: int, scale: float) -> None:
+    def __init__(self, window: np.ndarray, n_mels: int, scale: float) -> None:
         super().__init__()
-        self.spectra = PowerSpectrum(scale * window, _FFT)
+        self.power_spectrum = PowerSpectrum(scale * window, _FFT)
         bank = mel_filter_bank(
-            _FFT // 2 + 1, mels, 20, 8000, 16_000, mel_scale="kaldi", triangularize_in_mel_space=True
+            _FFT // 2 + 1, n_mels, 20, 8000, 16_000, mel_scale="kaldi", triangularize_in_mel_space=True
         )
-        self.register_buffer("mels", torch.from_numpy(bank).float())
+        self.register_buffer("mel_bank", torch.from_numpy(bank).float())
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Return shape (clips, frames, mels)."""
+        """Return features of shape (clips, frames, mels)."""
         count = (waveforms.shape[1] - _WINDOW) // _HOP + 1
         windows = split_frames(waveforms, 0, count, _WINDOW, _HOP)
         windows = windows - windows.mean(dim=-1, keepdim=True)
         before = torch.cat([windows[..., :1], windows[..., :-1]], dim=-1)
-        energies: torch.Tensor = self.spectra(windows - _PREEMPHASIS * before) @ self.mels
+        energies: torch.Tensor = self.power_spectrum(windows - _PREEMPHASIS * before) @ self.mel_bank
         return energies.clamp(min=_FLOOR).log()
 
 
 class ASTFbank(nn.Module):
-    """Filter banks of one length, standardised by AudioSet's mean and deviation (Gong et al. 2021)."""
+    """Filter banks of a fixed length, normalized by the mean and deviation of AudioSet (Gong et al. 2021)."""
 
     def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.banks = KaldiFbank(np.hanning(_WINDOW), extractor.num_mel_bins, 1.0)
-        self.frames, self.normalised = int(extractor.max_length), bool(extractor.do_normalize)
+        self.fbank = KaldiFbank(np.hanning(_WINDOW), extractor.num_mel_bins, 1.0)
+        self.frames, self.normalize = int(extractor.max_length), bool(extractor.do_normalize)
         self.mean, self.scale = float(extractor.mean), 2 * float(extractor.std)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Return shape (clips, frames, mels)."""
-        features = nn.functional.pad(self.banks(waveforms), (0, 0, 0, self.frames))[:, : self.frames]
-        return (features - self.mean) / self.scale if self.normalised else features
+        """Return features of shape (clips, frames, mels)."""
+        features = nn.functional.pad(self.fbank(waveforms), (0, 0, 0, self.frames))[:, : self.frames]
+        return (features - self.mean) / self.scale if self.normalize else features
 
 
 class Wav2Vec2BertFbank(nn.Module):
-    """Filter banks, each band of a clip with mean 0 and variance 1, frames in pairs: wav2vec2-BERT.
+    """Filter banks, normalized to mean 0 and variance 1 per band, with frames in pairs: wav2vec2-BERT.
 
-    A frame without a second one is left out, as the extractor's mask leaves it out.
+    A last frame without a partner is dropped, as the extractor's mask drops it.
     """
 
     def __init__(self, extractor: Any) -> None:
         super().__init__()
-        self.banks = KaldiFbank(np.asarray(extractor.window), extractor.num_mel_bins, _INT16)
+        self.fbank = KaldiFbank(np.asarray(extractor.window), extractor.num_mel_bins, _INT16)
         self.stride, self.width = extractor.stride, extractor.num_mel_bins * extractor.stride
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Return shape (clips, frames, numbers)."""
-        features: torch.Tensor = self.banks(waveforms)
+        """Return features of shape (clips, frames, size)."""
+        features: torch.Tensor = self.fbank(waveforms)
         count = features.shape[1]
-        apart = features - features.mean(dim=1, keepdim=True)
-        scaled: torch.Tensor = apart / (apart.square().sum(dim=1, keepdim=True) / (count - 1) + 1e-7).sqrt()
-        whole = count // self.stride
-        return scaled[:, : whole * self.stride].reshape(scaled.shape[0], whole, self.width)
+        centered = features - features.mean(dim=1, keepdim=True)
+        scaled: torch.Tensor = centered / (centered.square().sum(dim=1, keepdim=True) / (count - 1) + 1e-7).sqrt()
+        pairs = count // self.stride
+        return scaled[:, : pairs * self.stride].reshape(scaled.shape[0], pairs, self.width)
 
 
-_MAKERS: tuple[tuple[type, type[nn.Module]], ...] = (
+_FRONTENDS: tuple[tuple[type, type[nn.Module]], ...] = (
     (SpectralFeatureExtractor, SpectralFrontend),
     (Wav2Vec2FeatureExtractor, WaveformFrontend),
     (WhisperFeatureExtractor, WhisperLogMel),

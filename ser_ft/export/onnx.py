@@ -1,4 +1,4 @@
-"""A trained classifier as one .onnx file, from samples to calibrated logits, checked against the model itself."""
+"""Export of a trained classifier to one ONNX file, from samples to calibrated logits, verified against the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .. import audio
 from ..audio import SAMPLE_RATE
 from ..audio.discovery import find_sound_files
 from ..evaluation.run_folder import RunFolder, find_model_folder
-from ..inference.backends import Backend, ModelInfo
+from ..inference.backends.base import Backend, ModelInfo
 from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxBackend
 from ..inference.backends.torch import TorchBackend
 from ..inference.inputs import AudioInput
@@ -32,24 +32,29 @@ from ..utils.progress import progress_bar
 from .encoder_frontends import make_frontend
 
 TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
-"""How far a probability may be from the model's own, by default."""
+"""Default of the largest accepted difference of a probability, in float32 and with 8-bit weights."""
 NUM_CLIPS = 32
-"""As many are asked about to check a file."""
+"""Number of clips on which the file is compared with the model."""
 _OPSET = 17
-_LARGEST = 2**31 - 2**26  # bytes of weights: protobuf holds 2 GiB
-_LONGEST = 20.0  # seconds of a clip that are asked about; as long is one that only checks that length does not matter
-_TURNS = 5
+_MAX_WEIGHT_BYTES = 2**31 - 2**26  # protobuf holds 2 GiB
+_MAX_SECONDS = 20.0  # of a clip in the comparison
+_REPEATS = 5
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An .onnx file, and how it compares with the model that it was made of.
+    """An ONNX file and its comparison with the model that it was exported from.
 
     Attributes:
-        path: of the file. bytes: its size. clips: that both were asked about. source: of these clips, in words.
-        difference: of two probabilities, the largest. agreement: share of clips with the same most probable class.
-        seconds: of the clip whose times were taken. took: seconds to answer it, the median of alternating turns.
-        torch_took: the same of the model itself.
+        path: The path of the file.
+        bytes: Its size.
+        clips: Number of clips of the comparison.
+        source: Where the clips are from, in words.
+        difference: The largest difference of a probability.
+        agreement: Share of clips with the same most probable class.
+        clip_seconds: Duration of the clip on which the times were measured.
+        onnx_seconds: Time to predict this clip, the median of alternating measurements.
+        torch_seconds: The same for the model in PyTorch.
     """
 
     path: Path
@@ -58,9 +63,9 @@ class ExportResult:
     source: str
     difference: float
     agreement: float
-    seconds: float
-    took: float
-    torch_took: float
+    clip_seconds: float
+    onnx_seconds: float
+    torch_seconds: float
 
 
 def export_onnx(
@@ -73,92 +78,110 @@ def export_onnx(
     overwrite: bool = False,
     verbose: bool = True,
 ) -> ExportResult:
-    """Write a trained classifier as an .onnx file that `EmotionRecognizer` takes alone.
+    """Export a trained classifier to an ONNX file, which `EmotionRecognizer` runs without further files.
 
-    Its input `waveform` is float32 at 16 kHz, shape (clips, samples), its output `logits`, shape (clips, classes):
-    the features are computed inside. The file is kept only if it answers as the model itself does.
+    The input `waveform` is float32 at 16 kHz, shape (clips, samples), the output `logits` has shape (clips, classes).
+    The features are part of the graph. The file is kept only if its probabilities agree with those of the model.
 
     Args:
-        model: a run folder, a folder with a saved classifier, or a name on the Hub.
-        out: the file; by default NAME.onnx, or NAME-int8.onnx, in the current folder.
-        int8: keep the weights of matrix products as 8-bit integers, and multiply in them: smaller, faster, less exact.
-        data: clips to check it on: a table that `ser-ft prepare` wrote, or a folder of sound files; by default the
-            table that the run was trained on where it is still there, else synthetic voices.
-        tolerance: largest difference of a probability; by default 1e-4, and 0.1 in 8 bits.
-        overwrite: replace an existing file. verbose: show progress.
+        model: A run folder, a folder with a saved classifier, or a name on the Hub.
+        out: The file. None: NAME.onnx, or NAME-int8.onnx, in the current folder.
+        int8: Whether to store the weights of matrix products as 8-bit integers and multiply in them, which is smaller,
+            faster and less exact.
+        data: Clips for the comparison: a table that `ser-ft prepare` wrote, or a folder of sound files. None: the table
+            that the model was trained on if it still exists, else synthetic voices.
+        tolerance: Largest accepted difference of a probability. None: 1e-4, or 0.1 with `int8`.
+        overwrite: Whether an existing file is replaced.
+        verbose: Whether to show progress.
 
     Raises:
-        InputError: the model cannot be had or exported, the file is there or cannot be written, there are no clips, or
-            an answer is too far from the model's own; nothing is left behind then.
+        InputError: The model cannot be loaded or exported, the file exists or cannot be written, there are no clips, or
+            a probability differs too much; no file is left behind then.
     """
     _check_packages()
     folder = find_model_folder(Path(model).expanduser())
     saved = PretrainedClassifier.load(str(folder or model))
-    target = _target(saved, out, int8, overwrite)
-    source, clips = _clips(folder, data, verbose)
+    target = _check_target(saved, out, int8, overwrite)
+    source, clips = _load_clips(folder, data, verbose)
     reference = TorchBackend(str(model), "cpu")
-    facts = reference.info
-    wanted = _answers(reference, [*clips, *_lengths(clips[0], facts.shortest)], "the model's answers", verbose)
+    info = reference.info
+    # The first clip is also compared at the shortest length, one sample more, and a long one.
+    lengths = (info.min_samples, info.min_samples + 1, int(_MAX_SECONDS * SAMPLE_RATE) + 1)
+    compared = [*clips, *(np.resize(clips[0], length) for length in lengths)]
+    expected = _predict(reference, compared, "probabilities of the model", verbose)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
     try:
-        write_onnx(saved, partial, facts, int8)
-        engine = OnnxBackend(partial)
-        found = _answers(engine, [*clips, *_lengths(clips[0], facts.shortest)], "the file's answers", verbose)
-        difference = float(np.abs(found - wanted).max())
-        most = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
-        if not difference <= most:
-            apart = f"a probability of the file's is {difference:.2g} from the model's own, and --tolerance is {most:g}"
-            raise InputError(f"{target}: not written, for {apart}")
+        write_onnx(saved, partial, info, int8)
+        backend = OnnxBackend(partial)
+        actual = _predict(backend, compared, "probabilities of the file", verbose)
+        difference = float(np.abs(actual - expected).max())
+        accepted = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
+        if not difference <= accepted:
+            raise InputError(
+                f"{target}: not written: a probability differs by {difference:.2g} from that of the model, and "
+                f"--tolerance is {accepted:g}"
+            )
         clip = sorted(clips, key=len)[len(clips) // 2]
-        took, torch_took = _times((engine, reference), clip[None])
+        onnx_seconds, torch_seconds = _measure_times((backend, reference), clip[None])
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    agreement = float((found.argmax(axis=1) == wanted.argmax(axis=1))[: len(clips)].mean())
-    size, seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
-    return ExportResult(target, size, len(clips), source, difference, agreement, seconds, took, torch_took)
+    return ExportResult(
+        path=target,
+        bytes=target.stat().st_size,
+        clips=len(clips),
+        source=source,
+        difference=difference,
+        agreement=float((actual.argmax(axis=1) == expected.argmax(axis=1))[: len(clips)].mean()),
+        clip_seconds=len(clip) / SAMPLE_RATE,
+        onnx_seconds=onnx_seconds,
+        torch_seconds=torch_seconds,
+    )
 
 
 class WaveformClassifier(nn.Module):
     """A classifier with its features: waveforms of one length in, logits out.
 
     Args:
-        saved: the classifier; its weights are taken over, and the way that they are normalised is settled.
+        saved: The classifier, whose weights are shared and whose weight normalization is removed.
 
     Raises:
-        InputError: its feature extractor is of a kind that cannot be exported.
+        InputError: The feature extractor is of a kind that cannot be exported.
     """
 
     def __init__(self, saved: PretrainedClassifier) -> None:
         super().__init__()
-        self.front_end = make_frontend(saved.extractor)
+        self.frontend = make_frontend(saved.extractor)
         self.network = cast(nn.Module, saved.model)
         for module in self.network.modules():
             if nn.utils.parametrize.is_parametrized(module, "weight"):
                 nn.utils.parametrize.remove_parametrizations(module, "weight")
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Answer waveforms of shape (clips, samples): logits, shape (clips, classes)."""
-        logits: torch.Tensor = self.network(self.front_end(waveforms)).logits
+        """Return the logits, shape (clips, classes), of waveforms of shape (clips, samples)."""
+        logits: torch.Tensor = self.network(self.frontend(waveforms)).logits
         return logits
 
 
-def write_onnx(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: bool = False) -> None:
-    """Write a classifier as an .onnx file, unchecked.
+def write_onnx(saved: PretrainedClassifier, path: Path, info: ModelInfo, int8: bool = False) -> None:
+    """Write a classifier to an ONNX file without verifying it.
 
     Args:
-        saved: the classifier. path: the file. facts: what it is to say of itself. int8: in 8 bits.
+        saved: The classifier.
+        path: The file.
+        info: What the file's metadata tells about the model.
+        int8: Whether to store 8-bit weights.
     """
     import onnx
 
-    # Of an odd number of SEW's frames, so that what is done about these is in the graph.
-    example = torch.randn(2, max(16_000, facts.shortest), generator=torch.Generator().manual_seed(0)) * 0.1
-    with _silence(), torch.no_grad():
+    # The number of SEW's frames is odd for this length, so that the padding of odd numbers is traced.
+    example = torch.randn(2, max(16_000, info.min_samples), generator=torch.Generator().manual_seed(0)) * 0.1
+    with _quiet(), torch.no_grad():
         graph = WaveformClassifier(saved).eval()
-        # By tracing. torch 2.11's newer exporter (dynamo=True) must prove what holds at every length: of SEW's pairs of
-        # frames, of an LSTM's steps and of the maximum over two frames of an odd number it does not, and it then gives
-        # up, or makes a file for clips of one length.
+        # The graph is traced. The newer exporter of torch 2.11 (dynamo=True) has to prove its shapes for every length.
+        # For SEW's pairs of frames, the steps of an LSTM and the maximum over pairs of an odd number of frames it gives
+        # up, or writes a file for clips of one length.
         torch.onnx.export(
             graph,
             (example,),
@@ -170,19 +193,19 @@ def write_onnx(saved: PretrainedClassifier, path: Path, facts: ModelInfo, int8: 
             dynamic_axes={INPUT: {0: "clips", 1: "samples"}, OUTPUT: {0: "clips"}},
         )
         if int8:
-            _quantise(path, saved.is_own_network)
-    made = onnx.load(path)
-    about = {"format": FORMAT, "sampling_rate": SAMPLE_RATE, **asdict(facts)} | ({"int8": True} if int8 else {})
-    onnx.helper.set_model_props(made, {KEY: json.dumps(about)})
-    onnx.save(made, path)
+            _quantize(path, saved.is_own_network)
+    proto = onnx.load(path)
+    metadata = {"format": FORMAT, "sampling_rate": SAMPLE_RATE, **asdict(info)} | ({"int8": True} if int8 else {})
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(metadata)})
+    onnx.save(proto, path)
 
 
-def _quantise(path: Path, ours: bool) -> None:
-    """Turn the weights of the network, but nothing of the features, into 8-bit integers.
+def _quantize(path: Path, is_own_network: bool) -> None:
+    """Convert the weights of the network, but not those of the features, to 8-bit integers.
 
-    In our own networks all of them, unsigned, without which onnxruntime's convolutions are slower than in float32. In
-    speech encoders those of matrix products alone (in convolutions, they cost 20 times the error, and gain no speed),
-    signed, and of 7 bits, which no processor's products overflow.
+    In our own networks all weights are converted, unsigned: with signed ones the convolutions of onnxruntime are slower
+    than in float32. In speech encoders only those of matrix products are converted (convolutions would add 20 times the
+    error and gain no speed), signed, and with 7 bits, so that no processor's products overflow.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -191,11 +214,11 @@ def _quantise(path: Path, ours: bool) -> None:
     quantize_dynamic(
         path,
         path,
-        op_types_to_quantize=["MatMul", "Gemm", "Conv", "LSTM"] if ours else ["MatMul", "Gemm"],
+        op_types_to_quantize=["MatMul", "Gemm", "Conv", "LSTM"] if is_own_network else ["MatMul", "Gemm"],
         per_channel=True,
-        reduce_range=not ours,
-        weight_type=QuantType.QUInt8 if ours else QuantType.QInt8,
-        nodes_to_exclude=[node.name for node in nodes if node.name.startswith("/front_end/")],
+        reduce_range=not is_own_network,
+        weight_type=QuantType.QUInt8 if is_own_network else QuantType.QInt8,
+        nodes_to_exclude=[node.name for node in nodes if node.name.startswith("/frontend/")],
     )
 
 
@@ -204,105 +227,95 @@ def _check_packages() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise InputError(f"to export takes what is not installed ({error}): pip install onnx") from error
+        raise InputError(f"the export needs a package that is not installed ({error}): pip install onnx") from error
 
 
-def _target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, overwrite: bool) -> Path:
-    """Return the file to write, once it is sure that it can be."""
-    weights = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
-    if weights > _LARGEST:
-        raise InputError(f"{saved.name}: its weights take {weights / 2**30:.1f} GiB; an .onnx file holds less than 2")
+def _check_target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, overwrite: bool) -> Path:
+    size = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
+    if size > _MAX_WEIGHT_BYTES:
+        raise InputError(f"{saved.name}: its weights take {size / 2**30:.1f} GiB; an .onnx file holds less than 2")
     target = out or f"{Path(saved.display_name).name}{'-int8' if int8 else ''}.onnx"
     return check_output(target, kind="file", what="an ONNX file", suffixes=(".onnx",), overwrite=overwrite)
 
 
-def _clips(folder: Path | None, data: str | Path | None, verbose: bool) -> tuple[str, list[np.ndarray]]:
-    """Return some clips, float32 at 16 kHz, each of shape (samples,), and where they are from."""
+def _load_clips(folder: Path | None, data: str | Path | None, verbose: bool) -> tuple[str, list[np.ndarray]]:
+    """Return where the clips of the comparison are from, and the clips: float32 at 16 kHz, shape (samples,) each."""
     from ..data.prepare import CORPUS_INFO_FILE
 
     if data is not None:
         path = Path(data).expanduser()
-        clips = _of_table(path) if (path / CORPUS_INFO_FILE).is_file() else _of_files(path)
-        return str(data), clips
+        return str(data), _from_table(path) if (path / CORPUS_INFO_FILE).is_file() else _from_files(path)
     run = RunFolder(folder.parent) if folder is not None and folder.name == "model" else None
     if run is not None and run.config_file.is_file():
         prepared = (run.config.get("data") or {}).get("prepared")
         if prepared and (Path(prepared).expanduser() / CORPUS_INFO_FILE).is_file():
-            return str(prepared), _of_table(Path(prepared).expanduser())
-    return "synthetic voices (no recordings: --data names some)", _synthetic(verbose)
+            return str(prepared), _from_table(Path(prepared).expanduser())
+    return "synthetic voices (to compare on recordings, use --data)", _synthetic_voices(verbose)
 
 
-def _of_table(path: Path) -> list[np.ndarray]:
+def _from_table(path: Path) -> list[np.ndarray]:
     from ..data.prepare import open_prepared
 
     table = open_prepared(path)
-    return [audio.from_wav(table[row]["audio"]["bytes"]) for row in _some(range(len(table)))]
+    return [audio.from_wav(table[row]["audio"]["bytes"]) for row in _spread(range(len(table)))]
 
 
-def _of_files(path: Path) -> list[np.ndarray]:
-    files = [found.path for found in find_sound_files([path]) if found.error is None]
+def _from_files(path: Path) -> list[np.ndarray]:
+    files = [file.path for file in find_sound_files([path]) if file.error is None]
     if not files:
-        raise InputError(f"{path}: no prepared table, and no folder with sound files")
-    return [_beginning(file) for file in _some(files)]
+        raise InputError(f"{path}: neither a prepared table nor a folder with sound files")
+    return [_read_beginning(file) for file in _spread(files)]
 
 
-def _beginning(file: str) -> np.ndarray:
-    """Return a recording's first seconds, which may last hours."""
-    most, pieces = round(_LONGEST * SAMPLE_RATE), [np.zeros(0, np.float32)]
+def _read_beginning(file: str) -> np.ndarray:
+    """Return the first seconds of a recording, which may last hours."""
+    limit, blocks = round(_MAX_SECONDS * SAMPLE_RATE), [np.zeros(0, np.float32)]
     for block in AudioInput(file, file, Path(file)).blocks():
-        pieces.append(block)
-        if sum(map(len, pieces)) >= most:
+        blocks.append(block)
+        if sum(map(len, blocks)) >= limit:
             break
-    return np.concatenate(pieces)[:most]
+    return np.concatenate(blocks)[:limit]
 
 
-def _synthetic(verbose: bool) -> list[np.ndarray]:
+def _synthetic_voices(verbose: bool) -> list[np.ndarray]:
     from ..data.synthetic import corpora
 
-    chosen = _some(corpora.miniature_clips())
-    spoken = [
-        corpora.synthesize_clip(clip) for clip in progress_bar(chosen, desc="synthetic voices", shown=verbose, delay=2)
-    ]
-    return [audio.resample(sound, rate) for sound, rate in spoken]
+    clips = progress_bar(_spread(corpora.miniature_clips()), desc="synthetic voices", shown=verbose, delay=2)
+    return [audio.resample(*corpora.synthesize_clip(clip)) for clip in clips]
 
 
-def _some(items: Sequence[Any]) -> list[Any]:
-    """Return a few, spread over all."""
-    return [items[place] for place in np.unique(np.linspace(0, len(items) - 1, min(NUM_CLIPS, len(items))).astype(int))]
+def _spread(items: Sequence[Any]) -> list[Any]:
+    """Return at most `NUM_CLIPS` items at equal distances."""
+    positions = np.linspace(0, len(items) - 1, min(NUM_CLIPS, len(items)))
+    return [items[position] for position in np.unique(positions.astype(int))]
 
 
-def _lengths(clip: np.ndarray, shortest: int) -> list[np.ndarray]:
-    """Return a clip at the shortest length, one sample more, and a long one."""
-    return [np.resize(clip, length) for length in (shortest, shortest + 1, int(_LONGEST * SAMPLE_RATE) + 1)]
+def _predict(backend: Backend, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
+    """Return the probabilities of clips, each predicted alone, shape (clips, classes)."""
+    progress = progress_bar(clips, desc=what, shown=verbose, delay=2)
+    return np.concatenate([backend.probabilities(clip[None]) for clip in progress])
 
 
-def _answers(engine: Backend, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
-    """Return the probabilities of clips, each asked about alone, shape (clips, classes)."""
-    return np.concatenate(
-        [engine.probabilities(clip[None]) for clip in progress_bar(clips, desc=what, shown=verbose, delay=2)]
-    )
-
-
-def _times(engines: Sequence[Backend], waveforms: np.ndarray) -> list[float]:
-    """Return the seconds that each takes to answer: medians of alternating turns."""
-    turns = []
-    for _ in range(_TURNS):
-        marks = [time.perf_counter()]
-        for engine in engines:
-            engine.probabilities(waveforms)
-            marks.append(time.perf_counter())
-        turns.append(np.diff(marks))
-    return [float(seconds) for seconds in np.median(turns, axis=0)]
+def _measure_times(backends: Sequence[Backend], waveforms: np.ndarray) -> list[float]:
+    """Return the seconds that each backend takes: medians of alternating measurements."""
+    durations = []
+    for _ in range(_REPEATS):
+        times = [time.perf_counter()]
+        for backend in backends:
+            backend.probabilities(waveforms)
+            times.append(time.perf_counter())
+        durations.append(np.diff(times))
+    return [float(seconds) for seconds in np.median(durations, axis=0)]
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keep to ourselves that tracing follows one path, that a mel band may be empty, and quantisation's advice."""
-    off = logging.root.manager.disable
+def _quiet() -> Iterator[None]:
+    """Hide warnings that tracing follows one path and that a mel band may be empty, and hints on quantization."""
+    level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(off)
+        logging.disable(level)

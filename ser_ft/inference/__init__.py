@@ -1,1 +1,1 @@
-"""Recognition with trained models: files, long recordings and streams."""
+"""Inference with trained models: clips, long recordings and streams."""

@@ -1,4 +1,4 @@
-"""What can be handed to a recogniser: files, bytes, arrays, and lists of them."""
+"""The kinds of input that a recognizer accepts: files, bytes, arrays, and lists of them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from ..audio.streaming import MonoResampler, check_samples, open_audio
 from ..utils.errors import InputError
 
 AudioLike: TypeAlias = "str | os.PathLike[str] | bytes | Mapping[str, Any] | tuple[int, Any] | Iterable[Any]"
-"""A file's path, or a folder's; a file's bytes; {"array" or "raw": samples, "sampling_rate": Hz}, {"bytes", "path"} as
-`datasets` has it, or (Hz, samples); or several of these."""
+"""The path of a file or folder; the bytes of a file; {"array" or "raw": samples, "sampling_rate": Hz};
+{"bytes", "path"} of `datasets`; (Hz, samples); or several of these."""
 
 _ACCEPTED = 'a path, bytes, {"array": samples, "sampling_rate": Hz}, (Hz, samples), or a list of these'
 
 
 @dataclass(frozen=True)
 class AudioInput:
-    """One sound.
+    """One clip or recording.
 
     Attributes:
-        path: of the file, None where there is none. name: for messages.
-        content: where it lies, its bytes, or its sampling rate (Hz) and samples.
-        error: why it cannot be had.
+        path: The path of the file, if there is one.
+        name: The name in messages.
+        content: The path, the bytes of a file, or the sampling rate (Hz) and the samples.
+        error: Why it cannot be read, if that is known already.
     """
 
     path: str | None
@@ -39,65 +40,66 @@ class AudioInput:
     error: str | None = None
 
     def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
-        """Read it piece by piece; what comes out is what `audio.decode` makes of the whole.
+        """Read the audio block by block; together, the blocks are what `audio.decode` returns for the whole.
 
         Args:
-            seconds: length of a block, about; an array comes in one.
+            seconds: Approximate length of a block. An array is one block.
 
         Yields:
-            float32 samples at 16 kHz, shape (samples,).
+            Float32 samples at 16 kHz, shape (samples,).
 
         Raises:
-            AudioError: it cannot be had or decoded, or is not made as sound is.
+            AudioError: The input cannot be read or decoded, or is not audio.
         """
         if self.error is not None:
             raise AudioError("unreadable", f"{self.name}: {self.error}")
         if isinstance(self.content, tuple):
             yield _from_array(*self.content, self.name)
             return
-        with open_audio(self.content, self.name) as sound:
-            mixer = MonoResampler(sound.rate)
-            for block in sound.blocks(seconds):
-                yield mixer.feed(block)
-            yield mixer.finish()
+        with open_audio(self.content, self.name) as reader:
+            resampler = MonoResampler(reader.rate)
+            for block in reader.blocks(seconds):
+                yield resampler.feed(block)
+            yield resampler.finish()
 
 
 def iter_inputs(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
-    """Take apart what was handed in.
+    """Split an argument of `EmotionRecognizer` into single inputs.
 
     Args:
-        sound: see `AudioLike`. name: of what has no path, for messages; in a list, its number is put behind.
+        sound: See `AudioLike`.
+        name: The name, in messages, of an input without a path; in a list, its number is appended.
 
     Raises:
-        InputError: it is nothing that can be recognised, or a folder without sound files.
+        InputError: The argument is not of a supported kind, or is a folder without sound files.
     """
     if isinstance(sound, str | os.PathLike):
-        yield from _files(os.fspath(sound))
+        yield from _from_path(os.fspath(sound))
     elif isinstance(sound, bytes | bytearray | memoryview):
         yield AudioInput(None, name, bytes(sound))
     elif isinstance(sound, Mapping):
-        yield from _of_mapping(sound, name)
+        yield from _from_mapping(sound, name)
     elif isinstance(sound, tuple) and len(sound) == 2 and _is_number(sound[0]):
         yield AudioInput(None, name, (sound[0], sound[1]))
     elif hasattr(sound, "dtype") or not isinstance(sound, Iterable):
-        what = "samples without their rate" if hasattr(sound, "dtype") else type(sound).__name__
-        raise InputError(f"{name}: {what} cannot be recognised: give {_ACCEPTED}")
+        kind = "samples without their rate" if hasattr(sound, "dtype") else type(sound).__name__
+        raise InputError(f"{name}: {kind} cannot be recognized: give {_ACCEPTED}")
     else:
-        for number, one in enumerate(sound, start=1):
-            yield from iter_inputs(one, f"{name} {number}")
+        for number, item in enumerate(sound, start=1):
+            yield from iter_inputs(item, f"{name} {number}")
 
 
-def _files(path: str) -> Iterator[AudioInput]:
+def _from_path(path: str) -> Iterator[AudioInput]:
     path = os.path.expanduser(path)
-    is_folder, none = os.path.isdir(path), True
-    for found in find_sound_files([path]):
-        none = False
-        yield AudioInput(found.path, found.path, Path(found.path), found.error)
-    if none and is_folder:
+    empty = True
+    for file in find_sound_files([path]):
+        empty = False
+        yield AudioInput(file.path, file.path, Path(file.path), file.error)
+    if empty:
         raise InputError(f"{path}: no sound files in this folder")
 
 
-def _of_mapping(sound: Mapping[str, Any], name: str) -> Iterator[AudioInput]:
+def _from_mapping(sound: Mapping[str, Any], name: str) -> Iterator[AudioInput]:
     samples = next((sound[key] for key in ("array", "raw") if sound.get(key) is not None), None)
     path = None if sound.get("path") is None else os.fspath(sound["path"])
     if samples is not None and "sampling_rate" in sound:
@@ -105,7 +107,7 @@ def _of_mapping(sound: Mapping[str, Any], name: str) -> Iterator[AudioInput]:
     elif sound.get("bytes") is not None:
         yield AudioInput(path, path or name, bytes(sound["bytes"]))
     elif path is not None:
-        yield from _files(path)
+        yield from _from_path(path)
     else:
         raise InputError(f"{name}: a mapping with {', '.join(map(str, sound)) or 'nothing'}: give {_ACCEPTED}")
 
@@ -114,36 +116,40 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def _from_array(rate: Any, given: Any, name: str) -> np.ndarray:
-    """Return float32 samples at 16 kHz, shape (samples,), of samples of any kind.
+def _from_array(rate: Any, array: Any, name: str) -> np.ndarray:
+    """Convert samples of any supported type.
 
     Args:
-        rate: in Hz. given: integers or floats, shape (samples,), (samples, channels) or (channels, samples); there are
-            taken to be more samples than channels. name: for messages.
+        rate: Sampling rate in Hz.
+        array: Integers or floats, shape (samples,), (samples, channels) or (channels, samples). The longer axis holds
+            the samples.
+        name: The name in messages.
+
+    Returns:
+        Float32 samples at 16 kHz, shape (samples,).
     """
     try:
-        samples = np.asarray(given)
+        samples = np.asarray(array)
     except ValueError as error:
-        raise AudioError("unreadable", f"{name}: its samples make no array ({error})") from error
+        raise AudioError("unreadable", f"{name}: its samples cannot be converted to an array ({error})") from error
     if not _is_number(rate) or rate != int(rate):
         raise AudioError("unreadable", f"{name}: a sampling rate is a whole number of Hz, not {rate!r}")
     audio.check_sampling_rate(int(rate), name)
     if samples.ndim not in (1, 2):
         raise AudioError(
-            "unreadable", f"{name}: samples come as (samples,) or (samples, channels), not {samples.shape}"
+            "unreadable", f"{name}: the shape of samples is (samples,) or (samples, channels), not {samples.shape}"
         )
-    scaled = _scaled(samples, name)
+    scaled = _to_float(samples, name)
     if scaled.ndim == 2:
         scaled = audio.mix_down(scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T)
     return audio.resample(scaled, int(rate))
 
 
-def _scaled(samples: np.ndarray, name: str) -> np.ndarray:
-    """Return samples as float32 with full scale at 1.0."""
+def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
     if samples.dtype.kind == "f":
         check_samples(samples, name)
         return samples.astype(np.float32, copy=False)
-    if samples.dtype == np.uint8:  # as 8-bit WAV has them
+    if samples.dtype == np.uint8:  # the format of 8-bit WAV files
         return (samples.astype(np.float32) - 128) / np.float32(128)
     if samples.dtype in (np.int8, np.int16, np.int32):
         return samples.astype(np.float32) / np.float32(-float(np.iinfo(samples.dtype).min))

@@ -1,4 +1,4 @@
-"""`EmotionRecognizer`: what is said with which emotion, in anything that holds sound."""
+"""`EmotionRecognizer`: the emotion expressed in clips, long recordings and streams."""
 
 from __future__ import annotations
 
@@ -33,21 +33,20 @@ from .windows import (
 )
 
 MIN_SECONDS = 0.1
-"""Seconds of sound below which nothing can be said of it."""
+"""Clips that are shorter cannot be recognized."""
 MAX_CLIP_SECONDS = 20.0
-"""Seconds of sound up to which a clip is answered whole."""
-# Of windows that longer clips are cut into.
-_CUT = 10.0
-# Clips that are answered at once, twice as many of which are decoded ahead, and their seconds of sound: they bound the
-# memory. And how long clips that are ready wait for the next one, in seconds.
-_AT_ONCE = 32
+"""Longer clips are cut into windows."""
+_LONG_CLIP_WINDOW = 10.0  # seconds
+# Clips that are predicted together (twice as many are decoded in advance) and their seconds of audio: they limit the
+# memory. A batch waits for the next clip for `_WAIT` seconds.
+_BATCH_SIZE = 32
 _BATCH_SECONDS = 60.0
-_PATIENCE = 0.1
-_MOST_WORKERS = 8
+_WAIT = 0.1
+_MAX_WORKERS = 8
 
 
 class ClipPrediction(TypedDict):
-    """What was recognised in a sound; `duration` and `speech`, what of it is speech, in seconds."""
+    """The prediction for a clip; `duration`, and `speech` (how much of it is speech), in seconds."""
 
     path: str | None
     emotion: str
@@ -59,11 +58,14 @@ class ClipPrediction(TypedDict):
 
 @dataclass(frozen=True)
 class _DecodedClip:
-    """A sound that was read.
+    """An input that was read.
 
     Attributes:
-        item: where from. samples: where it is to be answered as a whole. seconds, speech: how long it is, and what of
-            it is speech. outcome: where it is answered already, or there is something wrong with it.
+        item: The input.
+        samples: Its samples, if it is still to be predicted.
+        seconds: Its duration.
+        speech: Seconds of speech in it.
+        outcome: Its prediction if there is one already, or the error if it could not be read.
     """
 
     item: AudioInput
@@ -74,69 +76,73 @@ class _DecodedClip:
 
 
 class EmotionRecognizer:
-    """Recognises the emotion that speech is said with.
+    """Recognizes the emotion that is expressed in speech.
 
-    A clip of up to 20 s is answered as a whole, or of as much as the model hears at once where that is less. A longer
-    one is cut into windows of 10 s, or of as much, the last of which ends where the sound does, and its answer is the
-    mean of theirs, each weighted by the speech in it; only one window's sound is kept at a time. An answer
-    is "uncertain" where its top probability is under the model's threshold, or where no speech was found.
+    A clip of up to 20 s is predicted as a whole. A longer one is cut into windows of 10 s, the last of which is aligned
+    with its end, and its probabilities are the mean of those of the windows, weighted by the speech in each; only one
+    window is kept in memory. If the model uses less of a clip, both limits are lowered to that. A prediction is
+    "uncertain" if its highest probability is below the model's threshold, or if no speech was found.
 
-    The answer to a clip is the same alone and among others, and several threads may ask at once.
+    The prediction for a clip does not depend on the other clips, and several threads may use one recognizer.
 
     Args:
-        model: an .onnx file of `ser-ft export`, a run folder, a folder with a saved classifier, or a name on the Hub;
-            by default the model that ships in the package.
-        device: that computes, as torch names it; by default a GPU where there is one.
-        threads: that compute one batch; by default as many as the machine has cores, one where the model is small.
+        model: An ONNX file of `ser-ft export`, a run folder, a folder with a saved classifier, or a name on the Hub.
+            None: the model that is part of the package.
+        device: A PyTorch device. None: a GPU if there is one.
+        threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
 
     Raises:
-        InputError: there is no such model, or it does not run on that device.
+        InputError: The model does not exist, or does not run on the device.
     """
 
     def __init__(self, model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> None:
-        self.engine = open_backend(model, device, threads)
-        self.info = self.engine.info
-        heard = max(MIN_SECONDS, self.info.longest or MAX_CLIP_SECONDS)
-        self._longest, self._cut_at = min(MAX_CLIP_SECONDS, heard), _settings(min(_CUT, heard), min(_CUT, heard), 0.0)
-        self._workers = min(_MOST_WORKERS, os.cpu_count() or 1)
+        self.backend = open_backend(model, device, threads)
+        self.info = self.backend.info
+        usable = max(MIN_SECONDS, self.info.max_seconds or MAX_CLIP_SECONDS)
+        length = min(_LONG_CLIP_WINDOW, usable)
+        self._max_clip_seconds = min(MAX_CLIP_SECONDS, usable)
+        self._long_clip_settings = _window_settings(length, length, 0.0)
+        self._workers = min(_MAX_WORKERS, os.cpu_count() or 1)
 
     def __call__(self, sound: AudioLike) -> list[ClipPrediction]:
-        """Recognise one sound, or several.
+        """Recognize one clip or several.
 
         Args:
-            sound: a file's path; a folder's, for the sound files in it and below; a file's bytes; {"array": samples,
-                "sampling_rate": Hz} ("raw" is taken for "array"); (Hz, samples); or a list of these. Samples are
-                floats with full scale at 1.0, or int16, int32, int8 or uint8, of shape (samples,), (samples, channels)
-                or (channels, samples), at any rate.
+            sound: The path of a file, or of a folder, which is searched with its subfolders; the bytes of a file;
+                {"array": samples, "sampling_rate": Hz} ("raw" means the same as "array"); (Hz, samples); or a list of
+                these. Samples are floats with full scale at 1.0, or int16, int32, int8 or uint8, of shape (samples,),
+                (samples, channels) or (channels, samples), at any rate.
 
         Returns:
-            An answer for each, in their order: "path" (None where there is none), "emotion", "scores" (the probability
-            of each class), "uncertain", "duration" and "speech" (how long it is, and what of it is speech, in s).
+            A dictionary for each clip, in their order: "path" (None without one), "emotion", "scores" (the probability
+            of each class), "uncertain", "duration" and "speech" (the length of the clip and of the speech in it, in s).
 
         Raises:
-            AudioError: one of them cannot be decoded, is silent, or shorter than 0.1 s.
-            InputError: it is nothing that can be recognised.
+            AudioError: A clip cannot be decoded, is silent, or is shorter than 0.1 s.
+            InputError: The argument is not of a supported kind.
         """
-        found = []
-        for _, outcome in self.each(iter_inputs(sound)):
+        predictions = []
+        for _, outcome in self.iter_predictions(iter_inputs(sound)):
             if isinstance(outcome, AudioError):
                 raise outcome
-            found.append(outcome)
-        return found
+            predictions.append(outcome)
+        return predictions
 
-    def each(self, sounds: Iterable[AudioInput]) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
-        """Recognise any number of sounds, in bounded memory: the next are decoded while some are recognised.
+    def iter_predictions(
+        self, sounds: Iterable[AudioInput]
+    ) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
+        """Recognize any number of clips in bounded memory. The next clips are decoded while some are predicted.
 
         Args:
-            sounds: as `ser_ft.inference.inputs.iter_inputs` makes them.
+            sounds: The inputs, as `ser_ft.inference.inputs.iter_inputs` yields them.
 
         Yields:
-            Each with its answer, or with the error that there is instead, in their order.
+            Each input with its prediction or its error, in order.
         """
         pool, stopped = ThreadPoolExecutor(self._workers), Event()
         try:
-            for heard in _ahead(pool, partial(self._hear, stopped=stopped), sounds):
-                yield from self._answered(heard)
+            for clips in _decode_ahead(pool, partial(self._decode, stopped=stopped), sounds):
+                yield from self._predict_clips(clips)
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
@@ -144,37 +150,37 @@ class EmotionRecognizer:
     def windows(
         self, sound: AudioLike, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5
     ) -> list[WindowPrediction]:
-        """Recognise a recording in rolling windows; a file is read piece by piece.
+        """Recognize a recording in sliding windows. A file is read block by block.
 
         Args:
-            sound: one sound, as for a clip; its channels are mixed.
-            window: length of a window, in seconds.
-            hop: from the start of a window to the start of the next, in seconds.
-            smoothing: time constant of the smoothing over windows, in seconds; 0 leaves it out.
+            sound: One recording, of any kind that a clip may have; its channels are averaged.
+            window: Length of a window, in seconds.
+            hop: Time from the start of a window to the start of the next, in seconds.
+            smoothing: Time constant of the smoothing over windows, in seconds; 0: no smoothing.
 
         Returns:
-            For each: "start" and "end" (s), "emotion", "scores" and "uncertain" after smoothing, and "speech" (the
-            share of it that is speech). "emotion" and "scores" are None where there is too little speech. The last
-            window ends where the sound does.
+            A dictionary for each window: "start" and "end" (s), "emotion", "scores" and "uncertain" after smoothing,
+            and "speech" (the share of the window that is speech). "emotion" and "scores" are None if there is too
+            little speech. The last window is aligned with the end of the recording.
 
         Raises:
-            AudioError: it cannot be decoded.
-            InputError: it is nothing that can be recognised, or several sounds; or the lengths make no sense.
+            AudioError: The recording cannot be decoded.
+            InputError: The argument is not of a supported kind or holds several recordings, or a length is not valid.
         """
-        found = self._cut(sound, _settings(window, hop, smoothing))
-        return [window_prediction(each, self.info) for each in found]
+        settings = _window_settings(window, hop, smoothing)
+        return [window_prediction(piece, self.info) for piece in self._recording_windows(sound, settings)]
 
     def segments(
         self, sound: AudioLike, window: float = 3.0, hop: float = 1.0, smoothing: float = 1.5
     ) -> list[Segment]:
-        """Recognise a recording as `windows` does, and merge them into stretches of one emotion.
+        """Recognize a recording as `windows` does, and merge the windows into segments of one emotion.
 
         Returns:
-            The stretches, trimmed to the speech in them, with `start` and `end` (s), `emotion`, `probability` (the
-            mean over its speech) and `uncertain`.
+            The segments, trimmed to the speech in them, with `start` and `end` (s), `emotion`, `probability` (the mean
+            over its speech) and `uncertain`.
         """
-        settings = _settings(window, hop, smoothing)
-        return merge_windows(self._cut(sound, settings), self.info, settings)
+        settings = _window_settings(window, hop, smoothing)
+        return merge_windows(self._recording_windows(sound, settings), self.info, settings)
 
     def stream(
         self,
@@ -184,39 +190,44 @@ class EmotionRecognizer:
         smoothing: float = 1.5,
         channel: int | None = None,
     ) -> PredictionStream:
-        """Open a stream: `feed` it chunks of any size, then `finish` it; both return answers as `windows` does.
+        """Open a stream: `feed` it chunks of any size, then `finish` it. Both return windows as `windows` does.
 
         Args:
-            rate: sampling rate of the chunks, in Hz.
-            window: see `windows`. hop: likewise. smoothing: likewise.
-            channel: the one that is heard, from 0; None mixes all of them.
+            rate: Sampling rate of the chunks, in Hz.
+            window: See `windows`.
+            hop: See `windows`.
+            smoothing: See `windows`.
+            channel: The channel that is used, from 0. None: the mean of all channels.
 
         Raises:
-            InputError: that is no sampling rate, or the lengths make no sense.
+            InputError: The sampling rate or a length is not valid.
         """
-        stream = WindowStream(self.engine, _settings(window, hop, smoothing), rate, channel)
+        stream = WindowStream(self.backend, _window_settings(window, hop, smoothing), rate, channel)
         return PredictionStream(stream, self.info)
 
-    def _cut(self, sound: AudioLike, settings: WindowSettings) -> list[Window]:
-        given = list(islice(iter_inputs(sound), 2))
-        if len(given) != 1:
-            raise InputError("windows and segments take one sound at a time: call them for each")
-        windower = SlidingWindow(self.engine, settings)
-        found = [window for block in given[0].blocks() for window in windower.feed(block)]
-        return found + windower.finish()
+    def _recording_windows(self, sound: AudioLike, settings: WindowSettings) -> list[Window]:
+        inputs = list(islice(iter_inputs(sound), 2))
+        if len(inputs) != 1:
+            raise InputError("windows and segments take one recording: call them for each")
+        return self._windows(inputs[0].blocks(), settings)
 
-    def _hear(self, item: AudioInput, stopped: Event) -> _DecodedClip:
-        """Read a sound, and answer it where it is long; nobody waits for it any more once that is stopped."""
+    def _windows(self, blocks: Iterable[np.ndarray], settings: WindowSettings) -> list[Window]:
+        sliding_window = SlidingWindow(self.backend, settings)
+        windows = [window for block in blocks for window in sliding_window.feed(block)]
+        return windows + sliding_window.finish()
 
-        def listen() -> Iterator[np.ndarray]:
+    def _decode(self, item: AudioInput, stopped: Event) -> _DecodedClip:
+        """Read a clip, and predict it if it is long; reading ends early when nobody waits for it any more."""
+
+        def read() -> Iterator[np.ndarray]:
             return takewhile(lambda _: not stopped.is_set(), item.blocks())
 
-        blocks, pieces, extent = listen(), [], _Extent()
+        blocks, pieces, extent = read(), [], _Extent()
         try:
             for block in blocks:
                 pieces.append(extent.add(block))
-                if extent.seconds > self._longest:
-                    return _DecodedClip(item, outcome=self._long(item, chain(pieces, blocks), listen))
+                if extent.seconds > self._max_clip_seconds:
+                    return _DecodedClip(item, outcome=self._predict_long_clip(item, chain(pieces, blocks), read))
             extent.check(item.name)
         except AudioError as error:
             return _DecodedClip(item, outcome=error)
@@ -224,62 +235,52 @@ class EmotionRecognizer:
         speech = min(extent.seconds, float(speech_frames(samples).sum()) * FRAME_SECONDS)
         return _DecodedClip(item, samples, extent.seconds, speech)
 
-    def _answered(self, heard: Sequence[_DecodedClip]) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
-        """Answer the clips of one length together, each as soon as those before it are."""
-        found: dict[int, np.ndarray] = {}
-        for place, one in enumerate(heard):
-            if one.samples is not None and place not in found:
-                alike = _alike(heard, place)
-                waveforms = [samples for other in alike if (samples := heard[other].samples) is not None]
-                found |= zip(alike, self.engine.probabilities(np.stack(waveforms)), strict=True)
-            if one.outcome is not None:
-                yield one.item, one.outcome
+    def _predict_clips(self, clips: Sequence[_DecodedClip]) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
+        """Predict clips of one length together, and yield each clip as soon as those before it are done."""
+        predicted: dict[int, np.ndarray] = {}
+        for index, clip in enumerate(clips):
+            if clip.samples is not None and index not in predicted:
+                batch = _same_length(clips, index)
+                waveforms = [samples for other in batch if (samples := clips[other].samples) is not None]
+                predicted |= zip(batch, self.backend.probabilities(np.stack(waveforms)), strict=True)
+            if clip.outcome is not None:
+                yield clip.item, clip.outcome
             else:
-                yield one.item, self._answer(one.item, found.pop(place), one.seconds, one.speech)
+                yield clip.item, self._prediction(clip.item, predicted.pop(index), clip.seconds, clip.speech)
 
-    def _answer(self, item: AudioInput, probabilities: np.ndarray, seconds: float, speech: float) -> ClipPrediction:
+    def _prediction(self, item: AudioInput, probabilities: np.ndarray, seconds: float, speech: float) -> ClipPrediction:
         scores = dict(zip(self.info.classes, probabilities.tolist(), strict=True))
-        best = max(scores, key=lambda name: scores[name])
-        unsure = self.info.threshold is not None and scores[best] < self.info.threshold
+        emotion = max(scores, key=lambda name: scores[name])
+        below_threshold = self.info.threshold is not None and scores[emotion] < self.info.threshold
         return ClipPrediction(
             path=item.path,
-            emotion=best,
+            emotion=emotion,
             scores=scores,
-            uncertain=unsure or not speech,
+            uncertain=below_threshold or not speech,
             duration=seconds,
             speech=speech,
         )
 
-    def _long(
-        self, item: AudioInput, blocks: Iterable[np.ndarray], again: Callable[[], Iterator[np.ndarray]]
+    def _predict_long_clip(
+        self, item: AudioInput, blocks: Iterable[np.ndarray], reread: Callable[[], Iterator[np.ndarray]]
     ) -> ClipPrediction:
-        """Answer a long sound by its windows; where none holds enough speech, by all of them.
-
-        Args:
-            item: where it is from. blocks: of its samples. again: gives them once more.
-        """
-        windows, seconds = self._windows(item, blocks, self._cut_at)
-        weights = [window.speech for window in windows if window.probabilities is not None]
-        answered = windows
-        if not weights:
-            answered, _ = self._windows(item, again(), replace(self._cut_at, min_speech=0.0))
-            weights = [1.0] * len(answered)
-        answers = [window.probabilities for window in answered if window.probabilities is not None]
-        return self._answer(item, np.average(answers, axis=0, weights=weights), seconds, _speech(windows))
-
-    def _windows(
-        self, item: AudioInput, blocks: Iterable[np.ndarray], settings: WindowSettings
-    ) -> tuple[list[Window], float]:
-        """Return the windows of a long sound, and its seconds."""
-        extent, windower = _Extent(), SlidingWindow(self.engine, settings)
-        windows = [window for block in blocks for window in windower.feed(extent.add(block))]
+        """Predict a long clip by its windows; if none holds enough speech, by all of them."""
+        extent, settings = _Extent(), self._long_clip_settings
+        windows = self._windows(map(extent.add, blocks), settings)
         extent.check(item.name)
-        return windows + windower.finish(), extent.seconds
+        predicted = [window for window in windows if window.probabilities is not None]
+        weights = [window.speech for window in predicted]
+        if not predicted:
+            predicted = self._windows(reread(), replace(settings, min_speech=0.0))
+            weights = [1.0] * len(predicted)
+        probabilities = [window.probabilities for window in predicted if window.probabilities is not None]
+        mean = np.average(probabilities, axis=0, weights=weights)
+        return self._prediction(item, mean, extent.seconds, _speech_seconds(windows))
 
 
 @dataclass
 class _Extent:
-    """How much sound there is, and between which values; of sound that comes piece by piece."""
+    """Number of samples, minimum and maximum of audio that arrives in blocks."""
 
     samples: int = 0
     low: float = np.inf
@@ -290,71 +291,67 @@ class _Extent:
         return self.samples / SAMPLE_RATE
 
     def add(self, block: np.ndarray) -> np.ndarray:
-        """Take in a block, shape (samples,), and give it back."""
+        """Count a block, shape (samples,), and return it."""
         if len(block):
             self.samples += len(block)
             self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
         return block
 
     def check(self, name: str) -> None:
-        """Refuse sound in which nothing can be heard.
-
-        Raises:
-            AudioError: it is too short, or silent as `audio.is_silent` has it.
-        """
+        """Raise AudioError if the audio is too short, or silent by the rule of `audio.is_silent`."""
         if self.seconds < MIN_SECONDS:
-            found = f"{1000 * self.seconds:.1f} ms"
-            raise AudioError("too-short", f"{name}: {found} of sound is too short: {MIN_SECONDS} s is the least")
+            duration = f"{1000 * self.seconds:.1f} ms"
+            raise AudioError("too-short", f"{name}: {duration} of audio is too short: the minimum is {MIN_SECONDS} s")
         if (self.high - self.low) / 2 < SILENCE_PEAK:
             raise AudioError("silent", f"{name}: silent: nothing in it is louder than -60 dBFS")
 
 
-def _settings(window: float, hop: float, smoothing: float) -> WindowSettings:
-    """Return settings that ask for no more speech than a short window holds."""
+def _window_settings(window: float, hop: float, smoothing: float) -> WindowSettings:
+    """Create settings that do not require more speech than a short window can hold."""
     return WindowSettings(window, hop, smoothing, min(WindowSettings.min_speech, window))
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, hear: Callable[[AudioInput], _DecodedClip], sounds: Iterable[AudioInput]
+def _decode_ahead(
+    pool: ThreadPoolExecutor, decode: Callable[[AudioInput], _DecodedClip], sounds: Iterable[AudioInput]
 ) -> Iterator[list[_DecodedClip]]:
-    """Yield sounds that were read, as many at a time as are ready; meanwhile the next are read."""
-    left: Iterator[AudioInput] = iter(sounds)
-    first = list(islice(left, 2))
+    """Yield decoded clips, as many at a time as are ready, while the next are decoded."""
+    waiting: Iterator[AudioInput] = iter(sounds)
+    first = list(islice(waiting, 2))
     if len(first) == 1:
-        # Beside nothing else it is read here, which spares the start of a thread.
-        yield [hear(first[0])]
+        # A single clip is decoded here, without starting a thread.
+        yield [decode(first[0])]
         return
-    left, coming = chain(first, left), deque[Future[_DecodedClip]]()
+    waiting, futures = chain(first, waiting), deque[Future[_DecodedClip]]()
     while True:
-        coming += [pool.submit(hear, item) for item in islice(left, 2 * _AT_ONCE - len(coming))]
-        if not coming:
+        futures += [pool.submit(decode, item) for item in islice(waiting, 2 * _BATCH_SIZE - len(futures))]
+        if not futures:
             return
-        ready = [coming.popleft().result()]
-        while coming and len(ready) < _AT_ONCE and _is_ready(coming[0]):
-            ready.append(coming.popleft().result())
+        ready = [futures.popleft().result()]
+        while futures and len(ready) < _BATCH_SIZE and _is_ready(futures[0]):
+            ready.append(futures.popleft().result())
         yield ready
 
 
-def _is_ready(coming: Future[_DecodedClip]) -> bool:
-    """Say whether a sound was read, or soon is. One of which anything else is to be told waits for its own turn."""
-    return bool(wait([coming], _PATIENCE).done) and coming.exception() is None
+def _is_ready(future: Future[_DecodedClip]) -> bool:
+    """Return whether a clip is decoded within a moment. An exception is left for when the clip is first in line."""
+    return bool(wait([future], _WAIT).done) and future.exception() is None
 
 
-def _alike(heard: Sequence[_DecodedClip], place: int) -> list[int]:
-    """Return the places, from one on, of clips as long as that one, as many as are answered at once."""
-    length = _length(heard[place])
+def _same_length(clips: Sequence[_DecodedClip], index: int) -> list[int]:
+    """Return the indices, from this one on, of clips of the same length, as many as fit into a batch."""
+    length = _length(clips[index])
     most = max(1, int(_BATCH_SECONDS * SAMPLE_RATE / length))
-    return [other for other in range(place, len(heard)) if _length(heard[other]) == length][:most]
+    return [other for other in range(index, len(clips)) if _length(clips[other]) == length][:most]
 
 
-def _length(heard: _DecodedClip) -> int:
-    return -1 if heard.samples is None else len(heard.samples)
+def _length(clip: _DecodedClip) -> int:
+    return -1 if clip.samples is None else len(clip.samples)
 
 
-def _speech(windows: Iterable[Window]) -> float:
+def _speech_seconds(windows: Iterable[Window]) -> float:
     """Return the seconds of speech in windows, which may overlap."""
-    found, until = 0.0, 0.0
+    seconds, covered = 0.0, 0.0
     for window in windows:
-        found += sum(max(0.0, end - max(start, until)) for start, end in window.spans)
-        until = window.end
-    return found
+        seconds += sum(max(0.0, end - max(start, covered)) for start, end in window.spans)
+        covered = window.end
+    return seconds

@@ -1,4 +1,4 @@
-"""Sound as it comes in, from a microphone or a call: windows as soon as they are known."""
+"""Inference on a stream, from a microphone or a call: windows as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -7,74 +7,75 @@ import numpy as np
 from ..audio import SAMPLE_RATE
 from ..audio.streaming import MonoResampler
 from ..utils.errors import InputError
-from .backends import Backend, ModelInfo
+from .backends.base import Backend, ModelInfo
 from .windows import SlidingWindow, Window, WindowPrediction, WindowSettings, window_prediction
 
 
 class WindowStream:
-    """Answers sound that is fed in chunks of any size, with the windows that `file_windows` gives for the whole.
+    """Predicts windows of audio that is fed in chunks of any size, as `iter_windows` does for a whole file.
 
-    A window is answered at most one second after its end (`voice.LATENCY`, and what resampling from 8 kHz or more holds
-    back); hardly more than one window and that second are kept. The answers do not depend on how the sound is cut into
-    chunks, save for what an engine's own answers differ by alone and in a batch (under 1e-5).
+    A window is returned at most one second after its end (`ser_ft.audio.vad.LATENCY` and the delay of the resampler,
+    from 8 kHz on); little more than one window and that second are kept in memory. The predictions do not depend on the
+    size of the chunks, apart from the difference between a batch and a single clip in the backend (under 1e-5).
 
     Args:
-        engine: that answers.
-        settings: how to cut; the defaults where None.
-        rate: sampling rate of the chunks, in Hz.
-        channel: the one that is heard, from 0; None mixes all of them.
+        backend: The model.
+        settings: The lengths of the windows. None: the defaults.
+        rate: Sampling rate of the chunks, in Hz.
+        channel: The channel that is used, from 0. None: the mean of all channels.
 
     Raises:
-        AudioError: that is no sampling rate.
+        AudioError: The sampling rate is not valid.
     """
 
     def __init__(
         self,
-        engine: Backend,
+        backend: Backend,
         settings: WindowSettings | None = None,
         rate: int = SAMPLE_RATE,
         channel: int | None = None,
     ) -> None:
-        self._mixer = MonoResampler(rate, channel)
-        self._windower = SlidingWindow(engine, settings or WindowSettings())
+        self._resampler = MonoResampler(rate, channel)
+        self._sliding_window = SlidingWindow(backend, settings or WindowSettings())
         self._open = True
 
     def feed(self, chunk: np.ndarray) -> list[Window]:
-        """Take a chunk and return the windows that are ready.
+        """Take a chunk and return the windows that are complete.
 
         Args:
-            chunk: float with full scale at 1.0, or int16; shape (samples,) or (samples, channels).
+            chunk: Float samples with full scale at 1.0, or int16, of shape (samples,) or (samples, channels).
 
         Raises:
-            InputError: the chunk is no sound, or the stream is finished.
+            InputError: The chunk is not audio, or the stream is finished.
         """
         if not self._open:
-            raise InputError("the stream is finished: open another for more sound")
-        return self._windower.feed(self._mixer.feed(chunk))
+            raise InputError("the stream is finished: open another one for more audio")
+        return self._sliding_window.feed(self._resampler.feed(chunk))
 
     def finish(self) -> list[Window]:
-        """Return the windows that are left; a second time, none."""
+        """Return the remaining windows; a second call returns none."""
         if not self._open:
             return []
         self._open = False
-        return self._windower.feed(self._mixer.finish()) + self._windower.finish()
+        return self._sliding_window.feed(self._resampler.finish()) + self._sliding_window.finish()
 
 
 class PredictionStream:
-    """A `WindowStream` whose windows are told as `EmotionRecognizer.windows` tells them.
+    """A `WindowStream` whose windows are returned as `EmotionRecognizer.windows` returns them.
 
     Args:
-        stream: that is fed. facts: of the model that answers it.
+        stream: The stream of windows.
+        info: The model that predicts them.
     """
 
-    def __init__(self, stream: WindowStream, facts: ModelInfo) -> None:
+    def __init__(self, stream: WindowStream, info: ModelInfo) -> None:
         self._stream = stream
-        self._facts = facts
+        self._info = info
 
     def feed(self, chunk: np.ndarray) -> list[WindowPrediction]:
-        """Take a chunk as `Stream.feed` does, and return the answers to the windows that are ready."""
-        return [window_prediction(window, self._facts) for window in self._stream.feed(chunk)]
+        """Take a chunk as `WindowStream.feed` does, and return the predictions of the windows that are complete."""
+        return [window_prediction(window, self._info) for window in self._stream.feed(chunk)]
 
     def finish(self) -> list[WindowPrediction]:
-        """Return the answers that are left; a second time, none."""
-        return [window_prediction(window, self._facts) for window in self._stream.finish()]
+        """Return the predictions of the remaining windows; a second call returns none."""
+        return [window_prediction(window, self._info) for window in self._stream.finish()]

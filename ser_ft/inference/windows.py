@@ -1,4 +1,4 @@
-"""Long recordings in rolling windows: how each sounds, smoothed over time, and the segments that they make up."""
+"""Inference on long recordings: sliding windows, their smoothed predictions, and segments of one emotion."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..audio import SAMPLE_RATE, Source
 from ..audio.streaming import MonoResampler, open_audio
 from ..audio.vad import FRAME, VoiceActivityDetector
 from ..utils.errors import InputError
-from .backends import Backend, ModelInfo
+from .backends.base import Backend, ModelInfo
 
-# The gate decides in frames of 10 ms, and every length is rounded to them.
+# The voice activity detector decides in frames of 10 ms, and every length is rounded to them.
 FRAME_SECONDS = FRAME / SAMPLE_RATE
-# Seconds of sound that are answered at once, and that are taken in at once: they bound the memory.
+# Seconds of audio in a batch, and in a block that is read at once. Both limit the memory.
 _BATCH_SECONDS = 96.0
-_PIECE_SECONDS = 32.0
+_BLOCK_SECONDS = 32.0
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """How a long recording is cut and put together again; all in seconds.
+    """How a recording is cut into windows, and how these are merged into segments; all in seconds.
 
     Attributes:
-        window: length of a window.
-        hop: from the start of a window to the start of the next.
-        smoothing: time constant of the smoothing over windows (see `ExponentialSmoother`); 0 leaves it out.
-        min_speech: with less speech than this in it, a window is given no answer. Of a recording shorter than one
-            window the same share is asked.
-        gap: a silence longer than this ends a segment.
+        window: Length of a window.
+        hop: Time from the start of a window to the start of the next.
+        smoothing: Time constant of the smoothing over windows (see `ExponentialSmoother`); 0: no smoothing.
+        min_speech: A window with less speech than this gets no prediction. A recording shorter than one window needs
+            the same share of speech.
+        gap: A silence longer than this ends a segment.
     """
 
     window: float = 3.0
@@ -49,23 +49,26 @@ class WindowSettings:
                 raise InputError(f"{name} must be {least:g} seconds or more, not {value}")
         if self.hop > self.window:
             raise InputError(
-                f"a hop of {self.hop:g} s skips sound between windows of {self.window:g} s: make it shorter"
+                f"a hop of {self.hop:g} s skips audio between windows of {self.window:g} s: make it shorter"
             )
         if self.min_speech > self.window:
-            raise InputError(f"a window of {self.window:g} s never holds {self.min_speech:g} s of speech: ask for less")
+            raise InputError(
+                f"a window of {self.window:g} s cannot hold {self.min_speech:g} s of speech: lower min_speech"
+            )
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window of a recording; times in seconds from its start.
+    """A window of a recording; times in seconds from the start of the recording.
 
     Attributes:
-        start: where the window begins. end: where it ends.
-        speech: the share of it that is speech, 0 to 1.
-        probabilities: one per class, shape (classes,); None where there is too little speech.
-        smoothed: the same after smoothing with the windows before it.
-        level: root mean square in dBFS, never under -120.
-        spans: the stretches of speech in it, as (start, end).
+        start: Start of the window.
+        end: End of the window.
+        speech: Share of the window that is speech, 0 to 1.
+        probabilities: One per class, shape (classes,); None if there is too little speech.
+        smoothed: The probabilities smoothed with those of the windows before.
+        level: Root mean square in dBFS, at least -120.
+        spans: The intervals of speech in the window, as (start, end).
     """
 
     start: float
@@ -79,13 +82,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one emotion; times in seconds, trimmed to the speech in it.
+    """An interval with one predicted emotion; times in seconds, trimmed to the speech.
 
     Attributes:
-        start: where its speech begins. end: where its speech ends.
-        emotion: the class with the highest smoothed probability throughout.
-        probability: mean of that class's smoothed probability over its windows, weighted by the speech in each.
-        uncertain: that mean is under the model's threshold.
+        start: Start of the speech.
+        end: End of the speech.
+        emotion: The class with the highest smoothed probability.
+        probability: The class's mean smoothed probability over its windows, weighted by their speech.
+        uncertain: Whether this mean is below the model's threshold.
     """
 
     start: float
@@ -96,7 +100,7 @@ class Segment:
 
 
 class WindowPrediction(TypedDict):
-    """A window as programs read it; `emotion` and `scores` after smoothing, None where there is too little speech."""
+    """A window as a dictionary; `emotion` and `scores` are smoothed, and None if there is too little speech."""
 
     start: float
     end: float
@@ -106,141 +110,149 @@ class WindowPrediction(TypedDict):
     speech: float
 
 
-def window_prediction(window: Window, facts: ModelInfo) -> WindowPrediction:
-    """Return what a window says; uncertain where its top probability is under the threshold, or nobody speaks."""
-    scores = None if window.smoothed is None else dict(zip(facts.classes, window.smoothed.tolist(), strict=True))
+def window_prediction(window: Window, info: ModelInfo) -> WindowPrediction:
+    """Convert a window to a dictionary.
+
+    A window is uncertain if its highest probability is below the model's threshold, or if it has no prediction.
+    """
+    scores = None if window.smoothed is None else dict(zip(info.classes, window.smoothed.tolist(), strict=True))
     return WindowPrediction(
         start=window.start,
         end=window.end,
         emotion=max(scores, key=scores.__getitem__) if scores else None,
         scores=scores,
-        uncertain=scores is None or max(scores.values()) < (facts.threshold or 0.0),
+        uncertain=scores is None or max(scores.values()) < (info.threshold or 0.0),
         speech=window.speech,
     )
 
 
 class ExponentialSmoother:
-    """Smooths the answers to windows that follow each other.
+    """Smooths the probabilities of consecutive windows (exponential smoothing, Brown 1956).
 
-    With p the answer to a window, d the seconds since the answered window before it started, and t the time constant,
-    the smoothed answer s starts as p and becomes a s + (1 - a) p, a = exp(-d / t): exponential smoothing (Brown 1956).
-    After a long silence little of what was before is left.
+    With p the probabilities of a window, d the seconds since the start of the previous window with a prediction, and t
+    the time constant, the smoothed probabilities s start as p and become a s + (1 - a) p, where a = exp(-d / t). A
+    long silence removes most of the influence of what was before.
 
     Args:
-        seconds: the time constant; 0 leaves the answers as they are.
+        seconds: The time constant; 0 returns the probabilities unchanged.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._last: tuple[float, np.ndarray] | None = None
+        self._previous: tuple[float, np.ndarray] | None = None
 
-    def __call__(self, start: float, answer: np.ndarray) -> np.ndarray:
-        """Return the smoothed answer to the next window, which starts at that second."""
-        smoothed = answer
-        if self._last is not None and self._seconds:
-            before, last = self._last
-            kept = np.exp((before - start) / self._seconds)
-            smoothed = kept * last + (1 - kept) * answer
-        self._last = start, smoothed
+    def __call__(self, start: float, probabilities: np.ndarray) -> np.ndarray:
+        """Return the smoothed probabilities of the next window, which starts at this second."""
+        smoothed = probabilities
+        if self._previous is not None and self._seconds:
+            previous_start, previous = self._previous
+            weight = np.exp((previous_start - start) / self._seconds)
+            smoothed = weight * previous + (1 - weight) * probabilities
+        self._previous = start, smoothed
         return smoothed
 
 
 def smooth_windows(windows: Sequence[Window], settings: WindowSettings) -> list[Window]:
-    """Smooth the windows of one recording, in order, anew: where their answers were changed."""
+    """Smooth the windows of one recording again, in order, after their probabilities were changed."""
     smoother = ExponentialSmoother(settings.smoothing)
     return [
-        replace(one, smoothed=None if one.probabilities is None else smoother(one.start, one.probabilities))
-        for one in windows
+        replace(
+            window,
+            smoothed=None if window.probabilities is None else smoother(window.start, window.probabilities),
+        )
+        for window in windows
     ]
 
 
 class SlidingWindow:
-    """Cuts mono sound that comes piece by piece into windows and has them answered.
+    """Cuts mono audio that is fed in blocks into windows, and predicts them.
 
-    Windows start every `hop` seconds. Where the last of them ends before the sound does, one more is put so that it
-    ends with it; sound shorter than one window is one window of its own length.
+    A window starts every `hop` seconds. If the last one ends before the audio does, one more window is aligned with the
+    end. Audio shorter than one window becomes one window of its own length.
 
     Args:
-        engine: that answers. settings: how to cut.
+        backend: The model.
+        settings: The lengths of the windows.
     """
 
-    def __init__(self, engine: Backend, settings: WindowSettings) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, settings: WindowSettings) -> None:
+        self._backend = backend
         self._settings = settings
         self._length = round(settings.window / FRAME_SECONDS) * FRAME
         self._hop = round(settings.hop / FRAME_SECONDS) * FRAME
-        self._gate = VoiceActivityDetector()
+        self._vad = VoiceActivityDetector()
         self._smoother = ExponentialSmoother(settings.smoothing)
-        # The sound, and the gate's decisions, from sample `_from` on; where the next window starts.
+        # Samples, and speech decisions of their frames, from sample `_offset` on; where the next window starts.
         self._samples = np.zeros(0, np.float32)
         self._speech = np.zeros(0, bool)
-        self._from = 0
+        self._offset = 0
         self._next = 0
 
     def feed(self, samples: np.ndarray) -> list[Window]:
-        """Take samples and return the windows that are ready.
+        """Take samples and return the windows that are complete.
 
         Args:
-            samples: float32 at 16 kHz, shape (samples,).
+            samples: Float32 samples at 16 kHz, shape (samples,).
         """
         windows = []
-        step = round(_PIECE_SECONDS * SAMPLE_RATE)
-        for start in range(0, len(samples), step):
-            piece = samples[start : start + step]
-            self._samples = np.concatenate([self._samples, piece])
-            self._speech = np.concatenate([self._speech, self._gate.feed(piece)])
-            windows += self._answer(self._due(self._from + len(self._speech) * FRAME))
-            self._forget()
+        size = round(_BLOCK_SECONDS * SAMPLE_RATE)
+        for start in range(0, len(samples), size):
+            block = samples[start : start + size]
+            self._samples = np.concatenate([self._samples, block])
+            self._speech = np.concatenate([self._speech, self._vad.feed(block)])
+            windows += self._predict(self._complete_spans(self._offset + len(self._speech) * FRAME))
+            self._drop_used_samples()
         return windows
 
     def finish(self) -> list[Window]:
-        """Return the windows that are left; nothing can be fed after it."""
-        self._speech = np.concatenate([self._speech, self._gate.finish()])
-        end = self._from + len(self._samples)
-        spans = self._due(end)
+        """Return the remaining windows. Nothing can be fed afterwards."""
+        self._speech = np.concatenate([self._speech, self._vad.finish()])
+        end = self._offset + len(self._samples)
+        spans = self._complete_spans(end)
         covered = self._next - self._hop + self._length if self._next else 0
         if end - covered >= FRAME or (end and not covered):
             spans.append((max(0, end - self._length), end))
-        return self._answer(spans)
+        return self._predict(spans)
 
-    def _due(self, known: int) -> list[tuple[int, int]]:
-        """Return from where to where, in samples, the next windows reach that end within what is known."""
+    def _complete_spans(self, known: int) -> list[tuple[int, int]]:
+        """Return start and end, in samples, of the next windows that end within the known samples."""
         spans = []
         while self._next + self._length <= known:
             spans.append((self._next, self._next + self._length))
             self._next += self._hop
         return spans
 
-    def _forget(self) -> None:
-        """Drop what no window needs any more; the last may start up to a hop before the next would."""
-        drop = max(0, self._next - self._hop - self._from)
-        self._samples = self._samples[drop:]
-        self._speech = self._speech[drop // FRAME :]
-        self._from += drop
+    def _drop_used_samples(self) -> None:
+        # The last window may start up to one hop before the next regular one.
+        used = max(0, self._next - self._hop - self._offset)
+        self._samples = self._samples[used:]
+        self._speech = self._speech[used // FRAME :]
+        self._offset += used
 
-    def _answer(self, spans: Sequence[tuple[int, int]]) -> list[Window]:
-        windows = [self._window(*span) for span in spans]
+    def _predict(self, spans: Sequence[tuple[int, int]]) -> list[Window]:
+        windows = [self._describe(*span) for span in spans]
         least = self._settings.min_speech / self._settings.window
-        asked = [place for place, window in enumerate(windows) if window.speech >= least]
-        most = max(1, int(_BATCH_SECONDS / self._settings.window))
-        for some in (asked[first : first + most] for first in range(0, len(asked), most)):
-            sounds = np.stack([self._sound(*spans[place]) for place in some])
-            for place, answer in zip(some, self._engine.probabilities(sounds), strict=True):
-                smoothed = self._smoother(windows[place].start, answer)
-                windows[place] = replace(windows[place], probabilities=answer, smoothed=smoothed)
+        spoken = [index for index, window in enumerate(windows) if window.speech >= least]
+        size = max(1, int(_BATCH_SECONDS / self._settings.window))
+        for batch in (spoken[first : first + size] for first in range(0, len(spoken), size)):
+            waveforms = np.stack([self._waveform(*spans[index]) for index in batch])
+            for index, probabilities in zip(batch, self._backend.probabilities(waveforms), strict=True):
+                smoothed = self._smoother(windows[index].start, probabilities)
+                windows[index] = replace(windows[index], probabilities=probabilities, smoothed=smoothed)
         return windows
 
-    def _sound(self, start: int, end: int) -> np.ndarray:
-        samples = self._samples[start - self._from : end - self._from]
-        return np.pad(samples, (0, max(0, self._engine.info.shortest - len(samples))))
+    def _waveform(self, start: int, end: int) -> np.ndarray:
+        samples = self._samples[start - self._offset : end - self._offset]
+        return np.pad(samples, (0, max(0, self._backend.info.min_samples - len(samples))))
 
-    def _window(self, start: int, end: int) -> Window:
-        first, last = (round((edge - self._from) / FRAME) for edge in (start, end))
+    def _describe(self, start: int, end: int) -> Window:
+        """Measure speech and level of a window, without probabilities."""
+        first, last = (round((edge - self._offset) / FRAME) for edge in (start, end))
         speech = self._speech[first:last]
-        samples = self._samples[start - self._from : end - self._from]
+        samples = self._samples[start - self._offset : end - self._offset]
         level = 10 * np.log10(max(float(np.mean(np.square(samples, dtype=np.float64))), 1e-12))
         edges = np.flatnonzero(np.diff(np.concatenate([[False], speech, [False]]).astype(np.int8)))
-        times = (edges + first + self._from // FRAME) / round(1 / FRAME_SECONDS)
+        times = (edges + first + self._offset // FRAME) / round(1 / FRAME_SECONDS)
         return Window(
             start=start / SAMPLE_RATE,
             end=end / SAMPLE_RATE,
@@ -253,69 +265,71 @@ class SlidingWindow:
 
 
 def iter_windows(
-    engine: Backend,
+    backend: Backend,
     source: Source,
     settings: WindowSettings | None = None,
     channel: int | None = None,
 ) -> Iterator[Window]:
-    """Cut a file into windows as it is read, in bounded memory, and have them answered.
+    """Predict the windows of a file while it is read, in bounded memory.
 
     Args:
-        engine: that answers.
-        source: a path, or the bytes of a whole file.
-        settings: how to cut; the defaults where None.
-        channel: the one that is heard, from 0; None mixes all of them.
+        backend: The model.
+        source: A path, or the bytes of a whole file.
+        settings: The lengths of the windows. None: the defaults.
+        channel: The channel that is used, from 0. None: the mean of all channels.
 
     Yields:
         The windows, in order.
 
     Raises:
-        AudioError: the file cannot be decoded; where that shows only later, after the windows before it.
-        InputError: it has no such channel.
+        AudioError: The file cannot be decoded. If a later part is damaged, the windows before it are yielded first.
+        InputError: The file does not have this channel.
     """
-    windower = SlidingWindow(engine, settings or WindowSettings())
-    with open_audio(source) as sound:
-        mixer = MonoResampler(sound.rate, channel)
-        for block in sound.blocks(_PIECE_SECONDS):
-            yield from windower.feed(mixer.feed(block))
-        yield from windower.feed(mixer.finish())
-    yield from windower.finish()
+    sliding_window = SlidingWindow(backend, settings or WindowSettings())
+    with open_audio(source) as reader:
+        resampler = MonoResampler(reader.rate, channel)
+        for block in reader.blocks(_BLOCK_SECONDS):
+            yield from sliding_window.feed(resampler.feed(block))
+        yield from sliding_window.feed(resampler.finish())
+    yield from sliding_window.finish()
 
 
-def merge_windows(windows: Sequence[Window], facts: ModelInfo, settings: WindowSettings) -> list[Segment]:
+def merge_windows(windows: Sequence[Window], info: ModelInfo, settings: WindowSettings) -> list[Segment]:
     """Merge windows into segments of one emotion.
 
-    Each moment belongs to the window whose middle is closest. Speech of windows that follow each other and have the
-    same top class after smoothing makes up one segment, unless a silence longer than the settings' `gap` lies between.
+    Each moment belongs to the window whose center is closest. The speech of consecutive windows with the same smoothed
+    top class forms one segment, unless it is interrupted by a silence longer than `settings.gap`.
 
     Args:
-        windows: of one recording, in order. facts: of the model that answered. settings: with which they were cut.
+        windows: The windows of one recording, in order.
+        info: The model that predicted them.
+        settings: The settings with which they were cut.
     """
-    found: list[Segment] = []
-    heard = 0.0
-    for window, start, end in _speech_of(windows):
+    segments: list[Segment] = []
+    spoken = 0.0  # seconds of speech in the last segment
+    for window, start, end in _nearest_speech(windows):
         assert window.smoothed is not None
         best = int(window.smoothed.argmax())
-        probability, emotion, length = float(window.smoothed[best]), facts.classes[best], end - start
-        last = found[-1] if found else None
+        probability, emotion, length = float(window.smoothed[best]), info.classes[best], end - start
+        last = segments[-1] if segments else None
         if last is None or last.emotion != emotion or start - last.end > settings.gap:
-            heard = 0.0
-            found.append(Segment(start, end, emotion, probability, False))
+            spoken = 0.0
+            segments.append(Segment(start, end, emotion, probability, False))
         else:
-            mean = (last.probability * heard + probability * length) / (heard + length)
-            found[-1] = replace(last, end=end, probability=mean)
-        heard += length
-    threshold = facts.threshold or 0.0
-    return [replace(segment, uncertain=segment.probability < threshold) for segment in found]
+            mean = (last.probability * spoken + probability * length) / (spoken + length)
+            segments[-1] = replace(last, end=end, probability=mean)
+        spoken += length
+    threshold = info.threshold or 0.0
+    return [replace(segment, uncertain=segment.probability < threshold) for segment in segments]
 
 
-def _speech_of(windows: Sequence[Window]) -> Iterator[tuple[Window, float, float]]:
-    """Yield the answered windows with the stretches of speech that are closest to their middles."""
-    middles = [(window.start + window.end) / 2 for window in windows]
-    between = [(before + after) / 2 for before, after in pairwise(middles)]
-    for place, window in enumerate(windows):
-        low = between[place - 1] if place else window.start
-        high = between[place] if place < len(between) else window.end
+def _nearest_speech(windows: Sequence[Window]) -> Iterator[tuple[Window, float, float]]:
+    """Yield the windows with a prediction, and each interval of speech that is closest to their centers."""
+    centers = [(window.start + window.end) / 2 for window in windows]
+    borders = [(before + after) / 2 for before, after in pairwise(centers)]
+    for index, window in enumerate(windows):
+        low = borders[index - 1] if index else window.start
+        high = borders[index] if index < len(borders) else window.end
         for start, end in window.spans:
             if window.smoothed is not None and max(start, low) < min(end, high):
                 yield window, max(start, low), min(end, high)

@@ -1,51 +1,48 @@
-"""Our networks behind the Auto classes, as soon as there are Auto classes: `import ser_ft` alone stays quick."""
+"""Registration of our models with the Auto classes of transformers, without importing transformers.
+
+Registering needs the model classes, whose import takes seconds. `import ser_ft` only installs an import hook, which
+registers them right after the Auto classes themselves are imported.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-_AUTO = "transformers.models.auto.modeling_auto"
+_AUTO_CLASSES = "transformers.models.auto.modeling_auto"
+_MODEL_MODULES = ("baselines", "compact", "spectrogram")
 
 
-def register() -> None:
-    """Make transformers know our networks: now where its Auto classes are loaded, else when they will be."""
-    if _AUTO in sys.modules:
-        _import_networks()
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+def register_models() -> None:
+    """Register our models: now if the Auto classes are imported already, else when they are."""
+    if _AUTO_CLASSES in sys.modules:
+        _import_models()
+    elif not any(isinstance(finder, _AutoClassesFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AutoClassesFinder())
 
 
-def _import_networks() -> None:
-    for name in ("baselines", "compact", "spectrogram"):
+def _import_models() -> None:
+    for name in _MODEL_MODULES:
         import_module(f"ser_ft.models.{name}")
 
 
-class _Finder(MetaPathFinder):
-    """Finds the module of the Auto classes as anyone would, and has ours imported after it."""
+class _AutoClassesFinder(MetaPathFinder):
+    """Finds the module of the Auto classes as usual, and imports our models after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != _AUTO:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == _AUTO_CLASSES else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _import_models()
+
+            setattr(spec.loader, "exec_module", execute_and_register)  # noqa: B010
         return spec
-
-
-class _Loader(Loader):
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
-        _import_networks()

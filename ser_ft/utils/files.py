@@ -1,4 +1,4 @@
-"""Folders: those that are there whole or not at all, and the demo's."""
+"""Output paths: the check before writing, atomic replacement, locks, and the folder of the demo."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Literal
 from .errors import InputError
 
 MODEL_FILE = "model.txt"
-"""Beside the demo's app.py: a model that is opened instead of the one that ships, as the Space of a model has it."""
+"""A file next to the demo's app.py that names the model of a Space, instead of the one that is part of ser_ft."""
 
 
 def demo_folder() -> Path:
-    """Return the demo's folder: in the package where that was installed, beside it in a checkout.
+    """Return the demo's folder: inside the installed package, or next to it in a checkout.
 
     Raises:
-        InputError: in neither.
+        InputError: Neither exists.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "demo", package.parent / "demo"):
         if (folder / "app.py").is_file():
             return folder
-    raise InputError("the page is not part of this copy of ser_ft: install it anew, or run demo/app.py of a checkout")
+    raise InputError("this copy of ser_ft has no demo: install it again, or run demo/app.py of a checkout")
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that is there."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    """Return the folder, or its nearest parent that exists."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def check_output(
@@ -104,44 +104,45 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def backup_path(folder: Path) -> Path:
-    """Return where a folder waits while another takes its place."""
+    """Return where a folder is kept while another one takes its place."""
     return folder.with_name(f".{folder.name}.old")
 
 
-def replace_atomically(whole: Path, folder: Path) -> None:
-    """Put a finished folder in its place; what was there goes away."""
-    _move_aside(folder)
-    os.replace(whole, folder)
+def replace_atomically(complete: Path, folder: Path) -> None:
+    """Move a complete folder to its final path, and delete what was there."""
+    _move_to_backup(folder)
+    os.replace(complete, folder)
     shutil.rmtree(backup_path(folder), ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:
-    """Take a folder away: its name is free before its content goes."""
-    _move_aside(folder)
+    """Delete a folder; its name is free before its content is deleted."""
+    _move_to_backup(folder)
     shutil.rmtree(backup_path(folder), ignore_errors=True)
 
 
-def _move_aside(folder: Path) -> None:
+def _move_to_backup(folder: Path) -> None:
     shutil.rmtree(backup_path(folder), ignore_errors=True)
     if folder.exists():
         os.replace(folder, backup_path(folder))
 
 
 @contextmanager
-def exclusive_lock(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process of a kind out of a folder, for as long as this one lives at most.
+def exclusive_lock(folder: Path, job: str) -> Iterator[None]:
+    """Keep other processes with the same job out of a folder, until the context or this process ends.
 
     Args:
-        folder: made where it is not there. what: is at work in it, for the message.
+        folder: The folder; created if it does not exist.
+        job: What runs in the folder, for the name of the lock and the message.
 
     Raises:
-        InputError: another such process is at work.
+        InputError: Another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / f".{what}.lock", timeout=0):
+        with FileLock(folder / f".{job}.lock", timeout=0):
             yield
     except Timeout:
-        raise InputError(f"{folder}: another {what} is at work here: wait for its end, or stop it") from None
+        raise InputError(f"{folder}: another {job} is running here: wait until it ends, or stop it") from None

@@ -1,4 +1,4 @@
-"""The Hub where it cannot be reached: said in seconds."""
+"""Fast fallback to offline mode if the Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from urllib.request import getproxies
 
 @contextmanager
 def offline_if_unreachable(local: bool) -> Iterator[None]:
-    """Work offline (from what was fetched before, or not at all) where the Hub cannot be reached.
+    """Use only cached files of the Hub within this context if the Hub cannot be reached.
 
-    Its client would try again for half a minute; one attempt of a few seconds says the same.
+    The Hub's client retries for half a minute; here one attempt of at most five seconds decides.
 
     Args:
-        local: nothing of the Hub will be asked for.
+        local: Whether nothing of the Hub is needed, so that no attempt is made.
     """
     import datasets
     import huggingface_hub.constants
 
-    # What the Hub's client says of its attempts: the caller's one line is enough.
+    # The client's warnings about failed attempts repeat what the caller's error says.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     hub = urlsplit(huggingface_hub.constants.ENDPOINT)
-    offline: tuple[Any, ...] = huggingface_hub.constants, datasets.config
-    before = [module.HF_HUB_OFFLINE for module in offline]
+    modules: tuple[Any, ...] = huggingface_hub.constants, datasets.config
+    before = [module.HF_HUB_OFFLINE for module in modules]
     if not local and not any(before) and not getproxies().get(hub.scheme):
         try:
             socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
         except OSError:
-            for module in offline:
+            for module in modules:
                 module.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        for module, value in zip(offline, before, strict=True):
+        for module, value in zip(modules, before, strict=True):
             module.HF_HUB_OFFLINE = value

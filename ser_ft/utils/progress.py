@@ -1,4 +1,4 @@
-"""The progress bar that everything long shows."""
+"""The progress bar of everything that takes long."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 
 def progress_bar(items: Iterable[Any] | None = None, *, shown: bool = True, **options: Any) -> tqdm[Any]:
-    """Return a tqdm bar on stderr: lively in a terminal, a line every ten seconds in a log."""
-    lively = sys.stderr.isatty()
-    return tqdm(items, disable=not shown, mininterval=0.1 if lively else 10.0, dynamic_ncols=lively, **options)
+    """Return a tqdm bar on stderr, which is updated ten times a second in a terminal, else every ten seconds."""
+    in_terminal = sys.stderr.isatty()
+    interval = 0.1 if in_terminal else 10.0
+    return tqdm(items, disable=not shown, mininterval=interval, dynamic_ncols=in_terminal, **options)

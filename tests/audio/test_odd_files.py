@@ -178,7 +178,7 @@ def test_each_has_an_answer_or_one_line(
     lines = [line for line in err.splitlines() if line.strip() and "file/s" not in line]
     assert len(lines) == failed + 1
     assert all(line.startswith("ser-ft: ") and line.isprintable() and len(line) < 700 for line in lines)
-    assert lines[-1] == f"ser-ft: {failed} of {len(rows)} files could not be recognised"
+    assert lines[-1] == f"ser-ft: {failed} of {len(rows)} files could not be recognized"
 
 
 def _as_wanted(row: dict[str, str], wanted: str) -> bool:

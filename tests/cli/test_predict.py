@@ -78,7 +78,7 @@ def test_a_bad_file_does_not_stop_the_rest(run: Run, broken: Path) -> None:
     assert found[1] == {"path": f"{broken}/clip 0b.wav", "error": "the file is empty"}
     assert err.splitlines() == [
         f"ser-ft: {broken}/clip 0b.wav: the file is empty",
-        "ser-ft: 1 of 7 files could not be recognised",
+        "ser-ft: 1 of 7 files could not be recognized",
     ]
 
 
@@ -112,7 +112,7 @@ def test_a_broken_off_file_is_gone_on_with(run: Run, broken: Path, tmp_path: Pat
         # What failed is tried again, after what was answered.
         assert sorted(out.read_bytes().splitlines()) == sorted(content.splitlines())
     code, said, err = run(broken, "--out", out, "--resume")
-    assert (code, said, err.splitlines()[-1]) == (1, "", "ser-ft: 1 of 1 files could not be recognised")
+    assert (code, said, err.splitlines()[-1]) == (1, "", "ser-ft: 1 of 1 files could not be recognized")
     (broken / "clip 0b.wav").write_bytes((broken / "clip 0.wav").read_bytes())
     assert run(broken, "--out", out, "--resume") == (0, "", "")
     mended = out.read_bytes()
@@ -130,7 +130,7 @@ def test_errors_of_other_files_stay_and_are_told(run: Run, broken: Path, tmp_pat
     content = out.read_bytes()
     code, said, err = run(broken / "actor 0", "--out", out, "--resume")
     assert (code, said) == (1, "")
-    assert err == f"ser-ft: {out}: holds the errors of 1 more, which were not among the files given\n"
+    assert err == f"ser-ft: {out}: contains errors of 1 more files, which were not passed\n"
     assert out.read_bytes() == content
 
 
@@ -148,12 +148,12 @@ def test_files_that_came_later_are_put_behind(run: Run, tree: Path, tmp_path: Pa
     [
         ((), "the following arguments are required: PATH"),
         (("empty",), "empty: no sound files there"),
-        (("tree", "--out", "answers"), "its name says no format"),
-        (("tree", "--out", "answers.wav"), "its name says no format"),
+        (("tree", "--out", "answers"), "its suffix is not"),
+        (("tree", "--out", "answers.wav"), "its suffix is not"),
         (("tree", "--out", "there.jsonl"), "a file already exists; pass --resume, or choose another --out"),
         (("tree", "--out", "there.json"), "a file already exists; choose another --out"),
-        (("tree", "--resume"), "give --out FILE, in csv or jsonl"),
-        (("tree", "--out", "there.json", "--resume"), "give --out FILE, in csv or jsonl"),
+        (("tree", "--resume"), "pass --out FILE, in csv or jsonl"),
+        (("tree", "--out", "there.json", "--resume"), "pass --out FILE, in csv or jsonl"),
         (("tree", "--out", "there.jsonl", "--resume"), "does not hold predictions in jsonl"),
         (("tree", "--out", "there.jsonl/a.csv"), "cannot be written"),
         (("tree", "--out", "empty", "--format", "csv", "--resume"), "is a folder, not a file"),
@@ -205,7 +205,7 @@ def test_strange_names_reach_every_format(run: Run, voices: list[np.ndarray], tm
 
 
 def test_what_takes_long_has_a_bar(run: Run, broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.cli.predict._BAR_AFTER", 0.0)
+    monkeypatch.setattr("ser_ft.cli.predict._BAR_DELAY", 0.0)
     _, out, err = run(broken, "--format", "jsonl")
     assert len(out.splitlines()) == 7
     assert "7/7" in err

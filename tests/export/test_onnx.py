@@ -120,13 +120,13 @@ def test_eight_bits_make_a_smaller_file_whose_features_are_exact(sounds: Path, t
     _batches(small, folder, sounds, 0.05)
     kinds = {one.name: one.data_type for one in onnx.load(small.path).graph.initializer}
     assert onnx.TensorProto.UINT8 in kinds.values()
-    assert {kind for name, kind in kinds.items() if name.startswith("front_end.")} == {onnx.TensorProto.FLOAT}
+    assert {kind for name, kind in kinds.items() if name.startswith("frontend.")} == {onnx.TensorProto.FLOAT}
 
 
 def test_a_file_too_far_from_the_model_is_not_kept(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "a.onnx"
     out.parent.mkdir()
-    said = r"a.onnx: not written, .* from the model's own, and --tolerance is 1e-12$"
+    said = r"a.onnx: not written: .* from that of the model, and --tolerance is 1e-12$"
     with pytest.raises(InputError, match=said):
         export_onnx(tiny_run, out, data=sounds, tolerance=1e-12, verbose=False)
     assert list(out.parent.iterdir()) == []
@@ -173,7 +173,7 @@ def test_a_run_is_checked_on_its_own_table_where_it_is_still_there(
 def test_of_an_hour_only_the_beginning_is_asked_about(voices: list[np.ndarray], tmp_path: Path) -> None:
     sound = np.resize(voices[0], 70 * audio.SAMPLE_RATE)
     soundfile.write(tmp_path / "call.wav", sound, audio.SAMPLE_RATE, subtype="FLOAT")
-    (clip,) = module._of_files(tmp_path)
+    (clip,) = module._from_files(tmp_path)
     assert np.array_equal(clip, sound[: 20 * audio.SAMPLE_RATE])
 
 
@@ -196,7 +196,10 @@ def _unlike(tiny_run: Path, folder: Path) -> Path:
             "is not a folder",
             lambda run, some: export_onnx(run, Path(some, "no").write_text("") or some / "no" / "a.onnx"),
         ),
-        ("no prepared table, and no folder with sound", lambda run, some: export_onnx(run, some / "a.onnx", data=some)),
+        (
+            "neither a prepared table nor a folder with sound",
+            lambda run, some: export_onnx(run, some / "a.onnx", data=some),
+        ),
         ("damaged", lambda run, some: export_onnx(_unlike(run, some), some / "a.onnx")),
         ("not a folder, and no such model", lambda run, some: export_onnx("nobody/nothing", some / "a.onnx")),
     ],
@@ -211,7 +214,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(
 
 
 def test_weights_that_no_onnx_file_holds(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LARGEST", 1000)
+    monkeypatch.setattr(module, "_MAX_WEIGHT_BYTES", 1000)
     with pytest.raises(InputError, match="file holds less than 2"):
         export_onnx(tiny_run, tmp_path / "a.onnx")
 
@@ -229,8 +232,8 @@ def test_the_command(
     assert main(["export", str(tiny_run), "--data", str(sounds)]) == 0
     told = capsys.readouterr().out
     assert told.startswith("written: tiny.onnx (")
-    assert f"checked on 8 clips of {sounds}" in told
-    assert "the same answer for 8 of 8" in told
+    assert f"compared on 8 clips of {sounds}" in told
+    assert "same class: 8 of 8" in told
     assert main(["export", str(tiny_run), "--data", str(sounds), "--int8"]) == 0
     assert Path("tiny-int8.onnx").stat().st_size < Path("tiny.onnx").stat().st_size
     assert main(["export", str(tiny_run), "--data", str(sounds)]) == 2
@@ -239,4 +242,4 @@ def test_the_command(
         == "ser-ft: tiny.onnx: an ONNX file already exists; pass --overwrite, or choose another --out\n"
     )
     assert main(["export", str(tiny_run), "--tolerance", "0"]) == 2
-    assert "--tolerance is a share above 0" in capsys.readouterr().err
+    assert "--tolerance must be above 0" in capsys.readouterr().err

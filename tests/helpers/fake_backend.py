@@ -12,8 +12,8 @@ CLASSES = ("neutral", "happy", "sad", "angry")
 class FakeEngine:
     """Answers by how loud, how bright and how uneven a clip is; keeps the shapes that it was asked with."""
 
-    def __init__(self, threshold: float | None = None, shortest: int = 400) -> None:
-        self.info = ModelInfo("fake", CLASSES, threshold, shortest)
+    def __init__(self, threshold: float | None = None, min_samples: int = 400) -> None:
+        self.info = ModelInfo("fake", CLASSES, threshold, min_samples)
         self.asked: list[tuple[int, ...]] = []
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:

@@ -76,11 +76,11 @@ def test_a_path_a_folder_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.M
     ("sound", "said"),
     [
         (TONE, "samples without their rate"),
-        (3, "int cannot be recognised"),
-        (None, "NoneType cannot be recognised"),
+        (3, "int cannot be recognized"),
+        (None, "NoneType cannot be recognized"),
         ({"array": TONE}, "a mapping with array"),
         ({}, "a mapping with nothing"),
-        ([b"", object()], "sound 2: object cannot be recognised"),
+        ([b"", object()], "sound 2: object cannot be recognized"),
     ],
 )
 def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
@@ -106,7 +106,7 @@ def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
         (RATE, TONE > 0, "not bool"),
         (RATE, TONE.astype(np.complex64), "not complex64"),
         (RATE, ["a", "b"], "not <U1"),
-        (RATE, [[0.1, 0.2], [0.1]], "make no array"),
+        (RATE, [[0.1, 0.2], [0.1]], "cannot be converted to an array"),
     ],
 )
 def test_arrays_that_are_not_made_as_sound_is(rate: Any, given: Any, said: str) -> None:

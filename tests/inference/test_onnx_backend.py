@@ -28,7 +28,7 @@ def engine(tiny_onnx: Path) -> OnnxBackend:
 
 @pytest.fixture
 def changed(tiny_onnx: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the file anew, with something else said of it."""
+    """Return a function that writes the file again with other metadata."""
 
     def write(about: str | None = None, **facts: Any) -> Path:
         made = onnx.load(tiny_onnx)
@@ -98,8 +98,8 @@ import sys
 for name in ("torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "onnx"):
     sys.modules[name] = None  # whatever imports it fails
 import numpy as np
-from ser_ft.inference.backends import open_engine
-print(open_engine({str(tiny_onnx)!r}).probabilities(np.zeros((2, 16000), np.float32)).shape)
+from ser_ft.inference.backends import open_backend
+print(open_backend({str(tiny_onnx)!r}).probabilities(np.zeros((2, 16000), np.float32)).shape)
 """
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
     assert done.stdout == "(2, 4)\n", done.stderr
@@ -129,7 +129,7 @@ def test_a_file_of_something_else(content: bytes, tmp_path: Path) -> None:
 def test_a_file_that_was_cut_short(share: float, tiny_onnx: Path, tmp_path: Path) -> None:
     content = tiny_onnx.read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: int(share * len(content))])
-    refused("cut.onnx: .* anew", tmp_path / "cut.onnx")
+    refused("cut.onnx: .* again", tmp_path / "cut.onnx")
 
 
 def test_a_model_of_another_make(tmp_path: Path) -> None:
@@ -138,17 +138,17 @@ def test_a_model_of_another_make(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out])
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(made, tmp_path / "other.onnx")
-    refused("other.onnx: an .onnx file of another make", tmp_path / "other.onnx")
+    refused("other.onnx: not written by ser_ft", tmp_path / "other.onnx")
 
 
 def test_what_the_file_says_of_itself_must_fit(changed: Callable[..., Path]) -> None:
     refused("format 2", changed(format=2))
-    refused("hears sound at 8000 Hz", changed(sampling_rate=8000))
+    refused("expects audio at 8000 Hz", changed(sampling_rate=8000))
     refused("cannot be read", changed(about="{}"))
     refused("cannot be read", changed(about="[1, 2"))
-    refused("cannot be read", changed(shortest="long"))
+    refused("cannot be read", changed(min_samples="long"))
     assert OnnxBackend(changed(threshold=None)).info.threshold is None
-    assert OnnxBackend(changed(longest=4.5)).info.longest == 4.5
+    assert OnnxBackend(changed(max_seconds=4.5)).info.max_seconds == 4.5
 
 
 def test_onnxruntime_that_is_not_installed(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,13 +86,13 @@ def test_clips_of_one_length_are_answered_together(
     tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer, sizes = EmotionRecognizer(tiny_run), []
-    asked = recognizer.engine.probabilities
+    asked = recognizer.backend.probabilities
 
     def counted(waveforms: np.ndarray) -> np.ndarray:
         sizes.append(len(waveforms))
         return asked(waveforms)
 
-    monkeypatch.setattr(recognizer.engine, "probabilities", counted)
+    monkeypatch.setattr(recognizer.backend, "probabilities", counted)
     recognizer([(RATE, voices[place % 2]) for place in range(8)])
     assert sizes == [4, 4]
 
@@ -129,7 +129,7 @@ def test_what_is_under_the_threshold_is_uncertain(
     sounds = [(RATE, voice) for voice in voices]
     tops = [max(answer["scores"].values()) for answer in recognizer(sounds)]
     threshold = float(np.median(tops))
-    monkeypatch.setattr(recognizer, "facts", replace(recognizer.info, threshold=threshold))
+    monkeypatch.setattr(recognizer, "info", replace(recognizer.info, threshold=threshold))
     found = recognizer(sounds)
     assert all(answer["speech"] for answer in found)
     unsure = [answer["uncertain"] for answer in found]
@@ -149,8 +149,8 @@ def test_sound_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> Non
     [
         (np.zeros(RATE), "silent", "sound: silent: "),
         (np.full(RATE, 0.5), "silent", "sound: silent: "),
-        (np.zeros(0), "too-short", "0.0 ms of sound is too short"),
-        (np.ones(1590), "too-short", "99.4 ms of sound is too short: 0.1 s is the least"),
+        (np.zeros(0), "too-short", "0.0 ms of audio is too short"),
+        (np.ones(1590), "too-short", "99.4 ms of audio is too short: the minimum is 0.1 s"),
     ],
 )
 def test_nothing_to_hear(recognizer: EmotionRecognizer, sound: np.ndarray, reason: str, said: str) -> None:
@@ -167,7 +167,7 @@ def test_one_bad_sound_among_others_is_named(recognizer: EmotionRecognizer, voic
     sounds = [(RATE, voices[0]), (RATE, np.zeros(RATE)), (RATE, voices[1])]
     with pytest.raises(AudioError, match="sound 2: silent"):
         recognizer(sounds)
-    outcomes = [outcome for _, outcome in recognizer.each(iter_inputs(sounds))]
+    outcomes = [outcome for _, outcome in recognizer.iter_predictions(iter_inputs(sounds))]
     assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, False]
 
 
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_read_do_not_end_the_run(
     loud = voices[0].copy()
     loud[800] = 1e25
     sounds = [tmp_path / "clip.raw", "/proc/self/mem", wav(loud), wav(voices[1])]
-    outcomes = [outcome for _, outcome in recognizer.each(iter_inputs(sounds))]
+    outcomes = [outcome for _, outcome in recognizer.iter_predictions(iter_inputs(sounds))]
     assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, True, False]
     assert all("\n" not in str(outcome) for outcome in outcomes if isinstance(outcome, AudioError))
 
@@ -198,7 +198,7 @@ def test_answers_are_there_before_a_long_call_is(recognizer: EmotionRecognizer, 
     sounds: list[AudioInput] = [AudioInput(None, str(place), (RATE, voice)) for place, voice in enumerate(voices[:4])]
     sounds.insert(2, Slow(None, "slow", (RATE, voices[5])))
     found = []
-    for item, outcome in recognizer.each(sounds):
+    for item, outcome in recognizer.iter_predictions(sounds):
         assert not isinstance(outcome, AudioError)
         found.append(item.name)
         if len(found) == 2:
@@ -211,7 +211,7 @@ def test_an_engine_that_fails_loses_no_answers(recognizer: EmotionRecognizer, vo
         def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
             raise RuntimeError("out of order")
 
-    each = recognizer.each([AudioInput(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
+    each = recognizer.iter_predictions([AudioInput(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
     assert next(each)[0].name == "good"
     with pytest.raises(RuntimeError, match="out of order"):
         next(each)
@@ -238,13 +238,13 @@ def test_twenty_seconds_are_answered_whole(
     tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer, lengths = EmotionRecognizer(tiny_run), []
-    asked = recognizer.engine.probabilities
+    asked = recognizer.backend.probabilities
 
     def noted(waveforms: np.ndarray) -> np.ndarray:
         lengths.append(waveforms.shape[1] / RATE)
         return asked(waveforms)
 
-    monkeypatch.setattr(recognizer.engine, "probabilities", noted)
+    monkeypatch.setattr(recognizer.backend, "probabilities", noted)
     sound = np.concatenate(voices * 2)[: 20 * RATE + 1]
     recognizer((RATE, sound[:-1]))
     assert lengths == [20]
@@ -260,14 +260,14 @@ def test_a_clip_is_cut_to_what_the_model_hears(
     for each in (extractor, model):
         each.save_pretrained(tmp_path)
     recognizer, lengths = EmotionRecognizer(tmp_path), []
-    asked = recognizer.engine.probabilities
+    asked = recognizer.backend.probabilities
 
     def noted(waveforms: np.ndarray) -> np.ndarray:
         lengths.append(waveforms.shape[1] / RATE)
         return asked(waveforms)
 
-    monkeypatch.setattr(recognizer.engine, "probabilities", noted)
-    assert recognizer.info.longest == 250 * extractor.hop_length / RATE == 4
+    monkeypatch.setattr(recognizer.backend, "probabilities", noted)
+    assert recognizer.info.max_seconds == 250 * extractor.hop_length / RATE == 4
     sound = np.concatenate(voices * 2)[: 15 * RATE]
     recognizer((RATE, sound[: 4 * RATE]))
     assert lengths == [4]
@@ -325,7 +325,7 @@ def test_models_that_are_not_there(model: str, said: str, tmp_path: Path, monkey
 
 
 def test_devices_and_threads_that_are_not_there(tiny_run: Path) -> None:
-    with pytest.raises(InputError, match="device warp: not to be had"):
+    with pytest.raises(InputError, match="device warp: not available"):
         EmotionRecognizer(tiny_run, device="warp")
     with pytest.raises(InputError, match="threads must be 1 or more"):
         EmotionRecognizer(tiny_run, threads=0)

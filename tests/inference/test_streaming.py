@@ -134,7 +134,7 @@ def test_a_recognizer_tells_segments_within_the_sound(recognizer: EmotionRecogni
 
 
 def test_windows_are_of_one_sound(recognizer: EmotionRecognizer, call: np.ndarray) -> None:
-    with pytest.raises(InputError, match="one sound at a time"):
+    with pytest.raises(InputError, match="take one recording"):
         recognizer.windows([(16_000, call), (16_000, call)])
 
 

@@ -78,7 +78,7 @@ def test_windows_hop_along_and_the_last_ends_with_the_sound(talk: np.ndarray, wi
 
 def test_sound_shorter_than_a_window_is_one_window(voices: list[np.ndarray]) -> None:
     short = voices[0][:11_111]
-    engine = FakeEngine(shortest=12_000)
+    engine = FakeEngine(min_samples=12_000)
     (window,) = cut(engine, short)
     assert (window.start, window.end) == (0.0, 11_111 / 16_000)
     assert engine.asked == [(1, 12_000)]
@@ -244,9 +244,9 @@ def test_segments_of_a_recording_lie_in_order_within_its_speech(windows: list[Wi
     [
         ({"window": 0.0}, "window must be 0.1"),
         ({"hop": -1.0}, "hop must be"),
-        ({"hop": 4.0}, "skips sound"),
+        ({"hop": 4.0}, "skips audio"),
         ({"smoothing": float("nan")}, "smoothing must be"),
-        ({"min_speech": 5.0}, "never holds"),
+        ({"min_speech": 5.0}, "cannot hold"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float], told: str) -> None:

@@ -249,7 +249,7 @@ def test_a_file_name_that_is_not_valid_text_can_be_written(
             "--speaker-baseline must be a number of seconds of speech, such as 60, not 0",
         ),
         ("mono.wav --window 0.01", "window must be 0.1 seconds or more, not 0.01"),
-        ("mono.wav --hop 4", "a hop of 4 s skips sound"),
+        ("mono.wav --hop 4", "a hop of 4 s skips audio"),
         ("--out new", "the following arguments are required: RECORDING"),
     ],
 )

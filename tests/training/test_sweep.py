@@ -187,7 +187,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_made(
 def test_a_second_sweep_keeps_out_of_a_folder(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with exclusive_lock(tmp_path / "out", "sweep"):
         assert main(["sweep", str(recipe), "--out", str(tmp_path / "out")]) == 2
-    assert "another sweep is at work here" in capsys.readouterr().err
+    assert "another sweep is running here" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("tiny*"))
 
 

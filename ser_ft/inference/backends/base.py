@@ -16,15 +16,15 @@ class ModelInfo:
         name: The name of the model.
         classes: The classes, in the order of the probabilities.
         threshold: A prediction whose highest probability is below it is uncertain. None: no prediction is.
-        shortest: Samples at 16 kHz of the shortest clip that the model accepts; shorter ones are padded with zeros.
-        longest: Seconds of a clip that the model uses; the rest of a longer one is ignored. None: any length.
+        min_samples: Samples at 16 kHz of the shortest clip that the model accepts; shorter ones are padded with zeros.
+        max_seconds: Seconds of a clip that the model uses; the rest of a longer one is ignored. None: any length.
     """
 
     name: str
     classes: tuple[str, ...]
     threshold: float | None
-    shortest: int
-    longest: float | None = None
+    min_samples: int
+    max_seconds: float | None = None
 
 
 class Backend(Protocol):

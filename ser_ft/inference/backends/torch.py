@@ -1,4 +1,4 @@
-"""Any saved classifier, computed by torch in float32."""
+"""The PyTorch backend, for any saved classifier, in float32."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ from .base import ModelInfo
 
 
 class TorchBackend:
-    """A classifier of a run folder, of a folder, or of the Hub.
+    """A classifier of a run folder, of another folder, or of the Hub.
 
     Args:
-        model: the folder, or the name on the Hub. device: by default a GPU where there is one.
-        threads: of torch, in the whole process; by default as it is set.
+        model: The folder, or the name on the Hub.
+        device: A PyTorch device. None: a GPU if there is one.
+        threads: PyTorch threads of the whole process. None: unchanged.
 
     Raises:
-        InputError: there is no such model, or no such device.
+        InputError: The model or the device does not exist.
     """
 
     def __init__(self, model: str, device: str | None = None, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = _device(device)
+        self.device = _find_device(device)
         saved = PretrainedClassifier.load(str(find_model_folder(Path(model).expanduser()) or model))
         self._network = cast(nn.Module, saved.model).to(self.device)
-        self._inputs = make_collator(saved.model, saved.extractor)
-        self.info = ModelInfo(saved.display_name, saved.classes, saved.threshold, saved.min_samples, _longest(saved))
-        # A GPU gains nothing from two batches at once, and its settings are the process's.
-        self._turn: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
+        self._collate = make_collator(saved.model, saved.extractor)
+        self.info = ModelInfo(
+            saved.display_name, saved.classes, saved.threshold, saved.min_samples, _max_seconds(saved)
+        )
+        # A GPU gains nothing from two batches at once, and the precision flags are global.
+        self._lock: AbstractContextManager[Any] = nullcontext() if self.device.type == "cpu" else Lock()
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
-        """Answer clips of one length: see `Engine`."""
-        missing = max(0, self.info.shortest - waveforms.shape[1])
-        inputs = self._inputs(list(np.pad(waveforms, ((0, 0), (0, missing)))))
-        with self._turn, torch.inference_mode(), _exact(self.device):
+        """Predict the class probabilities of clips of one length; see `Backend`."""
+        missing = max(0, self.info.min_samples - waveforms.shape[1])
+        inputs = self._collate(list(np.pad(waveforms, ((0, 0), (0, missing)))))
+        with self._lock, torch.inference_mode(), _full_precision(self.device):
             logits = self._network(**{name: value.to(self.device) for name, value in inputs.items()}).logits
             return np.asarray(logits.double().softmax(dim=-1).cpu().numpy())
 
 
-def _longest(saved: PretrainedClassifier) -> float | None:
-    """Return the seconds that a classifier hears of a clip; None: all."""
+def _max_seconds(saved: PretrainedClassifier) -> float | None:
     extractor: Any = saved.extractor
     if isinstance(extractor, SpectralFeatureExtractor):
-        most = extractor.max_frames
-        return None if most is None else most * extractor.hop_length / extractor.sampling_rate
+        frames = extractor.max_frames
+        return None if frames is None else frames * extractor.hop_length / extractor.sampling_rate
     if EncoderParts.of(saved.model).input_spec.kind != "fixed_length":
         return None
     if hasattr(extractor, "chunk_length"):
@@ -64,21 +66,21 @@ def _longest(saved: PretrainedClassifier) -> float | None:
     return float(extractor.max_length) / 100  # AST's frames are 10 ms apart
 
 
-def _exact(device: torch.device) -> AbstractContextManager[Any]:
-    """Keep a GPU's convolutions in float32: rounded to TF32, a clip's answer would change with its batch."""
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep convolutions on a GPU in float32: with TF32, a clip's probabilities would depend on its batch."""
     if device.type != "cuda":
         return nullcontext()
     flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return flags
 
 
-def _device(name: str | None) -> torch.device:
+def _find_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"device {name}: not to be had on this machine ({said}); cpu always is") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"device {name}: not available on this machine ({reason}); cpu always is") from error
     return device
