@@ -1,4 +1,4 @@
-"""Fetch a corpus that may be fetched freely, check it, and leave it as it was published."""
+"""Downloads a freely available corpus, verifies it, and keeps its published files."""
 
 from __future__ import annotations
 
@@ -6,176 +6,179 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
 from .corpora import CORPORA, Corpus, Download
 
-MIRROR = "SER_FT_DOWNLOAD_BASE"
+if TYPE_CHECKING:
+    import requests
 
-_PAUSES = (1.0, 4.0)  # seconds, before what broke off is asked for again
-_ANSWER = 30.0  # seconds, the longest silence of a server
-_CONNECT = 5.0
+MIRROR_VARIABLE = "SER_FT_DOWNLOAD_BASE"
+
+_RETRY_SECONDS = (1.0, 4.0)  # before each retry of a broken transfer
+_READ_TIMEOUT = 30.0  # seconds without data
+_CONNECT_TIMEOUT = 5.0
+_NUM_THREADS = 16
 
 _Files = Mapping[Download, Path]
 
 
-def download(corpus: str, folder: str | Path, base: str | None = None) -> Path:
-    """Fetch a corpus into a folder, after printing its terms; what is there and right is not fetched again.
+def download(corpus: str, folder: str | Path, mirror: str | None = None) -> Path:
+    """Download a corpus into a folder, after printing its terms. Files that are complete are not downloaded again.
 
-    Archives stay packed: `ser-ft prepare` reads them where they are. A corpus of single clips that was interrupted
-    goes on where it stopped; a single archive starts anew.
+    Archives are not unpacked: `ser-ft prepare` reads them. An interrupted download of single clips is continued, that
+    of a single archive starts again.
 
     Args:
-        corpus: a name of `ser_ft.data.corpora.CORPORA`.
-        folder: the corpus comes to lie in a folder of its name below; `.downloads` beside it holds what is not
-            complete yet.
-        base: a mirror: `https://host/path` in place of the scheme and host of each address, whose path and query
-            are kept. The environment variable SER_FT_DOWNLOAD_BASE does the same.
+        corpus: a name in `ser_ft.data.corpora.CORPORA`.
+        folder: the corpus is placed in a subfolder with its name; `.downloads` beside it holds incomplete downloads.
+        mirror: `https://host/path` that replaces the scheme and host of each address; its path and query are kept.
+            By default the environment variable SER_FT_DOWNLOAD_BASE.
 
     Returns:
         The corpus's folder.
 
     Raises:
-        InputError: there is no such corpus, it is not free to fetch, it cannot be reached, or what came is not what
-            was published. Then nothing has changed in the corpus's folder.
+        InputError: the corpus is unknown, not freely available or cannot be reached, or the files differ from the
+            published ones. The corpus's folder is then unchanged.
     """
-    known = _known(corpus)
-    base = _mirror(base or os.environ.get(MIRROR) or None)
-    place = Path(folder) / known.name
+    known = _find_corpus(corpus)
+    mirror = _check_mirror(mirror or os.environ.get(MIRROR_VARIABLE) or None)
+    target = Path(folder) / known.name
     try:
-        if not _is_complete(known, place):
-            _download(known, place, base)
+        if not _is_complete(known, target):
+            _download(known, target, mirror)
     except OSError as error:
-        raise InputError(f"{known.name}: cannot be kept in {folder} ({error.strerror or error})") from error
-    return place
+        raise InputError(f"{known.name}: cannot be written to {folder} ({error.strerror or error})") from error
+    return target
 
 
-def _known(corpus: str) -> Corpus:
-    if corpus not in CORPORA:
-        raise InputError(f"{corpus}: no such corpus (there are {', '.join(CORPORA)})")
-    known = CORPORA[corpus]
-    if not known.downloads:
-        raise InputError(f"{corpus}: cannot be fetched freely ({known.terms}): {_by_hand(known)}")
-    return known
+def _find_corpus(name: str) -> Corpus:
+    if name not in CORPORA:
+        raise InputError(f"{name}: no such corpus (there are {', '.join(CORPORA)})")
+    corpus = CORPORA[name]
+    if not corpus.downloads:
+        raise InputError(f"{name}: not freely available ({corpus.terms}): {_manual_steps(corpus)}")
+    return corpus
 
 
-def _mirror(base: str | None) -> str | None:
-    if base is None:
+def _check_mirror(mirror: str | None) -> str | None:
+    if mirror is None:
         return None
     try:
-        parts = urlsplit(base)
+        parts = urlsplit(mirror)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return base
-    except ValueError:  # a port that is none
+            return mirror
+    except ValueError:  # invalid port
         pass
-    raise InputError(f"{base}: no address of a mirror (such as https://mirror.example.org/corpora)")
+    raise InputError(f"{mirror}: not the address of a mirror (such as https://mirror.example.org/corpora)")
 
 
-def _by_hand(known: Corpus) -> str:
-    return f"get it from {known.source}; then `ser-ft prepare FOLDER` reads it"
+def _manual_steps(corpus: Corpus) -> str:
+    return f"get it from {corpus.source}; then `ser-ft prepare FOLDER` reads it"
 
 
-def _download(known: Corpus, place: Path, base: str | None) -> None:
+def _download(corpus: Corpus, target: Path, mirror: str | None) -> None:
     from filelock import FileLock
 
-    cache = place.parent / ".downloads" / known.name
+    cache = target.parent / ".downloads" / corpus.name
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache.with_name(f"{known.name}.lock")):
-        if _is_complete(known, place):  # by another process, meanwhile
+    with FileLock(cache.with_name(f"{corpus.name}.lock")):
+        if _is_complete(corpus, target):  # downloaded by another process meanwhile
             return
-        _print_terms(known, base)
+        _print_terms(corpus, mirror)
         try:
-            _put(_collect(known, cache, base), cache, place)
+            files = _fetch(corpus, corpus.downloads, cache, mirror)
+            _verify(corpus, files)
+            for entry in corpus.downloads:
+                if entry.parse_list is not None:
+                    parts = _fetch(corpus, _read_list(corpus, entry, files[entry]), cache, mirror)
+                    _verify(corpus, parts, entry.sha256)
+                    files |= parts
+            _move_into_place(files, cache, target)
         finally:
-            _tidy(cache)
+            for file in cache.glob("tmp*"):  # left by a killed process
+                file.unlink()
+            if not any(cache.iterdir()):
+                cache.rmdir()
 
 
-def _collect(known: Corpus, cache: Path, base: str | None) -> _Files:
-    """Fetch and verify all of a corpus: first what is listed in advance, then what its lists name."""
-    files = _fetch(known, known.downloads, cache, base)
-    _verify(known, files)
-    for entry in known.downloads:
-        if entry.parse_list is not None:
-            parts = _fetch(known, _read(known, entry.parse_list, files[entry]), cache, base)
-            _verify(known, parts, entry.sha256)
-            files |= parts
-    return files
+def _print_terms(corpus: Corpus, mirror: str | None) -> None:
+    size = sum(entry.megabytes for entry in corpus.downloads)
+    host = urlsplit(_address(corpus.downloads[0].url, mirror)).netloc
+    print(f"{corpus.name}: {corpus.title}, {size} MB from {host}")
+    print(f"License: {corpus.license} ({corpus.terms})")
+    print(f"Please cite: {corpus.citation}", flush=True)
 
 
-def _print_terms(known: Corpus, base: str | None) -> None:
-    size = sum(entry.megabytes for entry in known.downloads)
-    host = urlsplit(_address(known.downloads[0].url, base)).netloc
-    print(f"{known.name}: {known.title}, {size} MB from {host}")
-    print(f"License: {known.license} ({known.terms})")
-    print(f"Please cite: {known.citation}", flush=True)
-
-
-def _read(known: Corpus, read: Callable[[bytes], tuple[Download, ...]], path: Path) -> tuple[Download, ...]:
-    """Return what a list names; what should be a list and is not, is removed."""
+def _read_list(corpus: Corpus, entry: Download, path: Path) -> tuple[Download, ...]:
+    """Return the files in a list. If the file is not a list, it is removed."""
+    assert entry.parse_list is not None
     try:
-        return read(path.read_bytes())
+        return entry.parse_list(path.read_bytes())
     except InputError as error:
         path.unlink()
-        raise InputError(f"{known.name}: {error}; removed. Try again, or {_by_hand(known)}") from error
+        raise InputError(f"{corpus.name}: {error}; removed. Try again, or {_manual_steps(corpus)}") from error
 
 
-def _is_complete(known: Corpus, place: Path) -> bool:
-    """Say whether all of a corpus lies in its folder, and is what was published."""
-    wanted = {entry: place / entry.file for entry in known.downloads}
-    if not all(path.is_file() for path in wanted.values()) or any(_faults(wanted)):
+def _is_complete(corpus: Corpus, target: Path) -> bool:
+    """Return whether all files of a corpus are in its folder and equal the published ones."""
+    files = {entry: target / entry.file for entry in corpus.downloads}
+    if not all(path.is_file() for path in files.values()) or any(_find_faults(files)):
         return False
-    for entry, path in wanted.items():
+    for entry, path in files.items():
         try:
-            parts = (
-                {part: place / part.file for part in entry.parse_list(path.read_bytes())} if entry.parse_list else {}
-            )
+            listed = entry.parse_list(path.read_bytes()) if entry.parse_list else ()
         except InputError:
             return False
-        if not all(part.is_file() for part in parts.values()) or any(_faults(parts, entry.sha256)):
+        parts = {part: target / part.file for part in listed}
+        if not all(part.is_file() for part in parts.values()) or any(_find_faults(parts, entry.sha256)):
             return False
     return True
 
 
-def _verify(known: Corpus, files: _Files, sha256: str | None = None) -> None:
-    """Compare files with what was published; on a difference remove those that differ."""
-    faults = list(_faults(files, sha256))
+def _verify(corpus: Corpus, files: _Files, sha256: str | None = None) -> None:
+    """Compare files with the published checksums, and remove those that differ."""
+    faults = list(_find_faults(files, sha256))
     if not faults:
         return
     for path in dict.fromkeys(path for path, _ in faults):
         path.unlink(missing_ok=True)
     more = f", and {len(faults) - 1} more" if len(faults) > 1 and sha256 is None else ""
-    raise InputError(f"{known.name}: {faults[0][1]}{more}; removed. Try again, or {_by_hand(known)}")
+    raise InputError(f"{corpus.name}: {faults[0][1]}{more}; removed. Try again, or {_manual_steps(corpus)}")
 
 
-def _faults(files: _Files, sha256: str | None = None) -> Iterator[tuple[Path, str]]:
-    """Yield each file that differs from what was published, and how; all of them where their common sha256 differs."""
-    lines, whole = [], True
-    for entry, path in progress_bar(files.items(), desc="Checking", unit="file", delay=2, leave=False):
-        fault = _fault(entry, path)
+def _find_faults(files: _Files, sha256: str | None = None) -> Iterator[tuple[Path, str]]:
+    """Yield the files that differ from the published ones, and how. If their common sha256 differs, yield all."""
+    lines, complete = [], True
+    for entry, path in progress_bar(files.items(), desc="verifying", unit="file", delay=2, leave=False):
+        fault = _find_fault(entry, path)
         if fault:
-            whole = False
+            complete = False
             yield path, f"{entry.file} {fault}"
         elif sha256:
             lines.append(f"{_digest(path, 'sha256')}  {PurePosixPath(entry.file).name}\n")
-    if sha256 and whole:
-        found = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-        if found != sha256:
-            fault = f"the {len(files)} files have the sha256 {found}, published is {sha256}"
+    if sha256 and complete:
+        digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+        if digest != sha256:
+            fault = f"the {len(files)} files have the sha256 {digest}, published is {sha256}"
             yield from ((path, fault) for path in files.values())
 
 
-def _fault(entry: Download, path: Path) -> str | None:
+def _find_fault(entry: Download, path: Path) -> str | None:
     if path.stat().st_size == 0:
         return "is empty"
     with path.open("rb") as file:
         if file.read(24).startswith(b"version https://git-lfs"):
             return "is a git-LFS pointer instead of the sound"
-    if entry.md5 is not None and (found := _digest(path, "md5")) != entry.md5:
-        return f"has the md5 {found}, published is {entry.md5}"
+    if entry.md5 is not None and (digest := _digest(path, "md5")) != entry.md5:
+        return f"has the md5 {digest}, published is {entry.md5}"
     return None
 
 
@@ -184,104 +187,89 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _fetch(known: Corpus, entries: Sequence[Download], cache: Path, base: str | None) -> dict[Download, Path]:
-    """Fetch files into the cache; those that it has are not asked for again."""
-    import aiohttp
-    from datasets.download import DownloadConfig, DownloadManager
+def _fetch(corpus: Corpus, entries: Sequence[Download], cache: Path, mirror: str | None) -> dict[Download, Path]:
+    """Download files into the cache, except for those that are in it."""
+    import pooch
+    import requests
+    from huggingface_hub import constants
 
-    # datasets' own limit is 5 minutes for a whole file, and none for a server that does not answer.
-    limits = aiohttp.ClientTimeout(total=None, connect=2 * _CONNECT, sock_connect=_CONNECT, sock_read=_ANSWER)
-    manager = DownloadManager(
-        download_config=DownloadConfig(
-            cache_dir=cache,
-            use_etag=False,
-            download_desc=f"Fetching {known.name}",
-            storage_options={"client_kwargs": {"timeout": limits}},
-        )
-    )
-    urls = [_address(entry.url, base) for entry in entries]
-    for pause in (*_PAUSES, None):
-        try:
-            return dict(zip(entries, map(Path, manager.download(urls)), strict=True))
-        except (OSError, aiohttp.ClientError) as error:
-            why, passing = _reason(error)
-            if pause is None or not passing:
-                kept = sum(path.is_file() and not path.suffix for path in cache.iterdir())
-                again = f" {kept} files have come: run it again to go on." if kept else ""
-                where = _where(error, urls)
-                raise InputError(f"{known.name}: cannot fetch {where} ({why}).{again} Or {_by_hand(known)}") from error
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"{corpus.name}: cannot be downloaded: HF_HUB_OFFLINE is set")
+    pooch.get_logger().setLevel("WARNING")
+    title = f"downloading {corpus.name}"
+
+    def fetch(entry: Download) -> Path:
+        url = _address(entry.url, mirror)
+        for pause in (*_RETRY_SECONDS, None):
+            # With a single file, the bar shows its bytes; otherwise the bar below shows the number of files.
+            with progress_bar(total=1, desc=title, unit="B", unit_scale=True, shown=len(entries) == 1) as bar:
+                downloader = pooch.HTTPDownloader(bar, 1 << 16, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT))
+                name = hashlib.sha256(url.encode()).hexdigest()
+                try:
+                    return Path(pooch.retrieve(url, None, name, cache, downloader=downloader))
+                except requests.RequestException as error:
+                    reason, temporary = _reason(error)
+                    if pause is None or not temporary:
+                        raise InputError(f"{corpus.name}: cannot download {url} ({reason}).") from error
             time.sleep(pause)
-    raise AssertionError
+        raise AssertionError
+
+    try:
+        with ThreadPoolExecutor(_NUM_THREADS) as pool:
+            futures = {pool.submit(fetch, entry): entry for entry in entries}
+            bar = progress_bar(
+                as_completed(futures), total=len(entries), desc=title, unit="file", shown=len(entries) > 1
+            )
+            try:
+                return {futures[future]: future.result() for future in bar}
+            finally:
+                bar.close()
+                pool.shutdown(cancel_futures=True)
+    except InputError as error:
+        count = sum(not file.name.startswith("tmp") for file in cache.iterdir())
+        again = f" {count} files are complete: run it again to continue." if count else ""
+        raise InputError(f"{error}{again} Or {_manual_steps(corpus)}") from error
 
 
-def _address(url: str, base: str | None) -> str:
-    if base is None:
+def _address(url: str, mirror: str | None) -> str:
+    if mirror is None:
         return url
     parts = urlsplit(url)
-    return base.rstrip("/") + urlunsplit(("", "", parts.path, parts.query, ""))
+    return mirror.rstrip("/") + urlunsplit(("", "", parts.path, parts.query, ""))
 
 
-def _where(error: BaseException, urls: Sequence[str]) -> str:
-    """Return the address that failed; the server's name where the error does not say which one of many."""
-    named = [str(link) for link in _chain(error) if isinstance(link, FileNotFoundError)]
-    return next((name for name in named if name in urls), urls[0] if len(urls) == 1 else urlsplit(urls[0]).netloc)
+def _reason(error: requests.RequestException) -> tuple[str, bool]:
+    """Return why a download failed, in a few words, and whether a retry may succeed."""
+    import requests
+    from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
-
-def _reason(error: BaseException) -> tuple[str, bool]:
-    """Say in a few words why a file did not come, and whether it may come if it is asked for again."""
-    import aiohttp
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    chain = _chain(error)
-    status = next((link.status for link in chain if isinstance(link, aiohttp.ClientResponseError)), None)
-    if status is not None:
+    cause = error.args[0] if error.args else None
+    if isinstance(error, requests.HTTPError):
+        status = error.response.status_code
         return f"the server answered {status}", status == 429 or status >= 500
-
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    if has(OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set", False
-    if has(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        return "no connection", False
-    if has(TimeoutError):
+    if isinstance(error, requests.ReadTimeout) or isinstance(cause, ReadTimeoutError):
         return "no answer in time", False
-    if has(aiohttp.ClientError, ConnectionError):
+    if isinstance(error, requests.exceptions.ChunkedEncodingError) or isinstance(cause, ProtocolError):
         return "the connection broke off", True
-    if isinstance(chain[-1], FileNotFoundError) and chain[-1].errno is None:
-        return "the server answered 404", False
-    return " ".join(str(getattr(chain[-1], "strerror", None) or chain[-1]).split()), False
+    if isinstance(error, requests.ConnectionError):
+        return "no connection", False
+    return " ".join(str(error).split()), False
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    return chain
-
-
-def _put(files: _Files, cache: Path, place: Path) -> None:
-    """Move what is complete and verified to its final place: as one folder, where there is none yet."""
-    whole = cache / "complete"
-    shutil.rmtree(whole, ignore_errors=True)
+def _move_into_place(files: _Files, cache: Path, target: Path) -> None:
+    """Move the verified files to the corpus's folder, as a whole if it does not exist yet."""
+    complete = cache / "complete"
+    shutil.rmtree(complete, ignore_errors=True)
     for entry, path in files.items():
-        _move(path, whole / entry.file)
-    if place.exists():
+        _move(path, complete / entry.file)
+    if target.exists():
         for entry in files:
-            _move(whole / entry.file, place / entry.file)
-        shutil.rmtree(whole)
+            _move(complete / entry.file, target / entry.file)
+        shutil.rmtree(complete)
     else:
-        whole.replace(place)
+        complete.replace(target)
 
 
 def _move(path: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     path.replace(to)
-
-
-def _tidy(cache: Path) -> None:
-    """Leave only whole files in the cache (their names have no suffix), and no empty cache."""
-    for path in cache.glob("*.*"):
-        path.unlink()
-    if not any(cache.iterdir()):
-        cache.rmdir()

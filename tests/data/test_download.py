@@ -1,4 +1,4 @@
-"""Fetching corpora, from a server on this machine."""
+"""Downloads of corpora, from a server on this machine."""
 
 from __future__ import annotations
 
@@ -29,61 +29,57 @@ CLIPS = ("1001_DFA_ANG_XX", "1001_DFA_DIS_XX", "1040_ITH_SAD_XX")
 
 @dataclass
 class Server:
-    """What a server holds, by path and query; what it was asked for, and where it breaks off."""
+    """A server's files by path and query, the requests it received, and how often each transfer is cut."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    breaks: dict[str, int] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    cuts: dict[str, int] = field(default_factory=dict)
     status: int = 404
     base: str = ""
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    held = Server()
+    state = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            held.asked.append(f"{self.command} {self.path}")
-            body = held.files.get(self.path)
+            state.requests.append(self.path)
+            body = state.files.get(self.path)
             if body is None:
-                return self.send_error(held.status)
+                return self.send_error(state.status)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command == "GET":
-                broken = held.breaks.get(self.path, 0) > 0
-                held.breaks[self.path] = held.breaks.get(self.path, 0) - 1
-                self.wfile.write(body[: len(body) // 2] if broken else body)
-
-        do_HEAD = do_GET
+            state.cuts[self.path] = state.cuts.get(self.path, 0) - 1
+            self.wfile.write(body[: len(body) // 2] if state.cuts[self.path] >= 0 else body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    held.base = f"http://127.0.0.1:{listener.server_port}"
-    yield held
+    state.base = f"http://127.0.0.1:{listener.server_port}"
+    yield state
     listener.shutdown()
     listener.server_close()
 
 
 @pytest.fixture(autouse=True)
-def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv(module.MIRROR, raising=False)
-    monkeypatch.setattr(module, "_PAUSES", (0.0,))
+    monkeypatch.delenv(module.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(module, "_RETRY_SECONDS", (0.0,))
 
 
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A tiny zip that passes for RAVDESS."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as made:
-        made.writestr("Actor_01/03-01-01-01-01-01-01.wav", b"RIFF" + bytes(5000))
-    body = packed.getvalue()
+    """A tiny zip archive with the name of RAVDESS, and its checksum."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("Actor_01/03-01-01-01-01-01-01.wav", b"RIFF" + bytes(5000))
+    body = file.getvalue()
     entry = replace(CORPORA["ravdess"].downloads[0], md5=hashlib.md5(body).hexdigest())
     monkeypatch.setitem(CORPORA, "ravdess", replace(CORPORA["ravdess"], downloads=(entry,)))
     return body
@@ -91,7 +87,7 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 @pytest.fixture
 def clips(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Three clips that pass for CREMA-D, on the server with its tables."""
+    """Three clips and the tables of CREMA-D on the server, and their checksum."""
     sounds = {name: b"RIFF" + name.encode() * 20 for name in CLIPS}
     rows = "".join(f'{place},"{name}"\n' for place, name in enumerate(CLIPS, 1))
     server.files = {f"{SOUND}/AudioWAV/{name}.wav": sound for name, sound in sounds.items()}
@@ -105,36 +101,35 @@ def clips(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     return sounds
 
 
-def kept(folder: Path) -> set[str]:
-    """Names of what lies in a folder, but locks."""
+def files_in(folder: Path) -> set[str]:
     return {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
     }
 
 
-def failure(corpus: str, folder: Path, base: str | None = None) -> str:
+def failure(corpus: str, folder: Path, mirror: str | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        download(corpus, folder, base)
+        download(corpus, folder, mirror)
     text = str(caught.value)
     assert "\n" not in text
     return text
 
 
-def test_an_archive_is_fetched_once(
+def test_an_archive_is_downloaded_once(
     server: Server, archive: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.files[ZIP] = archive
-    monkeypatch.setenv(module.MIRROR, server.base)
+    monkeypatch.setenv(module.MIRROR_VARIABLE, server.base)
     folder = download("ravdess", tmp_path)
     assert folder == tmp_path / "ravdess"
-    assert kept(tmp_path) == {"ravdess/Audio_Speech_Actors_01-24.zip"}
+    assert files_in(tmp_path) == {"ravdess/Audio_Speech_Actors_01-24.zip"}
     assert (folder / "Audio_Speech_Actors_01-24.zip").read_bytes() == archive
     printed = capsys.readouterr().out
     assert "CC-BY-NC-SA-4.0" in printed
     assert "Livingstone" in printed
-    server.asked.clear()
+    server.requests.clear()
     assert download("ravdess", tmp_path) == folder
-    assert server.asked == []
+    assert server.requests == []
     assert capsys.readouterr().out == ""
 
 
@@ -148,42 +143,42 @@ def test_a_damaged_archive_is_replaced_and_other_files_stay(server: Server, arch
     assert (tmp_path / "ravdess/mine.txt").read_text() == "stays"
 
 
-def test_a_wrong_checksum_leaves_nothing(server: Server, archive: bytes, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_checksum_is_removed(server: Server, archive: bytes, tmp_path: Path) -> None:
     server.files[ZIP] = archive + b"more"
     text = failure("ravdess", tmp_path, server.base)
     assert "Audio_Speech_Actors_01-24.zip has the md5 " in text
     assert "https://zenodo.org/records/1188976" in text
-    assert kept(tmp_path) == set()
+    assert files_in(tmp_path) == set()
     server.files[ZIP] = archive
     assert download("ravdess", tmp_path, server.base).is_dir()
 
 
-def test_a_missing_file_says_where_to_get_it(server: Server, archive: bytes, tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_other_sources(server: Server, archive: bytes, tmp_path: Path) -> None:
     text = failure("ravdess", tmp_path, server.base)
     assert "the server answered 404" in text
     assert server.base + ZIP in text
     assert "ser-ft prepare" in text
-    assert kept(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
-def test_a_server_in_trouble_is_asked_again(server: Server, archive: bytes, tmp_path: Path) -> None:
+def test_a_server_error_is_retried(server: Server, archive: bytes, tmp_path: Path) -> None:
     server.status = 503
     assert "the server answered 503" in failure("ravdess", tmp_path, server.base)
-    assert len(server.asked) > 2
+    assert len(server.requests) == 2
 
 
-def test_a_broken_transfer_is_tried_again(server: Server, archive: bytes, tmp_path: Path) -> None:
+def test_a_broken_transfer_is_retried(server: Server, archive: bytes, tmp_path: Path) -> None:
     server.files[ZIP] = archive
-    server.breaks[ZIP] = 1
+    server.cuts[ZIP] = 1
     folder = download("ravdess", tmp_path, server.base)
     assert (folder / "Audio_Speech_Actors_01-24.zip").read_bytes() == archive
 
 
 def test_a_transfer_that_stays_broken_leaves_nothing(server: Server, archive: bytes, tmp_path: Path) -> None:
     server.files[ZIP] = archive
-    server.breaks[ZIP] = 100
+    server.cuts[ZIP] = 100
     assert "the connection broke off" in failure("ravdess", tmp_path, server.base)
-    assert kept(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
 def test_no_connection_fails_at_once(archive: bytes, tmp_path: Path) -> None:
@@ -195,25 +190,25 @@ def test_no_connection_fails_at_once(archive: bytes, tmp_path: Path) -> None:
     assert "no connection" in text
     assert "https://zenodo.org/records/1188976" in text
     assert time.monotonic() - start < 5
-    assert kept(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
-def test_a_silent_server_is_given_up(archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ANSWER", 0.2)
+def test_a_server_that_does_not_answer_times_out(
+    archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "no answer in time" in failure("ravdess", tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 def test_offline_mode_is_named(archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in failure("ravdess", tmp_path, "http://127.0.0.1:9")
 
 
-def test_cremad_is_fetched_list_first_then_clip_by_clip(
-    server: Server, clips: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_cremad_is_downloaded_by_its_list_of_clips(server: Server, clips: dict[str, bytes], tmp_path: Path) -> None:
     folder = download("cremad", tmp_path, server.base)
-    assert kept(folder) == {
+    assert files_in(folder) == {
         *(f"AudioWAV/{name}.wav" for name in CLIPS),
         "SentenceFilenames.csv",
         "VideoDemographics.csv",
@@ -221,48 +216,50 @@ def test_cremad_is_fetched_list_first_then_clip_by_clip(
         "processedResults/tabulatedVotes.csv",
     }
     assert all((folder / f"AudioWAV/{name}.wav").read_bytes() == sound for name, sound in clips.items())
-    assert kept(tmp_path / ".downloads") == set()
-    server.asked.clear()
+    assert files_in(tmp_path / ".downloads") == set()
+    server.requests.clear()
     download("cremad", tmp_path, server.base)
-    assert server.asked == []
+    assert server.requests == []
     (folder / "AudioWAV/1001_DFA_DIS_XX.wav").unlink()
     download("cremad", tmp_path, server.base)
     assert (folder / "AudioWAV/1001_DFA_DIS_XX.wav").is_file()
 
 
-def test_cremad_goes_on_where_it_stopped(server: Server, clips: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_interrupted_download_of_cremad_is_continued(
+    server: Server, clips: dict[str, bytes], tmp_path: Path
+) -> None:
     last = f"{SOUND}/AudioWAV/1040_ITH_SAD_XX.wav"
-    held = server.files.pop(last)
+    clip = server.files.pop(last)
     text = failure("cremad", tmp_path, server.base)
     assert f"{server.base}{last} (the server answered 404)" in text
-    assert "6 files have come: run it again to go on" in text
+    assert "6 files are complete: run it again to continue" in text
     assert not (tmp_path / "cremad").exists()
-    server.files[last] = held
-    server.asked.clear()
+    server.files[last] = clip
+    server.requests.clear()
     download("cremad", tmp_path, server.base)
-    assert {request.split(maxsplit=1)[1] for request in server.asked} == {last}
+    assert server.requests == [last]
 
 
 @pytest.mark.parametrize(
-    ("sound", "said"),
+    ("sound", "message"),
     [
         (b"RIFF other", "the 3 files have the sha256 "),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "is a git-LFS pointer instead of the sound"),
         (b"", "is empty"),
     ],
 )
-def test_cremad_with_a_wrong_clip_is_refused(
-    server: Server, clips: dict[str, bytes], tmp_path: Path, sound: bytes, said: str
+def test_a_wrong_clip_of_cremad_is_refused(
+    server: Server, clips: dict[str, bytes], tmp_path: Path, sound: bytes, message: str
 ) -> None:
     server.files[f"{SOUND}/AudioWAV/1001_DFA_ANG_XX.wav"] = sound
-    assert said in failure("cremad", tmp_path, server.base)
+    assert message in failure("cremad", tmp_path, server.base)
     assert not (tmp_path / "cremad").exists()
     server.files[f"{SOUND}/AudioWAV/1001_DFA_ANG_XX.wav"] = clips["1001_DFA_ANG_XX"]
     assert download("cremad", tmp_path, server.base).is_dir()
 
 
 @pytest.mark.parametrize("table", [b"<html>", b'"Filename"\n"../../evil"\n', b'"Filename"\n'])
-def test_what_is_no_list_of_clips_is_refused(
+def test_an_invalid_list_of_clips_is_refused(
     server: Server, clips: dict[str, bytes], tmp_path: Path, table: bytes
 ) -> None:
     whole = server.files[f"{TABLES}/SentenceFilenames.csv"]
@@ -272,8 +269,8 @@ def test_what_is_no_list_of_clips_is_refused(
     assert download("cremad", tmp_path, server.base).is_dir()
 
 
-def answer(sounds: dict[str, bytes]) -> bytes:
-    """What a Dataverse says of its files."""
+def file_list(sounds: dict[str, bytes]) -> bytes:
+    """The response of Borealis to a request for the list of files."""
     files = [
         {"id": place, "filename": name, "checksum": {"type": "MD5", "value": hashlib.md5(sound).hexdigest()}}
         for place, (name, sound) in enumerate(sounds.items(), 100)
@@ -285,9 +282,9 @@ def answer(sounds: dict[str, bytes]) -> bytes:
 
 def test_tess_is_verified_clip_by_clip(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds = {"OAF_back_angry.wav": b"RIFF one", "OA_bite_neutral.wav": b"RIFF two", "notes.txt": b"not wanted"}
-    listed = "/api/datasets/:persistentId/versions/:latest/files?persistentId=doi:10.5683/SP2/E8H2MF"
+    list_path = "/api/datasets/:persistentId/versions/:latest/files?persistentId=doi:10.5683/SP2/E8H2MF"
     server.files = {f"/api/access/datafile/{place}": sound for place, sound in enumerate(sounds.values(), 100)}
-    server.files[listed] = answer(sounds)
+    server.files[list_path] = file_list(sounds)
     assert "names 2 clips of TESS, not 2800" in failure("tess", tmp_path, server.base)
     monkeypatch.setattr(tess, "_CLIPS", 2)
     server.files["/api/access/datafile/101"] = b"RIFF bad"
@@ -295,51 +292,55 @@ def test_tess_is_verified_clip_by_clip(server: Server, tmp_path: Path, monkeypat
     assert "OA_bite_neutral.wav has the md5 " in text
     assert "10.5683/SP2/E8H2MF" in text
     server.files["/api/access/datafile/101"] = b"RIFF two"
-    server.asked.clear()
-    assert kept(download("tess", tmp_path, server.base)) == {"files.json", "OAF_back_angry.wav", "OA_bite_neutral.wav"}
-    assert {request.split(maxsplit=1)[1] for request in server.asked} == {"/api/access/datafile/101"}
-    server.asked.clear()
+    server.requests.clear()
+    assert files_in(download("tess", tmp_path, server.base)) == {
+        "files.json",
+        "OAF_back_angry.wav",
+        "OA_bite_neutral.wav",
+    }
+    assert server.requests == ["/api/access/datafile/101"]
+    server.requests.clear()
     download("tess", tmp_path, server.base)
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("text", [b"<html>", b"{}", b'{"data": [{}]}', b'{"data": 3}', b"[]"])
-def test_what_borealis_should_not_answer_is_refused(text: bytes) -> None:
+def test_an_invalid_response_of_borealis_is_refused(text: bytes) -> None:
     with pytest.raises(InputError, match="not a list of the files"):
         tess.parse_list(text)
 
 
-def test_many_clips_come_in_parallel(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_clips_are_downloaded_in_threads(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sounds = {f"OAF_{chr(97 + place)}_sad.wav": bytes([place]) * 100 for place in range(20)}
     server.files = {f"/api/access/datafile/{place}": sound for place, sound in enumerate(sounds.values(), 100)}
-    server.files[tess.CORPUS.downloads[0].url.removeprefix("https://borealisdata.ca")] = answer(sounds)
+    server.files[tess.CORPUS.downloads[0].url.removeprefix("https://borealisdata.ca")] = file_list(sounds)
     monkeypatch.setattr(tess, "_CLIPS", 20)
     folder = download("tess", tmp_path, server.base)
     assert all((folder / name).read_bytes() == sound for name, sound in sounds.items())
 
 
-def test_savee_is_refused_with_its_address(tmp_path: Path) -> None:
+def test_savee_is_refused_with_its_source(tmp_path: Path) -> None:
     text = failure("savee", tmp_path)
     assert "http://kahlan.eps.surrey.ac.uk/savee/" in text
     assert "ser-ft prepare" in text
-    assert kept(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
-def test_unknown_corpora_and_mirrors_are_named(tmp_path: Path) -> None:
+def test_unknown_corpora_and_invalid_mirrors_are_named(tmp_path: Path) -> None:
     assert failure("iemocap", tmp_path) == "iemocap: no such corpus (there are ravdess, tess, cremad, savee)"
-    for base in ("mirror.example.org", "ftp://mirror.example.org", "http://", "http://mirror.example.org:70000"):
-        assert failure("ravdess", tmp_path, base).startswith(f"{base}: no address of a mirror")
+    for mirror in ("mirror.example.org", "ftp://mirror.example.org", "http://", "http://mirror.example.org:70000"):
+        assert failure("ravdess", tmp_path, mirror).startswith(f"{mirror}: not the address of a mirror")
 
 
 def test_a_folder_that_cannot_be_written_is_named(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert "cannot be kept in" in failure("ravdess", tmp_path / "file", "http://127.0.0.1:9")
+    assert "cannot be written to" in failure("ravdess", tmp_path / "file", "http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
-    "corpus", [known for known in CORPORA.values() if known.downloads], ids=lambda known: known.name
+    "corpus", [corpus for corpus in CORPORA.values() if corpus.downloads], ids=lambda corpus: corpus.name
 )
-def test_what_can_be_fetched_has_a_published_checksum(corpus: Corpus) -> None:
+def test_every_download_has_a_published_checksum(corpus: Corpus) -> None:
     first = corpus.downloads[0]
     assert first.md5 or first.sha256 or first.parse_list
     assert all(entry.url.startswith("https://") for entry in corpus.downloads)
