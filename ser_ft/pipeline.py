@@ -64,10 +64,10 @@ def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | N
     from .data.licenses import check_accepted
     from .data.prepare import corpus_info
     from .evaluation.provenance import corpora_of_new_run
-    from .hub import check
+    from .hub import check_access
 
     if os.environ.get("RANK", "0") == "0":
-        check(str(recipe.hub.model_id))
+        check_access(str(recipe.hub.model_id))
 
     def refuse(table: datasets.Dataset, split: Split) -> None:
         check_accepted(

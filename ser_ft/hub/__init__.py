@@ -1,6 +1,6 @@
-"""Publishing on the Hub: a model, its card, what it was made of, and a page where it can be tried."""
+"""Publishing on the Hub: a model with its card, its data's card, and a Space with the demo."""
 
 from .client import UploadError
-from .publish import check, push
+from .publish import check_access, push
 
-__all__ = ["UploadError", "check", "push"]
+__all__ = ["UploadError", "check_access", "push"]

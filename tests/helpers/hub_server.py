@@ -1,4 +1,4 @@
-"""A Hub on this machine: it speaks what huggingface_hub's client does, keeps what it is sent, fails as told."""
+"""A local server that speaks the protocol of huggingface_hub's client, stores uploads, and fails on demand."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import json
 import re
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.helpers.hub_metadata import metadata_errors
+import yaml
 
 TOKEN = "hf_" + "w" * 34
-READER = "hf_" + "r" * 34
-STRANGER = "hf_" + "s" * 34
-USERS = {TOKEN: ("someone", "write"), READER: ("someone", "read"), STRANGER: ("stranger", "write")}
-LFS = (".safetensors", ".png", ".parquet", ".whl")
-LARGE = 1_000_000  # bytes from which a file is uploaded in parts
-PART = 400_000
+READ_ONLY_TOKEN = "hf_" + "r" * 34
+OTHER_TOKEN = "hf_" + "s" * 34
+USERS = {TOKEN: ("someone", "write"), READ_ONLY_TOKEN: ("someone", "read"), OTHER_TOKEN: ("stranger", "write")}
+LFS_SUFFIXES = (".safetensors", ".png", ".parquet", ".whl")
+MULTIPART_BYTES = 1_000_000  # size from which a file is uploaded in parts
+PART_BYTES = 400_000
 
 
 @dataclass
@@ -32,12 +32,12 @@ class Blob:
 
     @property
     def oid(self) -> str:
-        """The object's name in git: of a file in LFS that of its pointer."""
-        found = self.content
+        """The object's name in git; of a file in LFS, that of its pointer."""
+        content = self.content
         if self.lfs:
-            head = "version https://git-lfs.github.com/spec/v1"
-            found = f"{head}\noid sha256:{self.sha256}\nsize {len(found)}\n".encode()
-        return hashlib.sha1(b"blob %d\0%b" % (len(found), found)).hexdigest()
+            version = "version https://git-lfs.github.com/spec/v1"
+            content = f"{version}\noid sha256:{self.sha256}\nsize {len(content)}\n".encode()
+        return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
     @property
     def sha256(self) -> str:
@@ -60,17 +60,21 @@ class Repository:
         return self.commits[-1][0]
 
     @property
+    def blobs(self) -> dict[str, Blob]:
+        return self.commits[-1][2]
+
+    @property
     def files(self) -> dict[str, bytes]:
-        """What the last commit holds, less what the Hub puts there itself."""
-        return {path: blob.content for path, blob in self.commits[-1][2].items() if path != ".gitattributes"}
+        """The files of the last commit without those that the Hub adds itself."""
+        return {path: blob.content for path, blob in self.blobs.items() if path != ".gitattributes"}
 
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose method and path fit: an answer, a broken connection, a delay."""
+    """What happens to matching requests: a response with a status, a connection closed after some bytes, a delay."""
 
-    fits: re.Pattern[str]
-    times: int
+    pattern: str
+    times: int = 1000
     status: int | None = None
     message: str = ""
     after_bytes: int | None = None
@@ -78,7 +82,7 @@ class Fault:
 
 
 class Hub:
-    """The server's state, and what the tests say to it."""
+    """The state of the server."""
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
@@ -92,30 +96,30 @@ class Hub:
     def model(self, name: str) -> Repository:
         return self.repositories["model", name]
 
-    def make(self, kind: str, name: str, private: bool = False, sdk: str | None = None) -> Repository:
-        made = Repository(private, sdk)
-        begun = {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
+    def create(self, kind: str, name: str, private: bool = False, sdk: str | None = None) -> Repository:
+        files = {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
         if kind == "space":
-            begun["README.md"] = Blob(f"---\ntitle: {name}\nsdk: {sdk}\n---\n".encode(), False)
-        made.commit("initial commit", begun)
-        self.repositories[kind, name] = made
-        return made
+            files["README.md"] = Blob(f"---\ntitle: {name}\nsdk: {sdk}\n---\n".encode(), False)
+        repository = self.repositories[kind, name] = Repository(private, sdk)
+        repository.commit("initial commit", files)
+        return repository
 
-    def fail(self, fits: str, times: int = 1000, **how: Any) -> None:
-        """Let requests fail whose "METHOD PATH" a pattern is found in."""
-        self.faults.append(Fault(re.compile(fits), times, **how))
+    def fail(self, pattern: str, **options: Any) -> None:
+        """Make requests fail whose "METHOD PATH" contains a pattern; options as in `Fault`."""
+        self.faults.append(Fault(pattern, **options))
 
-    def count(self, fits: str) -> int:
-        return sum(bool(re.search(fits, request)) for request in self.requests)
+    def count(self, pattern: str) -> int:
+        """Return the number of requests whose "METHOD PATH" contains a pattern."""
+        return sum(bool(re.search(pattern, request)) for request in self.requests)
 
-    def fault(self, request: str) -> Fault | None:
+    def next_fault(self, request: str) -> Fault:
         with self.lock:
             self.requests.append(request)
-            for found in self.faults:
-                if found.times > 0 and found.fits.search(request):
-                    found.times -= 1
-                    return found
-        return None
+            for fault in self.faults:
+                if fault.times > 0 and re.search(fault.pattern, request):
+                    fault.times -= 1
+                    return fault
+        return Fault("")
 
     @contextmanager
     def serving(self) -> Iterator[Hub]:
@@ -134,13 +138,60 @@ class Hub:
             server.server_close()
 
 
-class _Broken(Exception):
-    """The connection is to be dropped."""
+def metadata_errors(card: str) -> list[str]:
+    """Return what the Hub would reject in a card's metadata."""
+    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    if match is None:
+        return ["no metadata"]
+    try:
+        metadata = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        return [str(error)]
+    errors = []
+    license = metadata.get("license")
+    if license == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(metadata.get("license_name"))):
+        errors.append('"license_name" must be given, in lower case, with "license: other"')
+    if license not in (None, "other", "apache-2.0", "cc-by-nc-sa-4.0", "odbl"):
+        errors.append('"license" is unknown')
+    for model in metadata.get("model-index") or []:
+        for result in model["results"]:
+            if not {"type"} <= result["task"].keys() or not {"type", "name"} <= result["dataset"].keys():
+                errors.append('"model-index" lacks a task or a dataset')
+            errors += ['"model-index" has a metric without value' for m in result["metrics"] if m.get("value") is None]
+    return errors
+
+
+class _Disconnect(Exception):
+    """Closes the connection without a response."""
+
+
+class _ErrorResponse(Exception):
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        super().__init__(status, {"error": message}, headers)
 
 
 _ID = r"(?P<id>[\w.-]+/[\w.-]+)"
-_KIND = r"(?P<kind>model|dataset|space)s"
-_HOME = r"(?:(?P<kind>dataset|space)s/)?"
+_API = rf"/api/(?P<kind>model|dataset|space)s/{_ID}"
+_HOME = rf"/(?:(?P<kind>dataset|space)s/)?{_ID}"
+_REVISION = r"(?P<revision>[^/]+)"
+_OID = r"/store/(?P<oid>[0-9a-f]{64})"
+_ROUTES = {
+    "GET /api/whoami-v2": "_whoami",
+    "POST /api/repos/create": "_create",
+    "POST /api/validate-yaml": "_validate",
+    f"GET {_API}(?:/revision/{_REVISION})?": "_info",
+    f"GET {_API}/tree/{_REVISION}(?:/(?P<below>.+))?": "_tree",
+    f"GET {_API}/commits/{_REVISION}": "_commits",
+    f"POST {_API}/preupload/{_REVISION}": "_preupload",
+    f"POST {_API}/commit/{_REVISION}": "_commit",
+    rf"POST {_HOME}\.git/info/lfs/objects/batch": "_batch",
+    f"PUT {_OID}": "_store",
+    rf"PUT {_OID}/(?P<part>\d+)": "_store_part",
+    f"POST {_OID}/complete": "_complete",
+    "POST /store/verify": "_verify",
+    f"(?:HEAD|GET) {_HOME}/resolve/{_REVISION}/(?P<file>.+)": "_resolve",
+}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -153,74 +204,50 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except (_Broken, ConnectionError):
+        except (_Disconnect, ConnectionError):
             self.close_connection = True
 
     def do_GET(self) -> None:
-        self._serve()
+        request = f"{self.command} {urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)}"
+        fault = self.hub.next_fault(request)
+        threading.Event().wait(fault.seconds)
+        body = self._read_body(fault.after_bytes)
+        try:
+            if fault.status is not None:
+                raise _ErrorResponse(fault.status, fault.message)
+            for route, name in _ROUTES.items():
+                if match := re.fullmatch(route, request):
+                    answer = getattr(self, name)(body, **match.groupdict())
+                    self._respond(*(answer if isinstance(answer, tuple) else (200, answer)))
+                    return
+            raise _ErrorResponse(404, "Not found")
+        except _ErrorResponse as error:
+            self._respond(*error.args)
 
     do_HEAD = do_POST = do_PUT = do_GET
 
-    def _serve(self) -> None:
-        where = urllib.parse.urlsplit(self.path)
-        path = urllib.parse.unquote(where.path)
-        fault = self.hub.fault(f"{self.command} {path}")
-        if fault is not None and fault.seconds:
-            threading.Event().wait(fault.seconds)
-        body = self._body(fault.after_bytes if fault is not None else None)
-        if fault is not None and fault.status is not None:
-            self._say(fault.status, {"error": fault.message}, {"X-Error-Message": fault.message})
-            return
-        for pattern, answer in self._routes().items():
-            method, _, place = pattern.partition(" ")
-            match = re.fullmatch(place, path)
-            if method == self.command and match is not None:
-                answer(body, **match.groupdict())
-                return
-        self._say(404, {"error": "Not found"})
-
-    def _routes(self) -> dict[str, Callable[..., None]]:
-        return {
-            "GET /api/whoami-v2": self._whoami,
-            "POST /api/repos/create": self._create,
-            "POST /api/validate-yaml": self._validate,
-            f"GET /api/{_KIND}/{_ID}": self._info,
-            f"GET /api/{_KIND}/{_ID}/revision/(?P<revision>[^/]+)": self._info,
-            f"GET /api/{_KIND}/{_ID}/tree/(?P<revision>[^/]+)(?:/(?P<below>.+))?": self._tree,
-            f"GET /api/{_KIND}/{_ID}/commits/(?P<revision>[^/]+)": self._commits,
-            f"POST /api/{_KIND}/{_ID}/preupload/(?P<revision>[^/]+)": self._preupload,
-            f"POST /api/{_KIND}/{_ID}/commit/(?P<revision>[^/]+)": self._commit,
-            f"POST /{_HOME}{_ID}\\.git/info/lfs/objects/batch": self._batch,
-            "PUT /store/(?P<oid>[0-9a-f]{64})": self._store,
-            "PUT /store/(?P<oid>[0-9a-f]{64})/(?P<part>\\d+)": self._store_part,
-            "POST /store/(?P<oid>[0-9a-f]{64})/complete": self._complete,
-            "POST /store/verify": self._verify,
-            f"HEAD /{_HOME}{_ID}/resolve/(?P<revision>[^/]+)/(?P<file>.+)": self._resolve,
-            f"GET /{_HOME}{_ID}/resolve/(?P<revision>[^/]+)/(?P<file>.+)": self._resolve,
-        }
-
-    def _body(self, after: int | None) -> bytes:
-        """Read what is sent; drop the connection after so many bytes of it."""
-        found = b""
+    def _read_body(self, limit: int | None) -> bytes:
+        """Read the body of the request; close the connection after `limit` bytes of it."""
+        body = b""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             while size := int(self.rfile.readline().split(b";")[0], 16):
-                found += self.rfile.read(size)
+                body += self.rfile.read(size)
                 self.rfile.readline()
-                if after is not None and len(found) >= after:
-                    raise _Broken
+                if limit is not None and len(body) >= limit:
+                    raise _Disconnect
             self.rfile.readline()
         else:
             size = int(self.headers.get("Content-Length") or 0)
-            found = self.rfile.read(size if after is None else min(size, after))
-        if after is not None:
-            raise _Broken
-        return found
+            body = self.rfile.read(size if limit is None else min(size, limit))
+        if limit is not None:
+            raise _Disconnect
+        return body
 
-    def _say(self, status: int, content: Any = None, headers: dict[str, str] | None = None) -> None:
+    def _respond(self, status: int, content: Any = None, headers: dict[str, str] | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        told = {"Content-Type": "application/json", "Content-Length": str(len(data))} | (headers or {})
-        for name, value in told.items():
+        defaults = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        for name, value in (defaults | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -229,71 +256,55 @@ class _Handler(BaseHTTPRequestHandler):
     def _user(self) -> tuple[str, str] | None:
         return USERS.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
 
-    def _may(self, owner: str) -> bool:
-        """Say whether the user may write there; answer where not."""
+    def _check_write_access(self, owner: str) -> None:
+        if self._user() is None:
+            raise _ErrorResponse(401, "Invalid credentials in Authorization header")
+        if self._user() != (owner, "write"):
+            raise _ErrorResponse(403, f"Forbidden: you cannot write to {owner}")
+
+    def _repository(self, kind: str | None, id: str) -> Repository:
+        """Return a repository that the user may see."""
+        repository = self.hub.repositories.get((kind or "model", id))
+        if repository is None or (repository.private and (self._user() or ("",))[0] != id.split("/")[0]):
+            raise _ErrorResponse(404 if self._user() else 401, "Repository not found", "RepoNotFound")
+        return repository
+
+    def _whoami(self, _: bytes) -> Any:
         user = self._user()
         if user is None:
-            self._say(401, {"error": "Invalid credentials in Authorization header"})
-        elif user != (owner, "write"):
-            self._say(403, {"error": f"Forbidden: you cannot write to {owner}"})
-        return user == (owner, "write")
-
-    def _found(self, kind: str | None, id: str) -> Repository | None:
-        """Return a repository that the user may see; answer where there is none."""
-        found = self.hub.repositories.get((kind or "model", id))
-        if found is None or (found.private and (self._user() or ("",))[0] != id.split("/")[0]):
-            self._say(404 if self._user() else 401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-            return None
-        return found
-
-    def _whoami(self, _: bytes) -> None:
-        user = self._user()
-        if user is None:
-            self._say(401, {"error": "Invalid credentials in Authorization header"})
-            return
+            raise _ErrorResponse(401, "Invalid credentials in Authorization header")
         token = {"accessToken": {"displayName": "test", "role": user[1]}, "type": "access_token"}
-        self._say(200, {"type": "user", "name": user[0], "auth": token, "orgs": []})
+        return {"type": "user", "name": user[0], "auth": token, "orgs": []}
 
-    def _create(self, body: bytes) -> None:
-        asked = json.loads(body)
-        owner = asked["organization"] or (self._user() or ("nobody",))[0]
-        kind, name = asked.get("type") or "model", f"{owner}/{asked['name']}"
-        if not self._may(owner):
-            return
+    def _create(self, body: bytes) -> Any:
+        request = json.loads(body)
+        owner = request["organization"] or (self._user() or ("nobody",))[0]
+        kind, name = request.get("type") or "model", f"{owner}/{request['name']}"
+        self._check_write_access(owner)
         url = f"{self.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}"
         if (kind, name) in self.hub.repositories:
-            self._say(409, {"error": "You already created this repo", "url": url})
-            return
-        self.hub.make(kind, name, asked.get("visibility") == "private", asked.get("sdk"))
-        self._say(200, {"url": url, "name": name})
+            return 409, {"error": "You already created this repo", "url": url}
+        self.hub.create(kind, name, request.get("visibility") == "private", request.get("sdk"))
+        return {"url": url, "name": name}
 
-    def _validate(self, body: bytes) -> None:
-        asked = json.loads(body)
-        errors = [{"message": error} for error in metadata_errors(asked["content"])]
-        self._say(400 if errors else 200, {"errors": errors, "warnings": []})
+    def _validate(self, body: bytes) -> Any:
+        errors = [{"message": error} for error in metadata_errors(json.loads(body)["content"])]
+        return 400 if errors else 200, {"errors": errors, "warnings": []}
 
-    def _info(self, _: bytes, kind: str, id: str, revision: str = "main") -> None:
-        found = self._found(kind, id)
-        if found is None:
-            return
-        told = {"id": id, "sha": found.head, "private": found.private, "tags": [], "downloads": 0, "likes": 0}
-        told |= {"siblings": [{"rfilename": path} for path in found.commits[-1][2]], "cardData": {}}
-        self._say(200, told)
+    def _info(self, _: bytes, kind: str, id: str, revision: str | None) -> Any:
+        repository = self._repository(kind, id)
+        info = {"id": id, "sha": repository.head, "private": repository.private, "tags": [], "downloads": 0, "likes": 0}
+        return info | {"siblings": [{"rfilename": path} for path in repository.blobs], "cardData": {}}
 
-    def _commits(self, _: bytes, kind: str, id: str, revision: str) -> None:
-        found = self._found(kind, id)
-        if found is None:
-            return
-        told = {"authors": [], "date": "2026-01-01T00:00:00.000Z", "message": ""}
-        self._say(200, [told | {"id": oid, "title": title} for oid, title, _ in reversed(found.commits)])
+    def _commits(self, _: bytes, kind: str, id: str, revision: str) -> Any:
+        common = {"authors": [], "date": "2026-01-01T00:00:00.000Z", "message": ""}
+        commits = reversed(self._repository(kind, id).commits)
+        return [common | {"id": oid, "title": title} for oid, title, _ in commits]
 
-    def _tree(self, _: bytes, kind: str, id: str, revision: str, below: str | None = None) -> None:
-        found = self._found(kind, id)
-        if found is None:
-            return
+    def _tree(self, _: bytes, kind: str, id: str, revision: str, below: str | None) -> Any:
         entries: list[dict[str, Any]] = []
         folders: set[str] = set()
-        for path, blob in found.commits[-1][2].items():
+        for path, blob in self._repository(kind, id).blobs.items():
             if below and not path.startswith(f"{below}/"):
                 continue
             folders |= {path.rpartition("/")[0]} if "/" in path else set()
@@ -302,110 +313,92 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 130}
             entries.append(entry)
         if below and not entries:
-            self._say(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
-            return
-        self._say(200, [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)] + entries)
+            raise _ErrorResponse(404, "Entry not found", "EntryNotFound")
+        return [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)] + entries
 
-    def _preupload(self, body: bytes, kind: str, id: str, revision: str) -> None:
-        found = self._found(kind, id)
-        if found is None or not self._may(id.split("/")[0]):
-            return
-        there = found.commits[-1][2]
+    def _preupload(self, body: bytes, kind: str, id: str, revision: str) -> Any:
+        blobs = self._repository(kind, id).blobs
+        self._check_write_access(id.split("/")[0])
         answers = []
         for file in json.loads(body)["files"]:
-            mode = "lfs" if file["path"].endswith(LFS) or file["size"] > 10_000_000 else "regular"
+            mode = "lfs" if file["path"].endswith(LFS_SUFFIXES) or file["size"] > 10_000_000 else "regular"
             base64.b64decode(file["sample"])
             answer = {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
-            if file["path"] in there:
-                blob = there[file["path"]]
+            if blob := blobs.get(file["path"]):
                 answer["oid"] = blob.sha256 if blob.lfs else blob.oid
             answers.append(answer)
-        self._say(200, {"files": answers})
+        return {"files": answers}
 
-    def _batch(self, body: bytes, id: str, kind: str | None = None) -> None:
-        if self._found(kind, id) is None or not self._may(id.split("/")[0]):
-            return
+    def _batch(self, body: bytes, id: str, kind: str | None) -> Any:
+        self._repository(kind, id)
+        self._check_write_access(id.split("/")[0])
         answers = []
-        for asked in json.loads(body)["objects"]:
-            oid, size = asked["oid"], asked["size"]
+        for file in json.loads(body)["objects"]:
+            oid, size = file["oid"], file["size"]
             answer: dict[str, Any] = {"oid": oid, "size": size}
             if oid not in self.hub.objects:
-                upload: dict[str, Any] = {"href": f"{self.hub.url}/store/{oid}"}
-                if size > LARGE:
-                    parts = {str(n + 1): f"{self.hub.url}/store/{oid}/{n + 1}" for n in range(-(-size // PART))}
-                    upload = {
-                        "href": f"{self.hub.url}/store/{oid}/complete",
-                        "header": {"chunk_size": str(PART), **parts},
-                    }
-                verify = {"href": f"{self.hub.url}/store/verify"}
-                answer["actions"] = {"upload": upload, "verify": verify}
+                url = f"{self.hub.url}/store/{oid}"
+                upload: dict[str, Any] = {"href": url}
+                if size > MULTIPART_BYTES:
+                    parts = {str(n + 1): f"{url}/{n + 1}" for n in range(-(-size // PART_BYTES))}
+                    upload = {"href": f"{url}/complete", "header": {"chunk_size": str(PART_BYTES), **parts}}
+                answer["actions"] = {"upload": upload, "verify": {"href": f"{self.hub.url}/store/verify"}}
             answers.append(answer)
-        self._say(200, {"transfer": "basic", "objects": answers})
+        return {"transfer": "basic", "objects": answers}
 
-    def _store(self, body: bytes, oid: str) -> None:
-        # As a store with signed addresses does, which never hears of the token.
+    def _store(self, body: bytes, oid: str) -> Any:
+        # A store with signed addresses must not receive the token.
         if "Authorization" in self.headers or hashlib.sha256(body).hexdigest() != oid:
-            self._say(400, {"error": "wrong content, or a token where none belongs"})
-            return
+            raise _ErrorResponse(400, "wrong content, or an unexpected token")
         self.hub.objects[oid] = body
-        self._say(200, {})
+        return {}
 
-    def _store_part(self, body: bytes, oid: str, part: str) -> None:
+    def _store_part(self, body: bytes, oid: str, part: str) -> Any:
         self.hub.parts.setdefault(oid, {})[int(part)] = body
-        self._say(200, {}, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+        return 200, {}, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}
 
-    def _complete(self, body: bytes, oid: str) -> None:
+    def _complete(self, body: bytes, oid: str) -> Any:
         parts = self.hub.parts.pop(oid, {})
-        named = [part["partNumber"] for part in json.loads(body)["parts"]]
-        whole = b"".join(parts[number] for number in named)
-        if hashlib.sha256(whole).hexdigest() != oid:
-            self._say(400, {"error": "the parts do not make the object"})
-            return
-        self.hub.objects[oid] = whole
-        self._say(200, {})
+        content = b"".join(parts[part["partNumber"]] for part in json.loads(body)["parts"])
+        if hashlib.sha256(content).hexdigest() != oid:
+            raise _ErrorResponse(400, "the parts do not make the object")
+        self.hub.objects[oid] = content
+        return {}
 
-    def _verify(self, body: bytes) -> None:
-        asked = json.loads(body)
-        there = len(self.hub.objects.get(asked["oid"], b"")) == asked["size"]
-        self._say(200 if there else 404, {})
+    def _verify(self, body: bytes) -> Any:
+        file = json.loads(body)
+        return 200 if len(self.hub.objects.get(file["oid"], b"")) == file["size"] else 404, {}
 
-    def _commit(self, body: bytes, kind: str, id: str, revision: str) -> None:
-        found = self._found(kind, id)
-        if found is None or not self._may(id.split("/")[0]):
-            return
-        lines = [json.loads(line) for line in body.splitlines()]
-        head = lines[0]["value"]
-        if head.get("parentCommit") not in (None, found.head):
-            self._say(412, {"error": "A commit has happened since. Please refresh and try again."})
-            return
-        files = dict(found.commits[-1][2])
-        for line in lines[1:]:
+    def _commit(self, body: bytes, kind: str, id: str, revision: str) -> Any:
+        repository = self._repository(kind, id)
+        self._check_write_access(id.split("/")[0])
+        header, *lines = [json.loads(line) for line in body.splitlines()]
+        if header["value"].get("parentCommit") not in (None, repository.head):
+            raise _ErrorResponse(412, "A commit has happened since. Please refresh and try again.")
+        blobs = dict(repository.blobs)
+        for line in lines:
             value = line["value"]
             if line["key"] == "file":
-                files[value["path"]] = Blob(base64.b64decode(value["content"]), False)
+                blobs[value["path"]] = Blob(base64.b64decode(value["content"]), False)
             elif line["key"] == "lfsFile":
                 if value["oid"] not in self.hub.objects:
-                    self._say(400, {"error": f"{value['path']}: its object was never uploaded"})
-                    return
-                files[value["path"]] = Blob(self.hub.objects[value["oid"]], True)
+                    raise _ErrorResponse(400, f"{value['path']}: its object was never uploaded")
+                blobs[value["path"]] = Blob(self.hub.objects[value["oid"]], True)
             elif line["key"] == "deletedFile":
-                del files[value["path"]]
-        oid = found.commit(head["summary"], files)
-        self._say(200, {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{id}/commit/{oid}"})
+                del blobs[value["path"]]
+        oid = repository.commit(header["value"]["summary"], blobs)
+        return {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{id}/commit/{oid}"}
 
-    def _resolve(self, _: bytes, id: str, revision: str, file: str, kind: str | None = None) -> None:
-        found = self._found(kind, id)
-        if found is None:
-            return
-        known = next((files for oid, _, files in reversed(found.commits) if revision in ("main", oid)), None)
-        told = {"X-Repo-Commit": found.head if revision == "main" else revision}
-        if known is None:
-            self._say(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
-        elif file not in known:
-            self._say(404, {"error": "Entry not found"}, told | {"X-Error-Code": "EntryNotFound"})
-        else:
-            blob = known[file]
-            etag = blob.sha256 if blob.lfs else blob.oid
-            told |= {"ETag": f'"{etag}"', "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
-            begin = int(m[1]) if (m := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
-            self._say(206 if begin else 200, blob.content[begin:], told)
+    def _resolve(self, _: bytes, id: str, revision: str, file: str, kind: str | None) -> Any:
+        repository = self._repository(kind, id)
+        commits = {oid: blobs for oid, _, blobs in repository.commits} | {"main": repository.blobs}
+        if revision not in commits:
+            raise _ErrorResponse(404, "Revision not found", "RevisionNotFound")
+        headers = {"X-Repo-Commit": repository.head if revision == "main" else revision}
+        blob = commits[revision].get(file)
+        if blob is None:
+            return 404, {"error": "Entry not found"}, headers | {"X-Error-Code": "EntryNotFound"}
+        etag = blob.sha256 if blob.lfs else blob.oid
+        headers |= {"ETag": f'"{etag}"', "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        start = int(m[1]) if (m := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
+        return 206 if start else 200, blob.content[start:], headers

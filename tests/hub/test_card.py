@@ -24,8 +24,7 @@ from ser_ft.hub import push
 from ser_ft.report.cards.energy import estimate_energy
 from ser_ft.report.cards.model_card import model_card
 from ser_ft.utils.errors import InputError
-from tests.helpers.hub_metadata import metadata_errors
-from tests.helpers.hub_server import Blob, Hub
+from tests.helpers.hub_server import Blob, Hub, metadata_errors
 
 MakeRun = Callable[[str], RunFolder]
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -289,8 +288,8 @@ def test_corpora_are_inherited_from_a_published_model(
     first = write_run(tmp_path / "first", template, {"tess": ("train", "validation", "test")})
     second = write_run(tmp_path / "second", template, {"savee": ("train", "validation", "test")}, name=str(first.model))
     second.write_json(second.split_file, json.loads(second.split_file.read_text()) | {"seen": ["tess-03"]})
-    push(second.path, "someone/first", accept_terms=True, tell=lambda _: None)
-    push(second.path, "someone/first", accept_terms=True, out=tmp_path / "download", tell=lambda _: None)
+    push(second.path, "someone/first", accept_terms=True)
+    push(second.path, "someone/first", accept_terms=True, out=tmp_path / "download")
     for base in ("someone/first", str(tmp_path / "download")):
         run = write_run(tmp_path / f"of-{Path(base).name}", template, {"ravdess": ("train", "test")}, name=base)
         assert set(corpora_seen_in_training(run.model)) == {"ravdess", "tess", "savee"}
@@ -299,7 +298,7 @@ def test_corpora_are_inherited_from_a_published_model(
             push(run.path, "someone/mine", dry_run=True)
     run = write_run(tmp_path / "run", template, {"ravdess": ("train", "test")}, name="someone/absent")
     assert set(corpora_seen_in_training(run.model)) == {"ravdess"}
-    hub.make("model", "someone/strange").commit(
+    hub.create("model", "someone/strange").commit(
         "theirs", {"split.json": Blob(b"[1]", False), "config.yaml": Blob(b"a: b", False)}
     )
     assert list(training_runs("someone/strange")) == []

@@ -18,28 +18,9 @@ from ...utils.files import check_output, replace_atomically
 from ...utils.progress import progress_bar
 from ..shared.plotting import save_figure
 from ..shared.templates import embed_png, render_template
-from . import figures, map, tables
-from .findings import FULL_SCALE, find_notable, interpret_separability
-from .measurements import (
-    DESCRIPTORS,
-    FUNCTIONALS,
-    MAX_SECONDS,
-    MEASURES,
-    SPEECH_MARGIN,
-    MeasuredClips,
-    measure_source,
-)
-from .separability import (
-    NORMALIZATIONS,
-    NUM_NEIGHBORS,
-    OVERALL,
-    PER_CORPUS,
-    Separability,
-    embed_in_2d,
-    estimate_separability,
-    known_speakers,
-    normalize_features,
-)
+from . import figures, findings, map, measurements, separability, tables
+from .measurements import MeasuredClips
+from .separability import Separability
 from .sources import open_source
 
 if TYPE_CHECKING:
@@ -79,7 +60,7 @@ def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool
         is_part=lambda entry: entry.name in (REPORT_FILE, CLIPS_FILE, FIGURES_FOLDER),
         is_ours=lambda folder: (folder / CLIPS_FILE).exists(),
     )
-    measured = measure_source(clips, verbose)
+    measured = measurements.measure_source(clips, verbose)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.resolve().parent) as work:
         finished = Path(work) / "report"
@@ -93,16 +74,18 @@ def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool
 def _write(measured: MeasuredClips, folder: Path, embed_audio: bool, verbose: bool) -> None:
     data = figures.make_plot_data(measured)
     compared = np.random.default_rng(_SEED).permutation(len(measured.clips))[:MAX_COMPARED]
-    normalized = normalize_features(measured.clips, measured.features)
+    normalized = separability.normalize_features(measured.clips, measured.features)
     normalized = {name: features[compared] for name, features in normalized.items()}
     allowed_classes = {name: corpus["classes"] for name, corpus in measured.source.corpora.items()}
     compared_clips = measured.clips.iloc[compared].reset_index(drop=True)
-    results = estimate_separability(compared_clips, normalized, allowed_classes, _SEED, verbose)
+    results = separability.estimate_separability(compared_clips, normalized, allowed_classes, _SEED, verbose)
     examples = _read_examples(measured, data)
     figures_folder = folder / FIGURES_FOLDER
     figures_folder.mkdir(parents=True)
     pictures = _draw_figures(data, normalized, compared, examples, figures_folder, verbose)
-    measured.clips[["id", *_METADATA, *MEASURES]].to_csv(folder / CLIPS_FILE, index=False, float_format="%.4g")
+    measured.clips[["id", *_METADATA, *measurements.MEASURES]].to_csv(
+        folder / CLIPS_FILE, index=False, float_format="%.4g"
+    )
     context = _template_context(measured, data, results, examples, pictures, embed_audio)
     (folder / REPORT_FILE).write_text(
         render_template("report/exploration/exploration.html.j2", context), encoding="utf-8"
@@ -132,17 +115,17 @@ def _draw_figures(
 
     def plot_map() -> Figure:
         embeddings = {
-            name: embed_in_2d(features[:MAX_MAPPED], _SEED)
+            name: separability.embed_in_2d(features[:MAX_MAPPED], _SEED)
             for name, features in normalized.items()
-            if name != PER_CORPUS
+            if name != separability.PER_CORPUS
         }
         coordinates = {name: points for name, (points, _) in embeddings.items()}
-        return map.plot_map(data, coordinates, compared[:MAX_MAPPED], embeddings[OVERALL][1])
+        return map.plot_map(data, coordinates, compared[:MAX_MAPPED], embeddings[separability.OVERALL][1])
 
     plots: dict[str, Callable[[], Figure]] = {}
     if data.classes:
         plots["emotions"] = lambda: figures.plot_emotions(data)
-        if known_speakers(data.clips).any():
+        if separability.known_speakers(data.clips).any():
             plots["speakers"] = lambda: figures.plot_speakers(data)
     plots["durations"] = lambda: figures.plot_durations(data)
     plots["levels"] = lambda: figures.plot_levels(data)
@@ -169,32 +152,23 @@ def _template_context(
     return {
         "name": source.path.resolve().name,
         "labeled": source.labeled,
+        "data": data,
         "group": data.group_name,
         "clips": len(clips),
-        "speakers": clips["speaker"][known_speakers(clips)].nunique(),
+        "speakers": clips["speaker"][separability.known_speakers(clips)].nunique(),
         "hours": clips["duration"].sum() / 3600,
-        "classes": data.class_colors,
-        "corpora": list(data.corpora),
-        "findings": find_notable(measured, data, results),
-        "notes": data.notes,
+        "findings": findings.find_notable(measured, data, results),
         "pictures": {name: embed_png(file.read_bytes()) for name, file in pictures.items()},
-        "emotion_rows": tables.emotion_rows(data),
-        "speaker_rows": tables.speaker_rows(data),
-        "level_rows": tables.level_rows(data),
-        "rate_rows": tables.rate_rows(data),
-        "pitch_rows": tables.pitch_rows(data),
-        "normalizations": [name for name in NORMALIZATIONS if results and name in results[0].uar],
+        "tables": tables,
         "separability": results,
-        "interpretation": interpret_separability(results),
+        "normalizations": [name for name in separability.NORMALIZATIONS if results and name in results[0].uar],
+        "interpretation": findings.interpret_separability(results),
         "compared": min(MAX_COMPARED, len(clips)),
         "mapped": min(MAX_MAPPED, len(clips)),
-        "num_neighbors": NUM_NEIGHBORS,
-        "descriptors": DESCRIPTORS,
-        "functionals": FUNCTIONALS,
-        "speech_margin": SPEECH_MARGIN,
-        "full_scale": FULL_SCALE,
+        "num_neighbors": separability.NUM_NEIGHBORS,
+        "measurements": measurements,
+        "full_scale": findings.FULL_SCALE,
         "num_truncated": measured.num_truncated,
-        "max_seconds": MAX_SECONDS,
         "max_example_seconds": map.MAX_EXAMPLE_SECONDS,
         "num_examples": len(examples),
         "players": [_player(data, row, example) for row, example in examples.items()] if embed_audio else [],

@@ -85,18 +85,11 @@ def level_rows(data: PlotData) -> list[Row]:
 
 def rate_rows(data: PlotData) -> list[Row]:
     """Count the clips of each corpus by the sampling rate of their files, the most frequent first."""
-    counts = data.clips.groupby(["corpus", "sampling_rate"], dropna=False).size().reset_index(name="clips")
-    order = {corpus: index for index, corpus in enumerate(data.corpora)}
-    counts = counts.sort_values("clips", ascending=False).sort_values(
-        "corpus", key=lambda names: names.map(order), kind="stable"
-    )
+    by_corpus = data.clips["sampling_rate"].astype(float).groupby(data.clips["corpus"])
     return [
-        {
-            "corpus": row["corpus"],
-            "rate": "unknown" if np.isnan(row["sampling_rate"]) else f"{row['sampling_rate']:,.0f} Hz",
-            "clips": row["clips"],
-        }
-        for row in counts.to_dict("records")
+        {"corpus": corpus, "rate": "unknown" if np.isnan(rate) else f"{rate:,.0f} Hz", "clips": count}
+        for corpus in data.corpora
+        for rate, count in by_corpus.get_group(corpus).value_counts(dropna=False).items()
     ]
 
 
