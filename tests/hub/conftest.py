@@ -1,7 +1,8 @@
-"""A Hub of our own, and small finished runs to publish on it."""
+"""A local Hub, and small finished runs to publish on it."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,59 +25,68 @@ MODELS = {
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """An empty Hub, which this process's client speaks to as someone who may write, and never waits for."""
+    """An empty Hub, to which this process's client may write without waiting between retries."""
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
-    with Hub().serving() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    with Hub().serving() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + "/{repo_id}/resolve/{revision}/{filename}"
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(_http, "time", SimpleNamespace(**vars(time) | {"sleep": lambda _: None}))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         _http.close_session()
-        yield served
+        yield server
         _http.close_session()
 
 
-def recipe(kind: str, table: Path, backbone: Path, out: Path) -> list[str]:
-    chosen = MODELS[kind] or (f"--model.name={backbone}",)
-    small = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=2", "--train.batch_size=4"]
-    return [f"--data.prepared={table}", f"--out={out}", *small, "--baselines=[majority]", *chosen]
+@pytest.fixture(scope="module", autouse=True)
+def _fast_reports() -> Iterator[None]:
+    """Replace the figures of runs by single pixels of different colors, and measure the latency of two clips only."""
+    from PIL import Image
+
+    def save_pixel(_: object, file: Path, *__: object) -> Path:
+        Image.new("RGB", (1, 1), tuple(sum(file.stem.encode()).to_bytes(3, "big"))).save(file)
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ser_ft.report.run.figures.save_figure", save_pixel)
+        patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
+        yield
 
 
 @pytest.fixture(scope="session")
 def make_run(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
-    """Return a finished run on synthetic voices: speech, spectrogram or mfcc-cnn. To be read, never changed."""
-    home = tmp_path_factory.mktemp("hub-runs")
-    made: dict[str, RunFolder] = {}
+    """Return a finished run on synthetic voices: speech, spectrogram or mfcc-cnn. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("hub-runs")
+    runs: dict[str, RunFolder] = {}
 
     def make(kind: str) -> RunFolder:
-        if kind not in made:
-            backbone = home / "backbone" / "tiny"
+        if kind not in runs:
+            model = MODELS[kind]
             if kind == "speech":
-                write_tiny_backbone("wav2vec2", backbone)
-            made[kind] = run(parse(recipe(kind, miniature_folder, backbone, home / kind), "test"), verbose=False)
-        return made[kind]
+                write_tiny_backbone("wav2vec2", folder / "backbone" / "tiny")
+                model = (f"--model.name={folder / 'backbone' / 'tiny'}",)
+            settings = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=1", "--baselines=[majority]", *model]
+            recipe = parse([f"--data.prepared={miniature_folder}", f"--out={folder / kind}", *settings], "test")
+            runs[kind] = run(recipe, verbose=False)
+        return runs[kind]
 
-    return _sooner(make)
+    return make
 
 
-def _sooner(make: Callable[[str], RunFolder]) -> Callable[[str], RunFolder]:
-    """Make runs that are over sooner, with pictures of one pixel, each of its own colour."""
-    from PIL import Image
+@pytest.fixture
+def finished_run(make_run: Callable[[str], RunFolder]) -> RunFolder:
+    """A finished run of mfcc-cnn. Tests must not change it."""
+    return make_run("mfcc-cnn")
 
-    def blank(_: object, file: Path, colours: int | None = None) -> Path:
-        Image.new("RGB", (1, 1), tuple(sum(file.stem.encode()).to_bytes(3, "big"))).save(file)
-        return file
 
-    def patched(kind: str) -> RunFolder:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ser_ft.report.run.figures.save_figure", blank)
-            patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
-            return make(kind)
-
-    return patched
+@pytest.fixture
+def run_copy(finished_run: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of a finished run that a test may change."""
+    return RunFolder(
+        shutil.copytree(finished_run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
+    )

@@ -1,4 +1,4 @@
-"""The Hub when something goes wrong: what the user sees, and that a second push completes it."""
+"""Failures of the Hub: the message for the user, and that a second push completes the upload."""
 
 from __future__ import annotations
 
@@ -12,157 +12,146 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import client
 from tests.helpers.hub_server import Hub
 
-MakeRun = Callable[[str], RunFolder]
-AGAIN = "what arrived is not sent twice, and the repository has all of it or none"
+Push = Callable[[], tuple[int, str]]
 
 
 @pytest.fixture
-def run(make_run: MakeRun) -> RunFolder:
+def run(make_run: Callable[[str], RunFolder]) -> RunFolder:
     """A run with a file that is uploaded in parts."""
     return make_run("spectrogram")
 
 
-def said(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Push, and return the exit code and the last line on stderr; no trace may be shown."""
-    code = main(["push", str(run.path), "someone/mine"])
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    return code, told.strip().splitlines()[-1] if told.strip() else ""
+@pytest.fixture
+def push(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> Push:
+    """Push the run, and return the exit code and the last line on stderr."""
+
+    def push_run() -> tuple[int, str]:
+        code = main(["push", str(run.path), "someone/mine"])
+        errors = capsys.readouterr().err.strip()
+        assert "Traceback" not in errors
+        return code, errors.splitlines()[-1] if errors else ""
+
+    return push_run
 
 
-def finished(hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    """Push once more, without faults: the repository is whole, in one commit."""
+def check_second_push(hub: Hub, run: RunFolder, push: Push) -> None:
+    """Push again without faults: the repository is complete after one commit."""
     hub.faults.clear()
-    assert said(run, capsys)[0] == 0
+    assert push()[0] == 0
     repository = hub.model("someone/mine")
     assert len(repository.commits) == 2
-    weights = run.model / "model.safetensors"
-    assert repository.files["model.safetensors"] == weights.read_bytes()
+    assert repository.files["model.safetensors"] == (run.model / "model.safetensors").read_bytes()
     assert repository.files["metrics.json"] == run.metrics_file.read_bytes()
 
 
-def untouched(hub: Hub) -> bool:
-    found = hub.repositories.get(("model", "someone/mine"))
-    return found is None or found.files == {}
+def is_untouched(hub: Hub) -> bool:
+    repository = hub.repositories.get(("model", "someone/mine"))
+    return repository is None or repository.files == {}
 
 
-def test_a_connection_dropped_in_the_middle_of_a_large_file(
-    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str]
+def test_a_lost_connection_leaves_nothing_and_arrived_files_are_not_sent_again(
+    hub: Hub, run: RunFolder, push: Push
 ) -> None:
     hub.fail("PUT /store/[0-9a-f]+/2", after_bytes=150_000)
-    code, told = said(run, capsys)
+    code, error = push()
     assert code == 1
-    assert re.search(rf"the connection to {hub.url} broke \(.+\): push again; {AGAIN}", told), told
-    assert hub.count("PUT /store/[0-9a-f]+/2") == 6, "it is tried again before it is given up"
-    assert untouched(hub)
+    message = rf"the connection to {hub.url} failed \(.+\): push again; files that arrived are not sent again"
+    assert re.search(message, error), error
+    assert hub.count("PUT /store/[0-9a-f]+/2") == 6, "the client retries"
+    assert is_untouched(hub)
     assert hub.count("PUT /store/[0-9a-f]+$")
-    finished(hub, run, capsys)
-    whole = [request for request in hub.requests if re.search("PUT /store/[0-9a-f]+$", request)]
-    assert len(whole) == len(set(whole)), "what had arrived was sent again"
+    check_second_push(hub, run, push)
+    sent = [request for request in hub.requests if re.search("PUT /store/[0-9a-f]+$", request)]
+    assert len(sent) == len(set(sent))
 
 
-def test_a_connection_dropped_once_is_not_even_noticed(
-    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_connection_lost_twice_is_retried(hub: Hub, run: RunFolder, push: Push) -> None:
     hub.fail("PUT /store/[0-9a-f]+/2", times=2, after_bytes=150_000)
-    finished_at_once = said(run, capsys)[0]
-    assert finished_at_once == 0
+    assert push()[0] == 0
     assert hub.model("someone/mine").files["model.safetensors"] == (run.model / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("status", "fits", "message", "code", "text"),
+    ("status", "pattern", "message", "code", "text"),
     [
-        (401, "GET /api/whoami", "", 2, "does not take the token: log in anew"),
-        (403, "POST /api/repos/create", "no write scope", 2, "someone/mine: this token may not write there (no write"),
-        (403, "POST .*/commit/", "no write scope", 2, "someone/mine: this token may not write there (no write scope)"),
-        (409, "POST .*/commit/", "", 2, "someone/mine: was changed by someone else at the same time: look at it"),
+        (401, "GET /api/whoami", "", 2, "rejects the token: log in again"),
+        (403, "POST /api/repos/create", "no write scope", 2, "someone/mine: this token has no write access (no write"),
+        (403, "POST .*/commit/", "no write scope", 2, "someone/mine: this token has no write access (no write scope)"),
+        (409, "POST .*/commit/", "", 2, "someone/mine: was changed by someone else at the same time: check it"),
         (500, "GET /api/models/someone/mine$", "", 1, "answered 500: push again later; "),
         (500, "POST .*/objects/batch", "", 1, "answered 500: push again later; "),
         (503, "PUT /store/", "", 1, "answered 503: push again later; "),
         (500, "POST .*/commit/", "", 1, "answered 500: push again later; "),
         (429, "POST .*/preupload/", "slow down", 1, "answered 429 (slow down): push again later; "),
-        (413, "POST .*/commit/", "too much", 2, "the Hub refuses it, with 413 (too much)"),
+        (413, "POST .*/commit/", "too much", 2, "the Hub refuses the request with status 413 (too much)"),
     ],
 )
-def test_what_the_hub_answers_is_said_in_one_line(
-    hub: Hub,
-    run: RunFolder,
-    capsys: pytest.CaptureFixture[str],
-    status: int,
-    fits: str,
-    message: str,
-    code: int,
-    text: str,
+def test_an_error_status_gives_one_line_and_the_next_push_succeeds(
+    hub: Hub, run: RunFolder, push: Push, status: int, pattern: str, message: str, code: int, text: str
 ) -> None:
-    hub.fail(fits, status=status, message=message)
-    found, told = said(run, capsys)
-    assert found == code
-    assert text in told
-    assert untouched(hub)
-    finished(hub, run, capsys)
+    hub.fail(pattern, status=status, message=message)
+    exit_code, error = push()
+    assert exit_code == code
+    assert text in error
+    assert is_untouched(hub)
+    check_second_push(hub, run, push)
 
 
-def test_a_hub_that_says_nothing_is_given_up(
-    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_hub_that_does_not_answer_times_out(
+    hub: Hub, run: RunFolder, push: Push, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "SILENCE", 0.3)
+    monkeypatch.setattr(client, "TIMEOUT", 0.3)
     hub.fail("POST .*/commit/", seconds=1.0, times=1, status=504)
-    code, told = said(run, capsys)
+    code, error = push()
     assert code == 1
-    assert "ReadTimeout" in told
-    finished(hub, run, capsys)
+    assert "ReadTimeout" in error
+    check_second_push(hub, run, push)
 
 
-def test_a_slow_hub_is_waited_for(hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slow_hub_does_not_time_out(hub: Hub, run: RunFolder, push: Push) -> None:
     hub.fail("(PUT|POST) ", seconds=0.05)
-    assert said(run, capsys)[0] == 0
+    assert push()[0] == 0
     assert hub.model("someone/mine").files["metrics.json"] == run.metrics_file.read_bytes()
 
 
-def test_files_are_sent_without_xet_where_that_is_installed(
-    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It fails with what is no error of the network, and waits as long as it likes."""
+def test_an_installed_xet_is_not_used(hub: Hub, run: RunFolder, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failures are not network errors, and it has no timeout."""
     from huggingface_hub import _commit_api, constants
     from huggingface_hub.utils import _runtime
 
-    def broken(**_: object) -> None:
+    def fail(**_: object) -> None:
         raise RuntimeError("Data processing error: CAS service error")
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     monkeypatch.setattr(_runtime, "is_package_available", lambda _: True)
-    monkeypatch.setattr(_commit_api, "_upload_xet_files", broken)
-    assert _runtime.is_xet_available(), "xet would not be used anyway: nothing is tested"
-    finished(hub, run, capsys)
-    assert _runtime.is_xet_available(), "it is switched off for others, too"
+    monkeypatch.setattr(_commit_api, "_upload_xet_files", fail)
+    assert _runtime.is_xet_available(), "otherwise nothing is tested"
+    check_second_push(hub, run, push)
+    assert _runtime.is_xet_available(), "it must stay enabled for other code"
 
 
-def test_no_hub_at_all(
-    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("hub")
+def test_an_unreachable_hub_gives_one_line(push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    code, told = said(run, capsys)
+    code, error = push()
     assert code == 1
-    assert "the connection to http://127.0.0.1:9 broke (ConnectError" in told
+    assert "the connection to http://127.0.0.1:9 failed (ConnectError" in error
 
 
-def test_someone_else_at_the_same_time(
-    hub: Hub, run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A commit between our look at the repository and ours is not written over."""
+def test_a_commit_of_someone_else_is_not_overwritten(hub: Hub, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Someone commits after our check of the repository and before our commit."""
     from huggingface_hub import HfApi
 
-    commit = HfApi.create_commit
+    create_commit = HfApi.create_commit
 
-    def late(self: HfApi, *given: object, **options: object) -> object:
+    def commit_after_another(self: HfApi, *args: object, **options: object) -> object:
         hub.model("someone/mine").commit("theirs", {})
-        return commit(self, *given, **options)  # type: ignore[arg-type]
+        return create_commit(self, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(HfApi, "create_commit", late)
-    code, told = said(run, capsys)
+    monkeypatch.setattr(HfApi, "create_commit", commit_after_another)
+    code, error = push()
     assert code == 2
-    assert "was changed by someone else at the same time" in told
+    assert "was changed by someone else at the same time" in error
     assert hub.model("someone/mine").commits[-1][1] == "theirs"

@@ -1,10 +1,9 @@
-"""The Space of a model: the demo as it is, the model's name beside it, and ser_ft to be installed."""
+"""The Space of a model: the demo unchanged, the model's name, and a wheel of ser_ft to install."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,140 +15,134 @@ from ser_ft.hub.upload import Upload
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import TOKEN, Blob, Hub
 
-MakeRun = Callable[[str], RunFolder]
-
-
 WHEEL = "ser_ft-0.1.0-py3-none-any.whl"
 
 
-def wheel(files: dict[str, bytes]) -> bytes:
-    """Return a wheel of these files."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+def use_wheel(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
+    """Replace the build of ser_ft's wheel by a wheel with these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in files.items():
             archive.writestr(path, content)
-    return packed.getvalue()
+    monkeypatch.setattr(space, "build_wheel", lambda: (buffer.getvalue(), WHEEL))
 
 
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that stands for the demo, and a wheel that stands for ser_ft's."""
+    """A folder instead of the demo, and a small wheel instead of ser_ft's."""
     folder = tmp_path / "demo"
-    (folder / "__pycache__").mkdir(parents=True)
-    (folder / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"compiled")
-    (folder / ".cache").write_text("hidden")
-    (folder / "app.py").write_text("import gradio\nSCRATCH = '/tmp/demo'\n")
-    (folder / "style" / "look.css").parent.mkdir()
-    (folder / "style" / "look.css").write_text("body {}\n")
-    (folder / "requirements.txt").write_text("gradio>=6\nser_ft[demo]\n")
-    (folder / "README.md").write_text("---\ntitle: Emotion\nsdk: gradio\nsdk_version: 6.0.0\n---\n\nA demo.\n")
+    files = {
+        "__pycache__/app.cpython-311.pyc": "compiled",
+        ".cache": "hidden",
+        "app.py": "import gradio\nTEMP_DIR = '/tmp/demo'\n",
+        "static/page.css": "body {}\n",
+        "requirements.txt": "gradio>=6\nser_ft[demo]\n",
+        "README.md": "---\ntitle: Emotion\nsdk: gradio\nsdk_version: 6.0.0\n---\n\nA demo.\n",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     monkeypatch.setattr(space, "demo_folder", lambda: folder)
-    monkeypatch.setattr(space, "build_wheel", lambda: (wheel({"ser_ft/__init__.py": b""}), WHEEL))
+    use_wheel(monkeypatch, {"ser_ft/__init__.py": b""})
     return folder
 
 
-def test_the_demo_is_sent_with_the_models_name_and_the_wheel(hub: Hub, make_run: MakeRun, demo: Path) -> None:
-    push(make_run("mfcc-cnn").path, "someone/mine", space=True, tell=lambda _: None)
+def test_a_space_holds_the_demo_the_models_name_and_the_wheel(hub: Hub, finished_run: RunFolder, demo: Path) -> None:
+    push(finished_run.path, "someone/mine", space=True)
     assert hub.model("someone/mine").files["metrics.json"]
-    made = hub.repositories["space", "someone/mine"]
-    assert made.sdk == "gradio"
-    assert len(made.commits) == 2
-    sent = made.files
-    assert sent.keys() == {
-        "app.py",
-        "style/look.css",
-        "README.md",
-        "model.txt",
-        "requirements.txt",
-        "ser_ft-0.1.0-py3-none-any.whl",
-    }
+    repository = hub.repositories["space", "someone/mine"]
+    assert repository.sdk == "gradio"
+    assert len(repository.commits) == 2
+    sent = repository.files
+    assert sent.keys() == {"app.py", "static/page.css", "README.md", "model.txt", "requirements.txt", WHEEL}
     assert sent["model.txt"] == b"someone/mine\n"
     assert sent["app.py"] == (demo / "app.py").read_bytes()
-    address = f"{hub.url}/spaces/someone/mine/resolve/main/ser_ft-0.1.0-py3-none-any.whl"
+    address = f"{hub.url}/spaces/someone/mine/resolve/main/{WHEEL}"
     assert sent["requirements.txt"].decode().splitlines() == ["gradio>=6", f"ser_ft[demo] @ {address}"]
 
 
-def test_a_space_that_was_made_and_no_more_is_filled_by_a_second_push(hub: Hub, make_run: MakeRun, demo: Path) -> None:
-    """The Hub's own card is in it; a card that someone wrote since is theirs."""
-    run = make_run("mfcc-cnn")
+def test_a_second_push_fills_a_new_space_but_keeps_an_edited_card(
+    hub: Hub, finished_run: RunFolder, demo: Path
+) -> None:
     hub.fail("POST /api/spaces/.*/commit/", status=500)
     with pytest.raises(UploadError):
-        push(run.path, "someone/mine", space=True, tell=lambda _: None)
-    made = hub.repositories["space", "someone/mine"]
-    assert made.files.keys() == {"README.md"}
+        push(finished_run.path, "someone/mine", space=True)
+    repository = hub.repositories["space", "someone/mine"]
+    assert repository.files.keys() == {"README.md"}, "the card that the Hub writes"
     hub.faults.clear()
-    push(run.path, "someone/mine", space=True, tell=lambda _: None)
-    assert made.files["README.md"] == (demo / "README.md").read_bytes()
-    made.commit("theirs", {"README.md": Blob(b"theirs", False)})
-    with pytest.raises(InputError, match=r"holds something else already \(README\.md\)"):
-        push(run.path, "someone/mine", space=True, tell=lambda _: None)
+    push(finished_run.path, "someone/mine", space=True)
+    assert repository.files["README.md"] == (demo / "README.md").read_bytes()
+    repository.commit("theirs", {"README.md": Blob(b"theirs", False)})
+    with pytest.raises(InputError, match=r"already holds other files \(README\.md\)"):
+        push(finished_run.path, "someone/mine", space=True)
 
 
-def test_one_commit_of_another_is_not_taken_for_the_hubs_own(hub: Hub, make_run: MakeRun, demo: Path) -> None:
-    """As where a history was squashed, or a Space is a copy of another."""
-    made = hub.make("space", "someone/mine", sdk="gradio")
-    made.commits[-1][2]["theirs.py"] = Blob(b"theirs", False)
-    with pytest.raises(InputError, match="holds something else already"):
-        push(make_run("mfcc-cnn").path, "someone/mine", space=True, tell=lambda _: None)
+@pytest.mark.usefixtures("demo")
+def test_a_single_commit_of_someone_else_is_not_replaced(hub: Hub, finished_run: RunFolder) -> None:
+    """The history may be squashed, or the Space may be a copy of another."""
+    hub.create("space", "someone/mine", sdk="gradio").blobs["theirs.py"] = Blob(b"theirs", False)
+    with pytest.raises(InputError, match="already holds other files"):
+        push(finished_run.path, "someone/mine", space=True)
 
 
-def test_the_demo_of_this_checkout_is_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "build_wheel", lambda: (wheel({"ser_ft/__init__.py": b""}), WHEEL))
-    made = space.space_upload("someone/mine")
-    made.check()
-    assert made.sdk == "gradio"
-    assert {"app.py", "README.md", "ser_ft_demo/server.py", "ser_ft_demo/style.css", "model.txt"} <= made.files.keys()
-    assert b"ser_ft[demo] @ http" in bytes(made.files["requirements.txt"])
+def test_the_demo_of_the_checkout_is_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_wheel(monkeypatch, {"ser_ft/__init__.py": b""})
+    upload = space.space_upload("someone/mine")
+    upload.check()
+    assert upload.sdk == "gradio"
+    assert {"app.py", "README.md", "ser_ft_demo/server.py", "ser_ft_demo/style.css", "model.txt"} <= upload.files.keys()
+    assert b"ser_ft[demo] @ http" in bytes(upload.files["requirements.txt"])
 
 
-def test_no_sound_goes_with_the_demo(make_run: MakeRun, demo: Path) -> None:
-    run = make_run("mfcc-cnn")
+def test_audio_in_the_demo_is_not_sent(finished_run: RunFolder, demo: Path) -> None:
     (demo / "example.wav").write_bytes(b"RIFF\0\0\0\0WAVEa voice")
-    with pytest.raises(InputError, match=r"example\.wav: holds sound, which is never sent"):
-        push(run.path, "someone/mine", space=True, dry_run=True)
+    with pytest.raises(InputError, match=r"example\.wav: contains audio, which is never sent"):
+        push(finished_run.path, "someone/mine", space=True, dry_run=True)
 
 
+@pytest.mark.usefixtures("demo")
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"RIFF\0\0\0\0WAVEa voice", "holds sound, which is never sent"),
-        (b"<audio src='data:audio/wav;base64,UklGRgAAAABXQVZFZm10'>", "holds sound, which is never sent"),
-        (TOKEN.encode(), "holds what looks like a token of the Hub"),
+        (b"RIFF\0\0\0\0WAVEa voice", "contains audio, which is never sent"),
+        (b"<audio src='data:audio/wav;base64,UklGRgAAAABXQVZFZm10'>", "contains audio, which is never sent"),
+        (TOKEN.encode(), "contains what looks like a token of the Hub"),
     ],
 )
-def test_the_wheel_is_looked_through(
-    make_run: MakeRun, demo: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+def test_the_files_of_the_wheel_are_checked(
+    finished_run: RunFolder, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
-    monkeypatch.setattr(space, "build_wheel", lambda: (wheel({"ser_ft/assets/left": content}), WHEEL))
-    with pytest.raises(InputError, match=rf"{WHEEL}/ser_ft/assets/left: {said}"):
-        push(make_run("mfcc-cnn").path, "someone/mine", space=True, dry_run=True)
+    use_wheel(monkeypatch, {"ser_ft/assets/other": content})
+    with pytest.raises(InputError, match=rf"{WHEEL}/ser_ft/assets/other: {message}"):
+        push(finished_run.path, "someone/mine", space=True, dry_run=True)
 
 
-def test_what_is_no_demo_is_refused(make_run: MakeRun, demo: Path) -> None:
-    run = make_run("mfcc-cnn")
-    with pytest.raises(InputError, match="--space does not go with --private"):
-        push(run.path, "someone/mine", space=True, private=True, dry_run=True)
+def test_a_folder_that_is_not_a_space_is_refused(finished_run: RunFolder, demo: Path) -> None:
+    with pytest.raises(InputError, match="--space does not work with --private"):
+        push(finished_run.path, "someone/mine", space=True, private=True, dry_run=True)
     (demo / "README.md").write_text("A demo.\n")
-    with pytest.raises(InputError, match="does not say which sdk"):
-        push(run.path, "someone/mine", space=True, dry_run=True)
+    with pytest.raises(InputError, match="does not name the sdk"):
+        push(finished_run.path, "someone/mine", space=True, dry_run=True)
     (demo / "app.py").unlink()
     with pytest.raises(InputError, match=r"app\.py is missing"):
-        push(run.path, "someone/mine", space=True, dry_run=True)
+        push(finished_run.path, "someone/mine", space=True, dry_run=True)
 
 
-def test_without_sources_there_is_no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_needs_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "__file__", str(tmp_path / "site-packages" / "ser_ft" / "hub" / "space.py"))
     with pytest.raises(InputError, match="installed without its sources"):
         space.build_wheel()
 
 
 @pytest.mark.slow
-def test_the_wheel_is_built_from_the_sources(tmp_path: Path) -> None:
+def test_the_wheel_holds_code_templates_and_recipes(tmp_path: Path) -> None:
     try:
         content, name = space.build_wheel()
     except InputError as error:
-        pytest.skip(f"no network to fetch the build tools from: {error}")
-    Upload("someone/mine", "space", {name: content}, "", ours=True).check()
+        pytest.skip(f"no network to install the build tools: {error}")
+    Upload("someone/mine", "space", {name: content}, "", package_files=True).check()
     (tmp_path / name).write_bytes(content)
-    inside = zipfile.ZipFile(tmp_path / name).namelist()
-    assert {"ser_ft/hub/publish.py", "ser_ft/report/model_card.md.j2", "ser_ft/recipes/quickstart.yaml"} <= set(inside)
+    files = zipfile.ZipFile(tmp_path / name).namelist()
+    assert {"ser_ft/hub/publish.py", "ser_ft/report/cards/model_card.md.j2", "ser_ft/recipes/quickstart.yaml"} <= set(
+        files
+    )
