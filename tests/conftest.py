@@ -67,18 +67,18 @@ def miniature_table(miniature_folder: Path) -> datasets.Dataset:
 
 @pytest.fixture(scope="module", autouse=True)
 def fast_reports(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Write empty figures, which tests/report checks, and measure the speed of two clips, to save time."""
-    if not {"training", "recipes", "dataloading", "evaluation", "config"} & set(request.path.parts):
+    """Write pixels of different colors as figures, which tests/report checks, and measure the speed of two clips."""
+    if not {"training", "recipes", "dataloading", "evaluation", "config", "hub"} & set(request.path.parts):
         yield
         return
     from PIL import Image
 
-    def blank(_: object, file: Path, colours: int | None = None) -> Path:
-        Image.new("RGB", (1, 1)).save(file)
+    def save_pixel(_: object, file: Path, *__: object) -> Path:
+        Image.new("RGB", (1, 1), tuple(sum(file.stem.encode()).to_bytes(3, "big"))).save(file)
         return file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ser_ft.report.run.figures.save_figure", blank)
+        patch.setattr("ser_ft.report.run.figures.save_figure", save_pixel)
         patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
         yield
 

@@ -43,21 +43,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         _http.close_session()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _fast_reports() -> Iterator[None]:
-    """Replace the figures of runs by single pixels of different colors, and measure the latency of two clips only."""
-    from PIL import Image
-
-    def save_pixel(_: object, file: Path, *__: object) -> Path:
-        Image.new("RGB", (1, 1), tuple(sum(file.stem.encode()).to_bytes(3, "big"))).save(file)
-        return file
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ser_ft.report.run.figures.save_figure", save_pixel)
-        patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
-        yield
-
-
 @pytest.fixture(scope="session")
 def make_run(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
     """Return a finished run on synthetic voices: speech, spectrogram or mfcc-cnn. Tests must not change it."""

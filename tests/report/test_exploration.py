@@ -24,6 +24,7 @@ from ser_ft.report.exploration.findings import find_notable
 from ser_ft.report.exploration.measurements import MEASURES, MeasuredClips
 from ser_ft.report.exploration.report import explore
 from ser_ft.report.exploration.sources import Source
+from tests.helpers.corpus_files import write
 from tests.helpers.html_page import Page
 
 if TYPE_CHECKING:
@@ -39,14 +40,6 @@ def sound(seed: int, hertz: float = 150.0, seconds: float = 0.3) -> bytes:
     times = np.arange(round(seconds * audio.SAMPLE_RATE)) / audio.SAMPLE_RATE
     tone = sum(np.sin(2 * np.pi * hertz * k * times + random.uniform(0, 6)) / k for k in range(1, 12))
     return audio.to_wav((0.1 * tone + random.normal(0, 0.003, len(times))).astype(np.float32))
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    return folder
 
 
 def headings(page: Page) -> list[str | None]:

@@ -13,6 +13,7 @@ from ser_ft.audio import SAMPLE_RATE, to_wav
 from ser_ft.report.exploration.measurements import active_speech_level, measure_clips, measure_source, to_dbfs
 from ser_ft.report.exploration.sources import open_source
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import write
 
 
 def harmonics(hertz: float, seconds: float = 1.0, dbfs: float = -20.0) -> np.ndarray:
@@ -25,14 +26,6 @@ def harmonics(hertz: float, seconds: float = 1.0, dbfs: float = -20.0) -> np.nda
 def noise(seconds: float, dbfs: float) -> np.ndarray:
     random = np.random.default_rng(0)
     return random.normal(0, 10 ** (dbfs / 20), round(seconds * SAMPLE_RATE)).astype(np.float32)
-
-
-def write(folder: Path, sounds: dict[str, np.ndarray | bytes]) -> Path:
-    for name, sound in sounds.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(sound if isinstance(sound, bytes) else to_wav(sound))
-    return folder
 
 
 def test_pauses_do_not_change_the_level_of_the_speech() -> None:
@@ -81,12 +74,12 @@ def test_unreadable_files_of_a_folder_are_listed_and_long_ones_truncated(tmp_pat
     folder = write(
         tmp_path / "voices",
         {
-            "a/1.wav": harmonics(200),
-            "a/2.wav": long,
+            "a/1.wav": to_wav(harmonics(200)),
+            "a/2.wav": to_wav(long),
             "b/3.wav": to_wav(harmonics(100, 0.5), 8000),
             "b/c.flac": b"",
             "b/x.wav": b"garbage" * 99,
-            "b/y.wav": np.zeros(9000, np.float32),
+            "b/y.wav": to_wav(np.zeros(9000, np.float32)),
             "notes.txt": b"no sound",
         },
     )
@@ -108,7 +101,8 @@ def test_measurements_keep_the_order_of_the_source(tmp_path: Path) -> None:
     """Clips are measured in batches sorted by length."""
     random = np.random.default_rng(1)
     sounds = {f"{index:03d}.wav": harmonics(100 + index, random.uniform(0.2, 0.6)) for index in range(40)}
-    measured = measure_source(open_source(write(tmp_path / "v", sounds)), show_progress=False)
+    folder = write(tmp_path / "v", {name: to_wav(samples) for name, samples in sounds.items()})
+    measured = measure_source(open_source(folder), show_progress=False)
     assert measured.rows.tolist() == list(range(40))
     assert np.allclose(measured.clips["pitch"], 100 + np.arange(40), rtol=0.01)
     assert np.allclose(measured.clips["duration"], [len(sounds[name]) / SAMPLE_RATE for name in measured.clips["id"]])
@@ -120,7 +114,7 @@ def test_a_source_without_readable_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_up_to_eight_subfolders_are_groups(tmp_path: Path) -> None:
-    sound = harmonics(200, 0.1)
+    sound = to_wav(harmonics(200, 0.1))
     few = open_source(write(tmp_path / "few", {"0.wav": sound, "a/1.wav": sound, "b/1.wav": sound}))
     assert isinstance(few.metadata, pd.DataFrame)
     assert few.metadata["corpus"].tolist() == ["few", "a", "b"]

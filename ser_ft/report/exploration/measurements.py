@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -67,45 +67,37 @@ def measure_source(source: Source, show_progress: bool = True) -> MeasuredClips:
 
     from ...data.catalog import Skipped
 
-    results = _Batch()
+    measured: list[_Clip] = []
+    errors: list[tuple[int, audio.AudioError]] = []
     with progress_bar(total=len(source.metadata), desc="measuring", unit=" clips", shown=show_progress) as progress:
-        for batch in _measure_in_threads(source):
-            results.rows.extend(batch.rows)
-            results.measures.extend(batch.measures)
-            results.features.extend(batch.features)
-            results.errors.extend(batch.errors)
-            progress.update(len(batch.rows) + len(batch.errors))
+        for batch, batch_errors in _measure_in_threads(source):
+            measured += batch
+            errors += batch_errors
+            progress.update(len(batch) + len(batch_errors))
     skipped = list(source.skipped or ())
-    for row, error in sorted(results.errors, key=lambda pair: pair[0]):
+    for row, error in sorted(errors, key=lambda pair: pair[0]):
         clip = source.metadata.iloc[row]
         skipped.append(Skipped(clip["path"], clip["corpus"], error.reason, str(error)))
-    if not results.rows:
+    if not measured:
         raise InputError(f"{source.path}: none of its {len(skipped)} recordings can be read")
-    order = np.argsort(results.rows)
-    rows = np.array(results.rows)[order]
+    measured.sort(key=lambda clip: clip.row)
+    rows = np.array([clip.row for clip in measured])
     clips = source.metadata.iloc[rows].reset_index(drop=True)
-    measures = pd.DataFrame([results.measures[index] for index in order])
+    measures = pd.DataFrame([clip.measures for clip in measured])
     filled = {name: clips[name].fillna(measures[name]) for name in ("duration", "sampling_rate")}
     clips = clips.assign(**filled, **measures[list(MEASURES)])
-    features = np.concatenate(results.features)[order]
+    features = np.stack([clip.features for clip in measured])
     all_skipped = None if source.skipped is None and not skipped else skipped
     return MeasuredClips(source, clips, features, rows, all_skipped, int((clips["duration"] > MAX_SECONDS).sum()))
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Measured clips (rows, measures and features in the same order), and errors of those that cannot be read."""
-
-    rows: list[int] = field(default_factory=list)
-    measures: list[dict[str, float | None]] = field(default_factory=list)
-    features: list[np.ndarray] = field(default_factory=list)
-    errors: list[tuple[int, audio.AudioError]] = field(default_factory=list)
-
-
 class _Clip(NamedTuple):
     row: int
-    samples: np.ndarray
     measures: dict[str, float | None]
+    features: np.ndarray
+
+
+_Batch: TypeAlias = tuple[list[_Clip], list[tuple[int, audio.AudioError]]]
 
 
 def _measure_in_threads(source: Source) -> Iterator[_Batch]:
@@ -125,42 +117,41 @@ def _measure_in_threads(source: Source) -> Iterator[_Batch]:
 
 def _measure_rows(source: Source, rows: Sequence[int]) -> _Batch:
     """Read and measure clips, at most 120 s of padded audio at once."""
-    results = _Batch()
-    pending: list[_Clip] = []
+    clips: list[_Clip] = []
+    errors: list[tuple[int, audio.AudioError]] = []
+    pending: list[tuple[int, np.ndarray, dict[str, float | None]]] = []
 
     def flush() -> None:
         if pending:
-            measures, features = measure_clips([clip.samples for clip in pending])
-            results.rows.extend(clip.row for clip in pending)
-            results.measures.extend({**row, **clip.measures} for clip, row in zip(pending, measures, strict=True))
-            results.features.append(features)
+            results = zip(pending, *measure_clips([samples for _, samples, _ in pending]), strict=True)
+            clips.extend(_Clip(row, {**measures, **basic}, features) for (row, _, basic), measures, features in results)
             pending.clear()
 
     for row in rows:
-        clip = _read(source, row)
-        if isinstance(clip, audio.AudioError):
-            results.errors.append((row, clip))
+        try:
+            samples, basic = _read(source, row)
+        except audio.AudioError as error:
+            errors.append((row, error))
             continue
-        if (len(pending) + 1) * len(clip.samples) > _BATCH_SECONDS * audio.SAMPLE_RATE:
+        except Exception as error:  # a damaged file must not stop the others, whatever its decoder raises
+            errors.append((row, audio.AudioError("unreadable", f"{type(error).__name__}: {error}")))
+            continue
+        if (len(pending) + 1) * len(samples) > _BATCH_SECONDS * audio.SAMPLE_RATE:
             flush()
-        pending.append(clip)
+        pending.append((row, samples, basic))
     flush()
-    return results
+    return clips, errors
 
 
-def _read(source: Source, row: int) -> _Clip | audio.AudioError:
-    try:
-        samples, rate = source.read(row)
-    except audio.AudioError as error:
-        return error
-    except Exception as error:  # a damaged file must not stop the others, whatever its decoder raises
-        return audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
+def _read(source: Source, row: int) -> tuple[np.ndarray, dict[str, float | None]]:
+    """Return a clip's samples (of a long one, the middle) and the measures of the whole clip."""
+    samples, rate = source.read(row)
     peak = 20 * np.log10(max(float(np.abs(samples).max(initial=0.0)), 10 ** (_SILENCE_DBFS / 20)))
     measures = {"peak": peak, "duration": len(samples) / audio.SAMPLE_RATE, "sampling_rate": rate}
     excess = len(samples) - int(MAX_SECONDS * audio.SAMPLE_RATE)
     if excess > 0:
         samples = samples[excess // 2 : excess // 2 - excess].copy()  # the copy frees the rest
-    return _Clip(row, samples, measures)
+    return samples, measures
 
 
 def measure_clips(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np.ndarray]:
