@@ -105,7 +105,7 @@ def test_clips_csv_and_the_embedded_examples(report: Path, page: Page, miniature
 def test_an_older_table_gives_the_same_page_each_time(miniature_folder: Path, tmp_path: Path) -> None:
     """A table without sampling rates, genders and skipped.csv."""
     table = open_prepared(miniature_folder)
-    few = table.remove_columns(["sampling_rate", "gender"]).select(range(0, len(table), 30))
+    few = table.remove_columns(["sampling_rate", "gender"]).select(range(6))
     few.add_column("gender", [None] * len(few)).save_to_disk(tmp_path / "old")
     shutil.copy(miniature_folder / CORPUS_INFO_FILE, tmp_path / "old")
     file = explore(tmp_path / "old", tmp_path / "out", verbose=False)
