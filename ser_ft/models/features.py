@@ -1,4 +1,4 @@
-"""The feature extractor of our own networks: waveforms in, padded frames of descriptors out, with their mask."""
+"""The feature extractor of our own networks: waveforms in, padded frames of descriptors and their mask out."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from .descriptors import DELTA_ORDERS, DESCRIPTORS, MEL_SCALES, PITCH_CLASSES, Frontend, compute_descriptors
 
 NORMALIZATIONS = ("none", "clip-mean", "clip", "training", "speaker")
-# Of float32, in sums over frames.
+# Relative rounding error of float32 sums over frames.
 _ROUNDING = 1e-5
 _Count = TypeVar("_Count", int, torch.Tensor)
 
 
 class SpectralFeatureExtractor(SequenceFeatureExtractor):
-    """Short-term descriptors of speech, of one or several kinds, side by side.
+    """Short-term descriptors of speech.
 
-    A clip's frames are the same alone and in a batch: the sound is padded with zeros at both ends, as
-    `librosa.feature` pads it, and a frame is real when its centre lies in the clip.
+    The frames of a clip are the same alone and in a batch: clips are padded with zeros at both ends, as in
+    `librosa.feature`, and a clip has all frames whose center lies in it.
 
     Args:
-        descriptors: names of `DESCRIPTORS`; their numbers stand side by side in this order (`columns` names each).
-        n_mfcc: of "mfcc" and its changes.
-        n_mels: mel bands of "mel", "log-mel" and "mfcc". f_min, f_max: their edges, in Hz.
-        mel_scale: "slaney" (triangles over Hz, of area 1, as librosa's default) or "htk" (triangles over mel, of
-            height 1, as in HTK and VGGish).
+        descriptors: names from `DESCRIPTORS`; their values are concatenated in this order (see `columns`).
+        n_mfcc: number of coefficients of "mfcc" and its deltas.
+        n_mels: number of mel bands of "mel", "log-mel" and "mfcc".
+        f_min: lowest frequency of the mel bands in Hz.
+        f_max: highest frequency of the mel bands in Hz.
+        mel_scale: "slaney" (triangles of area 1 over Hz, librosa's default) or "htk" (triangles of height 1 over mel,
+            as in HTK and VGGish).
         power: exponent of the magnitudes that the mel bands sum up.
-        log_offset: added before the logarithm is taken; with 0, what is below 1e-10 is raised to it.
-        win_length: of the Hann window, in samples.
-        hop_length: samples from frame to frame.
-        n_fft: of the Fourier transform, in samples, even; by default that of the window.
-        normalize: each number "none"; "clip-mean" takes off its mean over the clip, "clip" also divides by its
-            standard deviation there; "training" uses `mean` and `scale`, fitted on the training speakers; "speaker"
-            uses mean and deviation over all frames of a call, whose clips are taken to be one known speaker's: it
-            needs several unlabelled clips of that speaker with emotions mixed, or it takes the emotion off with the
-            voice. A single clip is then standardised by itself.
-        mean, scale: a number per column, for "training".
-        max_frames: of a longer clip, its middle so many frames are kept.
-        sampling_rate: in Hz. padding_value: saved for transformers; frames beyond a clip's end are 0.
+        log_offset: offset that is added before taking the logarithm; with 0, values below 1e-10 are raised to 1e-10.
+        win_length: length of the Hann window in samples.
+        hop_length: samples between frames.
+        n_fft: length of the Fourier transform in samples, even; None: `win_length`.
+        normalize: normalization of each value. "none": no normalization. "clip-mean": subtract the mean over the clip.
+            "clip": also divide by the standard deviation over the clip. "training": use `mean` and `scale`, which are
+            fitted on the training speakers. "speaker": use the mean and standard deviation over all clips of a call,
+            which are taken for one speaker's; several unlabeled clips with different emotions are needed, because a
+            single clip is normalized by itself and loses part of its emotion.
+        mean: mean of each column, for "training".
+        scale: divisor of each column, for "training".
+        max_frames: longer clips are cropped to this many frames in their middle; None: no limit.
+        sampling_rate: sampling rate in Hz.
+        padding_value: saved for transformers; padding frames are 0.
 
     Raises:
-        ValueError: a setting is out of its range, or two do not go together.
+        ValueError: a setting is out of range, or two settings do not fit together.
     """
 
     model_input_names = ["input_features", "attention_mask"]  # noqa: RUF012  (as transformers declares it)
@@ -87,7 +91,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         self.max_frames = max_frames
         self.sampling_rate = sampling_rate
         self._check()
-        # What was saved says how many numbers there are; it follows from the descriptors.
+        # A saved value is ignored: it follows from the descriptors.
         kwargs["feature_size"] = len(self.columns)
         super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.return_attention_mask = True
@@ -99,7 +103,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
                 f"descriptors must be some of {', '.join(DESCRIPTORS)}, not {', '.join(unknown) or 'none'}"
             )
         if len(set(self.descriptors)) < len(self.descriptors):
-            raise ValueError(f"descriptors must differ; {', '.join(self.descriptors)} names one twice")
+            raise ValueError(f"descriptors must differ, but {', '.join(self.descriptors)} contains one twice")
         for name, value, choices in (
             ("normalize", self.normalize, NORMALIZATIONS),
             ("mel_scale", self.mel_scale, MEL_SCALES),
@@ -112,27 +116,28 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
         if self._cepstral and self.n_mfcc > self.n_mels:
-            raise ValueError(f"n_mfcc must be at most n_mels: {self.n_mfcc} of {self.n_mels} mel bands")
+            raise ValueError(f"n_mfcc must be at most n_mels, not {self.n_mfcc} of {self.n_mels} mel bands")
         fft = self.frontend.n_fft
         if fft % 2 or fft < self.win_length:
-            rule = f"n_fft must be even and at least win_length ({self.win_length}), which it is by default"
-            raise ValueError(f"{rule}: not {fft}")
+            raise ValueError(f"n_fft must be even and at least win_length ({self.win_length}), its default, not {fft}")
         if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
-            rule = f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold"
-            raise ValueError(f"{rule}; f_min is {self.f_min:g}, f_max {self.f_max:g}")
+            nyquist = self.sampling_rate / 2
+            raise ValueError(f"0 <= f_min < f_max <= {nyquist:g} Hz must hold, not {self.f_min:g} and {self.f_max:g}")
         if self.power <= 0 or self.log_offset < 0:
-            raise ValueError(f"power must be above 0 and log_offset not below, not {self.power:g}, {self.log_offset:g}")
+            raise ValueError(
+                f"power must be above 0 and log_offset at least 0, not {self.power:g} and {self.log_offset:g}"
+            )
         if (self.mean is None) != (self.scale is None):
-            raise ValueError("mean and scale must be given together")
+            raise ValueError("mean and scale must be set together")
         if self.mean is not None and self.scale is not None:
             if not len(self.mean) == len(self.scale) == len(self.columns):
-                raise ValueError(f"mean and scale must be {len(self.columns)} numbers each, one per column")
+                raise ValueError(f"mean and scale must have {len(self.columns)} numbers each, one per column")
             if min(self.scale) <= 0:
-                raise ValueError("scale must be above 0 throughout")
+                raise ValueError("all numbers of scale must be above 0")
 
     @property
     def frontend(self) -> Frontend:
-        """The settings that windows depend on."""
+        """The settings that the computation of descriptors depends on."""
         return Frontend(
             self.win_length,
             self.hop_length,
@@ -153,23 +158,23 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
 
     @property
     def columns(self) -> list[str]:
-        """The name of each number of a frame, such as mfcc_1, zcr, chroma_C."""
+        """Name of each value of a frame, such as mfcc_1, zcr, chroma_C."""
         names = []
         for name in self.descriptors:
             width = self.frontend.width(name)
-            ends = PITCH_CLASSES if name == "chroma" else range(1, width + 1)
-            single = name not in ("mfcc", *DELTA_ORDERS, "chroma", "mel", "log-mel")
-            names += [name] if single else [f"{name}_{end}" for end in ends]
+            suffixes = PITCH_CLASSES if name == "chroma" else range(1, width + 1)
+            is_scalar = name not in ("mfcc", *DELTA_ORDERS, "chroma", "mel", "log-mel")
+            names += [name] if is_scalar else [f"{name}_{suffix}" for suffix in suffixes]
         return names
 
     def num_frames(self, samples: _Count) -> _Count:
-        """Return how many frames are made of a clip of so many samples."""
-        found = 1 + samples // self.hop_length
+        """Return the number of frames of a clip with a number of samples."""
+        frames = 1 + samples // self.hop_length
         if self.max_frames is None:
-            return found
-        if isinstance(found, torch.Tensor):
-            return found.clamp(max=self.max_frames)
-        return min(found, self.max_frames)
+            return frames
+        if isinstance(frames, torch.Tensor):
+            return frames.clamp(max=self.max_frames)
+        return min(frames, self.max_frames)
 
     def __call__(
         self,
@@ -180,136 +185,137 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> BatchFeature:
-        """Turn clips into padded frames.
+        """Compute the padded frames of clips.
 
         Args:
             raw_speech: a clip, shape (samples,), or a list of clips, float with full scale at 1.0.
-            sampling_rate: theirs, in Hz; checked against the extractor's.
-            padding: "longest" (or True): to the longest clip; "max_length": to `max_length` frames.
-            max_length: in frames; by default `max_frames`.
-            return_tensors: "pt" for torch's; otherwise numpy's.
-            **kwargs: accepted for the pipelines of transformers, and not used.
+            sampling_rate: sampling rate of the clips in Hz, which must be the extractor's.
+            padding: "longest" (or True) to pad to the longest clip, "max_length" to pad to `max_length` frames.
+            max_length: frames to pad to; None: `max_frames`.
+            return_tensors: "pt" for torch tensors; otherwise numpy arrays.
+            **kwargs: ignored; transformers' pipelines pass them.
 
         Returns:
-            `input_features`, shape (clips, frames, feature_size), and `attention_mask`, shape (clips, frames),
-            1 where the frame is real.
+            `input_features`, shape (clips, frames, feature_size), and `attention_mask`, 1 for frames of the clip and 0
+            for padding, shape (clips, frames).
 
         Raises:
-            ValueError: the sampling rate is another one, or a clip is empty, not one-dimensional, or of integers;
-                or a clip has more frames than it shall be padded to.
+            ValueError: the sampling rate is wrong, a clip is empty, not one-dimensional or of integers, or a clip has
+                more frames than it is to be padded to.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"the sound is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz: resample it first"
+                f"the audio is at {sampling_rate} Hz, but this model takes {self.sampling_rate} Hz: resample it first"
             )
-        single = isinstance(raw_speech, np.ndarray | torch.Tensor) or (len(raw_speech) and np.ndim(raw_speech[0]) == 0)
-        clips = [_samples(clip) for clip in ([raw_speech] if single else raw_speech)]
+        is_clip = isinstance(raw_speech, np.ndarray | torch.Tensor) or (len(raw_speech) and np.ndim(raw_speech[0]) == 0)
+        clips = [_as_waveform(clip) for clip in ([raw_speech] if is_clip else raw_speech)]
         if not clips:
-            raise ValueError("there is no clip in the list")
-        features, mask = self._framed(clips)
-        missing = self._missing(features.shape[1], padding, max_length)
+            raise ValueError("the list contains no clip")
+        features, mask = self._compute(clips)
+        missing = self._num_padding_frames(features.shape[1], padding, max_length)
         features = self.standardize(features, mask)
         if missing:
             features = torch.nn.functional.pad(features, (0, 0, 0, missing))
             mask = torch.nn.functional.pad(mask, (0, missing))
-        found = {"input_features": features.numpy(), "attention_mask": mask.numpy()}
-        return BatchFeature(found, tensor_type=return_tensors)
+        batch = {"input_features": features.numpy(), "attention_mask": mask.numpy()}
+        return BatchFeature(batch, tensor_type=return_tensors)
 
-    def _missing(self, frames: int, padding: bool | str, max_length: int | None) -> int:
-        """Return how many frames of padding are to be added."""
+    def _num_padding_frames(self, frames: int, padding: bool | str, max_length: int | None) -> int:
         if padding in ("longest", True):
             return 0
         if padding != "max_length":
             raise ValueError(f"padding must be longest or max_length, not {padding!r}")
-        wanted = self.max_frames if max_length is None else max_length
-        if wanted is None:
+        target = self.max_frames if max_length is None else max_length
+        if target is None:
             raise ValueError('padding="max_length" needs max_length, or an extractor with max_frames')
-        if wanted < frames:
-            raise ValueError(f"a clip has {frames} frames, more than max_length={wanted}: crop it through max_frames")
-        return wanted - frames
+        if target < frames:
+            raise ValueError(f"a clip has {frames} frames, more than max_length={target}: set max_frames to crop it")
+        return target - frames
 
     def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute descriptors, standardised within each clip where that is asked for, and cropped.
+        """Compute descriptors, crop them, and normalize them with "clip-mean" and "clip".
 
         Args:
-            waveforms: shape (clips, samples), on any device. lengths: of each clip, in samples, shape (clips,).
+            waveforms: zero-padded waveforms, shape (clips, samples), on any device.
+            lengths: samples of each clip, shape (clips,).
 
         Returns:
-            Frames, shape (clips, frames, feature_size), zero where they are not real, and the mask, int64.
+            Frames, zero in the padding, shape (clips, frames, feature_size), and the mask, int64, shape
+            (clips, frames).
         """
         clips = [row[:length].float() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
-        return self._framed(clips)
+        return self._compute(clips)
 
-    def _framed(self, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do what `extract` does with clips, each of shape (samples,)."""
-        # Half precision would do for a network, but not here.
+    def _compute(self, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        # Half precision is not exact enough here.
         with torch.no_grad(), torch.autocast(clips[0].device.type, enabled=False):
-            features, windows = compute_descriptors(clips, self.descriptors, self.frontend)
-        counts = torch.tensor(windows, device=features.device)
+            features, num_frames = compute_descriptors(clips, self.descriptors, self.frontend)
+        counts = torch.tensor(num_frames, device=features.device)
         if self.normalize in ("clip-mean", "clip"):
-            features = self._within_clips(features, counts)
-        return self._cropped(features, counts)
+            features = self._normalize_clips(features, counts)
+        return self._crop(features, counts)
 
-    def _within_clips(self, features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        real = _real(features, counts)
+    def _normalize_clips(self, features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        mask = _frame_mask(features, counts)
         count = counts[:, None, None]
         mean = features.sum(dim=1, keepdim=True) / count
-        features = (features - mean) * real
+        features = (features - mean) * mask
         if self.normalize == "clip":
-            deviation = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
-            features = features / safe_scale(mean, deviation)
+            std = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
+            features = features / safe_scale(mean, std)
         return features
 
-    def _cropped(self, features: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _crop(self, features: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.max_frames is not None and features.shape[1] > self.max_frames:
             first = ((counts - self.max_frames) // 2).clamp(min=0)
-            places = first[:, None] + torch.arange(self.max_frames, device=features.device)
-            features = features.gather(1, places[..., None].expand(-1, -1, features.shape[2]))
+            index = first[:, None] + torch.arange(self.max_frames, device=features.device)
+            features = features.gather(1, index[..., None].expand(-1, -1, features.shape[2]))
             counts = counts.clamp(max=self.max_frames)
-        return features, _real(features, counts)[..., 0].long()
+        return features, _frame_mask(features, counts)[..., 0].long()
 
     def standardize(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Standardise what `extract` gave, for "training" and "speaker"; give it back as it is for the others.
+        """Normalize the output of `extract` with "training" and "speaker"; return it unchanged otherwise.
 
         Args:
-            features: shape (clips, frames, feature_size). mask: shape (clips, frames).
+            features: frames, shape (clips, frames, feature_size).
+            mask: 1 for frames of the clip and 0 for padding, shape (clips, frames).
 
         Raises:
-            ValueError: "training" without mean and scale.
+            ValueError: `normalize` is "training", but mean and scale are not set.
         """
         if self.normalize not in ("training", "speaker"):
             return features
-        real = mask[..., None].to(features.dtype)
+        weights = mask[..., None].to(features.dtype)
         if self.normalize == "speaker":
-            mean = (features * real).sum(dim=(0, 1)) / mask.sum()
-            variance = ((features - mean).square() * real).sum(dim=(0, 1)) / mask.sum()
+            mean = (features * weights).sum(dim=(0, 1)) / mask.sum()
+            variance = ((features - mean).square() * weights).sum(dim=(0, 1)) / mask.sum()
             scale = safe_scale(mean, variance.sqrt())
         elif self.mean is None or self.scale is None:
             raise ValueError('normalize="training" needs mean and scale: fit them on the training speakers first')
         else:
             mean, scale = (torch.tensor(values).to(features) for values in (self.mean, self.scale))
-        return (features - mean) / scale * real
+        return (features - mean) / scale * weights
 
 
-def safe_scale(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
-    """Return what to divide by: the deviation, or 1 where a number varies by no more than its rounding."""
-    return torch.where(deviation > _ROUNDING * mean.abs(), deviation, torch.ones_like(deviation))
+def safe_scale(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation to divide by, or 1 where it is within the rounding error of the mean."""
+    return torch.where(std > _ROUNDING * mean.abs(), std, torch.ones_like(std))
 
 
-def _real(features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return 1 where a frame is real, 0 where not, shape (clips, frames, 1)."""
+def _frame_mask(features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return 1 for frames of the clip and 0 for padding, shape (clips, frames, 1)."""
     return (torch.arange(features.shape[1], device=features.device) < counts[:, None])[..., None].to(features.dtype)
 
 
-def _samples(sound: Any) -> torch.Tensor:
+def _as_waveform(clip: Any) -> torch.Tensor:
     """Return a clip as float32, shape (samples,)."""
-    given = sound.detach().cpu() if isinstance(sound, torch.Tensor) else np.require(sound, None, ["C", "W"])
-    samples = torch.as_tensor(given)
-    if samples.ndim != 1 or not len(samples):
-        raise ValueError("a clip is a one-dimensional array of samples, at least one; several clips go in a list")
-    if hasattr(sound, "dtype") and not samples.is_floating_point():
-        raise ValueError(f"the samples are {sound.dtype}: floats with full scale at 1.0 are wanted")
-    return samples.float()
+    array = clip.detach().cpu() if isinstance(clip, torch.Tensor) else np.require(clip, None, ["C", "W"])
+    waveform = torch.as_tensor(array)
+    if waveform.ndim != 1 or not len(waveform):
+        raise ValueError("a clip must be a one-dimensional array of at least one sample; pass several clips as a list")
+    if hasattr(clip, "dtype") and not waveform.is_floating_point():
+        raise ValueError(f"the samples are {clip.dtype}, but must be floats with full scale at 1.0")
+    return waveform.float()
 
 
 SpectralFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

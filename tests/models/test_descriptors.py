@@ -206,7 +206,7 @@ def test_what_lies_beyond_a_clips_length_is_not_heard() -> None:
 def test_a_long_recording_in_groups_of_windows_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     make, clips = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS]), [speech(9000), speech(700, seed=1)]
     whole = make(clips)["input_features"]
-    monkeypatch.setattr(descriptors, "_AT_ONCE", 7 * 512)
+    monkeypatch.setattr(descriptors, "_CHUNK_SAMPLES_CPU", 7 * 512)
     np.testing.assert_allclose(make(clips)["input_features"], whole, atol=1e-5, rtol=1e-5)
 
 
