@@ -263,7 +263,7 @@ def test_a_corpus_used_only_for_testing_does_not_change_the_license(template: Ru
 @pytest.mark.parametrize("corpus", ["tess", "savee"])
 def test_tess_and_savee_require_accepted_terms(template: RunFolder, tmp_path: Path, corpus: str) -> None:
     run = write_run(tmp_path / "run", template, {"ravdess": ("train", "test"), corpus: ("train", "validation")})
-    with pytest.raises(InputError, match=rf"heard {corpus} .*--accept-terms"):
+    with pytest.raises(InputError, match=rf"trained on {corpus}, .*--accept-terms"):
         push(run.path, "someone/mine", dry_run=True)
     push(run.path, "someone/mine", dry_run=True, accept_terms=True)
 
@@ -271,13 +271,13 @@ def test_tess_and_savee_require_accepted_terms(template: RunFolder, tmp_path: Pa
 def test_corpora_are_inherited_from_the_run_that_a_model_started_from(template: RunFolder, tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", template, {"tess": ("train", "validation", "test")})
     run = write_run(tmp_path / "run", template, {"ravdess": ("train", "validation", "test")}, name=str(first.model))
-    with pytest.raises(InputError, match="heard tess"):
+    with pytest.raises(InputError, match="trained on tess"):
         push(run.path, "someone/mine", dry_run=True)
     # Without the first run, the names of its speakers in split.json are left.
     shutil.rmtree(first.path)
     split = json.loads(run.split_file.read_text())
     run.write_json(run.split_file, split | {"seen": ["tess-03", "ravdess-01"]})
-    with pytest.raises(InputError, match="heard tess"):
+    with pytest.raises(InputError, match="trained on tess"):
         push(run.path, "someone/mine", dry_run=True)
 
 
@@ -294,7 +294,7 @@ def test_corpora_are_inherited_from_a_published_model(
         run = write_run(tmp_path / f"of-{Path(base).name}", template, {"ravdess": ("train", "test")}, name=base)
         assert set(corpora_seen_in_training(run.model)) == {"ravdess", "tess", "savee"}
         assert {"tess-03", *second.metrics["parts"]["train"]["by_speaker"]} <= speakers_seen_in_training(run.model)
-        with pytest.raises(InputError, match="seen"):
+        with pytest.raises(InputError, match="trained on savee and tess"):
             push(run.path, "someone/mine", dry_run=True)
     run = write_run(tmp_path / "run", template, {"ravdess": ("train", "test")}, name="someone/absent")
     assert set(corpora_seen_in_training(run.model)) == {"ravdess"}

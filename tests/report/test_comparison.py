@@ -361,5 +361,5 @@ def test_with_unknown_speakers_nothing_is_compared(tmp_path: Path) -> None:
 
 
 def test_one_name_for_two_models_is_refused(sweep: Path) -> None:
-    with pytest.raises(InputError, match=r"a=\.\.\.: stands for runs of different models"):
+    with pytest.raises(InputError, match=r"a=\.\.\.: names runs of different models"):
         compare([f"a={sweep / 'mfcc'}", f"a={sweep / 'wav2vec2'}"], show_progress=False)
