@@ -53,6 +53,12 @@ def report(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
+@pytest.fixture(autouse=True)
+def _small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures at a low resolution, to save time; the module's report has the real one."""
+    monkeypatch.setattr("ser_ft.report.shared.plotting._DPI", 30)
+
+
 @pytest.fixture(scope="module")
 def page(report: Path) -> Page:
     return Page(report / "report.html")
