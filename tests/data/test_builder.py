@@ -1,4 +1,4 @@
-"""From recordings to rows: what a row holds, what is left out and why, one recording under two names."""
+"""The table: its columns and audio, skipped files and their reasons, duplicate recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ser_ft.data import builder, deduplication
 from ser_ft.data.prepare import prepare
 from ser_ft.labels import EMOTION_NAMES
 from ser_ft.utils.errors import InputError
-from tests.helpers.corpus_files import actor, encode, labels_of, load, noise, samples, skipped, write
+from tests.helpers.corpus_files import actor_clips, encode, labels_of, load, noise, samples, skipped, write
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
@@ -47,7 +47,7 @@ def test_columns_and_types(miniature_table: datasets.Dataset) -> None:
     assert len(set(miniature_table["speaker"])) == 8
 
 
-def test_the_sound_is_16_bit_mono_at_16_khz(miniature_table: datasets.Dataset) -> None:
+def test_the_audio_is_16_bit_mono_at_16_khz(miniature_table: datasets.Dataset) -> None:
     for row in miniature_table.select(range(0, len(miniature_table), 40)):
         info = soundfile.info(io.BytesIO(row["audio"]["bytes"]))
         assert (info.format, info.subtype, info.channels, info.samplerate) == ("WAV", "PCM_16", 1, 16_000)
@@ -56,24 +56,22 @@ def test_the_sound_is_16_bit_mono_at_16_khz(miniature_table: datasets.Dataset) -
         assert np.abs(original - from_wav(row["audio"]["bytes"])).max() < 1 / 32768
 
 
-def test_16_bit_samples_at_16_khz_are_kept_as_they_are(tmp_path: Path) -> None:
-    names = actor(1)
+def test_16_bit_samples_at_16_khz_are_not_changed(tmp_path: Path) -> None:
+    names = actor_clips(1)
     table = load(write(tmp_path / "x", names), tmp_path / "cache")
-    kept = {Path(row["path"]).name: row["audio"]["bytes"] for row in table}
-    assert kept == {name: noise(name) for name in names}
+    assert {Path(row["path"]).name: row["audio"]["bytes"] for row in table} == {name: noise(name) for name in names}
 
 
-def test_the_rate_as_found_is_kept(tmp_path: Path) -> None:
-    """The table itself is at 16 kHz: without the column nobody sees that a corpus was recorded at another rate."""
-    rates = dict(zip(actor(1)[:4], (8_000, 16_000, 24_414, 48_000), strict=True))
+def test_the_original_sampling_rate_is_recorded(tmp_path: Path) -> None:
+    rates = dict(zip(actor_clips(1)[:4], (8_000, 16_000, 24_414, 48_000), strict=True))
     table = load(write(tmp_path / "x", {n: encode(samples(n, 0.3), rate) for n, rate in rates.items()}), tmp_path / "c")
     assert {Path(row["path"]).name: row["sampling_rate"] for row in table} == rates
 
 
-def test_bad_files_are_listed_with_their_reason_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    sound = samples("x", 0.3)
+def test_bad_files_are_skipped_with_their_reasons(tmp_path: Path) -> None:
+    pcm = samples("x", 0.3)
     good = {
-        "aiff": encode(sound, kind="AIFF"),
+        "aiff": encode(pcm, kind="AIFF"),
         "stereo": encode(np.stack([samples("l", 0.3), samples("r", 0.3)], axis=1)),
         "96 kHz": encode(samples("a", 0.3), 96_000),
         "24 kHz": encode(samples("b", 0.3), 24_414),
@@ -85,12 +83,14 @@ def test_bad_files_are_listed_with_their_reason_and_nothing_else_is_lost(tmp_pat
         "unreadable": b"no sound " * 99,
         "cut-short": to_wav(samples("c", 0.3))[:4000],
     }
-    names = iter(actor(1) + actor(2))
-    kept = {next(names): content for content in good.values()}
-    left_out = dict(zip(names, bad, strict=False))
-    table = load(write(tmp_path / "x", kept | {name: bad[reason] for name, reason in left_out.items()}), tmp_path / "c")
-    assert set(table["id"]) == {f"ravdess-{Path(name).stem}" for name in kept}
-    assert skipped(table) == left_out
+    names = iter(actor_clips(1) + actor_clips(2))
+    usable = {next(names): content for content in good.values()}
+    unusable = dict(zip(names, bad, strict=False))
+    table = load(
+        write(tmp_path / "x", usable | {name: bad[reason] for name, reason in unusable.items()}), tmp_path / "c"
+    )
+    assert set(table["id"]) == {f"ravdess-{Path(name).stem}" for name in usable}
+    assert skipped(table) == unusable
     assert sorted(round(seconds, 3) for seconds in table["duration"]) == [0.05, 0.197, 0.3, 0.3]
     file = Path(table.cache_files[0]["filename"]).parent / "skipped.csv"
     with file.open(newline="") as lines:
@@ -98,16 +98,16 @@ def test_bad_files_are_listed_with_their_reason_and_nothing_else_is_lost(tmp_pat
     assert all(row["corpus"] == "ravdess" and row["detail"] and Path(row["path"]).is_file() for row in rows)
 
 
-def test_an_error_that_nobody_thought_of_stops_no_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = builder.signatures
+def test_an_unexpected_error_skips_one_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures = builder.signatures
 
-    def fails(pcm: np.ndarray) -> Any:
+    def fail_if_long(pcm: np.ndarray) -> Any:
         if len(pcm) > 1500:
             raise MemoryError("too much")
-        return whole(pcm)
+        return signatures(pcm)
 
-    monkeypatch.setattr(builder, "signatures", fails)
-    names = actor(1, range(1, 4))
+    monkeypatch.setattr(builder, "signatures", fail_if_long)
+    names = actor_clips(1, range(1, 4))
     table = load(
         write(tmp_path / "x", {name: noise(name) for name in names} | {names[0]: noise("x", 0.1)}), tmp_path / "c"
     )
@@ -115,7 +115,7 @@ def test_an_error_that_nobody_thought_of_stops_no_build(tmp_path: Path, monkeypa
     assert skipped(table) == {names[0]: "unreadable"}
 
 
-def test_m4a_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m4a_without_ffmpeg_is_skipped_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     root = write(tmp_path / "x", {"happy/1.wav": noise("1"), "sad/2.m4a": b"\x00\x00\x00\x20ftypM4A " + bytes(900)})
     table = load({"own": root}, tmp_path / "c")
@@ -123,8 +123,8 @@ def test_m4a_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [(skip.reason, "install ffmpeg" in skip.detail) for skip in listed] == [("unreadable", True)]
 
 
-def test_nothing_that_can_be_used(tmp_path: Path) -> None:
-    root = write(tmp_path / "x", dict.fromkeys(actor(1), LFS))
+def test_a_root_without_usable_clips_is_refused(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", dict.fromkeys(actor_clips(1), LFS))
     with pytest.raises(InputError, match="a git-LFS pointer instead of the sound: 8"):
         load(root, tmp_path / "c")
     with pytest.raises(InputError, match="a git-LFS pointer"):
@@ -137,41 +137,41 @@ def dithered(pcm: np.ndarray, seed: int = 0) -> np.ndarray:
     return (pcm + generator.integers(-2, 3, len(pcm))).astype("<i2")
 
 
-def quiet_ends(pcm: np.ndarray) -> np.ndarray:
-    """As recordings often are: digital silence before and after, which dither breaks."""
+def silent_ends(pcm: np.ndarray) -> np.ndarray:
     return np.pad(pcm, 300)
 
 
 @pytest.mark.parametrize(
     "copy",
     [
-        pytest.param(lambda pcm: pcm, id="the same samples"),
-        pytest.param(dithered, id="dithered anew"),
+        pytest.param(lambda pcm: pcm, id="same samples"),
+        pytest.param(dithered, id="dithered"),
         pytest.param(lambda pcm: np.pad(pcm, (0, 200)), id="zeros at the end"),
         pytest.param(lambda pcm: np.concatenate([np.zeros(50, "<i2"), pcm]), id="zeros at the start"),
     ],
 )
-@pytest.mark.parametrize("ends", [lambda pcm: pcm, quiet_ends], ids=["sound to the ends", "quiet ends"])
+@pytest.mark.parametrize("ends", [lambda pcm: pcm, silent_ends], ids=["sound to the ends", "silent ends"])
 @pytest.mark.parametrize("same_label", [True, False])
-def test_one_recording_under_two_names(
+def test_a_duplicate_is_kept_once_or_not_at_all_if_labels_differ(
     tmp_path: Path, copy: Callable[[np.ndarray], np.ndarray], ends: Callable[[np.ndarray], np.ndarray], same_label: bool
 ) -> None:
-    one, two = "03-01-03-01-02-01-07.wav", f"03-01-{'03' if same_label else '04'}-01-02-02-07.wav"
+    first, second = "03-01-03-01-02-01-07.wav", f"03-01-{'03' if same_label else '04'}-01-02-02-07.wav"
     other = "03-01-05-01-02-02-07.wav"
     pcm = ends(samples("x", 0.2))
-    files = {one: to_wav(pcm), two: to_wav(copy(pcm)), other: to_wav(samples("y", 0.2))}
+    files = {first: to_wav(pcm), second: to_wav(copy(pcm)), other: to_wav(samples("y", 0.2))}
     table = load(write(tmp_path / "x", files), tmp_path / "c")
-    kept = [one, other] if same_label else [other]
-    assert table["id"][:] == [f"ravdess-{Path(name).stem}" for name in kept]
-    assert skipped(table) == ({two: "same-sound"} if same_label else {one: "two-labels", two: "two-labels"})
+    names = [first, other] if same_label else [other]
+    assert table["id"][:] == [f"ravdess-{Path(name).stem}" for name in names]
+    assert skipped(table) == ({second: "same-sound"} if same_label else {first: "two-labels", second: "two-labels"})
 
 
-def test_a_third_copy_of_a_recording_under_two_labels_is_not_kept(tmp_path: Path) -> None:
+def test_all_copies_of_a_recording_with_two_labels_are_skipped(tmp_path: Path) -> None:
     sound = noise("x")
     table = load(
         write(
             tmp_path / "x",
-            dict.fromkeys(actor(1, range(3, 5)) + actor(2, range(3, 5)), sound) | {actor(3)[0]: noise("y")},
+            dict.fromkeys(actor_clips(1, range(3, 5)) + actor_clips(2, range(3, 5)), sound)
+            | {actor_clips(3)[0]: noise("y")},
         ),
         tmp_path / "c",
     )
@@ -181,15 +181,14 @@ def test_a_third_copy_of_a_recording_under_two_labels_is_not_kept(tmp_path: Path
     assert datasets.load_from_disk(str(tmp_path / "out"))["id"][:] == table["id"][:]
 
 
-def test_a_recording_under_two_labels_of_one_class_is_not_kept_either(tmp_path: Path) -> None:
-    """Which of the two emotions it is stays unknown, whatever the scheme makes of them."""
-    files = dict.fromkeys(actor(1, range(4, 6)), noise("x")) | {actor(1)[2]: noise("y")}
+def test_a_recording_with_two_emotions_of_one_class_is_skipped(tmp_path: Path) -> None:
+    files = dict.fromkeys(actor_clips(1, range(4, 6)), noise("x")) | {actor_clips(1)[2]: noise("y")}
     mapping = {"happy": "good", "sad": "bad", "angry": "bad"}
     table = load(write(tmp_path / "x", files), tmp_path / "c", labels=mapping)
     assert list(labels_of(table).values()) == ["good"]
 
 
-def test_twice_named_recording_of_ravdess(shared_data: Path, tmp_path: Path) -> None:
+def test_the_duplicate_of_ravdess_is_skipped(shared_data: Path, tmp_path: Path) -> None:
     names = [
         f"03-01-03-01-{statement}-{repetition}-07.flac" for statement in ("01", "02") for repetition in ("01", "02")
     ]
@@ -200,14 +199,13 @@ def test_twice_named_recording_of_ravdess(shared_data: Path, tmp_path: Path) -> 
     assert skipped(table) == {"03-01-03-01-02-02-07.flac": "same-sound"}
 
 
-def test_finding_repeats_among_many_of_one_length_is_quick() -> None:
-    """Recordings cut to one length: 12 000 of them once took minutes."""
+def test_finding_duplicates_among_many_clips_of_one_length_is_fast() -> None:
     generator = np.random.default_rng(0)
-    found: deduplication.DuplicateIndex[int] = deduplication.DuplicateIndex()
-    marks = generator.normal(size=(12_000, 32))
-    marks /= np.linalg.norm(marks, axis=1, keepdims=True)
+    index: deduplication.DuplicateIndex[int] = deduplication.DuplicateIndex()
+    projections = generator.normal(size=(12_000, 32))
+    projections /= np.linalg.norm(projections, axis=1, keepdims=True)
     start = time.process_time()
-    assert all(found.find_or_add([(48_000, mark)], at) is None for at, mark in enumerate(marks))
-    moved = marks + generator.normal(0, 0.002, marks.shape)
-    assert [found.find_or_add([(48_000, mark)], -1) for mark in moved[::40]] == list(range(0, 12_000, 40))
+    assert all(index.find_or_add([(48_000, item)], row) is None for row, item in enumerate(projections))
+    copies = projections + generator.normal(0, 0.002, projections.shape)
+    assert [index.find_or_add([(48_000, item)], -1) for item in copies[::40]] == list(range(0, 12_000, 40))
     assert time.process_time() - start < 10

@@ -1,4 +1,4 @@
-"""`ser-ft prepare`: its exit codes, its one line on stderr, and that nothing is left half-written."""
+"""`ser-ft prepare`: exit codes, error messages in one line, and no partial output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.helpers.corpus_files import RAVDESS, noise, write, write_zip
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in: good (RAVDESS), mine (a folder per emotion), text, empty."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: good (RAVDESS), mine (a folder per emotion), text, empty."""
     write(tmp_path / "good", [RAVDESS.format(emotion=f"0{n}", actor=a) for n in range(1, 9) for a in ("01", "02")])
     write(tmp_path / "mine", ["happy/ann/1.wav", "sad/bob/1.wav"])
     write(tmp_path / "text", {"notes.txt": b"text", "table.csv": b"a,b\n1,2\n"})
@@ -28,12 +28,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
+def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "message"),
     [
         ("none --out out", "none: no such folder or archive"),
         ("good none --out out", "none: no such folder or archive"),
@@ -65,22 +65,22 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         ("--dataset nobody/nothing --out out", "the data set 'nobody/nothing' (split 'train') cannot be loaded"),
     ],
 )
-def test_wrong_input_is_one_line_and_code_2(
-    home: Path, capsys: pytest.CaptureFixture[str], words: str, says: str
+def test_wrong_input_is_refused_in_one_line_with_code_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
-    before = tree(home)
-    assert main(["prepare", *words.split()]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    lines = [line for line in printed.err.splitlines() if line and not line.startswith("reading")]
-    assert len(lines) == 1, printed.err
+    before = contents(folder)
+    assert main(["prepare", *arguments.split()]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = [line for line in output.err.splitlines() if line and not line.startswith("reading")]
+    assert len(lines) == 1, output.err
     assert lines[0].startswith("ser-ft: ")
-    assert says in lines[0]
-    assert tree(home) == before
+    assert message in lines[0]
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(
-    ("words", "clips", "corpora"),
+    ("arguments", "clips", "corpora"),
     [
         ("good", 16, {"ravdess"}),
         ("good mine", 18, {"ravdess", "mine"}),
@@ -89,44 +89,46 @@ def test_wrong_input_is_one_line_and_code_2(
         ("good --labels happy=good,joy=good,sad=bad", 4, {"ravdess"}),
     ],
 )
-def test_what_is_written(
-    home: Path, capsys: pytest.CaptureFixture[str], words: str, clips: int, corpora: set[str]
+def test_the_table_is_written_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: str, clips: int, corpora: set[str]
 ) -> None:
-    assert main(["prepare", *words.split(), "--out", "deep/out"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("corpus")
-    assert f"written: deep/out (every skipped file: {Path('deep/out/skipped.csv')})" in printed
+    assert main(["prepare", *arguments.split(), "--out", "deep/out"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("corpus")
+    assert f"written: deep/out (every skipped file: {Path('deep/out/skipped.csv')})" in output
     table = open_prepared("deep/out")
     assert (len(table), set(table["corpus"])) == (clips, corpora)
-    before = tree(home)
-    assert main(["prepare", *words.split(), "--out", "deep/out"]) == 0
+    before = contents(folder)
+    assert main(["prepare", *arguments.split(), "--out", "deep/out"]) == 0
     assert "is up to date" in capsys.readouterr().out
-    assert tree(home) == before
+    assert contents(folder) == before
 
 
-def test_a_data_set_of_another_kind(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = datasets.Dataset.from_dict({"sound": [noise("1"), noise("2")], "felt": ["joy", "bored"]})
+def test_a_saved_data_set_is_prepared_by_its_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = datasets.Dataset.from_dict({"sound": [noise("1"), noise("2")], "label": ["joy", "bored"]})
     table.save_to_disk("saved")
-    words = "--dataset saved --columns audio=sound,emotion=felt --name theirs --out out"
-    assert main(["prepare", *words.split()]) == 0
+    arguments = "--dataset saved --columns audio=sound,emotion=label --name theirs --out out"
+    assert main(["prepare", *arguments.split()]) == 0
     assert "theirs" in capsys.readouterr().out
     assert open_prepared("out")["id"][:] == ["theirs-000000"]
 
 
-def test_debug_shows_the_trace(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SER_FT_DEBUG", "")
     assert main(["prepare", "none", "--out", "out", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_the_command_itself(home: Path) -> None:
+def test_the_command_runs_in_a_process_of_its_own(folder: Path) -> None:
     command = [sys.executable, "-c", "from ser_ft.cli import main; raise SystemExit(main())", "prepare"]
-    done = subprocess.run([*command, "none", "--out", "out"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "ser-ft: none: no such folder or archive\n"
-    done = subprocess.run([*command, "good", "--out", "out"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "ravdess" in done.stdout
-    assert "reading" in done.stderr
+    result = subprocess.run([*command, "none", "--out", "out"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "ser-ft: none: no such folder or archive\n"
+    result = subprocess.run([*command, "good", "--out", "out"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "ravdess" in result.stdout
+    assert "reading" in result.stderr
     assert len(open_prepared("out")) == 16

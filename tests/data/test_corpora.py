@@ -1,4 +1,4 @@
-"""What the corpora's file names say, and that all of a corpus is found."""
+"""The corpora: the metadata in their file names, and their numbers of clips and speakers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.helpers.corpus_files import load, skipped, true_names, write
 SEVEN = tuple(name for name in EMOTION_NAMES if name != "calm")
 
 
-def clip(corpus: str, path: str) -> Utterance | str | None:
-    """What a corpus says of a path: an utterance, the reason for leaving it out, or None."""
+def parse(corpus: str, path: str) -> Utterance | str | None:
+    """Return what a corpus makes of a path: an utterance, the reason for skipping it, or None."""
     try:
         return CORPORA[corpus].parse(PurePosixPath(path))
     except Skip as skip:
@@ -72,12 +72,12 @@ def clip(corpus: str, path: str) -> Utterance | str | None:
         ),
     ],
 )
-def test_all_that_a_name_says(corpus: str, path: str, utterance: Utterance) -> None:
-    assert clip(corpus, path) == utterance
+def test_all_metadata_is_read_from_a_name(corpus: str, path: str, utterance: Utterance) -> None:
+    assert parse(corpus, path) == utterance
 
 
 @pytest.mark.parametrize(
-    ("corpus", "path", "said"),
+    ("corpus", "path", "expected"),
     [
         ("ravdess", "03-01-01-01-01-01-25.wav", None),
         ("ravdess", "03-01-01-01-01-01-00.wav", None),
@@ -98,38 +98,37 @@ def test_all_that_a_name_says(corpus: str, path: str, utterance: Utterance) -> N
         ("savee", "XY_a01.wav", None),
     ],
 )
-def test_names_that_are_no_clip(corpus: str, path: str, said: str | None) -> None:
-    assert clip(corpus, path) == said
+def test_other_names_are_not_clips(corpus: str, path: str, expected: str | None) -> None:
+    assert parse(corpus, path) == expected
 
 
-def test_a_clip_has_one_id_however_it_is_spelt() -> None:
+def test_all_spellings_of_a_clip_have_one_id() -> None:
     for corpus, spellings in {
         "tess": ("OAF_bite_neutral.wav", "OA_bite_neutral.wav", "oaf_bite_NEUTRAL.flac"),
         "cremad": ("1040_ITH_SAD_X.wav", "1040_ITH_SAD_XX.wav", "1040_ith_sad_x.MP3"),
         "savee": ("DC/a01.wav", "DC_a01.wav", "dc/A01.WAV", "ALL/DC_a01.wav"),
     }.items():
-        found = {clip(corpus, path) for path in spellings}
-        assert len(found) == 1
-        assert isinstance(found.pop(), Utterance)
+        (utterance,) = {parse(corpus, path) for path in spellings}
+        assert isinstance(utterance, Utterance)
 
 
 def test_no_name_belongs_to_two_corpora(shared_data: Path) -> None:
     for corpus, paths in true_names(shared_data / "manifests").items():
         for other in set(CORPORA) - {corpus}:
-            assert not any(clip(other, path) for path in paths[::7]), other
+            assert not any(parse(other, path) for path in paths[::7]), other
 
 
-def test_the_actors_of_cremad(shared_data: Path) -> None:
+def test_the_ages_and_genders_of_cremad_are_those_of_its_table(shared_data: Path) -> None:
     with (shared_data / "CREMA-D" / "VideoDemographics.csv").open(newline="") as lines:
         actors = {row["ActorID"]: (int(row["Age"]), row["Sex"].lower()) for row in csv.DictReader(lines)}
-    said = {actor: clip("cremad", f"{actor}_DFA_ANG_XX.wav") for actor in actors}
-    assert {actor: (who.age, who.gender) for actor, who in said.items() if isinstance(who, Utterance)} == actors
+    utterances = {actor: parse("cremad", f"{actor}_DFA_ANG_XX.wav") for actor in actors}
+    assert {name: (item.age, item.gender) for name, item in utterances.items()} == actors  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
-def whole(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
-    """The table of all 12 162 true names."""
-    folder = tmp_path_factory.mktemp("whole")
+def full_table(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    """The table of all 12 162 distributed names."""
+    folder = tmp_path_factory.mktemp("full")
     names = true_names(shared_data / "manifests")
     for corpus, paths in names.items():
         write(folder / "corpora" / corpus, paths)
@@ -138,21 +137,21 @@ def whole(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> datase
 
 
 @pytest.mark.slow
-def test_the_12162_true_names(whole: datasets.Dataset) -> None:
-    frame = whole.remove_columns("audio").to_pandas()
-    frame["emotion"] = [whole.features["emotion"].int2str(number) for number in frame["emotion"]]
+def test_all_12162_clips_of_the_corpora_are_found(full_table: datasets.Dataset) -> None:
+    frame = full_table.remove_columns("audio").to_pandas()
+    frame["emotion"] = [full_table.features["emotion"].int2str(number) for number in frame["emotion"]]
     assert frame["id"].is_unique
-    found = {
+    counts = {
         corpus: (len(part), part["speaker"].nunique(), Counter(part["emotion"]))
         for corpus, part in frame.groupby("corpus")
     }
-    assert found.keys() == {"ravdess", "tess", "cremad", "savee"}
-    assert found["ravdess"] == (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in EMOTION_NAMES}))
-    assert found["tess"] == (2800, 2, Counter(dict.fromkeys(SEVEN, 400)))
-    assert found["savee"] == (480, 4, Counter({name: 120 if name == "neutral" else 60 for name in SEVEN}))
-    # As distributed: 1271 each, 1087 neutral; less the seven.
+    assert counts.keys() == {"ravdess", "tess", "cremad", "savee"}
+    assert counts["ravdess"] == (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in EMOTION_NAMES}))
+    assert counts["tess"] == (2800, 2, Counter(dict.fromkeys(SEVEN, 400)))
+    assert counts["savee"] == (480, 4, Counter({name: 120 if name == "neutral" else 60 for name in SEVEN}))
+    # Distributed: 1271 each, 1087 neutral; without the seven bad ones.
     cremad_counts = {"angry": 1270, "disgust": 1270, "fear": 1270, "happy": 1270, "neutral": 1086, "sad": 1269}
-    assert found["cremad"] == (7435, 91, Counter(cremad_counts))
+    assert counts["cremad"] == (7435, 91, Counter(cremad_counts))
 
     speakers = frame.drop_duplicates("speaker").groupby("corpus")["gender"].value_counts()
     assert speakers.to_dict() == {
@@ -174,27 +173,26 @@ def test_the_12162_true_names(whole: datasets.Dataset) -> None:
 
 
 @pytest.mark.slow
-def test_seven_of_them_are_left_out_by_name(whole: datasets.Dataset) -> None:
+def test_the_seven_bad_clips_of_cremad_are_skipped(full_table: datasets.Dataset) -> None:
     stems = {"1076_MTI_SAD_XX", "1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX"}
     stems |= {"1017_IWW_ANG_XX", "1017_IWW_FEA_XX"}
-    assert skipped(whole) == {f"{stem}.wav": "known-bad" for stem in stems}
+    assert skipped(full_table) == {f"{stem}.wav": "known-bad" for stem in stems}
 
 
-def test_what_listeners_heard(shared_data: Path) -> None:
+def test_the_votes_of_cremad_are_read(shared_data: Path) -> None:
     table = shared_data / "CREMA-D" / "processedResults" / "summaryTable.csv"
     votes = cremad.read_votes(table.read_bytes(), str(table))
-    heard: dict[int, Counter[str]] = defaultdict(Counter)
-    for shares in votes.values():
-        assert abs(sum(shares.values()) - 1) < 1e-9
-        heard[len(shares)][max(shares, key=lambda emotion: shares[emotion])] += 1
+    winners: dict[int, Counter[str]] = defaultdict(Counter)
+    for fractions in votes.values():
+        assert abs(sum(fractions.values()) - 1) < 1e-9
+        winners[len(fractions)][max(fractions, key=lambda emotion: fractions[emotion])] += 1
     assert len(votes) == 7442
-    assert heard[1] == {"neutral": 3897, "angry": 986, "fear": 645, "disgust": 547, "sad": 370, "happy": 353}
-    assert sum(heard[2].values()) == 574
+    assert winners[1] == {"neutral": 3897, "angry": 986, "fear": 645, "disgust": 547, "sad": 370, "happy": 353}
+    assert sum(winners[2].values()) == 574
     assert votes["cremad-1040_ITH_SAD_XX"]
 
 
-def test_odd_recordings(shared_data: Path) -> None:
-    """AIFF named .wav, and stereo, as they are distributed."""
+def test_aiff_named_wav_and_stereo_are_decoded(shared_data: Path) -> None:
     odd = [decode(path) for path in sorted((shared_data / "TESS_odd").glob("*.wav"))]
     originals = [decode(path) for path in sorted((shared_data / "RAVDESS_original").rglob("*.wav"))[:8]]
     assert all(1.0 < len(samples) / 16_000 < 6 and abs(samples).max() > 0.01 for samples in odd + originals)

@@ -1,4 +1,4 @@
-"""Any data set of the Hub or on disk, by naming its columns."""
+"""Data sets on the Hub or on disk, loaded by the names of their columns."""
 
 from __future__ import annotations
 
@@ -18,116 +18,111 @@ from ser_ft.data.prepare import load_table, prepare_table
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import labels_of, noise, skipped, write
 
-SPOKEN = {
-    "who": ["a", "b", "a"],
-    "felt": ["Anger", "fearful", None],
+CLIPS = {
+    "voice": ["a", "b", "a"],
+    "label": ["Anger", "fearful", None],
     "sex": ["F", "male", ""],
     "years": [20.0, None, 30.0],
 }
-COLUMNS = {"audio": "sound", "emotion": "felt", "speaker": "who", "gender": "sex", "age": "years"}
+COLUMNS = {"audio": "sound", "emotion": "label", "speaker": "voice", "gender": "sex", "age": "years"}
 
 
 def table_of(sounds: list[Any], **columns: list[Any]) -> datasets.Dataset:
-    return datasets.Dataset.from_dict({"sound": sounds, **(columns or SPOKEN)})
+    return datasets.Dataset.from_dict({"sound": sounds, **(columns or CLIPS)})
 
 
 @pytest.mark.parametrize("kind", ["bytes", "paths", "audio"])
-def test_a_table_by_its_columns(tmp_path: Path, kind: str) -> None:
+def test_columns_are_mapped(tmp_path: Path, kind: str) -> None:
     names = ["1.wav", "2.wav", "3.wav"]
     write(tmp_path / "x", names)
     paths = [str(tmp_path / "x" / name) for name in names]
     table = table_of([noise(name) for name in names] if kind == "bytes" else paths)
     if kind == "audio":
         table = table.cast_column("sound", datasets.Audio(decode=False))
-    made = load_table(table, COLUMNS, "mine", cache_dir=tmp_path / "c", verbose=False)
-    rows = made.to_list()
+    loaded = load_table(table, COLUMNS, "mine", cache_dir=tmp_path / "c", verbose=False)
+    rows = loaded.to_list()
     assert [(row["id"], row["speaker"], row["gender"], row["age"], row["language"]) for row in rows] == [
         ("mine-000000", "mine-a", "female", 20, None),
         ("mine-000001", "mine-b", "male", None, None),
     ]
-    assert list(labels_of(made).values()) == ["angry", "fear"]
+    assert list(labels_of(loaded).values()) == ["angry", "fear"]
     assert [row["audio"]["bytes"] for row in rows] == [noise("1.wav"), noise("2.wav")]
-    assert skipped(made) == {"mine[2]": "not-in-scheme"}
+    assert skipped(loaded) == {"mine[2]": "not-in-scheme"}
 
 
-def test_classes_as_numbers(tmp_path: Path) -> None:
-    table = table_of([noise(str(at)) for at in range(4)], felt=[1, 0, -1, 1], sex=[0, 1, 0, 1])
-    table = table.cast_column("felt", datasets.ClassLabel(names=["happiness", "sadness"]))
+def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
+    table = table_of([noise(str(row)) for row in range(4)], label=[1, 0, -1, 1], sex=[0, 1, 0, 1])
+    table = table.cast_column("label", datasets.ClassLabel(names=["happiness", "sadness"]))
     table = table.cast_column("sex", datasets.ClassLabel(names=["man", "woman"]))
-    made = load_table(
-        table, {"audio": "sound", "emotion": "felt", "gender": "sex"}, cache_dir=tmp_path / "c", verbose=False
+    loaded = load_table(
+        table, {"audio": "sound", "emotion": "label", "gender": "sex"}, cache_dir=tmp_path / "c", verbose=False
     )
-    assert list(labels_of(made).values()) == ["sad", "happy", "sad"]
-    assert made["gender"][:] == ["male", "female", "female"]
-    assert skipped(made) == {"own[2]": "not-in-scheme"}
+    assert list(labels_of(loaded).values()) == ["sad", "happy", "sad"]
+    assert loaded["gender"][:] == ["male", "female", "female"]
+    assert skipped(loaded) == {"own[2]": "not-in-scheme"}
 
 
 @pytest.mark.parametrize("saved", ["table", "splits"])
-def test_a_saved_table(tmp_path: Path, saved: str) -> None:
-    table = table_of([noise("1"), None, b"bad"], felt=["sad", "sad", "sad"])
+def test_a_table_on_disk_is_prepared(tmp_path: Path, saved: str) -> None:
+    table = table_of([noise("1"), None, b"bad"], label=["sad", "sad", "sad"])
     (table if saved == "table" else datasets.DatasetDict({"dev": table})).save_to_disk(str(tmp_path / "saved"))
-    columns = {"audio": "sound", "emotion": "felt"}
-    made = prepare_table(str(tmp_path / "saved"), columns, tmp_path / "out", "mine", split="dev", verbose=False)
-    assert made["id"][:] == ["mine-000000"]
+    columns = {"audio": "sound", "emotion": "label"}
+    loaded = prepare_table(str(tmp_path / "saved"), columns, tmp_path / "out", "mine", split="dev", verbose=False)
+    assert loaded["id"][:] == ["mine-000000"]
     assert [skip.reason for skip in builder.read_skipped(tmp_path / "out" / "skipped.csv")] == ["empty", "unreadable"]
 
 
 @pytest.mark.parametrize(
-    ("columns", "says"),
+    ("columns", "message"),
     [
-        ({"audio": "sound"}, "the table own has no column 'emotion'; it has sound, felt"),
-        ({"audio": "sound", "emotion": "felt", "mood": "felt"}, "unknown column 'mood': name audio, emotion, speaker"),
-        ({"audio": "felt", "emotion": "felt"}, None),
-        ({"audio": "sound", "emotion": "felt", "age": "felt"}, "own[0]: age is 'sad', not a number of years"),
+        ({"audio": "sound"}, "the table own has no column 'emotion'; it has sound, label"),
+        (
+            {"audio": "sound", "emotion": "label", "mood": "label"},
+            "unknown column 'mood': name audio, emotion, speaker",
+        ),
+        ({"audio": "label", "emotion": "label"}, "no sound that can be decoded: 1"),
+        ({"audio": "sound", "emotion": "label", "age": "label"}, "own[0]: age is 'sad', not a number of years"),
     ],
 )
-def test_wrong_columns(columns: dict[str, str], says: str | None) -> None:
-    table = table_of([noise("1")], felt=["sad"])
-    with pytest.raises(InputError, match=re.escape(says or "no sound that can be decoded: 1")):
+def test_wrong_columns_are_refused(columns: dict[str, str], message: str) -> None:
+    table = table_of([noise("1")], label=["sad"])
+    with pytest.raises(InputError, match=re.escape(message)):
         load_table(table, columns, verbose=False)
 
 
-def test_a_column_that_is_no_sound() -> None:
+def test_a_column_without_audio_is_refused() -> None:
     with pytest.raises(InputError, match="the column 'sound' of the table own holds no sound files"):
-        load_table(table_of([1.5], felt=["sad"]), {"audio": "sound", "emotion": "felt"}, verbose=False)
+        load_table(table_of([1.5], label=["sad"]), {"audio": "sound", "emotion": "label"}, verbose=False)
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-set", "saved", "text"])
-def test_a_data_set_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(write(tmp_path, {"text/a.md": b"text"}))
-    datasets.DatasetDict({"dev": table_of([noise("1")], felt=["sad"])}).save_to_disk("saved")
+    datasets.DatasetDict({"dev": table_of([noise("1")], label=["sad"])}).save_to_disk("saved")
     start = time.monotonic()
     with pytest.raises(InputError, match=re.escape(name)) as caught:
-        load_table(name, {"audio": "sound", "emotion": "felt"}, split="train", verbose=False)
+        load_table(name, {"audio": "sound", "emotion": "label"}, split="train", verbose=False)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 10
 
 
-def test_a_table_by_its_columns_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"audio": "sound", "emotion": "felt"}
-    table = table_of([noise("1"), noise("2")], felt=["sad", "happy"])
-    one = load_table(table, columns, cache_dir=tmp_path, verbose=False)
+def test_a_loaded_table_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"audio": "sound", "emotion": "label"}
+    table = table_of([noise("1"), noise("2")], label=["sad", "happy"])
+    first = load_table(table, columns, cache_dir=tmp_path, verbose=False)
     other = load_table(table, columns, "other", cache_dir=tmp_path, verbose=False)
     assert other["id"][0] == "other-000000"
-    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *given, **named: pytest.fail("decoded again"))
-    assert load_table(table, columns, cache_dir=tmp_path, verbose=False).to_list() == one.to_list()
+    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *args, **kwargs: pytest.fail("decoded again"))
+    assert load_table(table, columns, cache_dir=tmp_path, verbose=False).to_list() == first.to_list()
 
 
 @pytest.mark.slow
-def test_where_the_hub_cannot_be_reached_it_is_said_in_seconds(tmp_path: Path) -> None:
-    """Nobody listens at the address; the client's own attempts would take half a minute."""
-    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    command = [
-        sys.executable,
-        "-m",
-        "ser_ft.cli",
-        "prepare",
-        "--dataset",
-        "someone/voices",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, env=os.environ | nobody, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "'someone/voices'" in done.stderr
+def test_an_unreachable_hub_fails_in_seconds(tmp_path: Path) -> None:
+    # Nothing listens at the address; the client's own retries would take half a minute.
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    arguments = ["prepare", "--dataset", "someone/voices", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "ser_ft.cli", *arguments]
+    result = subprocess.run(command, env=os.environ | unreachable, capture_output=True, text=True, timeout=20)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "'someone/voices'" in result.stderr

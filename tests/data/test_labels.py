@@ -1,4 +1,4 @@
-"""Label schemes, and the labels that listeners heard."""
+"""Label schemes, and CREMA-D's labels by the listeners' votes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ import pytest
 from ser_ft.data.prepare import corpus_info
 from ser_ft.labels import EMOTION_NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
-from tests.helpers.corpus_files import actor, find, labels_of, load, reasons, skipped, told, write
+from tests.helpers.corpus_files import (
+    actor_clips,
+    catalog_of,
+    labels_of,
+    load,
+    reasons,
+    skipped,
+    speakers_and_labels,
+    write,
+)
 
 
 @pytest.mark.parametrize(
-    ("labels", "calm", "classes", "counts", "dropped"),
+    ("labels", "calm", "classes", "counts", "num_skipped"),
     [
         ("eight", "keep", EMOTION_NAMES, [2] * 8, 0),
         ("eight", "neutral", SCHEMES["seven"], [4] + [2] * 6, 0),
@@ -26,35 +35,19 @@ from tests.helpers.corpus_files import actor, find, labels_of, load, reasons, sk
         ({"happy": "good", "fear": "bad", "anger": "bad"}, "keep", ("good", "bad"), [2, 4], 10),
     ],
 )
-def test_label_schemes(
-    tmp_path: Path, labels: Any, calm: str, classes: tuple[str, ...], counts: list[int], dropped: int
+def test_a_label_scheme_selects_and_merges_emotions(
+    tmp_path: Path, labels: Any, calm: str, classes: tuple[str, ...], counts: list[int], num_skipped: int
 ) -> None:
-    table = load(write(tmp_path / "x", actor(1) + actor(2)), tmp_path / "c", labels=labels, calm=calm)
+    table = load(write(tmp_path / "x", actor_clips(1) + actor_clips(2)), tmp_path / "c", labels=labels, calm=calm)
     assert tuple(table.features["emotion"].names) == classes
-    assert [Counter(table["emotion"])[place] for place in range(len(classes))] == counts
-    assert list(skipped(table).values()) == ["not-in-scheme"] * dropped
+    assert [Counter(table["emotion"])[label] for label in range(len(classes))] == counts
+    assert list(skipped(table).values()) == ["not-in-scheme"] * num_skipped
     assert corpus_info(table)["ravdess"]["classes"] == list(classes)
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"labels": "nine"}, "unknown label scheme 'nine'"),
-        ({"labels": {}}, "the label mapping is empty"),
-        ({"calm": "merge"}, "calm must be one of"),
-        ({"cremad_labels": "face"}, "cremad_labels must be one of intended, voice, voice-soft, not 'face'"),
-        ({"labels": {"joy": "x", "boredom": "y", "anger": "z"}}, None),
-        ({"labels": {"boredom": "y", "contempt": "z"}}, "its label is not in the label scheme: 8"),
-    ],
-)
-def test_wrong_options(tmp_path: Path, options: dict[str, Any], says: str | None) -> None:
-    root = write(tmp_path / "x", actor(1))
-    if says is None:
-        assert len(load(root, tmp_path / "c", **options)) == 2
-        return
-    with pytest.raises(InputError, match=re.escape(says)):
-        load(root, tmp_path / "c", **options)
-    assert not (tmp_path / "c").exists()
+def test_labels_outside_the_table_of_emotions_can_be_mapped(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", actor_clips(1))
+    assert len(load(root, tmp_path / "c", labels={"joy": "x", "boredom": "y", "anger": "z"})) == 2
 
 
 SUMMARY = '"","FileName","VoiceVote","VoiceLevel"\n' + "".join(
@@ -65,7 +58,7 @@ SUMMARY = '"","FileName","VoiceVote","VoiceLevel"\n' + "".join(
 )
 TABULATED = '"","A","D","F","H","N","S","fileName","numResponses"\n' + "\n".join(
     (
-        # 1...: the voice alone; 2...: the face, 3...: both.
+        # 1...: voice alone; 2...: face; 3...: both.
         '"100001",6,3,1,0,0,0,"1001_DFA_ANG_XX",10',
         '"200001",0,0,0,9,0,0,"1001_DFA_ANG_XX",9',
         '"100002",0,0,0,0,8,2,"1001_DFA_SAD_XX",10',
@@ -83,37 +76,36 @@ def with_votes(root: Path, **tables: str) -> Path:
     return write(root, {f"processedResults/{name}.csv": content.encode() for name, content in tables.items()})
 
 
-def test_the_label_that_listeners_heard(tmp_path: Path) -> None:
+def test_the_majority_label_is_used_and_ties_are_skipped(tmp_path: Path) -> None:
     root = with_votes(tmp_path / "x", summaryTable=SUMMARY)
-    book = find(root, "six", cremad_labels="voice")
-    heard = {name.removeprefix("cremad-1001_DFA_"): label for name, (_, label) in told(book).items()}
-    assert heard == {"ANG_XX": "angry", "SAD_XX": "neutral", "DIS_XX": "disgust"}
-    assert {name[9:12]: reason for name, reason in reasons(book).items()} == {"FEA": "no-vote", "HAP": "no-vote"}
-    book = find(root, "four", cremad_labels="voice")
-    assert {name[9:12]: reason for name, reason in reasons(book).items()} == {
+    catalog = catalog_of(root, "six", cremad_labels="voice")
+    labels = {name.removeprefix("cremad-1001_DFA_"): label for name, (_, label) in speakers_and_labels(catalog).items()}
+    assert labels == {"ANG_XX": "angry", "SAD_XX": "neutral", "DIS_XX": "disgust"}
+    assert {name[9:12]: reason for name, reason in reasons(catalog).items()} == {"FEA": "no-vote", "HAP": "no-vote"}
+    catalog = catalog_of(root, "four", cremad_labels="voice")
+    assert {name[9:12]: reason for name, reason in reasons(catalog).items()} == {
         "FEA": "no-vote",
         "HAP": "no-vote",
         "DIS": "not-in-scheme",
     }
 
 
-def test_a_class_takes_the_votes_of_all_its_emotions(tmp_path: Path) -> None:
+def test_a_class_has_the_votes_of_all_its_emotions(tmp_path: Path) -> None:
     mapping = {"angry": "tense", "disgust": "tense", "neutral": "flat", "fear": "tense", "sad": "flat", "happy": "up"}
-    book = find(with_votes(tmp_path / "x", tabulatedVotes=TABULATED), mapping, cremad_labels="voice")
-    heard = {name[16:19]: label for name, (_, label) in told(book).items()}
-    assert heard == {"ANG": "tense", "SAD": "flat", "DIS": "tense"}
+    catalog = catalog_of(with_votes(tmp_path / "x", tabulatedVotes=TABULATED), mapping, cremad_labels="voice")
+    labels = {name[16:19]: label for name, (_, label) in speakers_and_labels(catalog).items()}
+    assert labels == {"ANG": "tense", "SAD": "flat", "DIS": "tense"}
 
 
-def test_what_most_heard_has_no_place(tmp_path: Path) -> None:
-    """A clip that most hear as disgust is not angry because the second most do."""
-    book = find(with_votes(tmp_path / "x", tabulatedVotes=TABULATED), "four", cremad_labels="voice-soft")
-    assert reasons(book)["1001_DFA_DIS_XX.wav"] == "not-in-scheme"
-    assert "'disgust' is not in the label scheme" in next(skip.detail for skip in book.skipped if "DIS" in skip.path)
+def test_a_majority_outside_the_scheme_is_skipped(tmp_path: Path) -> None:
+    catalog = catalog_of(with_votes(tmp_path / "x", tabulatedVotes=TABULATED), "four", cremad_labels="voice-soft")
+    assert reasons(catalog)["1001_DFA_DIS_XX.wav"] == "not-in-scheme"
+    assert "'disgust' is not in the label scheme" in next(skip.detail for skip in catalog.skipped if "DIS" in skip.path)
 
 
-def test_soft_labels(tmp_path: Path) -> None:
+def test_soft_labels_are_the_fractions_of_votes(tmp_path: Path) -> None:
     root = with_votes(tmp_path / "x", tabulatedVotes=TABULATED, summaryTable=SUMMARY)
-    write(root, actor(1))
+    write(root, actor_clips(1))
     table = load(root, tmp_path / "c", labels="six", cremad_labels="voice-soft")
     votes = {row["id"][-16:]: dict(zip(SCHEMES["six"], row["votes"], strict=True)) for row in table}
     assert votes["-1001_DFA_ANG_XX"] == pytest.approx(
@@ -123,13 +115,13 @@ def test_soft_labels(tmp_path: Path) -> None:
     assert labels_of(table)["cremad-1001_DFA_FEA_XX"] == "fear"
     assert labels_of(table)["cremad-1001_DFA_SAD_XX"] == "neutral"
     assert votes["-01-05-01-01-01-01"[-16:]]["angry"] == 1.0
-    assert all(abs(sum(shares.values()) - 1) < 1e-6 for shares in votes.values())
+    assert all(abs(sum(fractions.values()) - 1) < 1e-6 for fractions in votes.values())
     assert skipped(table)["1001_DFA_HAP_XX.wav"] == "no-vote"
     assert "votes" not in load(root, tmp_path / "c", labels="six").column_names
 
 
 @pytest.mark.parametrize(
-    ("tables", "says"),
+    ("tables", "message"),
     [
         ({}, "cremad_labels needs CREMA-D's processedResults/tabulatedVotes.csv or summaryTable.csv"),
         ({"summaryTable": "a,b\n1,2\n"}, "summaryTable.csv: not CREMA-D's"),
@@ -138,15 +130,15 @@ def test_soft_labels(tmp_path: Path) -> None:
         ({"summaryTable": SUMMARY + '"9","1001_DFA_HAP_XX"\n'}, "summaryTable.csv: a line is broken"),
     ],
 )
-def test_wrong_vote_tables(tmp_path: Path, tables: dict[str, str], says: str) -> None:
-    with pytest.raises(InputError, match=re.escape(says)):
-        find(with_votes(tmp_path / "x", **tables), cremad_labels="voice")
+def test_wrong_tables_of_votes_are_refused(tmp_path: Path, tables: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        catalog_of(with_votes(tmp_path / "x", **tables), cremad_labels="voice")
 
 
-def test_votes_on_the_voices_of_real_actors(shared_data: Path) -> None:
-    book = find(shared_data / "CREMA-D", "six", cremad_labels="voice")
-    counts = Counter(clip.label for clip in book.clips)
-    # More than half of the clips are heard as neutral (Cao et al. 2014).
+def test_most_votes_on_real_clips_are_neutral(shared_data: Path) -> None:
+    catalog = catalog_of(shared_data / "CREMA-D", "six", cremad_labels="voice")
+    counts = Counter(clip.label for clip in catalog.clips)
+    # The votes for more than half of the clips are neutral (Cao et al. 2014).
     assert counts.most_common(1)[0][0] == "neutral"
     assert 0.5 < counts["neutral"] / counts.total() < 0.6
-    assert 550 < Counter(skip.reason for skip in book.skipped)["no-vote"] < 700
+    assert 550 < Counter(skip.reason for skip in catalog.skipped)["no-vote"] < 700

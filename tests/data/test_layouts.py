@@ -1,4 +1,4 @@
-"""The ways in which the corpora, and people's own recordings, lie on disks."""
+"""Folder layouts of the corpora and of the user's own recordings, archives and manifests."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import (
-    find,
+    catalog_of,
     labels_of,
     load,
     noise,
     reasons,
     samples,
     skipped,
-    told,
+    speakers_and_labels,
     true_names,
     write,
     write_zip,
@@ -41,7 +42,7 @@ CREMAD = {"1001_DFA_ANG_XX": ("cremad-1001", "angry"), "1040_ITH_SAD_XX": ("crem
 
 
 def ids(corpus: str, clips: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    return {f"{corpus}-{name}": facts for name, facts in clips.items()}
+    return {f"{corpus}-{name}": metadata for name, metadata in clips.items()}
 
 
 def ravdess_in(folder: str, suffix: str = ".wav") -> list[str]:
@@ -101,7 +102,7 @@ LAYOUTS = {
     "SAVEE, official": ("savee", SAVEE, [f"AudioData/{name.replace('_', '/')}.wav" for name in SAVEE], {}),
     "SAVEE, flat": ("savee", SAVEE, [f"ALL/{name}.wav" for name in SAVEE], {}),
     "SAVEE, lower case": ("savee", SAVEE, [f"{name.lower().replace('_', '/')}.WAV" for name in SAVEE], {}),
-    "beside other things": (
+    "among other files": (
         "savee",
         SAVEE,
         [*(f"{name}.wav" for name in SAVEE), "Thumbs.db", "README.txt", "music.wav", "._DC_a01.wav"],
@@ -112,28 +113,29 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("where", ["folder", "zip", "named"])
-def test_layouts(tmp_path: Path, layout: str, where: str) -> None:
-    corpus, clips, files, dropped = LAYOUTS[layout]
+def test_the_layouts_of_the_corpora_are_read(tmp_path: Path, layout: str, where: str) -> None:
+    corpus, clips, files, skip_counts = LAYOUTS[layout]
     if where == "zip":
-        book = find(write_zip(tmp_path / "corpus.zip", files))
+        catalog = catalog_of(write_zip(tmp_path / "corpus.zip", files))
     else:
         root = write(tmp_path / "corpus", files)
-        book = find(root if where == "folder" else {corpus: root})
-    assert told(book) == ids(corpus, clips)
-    assert Counter(skip.reason for skip in book.skipped) == dropped
+        catalog = catalog_of(root if where == "folder" else {corpus: root})
+    assert speakers_and_labels(catalog) == ids(corpus, clips)
+    assert Counter(skip.reason for skip in catalog.skipped) == skip_counts
 
 
 def test_all_corpora_below_one_folder_in_archives(tmp_path: Path) -> None:
-    """RAVDESS unpacked, the others as they come, one of them beside its own unpacked copy."""
     root = write(tmp_path / "data", ravdess_in("RAVDESS/"))
     write(root, [f"SAVEE/{name}.wav" for name in SAVEE])
     write_zip(root / "SAVEE.zip", [f"{name}.wav" for name in SAVEE])
     write_zip(root / "down" / "tess.zip", [f"TESS/OAF_x/{name}.wav" for name in TESS])
     write_zip(root / "down" / "CREMA-D.ZIP", [f"CREMA-D\\AudioWAV\\{name}.wav" for name in CREMAD])
     table = load(root, tmp_path / "cache")
-    wanted = ids("ravdess", RAVDESS) | ids("savee", SAVEE) | ids("tess", TESS) | ids("cremad", CREMAD)
-    assert labels_of(table) == {name: label for name, (_, label) in wanted.items()}
-    assert dict(zip(table["id"], table["speaker"], strict=True)) == {name: who for name, (who, _) in wanted.items()}
+    expected = ids("ravdess", RAVDESS) | ids("savee", SAVEE) | ids("tess", TESS) | ids("cremad", CREMAD)
+    assert labels_of(table) == {name: label for name, (_, label) in expected.items()}
+    assert dict(zip(table["id"], table["speaker"], strict=True)) == {
+        name: speaker for name, (speaker, _) in expected.items()
+    }
     assert skipped(table) == {f"{name}.wav": "same-name" for name in SAVEE}
     inside = table.filter(lambda name: name == "tess-OAF_back_fear", input_columns="id")[0]
     assert inside["path"] == f"zip://TESS/OAF_x/OAF_back_fear.wav::{root / 'down' / 'tess.zip'}"
@@ -145,14 +147,18 @@ def test_whole_corpora_in_archives(shared_data: Path, tmp_path: Path) -> None:
     names = true_names(shared_data / "manifests")
     for corpus, paths in names.items():
         write_zip(tmp_path / "data" / f"{corpus}.zip", dict.fromkeys([*paths, f"__MACOSX/._{paths[0]}"], b"x" * 600))
-    book = find(tmp_path / "data")
-    assert Counter(clip.corpus for clip in book.clips) == {"ravdess": 1440, "tess": 2800, "cremad": 7435, "savee": 480}
-    assert Counter(skip.reason for skip in book.skipped) == {"known-bad": 7}
-    assert len({clip.utterance.speaker for clip in book.clips}) == 121
+    catalog = catalog_of(tmp_path / "data")
+    assert Counter(clip.corpus for clip in catalog.clips) == {
+        "ravdess": 1440,
+        "tess": 2800,
+        "cremad": 7435,
+        "savee": 480,
+    }
+    assert Counter(skip.reason for skip in catalog.skipped) == {"known-bad": 7}
+    assert len({clip.utterance.speaker for clip in catalog.clips}) == 121
 
 
-def test_the_lossless_copy_and_the_whole_copy_win(tmp_path: Path) -> None:
-    """Even over roots: an MP3 gives way to a WAV, a git-LFS pointer and an empty file to anything else."""
+def test_lossless_and_complete_copies_are_preferred(tmp_path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n"
     a = write(
         tmp_path / "a",
@@ -162,14 +168,14 @@ def test_the_lossless_copy_and_the_whole_copy_win(tmp_path: Path) -> None:
         tmp_path / "b",
         {f"1001_DFA_{code}_XX.{kind}": noise(code) for code, kind in (("ANG", "wav"), ("SAD", "mp3"), ("HAP", "wav"))},
     )
-    assert {Path(clip.path).relative_to(tmp_path).as_posix() for clip in find([a, b]).clips} == {
+    assert {Path(clip.path).relative_to(tmp_path).as_posix() for clip in catalog_of([a, b]).clips} == {
         "b/1001_DFA_ANG_XX.wav",
         "b/1001_DFA_SAD_XX.mp3",
         "b/1001_DFA_HAP_XX.wav",
     }
 
 
-def test_song_and_video_of_ravdess(tmp_path: Path) -> None:
+def test_song_is_optional_and_video_is_skipped(tmp_path: Path) -> None:
     files = [
         "03-01-05-01-01-01-01.wav",
         "03-02-05-01-01-01-01.wav",
@@ -178,26 +184,26 @@ def test_song_and_video_of_ravdess(tmp_path: Path) -> None:
     ]
     root = write(tmp_path / "ravdess", files)
     video = dict.fromkeys(files[2:], "other-recording")
-    book = find(root)
-    assert list(told(book)) == ["ravdess-03-01-05-01-01-01-01"]
-    assert reasons(book) == {files[1]: "song"} | video
-    book = find(root, include_song=True)
-    assert list(told(book)) == ["ravdess-03-01-05-01-01-01-01", "ravdess-03-02-05-01-01-01-01"]
-    assert reasons(book) == video
+    catalog = catalog_of(root)
+    assert list(speakers_and_labels(catalog)) == ["ravdess-03-01-05-01-01-01-01"]
+    assert reasons(catalog) == {files[1]: "song"} | video
+    catalog = catalog_of(root, include_song=True)
+    assert list(speakers_and_labels(catalog)) == ["ravdess-03-01-05-01-01-01-01", "ravdess-03-02-05-01-01-01-01"]
+    assert reasons(catalog) == video
 
 
-def test_a_corpus_is_known_however_its_name_is_written(tmp_path: Path) -> None:
+def test_the_spelling_of_a_corpus_name_does_not_matter(tmp_path: Path) -> None:
     root = write(tmp_path / "x", [f"{name}.wav" for name in CREMAD])
-    assert told(find({"CREMA-D": root})) == ids("cremad", CREMAD)
+    assert speakers_and_labels(catalog_of({"CREMA-D": root})) == ids("cremad", CREMAD)
 
 
-def test_links_and_hidden_folders(tmp_path: Path) -> None:
+def test_link_cycles_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
     root = write(tmp_path / "x", ["DC_a01.wav", ".trash/DC_a02.wav", "__MACOSX/DC_a03.wav", "in/DC_a04.wav"])
     (root / "in" / "again").symlink_to(root, target_is_directory=True)
     (root / "DC_a05.wav").symlink_to(tmp_path / "gone.wav")
-    book = find(root)
-    assert list(told(book)) == ["savee-DC_a01", "savee-DC_a04"]
-    assert reasons(book) == {"DC_a05.wav": "unreadable"}
+    catalog = catalog_of(root)
+    assert list(speakers_and_labels(catalog)) == ["savee-DC_a01", "savee-DC_a04"]
+    assert reasons(catalog) == {"DC_a05.wav": "unreadable"}
 
 
 FOLDERS = {
@@ -209,51 +215,52 @@ FOLDERS = {
     ),
     "SPEAKER/EMOTION/clip": (["ann/Happiness/1.flac", "bob/sad/1.ogg"], {"happy": 1, "sad": 1}, {"ann", "bob"}),
     "deeper": (["v1/ann/sad/1.wav", "v1/bob/angry/2024/1.wav"], {"sad": 1, "angry": 1}, {"ann", "2024"}),
-    "names that join alike": (["happy/a/b_c.wav", "happy/a_b/c.wav"], {"happy": 2}, {"a", "a_b"}),
+    "similar joined names": (["happy/a/b_c.wav", "happy/a_b/c.wav"], {"happy": 2}, {"a", "a_b"}),
 }
 
 
 @pytest.mark.parametrize("where", ["folder", "zip", "named"])
 @pytest.mark.parametrize("layout", FOLDERS)
-def test_a_folder_per_emotion(tmp_path: Path, layout: str, where: str) -> None:
+def test_a_folder_per_emotion_is_read(tmp_path: Path, layout: str, where: str) -> None:
     files, labels, speakers = FOLDERS[layout]
     if where == "zip":
-        book = find(write_zip(tmp_path / "mine.zip", files))
+        catalog = catalog_of(write_zip(tmp_path / "mine.zip", files))
     else:
         root = write(tmp_path / "mine", files)
-        book = find({"mine": root} if where == "named" else root)
-    assert Counter(clip.label for clip in book.clips) == labels
-    assert {clip.utterance.speaker for clip in book.clips} == {f"mine-{name}" for name in speakers}
-    assert len(told(book)) == len(files)
-    assert not book.skipped
+        catalog = catalog_of({"mine": root} if where == "named" else root)
+    assert Counter(clip.label for clip in catalog.clips) == labels
+    assert {clip.utterance.speaker for clip in catalog.clips} == {f"mine-{name}" for name in speakers}
+    assert len(speakers_and_labels(catalog)) == len(files)
+    assert not catalog.skipped
 
 
-def test_folders_that_are_no_emotion(tmp_path: Path) -> None:
+def test_folders_that_are_no_emotion_are_skipped(tmp_path: Path) -> None:
     files = ["happy/1.wav", "boredom/2.wav", "3.wav"]
-    book = find({"mine": write(tmp_path / "named", files)})
-    assert reasons(book) == {"2.wav": "not-in-scheme", "3.wav": "unknown-name"}
-    book = find(write(tmp_path / "unnamed", files))
-    assert reasons(book) == {"2.wav": "unknown-name", "3.wav": "unknown-name"}
-    book = find(tmp_path / "unnamed", {"boredom": "low", "happy": "high"})
-    assert {clip.label for clip in book.clips} == {"low", "high"}
+    catalog = catalog_of({"mine": write(tmp_path / "named", files)})
+    assert reasons(catalog) == {"2.wav": "not-in-scheme", "3.wav": "unknown-name"}
+    catalog = catalog_of(write(tmp_path / "unnamed", files))
+    assert reasons(catalog) == {"2.wav": "unknown-name", "3.wav": "unknown-name"}
+    catalog = catalog_of(tmp_path / "unnamed", {"boredom": "low", "happy": "high"})
+    assert {clip.label for clip in catalog.clips} == {"low", "high"}
 
 
 def test_two_folders_of_one_name_are_two_corpora(tmp_path: Path) -> None:
-    """One is not taken for a copy of the other."""
     roots = [write(tmp_path / place / "data", {"happy/1.wav": noise(place)}) for place in ("a", "b")]
-    assert [clip.utterance.id for clip in find(roots).clips] == ["data-happy/1", "data-2-happy/1"]
+    assert [clip.utterance.id for clip in catalog_of(roots).clips] == ["data-happy/1", "data-2-happy/1"]
 
 
-def test_own_data_beside_a_corpus(tmp_path: Path) -> None:
+def test_user_recordings_and_a_corpus_are_read_together(tmp_path: Path) -> None:
     root = write(tmp_path / "all", ["DC_a01.wav", "mine/happy/ann/1.wav"])
-    assert told(find(root)) == {"savee-DC_a01": ("savee-DC", "angry"), "all-mine/happy/ann/1": ("all-ann", "happy")}
-    assert told(find(write(tmp_path / "savee", ["happy/1.wav"]))) == {
+    assert speakers_and_labels(catalog_of(root)) == {
+        "savee-DC_a01": ("savee-DC", "angry"),
+        "all-mine/happy/ann/1": ("all-ann", "happy"),
+    }
+    assert speakers_and_labels(catalog_of(write(tmp_path / "savee", ["happy/1.wav"]))) == {
         "savee-own-happy/1": ("savee-own-unknown", "happy")
     }
 
 
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    """As older archives leave them; they are written out, and nothing is lost."""
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     root = write(tmp_path / "mine", ["happy/1.wav"])
     for name in (b"fr\xf6hlich.wav", b"fr\xe4hlich.wav"):
         (root / "happy" / name.decode("utf-8", "surrogateescape")).write_bytes(noise(repr(name)))
@@ -272,7 +279,7 @@ a\\3.wav,sad,8,other,,,,,
 
 
 @pytest.mark.parametrize("where", ["manifest", "folder", "zip", "wrapped zip"])
-def test_a_manifest(tmp_path: Path, where: str) -> None:
+def test_a_manifest_is_read(tmp_path: Path, where: str) -> None:
     files = {f"a/{number}.wav": noise(str(number)) for number in (1, 2, 3)} | {"manifest.csv": MANIFEST.encode()}
     if where == "zip":
         root = write_zip(tmp_path / "mine.zip", files)
@@ -280,23 +287,23 @@ def test_a_manifest(tmp_path: Path, where: str) -> None:
         root = write_zip(tmp_path / "mine.zip", {f"mine/{name}": content for name, content in files.items()})
     else:
         root = write(tmp_path / "mine", files)
-    book = find(root / "manifest.csv" if where == "manifest" else root)
-    assert told(book) == {
+    catalog = catalog_of(root / "manifest.csv" if where == "manifest" else root)
+    assert speakers_and_labels(catalog) == {
         "mine-a/1": ("mine-7", "angry"),
         "mine-a/2": ("mine-unknown", "happy"),
         "mine-a/3": ("mine-8", "sad"),
     }
-    first, second, third = (clip.utterance for clip in book.clips)
+    first, second, third = (clip.utterance for clip in catalog.clips)
     assert (first.gender, first.age, first.intensity, first.statement) == ("female", 41, "strong", "Oh no")
     assert (first.language, second.language, second.gender, second.age, third.gender) == ("de", None, None, None, None)
-    assert [clip.read() for clip in book.clips] == [noise("1"), noise("2"), noise("3")]
-    assert not book.skipped
+    assert [clip.read() for clip in catalog.clips] == [noise("1"), noise("2"), noise("3")]
+    assert not catalog.skipped
 
 
-def test_what_a_manifest_leaves_out_is_listed(tmp_path: Path) -> None:
-    there = write(tmp_path / "there", ["3.wav"])
+def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
+    other = write(tmp_path / "other", ["3.wav"])
     root = write(tmp_path / "mine", ["1.wav", "2.wav", "old/manifest.csv"])
-    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{there / '3.wav'},happy", "4.wav,", ",sad", "1.wav,happy"]
+    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{other / '3.wav'},happy", "4.wav,", ",sad", "1.wav,happy"]
     (root / "manifest.csv").write_text("\n".join(lines))
     table = load(root, tmp_path / "cache")
     assert sorted(labels_of(table).values()) == ["happy", "sad"]
@@ -311,7 +318,7 @@ def test_what_a_manifest_leaves_out_is_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "no column path and emotion"),
         (b"path,label\na.wav,sad\n", "no column emotion"),
@@ -322,11 +329,11 @@ def test_what_a_manifest_leaves_out_is_listed(tmp_path: Path) -> None:
         (b"path,emotion\na.wav,boredom\n", "its label is not in the label scheme: 1"),
     ],
 )
-def test_wrong_manifests_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
+def test_wrong_manifests_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "list.csv"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=re.escape(says)):
-        find(file)
+    with pytest.raises(InputError, match=re.escape(message)):
+        catalog_of(file)
 
 
 def test_a_manifest_in_an_archive_reads_nothing_outside(tmp_path: Path) -> None:
@@ -338,30 +345,34 @@ def test_a_manifest_in_an_archive_reads_nothing_outside(tmp_path: Path) -> None:
     assert skipped(table) == {"secret.wav": "unreadable"}
 
 
-def test_notes_belong_to_what_lies_beside_them(tmp_path: Path) -> None:
-    root = write(tmp_path / "all", {"savee/DC_a01.wav": noise("a"), "savee/ser_ft_note.txt": b"made up\n"})
+def test_notes_apply_to_the_files_below_them(tmp_path: Path) -> None:
+    root = write(tmp_path / "all", {"savee/DC_a01.wav": noise("a"), "savee/ser_ft_note.txt": b"synthetic\n"})
     write(root, ["Actor_01/03-01-05-01-01-01-01.wav", "AudioOPUS/1001_DFA_ANG_XX.ogg"])
     write_zip(root / "a.zip", {"OAF_back_sad.wav": noise("t"), "ser_ft_note.txt": b"from an archive"})
     write_zip(root / "b.zip", {"mine/happy/1.wav": noise("h")})
-    assert find(root).notes == {"savee": "made up", "cremad": "CREMA-D, rebuilt audio", "tess": "from an archive"}
-    given = find(root, notes={"SAVEE": "mine", "ravdess": "other"}).notes
-    assert (given["savee"], given["ravdess"]) == ("made up; mine", "other")
+    assert catalog_of(root).notes == {
+        "savee": "synthetic",
+        "cremad": "CREMA-D, rebuilt audio",
+        "tess": "from an archive",
+    }
+    notes = catalog_of(root, notes={"SAVEE": "mine", "ravdess": "other"}).notes
+    assert (notes["savee"], notes["ravdess"]) == ("synthetic; mine", "other")
     with pytest.raises(InputError, match="a note is given for 'crema'"):
-        find(root, notes={"crema": "rebuilt"})
+        catalog_of(root, notes={"crema": "rebuilt"})
 
 
-def test_archives_that_cannot_be_read(tmp_path: Path) -> None:
+def test_broken_and_nested_archives_are_skipped(tmp_path: Path) -> None:
     root = write(tmp_path / "all", {"DC_a01.wav": noise("a"), "broken.zip": b"PK\x03\x04 no more"})
     write_zip(root / "outer.zip", {"inner.zip": b"PK", "DC_a02.wav": noise("b")})
-    book = find(root)
-    assert len(book.clips) == 2
-    assert reasons(book) == {"broken.zip": "unreadable", "inner.zip": "unreadable"}
-    assert len(find(root / "outer.zip").clips) == 1
+    catalog = catalog_of(root)
+    assert len(catalog.clips) == 2
+    assert reasons(catalog) == {"broken.zip": "unreadable", "inner.zip": "unreadable"}
+    assert len(catalog_of(root / "outer.zip").clips) == 1
     with pytest.raises(InputError, match="not a zip archive"):
-        find(root / "broken.zip")
+        catalog_of(root / "broken.zip")
 
 
-def test_a_damaged_entry_of_an_archive(tmp_path: Path) -> None:
+def test_a_damaged_entry_of_an_archive_is_skipped(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "a.zip", ["DC_a01.wav", "DC_a02.wav"])
     content = bytearray(archive.read_bytes())
     content[200:220] = bytes(20)
@@ -371,39 +382,20 @@ def test_a_damaged_entry_of_an_archive(tmp_path: Path) -> None:
     assert skipped(table) == {"DC_a01.wav": "unreadable"}
 
 
-def test_an_archive_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_rewritten_archive_is_read_again(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "a.zip", ["DC_a01.wav"])
     assert load(archive, tmp_path / "cache")["id"][:] == ["savee-DC_a01"]
     write_zip(archive, ["DC_a02.wav", "DC_a03.wav"])
     assert load(archive, tmp_path / "cache")["id"][:] == ["savee-DC_a02", "savee-DC_a03"]
 
 
-@pytest.mark.parametrize(
-    ("roots", "says"),
-    [
-        ("none", "none: no such folder or archive"),
-        (["a", "none"], "none: no such folder or archive"),
-        ({"ravdess": "none"}, "no such folder or archive"),
-        ("empty", "empty: no sound files found there"),
-        (["a", "empty"], "empty: no sound files found there"),
-        ("text", "no sound files found there"),
-        ("text/notes.txt", "not a folder"),
-        ("other", "none of the recordings found there can be used (the file's name fits no corpus: 2)"),
-        ({"ravdess": "a"}, "the file's name fits no corpus: 1"),
-        ({"a b": "a"}, "the name of a corpus must consist of letters"),
-        ([], "no folder was named"),
-        ({}, "no folder was named"),
-    ],
-)
-def test_wrong_roots_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roots: object, says: str) -> None:
-    monkeypatch.chdir(write(tmp_path, ["a/DC_a01.wav", "text/notes.txt", "other/x.wav", "other/y.mp3"]))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=re.escape(says)) as caught:
-        find(roots)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("roots", [[], {}])
+def test_no_root_is_refused(roots: Any) -> None:
+    with pytest.raises(InputError, match="no folder was named"):
+        catalog_of(roots)
 
 
-def test_rebuilt_cremad_reads_ogg(tmp_path: Path) -> None:
+def test_ogg_files_of_cremad_are_read(tmp_path: Path) -> None:
     file = io.BytesIO()
     soundfile.write(file, samples("x", 0.2), 16_000, format="OGG", subtype="OPUS")
     table = load(

@@ -1,4 +1,4 @@
-"""What is cached, and what lies on disk."""
+"""The cache, the files of a prepared table, and what is overwritten."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from ser_ft.data.prepare import corpus_info, open_prepared, prepare, summary
 from ser_ft.data.scan import SYNTHETIC_NOTE
 from ser_ft.labels import EMOTION_NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
-from tests.helpers.corpus_files import actor, find, load, noise, samples, skipped, write, write_zip
+from tests.helpers.corpus_files import actor_clips, catalog_of, load, noise, samples, skipped, write, write_zip
 
 
-def state(folder: Path) -> dict[str, int]:
+def modification_times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if not path.name.endswith(".lock")}
 
 
 def test_a_second_call_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write(tmp_path / "x", actor(1))
-    first, before = load(root, tmp_path / "c"), state(tmp_path / "c")
-    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *given, **named: pytest.fail("decoded again"))
+    root = write(tmp_path / "x", actor_clips(1))
+    first, before = load(root, tmp_path / "c"), modification_times(tmp_path / "c")
+    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *args, **kwargs: pytest.fail("decoded again"))
     second = load(root, tmp_path / "c")
-    assert state(tmp_path / "c") == before
+    assert modification_times(tmp_path / "c") == before
     assert second.to_list() == first.to_list()
     assert skipped(second) == skipped(first)
 
 
-def test_a_file_added_changed_or_removed_is_seen(tmp_path: Path) -> None:
-    root = write(tmp_path / "x", actor(1))
+def test_added_changed_and_removed_files_rebuild_the_table(tmp_path: Path) -> None:
+    root = write(tmp_path / "x", actor_clips(1))
     assert len(load(root, tmp_path / "c")) == 8
-    write(root, actor(2))
+    write(root, actor_clips(2))
     assert len(load(root, tmp_path / "c")) == 16
-    for name in actor(1):
+    for name in actor_clips(1):
         (root / name).unlink()
     assert len(load(root, tmp_path / "c")) == 8
-    file = root / actor(2)[0]
+    file = root / actor_clips(2)[0]
     file.write_bytes(to_wav(samples("other")))
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
     table = load(root, tmp_path / "c")
     assert to_wav(samples("other")) in [sound["bytes"] for sound in table["audio"]]
 
 
-def test_a_file_that_only_a_manifest_names_is_seen_too(tmp_path: Path) -> None:
+def test_changes_of_files_in_a_manifest_rebuild_the_table(tmp_path: Path) -> None:
     sound = write(tmp_path / "far", ["1.wav", "2.wav"]) / "1.wav"
     manifest = write(tmp_path / "x", {"m.csv": f"path,emotion\n{sound},sad\n../far/2.wav,happy\n".encode()}) / "m.csv"
     assert len(load(manifest, tmp_path / "c")) == 2
@@ -61,7 +61,7 @@ def test_a_file_that_only_a_manifest_names_is_seen_too(tmp_path: Path) -> None:
     assert skipped(load(manifest, tmp_path / "c")) == {"1.wav": "empty"}
 
 
-def test_what_is_read_in_another_way_is_another_table(tmp_path: Path) -> None:
+def test_other_options_have_another_cache_key(tmp_path: Path) -> None:
     a, b = (
         write(tmp_path / "in" / name, {"DC_a01.wav": noise(name), f"happy/{name}.wav": noise(f"h{name}")})
         for name in "ab"
@@ -79,14 +79,14 @@ def test_what_is_read_in_another_way_is_another_table(tmp_path: Path) -> None:
         {"roots": a, "labels": {"happy": "1", "angry": "2"}},
         {"roots": a, "labels": {"happy": "2", "angry": "1"}},
         {"roots": a, "include_song": True},
-        {"roots": a, "notes": {"savee": "made up"}},
+        {"roots": a, "notes": {"savee": "synthetic"}},
     ]
-    keys = [find(**given).key for given in options]
+    keys = [catalog_of(**settings).key for settings in options]
     assert len(set(keys)) == len(keys)
-    assert keys == [find(**given).key for given in options]
+    assert keys == [catalog_of(**settings).key for settings in options]
 
 
-def test_stock_datasets_reads_it_where_ser_ft_is_not(miniature_folder: Path) -> None:
+def test_datasets_reads_the_table_without_ser_ft(miniature_folder: Path) -> None:
     code = f"""if True:
         import io, sys, datasets, soundfile
         table = datasets.load_from_disk({str(miniature_folder)!r})
@@ -95,49 +95,51 @@ def test_stock_datasets_reads_it_where_ser_ft_is_not(miniature_folder: Path) -> 
         assert soundfile.read(io.BytesIO(row["audio"]["bytes"]))[1] == 16000
         print(len(table), table.features["emotion"].int2str(row["emotion"]))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=miniature_folder.parent)
-    assert done.returncode == 0, done.stderr
-    count, emotion = done.stdout.split()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=miniature_folder.parent)
+    assert result.returncode == 0, result.stderr
+    count, emotion = result.stdout.split()
     assert (int(count), emotion in EMOTION_NAMES) == (len(open_prepared(miniature_folder)), True)
 
 
-def test_what_lies_beside_the_table(miniature_folder: Path, miniature_table: datasets.Dataset) -> None:
+def test_corpora_json_and_skipped_csv_are_written(miniature_folder: Path, miniature_table: datasets.Dataset) -> None:
     content = json.loads((miniature_folder / "corpora.json").read_text(encoding="utf-8"))
     assert (content["clips"], content["skipped"]) == (len(miniature_table), 0)
     assert (miniature_folder / "skipped.csv").read_text().split() == ["path,corpus,reason,detail"]
     assert content["corpora"] == corpus_info(miniature_table)
-    assert {facts["note"] for facts in content["corpora"].values()} == {SYNTHETIC_NOTE}
-    assert {facts["license"] for facts in content["corpora"].values()} == {"Apache-2.0"}
+    assert {corpus["note"] for corpus in content["corpora"].values()} == {SYNTHETIC_NOTE}
+    assert {corpus["license"] for corpus in content["corpora"].values()} == {"Apache-2.0"}
     assert content["corpora"]["cremad"]["classes"] == list(SCHEMES["six"])
     assert content["corpora"]["tess"]["classes"] == list(SCHEMES["seven"])
 
 
-def test_the_terms_are_those_of_the_corpora(tmp_path: Path) -> None:
-    facts = corpus_info(load(write(tmp_path / "x", [*actor(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c"))
-    assert {name: fact["license"] for name, fact in facts.items()} == {
+def test_the_table_has_the_terms_of_its_corpora(tmp_path: Path) -> None:
+    info = corpus_info(
+        load(write(tmp_path / "x", [*actor_clips(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c")
+    )
+    assert {name: corpus["license"] for name, corpus in info.items()} == {
         "ravdess": "CC-BY-NC-SA-4.0",
         "cremad": "ODbL-1.0",
         "x": "other",
     }
-    assert "10.1371/journal.pone.0196391" in facts["ravdess"]["citation"]
-    assert facts["cremad"]["classes"] == list(SCHEMES["six"])
-    assert facts["x"]["classes"] == ["happy"]
+    assert "10.1371/journal.pone.0196391" in info["ravdess"]["citation"]
+    assert info["cremad"]["classes"] == list(SCHEMES["six"])
+    assert info["x"]["classes"] == ["happy"]
 
 
-def test_what_must_be_said_cannot_be_silenced(tmp_path: Path, miniature_tree: Path) -> None:
+def test_a_note_of_the_data_cannot_be_replaced(tmp_path: Path, miniature_tree: Path) -> None:
     root = write(tmp_path / "x", ["1001_DFA_ANG_XX.wav", "1001_DFA_SAD_XX.ogg"])
-    assert find(root, notes={"cremad": "mine"}).corpus_info()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
-    facts = find(miniature_tree, notes={"savee": "mine"}).corpus_info()["savee"]
-    assert (facts["note"], facts["license"]) == (f"{SYNTHETIC_NOTE}; mine", "Apache-2.0")
+    assert catalog_of(root, notes={"cremad": "mine"}).corpus_info()["cremad"]["note"] == "CREMA-D, rebuilt audio; mine"
+    info = catalog_of(miniature_tree, notes={"savee": "mine"}).corpus_info()["savee"]
+    assert (info["note"], info["license"]) == (f"{SYNTHETIC_NOTE}; mine", "Apache-2.0")
     with pytest.raises(InputError, match="ravdess: synthetic voices and recordings are mixed"):
-        find([miniature_tree, write(tmp_path / "y", actor(24))])
+        catalog_of([miniature_tree, write(tmp_path / "y", actor_clips(24))])
 
 
-def test_about_survives_what_is_done_to_a_table(miniature_table: datasets.Dataset, tmp_path: Path) -> None:
-    facts = corpus_info(miniature_table)
+def test_corpus_info_of_filtered_joined_and_other_tables(miniature_table: datasets.Dataset, tmp_path: Path) -> None:
+    info = corpus_info(miniature_table)
     savee = miniature_table.filter(lambda corpus: corpus == "savee", input_columns="corpus")
-    assert corpus_info(savee) == {"savee": facts["savee"]}
-    assert corpus_info(datasets.concatenate_datasets([savee, miniature_table])).keys() == facts.keys()
+    assert corpus_info(savee) == {"savee": info["savee"]}
+    assert corpus_info(datasets.concatenate_datasets([savee, miniature_table])).keys() == info.keys()
     bare = datasets.Dataset.from_dict({"corpus": ["x", "x"], "emotion": [1, 0]}).cast_column(
         "emotion", datasets.ClassLabel(names=["up", "down"])
     )
@@ -151,12 +153,12 @@ def test_about_survives_what_is_done_to_a_table(miniature_table: datasets.Datase
     }
 
 
-def test_the_summary_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = write(tmp_path / "x", actor(1) + actor(2) + ["DC_a01.wav", "music.wav"])
+def test_the_summary_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write(tmp_path / "x", actor_clips(1) + actor_clips(2) + ["DC_a01.wav", "music.wav"])
     write(root, {"DC_a02.wav": b"", "03-02-01-01-01-01-01.wav": noise("s")})
-    prepare(root, tmp_path / "out", labels="seven", notes={"savee": "made up"})
-    printed = capsys.readouterr()
-    lines = printed.out.splitlines()
+    prepare(root, tmp_path / "out", labels="seven", notes={"savee": "synthetic"})
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
     assert lines[0].split() == ["corpus", "clips", "speakers", "hours", *SCHEMES["seven"], "skipped"]
     assert lines[1].split() == ["ravdess", "14", "2", "0.00", *["2"] * 7, "3"]
     assert lines[2].split() == ["savee", "1", "1", "0.00", *"0001000", "1"]
@@ -168,25 +170,27 @@ def test_the_summary_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "1  savee: no samples in the file",
         "License: CC-BY-NC-SA-4.0 (non-commercial; share alike; name the authors)",
         "cite: Livingstone SR",
-        "note: made up",
+        "note: synthetic",
         f"written: {tmp_path / 'out'} (every skipped file: {tmp_path / 'out' / 'skipped.csv'})",
     ):
-        assert text in printed.out
-    assert "reading" in printed.err
+        assert text in output.out
+    assert "reading" in output.err
     table, listed = open_prepared(tmp_path / "out"), builder.read_skipped(tmp_path / "out" / "skipped.csv")
-    assert summary(table, listed) in printed.out
+    assert summary(table, listed) in output.out
 
 
-def test_preparing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    root, out = write(tmp_path / "x", actor(1)), tmp_path / "deep" / "out"
+def test_preparing_again_decodes_only_changed_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = write(tmp_path / "x", actor_clips(1)), tmp_path / "deep" / "out"
     prepare(root, out, verbose=False)
-    before = state(out)
+    before = modification_times(out)
     with monkeypatch.context() as patched:
-        patched.setattr("ser_ft.audio.decode_with_rate", lambda *given, **named: pytest.fail("decoded again"))
+        patched.setattr("ser_ft.audio.decode_with_rate", lambda *args, **kwargs: pytest.fail("decoded again"))
         prepare(root, out)
-    assert state(out) == before
+    assert modification_times(out) == before
     assert "is up to date" in capsys.readouterr().out
-    write(root, actor(2))
+    write(root, actor_clips(2))
     assert len(prepare(root, out, verbose=False)) == 16
     assert len(prepare(root, out, "four", verbose=False)) == 8
     assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
@@ -194,51 +198,49 @@ def test_preparing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("files", "out", "says"),
+    ("files", "out", "message"),
     [
         ({"out/thesis.txt": b"x"}, "out", "contains thesis.txt, which is not part of a prepared table"),
         ({"out/corpora.json": b"{}"}, "out", "contains something that is not a prepared table"),
-        ({"out/corpora.json": b'{"key": "1"}', "out/thesis.txt": b"x"}, "out", "contains thesis.txt"),
-        ({"out": b"a file"}, "out", "cannot be written"),
         ({"out": b"a file"}, "out/deeper/still", "cannot be written"),
     ],
 )
-def test_nothing_foreign_is_overwritten(tmp_path: Path, files: dict[str, bytes], out: str, says: str) -> None:
-    root = write(tmp_path / "x", actor(1))
+def test_other_files_are_not_overwritten(tmp_path: Path, files: dict[str, bytes], out: str, message: str) -> None:
+    root = write(tmp_path / "x", actor_clips(1))
     write(tmp_path, files)
-    before = state(tmp_path)
-    with pytest.raises(InputError, match=re.escape(says)):
+    before = modification_times(tmp_path)
+    with pytest.raises(InputError, match=re.escape(message)):
         prepare(root, tmp_path / out, verbose=False)
-    assert state(tmp_path) == before
+    assert modification_times(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    "there", [None, {}, {"corpora.json": b'{"key": "old"}', "data.arrow": b"", "skipped.csv": b""}]
+    "files", [None, {}, {"corpora.json": b'{"key": "old"}', "data.arrow": b"", "skipped.csv": b""}]
 )
-def test_an_empty_folder_and_an_older_table_are_replaced(tmp_path: Path, there: dict[str, bytes] | None) -> None:
-    if there is not None:
+def test_an_empty_folder_and_an_older_table_are_replaced(tmp_path: Path, files: dict[str, bytes] | None) -> None:
+    if files is not None:
         (tmp_path / "out").mkdir()
-        write(tmp_path / "out", there)
-    assert len(prepare(write(tmp_path / "x", actor(1)), tmp_path / "out", verbose=False)) == 8
+        write(tmp_path / "out", files)
+    assert len(prepare(write(tmp_path / "x", actor_clips(1)), tmp_path / "out", verbose=False)) == 8
     assert len(open_prepared(tmp_path / "out")) == 8
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_in_the_middle_leaves_nothing(
+def test_a_failed_build_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    root = write(tmp_path / "x", actor(1) + actor(2))
-    prepare(write(tmp_path / "y", actor(3)), tmp_path / "old", verbose=False)
-    before = state(tmp_path)
+    root = write(tmp_path / "x", actor_clips(1) + actor_clips(2))
+    prepare(write(tmp_path / "y", actor_clips(3)), tmp_path / "old", verbose=False)
+    before = modification_times(tmp_path)
 
-    def fails(skipped: object, file: object) -> None:
-        raise error("the disk is gone")
+    def fail(skipped: object, file: object) -> None:
+        raise error("disk full")
 
-    monkeypatch.setattr(builder, "write_skipped", fails)
+    monkeypatch.setattr(builder, "write_skipped", fail)
     for out in ("new", "old"):
         with pytest.raises((error, datasets.exceptions.DatasetGenerationError)):
             prepare(root, tmp_path / out, verbose=False)
-    assert state(tmp_path) == before
+    assert modification_times(tmp_path) == before
     with pytest.raises((error, datasets.exceptions.DatasetGenerationError)):
         load(root, tmp_path / "c")
     assert not list((tmp_path / "c").rglob("*.arrow"))
@@ -246,7 +248,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
     assert len(load(root, tmp_path / "c")) == 16
 
 
-def test_opening_what_is_no_table(tmp_path: Path, miniature_folder: Path) -> None:
+def test_missing_and_damaged_tables_are_refused(tmp_path: Path, miniature_folder: Path) -> None:
     with pytest.raises(InputError, match="no prepared table; make one: ser-ft prepare"):
         open_prepared(tmp_path)
     files = {path.name: path.read_bytes()[:5000] for path in miniature_folder.iterdir()}
@@ -258,23 +260,22 @@ def test_opening_what_is_no_table(tmp_path: Path, miniature_folder: Path) -> Non
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
-    """Few clips are decoded ahead of those that are written."""
     names = [f"{code}/{number}.wav" for code in ("happy", "sad") for number in range(300)]
-    book = find(write_zip(tmp_path / "mine.zip", names))
-    decoded = builder._decode_in_threads(book.clips)
+    catalog = catalog_of(write_zip(tmp_path / "mine.zip", names))
+    decoded = builder._decode_in_threads(catalog.clips)
     started = []
-    whole = builder._DecodedClip.__init__
+    init = builder._DecodedClip.__init__
 
-    def counts(self: Any, clip: Any) -> None:
+    def count(self: Any, clip: Any) -> None:
         started.append(clip)
-        whole(self, clip)
+        init(self, clip)
 
-    builder._DecodedClip.__init__ = counts  # type: ignore[method-assign]
+    builder._DecodedClip.__init__ = count  # type: ignore[method-assign]
     try:
         next(decoded)
         time.sleep(0.3)
         assert len(started) < 100
         decoded.close()
     finally:
-        builder._DecodedClip.__init__ = whole  # type: ignore[method-assign]
+        builder._DecodedClip.__init__ = init  # type: ignore[method-assign]
     assert pa.total_allocated_bytes() < 1 << 28

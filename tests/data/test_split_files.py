@@ -1,4 +1,4 @@
-"""Splits that are read from files: a run's own, or lists of speakers."""
+"""Splits from files: split.json, or lists of speakers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import datasets
 import pytest
 
-from ser_ft.data.splits import PARTS, Split, make_split, read_split
+from ser_ft.data.splits import PARTS, make_split, read_split
 from ser_ft.utils.errors import InputError
-from tests.helpers.speaker_tables import check, only, table_of
+from tests.helpers.speaker_tables import check_split, corpora_table, table_of
 
 
 @pytest.fixture(scope="module")
 def ravdess() -> datasets.Dataset:
-    return only("ravdess")
+    return corpora_table("ravdess")
 
 
 @pytest.mark.parametrize("kind", ["speaker", "kfold", "random"])
-def test_a_split_fed_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) -> None:
+def test_a_written_split_is_read_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) -> None:
     split = make_split(ravdess, kind, seed=7)
     file = tmp_path / "split.json"
     file.write_text(json.dumps(split.to_dict()))
@@ -53,21 +53,17 @@ def test_a_split_fed_back(ravdess: datasets.Dataset, tmp_path: Path, kind: str) 
         ({"train": ["my-own-7"], "test": ["8"]}, {"train": {"my-own-7"}, "validation": set(), "test": {"my-own-8"}}),
     ],
 )
-def test_lists_of_speakers(tmp_path: Path, lists: dict[str, list[Any]], speakers: dict[str, set[str]]) -> None:
+def test_lists_of_speakers_are_read(tmp_path: Path, lists: dict[str, list[Any]], speakers: dict[str, set[str]]) -> None:
     table = table_of({"ravdess": ["01", "02", "03"], "savee": ["DC", "JE"], "my-own": ["7", "8"]})
     (tmp_path / "mine.json").write_text(json.dumps(lists))
     split = make_split(table, "file", file=tmp_path / "mine.json")
-    check(split, table)
+    check_split(split, table)
     assert {part: set(split.speakers[part]) for part in PARTS} == speakers
     assert split.name == "file-mine"
 
 
-def run_file(split: Split, **changes: Any) -> dict[str, Any]:
-    return {**split.to_dict(), **changes}
-
-
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ({"train": ["01", "02"], "test": ["02"]}, "speaker ravdess-02 is both in train and in test"),
         ({"train": ["01", "ravdess-02"], "test": [2]}, "speaker ravdess-02 is both in train and in test"),
@@ -83,22 +79,22 @@ def run_file(split: Split, **changes: Any) -> dict[str, Any]:
         (None, "no split file there"),
     ],
 )
-def test_wrong_files_are_refused(ravdess: datasets.Dataset, tmp_path: Path, content: Any, says: str) -> None:
+def test_wrong_files_are_refused(ravdess: datasets.Dataset, tmp_path: Path, content: Any, message: str) -> None:
     file = tmp_path / "split.json"
     if content is not None:
         file.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(InputError, match=re.escape(says)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         make_split(ravdess, "file", file=file)
-    assert str(file) in str(caught.value) or "has no clip" in says
+    assert str(file) in str(caught.value) or "has no clip" in message
 
 
-def test_a_name_of_two_speakers(tmp_path: Path) -> None:
+def test_an_ambiguous_speaker_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text(json.dumps({"train": ["1"], "test": ["b-2"]}))
     with pytest.raises(InputError, match=r"several speakers .a-1, b-1. of the data; write CORPUS-SPEAKER"):
         make_split(table_of({"a": ["1"], "b": ["1", "2"]}), "file", file=tmp_path / "s.json")
 
 
-def test_a_split_of_other_data(ravdess: datasets.Dataset, tmp_path: Path) -> None:
+def test_a_split_of_other_data_is_refused(ravdess: datasets.Dataset, tmp_path: Path) -> None:
     split = make_split(ravdess)
     (tmp_path / "split.json").write_text(json.dumps(split.to_dict()))
     fewer = ravdess.select(range(len(ravdess) - 5))
@@ -111,7 +107,6 @@ def test_a_split_of_other_data(ravdess: datasets.Dataset, tmp_path: Path) -> Non
 
 
 def test_a_split_file_cannot_hide_a_leak(ravdess: datasets.Dataset, tmp_path: Path) -> None:
-    """Whose clips they are is told by the data, not by the file."""
     content = make_split(ravdess).to_dict()
     parts = content["parts"]
     parts["test"]["clips"].append(parts["train"]["clips"].pop())
@@ -124,7 +119,7 @@ def test_a_split_file_cannot_hide_a_leak(ravdess: datasets.Dataset, tmp_path: Pa
         make_split(ravdess, "file", file=tmp_path / "split.json")
 
 
-def test_a_split_that_overlaps_cannot_be_made(ravdess: datasets.Dataset) -> None:
+def test_overlapping_parts_are_refused(ravdess: datasets.Dataset) -> None:
     split = make_split(ravdess)
     with pytest.raises(InputError, match="is both in train and in test"):
         replace(split, parts={**split.parts, "test": split.parts["train"]})

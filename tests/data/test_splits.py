@@ -1,4 +1,4 @@
-"""Who is trained on, validated on and tested on."""
+"""Splits by speaker, by corpus, published ones and random ones."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import pytest
 
 from ser_ft.data.splits import NAMED_FOLDS, PARTS, SPLIT_KINDS, make_split
 from ser_ft.utils.errors import InputError
-from tests.helpers.speaker_tables import SPEAKERS, check, only, table_of
+from tests.helpers.speaker_tables import SPEAKERS, check_split, corpora_table, table_of
 
 EMOBOX_RAVDESS = [{1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, {2, 15, 16, 18}, {6, 13, 17, 22}]
 XLSR_RAVDESS = [{2, 5, 14, 15, 16}, {3, 6, 7, 13, 18}, {10, 11, 12, 19, 20}, {8, 17, 21, 23, 24}, {1, 4, 9, 22}]
 
 
 @pytest.fixture(scope="module")
-def four() -> datasets.Dataset:
+def all_corpora() -> datasets.Dataset:
     """The four corpora, 121 speakers."""
     return table_of(SPEAKERS)
 
 
 @pytest.fixture(scope="module")
 def ravdess() -> datasets.Dataset:
-    return only("ravdess")
+    return corpora_table("ravdess")
 
 
 def actors(speakers: Sequence[str]) -> set[int]:
@@ -56,10 +56,10 @@ def actors(speakers: Sequence[str]) -> set[int]:
         ("audeering-cremad", "cremad", {}),
     ],
 )
-def test_no_speaker_is_on_two_sides(kind: str, corpora: str, options: dict[str, Any], seed: int) -> None:
-    table = only(*corpora.split())
+def test_parts_share_no_speaker(kind: str, corpora: str, options: dict[str, Any], seed: int) -> None:
+    table = corpora_table(*corpora.split())
     split = make_split(table, kind, seed=seed, **options)
-    check(split, table)
+    check_split(split, table)
     assert sum(map(len, split.parts.values())) == len(table)
     assert split == make_split(table, kind, seed=seed, **options)
     assert (split.seed, split.fold) == (
@@ -69,16 +69,16 @@ def test_no_speaker_is_on_two_sides(kind: str, corpora: str, options: dict[str, 
 
 
 @pytest.mark.parametrize("kind", ["speaker", "kfold", "random"])
-def test_another_seed_is_another_split(ravdess: datasets.Dataset, kind: str) -> None:
+def test_another_seed_gives_another_split(ravdess: datasets.Dataset, kind: str) -> None:
     assert len({make_split(ravdess, kind, seed=seed).parts["test"] for seed in range(4)}) == 4
 
 
-def test_the_order_of_the_rows_does_not_matter(four: datasets.Dataset) -> None:
+def test_the_order_of_the_rows_does_not_matter(all_corpora: datasets.Dataset) -> None:
     for kind in ("speaker", "kfold"):
-        assert make_split(four, kind).speakers == make_split(four.shuffle(seed=1), kind).speakers
+        assert make_split(all_corpora, kind).speakers == make_split(all_corpora.shuffle(seed=1), kind).speakers
 
 
-def test_shares_of_the_speakers(ravdess: datasets.Dataset) -> None:
+def test_parts_have_their_fractions_of_the_speakers(ravdess: datasets.Dataset) -> None:
     for test, validation, counts in (
         (0.2, 0.15, (16, 3, 5)),
         (0.5, 0.25, (9, 3, 12)),
@@ -89,17 +89,16 @@ def test_shares_of_the_speakers(ravdess: datasets.Dataset) -> None:
         assert tuple(len(split.speakers[part]) for part in PARTS) == counts
 
 
-def test_every_corpus_of_two_speakers_or_more_is_tested_on(four: datasets.Dataset) -> None:
+def test_every_corpus_with_two_speakers_is_in_the_test_part(all_corpora: datasets.Dataset) -> None:
     for seed in range(5):
-        split = make_split(four, seed=seed)
+        split = make_split(all_corpora, seed=seed)
         tested = Counter(speaker.split("-")[0] for speaker in split.speakers["test"])
         assert tested == {"ravdess": 5, "tess": 1, "cremad": 18, "savee": 1}
 
 
-def test_the_last_speaker_of_a_corpus_is_trained_on_not_validated_on() -> None:
-    """Even where it speaks so much that it is most like the whole, as TESS's talkers do."""
+def test_the_last_speaker_of_a_corpus_is_in_the_training_part() -> None:
     talkers = table_of({"tess": SPEAKERS["tess"]}, clips=20)
-    table = datasets.concatenate_datasets([talkers, only("savee")])
+    table = datasets.concatenate_datasets([talkers, corpora_table("savee")])
     for seed in range(3):
         split = make_split(table, seed=seed, validation=0.3)
         assert {speaker.split("-")[0] for speaker in split.speakers["train"]} == {"tess", "savee"}
@@ -109,8 +108,8 @@ def test_the_last_speaker_of_a_corpus_is_trained_on_not_validated_on() -> None:
 @pytest.mark.parametrize(
     ("corpora", "folds"), [("ravdess", 5), ("ravdess tess cremad savee", 5), ("savee tess", 3), ("savee", 4)]
 )
-def test_the_folds_cover_every_speaker_once(corpora: str, folds: int) -> None:
-    table = only(*corpora.split())
+def test_every_speaker_is_in_the_test_part_of_one_fold(corpora: str, folds: int) -> None:
+    table = corpora_table(*corpora.split())
     tested = [make_split(table, "kfold", seed=3, fold=fold, folds=folds).speakers["test"] for fold in range(folds)]
     assert sorted(speaker for fold in tested for speaker in fold) == sorted(set(table["speaker"]))
     sizes = [len(fold) for fold in tested]
@@ -118,20 +117,19 @@ def test_the_folds_cover_every_speaker_once(corpora: str, folds: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["speaker", "kfold"])
-def test_each_part_is_like_the_whole(four: datasets.Dataset, kind: str) -> None:
-    frame = four.to_pandas()
-    whole = frame["emotion"].value_counts(normalize=True)
-    split = make_split(four, kind)
+def test_each_part_has_the_distribution_of_the_data(all_corpora: datasets.Dataset, kind: str) -> None:
+    frame = all_corpora.to_pandas()
+    expected = frame["emotion"].value_counts(normalize=True)
+    split = make_split(all_corpora, kind)
     for part, near in (("train", 0.02), ("validation", 0.04), ("test", 0.02)):
         rows = frame[frame["id"].isin(split.parts[part])]
-        shares = rows["emotion"].value_counts(normalize=True).reindex(whole.index, fill_value=0)
-        assert (shares - whole).abs().max() < near
+        fractions = rows["emotion"].value_counts(normalize=True).reindex(expected.index, fill_value=0)
+        assert (fractions - expected).abs().max() < near
         women = rows.drop_duplicates("speaker")["gender"].eq("female").mean()
         assert 0.35 < women < 0.65
 
 
-def test_a_draw_is_better_than_chance() -> None:
-    """Speakers of one emotion each: a plain draw would leave emotions out."""
+def test_no_emotion_is_missing_from_the_test_part() -> None:
     rows = [
         {"id": f"{n}-{k}", "speaker": f"x-{n:02d}", "corpus": "x", "emotion": n % 4, "gender": None}
         for n in range(16)
@@ -143,11 +141,8 @@ def test_a_draw_is_better_than_chance() -> None:
         assert {int(speaker[2:]) % 4 for speaker in split.speakers["test"]} == {0, 1, 2, 3}
 
 
-# Named splits.
-
-
 @pytest.mark.parametrize(("kind", "folds"), [("emobox-ravdess", EMOBOX_RAVDESS), ("xlsr-ravdess", XLSR_RAVDESS)])
-def test_folds_of_ravdess(ravdess: datasets.Dataset, kind: str, folds: list[set[int]]) -> None:
+def test_published_folds_of_ravdess(ravdess: datasets.Dataset, kind: str, folds: list[set[int]]) -> None:
     tested = [actors(make_split(ravdess, kind, fold=fold).speakers["test"]) for fold in range(len(folds))]
     assert tested == folds
     assert sorted(actor for fold in tested for actor in fold) == list(range(1, 25))
@@ -155,16 +150,16 @@ def test_folds_of_ravdess(ravdess: datasets.Dataset, kind: str, folds: list[set[
 
 
 @pytest.mark.parametrize(("kind", "folds"), [("emobox-ravdess", EMOBOX_RAVDESS), ("xlsr-ravdess", XLSR_RAVDESS)])
-def test_folds_of_ravdess_without_its_last_actors(kind: str, folds: list[set[int]]) -> None:
+def test_published_folds_of_ravdess_without_its_last_actors(kind: str, folds: list[set[int]]) -> None:
     table = table_of({"ravdess": SPEAKERS["ravdess"][:20]})
     for fold, members in enumerate(folds):
         split = make_split(table, kind, fold=fold)
-        check(split, table)
+        check_split(split, table)
         assert actors(split.speakers["test"]) == members & set(range(1, 21))
 
 
-def test_folds_of_savee_and_tess() -> None:
-    savee, tess = only("savee"), only("tess")
+def test_published_folds_of_savee_and_tess() -> None:
+    savee, tess = corpora_table("savee"), corpora_table("tess")
     assert [make_split(savee, "emobox-savee", fold=fold).speakers["test"] for fold in range(4)] == [
         ("savee-JE",),
         ("savee-KL",),
@@ -178,68 +173,61 @@ def test_folds_of_savee_and_tess() -> None:
         assert "no speaker is left for validation" in split.describe()
 
 
-def test_the_split_of_cremad(shared_data: Path) -> None:
+def test_the_published_split_of_cremad(shared_data: Path) -> None:
     published = json.loads((shared_data / "splits" / "cremad_audeering_1.1.0.json").read_text())
-    split = make_split(only("cremad"), "audeering-cremad")
+    split = make_split(corpora_table("cremad"), "audeering-cremad")
     for part, theirs in (("train", "train"), ("validation", "dev"), ("test", "test")):
         assert actors(split.speakers[part]) == set(published[theirs])
-    # The file itself can be given, too.
-    own = make_split(only("cremad"), "file", file=shared_data / "splits" / "cremad_audeering_1.1.0.json")
-    assert own.speakers == split.speakers
-    assert own.parts == split.parts
+    from_file = make_split(corpora_table("cremad"), "file", file=shared_data / "splits" / "cremad_audeering_1.1.0.json")
+    assert from_file.speakers == split.speakers
+    assert from_file.parts == split.parts
 
 
-def test_the_split_of_cremad_has_56_18_17_speakers() -> None:
-    split = make_split(only("cremad"), "audeering-cremad")
+def test_the_published_split_of_cremad_has_56_18_17_speakers() -> None:
+    split = make_split(corpora_table("cremad"), "audeering-cremad")
     assert [len(split.speakers[part]) for part in PARTS] == [56, 18, 17]
 
 
-def test_leaving_a_corpus_out(four: datasets.Dataset) -> None:
+def test_one_corpus_is_left_out(all_corpora: datasets.Dataset) -> None:
     for corpus, names in SPEAKERS.items():
-        split = make_split(four, "corpus", corpus=corpus)
-        check(split, four)
+        split = make_split(all_corpora, "corpus", corpus=corpus)
+        check_split(split, all_corpora)
         assert split.name == f"corpus-{corpus}"
         assert set(split.speakers["test"]) == {f"{corpus}-{name}" for name in names}
         assert split.speakers["validation"]
 
 
-# Clips at random.
-
-
 @pytest.mark.parametrize(("test", "validation"), [(0.3, 0.05), (0.2, 0.0)])
-def test_random_splits_leak_and_say_so(four: datasets.Dataset, test: float, validation: float) -> None:
-    split = make_split(four, "random", test=test, validation=validation)
+def test_random_splits_are_marked_as_leaking(all_corpora: datasets.Dataset, test: float, validation: float) -> None:
+    split = make_split(all_corpora, "random", test=test, validation=validation)
     assert split.leaking
     assert "LEAKING: speakers are in several parts" in split.describe()
-    shares = np.array([len(split.parts[part]) / len(four) for part in PARTS])
-    assert np.abs(shares - [(1 - test) * (1 - validation), (1 - test) * validation, test]).max() < 0.005
+    fractions = np.array([len(split.parts[part]) / len(all_corpora) for part in PARTS])
+    assert np.abs(fractions - [(1 - test) * (1 - validation), (1 - test) * validation, test]).max() < 0.005
     assert len(set(split.speakers["train"]) & set(split.speakers["test"])) > 100
-    assert len(set().union(*split.parts.values())) == len(four)
-    emotion = dict(zip(four["id"], four["emotion"], strict=True))
+    assert len(set().union(*split.parts.values())) == len(all_corpora)
+    emotion = dict(zip(all_corpora["id"], all_corpora["emotion"], strict=True))
     per_class = Counter(emotion[clip] for clip in split.parts["test"])
     for label, count in Counter(emotion.values()).items():
         assert abs(per_class[label] / count - test) < 0.02
 
 
-def test_a_model_of_one_corpus_is_tested_on_its_held_back_speakers_and_on_all_others(four: datasets.Dataset) -> None:
-    split = make_split(four, "cross-corpus", corpus="ravdess")
+def test_cross_corpus_tests_on_held_out_speakers_and_other_corpora(all_corpora: datasets.Dataset) -> None:
+    split = make_split(all_corpora, "cross-corpus", corpus="ravdess")
     assert {name.split("-")[0] for part in ("train", "validation") for name in split.speakers[part]} == {"ravdess"}
     tested = [name for name in split.speakers["test"] if not name.startswith("ravdess-")]
-    assert set(tested) == {name for name in four["speaker"] if not name.startswith("ravdess-")}
+    assert set(tested) == {name for name in all_corpora["speaker"] if not name.startswith("ravdess-")}
     assert len(split.speakers["test"]) - len(tested) == 5
     assert split.name == "cross-corpus-ravdess"
 
 
-def test_a_corpus_of_one_speaker_is_trained_on_and_not_tested_on() -> None:
+def test_cross_corpus_keeps_a_single_speaker_for_training() -> None:
     split = make_split(table_of({"mine": ["a"], "other": ["b", "c"]}), "cross-corpus", corpus="mine")
     assert [split.speakers[part] for part in PARTS] == [("mine-a",), (), ("other-b", "other-c")]
 
 
-# Wrong input.
-
-
 @pytest.mark.parametrize(
-    ("corpora", "kind", "options", "says"),
+    ("corpora", "kind", "options", "message"),
     [
         ("one", "speaker", {}, "needs 2 speakers or more, and the data has 1; split.kind: random is possible"),
         ("unnamed", "speaker", {}, "name the speakers in a manifest (a column speaker)"),
@@ -262,10 +250,12 @@ def test_a_corpus_of_one_speaker_is_trained_on_and_not_tested_on() -> None:
         ("savee", "file", {}, "name the file with split.file"),
     ],
 )
-def test_wrong_splits_say_what_to_do(corpora: str, kind: str, options: dict[str, Any], says: str) -> None:
+def test_impossible_splits_are_refused_with_advice(
+    corpora: str, kind: str, options: dict[str, Any], message: str
+) -> None:
     speakers = {"one": {"mine": ["a"]}, "unnamed": {"mine": ["unknown"]}, "talker": {"tess": ["OAF"]}}
     table = table_of(speakers.get(corpora) or {corpora: SPEAKERS[corpora]})
-    with pytest.raises(InputError, match=re.escape(says)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         make_split(table, kind, **options)
     assert "\n" not in str(caught.value)
 
@@ -276,21 +266,21 @@ def test_one_speaker_can_be_split_at_random() -> None:
 
 
 def test_two_speakers_leave_none_for_validation() -> None:
-    table = only("tess")
+    table = corpora_table("tess")
     split = make_split(table)
     assert [len(split.speakers[part]) for part in PARTS] == [1, 0, 1]
 
 
-def test_corpora_of_one_speaker_each() -> None:
+def test_corpora_with_one_speaker_each_are_split() -> None:
     table = table_of({name: ["a"] for name in ("one", "two", "three", "four", "five")})
     split = make_split(table)
-    check(split, table)
+    check_split(split, table)
     assert [len(split.speakers[part]) for part in PARTS] == [3, 1, 1]
 
 
-def test_the_split_of_a_real_table(miniature_table: datasets.Dataset) -> None:
+def test_a_prepared_table_is_split(miniature_table: datasets.Dataset) -> None:
     split = make_split(miniature_table)
-    check(split, miniature_table)
+    check_split(split, miniature_table)
     assert len(split.speakers["test"]) == 4
     rows = split.row_indices(miniature_table)
     assert sum(map(len, rows.values())) == len(miniature_table)

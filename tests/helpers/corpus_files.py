@@ -1,4 +1,4 @@
-"""Helpers of the data tests: trees of tiny files under true names, and what became of them."""
+"""Folders of tiny files under the names of the corpora, and the tables made from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RAVDESS = "03-01-{emotion}-01-01-01-{actor}.wav"
 
 
 def true_names(manifests: Path) -> dict[str, list[str]]:
-    """Corpus -> the paths of its clips as distributed, from the manifests (sha256, bytes, path)."""
+    """Return corpus -> paths of its distributed clips, from the manifests (sha256, bytes, path)."""
     return {
         corpus: [line.split("\t")[2] for line in (manifests / f"{corpus}.tsv").read_text(encoding="utf-8").splitlines()]
         for corpus in ("ravdess", "tess", "cremad", "savee")
@@ -31,7 +31,7 @@ def true_names(manifests: Path) -> dict[str, list[str]]:
 
 
 def samples(name: str, seconds: float = 0.06, level: float = 2000) -> np.ndarray:
-    """Noise as int16 at 16 kHz, another one for each name."""
+    """Return noise as int16 at 16 kHz; each name has its own."""
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     return generator.normal(0, level, round(seconds * 16_000)).astype("<i2")
 
@@ -41,7 +41,7 @@ def noise(name: str, seconds: float = 0.06) -> bytes:
 
 
 def write(root: Path, files: Iterable[str] | Mapping[str, bytes]) -> Path:
-    """Write files below a root: noise for names alone."""
+    """Write files below a root; names without content get noise."""
     for name in files:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,14 +51,14 @@ def write(root: Path, files: Iterable[str] | Mapping[str, bytes]) -> Path:
 
 def write_zip(archive: Path, files: Iterable[str] | Mapping[str, bytes]) -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive, "w") as made:
+    with zipfile.ZipFile(archive, "w") as file:
         for name in files:
-            made.writestr(name, files[name] if isinstance(files, Mapping) else noise(name))
+            file.writestr(name, files[name] if isinstance(files, Mapping) else noise(name))
     return archive
 
 
-def find(roots: Roots, labels: Any = "eight", calm: str = "keep", **options: Any) -> Catalog:
-    """The catalogue of some roots: what the names say, without decoding."""
+def catalog_of(roots: Roots, labels: Any = "eight", calm: str = "keep", **options: Any) -> Catalog:
+    """Return the catalog of some roots, without decoding."""
     return build_catalog(roots, make_scheme(labels, calm), CatalogOptions(**options))
 
 
@@ -66,29 +66,29 @@ def load(roots: Roots, cache: Path, **options: Any) -> datasets.Dataset:
     return load_corpora(roots, cache_dir=cache, verbose=False, **options)
 
 
-def told(book: Catalog) -> dict[str, tuple[str, str]]:
-    """Clip id -> speaker, class."""
-    return {clip.utterance.id: (clip.utterance.speaker, clip.label) for clip in book.clips}
+def speakers_and_labels(catalog: Catalog) -> dict[str, tuple[str, str]]:
+    """Return clip id -> speaker, class."""
+    return {clip.utterance.id: (clip.utterance.speaker, clip.label) for clip in catalog.clips}
 
 
-def reasons(book: Catalog) -> dict[str, str]:
-    """Name of the skipped file -> reason."""
-    return {Path(skip.path.split("::")[0]).name: skip.reason for skip in book.skipped}
+def reasons(catalog: Catalog) -> dict[str, str]:
+    """Return name of the skipped file -> reason."""
+    return {Path(skip.path.split("::")[0]).name: skip.reason for skip in catalog.skipped}
 
 
 def skipped(table: datasets.Dataset) -> dict[str, str]:
-    """The same of a built table, from the skipped.csv beside it."""
+    """Return name of the skipped file -> reason, from the skipped.csv of a built table."""
     file = Path(table.cache_files[0]["filename"]).parent / SKIPPED_FILE
     return {Path(skip.path.split("::")[0]).name: skip.reason for skip in read_skipped(file)}
 
 
 def labels_of(table: datasets.Dataset) -> dict[str, str]:
-    """Clip id -> class."""
+    """Return clip id -> class."""
     return dict(zip(table["id"], table.features["emotion"].int2str(list(table["emotion"])), strict=True))
 
 
-def actor(number: int, emotions: range = range(1, 9)) -> list[str]:
-    """The names of an actor's clips in RAVDESS, one per emotion."""
+def actor_clips(number: int, emotions: range = range(1, 9)) -> list[str]:
+    """Return the names of an actor's clips in RAVDESS, one per emotion."""
     return [RAVDESS.format(emotion=f"{emotion:02d}", actor=f"{number:02d}") for emotion in emotions]
 
 

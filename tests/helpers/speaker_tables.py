@@ -1,4 +1,4 @@
-"""Tables of the four corpora's speakers, without sound, and what every honest split of them has."""
+"""Tables of the four corpora's speakers, without audio, and a check of splits by speaker."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SPEAKERS = {
 
 
 def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.Dataset:
-    """A table of some speakers of some corpora, as `load_corpora` makes it, without sound: `clips` of each emotion."""
+    """Return a table of some speakers as `load_corpora` does, without audio, with `clips` clips per emotion."""
     rows = []
     for corpus, names in speakers.items():
         emotions = [name for name in EMOTION_NAMES if corpus == "ravdess" or (name != "calm")]
         emotions = [name for name in emotions if corpus != "cremad" or name != "surprise"]
         for place, name in enumerate(names):
             for emotion in emotions:
-                # Some speakers say less, as in CREMA-D.
+                # Some speakers have fewer clips, as in CREMA-D.
                 for take in range(clips - (corpus == "cremad" and place % 3 == 0 and emotion == "neutral")):
                     rows.append(
                         {
@@ -39,12 +39,12 @@ def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.
     return datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list(EMOTION_NAMES)))
 
 
-def only(*corpora: str) -> datasets.Dataset:
+def corpora_table(*corpora: str) -> datasets.Dataset:
     return table_of({name: SPEAKERS[name] for name in corpora})
 
 
-def check(split: Split, table: datasets.Dataset) -> None:
-    """Every clip of a part is of its speakers, no clip is used twice, and no speaker stands on two sides."""
+def check_split(split: Split, table: datasets.Dataset) -> None:
+    """Assert that the parts have their own speakers' clips, and share no clip and no speaker."""
     speaker_of = dict(zip(table["id"], table["speaker"], strict=True))
     rows = split.row_indices(table)
     for part in PARTS:

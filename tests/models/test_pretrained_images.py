@@ -77,7 +77,9 @@ def test_weights_that_cannot_be_had_are_one_line_within_seconds(offline: bool, m
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", offline)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"not on this machine and cannot be downloaded .*; use --model.pretrained false") as refused:
+    with pytest.raises(
+        InputError, match=r"not on this machine and cannot be downloaded .*; use --model.pretrained false"
+    ) as refused:
         build_model(RESNET, CLASSES, {}, {})
     assert "\n" not in str(refused.value)
     assert time.monotonic() - start < 10
