@@ -1,4 +1,4 @@
-"""WavLM's attention by way of its own linear layers, and of torch's fused attention."""
+"""WavLM's attention, computed by its linear layers and torch's fused attention."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ Attention = Callable[..., tuple[torch.Tensor, None, torch.Tensor]]
 
 
 def fused_attention(attention: Any) -> Attention:
-    """Return what stands in for the `forward` of a `WavLMAttention`, and answers the same.
+    """Return a `forward` for a `WavLMAttention` with the same output.
 
-    The stock one takes the weights out of its linear layers, so that an adapter in them would do nothing without a
-    word, and works the attention weights out, which nobody asks for. (Trained on CPUs, plain products are faster than
-    the fused attention, whose backward pass is slow there.)
+    The stock method reads the weights of its linear layers, so that adapters in these have no effect, and computes
+    attention weights that are not used. In training on CPUs, plain matrix products replace the fused attention, whose
+    backward pass is slow there.
 
     Args:
-        attention: the module; its parameters are used as they are.
+        attention: the module, whose parameters are used.
 
     Returns:
-        A function of hidden states, shape (clips, frames, size), the mask of real frames, shape (clips, frames), and
-        the bias of positions that the first layer made, shape (heads, frames, frames); it gives the new states, None
-        for the weights, and the bias.
+        A function of the hidden states, shape (clips, frames, size), the mask, shape (clips, frames), and the position
+        bias of the first layer, shape (heads, frames, frames). It returns the new states, None and the position bias.
     """
 
     def forward(
@@ -38,8 +37,8 @@ def fused_attention(attention: Any) -> Attention:
             position_bias = attention.compute_bias(frames, frames)
         heads = (clips, frames, attention.num_heads, attention.head_dim)
         gates = attention.gru_rel_pos_linear(hidden_states.view(heads).transpose(1, 2))
-        one, other = gates.view(clips, attention.num_heads, frames, 2, 4).sum(dim=-1).sigmoid().chunk(2, dim=-1)
-        bias = (one * (other * attention.gru_rel_pos_const - 1.0) + 2.0) * position_bias
+        gate, reset = gates.view(clips, attention.num_heads, frames, 2, 4).sum(dim=-1).sigmoid().chunk(2, dim=-1)
+        bias = (gate * (reset * attention.gru_rel_pos_const - 1.0) + 2.0) * position_bias
         query, key, value = (
             layer(hidden_states).view(heads).transpose(1, 2)
             for layer in (attention.q_proj, attention.k_proj, attention.v_proj)

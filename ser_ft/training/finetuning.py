@@ -91,7 +91,7 @@ def prepare_encoder(
     elif kept and parts.feature_encoder is not None and not tuning.train_feature_encoder:
         feed, rig = (
             HiddenStateBatches(states("feature_encoder"), table, extractor, parts.input_spec),
-            EncoderHooks(parts, convolved=True),
+            EncoderHooks(parts, skip_feature_encoder=True),
         )
     else:
         feed, rig = (

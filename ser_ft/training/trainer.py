@@ -19,7 +19,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from ..config.schema import TrainConfig
 from ..data.augmentation.batch import Mixup
-from ..dataloading.batch_sampler import balancing_chances, epoch_batches
+from ..dataloading.batch_sampler import balancing_weights, epoch_batches
 from ..dataloading.batches import BatchSource
 from ..dataloading.targets import ClipData, iter_steps
 from ..evaluation.metrics import uar
@@ -82,7 +82,7 @@ class Trainer:
         self.weights = self._clip_weights()
         self.chances = None
         if settings.balanced:
-            self.chances = balancing_chances([(inputs.corpora[row], int(inputs.labels[row])) for row in train])
+            self.chances = balancing_weights([(inputs.corpora[row], int(inputs.labels[row])) for row in train])
         optimiser = torch.optim.AdamW(setup.groups, lr=settings.learning_rate, fused=accelerator.device.type != "mps")
         self.accumulation = min(settings.gradient_accumulation_steps, max(1, len(train) // accelerator.num_processes))
         # By a limit on seconds, epochs may differ by a batch or two.
@@ -137,11 +137,11 @@ class Trainer:
             self.settings.batch_size,
             self.seed,
             epoch,
-            budget=self.settings.max_batch_seconds,
-            chances=self.chances,
+            max_batch_length=self.settings.max_batch_seconds,
+            weights=self.chances,
             rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            accumulation=self.settings.gradient_accumulation_steps,
+            world_size=self.accelerator.num_processes,
+            accumulation_steps=self.settings.gradient_accumulation_steps,
         )
 
     def _steps(self) -> Iterator[list[tuple[list[int], dict[str, torch.Tensor]]]]:

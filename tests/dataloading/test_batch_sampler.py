@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_ft.dataloading.batch_sampler import balancing_chances, epoch_batches
+from ser_ft.dataloading.batch_sampler import balancing_weights, epoch_batches
 from ser_ft.utils.errors import InputError
 
 
@@ -21,7 +21,7 @@ def waste(lengths: np.ndarray, batches: list[list[int]]) -> float:
 
 
 def all_ranks(lengths: np.ndarray, batch_size: int, world: int, epoch: int = 0, **more: Any) -> list[list[list[int]]]:
-    return [epoch_batches(lengths, batch_size, 0, epoch, rank=rank, world=world, **more) for rank in range(world)]
+    return [epoch_batches(lengths, batch_size, 0, epoch, rank=rank, world_size=world, **more) for rank in range(world)]
 
 
 def padded(lengths: np.ndarray, batches: list[list[int]]) -> np.ndarray:
@@ -93,80 +93,80 @@ def test_long_and_short_batches_come_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("budget", [600, 2500, 8000])
-def test_batches_fill_the_budget_and_never_exceed_it(budget: float, world: int) -> None:
+@pytest.mark.parametrize("max_length", [600, 2500, 8000])
+def test_batches_fill_the_max_length_and_never_exceed_it(max_length: float, world: int) -> None:
     lengths = lengths_of(1601)
     for epoch in range(3):
-        ranks = all_ranks(lengths, 64, world, epoch, budget=budget)
+        ranks = all_ranks(lengths, 64, world, epoch, max_batch_length=max_length)
         batches = flat(ranks)
         assert sorted(flat(batches)) == list(range(1601))
         assert len({len(batches) for batches in ranks}) == 1
         assert max(map(len, batches)) <= 64
-        assert padded(lengths, batches).max() <= budget
-        assert padded(lengths, batches).mean() > 0.75 * budget
+        assert padded(lengths, batches).max() <= max_length
+        assert padded(lengths, batches).mean() > 0.75 * max_length
         assert waste(lengths, batches) < 0.05
         alone = [batch[0] for batch in batches if len(batch) == 1]
-        assert sorted(alone) == np.flatnonzero(2 * lengths > budget).tolist(), "a clip stands alone without need"
+        assert sorted(alone) == np.flatnonzero(2 * lengths > max_length).tolist(), "a clip stands alone without need"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
 @pytest.mark.parametrize("kind", ["frames", "seconds", "equal"])
-def test_few_clips_go_round_under_any_budget(kind: str, batch_size: int, world: int) -> None:
+def test_few_clips_go_round_under_any_max_length(kind: str, batch_size: int, world: int) -> None:
     for clips in range(world, 30):
         lengths = {"frames": lengths_of(clips), "seconds": lengths_of(clips) / 62.5, "equal": np.full(clips, 3.0)}[kind]
-        for budget in lengths.max() * np.array([0.1, 0.9, 1, 1.5, 2, 3.1, 5, 100]):
-            ranks = all_ranks(lengths, batch_size, world, budget=budget)
+        for max_length in lengths.max() * np.array([0.1, 0.9, 1, 1.5, 2, 3.1, 5, 100]):
+            ranks = all_ranks(lengths, batch_size, world, max_batch_length=max_length)
             batches = flat(ranks)
-            told = f"{clips} clips, budget {budget}: {batches}"
+            told = f"{clips} clips, max_length {max_length}: {batches}"
             assert sorted(flat(batches)) == list(range(clips)), told
             assert len({len(batches) for batches in ranks}) == 1, told
             assert all(batches), told
             assert max(map(len, batches)) <= {1: 2, 2: 4, 3: 4}.get(batch_size, batch_size), told
-            over = [batch for batch in batches if len(batch) > 1 and len(batch) * lengths[batch].max() > budget]
+            over = [batch for batch in batches if len(batch) > 1 and len(batch) * lengths[batch].max() > max_length]
             assert len(over) <= clips % world, told
             shortest = np.sort(lengths)[: 2 * (clips % world)]
             assert all(len(batch) == 2 and lengths[batch].max() <= shortest[-1] for batch in over), told
 
 
-def test_all_clips_stand_alone_if_the_budget_is_smaller_than_any() -> None:
+def test_all_clips_stand_alone_if_the_max_length_is_smaller_than_any() -> None:
     lengths = lengths_of(40)
     for world in (1, 2, 4):
-        assert {len(batch) for batch in flat(all_ranks(lengths, 16, world, budget=1))} == {1}
+        assert {len(batch) for batch in flat(all_ranks(lengths, 16, world, max_batch_length=1))} == {1}
 
 
-def test_a_clip_longer_than_the_budget_stands_alone() -> None:
+def test_a_clip_longer_than_the_max_length_stands_alone() -> None:
     lengths = lengths_of(400)
     lengths[[7, 300]] = 5000
     for world in (1, 2, 3):
-        batches = flat(all_ranks(lengths, 16, world, budget=2500))
+        batches = flat(all_ranks(lengths, 16, world, max_batch_length=2500))
         assert sorted(batch for batch in batches if len(batch) == 1) == [[7], [300]]
 
 
 @pytest.mark.parametrize(("long", "short", "world"), [(6, 30, 8), (150, 30, 16)])
-def test_clips_of_half_the_budget_find_company(long: int, short: int, world: int) -> None:
+def test_clips_of_half_the_max_length_find_company(long: int, short: int, world: int) -> None:
     lengths = np.array([100] * long + [1] * short)
     for epoch in range(5):
-        assert min(map(len, flat(all_ranks(lengths, 64, world, epoch, budget=200)))) == 2
+        assert min(map(len, flat(all_ranks(lengths, 64, world, epoch, max_batch_length=200)))) == 2
 
 
-def test_a_budget_larger_than_all_clips_changes_nothing() -> None:
+def test_a_max_length_larger_than_all_clips_changes_nothing() -> None:
     lengths = lengths_of(500)
-    assert epoch_batches(lengths, 16, 0, 0, budget=lengths.sum() + 1) == epoch_batches(lengths, 16, 0, 0)
+    assert epoch_batches(lengths, 16, 0, 0, max_batch_length=lengths.sum() + 1) == epoch_batches(lengths, 16, 0, 0)
 
 
 def test_equal_clips_fill_equal_batches() -> None:
-    assert {*map(len, flat(all_ranks(np.full(400, 3.0), 64, 2, budget=60.0)))} == {20}
+    assert {*map(len, flat(all_ranks(np.full(400, 3.0), 64, 2, max_batch_length=60.0)))} == {20}
     assert {*map(len, flat(all_ranks(np.full(400, 3.0), 16, 4)))} == {14, 15}
 
 
 @pytest.mark.parametrize("world", [2, 4, 8])
-@pytest.mark.parametrize("budget", [None, 2500])
-def test_processes_do_not_wait_for_one_another(budget: float | None, world: int) -> None:
+@pytest.mark.parametrize("max_length", [None, 2500])
+def test_processes_do_not_wait_for_one_another(max_length: float | None, world: int) -> None:
     lengths = lengths_of(3000) + np.random.default_rng(0).uniform(0, 1, 3000)
     leads = []
     for epoch in range(5):
-        ranks = all_ranks(lengths, 16, world, epoch, budget=budget)
+        ranks = all_ranks(lengths, 16, world, epoch, max_batch_length=max_length)
         sizes = np.array([padded(lengths, batches) for batches in ranks])
         shuffled = np.random.default_rng(0).permutation(sizes.ravel()).reshape(world, -1)
         assert waiting(sizes) < 0.01 * world
@@ -177,43 +177,43 @@ def test_processes_do_not_wait_for_one_another(budget: float | None, world: int)
     assert shares.max() < 1.6 / world, "one process has always the most to do"
 
 
-def test_budgets_hold_for_clips_drawn_by_chance() -> None:
+def test_max_lengths_hold_for_clips_drawn_by_chance() -> None:
     lengths = lengths_of(900)
-    chances = np.random.default_rng(0).uniform(0, 1, 900) ** 4
+    weights = np.random.default_rng(0).uniform(0, 1, 900) ** 4
     for epoch in range(5):
-        ranks = all_ranks(lengths, 64, 4, epoch, chances=chances, budget=2500)
+        ranks = all_ranks(lengths, 64, 4, epoch, weights=weights, max_batch_length=2500)
         assert len(flat(flat(ranks))) == 900
         assert len({len(batches) for batches in ranks}) == 1
         assert padded(lengths, flat(ranks)).max() <= 2500
         assert min(map(len, flat(ranks))) > 1
         assert waste(lengths, flat(ranks)) < 0.05
-    assert epoch_batches(lengths, 64, 0, 4, chances=chances, budget=2500, rank=3, world=4) == ranks[3]
+    assert epoch_batches(lengths, 64, 0, 4, weights=weights, max_batch_length=2500, rank=3, world_size=4) == ranks[3]
 
 
-def test_other_clips_meet_in_another_epoch_under_a_budget() -> None:
+def test_other_clips_meet_in_another_epoch_under_a_max_length() -> None:
     lengths = lengths_of(1000)
     first, second = (
-        {frozenset(batch) for batch in epoch_batches(lengths, 64, 0, epoch, budget=2500)} for epoch in (0, 1)
+        {frozenset(batch) for batch in epoch_batches(lengths, 64, 0, epoch, max_batch_length=2500)} for epoch in (0, 1)
     )
     assert len(first & second) <= len(first) / 2
 
 
 def test_fewer_clips_than_processes_are_refused() -> None:
-    with pytest.raises(InputError, match="3 training clips"):
-        epoch_batches(lengths_of(3), 16, 0, 0, world=4)
+    with pytest.raises(InputError, match="3 training clips are too few"):
+        epoch_batches(lengths_of(3), 16, 0, 0, world_size=4)
 
 
 def test_balanced_draws_expect_as_many_of_each_corpus_and_emotion() -> None:
     groups = [("tess", 0)] * 600 + [("tess", 1)] * 100 + [("ravdess", 0)] * 90 + [("savee", 1)] * 10
-    chances = balancing_chances(groups)
-    assert chances.sum() == pytest.approx(1)
+    weights = balancing_weights(groups)
+    assert weights.sum() == pytest.approx(1)
     expected = Counter()
-    for group, chance in zip(groups, chances, strict=True):
+    for group, chance in zip(groups, weights, strict=True):
         expected[group] += chance
     assert list(expected.values()) == pytest.approx([0.25] * 4)
 
     lengths = lengths_of(len(groups))
-    epochs = [epoch_batches(lengths, 16, 0, epoch, chances=chances) for epoch in range(10)]
+    epochs = [epoch_batches(lengths, 16, 0, epoch, weights=weights) for epoch in range(10)]
     assert all(len(flat(batches)) == len(groups) for batches in epochs)
     drawn = Counter(groups[clip] for batches in epochs for clip in flat(batches))
     assert min(drawn.values()) > 0.9 * max(drawn.values())

@@ -95,7 +95,7 @@ def ways_in(
     rig.remove()
     if one.parts.feature_encoder is not None:
         found = compute_hidden_states(clips, one.parts, one.extractor, "feature_encoder", shown=False)
-        rig = EncoderHooks(one.parts, convolved=True)
+        rig = EncoderHooks(one.parts, skip_feature_encoder=True)
         yield "feature_encoder", HiddenStateBatches(found, clips, one.extractor, one.input_spec), rig
         rig.remove()
     # SEW's layers hear at half the rate that goes in and comes out: it is never entered there.

@@ -184,7 +184,7 @@ def _set_up(
         states = compute_hidden_states(table, parts, encoder.extractor, "feature_encoder", shown, device)
         feed, rig = (
             HiddenStateBatches(states, table, encoder.extractor, parts.input_spec),
-            EncoderHooks(parts, convolved=True),
+            EncoderHooks(parts, skip_feature_encoder=True),
         )
     else:
         feed, rig = WaveformBatches(table, encoder.extractor, parts.input_spec), EncoderHooks(parts)

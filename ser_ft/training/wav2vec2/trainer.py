@@ -174,10 +174,10 @@ class Pretrainer:
             self.settings.batch_size,
             self.seed,
             epoch,
-            budget=self.settings.max_batch_seconds,
+            max_batch_length=self.settings.max_batch_seconds,
             rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            accumulation=self.settings.gradient_accumulation_steps,
+            world_size=self.accelerator.num_processes,
+            accumulation_steps=self.settings.gradient_accumulation_steps,
         )
 
     def _steps(self) -> Iterator[list[dict[str, torch.Tensor]]]:
