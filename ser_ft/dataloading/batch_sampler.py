@@ -30,8 +30,8 @@ def epoch_batches(
 ) -> list[list[int]]:
     """Return one process's batches of an epoch.
 
-    All processes compute the same steps from (seed, epoch). A step is `world_size * accumulation_steps` batches that are
-    distributed over the processes, so that two processes take the same steps as one that accumulates twice as many
+    All processes compute the same steps from (seed, epoch). A step is `world_size * accumulation_steps` batches, which
+    are distributed over the processes: two processes take the same steps as one that accumulates twice as many
     batches. All processes have the same number of batches, and no clip is left out. A batch has at least two clips, as
     batch normalization requires, unless `batch_size` is 1, the clip is longer than half of `max_batch_length`, or the
     clips cannot be distributed otherwise. The batches of a step have similar padded sizes, so that processes do not
