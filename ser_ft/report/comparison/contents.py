@@ -15,7 +15,6 @@ from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
 from ...labels import label_color
 from ...utils.progress import progress_bar
-from ...utils.text import MISSING, size_text, time_text
 from ..shared.plotting import save_figure
 from ..shared.samples import MAX_SECONDS, Bar, Sample, describe_voice, embed_clips, voice_notes
 from ..shared.tables import LEAKING, run_notes, split_name
@@ -75,8 +74,13 @@ def page_contents(
         "max_seconds": MAX_SECONDS,
         "pictures": {name: embed_png(_png(figure)) for name, figure in pictures},
         "kind_names": figures.KIND_NAMES,
-        "signed": signed_text,
+        "kind_colors": figures.KIND_COLORS,
         "alpha": ALPHA,
+        "runs_text": _runs_text,
+        "conclusion": conclusion,
+        "p_text": p_text,
+        "signed": signed_text,
+        "signed_interval": signed_interval_text,
     }
 
 
@@ -90,29 +94,26 @@ def _block(
     drawn[f"{prefix}-models"] = figures.uar_figure(comparison, people, notes)
     block: dict[str, Any] = {
         "id": prefix,
+        "comparison": comparison,
         "title": comparison.title,
         "leaking": comparison.leaking,
+        "baseline": comparison.baseline,
+        "systems": tested.systems,
+        "models": tested.models,
         "seen_unknown": any(run.metrics.get("seen", ()) is None for system in tested.models for run in system.runs),
-        "unknown_speakers": tested.best.has_unknown_speakers,
         # Whether the recipes of the package are made for these clips.
         "has_recipes": tested.corpora == ("ravdess",)
         and tested.best.split == "kfold"
         and len(tested.best.classes) == 8,
-        "baseline": comparison.baseline,
         "chance": tested.best.scores["chance"],
         "corpora": tested.corpora,
         "speakers": tested.speakers,
         "people": people,
-        "rows": [_row(comparison, system) for system in tested.systems],
-        "best": tested.models[0],
-        "num_models": len(tested.models),
-        "transfer": [],
         "missed": {},
     }
     if comparison.leaking:
         return block
     if comparison.transfer:
-        block["transfer"] = _transfer(comparison)
         drawn[f"{prefix}-differences"] = figures.difference_figure(comparison, notes)
     measures = [key for key in figures.COST_NAMES if any(system.cost[key] for system in tested.models)]
     if measures:
@@ -120,68 +121,19 @@ def _block(
     confusion_systems = tested.models[:_MAX_CONFUSIONS]
     drawn[f"{prefix}-confusions"] = figures.confusion_figure(comparison, confusion_systems, notes)
     return block | {
-        "cost": [_cost(system) for system in tested.models] if measures else [],
+        "has_cost": bool(measures),
         "machines": sorted({machine for system in tested.models for machine in system.cost["machines"]}),
-        "confusions": [_confusion(system) for system in confusion_systems],
+        "confusion_systems": confusion_systems,
         "classes": _classes(comparison, f"{prefix}-classes", drawn, notes),
         "groups": _groups(comparison, prefix, drawn, notes),
-        "pairs": _pairs(comparison),
         "missed": _missed_clips(comparison, data, num_examples),
     }
 
 
-def _row(comparison: SystemComparison, system: System) -> dict[str, Any]:
-    pair = comparison.versus_baseline.get(system.name)
+def _runs_text(system: System) -> str:
+    """Return a system's number of runs, as folds x seeds if it has several seeds."""
     num_seeds, num_runs = len(system.probabilities), len(system.runs)
-    is_complete = num_seeds > 1 and num_runs % num_seeds == 0
-    return {
-        "name": system.name,
-        "kind": figures.KIND_NAMES[system.kind],
-        "color": figures.KIND_COLORS[system.kind],
-        "is_model": system.is_model,
-        "runs": f"{num_runs // num_seeds} x {num_seeds}" if is_complete else str(num_runs),
-        "scores": system.scores,
-        "difference": signed_text(pair.difference) if pair else MISSING,
-        "difference_interval": signed_interval_text(pair) if pair else MISSING,
-        "p": p_text(pair.p_value) if pair else MISSING,
-        "is_baseline": system is comparison.baseline,
-    }
-
-
-def _transfer(comparison: SystemComparison) -> list[dict[str, Any]]:
-    assert comparison.baseline is not None
-    rows = []
-    for name, corrected in comparison.transfer.items():
-        pair = comparison.versus_baseline[name]
-        rows.append(
-            {
-                "name": name,
-                "uar": next(system.scores["uar"] for system in comparison.tested.systems if system.name == name),
-                "difference": pair.difference,
-                "interval": signed_interval_text(pair),
-                "p": p_text(pair.p_value),
-                "corrected": p_text(corrected),
-                "conclusion": conclusion(name, comparison.baseline.name, pair, corrected),
-            }
-        )
-    return rows
-
-
-def _cost(system: System) -> dict[str, Any]:
-    cost = system.cost
-    return {
-        "name": system.name,
-        "uar": system.scores["uar"],
-        "parameters": size_text(cost["parameters"]) if cost["parameters"] else MISSING,
-        "trained": size_text(cost["trained_parameters"]) if cost["trained_parameters"] else MISSING,
-        "seconds": time_text(cost["seconds"]) if cost["seconds"] else MISSING,
-        "factor": f"{cost['real_time_factor']:.3g}" if cost["real_time_factor"] else MISSING,
-        "machines": "; ".join(cost["machines"]) or MISSING,
-    }
-
-
-def _confusion(system: System) -> dict[str, Any]:
-    return {"name": system.name, "rows": list(zip(system.classes, system.confusion.tolist(), strict=True))}
+    return f"{num_runs // num_seeds} x {num_seeds}" if num_seeds > 1 and num_runs % num_seeds == 0 else str(num_runs)
 
 
 def _classes(comparison: SystemComparison, name: str, drawn: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
@@ -220,29 +172,6 @@ def _groups(comparison: SystemComparison, prefix: str, drawn: Figures, notes: Se
         drawn[f"{prefix}-{column}"] = figures.bar_panels(f"UAR of each {column}", subtitle, panels, colors, notes)
         result.append({"column": column, "groups": groups, "models": scores})
     return result
-
-
-def _pairs(comparison: SystemComparison) -> list[dict[str, Any]]:
-    """Return the rows of the table of differences: each model minus each model below it."""
-    if not comparison.pairs:
-        return []
-    names = [system.name for system in comparison.tested.models]
-    rows = []
-    for index, name in enumerate(names):
-        cells: list[dict[str, Any] | None] = [None] * (index + 1)
-        for other in names[index + 1 :]:
-            pair, corrected = comparison.pairs[name, other], comparison.corrected[name, other]
-            cells.append(
-                {
-                    "difference": signed_text(pair.difference),
-                    "interval": signed_interval_text(pair),
-                    "p": p_text(corrected),
-                    "is_significant": corrected <= ALPHA,
-                    "other": other,
-                }
-            )
-        rows.append({"name": name, "cells": cells})
-    return rows
 
 
 def _missed_clips(comparison: SystemComparison, data: Dataset | None, num_examples: int) -> dict[str, Any]:

@@ -135,9 +135,9 @@ def _legend_handles() -> dict[str, Any]:
 
     return {
         "accuracy": Patch(color=_BLUE),
-        "overconfident by": Patch(**_OVERCONFIDENT),
-        "underconfident by": Patch(**_UNDERCONFIDENT),
-        "perfect calibration": Line2D([], [], color=INK, lw=1.2, ls="--"),
+        "overconfident": Patch(**_OVERCONFIDENT),
+        "underconfident": Patch(**_UNDERCONFIDENT),
+        "perfect": Line2D([], [], color=INK, lw=1.2, ls="--"),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...audio import SAMPLE_RATE
-from ...utils.text import MISSING, count_text, interval_text, score_text, short_note
+from ...utils.text import MISSING, count_text, interval_text, score_text, short_note, size_text, time_text
 
 _DISPLAY_SCALE = 0.66
 """Displayed size of a figure relative to its pixels, so that its text is about as large as the text of the page."""
@@ -47,6 +47,8 @@ def render_template(template: str, contents: Mapping[str, Any]) -> str:
         "interval": _interval,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "short_note": short_note,
+        "size": size_text,
+        "time": time_text,
         "literal": Markdown,
         "code": _code,
     }
