@@ -7,8 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ import pyarrow as pa
 from ..labels import make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_output, nearest_existing
+from ..utils.progress import dataset_progress_bars
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalog import Catalog, CatalogOptions, CremadLabels, Roots, Skipped, build_catalog, no_clips_message
+from .catalog import Catalog, CatalogOptions, CremadLabels, Skipped, no_clips_message
 from .corpora import REASONS
 from .hub_import import catalog_from_table, open_dataset
+from .roots import Roots, build_catalog
 from .scan import SYNTHETIC_NOTE
 
 MINIATURE = "miniature"
@@ -67,8 +68,8 @@ def load_corpora(
     Raises:
         InputError: a root is missing or has no usable clip, or an option is unknown.
     """
-    catalog = _catalog_of_roots(roots, labels, calm, include_song, cremad_labels, notes, verbose)
-    return _load(catalog, cache_dir, verbose)
+    options = CatalogOptions(include_song, cremad_labels, notes or {})
+    return _load(_catalog_of_roots(roots, labels, calm, options, verbose), cache_dir, verbose)
 
 
 def load_table(
@@ -120,7 +121,8 @@ def prepare(
         InputError: as `load_corpora`, or the folder contains something else.
     """
     out = check_prepare_output(out)
-    return _write(_catalog_of_roots(roots, labels, calm, include_song, cremad_labels, notes, verbose), out, verbose)
+    options = CatalogOptions(include_song, cremad_labels, notes or {})
+    return _write(_catalog_of_roots(roots, labels, calm, options, verbose), out, verbose)
 
 
 def prepare_table(
@@ -237,16 +239,9 @@ def cache_home() -> Path:
 
 
 def _catalog_of_roots(
-    roots: Roots,
-    labels: str | Mapping[str, str],
-    calm: str,
-    include_song: bool,
-    cremad_labels: CremadLabels,
-    notes: Mapping[str, str] | None,
-    verbose: bool,
+    roots: Roots, labels: str | Mapping[str, str], calm: str, options: CatalogOptions, verbose: bool
 ) -> Catalog:
     scheme = make_scheme(labels, calm)
-    options = CatalogOptions(include_song, cremad_labels, dict(notes or {}))
     if roots == MINIATURE:
         from .synthetic.corpora import write_miniature
 
@@ -263,8 +258,7 @@ def _catalog_of_table(
     calm: str,
 ) -> Catalog:
     scheme = make_scheme(labels, calm)
-    source = open_dataset(table, split) if isinstance(table, str) else table
-    return catalog_from_table(source, name, columns, scheme)
+    return catalog_from_table(open_dataset(table, split) if isinstance(table, str) else table, name, columns, scheme)
 
 
 def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> datasets.Dataset:
@@ -275,7 +269,7 @@ def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> data
 
 
 def _build(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
-    with _progress_of_builder_only():
+    with dataset_progress_bars(False):  # the builder's own bar knows the total
         builder.download_and_prepare(**options)
         skipped = read_skipped(builder.folder / SKIPPED_FILE)
         if len(builder.retracted) == builder.info.splits["train"].num_examples:
@@ -298,7 +292,7 @@ def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
         table, skipped = _build(builder, output_dir=str(new))
         if builder.retracted:
             new = Path(temp_dir) / "without_retracted"
-            with _progress_of_builder_only():
+            with dataset_progress_bars(False):
                 table.save_to_disk(str(new))
         else:
             _write_state(new, table)
@@ -338,15 +332,3 @@ def _key_of_table(folder: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return content.get("key") if isinstance(content, dict) else None
-
-
-@contextmanager
-def _progress_of_builder_only() -> Iterator[None]:
-    """Hide the progress bars of `datasets`: the builder's own bar knows the total."""
-    enabled = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if enabled:
-            datasets.enable_progress_bars()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -14,3 +15,16 @@ def progress_bar(items: Iterable[Any] | None = None, *, shown: bool = True, **op
     in_terminal = sys.stderr.isatty()
     interval = 0.1 if in_terminal else 10.0
     return tqdm(items, disable=not shown, mininterval=interval, dynamic_ncols=in_terminal, **options)
+
+
+@contextmanager
+def dataset_progress_bars(shown: bool) -> Iterator[None]:
+    """Show or hide the progress bars of `datasets`."""
+    import datasets
+
+    enabled = datasets.is_progress_bar_enabled()
+    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+    try:
+        yield
+    finally:
+        (datasets.enable_progress_bars if enabled else datasets.disable_progress_bars)()

@@ -15,8 +15,9 @@ import soundfile
 
 from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
-from ser_ft.data.catalog import Catalog, CatalogOptions, Roots, build_catalog
+from ser_ft.data.catalog import Catalog, CatalogOptions
 from ser_ft.data.prepare import load_corpora
+from ser_ft.data.roots import Roots, build_catalog
 from ser_ft.labels import make_scheme
 
 RAVDESS = "03-01-{emotion}-01-01-01-{actor}.wav"

@@ -20,6 +20,7 @@ from datasets.fingerprint import Hasher
 
 from ... import audio
 from ...utils.errors import InputError
+from ...utils.progress import dataset_progress_bars
 from ..prepare import cache_home
 from .parameters import check_integer, is_fraction
 from .transforms import TRANSFORMS, full_scale
@@ -171,7 +172,8 @@ def augment_table(
     state = Hasher.hash((table._fingerprint, len(table), augment))
     file = cache_home() / "augmented" / f"{state}.arrow"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _progress_bars(progress):
+    # Only the bar of `datasets` counts the clips of several processes.
+    with dataset_progress_bars(progress):
         return table.map(
             augment,
             batched=True,
@@ -220,14 +222,3 @@ def _global_seed(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-
-
-@contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
-    """Show or hide the bars of `datasets`: only these count the clips of several processes."""
-    enabled = datasets.is_progress_bar_enabled()
-    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
-    try:
-        yield
-    finally:
-        (datasets.enable_progress_bars if enabled else datasets.disable_progress_bars)()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ser_ft.data.synthetic import synthesizer
-from ser_ft.data.synthetic.synthesizer import PHONES, SPEAKING_STYLES, Voice, synthesize
+from ser_ft.data.synthetic.styles import SPEAKING_STYLES
+from ser_ft.data.synthetic.synthesizer import PHONES, Voice, synthesize
 from ser_ft.labels import EMOTION_NAMES
 from ser_ft.utils.errors import InputError
 
