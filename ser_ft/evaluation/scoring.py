@@ -147,7 +147,7 @@ class SplitScorer:
             probabilities = {}
             for part, part_rows in rows.items():
                 if len(part_rows):
-                    logits = np.log(np.clip(baseline.probabilities(statistics[part_rows]), 1e-12, 1.0))
+                    logits = np.log(np.clip(baseline.predict_proba(statistics[part_rows]), 1e-12, 1.0))
                     probabilities[part] = masked_softmax(logits, self.inputs.allowed[part_rows])
             output = RunFolder(folder.path / "baselines" / name)
             self.write(output, probabilities, self.fit_calibration(probabilities), model=name, parameters=None)

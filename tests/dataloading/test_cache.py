@@ -15,7 +15,14 @@ import torch
 
 from ser_ft import audio
 from ser_ft.dataloading.batches import FrameBatches
-from ser_ft.dataloading.cache import Arrays, FlatCache, JoinedCache, compute_frames, compute_statistics, make_room
+from ser_ft.dataloading.cache import (
+    ComputeArrays,
+    FlatCache,
+    JoinedCache,
+    compute_frames,
+    compute_statistics,
+    make_room,
+)
 from ser_ft.dataloading.targets import ClipData, RowDataset
 from ser_ft.models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extractor, frame_statistics
 from ser_ft.models.features import SpectralFeatureExtractor
@@ -35,7 +42,7 @@ def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield row, array(row)
 
 
-def make(folder: Path, of: Arrays = arrays, dtype: str = "float32") -> FlatCache:
+def make(folder: Path, of: ComputeArrays = arrays, dtype: str = "float32") -> FlatCache:
     return FlatCache.make(folder, len(LENGTHS), of, dtype)
 
 
@@ -219,7 +226,7 @@ def test_old_caches_go_before_a_disk_is_full_and_new_ones_stay(tmp_path: Path, m
     for name, days in (("older", 30), ("old", 20), ("fresh", 1)):
         make(tmp_path / name)
         then = time.time() - days * 24 * 3600
-        os.utime(tmp_path / name / "about.json", (then, then))
+        os.utime(tmp_path / name / "metadata.json", (then, then))
 
     def disk(_: Path) -> SimpleNamespace:
         return SimpleNamespace(free=1000 - 300 * len(list(tmp_path.iterdir())))
