@@ -85,12 +85,14 @@ def level_rows(data: PlotData) -> list[Row]:
 
 def rate_rows(data: PlotData) -> list[Row]:
     """Count the clips of each corpus by the sampling rate of their files, the most frequent first."""
-    by_corpus = data.clips["sampling_rate"].astype(float).groupby(data.clips["corpus"])
-    return [
-        {"corpus": corpus, "rate": "unknown" if np.isnan(rate) else f"{rate:,.0f} Hz", "clips": count}
-        for corpus in data.corpora
-        for rate, count in by_corpus.get_group(corpus).value_counts(dropna=False).items()
-    ]
+    rows: list[Row] = []
+    for corpus in data.corpora:
+        rates = data.clips["sampling_rate"][data.clips["corpus"] == corpus].astype(float)
+        counts = rates.value_counts(dropna=False)
+        for rate, count in zip(counts.index.to_numpy(dtype=float), counts, strict=True):
+            text = "unknown" if np.isnan(rate) else f"{rate:,.0f} Hz"
+            rows.append({"corpus": corpus, "rate": text, "clips": count})
+    return rows
 
 
 def pitch_rows(data: PlotData) -> list[Row]:
