@@ -82,16 +82,6 @@ def negative_log_likelihood(labels: ArrayLike, probabilities: ArrayLike) -> floa
     return float(np.maximum(0.0, -np.log(np.maximum(likelihoods, MIN_PROBABILITY))).mean())
 
 
-def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the Brier score: the mean squared distance between probabilities and one-hot labels, from 0 to 2.
-
-    Brier 1950, "Verification of forecasts expressed in terms of probability". Arguments as in
-    `negative_log_likelihood`.
-    """
-    true, values = check_probabilities(labels, probabilities)
-    return float(np.square(values - np.eye(values.shape[1])[true]).sum(axis=1).mean())
-
-
 def uar_confidence_interval(
     labels: ArrayLike,
     predictions: ArrayLike,

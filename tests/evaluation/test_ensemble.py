@@ -1,4 +1,4 @@
-"""Late fusion: the mean that one computes by hand, of the same clips alone, and a run like any other."""
+"""Late fusion: the probabilities, what is refused, and the run folders that it writes."""
 
 import json
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ def write_run(
     speakers: int = 6,
     fold: int | None = 0,
     leaking: bool = False,
-    **facts: Any,
+    **extra: Any,
 ) -> RunFolder:
-    """Write a run as training leaves it, with answers drawn by its seed; its clips follow from its fold alone."""
+    """Write a run folder with random predictions that depend on its seed; its clips depend only on its fold."""
     random, rows = np.random.default_rng(seed), []
     for part in parts:
         for speaker in range(speakers):
             for take in range(len(classes) * 2):
                 name = f"tess-{part}-{fold}-{speaker}-{take}"
-                facts_of = {"id": name, "path": f"{name}.wav", "corpus": "tess", "duration": 1.0 + take / 4}
-                facts_of |= {"speaker": f"tess-{part}-{fold}-{speaker}", "gender": "female", "intensity": None}
-                facts_of |= {"part": part, "fold": fold, "seed": seed, "label": classes[take % len(classes)]}
-                shares = random.dirichlet(np.ones(len(classes)) + 2 * np.eye(len(classes))[take % len(classes)])
-                rows.append(facts_of | dict(zip(classes, shares, strict=True)))
+                row = {"id": name, "path": f"{name}.wav", "corpus": "tess", "duration": 1.0 + take / 4}
+                row |= {"speaker": f"tess-{part}-{fold}-{speaker}", "gender": "female", "intensity": None}
+                row |= {"part": part, "fold": fold, "seed": seed, "label": classes[take % len(classes)]}
+                probabilities = random.dirichlet(np.ones(len(classes)) + 2 * np.eye(len(classes))[take % len(classes)])
+                rows.append(row | dict(zip(classes, probabilities, strict=True)))
     table = pd.DataFrame(rows).sample(frac=1, random_state=seed)
     run = RunFolder(path)
     run.path.mkdir(parents=True)
@@ -50,71 +50,76 @@ def write_run(
     metrics = {"model": model, "parameters": 1000, "seed": seed, "classes": list(classes), "split": split}
     metrics |= {
         "notes": {"tess": "made up"},
-        "terms": {"tess": {"title": "T", "license": "other", "terms": "none", "citation": ""}},
+        "terms": {"tess": {"title": "T", "license": "second", "terms": "none", "citation": ""}},
     }
-    run.write_json(run.metrics_file, metrics | facts | {"parts": metrics_per_part(table, classes)})
-    sides = table.groupby("part")
-    content = {part: {"speakers": sorted(set(side["speaker"])), "clips": sorted(side["id"])} for part, side in sides}
+    run.write_json(run.metrics_file, metrics | extra | {"parts": metrics_per_part(table, classes)})
+    by_part = table.groupby("part")
+    content = {
+        part: {"speakers": sorted(set(frame["speaker"])), "clips": sorted(frame["id"])} for part, frame in by_part
+    }
     run.write_json(run.split_file, split | {"parts": content})
     run.write_environment(seconds=60.0, speed=SPEED, device="cpu")
     return run
 
 
-def test_the_fusion_is_the_mean_of_the_probabilities_clip_by_clip(tmp_path: Path) -> None:
-    """The members have their clips in other orders; two and one weigh as two and one."""
-    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, model="svm")
-    for weights, share in ((None, 1 / 2), ((2, 1), 2 / 3)):
-        (fused,) = fuse([one.path, other.path], tmp_path / "fused", weights, overwrite=True)
-        ours, theirs = (run.predictions.set_index("id")[CLASSES] for run in (one, other))
-        told = fused.predictions.set_index("id")
-        assert np.allclose(told[CLASSES], share * ours + (1 - share) * theirs.loc[ours.index])
+def test_fusion_is_the_weighted_mean_of_the_probabilities_of_each_clip(tmp_path: Path) -> None:
+    """The members have their clips in different orders."""
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, model="svm")
+    for weights, weight in ((None, 1 / 2), ((2, 1), 2 / 3)):
+        (fused,) = fuse([first.path, second.path], tmp_path / "fused", weights, overwrite=True)
+        first_predictions, second_predictions = (run.predictions.set_index("id")[CLASSES] for run in (first, second))
+        predictions = fused.predictions.set_index("id")
+        assert np.allclose(
+            predictions[CLASSES],
+            weight * first_predictions + (1 - weight) * second_predictions.loc[first_predictions.index],
+        )
         assert fused.metrics["parts"] == metrics_per_part(fused.predictions, CLASSES)
         assert set(fused.predictions["part"]) == {"train", "validation", "test"}
-        assert list(fused.predictions.columns) == list(one.predictions.columns)
+        assert list(fused.predictions.columns) == list(first.predictions.columns)
 
 
-def test_a_fused_run_is_a_run(tmp_path: Path) -> None:
-    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, model="svm", notes={"x": "noisy"})
-    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+def test_a_fused_run_has_all_files_of_an_evaluated_run(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, model="svm", notes={"x": "noisy"})
+    (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     metrics = fused.metrics
     assert metrics["model"] == "fusion of mfcc-cnn, svm"
     assert metrics["parameters"] == 2000
-    assert metrics["split"] == one.metrics["split"]
+    assert metrics["split"] == first.metrics["split"]
     assert metrics["notes"] == {"tess": "made up", "x": "noisy"}
-    assert metrics["terms"] == one.metrics["terms"]
-    assert fused.config["fuse"] == {"members": [str(one.path), str(other.path)], "weights": None}
+    assert metrics["terms"] == first.metrics["terms"]
+    assert fused.config["fuse"] == {"members": [str(first.path), str(second.path)], "weights": None}
     assert fused.environment["speed"] == SPEED | {"real_time_factor": 0.5}
     assert fused.environment["seconds"] == 120.0
-    assert json.loads(fused.split_file.read_text()) == json.loads(one.split_file.read_text())
-    (twice,) = fuse([fused.path, one.path], tmp_path / "twice", [2, 1])
+    assert json.loads(fused.split_file.read_text()) == json.loads(first.split_file.read_text())
+    (twice,) = fuse([fused.path, first.path], tmp_path / "twice", [2, 1])
     assert twice.metrics["model"] == "fusion of fusion of mfcc-cnn, svm (2), mfcc-cnn (1)"
-    (seeds,) = fuse([one.path, write_run(tmp_path / "again", 2).path], tmp_path / "seeds")
+    (seeds,) = fuse([first.path, write_run(tmp_path / "again", 2).path], tmp_path / "seeds")
     assert seeds.metrics["model"] == "fusion of 2 x mfcc-cnn"
 
 
-def test_a_cost_that_is_not_known_of_all_is_not_given(tmp_path: Path) -> None:
-    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, parameters=None)
-    other.write_environment(device="cpu")
-    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+def test_a_cost_that_a_member_lacks_is_not_summed(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, parameters=None)
+    second.write_environment(device="cpu")
+    (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     assert fused.metrics["parameters"] is None
     assert not {"speed", "seconds"} & fused.environment.keys()
 
 
 def test_a_leaking_member_makes_the_fusion_leak(tmp_path: Path) -> None:
-    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, leaking=True)
-    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, leaking=True)
+    (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     assert fused.metrics["split"]["leaking"] is True
 
 
-def test_parts_that_all_have_are_fused(tmp_path: Path) -> None:
-    """An evaluation holds a test part alone."""
-    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other", 1, parts=("test",))
-    (fused,) = fuse([one.path, other.path], tmp_path / "fused")
+def test_only_parts_that_all_members_have_are_fused(tmp_path: Path) -> None:
+    """An evaluated model has only a test part."""
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, parts=("test",))
+    (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     assert fused.metrics["parts"].keys() == {"test"}
     assert not fused.split_file.exists()
-    held = write_run(tmp_path / "held", 1, parts=("validation",))
+    validation_only = write_run(tmp_path / "validation_only", 1, parts=("validation",))
     with pytest.raises(InputError, match="no part in common"):
-        fuse([other.path, held.path], tmp_path / "never")
+        fuse([second.path, validation_only.path], tmp_path / "never")
 
 
 def test_sweeps_are_matched_by_split_fold_and_seed(tmp_path: Path) -> None:
@@ -123,65 +128,65 @@ def test_sweeps_are_matched_by_split_fold_and_seed(tmp_path: Path) -> None:
             for seed in (0, 1):
                 folder = tmp_path / system / ("fold" + str(fold) + "-seed" + str(seed))
                 write_run(folder, seed, fold=fold, model=system, parts=("test",))
-    # Another name for the same cell: it is the split, fold and seed that say what belongs together.
+    # The names of the folders do not matter.
     (tmp_path / "b" / "fold1-seed1").rename(tmp_path / "b" / "last")
     fused = fuse([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     names = {str(run.path.relative_to(tmp_path / "both")) for run in fused}
     assert names == {"fold0-seed0", "fold0-seed1", "fold1-seed0", "fold1-seed1"}
     for run in fused:
-        one = RunFolder(tmp_path / "a" / run.path.name)
-        assert run.metrics["split"] == one.metrics["split"]
-        assert run.metrics["seed"] == one.metrics["seed"]
+        first = RunFolder(tmp_path / "a" / run.path.name)
+        assert run.metrics["split"] == first.metrics["split"]
+        assert run.metrics["seed"] == first.metrics["seed"]
         assert run.config["fuse"]["members"] == [str(tmp_path / "a"), str(tmp_path / "b")]
     (tmp_path / "b" / "last" / "metrics.json").unlink()
-    with pytest.raises(InputError, match=r"b: has no run of the split, fold and seed of .*fold1-seed1"):
+    with pytest.raises(InputError, match=r"b: has no run with the split, fold and seed of .*fold1-seed1"):
         fuse([tmp_path / "a", tmp_path / "b"], tmp_path / "never")
     with pytest.raises(InputError, match="name the folder of one system's runs"):
         fuse([tmp_path, tmp_path / "b"], tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 
-def test_runs_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
-    one = write_run(tmp_path / "one")
+def test_runs_that_do_not_match_are_refused(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first")
     swapped = write_run(tmp_path / "swapped", 1)
     table = swapped.predictions
     table.loc[table.index[0], "label"] = next(name for name in CLASSES if name != table["label"].iloc[0])
     swapped.write_predictions(table)
-    wrong = {
-        "other clips": write_run(tmp_path / "clips", 1, speakers=5),
-        "tells angry, sad apart": write_run(tmp_path / "classes", 1, classes=("angry", "sad")),
-        "other labels": swapped,
-        "of other clips": write_run(tmp_path / "fold", 1, fold=1),
+    mismatched = {
+        "or has them in other parts": write_run(tmp_path / "clips", 1, speakers=5),
+        "has the classes angry, sad": write_run(tmp_path / "classes", 1, classes=("angry", "sad")),
+        "has other labels": swapped,
+        "has other clips": write_run(tmp_path / "fold", 1, fold=1),
     }
-    for said, run in wrong.items():
-        with pytest.raises(InputError, match=said):
-            fuse([one.path, run.path], tmp_path / "never")
+    for message, run in mismatched.items():
+        with pytest.raises(InputError, match=message):
+            fuse([first.path, run.path], tmp_path / "never")
     with pytest.raises(InputError, match="needs two runs or more"):
-        fuse([one.path], tmp_path / "never")
+        fuse([first.path], tmp_path / "never")
     for weights in ((1,), (1, 0), (1, float("nan")), (1, 1, 1)):
         with pytest.raises(InputError, match="a number above 0 for each of the 2 runs"):
-            fuse([one.path, one.path], tmp_path / "never", weights)
+            fuse([first.path, first.path], tmp_path / "never", weights)
     assert not (tmp_path / "never").exists()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [str(write_run(tmp_path / name, seed, model=name).path) for seed, name in enumerate(("one", "other"))]
+    runs = [str(write_run(tmp_path / name, seed, model=name).path) for seed, name in enumerate(("first", "second"))]
     out = tmp_path / "fused"
     assert main(["fuse", *runs, "--out", str(out), "--weights", "2,1"]) == 0
-    assert "fusion of one (2), other (1)" in capsys.readouterr().out
-    assert "fusion of one (2), other (1)" in (out / "report.html").read_text()
+    assert "fusion of first (2), second (1)" in capsys.readouterr().out
+    assert "fusion of first (2), second (1)" in (out / "report.html").read_text()
     assert any((out / "figures").iterdir())
     assert main(["fuse", *runs, "--out", str(out)]) == 2
     assert "pass --overwrite" in capsys.readouterr().err
     assert main(["fuse", *runs, "--out", str(out), "--overwrite"]) == 0
-    # A run that was trained is not what fuse wrote.
+    # A trained run is not an output of fuse.
     assert main(["fuse", *runs, "--out", runs[0], "--overwrite"]) == 2
-    assert RunFolder(runs[0]).metrics["model"] == "one"
+    assert RunFolder(runs[0]).metrics["model"] == "first"
     assert main(["fuse", *runs, "--out", str(tmp_path / "never"), "--weights", "a,b"]) == 2
     assert "takes numbers, such as 2,1" in capsys.readouterr().err
 
 
-def test_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_run_that_cannot_be_read(tmp_path: Path) -> None:
     first, second = (write_run(tmp_path / name) for name in ("first", "second"))
     second.predictions_file.unlink()
     with pytest.raises(InputError, match="second: cannot be read"):
@@ -191,10 +196,10 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         fuse([first.path, second.path], tmp_path / "fused")
 
 
-def test_whom_a_member_may_have_heard_the_fusion_may_have_heard(tmp_path: Path) -> None:
+def test_unknown_training_speakers_of_a_member_are_unknown_for_the_fusion(tmp_path: Path) -> None:
     first, second = (write_run(tmp_path / name) for name in ("first", "second"))
     second.write_json(second.metrics_file, second.metrics | {"seen": None})
     (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     assert fused.metrics["seen"] is None
-    (apart,) = fuse([first.path, first.path], tmp_path / "apart")
-    assert "seen" not in apart.metrics
+    (without_unknown,) = fuse([first.path, first.path], tmp_path / "without_unknown")
+    assert "seen" not in without_unknown.metrics

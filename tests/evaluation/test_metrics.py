@@ -11,7 +11,6 @@ from ser_ft.evaluation.calibration import expected_calibration_error, fit_temper
 from ser_ft.evaluation.grouping import duration_groups
 from ser_ft.evaluation.metrics import (
     accuracy,
-    brier_score,
     compute_metrics,
     confusion_matrix,
     macro_f1,
@@ -27,15 +26,15 @@ LABELS = [0, 0, 0, 0, 1, 1, 2, 2]
 PREDICTIONS = [0, 0, 0, 1, 1, 2, 2, 2]
 
 
-def drawn(clips: int = 400, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of uneven frequency, and probabilities that lean towards them."""
+def random_predictions(clips: int = 400, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels of unequal frequency, and probabilities that favor them."""
     random = np.random.default_rng(seed)
     labels = np.minimum(random.geometric(0.4, clips) - 1, classes - 1)
     logits = random.normal(size=(clips, classes)) + 1.2 * np.eye(classes)[labels]
     return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
-def test_by_hand():
+def test_metrics_agree_with_values_computed_by_hand():
     assert confusion_matrix(LABELS, PREDICTIONS, 3).tolist() == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
     assert recall_per_class(LABELS, PREDICTIONS, 3).tolist() == [0.75, 0.5, 1.0]
     assert uar(LABELS, PREDICTIONS, 3) == 0.75
@@ -49,17 +48,17 @@ def test_uar_weighs_classes_accuracy_weighs_clips():
     assert accuracy(labels, predictions) == 0.9
 
 
-def test_a_class_without_clips():
-    found = recall_per_class([0, 0, 2], [0, 1, 2], 4)
-    assert found.shape == (4,)
-    assert np.isnan(found).tolist() == [False, True, False, True]
+def test_a_class_without_clips_does_not_count():
+    metrics = recall_per_class([0, 0, 2], [0, 1, 2], 4)
+    assert metrics.shape == (4,)
+    assert np.isnan(metrics).tolist() == [False, True, False, True]
     assert uar([0, 0, 2], [0, 1, 2], 4) == 0.75
-    # Class 1 was predicted though it never occurs, and counts as 0; class 3 does neither and is left out.
+    # Class 1 is predicted but never occurs: it counts as 0. Class 3 is neither: it does not count.
     assert macro_f1([0, 0, 2], [0, 1, 2], 4) == pytest.approx((2 / 3 + 0 + 1) / 3)
 
 
-def test_agrees_with_sklearn():
-    labels, probabilities = drawn()
+def test_metrics_agree_with_sklearn():
+    labels, probabilities = random_predictions()
     predictions = probabilities.argmax(axis=1)
     assert (
         confusion_matrix(labels, predictions, 5).tolist()
@@ -70,18 +69,12 @@ def test_agrees_with_sklearn():
     assert negative_log_likelihood(labels, probabilities) == pytest.approx(
         sklearn_metrics.log_loss(labels, probabilities)
     )
-    for some in (slice(None), labels < 3):
-        theirs = sklearn_metrics.f1_score(labels[some], predictions[some], average="macro")
-        assert macro_f1(labels[some], predictions[some], 5) == pytest.approx(theirs)
+    for rows in (slice(None), labels < 3):
+        expected = sklearn_metrics.f1_score(labels[rows], predictions[rows], average="macro")
+        assert macro_f1(labels[rows], predictions[rows], 5) == pytest.approx(expected)
 
 
-def test_brier():
-    assert brier_score([0, 1], [[1, 0], [0, 1]]) == 0
-    assert brier_score([0, 1], [[0, 1], [1, 0]]) == 2
-    assert brier_score([0, 2], [[0.5, 0.25, 0.25], [0, 0, 1]]) == pytest.approx((0.25 + 0.0625 + 0.0625) / 2)
-
-
-def test_likelihood_survives_a_probability_of_zero():
+def test_likelihood_of_a_probability_of_zero_is_finite():
     assert negative_log_likelihood([0], [[0.0, 1.0]]) == pytest.approx(-np.log(1e-12))
     assert negative_log_likelihood([1], [[0.0, 1.0]]) == 0
 
@@ -99,14 +92,14 @@ def test_likelihood_survives_a_probability_of_zero():
         ([[0], [0, 1]], [0, 1], "labels must be numbers"),
     ],
 )
-def test_wrong_labels_or_predictions(labels, predictions, message):
+def test_wrong_labels_or_predictions_are_refused(labels, predictions, message):
     for function in (confusion_matrix, recall_per_class, uar, macro_f1):
         with pytest.raises(InputError, match=message) as caught:
             function(labels, predictions, 3)
         assert "\n" not in str(caught.value)
 
 
-def test_accuracy_checks_its_input():
+def test_accuracy_refuses_wrong_input():
     for labels, predictions in (([], []), ([0, 1], [0]), ([0, -1], [0, 1])):
         with pytest.raises(InputError):
             accuracy(labels, predictions)
@@ -125,10 +118,9 @@ def test_accuracy_checks_its_input():
         ([[0.5, 0.5], [0.5]], "probabilities must be numbers"),
     ],
 )
-def test_wrong_probabilities(probabilities, message):
+def test_wrong_probabilities_are_refused(probabilities, message):
     for function in (
         negative_log_likelihood,
-        brier_score,
         expected_calibration_error,
         reliability_bins,
         fit_temperature,
@@ -139,124 +131,126 @@ def test_wrong_probabilities(probabilities, message):
         compute_metrics([0, 1], probabilities, ["a", "b"], ["happy", "sad"])
 
 
-def one_hot(predictions: list[int], classes: int, sure: float = 0.7) -> np.ndarray:
-    return np.where(np.eye(classes)[predictions] > 0, sure, (1 - sure) / (classes - 1))
+def one_hot(predictions: list[int], classes: int, confidence: float = 0.7) -> np.ndarray:
+    return np.where(np.eye(classes)[predictions] > 0, confidence, (1 - confidence) / (classes - 1))
 
 
-def test_score_by_hand():
-    found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
-    assert list(found) == [
+def test_computed_metrics_agree_with_values_computed_by_hand():
+    metrics = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aabbccdd"), CLASSES)
+    assert list(metrics) == [
         *("clips", "speakers", "uar", "uar_interval", "accuracy", "chance", "macro_f1", "ece", "nll"),
         *("recall", "precision", "support", "confusion", "reliability", "by_speaker", "speaker_uar"),
     ]
-    assert (found["clips"], found["speakers"]) == (8, 4)
-    assert (found["uar"], found["accuracy"]) == (0.75, 0.75)
-    assert found["macro_f1"] == macro_f1(LABELS, PREDICTIONS, 3)
-    assert found["ece"] == pytest.approx(0.05)
-    assert found["nll"] == pytest.approx(-(6 * np.log(0.7) + 2 * np.log(0.15)) / 8)
-    assert found["chance"] == pytest.approx(1 / 3)
-    assert found["recall"] == {"neutral": 0.75, "happy": 0.5, "sad": 1.0}
-    assert found["precision"] == {"neutral": 1.0, "happy": 0.5, "sad": pytest.approx(2 / 3)}
-    assert found["support"] == {"neutral": 4, "happy": 2, "sad": 2}
-    assert found["confusion"] == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
+    assert (metrics["clips"], metrics["speakers"]) == (8, 4)
+    assert (metrics["uar"], metrics["accuracy"]) == (0.75, 0.75)
+    assert metrics["macro_f1"] == macro_f1(LABELS, PREDICTIONS, 3)
+    assert metrics["ece"] == pytest.approx(0.05)
+    assert metrics["nll"] == pytest.approx(-(6 * np.log(0.7) + 2 * np.log(0.15)) / 8)
+    assert metrics["chance"] == pytest.approx(1 / 3)
+    assert metrics["recall"] == {"neutral": 0.75, "happy": 0.5, "sad": 1.0}
+    assert metrics["precision"] == {"neutral": 1.0, "happy": 0.5, "sad": pytest.approx(2 / 3)}
+    assert metrics["support"] == {"neutral": 4, "happy": 2, "sad": 2}
+    assert metrics["confusion"] == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
 
 
-def plain(value: object) -> bool:
-    """Say whether a value holds nothing but Python's own types, as JSON does."""
+def is_plain_json(value: object) -> bool:
+    """Return whether a value consists only of the types of JSON."""
     if type(value) is dict:
-        return all(type(key) is str and plain(item) for key, item in value.items())
+        return all(type(key) is str and is_plain_json(item) for key, item in value.items())
     if type(value) is list:
-        return all(plain(item) for item in value)
+        return all(is_plain_json(item) for item in value)
     return value is None or type(value) in (int, float, str)
 
 
-def test_score_of_speakers_and_corpora():
-    labels, probabilities = drawn(clips=1200)
+def test_metrics_of_a_corpus_are_those_of_its_clips():
+    labels, probabilities = random_predictions(clips=1200)
     speakers = np.array([f"speaker-{clip % 12:02}" for clip in range(1200)])
     corpora = ["ravdess" if clip % 12 < 8 else "cremad" for clip in range(1200)]
     classes = list("abcde")
-    found = compute_metrics(labels, probabilities, speakers, classes, corpora)
-    assert plain(found)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    metrics = compute_metrics(labels, probabilities, speakers, classes, corpora)
+    assert is_plain_json(metrics)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     interval = uar_confidence_interval(labels, probabilities.argmax(axis=1), speakers, 5)
-    assert found["uar_interval"] == {
+    assert metrics["uar_interval"] == {
         "low": interval.low,
         "high": interval.high,
         "level": 0.95,
         "method": "t",
     }
-    assert interval.low < found["uar"] < interval.high
-    assert list(found["by_corpus"]) == ["cremad", "ravdess"]
-    for corpus, part in found["by_corpus"].items():
+    assert interval.low < metrics["uar"] < interval.high
+    assert list(metrics["by_corpus"]) == ["cremad", "ravdess"]
+    for corpus, part in metrics["by_corpus"].items():
         rows = np.array(corpora) == corpus
-        alone = compute_metrics(labels[rows], probabilities[rows], speakers[rows], classes)
-        assert part == {key: alone[key] for key in part}
+        expected = compute_metrics(labels[rows], probabilities[rows], speakers[rows], classes)
+        assert part == {key: expected[key] for key in part}
         assert list(part)[-1] == "confusion"
-    assert found["by_corpus"]["ravdess"]["speakers"] == 8
+    assert metrics["by_corpus"]["ravdess"]["speakers"] == 8
 
 
-def test_score_where_a_corpus_lacks_a_class():
-    """Half of the speakers cannot be sad: the probability of sad is zero for them, as DESIGN's argmax asks."""
+def test_a_corpus_may_lack_a_class():
+    """The probability of sad is zero for half of the speakers."""
     random = np.random.default_rng(0)
-    speakers = np.repeat([f"speaker-{place}" for place in range(12)], 12)
+    speakers = np.repeat([f"speaker-{number}" for number in range(12)], 12)
     without = np.repeat(np.arange(12) < 6, 12)
     labels = np.where(without, np.arange(144) % 2, np.arange(144) % 3)
     probabilities = random.dirichlet([1, 1, 1], 144) * np.where(without[:, None], [1, 1, 0], 1) + np.eye(3)[labels] / 2
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    found = compute_metrics(labels, probabilities, speakers, CLASSES, np.where(without, "cremad", "ravdess"))
-    cremad = found["by_corpus"]["cremad"]
-    assert found["uar_interval"]["method"] == "jackknife-t"
+    metrics = compute_metrics(labels, probabilities, speakers, CLASSES, np.where(without, "cremad", "ravdess"))
+    cremad = metrics["by_corpus"]["cremad"]
+    assert metrics["uar_interval"]["method"] == "jackknife-t"
     assert cremad["uar_interval"]["method"] == "t"
-    assert (found["chance"], cremad["chance"]) == (pytest.approx(1 / 3), 0.5)
+    assert (metrics["chance"], cremad["chance"]) == (pytest.approx(1 / 3), 0.5)
     assert cremad["recall"]["sad"] is None
     assert cremad["precision"]["sad"] is None
     assert cremad["support"]["sad"] == 0
-    json.dumps(found, allow_nan=False)
+    json.dumps(metrics, allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("labels", "predictions", "speakers"),
     [
         ([0], [0], ["a"]),  # one clip
-        ([0, 0, 0], [1, 1, 1], ["a", "a", "b"]),  # one class, never right
-        (LABELS, LABELS, list("abcdabcd")),  # all right
-        (LABELS, [0] * 8, list("abcabcab")),  # three speakers, one constant answer
+        ([0, 0, 0], [1, 1, 1], ["a", "a", "b"]),  # one class, never recognized
+        (LABELS, LABELS, list("abcdabcd")),  # all recognized
+        (LABELS, [0] * 8, list("abcabcab")),  # three speakers, constant prediction
     ],
 )
-def test_score_of_degenerate_sets(labels, predictions, speakers):
-    found = compute_metrics(labels, one_hot(predictions, 3, sure=1.0), speakers, CLASSES, ["savee"] * len(labels))
-    assert plain(found)
-    assert "NaN" not in json.dumps(found, allow_nan=False)
-    assert found["uar_interval"] is None
-    assert found["chance"] == 1 / len(set(labels))
+def test_tiny_sets_have_metrics_but_no_interval(labels, predictions, speakers):
+    metrics = compute_metrics(
+        labels, one_hot(predictions, 3, confidence=1.0), speakers, CLASSES, ["savee"] * len(labels)
+    )
+    assert is_plain_json(metrics)
+    assert "NaN" not in json.dumps(metrics, allow_nan=False)
+    assert metrics["uar_interval"] is None
+    assert metrics["chance"] == 1 / len(set(labels))
 
 
-def test_score_checks_its_input():
-    shares = one_hot(PREDICTIONS, 3)
+def test_compute_metrics_refuses_wrong_input():
+    probabilities = one_hot(PREDICTIONS, 3)
     with pytest.raises(InputError, match="8 labels, but 2 speakers"):
-        compute_metrics(LABELS, shares, ["a", "b"], CLASSES)
+        compute_metrics(LABELS, probabilities, ["a", "b"], CLASSES)
     with pytest.raises(InputError, match="8 labels, but 1 corpora"):
-        compute_metrics(LABELS, shares, list("abcdabcd"), CLASSES, ["savee"])
+        compute_metrics(LABELS, probabilities, list("abcdabcd"), CLASSES, ["savee"])
     for classes in (["happy", "sad"], ["happy", "sad", "sad"]):
         with pytest.raises(InputError, match="3 probabilities per clip"):
-            compute_metrics(LABELS, shares, list("abcdabcd"), classes)
+            compute_metrics(LABELS, probabilities, list("abcdabcd"), classes)
 
 
-def test_nothing_slow_is_imported():
+def test_importing_metrics_imports_nothing_slow():
     code = (
         "import sys, ser_ft; before = {*sys.modules}; import ser_ft.evaluation.metrics;"
         "print({'evaluate', 'datasets', 'sklearn', 'torch'} & ({*sys.modules} - before))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Let nothing reach the network: the Hub client told so, and sockets that refuse."""
+    """Make every network access fail."""
 
     def refuse(*_):
-        raise AssertionError("a metric reached for the network")
+        raise AssertionError("a metric used the network")
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -264,21 +258,21 @@ def offline(monkeypatch):
 
 
 @pytest.mark.usefixtures("offline")
-def test_evaluate_metrics(tmp_path):
+def test_hf_metrics_agree_with_ours_offline(tmp_path):
     import evaluate
 
     from ser_ft.evaluation.hf_metrics import UAR, MacroF1, WeightedAccuracy
 
-    labels, probabilities = drawn()
+    labels, probabilities = random_predictions()
     predictions = probabilities.argmax(axis=1)
     expected = {
         "uar": uar(labels, predictions, 5),
         "accuracy": accuracy(labels, predictions),
         "macro_f1": macro_f1(labels, predictions, 5),
     }
-    made = [metric(cache_dir=str(tmp_path)) for metric in (UAR, WeightedAccuracy, MacroF1)]
-    assert evaluate.combine(made).compute(predictions=predictions, references=labels) == expected
-    for metric in made:
+    hf_metrics = [metric(cache_dir=str(tmp_path)) for metric in (UAR, WeightedAccuracy, MacroF1)]
+    assert evaluate.combine(hf_metrics).compute(predictions=predictions, references=labels) == expected
+    for metric in hf_metrics:
         assert metric.compute(predictions=predictions.tolist(), references=labels.tolist()) == {
             metric.name: expected[metric.name]
         }
@@ -293,7 +287,7 @@ def test_evaluate_metrics(tmp_path):
 
 
 @pytest.mark.usefixtures("offline")
-def test_evaluate_metrics_in_batches(tmp_path):
+def test_hf_metrics_accept_batches(tmp_path):
     from ser_ft.evaluation.hf_metrics import UAR
 
     metric = UAR(cache_dir=str(tmp_path))
@@ -306,85 +300,82 @@ def test_evaluate_metrics_in_batches(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_agree_with_sklearn_where_classes_are_absent(seed):
-    """Of seven classes one is never there, one never predicted, one neither; and the same for each group."""
+def test_metrics_agree_with_sklearn_if_classes_are_absent(seed):
+    """Of seven classes, some never occur, some are never predicted; overall and in each group."""
     random = np.random.default_rng(seed)
     clips, classes = 300, list("abcdefg")
     labels = random.choice([0, 1, 2, 3, 5], clips)
-    shares = random.dirichlet(np.ones(7), clips) + 0.5 * np.eye(7)[labels]
-    shares[:, [5, 6]] = 0
-    shares /= shares.sum(axis=1, keepdims=True)
-    speakers = random.choice([f"speaker-{place}" for place in range(9)], clips)
-    traits = {"gender": random.choice(["female", "male"], clips).tolist()}
-    traits["duration"] = duration_groups(random.uniform(1, 6, clips))
-    found = compute_metrics(labels, shares, speakers.tolist(), classes, groups=traits)
-    check_against_sklearn(found, labels, shares.argmax(axis=1))
+    probabilities = random.dirichlet(np.ones(7), clips) + 0.5 * np.eye(7)[labels]
+    probabilities[:, [5, 6]] = 0
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    speakers = random.choice([f"speaker-{number}" for number in range(9)], clips)
+    groups = {"gender": random.choice(["female", "male"], clips).tolist()}
+    groups["duration"] = duration_groups(random.uniform(1, 6, clips))
+    metrics = compute_metrics(labels, probabilities, speakers.tolist(), classes, groups=groups)
+    assert_agrees_with_sklearn(metrics, labels, probabilities.argmax(axis=1))
     precision, recall, _, support = sklearn_metrics.precision_recall_fscore_support(
-        labels, shares.argmax(axis=1), labels=range(7), zero_division=np.nan
+        labels, probabilities.argmax(axis=1), labels=range(7), zero_division=np.nan
     )
-    assert [np.nan if value is None else value for value in found["precision"].values()] == pytest.approx(
-        precision, nan_ok=True
-    )
-    assert [np.nan if value is None else value for value in found["recall"].values()] == pytest.approx(
-        recall, nan_ok=True
-    )
-    assert list(found["support"].values()) == support.tolist()
-    theirs = sklearn_metrics.confusion_matrix(labels, shares.argmax(axis=1), labels=range(7))
-    assert found["confusion"] == theirs.tolist()
-    wanted = sklearn_metrics.f1_score(labels, shares.argmax(axis=1), average="macro")
-    assert found["macro_f1"] == pytest.approx(wanted)
-    for trait, values in ({"speaker": speakers.tolist()} | traits).items():
-        groups = found[f"by_{trait}"]
-        assert set(groups) == set(values)
-        for group, scores in groups.items():
+    for key, expected in (("precision", precision), ("recall", recall)):
+        values = [np.nan if value is None else value for value in metrics[key].values()]
+        assert values == pytest.approx(expected, nan_ok=True)
+    assert list(metrics["support"].values()) == support.tolist()
+    expected = sklearn_metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(7))
+    assert metrics["confusion"] == expected.tolist()
+    expected_f1 = sklearn_metrics.f1_score(labels, probabilities.argmax(axis=1), average="macro")
+    assert metrics["macro_f1"] == pytest.approx(expected_f1)
+    for name, values in ({"speaker": speakers.tolist()} | groups).items():
+        by_group = metrics[f"by_{name}"]
+        assert set(by_group) == set(values)
+        for group, scores in by_group.items():
             rows = np.array(values) == group
             assert scores["speakers"] == len(set(speakers[rows]))
-            check_against_sklearn(scores, labels[rows], shares[rows].argmax(axis=1))
+            assert_agrees_with_sklearn(scores, labels[rows], probabilities[rows].argmax(axis=1))
 
 
-def check_against_sklearn(found: dict, labels: np.ndarray, predictions: np.ndarray) -> None:
+def assert_agrees_with_sklearn(metrics: dict, labels: np.ndarray, predictions: np.ndarray) -> None:
     present = np.unique(labels)
     recall = sklearn_metrics.recall_score(labels, predictions, labels=present, average="macro")
-    assert found["clips"] == len(labels)
-    assert found["uar"] == pytest.approx(recall)
-    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
-    assert found["chance"] == pytest.approx(1 / len(present))
+    assert metrics["clips"] == len(labels)
+    assert metrics["uar"] == pytest.approx(recall)
+    assert metrics["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
+    assert metrics["chance"] == pytest.approx(1 / len(present))
 
 
-def test_groups_of_unknown_value_are_left_out():
-    shares = one_hot(PREDICTIONS, 3)
+def test_unknown_groups_are_excluded():
+    probabilities = one_hot(PREDICTIONS, 3)
     speakers = ["own-unknown", "own-unknown", *"aabbcc"]
     gender = ["female", None, float("nan"), "", "female", "male", "male", "male"]
-    found = compute_metrics(LABELS, shares, speakers, CLASSES, groups={"gender": gender})
-    assert {name: group["clips"] for name, group in found["by_gender"].items()} == {"female": 2, "male": 3}
-    assert set(found["by_speaker"]) == {"a", "b", "c"}
-    nothing = compute_metrics(LABELS, shares, ["own-unknown"] * 8, CLASSES, groups={"gender": [None] * 8})
-    assert (nothing["by_gender"], nothing["by_speaker"], nothing["speaker_uar"]) == ({}, {}, None)
+    metrics = compute_metrics(LABELS, probabilities, speakers, CLASSES, groups={"gender": gender})
+    assert {name: group["clips"] for name, group in metrics["by_gender"].items()} == {"female": 2, "male": 3}
+    assert set(metrics["by_speaker"]) == {"a", "b", "c"}
+    without_groups = compute_metrics(LABELS, probabilities, ["own-unknown"] * 8, CLASSES, groups={"gender": [None] * 8})
+    assert (without_groups["by_gender"], without_groups["by_speaker"], without_groups["speaker_uar"]) == ({}, {}, None)
     with pytest.raises(InputError, match="8 labels, but 1 values of gender"):
-        compute_metrics(LABELS, shares, speakers, CLASSES, groups={"gender": ["male"]})
+        compute_metrics(LABELS, probabilities, speakers, CLASSES, groups={"gender": ["male"]})
 
 
-def test_spread_of_the_speakers():
-    found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaaabbbb"), CLASSES)
+def test_range_of_uar_over_speakers():
+    metrics = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaaabbbb"), CLASSES)
     # a: three of four neutral clips; b: one of two happy ones and both sad ones.
-    assert {name: group["uar"] for name, group in found["by_speaker"].items()} == {"a": 0.75, "b": 0.75}
-    assert found["speaker_uar"] == {"min": 0.75, "max": 0.75, "std": 0}
-    found = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaabbbbb"), CLASSES)
-    assert found["speaker_uar"] == {"min": 0.5, "max": 1.0, "std": pytest.approx(np.std([1, 0.5], ddof=1))}
+    assert {name: group["uar"] for name, group in metrics["by_speaker"].items()} == {"a": 0.75, "b": 0.75}
+    assert metrics["speaker_uar"] == {"min": 0.75, "max": 0.75, "std": 0}
+    metrics = compute_metrics(LABELS, one_hot(PREDICTIONS, 3), list("aaabbbbb"), CLASSES)
+    assert metrics["speaker_uar"] == {"min": 0.5, "max": 1.0, "std": pytest.approx(np.std([1, 0.5], ddof=1))}
     assert compute_metrics(LABELS, one_hot(PREDICTIONS, 3), ["a"] * 8, CLASSES)["speaker_uar"] is None
 
 
-def test_groups_stand_in_the_order_of_their_meaning():
-    shares = one_hot(PREDICTIONS, 3)
+def test_groups_are_in_a_meaningful_order():
+    probabilities = one_hot(PREDICTIONS, 3)
     seconds = [4.0, 3.999, 3.0, 2.0, 1.999, 0.1, 9.0, float("nan")]
     intensity = ["strong", "normal", "high", "medium", "low", "other", "low", None]
-    traits = {"duration": duration_groups(seconds), "intensity": intensity}
-    found = compute_metrics(LABELS, shares, list("aabbccdd"), CLASSES, groups=traits)
-    assert {name: group["clips"] for name, group in found["by_duration"].items()} == {
+    groups = {"duration": duration_groups(seconds), "intensity": intensity}
+    metrics = compute_metrics(LABELS, probabilities, list("aabbccdd"), CLASSES, groups=groups)
+    assert {name: group["clips"] for name, group in metrics["by_duration"].items()} == {
         "under 2 s": 2,
         "2 to 3 s": 1,
         "3 to 4 s": 2,
         "4 s and over": 2,
     }
-    assert list(found["by_duration"]) == ["under 2 s", "2 to 3 s", "3 to 4 s", "4 s and over"]
-    assert list(found["by_intensity"]) == ["low", "medium", "normal", "high", "strong", "other"]
+    assert list(metrics["by_duration"]) == ["under 2 s", "2 to 3 s", "3 to 4 s", "4 s and over"]
+    assert list(metrics["by_intensity"]) == ["low", "medium", "normal", "high", "strong", "other"]

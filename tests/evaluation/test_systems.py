@@ -17,15 +17,15 @@ from tests.helpers.runs import CLASSES, write_folds, write_run
 WAV2VEC2 = "facebook/wav2vec2-base (full)"
 
 
-def found(*paths: Path) -> list[System]:
+def pooled_systems(*paths: Path) -> list[System]:
     return pool_runs(find_runs(paths))
 
 
-def named(all_of_them: list[System], name: str) -> System:
-    return next(system for system in all_of_them if system.name == name)
+def by_name(systems: list[System], name: str) -> System:
+    return next(system for system in systems if system.name == name)
 
 
-def test_runs_are_found_below_a_sweep_but_not_baselines_or_unfinished_ones(tmp_path: Path) -> None:
+def test_runs_in_a_sweep_are_found_without_baselines_and_unfinished_runs(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", baselines=("svm",))
     write_run(tmp_path / "mfcc" / "mixup" / "fold0-seed0")
     (tmp_path / "mfcc" / "fold9-seed0").mkdir()
@@ -33,23 +33,23 @@ def test_runs_are_found_below_a_sweep_but_not_baselines_or_unfinished_ones(tmp_p
     assert names == ["mfcc/fold0-seed0", "mfcc/fold1-seed0", "mfcc/mixup/fold0-seed0"]
 
 
-def test_a_path_without_runs_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_path_without_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluated run in it"):
         find_runs([tmp_path])
     with pytest.raises(InputError, match="nowhere: no such folder"):
         find_runs([tmp_path / "nowhere"])
 
 
-def test_a_run_that_was_not_tested_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_test_part_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     run.write_json(run.metrics_file, run.metrics | {"parts": {"train": run.metrics["parts"]["test"]}})
     with pytest.raises(InputError, match="run: has no test part"):
-        found(tmp_path)
+        pooled_systems(tmp_path)
 
 
 def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", seeds=(0, 1))
-    (system,) = found(tmp_path)
+    (system,) = pooled_systems(tmp_path)
     files = {seed: [pd.read_parquet(p) for p in tmp_path.glob(f"mfcc/*seed{seed}/*.parquet")] for seed in (0, 1)}
     uars = []
     for tables in files.values():
@@ -71,9 +71,9 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
     assert system.interval().speakers == 8
 
 
-def test_one_seed_has_the_scores_of_its_clips(tmp_path: Path) -> None:
-    write_folds(tmp_path / "mfcc", folds=1, people=6)
-    (system,) = found(tmp_path)
+def test_a_single_seed_has_the_metrics_of_its_run(tmp_path: Path) -> None:
+    write_folds(tmp_path / "mfcc", folds=1, num_speakers=6)
+    (system,) = pooled_systems(tmp_path)
     test = system.runs[0].metrics["parts"]["test"]
     for key in ("uar", "accuracy", "macro_f1", "ece", "chance", "recall"):
         assert system.scores[key] == pytest.approx(test[key])
@@ -84,11 +84,11 @@ def test_one_seed_has_the_scores_of_its_clips(tmp_path: Path) -> None:
     assert system.scores_by("gender")["male"]["clips"] == 24
 
 
-def test_a_clip_tested_twice_with_one_seed_is_refused(tmp_path: Path) -> None:
+def test_a_clip_that_is_tested_twice_with_one_seed_is_refused(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc")
     shutil.copytree(tmp_path / "mfcc" / "fold0-seed0", tmp_path / "copy")
     with pytest.raises(InputError, match=r"copy and .*mfcc/fold0-seed0 are runs of one system and both test ravdess-"):
-        found(tmp_path)
+        pooled_systems(tmp_path)
     runs = find_runs([tmp_path])
     assert {system.name for system in pool_runs(runs, {(tmp_path / "copy").resolve(): "again"})} == {
         "again",
@@ -96,43 +96,45 @@ def test_a_clip_tested_twice_with_one_seed_is_refused(tmp_path: Path) -> None:
     }
 
 
-def test_other_settings_are_another_system_named_by_its_folder(tmp_path: Path) -> None:
+def test_runs_with_other_settings_are_another_system_with_its_folder_in_the_name(tmp_path: Path) -> None:
     write_folds(tmp_path / "plain", model="plain-cnn")
     write_folds(tmp_path / "plain" / "mixup", model="plain-cnn", settings={"epochs": 5})
     write_folds(tmp_path / "wav2vec2", model=WAV2VEC2)
-    assert [system.name for system in found(tmp_path)] == ["plain-cnn, plain", "plain-cnn, mixup", WAV2VEC2]
+    assert [system.name for system in pooled_systems(tmp_path)] == ["plain-cnn, plain", "plain-cnn, mixup", WAV2VEC2]
 
 
-def test_a_folder_that_names_the_model_is_name_enough(tmp_path: Path) -> None:
+def test_a_folder_name_that_includes_the_model_is_used_alone(tmp_path: Path) -> None:
     for name, epochs in (("plain_cnn_ravdess", 3), ("plain_cnn_augmented", 5)):
         write_folds(tmp_path / name, model="plain-cnn", settings={"epochs": epochs})
-    assert [system.name for system in found(tmp_path)] == ["plain_cnn_augmented", "plain_cnn_ravdess"]
+    assert [system.name for system in pooled_systems(tmp_path)] == ["plain_cnn_augmented", "plain_cnn_ravdess"]
 
 
-def test_other_clips_are_another_test_set(tmp_path: Path) -> None:
+def test_systems_on_other_clips_are_on_another_leaderboard(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", seeds=(0, 1))
     write_folds(tmp_path / "plain", model="plain-cnn")
     shutil.rmtree(tmp_path / "mfcc" / "fold1-seed1")
-    sets = leaderboards(found(tmp_path))
-    assert [[(one.name, len(one.labels)) for one in tested.systems] for tested in sets][1:] == [[("mfcc-cnn", 32)]]
-    assert {one.name for one in sets[0].systems} == {"mfcc-cnn", "plain-cnn"}
-    assert sets[0].speakers == 8
+    boards = leaderboards(pooled_systems(tmp_path))
+    assert [[(system.name, len(system.labels)) for system in board.systems] for board in boards][1:] == [
+        [("mfcc-cnn", 32)]
+    ]
+    assert {system.name for system in boards[0].systems} == {"mfcc-cnn", "plain-cnn"}
+    assert boards[0].speakers == 8
 
 
-def test_other_classes_and_leaking_splits_stand_apart(tmp_path: Path) -> None:
+def test_other_classes_and_leaking_splits_have_their_own_leaderboards(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc")
     write_folds(tmp_path / "leak", model="plain-cnn", split="random", leaking=True, skill=4.0)
     write_folds(tmp_path / "words", model="lstm", classes=(*CLASSES[:3], "fear"))
-    sets = leaderboards(found(tmp_path))
-    assert [tested.systems[0].name for tested in sets][2] == "plain-cnn"
-    assert [len(tested.systems) for tested in sets] == [1, 1, 1]
-    assert [tested.best.leaking for tested in sets] == [False, False, True]
+    boards = leaderboards(pooled_systems(tmp_path))
+    assert [board.systems[0].name for board in boards][2] == "plain-cnn"
+    assert [len(board.systems) for board in boards] == [1, 1, 1]
+    assert [board.best.leaking for board in boards] == [False, False, True]
 
 
-def test_baselines_of_one_name_are_one_system(tmp_path: Path) -> None:
+def test_baselines_of_the_same_name_are_one_system(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", baselines=("svm", "majority"), seeds=(0, 1))
     write_folds(tmp_path / "plain", model="plain-cnn", baselines=("svm",))
-    kinds = [(system.name, system.kind, len(system.runs)) for system in found(tmp_path)]
+    kinds = [(system.name, system.kind, len(system.runs)) for system in pooled_systems(tmp_path)]
     assert kinds[2:] == [("majority", "classical", 4), ("svm", "classical", 4)]
 
 
@@ -147,33 +149,33 @@ def test_baselines_of_one_name_are_one_system(tmp_path: Path) -> None:
         ("fusion of mfcc-cnn, plain-cnn", "fusion"),
     ],
 )
-def test_what_a_model_stands_for(tmp_path: Path, model: str, kind: str) -> None:
+def test_kind_of_system(tmp_path: Path, model: str, kind: str) -> None:
     write_run(tmp_path / "run", model=model)
-    assert found(tmp_path)[0].kind == kind
+    assert pooled_systems(tmp_path)[0].kind == kind
 
 
-def test_each_corpus_left_out_is_a_fold_and_each_trained_on_alone_is_not(tmp_path: Path) -> None:
+def test_leave_one_corpus_out_runs_are_folds_and_cross_corpus_runs_are_not(tmp_path: Path) -> None:
     for corpus in ("ravdess", "tess"):
-        people = {name: [f"{name}-{number:02d}" for number in range(4)] for name in ("ravdess", "tess")}
-        left = tmp_path / "left" / corpus
-        write_run(left, split=f"corpus-{corpus}", fold=None, speakers=people[corpus])
-        everyone = people["ravdess"][:2] + people["tess"]
-        write_run(tmp_path / "cross" / corpus, split=f"cross-corpus-{corpus}", fold=None, speakers=everyone)
-    splits = [(system.split, len(system.runs), len(system.labels)) for system in found(tmp_path)]
+        speakers = {name: [f"{name}-{number:02d}" for number in range(4)] for name in ("ravdess", "tess")}
+        folder = tmp_path / "folder" / corpus
+        write_run(folder, split=f"corpus-{corpus}", fold=None, speakers=speakers[corpus])
+        speakers_tested = speakers["ravdess"][:2] + speakers["tess"]
+        write_run(tmp_path / "cross" / corpus, split=f"cross-corpus-{corpus}", fold=None, speakers=speakers_tested)
+    splits = [(system.split, len(system.runs), len(system.labels)) for system in pooled_systems(tmp_path)]
     assert sorted(splits) == [("corpus", 2, 64), ("cross-corpus-ravdess", 1, 48), ("cross-corpus-tess", 1, 48)]
-    assert len(leaderboards(found(tmp_path))) == 3
-    left = named([one for one in found(tmp_path) if one.split == "corpus"], "mfcc-cnn")
-    assert {name: cell["speakers"] for name, cell in left.scores_by("corpus").items()} == {"ravdess": 4, "tess": 4}
+    assert len(leaderboards(pooled_systems(tmp_path))) == 3
+    folder = by_name([system for system in pooled_systems(tmp_path) if system.split == "corpus"], "mfcc-cnn")
+    assert {name: cell["speakers"] for name, cell in folder.scores_by("corpus").items()} == {"ravdess": 4, "tess": 4}
 
 
-def test_cost_is_the_mean_of_the_runs(tmp_path: Path) -> None:
+def test_cost_is_the_mean_over_the_runs(tmp_path: Path) -> None:
     for fold, factor in enumerate((0.1, 0.3)):
         cost = {"speed": {"real_time_factor": factor, "clips": 10, "threads": 1}}
         write_run(tmp_path / str(fold), fold=fold, speakers=[f"ravdess-0{fold}"], cost=cost)
     write_run(tmp_path / "plain", model="plain-cnn")
-    known, bare = (system.cost for system in found(tmp_path))
-    assert known["real_time_factor"] == pytest.approx(0.2)
-    assert known["seconds"] == pytest.approx(90.5)
-    assert known["parameters"] == 100_000
-    assert len(known["machines"]) == 1
-    assert bare["real_time_factor"] is None
+    measured, unmeasured = (system.cost for system in pooled_systems(tmp_path))
+    assert measured["real_time_factor"] == pytest.approx(0.2)
+    assert measured["seconds"] == pytest.approx(90.5)
+    assert measured["parameters"] == 100_000
+    assert len(measured["machines"]) == 1
+    assert unmeasured["real_time_factor"] is None

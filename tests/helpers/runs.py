@@ -1,4 +1,4 @@
-"""Small run folders of a sweep: made-up answers, and the files that are kept of a run."""
+"""Small run folders of a sweep with random predictions."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ CLASSES = ("neutral", "happy", "sad", "angry")
 TERMS = {"title": "A corpus", "license": "CC-BY-NC-SA-4.0", "terms": "non-commercial", "citation": "Some One (2018)."}
 
 
-def answers(
-    speakers: Sequence[str], skill: float, draw: int, classes: Sequence[str] = CLASSES, takes: int = 2
+def random_predictions(
+    speakers: Sequence[str], skill: float, seed: int, classes: Sequence[str] = CLASSES, takes: int = 2
 ) -> pd.DataFrame:
-    """Make up test predictions: `takes` clips of each class from each speaker, the true class favoured by `skill`."""
-    random = np.random.default_rng(draw)
+    """Return random test predictions that favor the true class by `skill`: `takes` clips per class and speaker."""
+    random = np.random.default_rng(seed)
     rows = []
     for speaker in speakers:
-        for place, label in enumerate(classes):
+        for index, label in enumerate(classes):
             for take in range(takes):
                 logits = random.normal(size=len(classes))
-                logits[place] += skill
-                shares = np.exp(logits) / np.exp(logits).sum()
+                logits[index] += skill
+                probabilities = np.exp(logits) / np.exp(logits).sum()
                 corpus, _, number = speaker.partition("-")
-                clip = f"{speaker}-{place}-{take}"
+                clip = f"{speaker}-{index}-{take}"
                 row = {"id": clip, "path": f"{clip}.wav", "corpus": corpus, "speaker": speaker, "intensity": "normal"}
                 row |= {"gender": "male" if int(number) % 2 else "female", "duration": 0.5, "part": "test"}
-                rows.append({**row, "label": label, **dict(zip(classes, shares, strict=True))})
+                rows.append({**row, "label": label, **dict(zip(classes, probabilities, strict=True))})
     return pd.DataFrame(rows)
 
 
@@ -52,9 +52,9 @@ def write_run(
     cost: dict[str, Any] | None = None,
     notes: dict[str, str] | None = None,
 ) -> RunFolder:
-    """Write metrics.json, predictions.parquet, environment.json and config.yaml, and the baselines' first two."""
-    table = answers(speakers, skill, 1000 * seed + (fold or 0) + len(model), classes)
-    facts = {
+    """Write metrics.json, predictions.parquet, environment.json and config.yaml, and the first two of baselines."""
+    table = random_predictions(speakers, skill, 1000 * seed + (fold or 0) + len(model), classes)
+    common = {
         "seed": seed,
         "classes": list(classes),
         "split": {"name": split, "fold": fold, "seed": split_seed, "leaking": leaking},
@@ -63,12 +63,14 @@ def write_run(
     }
     parts = [(RunFolder(path), model, table, {"parameters": 100_000, "trained_parameters": 90_000})]
     for name in baselines:
-        weak = answers(speakers, 0.3, fold or 0, classes)
-        parts.append((RunFolder(path / "baselines" / name), name, weak, {"parameters": None}))
-    for run, name, found, own in parts:
+        baseline_table = random_predictions(speakers, 0.3, fold or 0, classes)
+        parts.append((RunFolder(path / "baselines" / name), name, baseline_table, {"parameters": None}))
+    for run, name, predictions, extra in parts:
         run.path.mkdir(parents=True)
-        run.write_predictions(found.assign(fold=pd.Series([fold] * len(found), dtype="Int64"), seed=seed))
-        run.write_json(run.metrics_file, {**facts, "model": name, **own, "parts": metrics_per_part(found, classes)})
+        run.write_predictions(predictions.assign(fold=pd.Series([fold] * len(predictions), dtype="Int64"), seed=seed))
+        run.write_json(
+            run.metrics_file, {**common, "model": name, **extra, "parts": metrics_per_part(predictions, classes)}
+        )
     run = RunFolder(path)
     kind = split.rpartition("-")[0] if "corpus-" in split else split
     lines = [f"model: {{name: {model.split(' ')[0]}}}", f"split: {{kind: {kind}, fold: {fold or 0}, folds: 2}}"]
@@ -78,10 +80,12 @@ def write_run(
     return run
 
 
-def write_folds(folder: Path, seeds: Sequence[int] = (0,), folds: int = 2, people: int = 8, **options: Any) -> Path:
-    """Write the runs of a system: fold0-seed0, ..., its people shared out over the folds."""
+def write_folds(
+    folder: Path, seeds: Sequence[int] = (0,), folds: int = 2, num_speakers: int = 8, **options: Any
+) -> Path:
+    """Write the runs of a system, fold0-seed0 and so on; its speakers are distributed over the folds."""
     for seed in seeds:
         for fold in range(folds):
-            own = [f"ravdess-{number:02d}" for number in range(1, people + 1) if number % folds == fold]
-            write_run(folder / f"fold{fold}-seed{seed}", fold=fold, seed=seed, speakers=own, **options)
+            fold_speakers = [f"ravdess-{number:02d}" for number in range(1, num_speakers + 1) if number % folds == fold]
+            write_run(folder / f"fold{fold}-seed{seed}", fold=fold, seed=seed, speakers=fold_speakers, **options)
     return folder

@@ -138,8 +138,8 @@ def test_holm_correction() -> None:
 
 
 def test_too_few_speakers_are_reported(tmp_path: Path) -> None:
-    write_folds(tmp_path / "mfcc", people=4, skill=0.0)
-    write_folds(tmp_path / "wav2vec2", people=4, model=WAV2VEC2, skill=9.0)
+    write_folds(tmp_path / "mfcc", num_speakers=4, skill=0.0)
+    write_folds(tmp_path / "wav2vec2", num_speakers=4, model=WAV2VEC2, skill=9.0)
     (comparison,) = compare([str(tmp_path)], show_progress=False)
     pair = comparison.versus_baseline[WAV2VEC2]
     assert pair.smallest_p_value == 0.125
