@@ -119,7 +119,8 @@ def _augment(state: AppState, path: str | None, number: float | None) -> tuple[d
 
 def _monitor(state: AppState, path: str | None, channel_names: str | None) -> tuple[dict[str, Any], str]:
     conversation = monitor.analyze(state, path, channel_names or "")
-    report, file = monitor.write_files(state, conversation, state.new_folder())
+    context = monitor.report_context(state, conversation)
+    report, file = monitor.write_files(conversation, context, state.new_folder())
     numbers = json.loads(file.read_text(encoding="utf-8"))
     # gradio_client tries to download the value of a key "path".
     return {"file": numbers.pop("path")} | numbers, str(report)

@@ -9,23 +9,18 @@ from typing import Any
 
 import gradio as gr
 
-from ser_ft.monitor.analysis import ProgressCallback, analyze_conversation, extract_clips
-from ser_ft.monitor.conversation import Conversation, MonitorSettings, Speaker
-from ser_ft.monitor.page import NUMBERS, REPORT, ReportContext, write_conversation_report
-from ser_ft.monitor.summary import clock, summarize
-from ser_ft.monitor.timeline import class_colors, timeline
-from ser_ft.report.shared.templates import audio_data_uri
+from ser_ft.monitor.analysis import ProgressCallback, analyze_conversation
+from ser_ft.monitor.conversation import Conversation, MonitorSettings
+from ser_ft.monitor.page import NUMBERS, REPORT, ReportContext, render_conversation, write_conversation_report
+from ser_ft.monitor.summary import summarize
 from ser_ft.utils.errors import InputError
-from ser_ft.utils.text import count_text
 
-from . import drawing
 from .audio_input import check_duration
 from .components import files_only
 from .messages import alert, duration_text, error_message, hint
 from .state import AppState
 
 EMPTY = "The timeline will appear here: drop a recording of a conversation, or use the example."
-_MAX_LISTED_SEGMENTS = 300  # per speaker; the JSON file contains all of them
 _MAX_NAME_LENGTH = 40
 _RESPONSIBLE_USE = (
     '<div class="note heed" role="note"><strong>The results show how voices sounded to a model, not how people felt.'
@@ -58,9 +53,8 @@ def analyze(
     return analyze_conversation(state.model.recognizer.backend, file, MonitorSettings(channel_names=names), on_progress)
 
 
-def write_files(state: AppState, conversation: Conversation, folder: Path) -> tuple[Path, Path]:
+def write_files(conversation: Conversation, context: ReportContext, folder: Path) -> tuple[Path, Path]:
     """Write report.html and monitor.json into a folder, without the path of the recording on the server."""
-    context = ReportContext.load(conversation.model, conversation.settings, state.model.source)
     write_conversation_report(conversation, folder, context)
     files = folder / REPORT, folder / NUMBERS
     for file in files:
@@ -69,68 +63,17 @@ def write_files(state: AppState, conversation: Conversation, folder: Path) -> tu
     return files
 
 
-def to_html(conversation: Conversation) -> str:
+def report_context(state: AppState, conversation: Conversation) -> ReportContext:
+    """Return what reports say about the model."""
+    return ReportContext.load(conversation.model, conversation.settings, state.model.source)
+
+
+def to_html(conversation: Conversation, context: ReportContext) -> str:
     """Return summary, timelines, highlights, shares and segments as HTML."""
-    colors = dict(class_colors(conversation.model.classes))
-    speakers = conversation.speakers
     notes = "".join(f'<p class="faint">{escape(note[:1].upper() + note[1:])}.</p>' for note in conversation.notes)
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in summarize(conversation))
-    parts = [f'<section class="answer conversation"><ul class="summary">{sentences}</ul>{notes}']
-    parts.append(drawing.legend(colors))
-    for index, speaker in enumerate(speakers):
-        parts.append(f"<h3>{escape(speaker.name)}</h3><div class='scroll' tabindex='0' role='region' ")
-        parts.append(f'aria-label="Timeline of {escape(speaker.name)}">{timeline(conversation, index)}</div>')
-    parts += ["<h3>Highlights</h3>", _highlights(conversation, colors)]
-    parts += ["<h3>Shares</h3>", *(_shares(speaker, colors) for speaker in speakers)]
-    parts += ["<h3>Segments</h3>", *(_segments(speaker, colors) for speaker in speakers)]
-    return "".join([*parts, "</section>"])
-
-
-def _highlights(conversation: Conversation, colors: dict[str, str]) -> str:
-    if not conversation.highlights:
-        return '<p class="faint">There are none: no segment that is not uncertain stands out.</p>'
-    cards = []
-    clips = extract_clips(conversation, conversation.highlights)
-    for highlight, samples in zip(conversation.highlights, clips, strict=True):
-        previous = f"{highlight.previous_emotion} to " if highlight.previous_emotion else ""
-        title = escape(f"{previous}{highlight.emotion}")
-        strength = "a change of" if highlight.previous_emotion else "mean probability"
-        cards.append(
-            f'<li id="highlight-{highlight.number}"><h4><i class="swatch" '
-            f'style="background:{colors[highlight.emotion]}"></i>{highlight.number}. {title}</h4>'
-            f'<audio controls preload="metadata" src="{audio_data_uri(samples)}" '
-            f'aria-label="Highlight {highlight.number}: {title}"></audio>'
-            f'<p class="faint">{escape(conversation.speakers[highlight.speaker].name)}, {clock(highlight.start)} to '
-            f"{clock(highlight.end)}, {strength} {highlight.strength:.2f}</p></li>"
-        )
-    return f'<ul class="cards">{"".join(cards)}</ul>'
-
-
-def _shares(speaker: Speaker, colors: dict[str, str]) -> str:
-    name = escape(speaker.name)
-    if not speaker.has_predictions:
-        return f'<p class="faint">{name}: too little speech for a prediction.</p>'
-    shares = {**speaker.emotion_shares, "uncertain": speaker.uncertain_share}
-    bars = drawing.bars(shares, colors | {"uncertain": "var(--faint)"}, speaker.main_emotion)
-    return f"<h4>{name} <span>talks for {clock(speaker.speech_seconds)}</span></h4>{bars}"
-
-
-def _segments(speaker: Speaker, colors: dict[str, str]) -> str:
-    name = escape(speaker.name)
-    rows = "".join(
-        f'<tr><td class="n">{clock(segment.start)}</td><td class="n">{clock(segment.end)}</td><td><i class="swatch" '
-        f'style="background:{colors[segment.emotion]}"></i>{escape(segment.emotion)}</td>'
-        f'<td class="n">{segment.probability:.2f}</td><td>{"uncertain" if segment.uncertain else ""}</td></tr>'
-        for segment in speaker.segments[:_MAX_LISTED_SEGMENTS]
-    )
-    more = f", the first {_MAX_LISTED_SEGMENTS}" if len(speaker.segments) > _MAX_LISTED_SEGMENTS else ""
-    return (
-        f"<details open><summary>{name}: {count_text(len(speaker.segments), 'segment')}{more}</summary>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Segments of {name}"><table><thead>'
-        '<tr><th scope="col" class="n">from</th><th scope="col" class="n">to</th><th scope="col">emotion</th>'
-        '<th scope="col" class="n">mean probability</th><th scope="col"></th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></details>"
-    )
+    sections = render_conversation(conversation, context, "sections")
+    return f'<section class="answer conversation"><ul class="summary">{sentences}</ul>{notes}{sections}</section>'
 
 
 def build(state: AppState) -> None:
@@ -175,9 +118,10 @@ def build(state: AppState) -> None:
             return hint(EMPTY), disabled, disabled
         try:
             conversation = analyze(state, path, channel_names, _progress_callback(progress))
-            files = write_files(state, conversation, state.new_folder())
+            context = report_context(state, conversation)
+            files = write_files(conversation, context, state.new_folder())
             downloads = [gr.update(value=str(file), interactive=True) for file in files]
-            return to_html(conversation), downloads[0], downloads[1]
+            return to_html(conversation, context), downloads[0], downloads[1]
         except Exception as error:
             return alert(error_message(error, path)), disabled, disabled
 

@@ -71,7 +71,12 @@ def analyze_conversation(
     negative = negative_classes(backend.info.classes, settings.negative_emotions)
     speakers = []
     for name, channel in channels:
-        windows = _windows(backend, path, settings, channel, scan.duration * len(channels), on_progress)
+        windows: list[Window] = []
+        for window in iter_windows(backend, path, settings.windows, channel=channel):
+            if on_progress:
+                seconds = window.end - (windows[-1].end if windows else 0.0)
+                on_progress(seconds / (scan.duration * len(channels)))
+            windows.append(window)
         speakers.append(_analyze_speaker(name, windows, backend, settings, negative))
     model = backend.info
     silences = intervals.gaps(intervals.union(span for speaker in speakers for span in speaker.speech), scan.duration)
@@ -115,22 +120,6 @@ def _scan(path: str | Path) -> _FileScan:
     norm = np.sqrt(np.diag(products))
     identical = not silent.any() and bool((products >= MIN_CORRELATION * np.outer(norm, norm)).all())
     return _FileScan(sound.rate, sound.channels, seconds, identical, tuple(map(bool, silent)))
-
-
-def _windows(
-    backend: Backend,
-    path: str | Path,
-    settings: MonitorSettings,
-    channel: int | None,
-    total_seconds: float,
-    on_progress: ProgressCallback | None,
-) -> list[Window]:
-    windows: list[Window] = []
-    for window in iter_windows(backend, path, settings.windows, channel=channel):
-        if on_progress:
-            on_progress((window.end - (windows[-1].end if windows else 0.0)) / total_seconds)
-        windows.append(window)
-    return windows
 
 
 def _analyze_speaker(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..evaluation.run_folder import RunFolder
 from ..inference.backends import ModelInfo
@@ -78,18 +78,23 @@ def write_conversation_report(
         embed_audio: whether the page contains the sound of the highlights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    values = _template_values(conversation, embed_audio) | context.template_values()
-    page = render_template("monitor/conversation.html.j2", values)
+    page = render_conversation(conversation, context, "conversation", embed_audio)
     (folder / NUMBERS).write_text(json.dumps(to_json(conversation), ensure_ascii=False, allow_nan=False), "utf-8")
     (folder / REPORT).write_text(page, "utf-8")
 
 
-def _template_values(conversation: Conversation, embed_audio: bool) -> dict[str, Any]:
+def render_conversation(
+    conversation: Conversation,
+    context: ReportContext,
+    template: Literal["conversation", "sections"],
+    embed_audio: bool = True,
+) -> str:
+    """Return the page of a conversation as HTML, or only its sections, from the timeline to the segments."""
     colors = class_colors(conversation.model.classes)
     clips = extract_clips(conversation, conversation.highlights) if embed_audio else []
     uris = [audio_data_uri(clip) for clip in clips] or [""] * len(conversation.highlights)
     speakers = conversation.speakers
-    return {
+    values = {
         "conversation": conversation,
         "name": escape_undecodable(Path(conversation.path).name),
         "path": escape_undecodable(conversation.path),
@@ -107,6 +112,7 @@ def _template_values(conversation: Conversation, embed_audio: bool) -> dict[str,
         "speaker_keys": SPEAKER_KEYS,
         "baselines": {speaker.name: _baseline_text(speaker) for speaker in speakers if speaker.baseline},
     }
+    return render_template(f"monitor/{template}.html.j2", values | context.template_values())
 
 
 def _ordered_shares(speaker: Speaker, conversation: Conversation) -> Sequence[tuple[str, float]]:

@@ -24,8 +24,8 @@ KEYS = {
     "sampling_rate": "of the recording, in Hz",
     "num_channels": "number of channels of the recording",
     "mixed": "whether all channels are analyzed as one, so that speakers are not distinguished",
-    "model": "name; classes; threshold, the probability below which a prediction is uncertain (null: none); shortest "
-    "accepted clip, in samples at 16 kHz; longest part of a clip that the model uses, in seconds (null: all)",
+    "model": "name; classes; threshold, the probability below which a prediction is uncertain (null: none); "
+    "min_samples of a clip, at 16 kHz; max_seconds of a clip that the model uses (null: all)",
     "settings": "window, hop, smoothing, min_speech, gap, baseline_seconds (null: no baseline) and min_pause, all in "
     "seconds",
     "negative_classes": "the classes that count as negative",

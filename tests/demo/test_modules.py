@@ -296,7 +296,8 @@ def test_names_cannot_inject_html(state: Any, tmp_path: Path) -> None:
 
     file = tmp_path / "<img src=x onerror=alert(1)>.flac"
     file.write_bytes(state.conversation.read_bytes())
-    html = monitor.to_html(monitor.analyze(state, str(file), "<b>left</b>, right"))
+    conversation = monitor.analyze(state, str(file), "<b>left</b>, right")
+    html = monitor.to_html(conversation, monitor.report_context(state, conversation))
     assert "<b>left" not in html
     assert "<img src=x" not in html
     assert "<img src=x" not in speak.to_html(state, speak.recognize(state, str(file)))

@@ -152,7 +152,7 @@ def test_each_recording_is_a_row_and_a_bad_one_does_not_stop_the_others(
     assert "1 recording could not be analyzed" in page.text
     assert rows[2]["error"] in page.text
     page.elements = [(tag, values) for tag, values in page.elements if values.get("href", "#")[0] == "#"]
-    page.check_alone()
+    page.check_self_contained()
 
 
 def test_overwrite_replaces_a_report_only_once_there_is_a_new_one(
