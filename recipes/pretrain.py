@@ -1,11 +1,11 @@
-"""Continue an encoder's pretraining on the training speakers' sound, without labels, before it is fine-tuned.
+"""Continue the pretraining of an encoder on the training speakers' speech, without labels, before fine-tuning.
 
 accelerate launch recipes/pretrain.py --config recipes/pretraining/NAME.yaml
 """
 
 import sys
 
-from ser_ft.training.wav2vec2.command import main
+from ser_ft.cli.training import pretrain
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pretrain())

@@ -1,50 +1,63 @@
-"""The whole road: a recipe carried out, from recordings to a reported model."""
+"""A run from recordings to a report: data, split, model, optimizer, training loop, evaluation, report."""
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .config.schema import HubConfig, Recipe
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from .config.schema import Recipe
+from .data.prepare import is_synthetic
+from .data.splits import Split
+from .dataloading.cache import compute_statistics
+from .dataloading.targets import ClipData
+from .evaluation.latency import real_time_factor
+from .evaluation.provenance import check_no_seen_speakers
 from .evaluation.run_folder import RunFolder
+from .evaluation.scoring import SplitScorer
+from .hub.after_training import publication_check, publish_run
+from .models import MODELS
+from .models.classical import CLASSICAL
 from .report.comparison.report import compare, comparison_text, write_comparison
 from .report.run.report import write_report
 from .report.shared.tables import comparison_rows, format_rows
-from .training.run import load_data, train
-from .training.sweep import plan, run_cells
-from .utils.errors import InputError
-
-if TYPE_CHECKING:
-    import datasets
-
-    from .data.splits import Split
+from .training.classification import ClassificationJob, ClassificationTrainer
+from .training.data import augmented_copies, learned_classes, load_data, split_content, split_for_training
+from .training.model import baseline_recipe, check_model, display_name, prepare_model, save_model
+from .training.run_guard import create_run_folder, is_finished, resumes
+from .training.sweep import plan, run_all
+from .training.trainer import create_optimizer
+from .utils.accelerator import create_accelerator, device_name, start_trackers
 
 
 def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
-    """Train and evaluate a model as a recipe says, and report it.
+    """Train, evaluate and report a model as a recipe describes, and publish it if the recipe asks for it.
 
     Args:
-        recipe: what to do. verbose: show what is read, the split, progress, and the result.
+        recipe: the recipe.
+        verbose: show the data, the split, progress and results.
 
     Returns:
-        The run folder, evaluated and reported, and published where the recipe says so; a run that is finished is left
-        as it is.
+        The run folder. A finished run that is resumed is left unchanged.
 
     Raises:
-        InputError: the recipe does not fit the data, its run folder is taken, or it may not be published; nothing is
-            written then.
+        InputError: the recipe does not fit the data, its run folder cannot be used, or the model may not be published;
+            nothing is written then.
     """
-    outcome = train(recipe, verbose, _publishing(recipe))
-    folder = outcome.folder
-    if not outcome.writes:
+    check = publication_check(recipe.hub, recipe.model.name) if recipe.push_to_hub else None
+    result = train(recipe, verbose, check)
+    folder = result.folder
+    if not result.is_main_process:
         return folder
-    if outcome.table is not None or not folder.report_file.is_file():
+    if result.table is not None or not folder.report_file.is_file():
         table = None
         if recipe.embed_audio:
-            table = outcome.table if outcome.table is not None else load_data(recipe.data, verbose)
+            table = result.table if result.table is not None else load_data(recipe.data, verbose)
         write_report(folder, table)
     elif verbose:
         print(f"{folder.path}: this run is finished; nothing to do")
@@ -53,43 +66,141 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
         print(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
         print(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
     if recipe.push_to_hub:
-        _publish(folder, recipe.hub)
+        publish_run(folder, recipe.hub)
     return folder
 
 
-def _publishing(recipe: Recipe) -> Callable[[datasets.Dataset, Split], None] | None:
-    """Refuse before training what could not be published after it; the main process asks the Hub."""
-    if not recipe.push_to_hub:
-        return None
-    from .data.licenses import check_accepted
-    from .data.prepare import corpus_info
-    from .evaluation.provenance import corpora_of_new_run
-    from .hub import check_access
+@dataclass(frozen=True)
+class TrainResult:
+    """The result of training.
 
-    if os.environ.get("RANK", "0") == "0":
-        check_access(str(recipe.hub.model_id))
+    Attributes:
+        folder: the run folder.
+        table: the prepared table; None if the run was finished before.
+        is_main_process: whether this process writes the files.
+    """
 
-    def refuse(table: datasets.Dataset, split: Split) -> None:
-        check_accepted(
-            corpora_of_new_run(recipe.model.name, corpus_info(table), split.speakers), recipe.hub.accept_terms
+    folder: RunFolder
+    table: datasets.Dataset | None
+    is_main_process: bool
+
+
+def train(
+    recipe: Recipe, verbose: bool = True, check: Callable[[datasets.Dataset, Split], None] | None = None
+) -> TrainResult:
+    """Train and evaluate a model as a recipe describes, with its baselines.
+
+    Args:
+        recipe: the recipe.
+        verbose: show the data, the split and progress.
+        check: called with the table and its split before anything is written; it may raise an InputError.
+
+    Raises:
+        InputError: the recipe does not fit the data, or its run folder cannot be used; nothing is written then.
+    """
+    folder = RunFolder(recipe.out)
+    if is_finished(recipe, folder, recipe.baselines):
+        return TrainResult(folder, None, PartialState().is_main_process)
+    accelerator = create_accelerator(
+        recipe.train.mixed_precision,
+        recipe.seed,
+        pretrained=recipe.model.kind != "own",
+        trackers=recipe.train.report_to,
+        out=recipe.out,
+    )
+    check_model(recipe.model, recipe.tuning, recipe.augment)
+    shown = verbose and accelerator.is_main_process
+
+    # Data
+    with accelerator.local_main_process_first():
+        table = load_data(recipe.data, shown)
+
+    # Split
+    split = split_for_training(table, recipe.split)
+    if not split.leaking:
+        check_no_seen_speakers(recipe.model.name, split, is_synthetic(table))
+    if check is not None:
+        check(table, split)
+    if shown:
+        print(split.describe())
+    train_rows = split.row_indices(table)["train"]
+    classes = learned_classes(table, train_rows)
+    with accelerator.local_main_process_first():
+        tables = [table, *augmented_copies(table.select(train_rows), recipe.augment, recipe.seed, shown)]
+    train_rows = np.concatenate([train_rows, len(table) + np.arange(sum(map(len, tables[1:])))])
+
+    # Model
+    trainable, extractor = prepare_model(
+        recipe.model,
+        recipe.tuning,
+        recipe.augment,
+        recipe.train,
+        tables,
+        train_rows,
+        classes,
+        accelerator,
+        seed=recipe.seed,
+        shown=shown,
+    )
+    all_clips = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
+    clips = ClipData.from_table(all_clips, trainable.batch_source, classes)
+    scorer = SplitScorer(table, split, clips, recipe.seed)
+    if shown:
+        for part, counts in scorer.excluded.items():
+            if counts:
+                text = ", ".join(f"{count} {name}" for name, count in counts.items())
+                print(f"  {part}: clips of classes without training clips are excluded: {text}")
+
+    # Optimizer
+    optimizer = create_optimizer(trainable.learning_rates, recipe.train.weight_decay, accelerator.device)
+    num_trained = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
+
+    # Training loop
+    content = split_content(split, recipe.model.name)
+    resume = resumes(recipe, folder, content, "run")
+    job = ClassificationJob(
+        trainable,
+        optimizer,
+        train_rows,
+        clips,
+        scorer.rows["validation"],
+        recipe.tuning.unfreeze_every,
+        recipe.augment.mixup,
+    )
+    trainer = ClassificationTrainer(accelerator, job, recipe.train, folder, recipe.seed)
+    if not resume:
+        create_run_folder(recipe, folder, content, accelerator)
+    if recipe.train.report_to:
+        start_trackers(accelerator, {"seed": recipe.seed} | vars(recipe.train))
+    trainer.fit(resume, shown)
+
+    # Evaluation. All processes compute the probabilities and the statistics together.
+    probabilities = {part: trainer.probabilities(rows) for part, rows in scorer.rows.items() if len(rows)}
+    classical = [name for name in recipe.baselines if name in CLASSICAL]
+    statistics = compute_statistics(table, shown) if classical else np.empty(0)
+    if accelerator.is_main_process:
+        calibration = scorer.fit_calibration(probabilities)
+        model = save_model(trainable.finish(), extractor, calibration, folder)
+        folder.write_environment(
+            device=device_name(accelerator),
+            processes=accelerator.num_processes,
+            mixed_precision=accelerator.mixed_precision,
+            seconds=round(trainer.state.seconds, 1),
+            torch_threads=torch.get_num_threads(),
+            speed=real_time_factor(model, extractor, table.select(scorer.rows["test"]), accelerator.device),
         )
-
-    return refuse
-
-
-def _publish(folder: RunFolder, chosen: HubConfig) -> None:
-    """Publish a finished run; where that fails, say that the run is there all the same."""
-    from .hub import UploadError, push
-
-    name = str(chosen.model_id)
-    try:
-        push(folder.path, name, private=chosen.private, overwrite=chosen.overwrite, accept_terms=chosen.accept_terms)
-    except (InputError, UploadError) as error:
-        flags = [
-            f"--{flag.replace('_', '-')}" for flag in ("private", "accept_terms", "overwrite") if getattr(chosen, flag)
-        ]
-        again = shlex.join(["ser-ft", "push", str(folder.path), name, *flags])
-        raise type(error)(f"{error}; the run itself is finished; publish it with: {again}") from error
+        facts = {
+            "model": display_name(recipe.model, recipe.tuning.mode),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "trained_parameters": num_trained,
+        }
+        scorer.write(folder, probabilities, calibration, **facts)
+        scorer.fit_baselines(folder, classical, statistics, shown)
+    accelerator.end_training()
+    for name in dict.fromkeys(recipe.baselines):
+        if name in MODELS:
+            train(baseline_recipe(recipe, name), verbose=False)
+    return TrainResult(folder, table, accelerator.is_main_process)
 
 
 def sweep(
@@ -101,28 +212,28 @@ def sweep(
     variants: str | Path | None = None,
     jobs: int = 1,
     threads: int = 1,
-    listed: bool = False,
+    list_only: bool = False,
 ) -> list[RunFolder]:
-    """Make every run of a sweep that is not finished, and compare them: OUT/comparison.html.
+    """Run all runs of a sweep that are not finished, and compare them in OUT/comparison.html.
 
     Args:
         recipes, out, seeds, folds, settings, variants: see `ser_ft.training.sweep.plan`.
-        jobs, threads: see `ser_ft.training.sweep.run_cells`.
-        listed: print the command of each run instead.
+        jobs, threads: see `ser_ft.training.sweep.run_all`.
+        list_only: print the command of each run instead.
 
     Returns:
-        The run folders; none where they are listed.
+        The run folders; none with `list_only`.
 
     Raises:
-        InputError: a recipe does not fit (nothing is begun then), or a run failed.
+        InputError: a recipe does not fit (nothing is started then), or a run failed.
     """
-    cells = plan(recipes, out, seeds, folds, settings, variants, shown=not listed)
-    if listed:
-        print("\n".join(f"OMP_NUM_THREADS={threads} {cell.command}" for cell in cells))
+    runs = plan(recipes, out, seeds, folds, settings, variants, shown=not list_only)
+    if list_only:
+        print("\n".join(f"OMP_NUM_THREADS={threads} {item.command}" for item in runs))
         return []
-    run_cells(cells, out, jobs, threads)
-    found = [cell.folder for cell in cells]
-    compared = compare([run.path for run in found])
-    print(comparison_text(compared))
-    print(f"\nruns: {out}\nreport: {write_comparison(compared, Path(out) / 'comparison.html')}")
-    return found
+    run_all(runs, out, jobs, threads)
+    folders = [item.folder for item in runs]
+    comparison = compare([folder.path for folder in folders])
+    print(comparison_text(comparison))
+    print(f"\nruns: {out}\nreport: {write_comparison(comparison, Path(out) / 'comparison.html')}")
+    return folders

@@ -1,1 +1,1 @@
-"""Fine-tuning with accelerate."""
+"""Training: the loops, what is trained of a model, checkpoints, run folders, and sweeps."""

@@ -1,9 +1,8 @@
-"""What is trained of a model, and at which rate: the head alone, the top layers, all of it, or low-rank adapters."""
+"""Prepares a pretrained speech encoder: what is trained (head, top layers, everything or adapters) and how fast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
-from ..config.schema import Recipe, TuningConfig
+from ..config.schema import AugmentConfig, ModelConfig, TuningConfig
 from ..dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches
 from ..dataloading.cache import JoinedCache
 from ..dataloading.encoder_hooks import EncoderHooks, PooledHead
@@ -21,134 +20,121 @@ from ..dataloading.online_augmentation import OnlineAugmentation
 from ..models import encoders
 from ..models.encoders import EncoderParts
 from ..utils.errors import InputError
+from .trainer import TrainableModel
 
-# Families whose layers see a clip at another frame rate than the model gives.
+# Families whose layers work at another frame rate than the output of the model.
 _RESAMPLING = ("sew", "sew-d")
-# Seconds: trained on a CPU, attention over no longer clips takes a third of the time as plain products of matrices that
-# it takes fused (sdpa); over longer ones they would take too much memory.
-_SHORT = 12.0
+# Longest clip in seconds for eager attention: in training on a CPU it takes a third of the time of fused attention
+# (sdpa), but too much memory for longer clips.
+_MAX_EAGER_SECONDS = 12.0
 
 
-@dataclass
-class TrainableModel:
-    """What the loop trains.
+def find_encoder(model: ModelConfig, tuning: TuningConfig, classes: tuple[str, ...]) -> encoders.EncoderSpec:
+    """Find the encoder that a recipe names, with the settings that its tuning needs.
 
-    Attributes:
-        model: called with a batch, it gives an output with `logits`. feed: makes the batches.
-        groups: of parameters, with their rates and weight decay, as optimisers of torch take them; the head's first.
-        stages: what gradual unfreezing frees, one after the other, top first.
-        still: frozen modules, which stay in evaluation mode.
-        finish: puts the stock model together again, whole, to be saved; nothing can be trained after it.
+    Raises:
+        InputError: as `ser_ft.models.encoders.find_encoder`.
     """
-
-    model: nn.Module
-    batch_source: BatchSource
-    groups: list[dict[str, Any]]
-    finish: Callable[[], PreTrainedModel]
-    stages: list[list[nn.Parameter]] = field(default_factory=list)
-    still: list[nn.Module] = field(default_factory=list)
+    spec = encoders.find_encoder(
+        model.name,
+        classes,
+        model.config_overrides,
+        dropout=tuning.dropout,
+        weighted_layer_sum=tuning.mode == "probe",
+        revision=model.revision,
+    )
+    if tuning.mode in ("probe", "partial") and hasattr(spec.config, "mask_time_prob"):
+        # SpecAugment masks the input of the frozen layers, whose output is computed once.
+        spec.config.apply_spec_augment = False
+    return spec
 
 
 def prepare_encoder(
     model: PreTrainedModel,
     extractor: SequenceFeatureExtractor,
     tables: Sequence[datasets.Dataset],
-    recipe: Recipe,
+    tuning: TuningConfig,
+    augment: AugmentConfig,
+    head_learning_rate: float,
     device: torch.device,
-    shown: bool,
+    *,
+    seed: int = 0,
+    compile_layers: bool = False,
+    shown: bool = False,
 ) -> TrainableModel:
-    """Make a pretrained speech encoder ready: freeze, take the frozen states, put adapters in, choose the rates.
+    """Prepare a pretrained speech encoder for training.
+
+    Parameters are frozen, the output of frozen layers is cached, adapters are added, and learning rates are assigned.
 
     Args:
-        model: as `ser_ft.models.encoders.load_encoder` gives it. extractor: its own.
-        tables: the prepared table; behind it, the augmented copies of training clips, where there are any. The feed's
-            rows are those of all of them, one behind the other.
-        recipe: `tuning`, `augment` and `train` are read. device: where frozen states are computed. shown: show bars.
+        model: the encoder with a head, from `ser_ft.models.encoders.load_encoder`.
+        extractor: its feature extractor.
+        tables: the prepared table, followed by the augmented copies of training clips, if any. The row numbers of the
+            batch source count through all of them.
+        tuning: which parameters are trained.
+        augment: augmentation of training clips.
+        head_learning_rate: peak learning rate of the head.
+        device: device that computes the output of frozen layers.
+        seed: seed of the augmentation.
+        compile_layers: compile the transformer layers.
+        shown: show progress bars.
 
     Raises:
-        InputError: the settings do not fit the family, or the disk is too small for the states.
+        InputError: the settings do not fit the family, or there is no disk space for the cached output.
     """
-    parts, tuning = EncoderParts.of(model), recipe.tuning
+    parts = EncoderParts.of(model)
     _check(parts, tuning)
     _freeze(parts, tuning)
     trained: nn.Module = model
-    rig: EncoderHooks | None = None
-    feed: BatchSource
-    first = _first_trained(parts, tuning)
+    hooks: EncoderHooks | None = None
+    batch_source: BatchSource
     table = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(list(tables))
-    kept = tuning.cache and not recipe.augment.online
+    use_cache, first = tuning.cache and not augment.online, _first_trained_layer(parts, tuning)
 
-    def states(what: str | int) -> JoinedCache:
-        return JoinedCache([compute_hidden_states(one, parts, extractor, what, shown, device) for one in tables])
+    def cached(what: str | int) -> JoinedCache:
+        return JoinedCache([compute_hidden_states(part, parts, extractor, what, shown, device) for part in tables])
 
-    if kept and tuning.mode == "probe":
-        feed, trained = PooledBatches(states("mean"), np.array(table["duration"])), PooledHead(parts)
-    elif kept and first is not None and first > 0:
-        feed, rig = (
-            HiddenStateBatches(states(first), table, extractor, parts.input_spec),
-            EncoderHooks(parts, layer=first),
-        )
-    elif kept and parts.feature_encoder is not None and not tuning.train_feature_encoder:
-        feed, rig = (
-            HiddenStateBatches(states("feature_encoder"), table, extractor, parts.input_spec),
-            EncoderHooks(parts, skip_feature_encoder=True),
-        )
+    if use_cache and tuning.mode == "probe":
+        batch_source, trained = PooledBatches(cached("mean"), np.array(table["duration"])), PooledHead(parts)
+    elif use_cache and first:
+        batch_source = HiddenStateBatches(cached(first), table, extractor, parts.input_spec)
+        hooks = EncoderHooks(parts, layer=first)
+    elif use_cache and parts.feature_encoder is not None and not tuning.train_feature_encoder:
+        batch_source = HiddenStateBatches(cached("feature_encoder"), table, extractor, parts.input_spec)
+        hooks = EncoderHooks(parts, convolved=True)
     else:
-        feed, rig = (
-            WaveformBatches(
-                table, extractor, parts.input_spec, OnlineAugmentation.from_config(table, recipe.augment, recipe.seed)
-            ),
-            EncoderHooks(parts),
-        )
-    restore = fast_attention(model, feed, device)
-    adapted = _adapt(parts, tuning) if tuning.mode == "lora" else None
-    if recipe.train.compile:
+        augmentation = OnlineAugmentation.from_config(table, augment, seed)
+        batch_source = WaveformBatches(table, extractor, parts.input_spec, augmentation)
+        hooks = EncoderHooks(parts)
+    restore_attention = use_fast_attention(model, batch_source, device)
+    adapted = _add_adapters(parts, tuning) if tuning.mode == "lora" else None
+    if compile_layers:
         for layer in parts.layers:
             layer.compile(dynamic=True)
 
     def finish() -> PreTrainedModel:
-        if rig is not None:
-            rig.remove()
-        restore()
+        if hooks is not None:
+            hooks.remove()
+        restore_attention()
         return model if adapted is None else adapted.merge_and_unload()
 
     depths = _depths(parts)
     return TrainableModel(
         trained,
-        feed,
-        parameter_groups(_rates(parts, tuning, depths, recipe.train.learning_rate), recipe.train.weight_decay),
+        batch_source,
+        [(parts.head, head_learning_rate), *_backbone_learning_rates(parts, tuning, depths)],
         finish,
         _stages(parts, depths) if tuning.unfreeze_every else [],
-        _still(parts, tuning),
+        _frozen_modules(parts, tuning),
     )
 
 
-def find_encoder(recipe: Recipe, classes: tuple[str, ...]) -> encoders.EncoderSpec:
-    """Find the encoder that a recipe names, with the settings that its tuning asks for.
-
-    Raises:
-        InputError: as `ser_ft.models.encoders.find_encoder` does.
-    """
-    found = encoders.find_encoder(
-        recipe.model.name,
-        classes,
-        recipe.model.config_overrides,
-        dropout=recipe.tuning.dropout,
-        weighted_layer_sum=recipe.tuning.mode == "probe",
-        revision=recipe.model.revision,
-    )
-    if recipe.tuning.mode in ("probe", "partial") and hasattr(found.config, "mask_time_prob"):
-        # Masks are drawn below the frozen layers, whose states are computed once.
-        found.config.apply_spec_augment = False
-    return found
-
-
-def fast_attention(model: PreTrainedModel, feed: BatchSource, device: torch.device) -> Callable[[], None]:
-    """Choose the attention that a device trains fastest with; return what puts the model's own back."""
-    own = model.config._attn_implementation
-    if device.type == "cpu" and own == "sdpa" and feed.seconds.max() <= _SHORT:
+def use_fast_attention(model: PreTrainedModel, batch_source: BatchSource, device: torch.device) -> Callable[[], None]:
+    """Select the attention implementation that trains fastest; return a function that restores the model's own."""
+    original = model.config._attn_implementation
+    if device.type == "cpu" and original == "sdpa" and batch_source.seconds.max() <= _MAX_EAGER_SECONDS:
         model.set_attn_implementation("eager")
-    return lambda: model.set_attn_implementation(own)
+    return lambda: model.set_attn_implementation(original)
 
 
 def _check(parts: EncoderParts, tuning: TuningConfig) -> None:
@@ -156,83 +142,73 @@ def _check(parts: EncoderParts, tuning: TuningConfig) -> None:
     if tuning.num_top_layers is not None and tuning.num_top_layers > count:
         raise InputError(f"tuning.num_top_layers is {tuning.num_top_layers}, but the encoder has {count} layers")
     if tuning.train_feature_encoder and parts.feature_encoder is None:
-        raise InputError("tuning.train_feature_encoder: this family has no convolutional encoder over the wave")
+        raise InputError("tuning.train_feature_encoder: this family has no convolutional feature encoder")
+
+
+def _top_layers(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
+    return list(parts.layers[len(parts.layers) - (tuning.num_top_layers or 0) :])
 
 
 def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
-    """Let gradients reach what the mode trains, and nothing else; what the family itself freezes stays frozen."""
-    kept: set[int] = set()
+    """Freeze all parameters that the mode does not train; parameters that the family freezes stay frozen."""
+    trained: set[int] = set()
     freeze = getattr(parts.feature_encoder, "_freeze_parameters", None)
     if freeze is not None and not tuning.train_feature_encoder:
-        freeze()  # without it they ask for gradients of the sound
+        freeze()  # otherwise the feature encoder needs gradients of the waveform
     if tuning.mode == "full":
-        kept = {id(parameter) for parameter in parts.backbone.parameters()}
+        trained = {id(parameter) for parameter in parts.backbone.parameters()}
         if parts.feature_encoder is not None and not tuning.train_feature_encoder:
-            kept -= {id(parameter) for parameter in parts.feature_encoder.parameters()}
+            trained -= {id(parameter) for parameter in parts.feature_encoder.parameters()}
     elif tuning.mode == "partial":
-        trained = [*parts.layers[len(parts.layers) - (tuning.num_top_layers or 0) :], *parts.final_norms]
-        kept = {id(parameter) for module in trained for parameter in module.parameters()}
+        modules = [*_top_layers(parts, tuning), *parts.final_norms]
+        trained = {id(parameter) for module in modules for parameter in module.parameters()}
     for name, parameter in parts.backbone.named_parameters():
         unused = name.endswith("masked_spec_embed") and parts.input_spec.min_frames == 1
-        # Whisper's positions are sines, which transformers 5.23 forgets to freeze in what it loads.
-        sines = parts.model.config.model_type == "whisper" and name == "embed_positions.weight"
-        if id(parameter) not in kept or unused or sines:
+        # Whisper's positions are sinusoids; transformers 5.23 does not freeze them in a loaded model.
+        sinusoids = parts.model.config.model_type == "whisper" and name == "embed_positions.weight"
+        if id(parameter) not in trained or unused or sinusoids:
             parameter.requires_grad_(False)
 
 
-def _first_trained(parts: EncoderParts, tuning: TuningConfig) -> int | None:
-    """Return the lowest layer that is trained, if what enters it is all that the rest needs."""
+def _first_trained_layer(parts: EncoderParts, tuning: TuningConfig) -> int | None:
+    """Return the lowest trained layer, if the layers from there on need only its input."""
     if tuning.mode != "partial" or parts.uses_weighted_layer_sum or parts.model.config.model_type in _RESAMPLING:
         return None
     return len(parts.layers) - (tuning.num_top_layers or 0)
 
 
-def _still(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
-    """Return the modules whose dropout is off, for nothing in them is trained."""
+def _frozen_modules(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:
+    """Return the modules without trained parameters; their dropout is turned off."""
     if tuning.mode == "probe":
         return list(parts.backbone.modules())
     if tuning.mode == "partial":
-        top = {
-            id(one)
-            for layer in parts.layers[len(parts.layers) - (tuning.num_top_layers or 0) :]
-            for one in layer.modules()
-        }
-        return [one for one in parts.backbone.modules() if id(one) not in top and one is not parts.backbone]
-    return (
-        [] if parts.feature_encoder is None or tuning.train_feature_encoder else list(parts.feature_encoder.modules())
-    )
+        trained = {id(module) for layer in _top_layers(parts, tuning) for module in layer.modules()}
+        return [
+            module for module in parts.backbone.modules() if id(module) not in trained and module is not parts.backbone
+        ]
+    if parts.feature_encoder is None or tuning.train_feature_encoder:
+        return []
+    return list(parts.feature_encoder.modules())
 
 
 def _depths(parts: EncoderParts) -> dict[int, int]:
-    """Return how deep below the top each of the backbone's parameters lies, by its id: the top layer's are at 0."""
+    """Return the depth of each parameter of the backbone, by its id; the top layer has depth 0."""
     count = len(parts.layers)
     depths = {id(parameter): count for parameter in parts.backbone.parameters()}
-    for place, layer in enumerate(parts.layers):
-        depths |= {id(parameter): count - 1 - place for parameter in layer.parameters()}
+    for index, layer in enumerate(parts.layers):
+        depths |= {id(parameter): count - 1 - index for parameter in layer.parameters()}
     return depths | {id(parameter): 0 for module in parts.final_norms for parameter in module.parameters()}
 
 
-def _rates(
-    parts: EncoderParts, tuning: TuningConfig, depths: dict[int, int], head_rate: float
+def _backbone_learning_rates(
+    parts: EncoderParts, tuning: TuningConfig, depths: dict[int, int]
 ) -> list[tuple[list[nn.Parameter], float]]:
-    """Return the trained parameters and their rates, the head's first; lower layers get lower ones."""
+    """Return the trained parameters of the backbone by depth, with their learning rates."""
     by_depth: dict[int, list[nn.Parameter]] = {}
     for parameter in parts.backbone.parameters():
         if parameter.requires_grad:
             by_depth.setdefault(depths[id(parameter)], []).append(parameter)
-    rates = [(members, tuning.learning_rate * tuning.layer_decay**depth) for depth, members in sorted(by_depth.items())]
-    return [(parts.head, head_rate), *rates]
-
-
-def parameter_groups(rates: list[tuple[list[nn.Parameter], float]], decay: float) -> list[dict[str, Any]]:
-    """Leave biases and normalisation out of weight decay."""
-    groups = []
-    for members, rate in rates:
-        for matrices in (True, False):
-            chosen = [one for one in members if one.requires_grad and (one.ndim > 1) == matrices]
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay if matrices else 0.0})
-    return groups
+    return [(by_depth[depth], tuning.learning_rate * tuning.layer_decay**depth) for depth in sorted(by_depth)]
 
 
 def _stages(parts: EncoderParts, depths: dict[int, int]) -> list[list[nn.Parameter]]:
@@ -243,30 +219,25 @@ def _stages(parts: EncoderParts, depths: dict[int, int]) -> list[list[nn.Paramet
     return [stage for stage in stages if stage]
 
 
-def _adapt(parts: EncoderParts, tuning: TuningConfig) -> Any:
-    """Put low-rank adapters into the layers, in place."""
+def _add_adapters(parts: EncoderParts, tuning: TuningConfig) -> Any:
+    """Add low-rank adapters to the layers, in place."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise InputError("tuning.mode lora needs peft: pip install peft") from error
-    names = _adapted(parts, tuning)
-    settings = LoraConfig(
-        r=tuning.lora_rank, lora_alpha=tuning.lora_alpha, lora_dropout=tuning.lora_dropout, target_modules=names
+    names = {id(module): name for name, module in parts.model.named_modules()}
+    targets = [
+        names[id(module)]
+        for layer in parts.layers
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear)
+        and (tuning.lora_targets == "all" or "attention" in name.lower() or "attn" in name.lower())
+    ]
+    config = LoraConfig(
+        r=tuning.lora_rank, lora_alpha=tuning.lora_alpha, lora_dropout=tuning.lora_dropout, target_modules=targets
     )
     head = parts.head
-    adapted = get_peft_model(parts.model, settings)
+    adapted = get_peft_model(parts.model, config)
     for parameter in head:
         parameter.requires_grad_(True)
     return adapted
-
-
-def _adapted(parts: EncoderParts, tuning: TuningConfig) -> list[str]:
-    """Return the names of the linear layers that get adapters."""
-    places = {id(module): name for name, module in parts.model.named_modules()}
-    chosen = []
-    for layer in parts.layers:
-        for name, module in layer.named_modules():
-            inside = "attention" in name.lower() or "attn" in name.lower()
-            if isinstance(module, nn.Linear) and (inside or tuning.lora_targets == "all"):
-                chosen.append(places[id(module)])
-    return chosen

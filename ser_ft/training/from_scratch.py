@@ -1,29 +1,27 @@
-"""Our own networks and image backbones made ready to be trained: their frames, and what of them is trained."""
+"""Prepares our own networks and image backbones for training: their features, and which parameters are trained."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..config.schema import Recipe, TuningConfig
+from ..config.schema import AugmentConfig, TuningConfig
 from ..dataloading.batches import FrameBatches, PooledBatches
 from ..dataloading.cache import FlatCache, JoinedCache, cache_folder, compute_frames, update_hash
 from ..dataloading.online_augmentation import OnlineAugmentation
 from ..dataloading.standardization import Standardizer
-from ..models.compact import CompactCnnForAudioClassification
 from ..models.features import SpectralFeatureExtractor
 from ..models.spectrogram import SpectrogramForAudioClassification, parameters_by_stage
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
-from .finetuning import TrainableModel, parameter_groups
+from .trainer import TrainableModel
 
 if TYPE_CHECKING:
     import datasets
@@ -31,163 +29,157 @@ if TYPE_CHECKING:
 _BATCH = 16
 
 
-def prepare_network(
-    model: PreTrainedModel,
+def frame_batches(
     extractor: SpectralFeatureExtractor,
     tables: Sequence[datasets.Dataset],
-    train: np.ndarray,
-    recipe: Recipe,
-    shown: bool,
-) -> TrainableModel:
-    """Make one of our own networks ready: all of it is trained, on frames that its extractor made once.
+    train_rows: np.ndarray,
+    augment: AugmentConfig,
+    *,
+    seed: int = 0,
+    shown: bool = False,
+) -> FrameBatches:
+    """Compute the features of all clips, fit their standardization, and set up their augmentation.
 
     Args:
-        model, extractor: as `ser_ft.models.registry.build_model` gives them; what the extractor fits, it fits here.
-        tables: the prepared table; behind it, the augmented copies of training clips, where there are any.
-        train: rows of the clips that are trained on, of all tables one behind the other.
-        recipe: `train` and `augment` are read. shown: show progress.
+        extractor: the feature extractor; what it fits on training clips is fitted here.
+        tables: the prepared table, followed by the augmented copies of training clips, if any.
+        train_rows: row numbers of the training clips, counted through all tables.
+        augment: augmentation of training clips.
+        seed: seed of the augmentation.
+        shown: show progress bars.
 
     Raises:
-        InputError: the augmentation does not fit the network or its features.
+        InputError: the augmentation does not fit the features.
     """
-    if recipe.augment.mixup is not None and isinstance(model, CompactCnnForAudioClassification):
-        raise InputError("augment.mixup would mix levels before compact-cnn has measured them: leave it out")
-    feed = frame_feed(extractor, tables, train, recipe, shown)
-    groups = parameter_groups([(list(model.parameters()), recipe.train.learning_rate)], recipe.train.weight_decay)
-    return TrainableModel(model, feed, groups, lambda: model)
+    if augment.spectral is not None and extractor.descriptors != ["log-mel"]:
+        descriptors = ", ".join(extractor.descriptors)
+        raise InputError(
+            f"augment.spectral applies to log-mel spectrograms; this model's descriptors are {descriptors}"
+        )
+    if augment.spectral is not None and extractor.normalize in ("clip", "clip-mean"):
+        raise InputError(f"augment.spectral: model.feature_extractor.normalize must be none, not {extractor.normalize}")
+    frames = JoinedCache([compute_frames(table, extractor, shown) for table in tables])
+    speakers = [name for table in tables for name in table["speaker"]]
+    # Copies add nothing about a speaker: the statistics are those of the original clips.
+    original = frames.parts[0]
+    standardizer = Standardizer.fit(
+        extractor, original, speakers[: len(original)], train_rows[train_rows < len(original)]
+    )
+    if standardizer is not None and len(tables) > 1:
+        groups = dict(zip(speakers, standardizer.groups, strict=False))
+        standardizer = Standardizer(
+            standardizer.mean, standardizer.scale, np.array([groups[name] for name in speakers])
+        )
+    seconds = np.concatenate([np.array(table["duration"]) for table in tables])
+    augmentation = OnlineAugmentation.from_config(tables[0], augment, seed)
+    return FrameBatches(frames, seconds, extractor, standardizer, augmentation)
 
 
 def prepare_image_backbone(
     model: SpectrogramForAudioClassification,
-    extractor: SpectralFeatureExtractor,
+    batch_source: FrameBatches,
     tables: Sequence[datasets.Dataset],
-    train: np.ndarray,
-    recipe: Recipe,
+    tuning: TuningConfig,
+    head_learning_rate: float,
     device: torch.device,
-    shown: bool,
+    *,
+    shown: bool = False,
 ) -> TrainableModel:
-    """Make an image backbone ready: freeze, sum frozen clips up once, choose the rates by stage.
+    """Prepare an image backbone: stages are frozen, the output of a frozen backbone is cached, rates are assigned.
 
     Args:
-        device: where frozen clips are summed up; for the others see `prepare_network`.
+        model: the network, from `ser_ft.models.registry.build_model`.
+        batch_source: its spectrograms, from `frame_batches`.
+        tables: the tables of the batch source.
+        tuning: which stages are trained.
+        head_learning_rate: peak learning rate of the head.
+        device: device that computes the output of a frozen backbone.
+        shown: show progress bars.
 
     Raises:
-        InputError: more stages are asked for than there are.
+        InputError: the backbone has fewer stages than the recipe asks for.
     """
-    tuning, feed = recipe.tuning, frame_feed(extractor, tables, train, recipe, shown)
     stages = parameters_by_stage(model.backbone)[::-1]
-    trained = _trained_stages(tuning, stages)
-    for stage in stages[trained:]:
+    num_trained = {"partial": tuning.num_top_layers or 0, "full": len(stages)}.get(tuning.mode, 0)
+    if num_trained > len(stages):
+        raise InputError(f"tuning.num_top_layers is {num_trained}, but the backbone has {len(stages)} stages")
+    trained, frozen = stages[:num_trained], stages[num_trained:]
+    for stage in frozen:
         for parameter in stage:
             parameter.requires_grad_(False)
-    rates = [(list(model.classifier.parameters()), recipe.train.learning_rate)]
-    for depth, stage in enumerate(stages[:trained]):
-        rates.append((stage, tuning.learning_rate * tuning.layer_decay**depth))
-    groups = parameter_groups(rates, recipe.train.weight_decay)
+    learning_rates = [
+        (list(model.classifier.parameters()), head_learning_rate),
+        *((stage, tuning.learning_rate * tuning.layer_decay**depth) for depth, stage in enumerate(trained)),
+    ]
     if tuning.mode == "probe" and tuning.cache:
-        _made_alike(cast(nn.Module, model).to(device))
-        sums = JoinedCache([_sums_of(model, feed, tables, place, device, shown) for place in range(len(tables))])
-        return TrainableModel(_Head(model), PooledBatches(sums, feed.seconds), groups, lambda: model)
+        _broadcast_weights(cast(nn.Module, model).to(device))
+        pooled = JoinedCache(
+            [_pooled_outputs(model, batch_source, tables, index, device, shown) for index in range(len(tables))]
+        )
+        cached_source = PooledBatches(pooled, batch_source.seconds)
+        return TrainableModel(_PooledHead(model), cached_source, learning_rates, lambda: model)
     return TrainableModel(
         model,
-        feed,
-        groups,
+        batch_source,
+        learning_rates,
         lambda: model,
-        stages[:trained] if tuning.unfreeze_every else [],
-        _still(model, stages[trained:], tuning),
+        trained if tuning.unfreeze_every else [],
+        _frozen_modules(model, frozen) if tuning.mode != "full" else [],
     )
 
 
-def frame_feed(
-    extractor: SpectralFeatureExtractor,
-    tables: Sequence[datasets.Dataset],
-    train: np.ndarray,
-    recipe: Recipe,
-    shown: bool,
-) -> FrameBatches:
-    """Take the frames of all clips, standardise them as the extractor asks, draw anew what the recipe asks."""
-    if recipe.augment.spectral is not None and extractor.descriptors != ["log-mel"]:
-        raise InputError(
-            f"augment.spectral is of log-mel spectrograms: {recipe.model.name} hears {', '.join(extractor.descriptors)}"
-        )
-    if recipe.augment.spectral is not None and extractor.normalize in ("clip", "clip-mean"):
-        raise InputError(f"augment.spectral: model.feature_extractor.normalize must be none, not {extractor.normalize}")
-    frames = JoinedCache([compute_frames(table, extractor, shown) for table in tables])
-    speakers = [name for table in tables for name in table["speaker"]]
-    # Copies say no more of a speaker than the clips do that they were made of.
-    own = frames.parts[0]
-    fitted = Standardizer.fit(extractor, own, speakers[: len(own)], train[train < len(own)])
-    if fitted is not None and len(tables) > 1:
-        groups = dict(zip(speakers, fitted.groups, strict=False))
-        fitted = Standardizer(fitted.mean, fitted.scale, np.array([groups[name] for name in speakers]))
-    seconds = np.concatenate([np.array(table["duration"]) for table in tables])
-    return FrameBatches(
-        frames, seconds, extractor, fitted, OnlineAugmentation.from_config(tables[0], recipe.augment, recipe.seed)
-    )
+def _frozen_modules(model: SpectrogramForAudioClassification, frozen: Sequence[list[nn.Parameter]]) -> list[nn.Module]:
+    """Return the modules of frozen stages: their normalization layers keep the statistics of the pretraining."""
+    frozen_ids = {id(parameter) for stage in frozen for parameter in stage}
+    modules = [(module, list(module.parameters())) for module in model.backbone.modules()]
+    return [module for module, values in modules if values and all(id(value) in frozen_ids for value in values)]
 
 
-def _trained_stages(tuning: TuningConfig, stages: list[list[nn.Parameter]]) -> int:
-    if tuning.mode == "partial":
-        wanted = tuning.num_top_layers or 0
-        if wanted > len(stages):
-            raise InputError(f"tuning.num_top_layers is {wanted}, but the backbone has {len(stages)} stages")
-        return wanted
-    return len(stages) if tuning.mode == "full" else 0
-
-
-def _still(model: SpectrogramForAudioClassification, frozen: list[list[nn.Parameter]], tuning: TuningConfig) -> Any:
-    """Return the modules of frozen stages: their normalisation keeps the statistics that it was pretrained with."""
-    if tuning.mode == "full":
-        return []
-    members = {id(parameter) for stage in frozen for parameter in stage}
-    inside = [one for one in model.backbone.modules() if next(one.parameters(), None) is not None]
-    return [one for one in inside if all(id(parameter) in members for parameter in one.parameters())]
-
-
-def _made_alike(model: nn.Module) -> None:
-    """Give all processes the first one's weights: random ones are each process's own."""
+def _broadcast_weights(model: nn.Module) -> None:
+    """Give all processes the weights of the first: random weights differ between processes."""
     if PartialState().num_processes > 1:
         for value in model.state_dict().values():
             torch.distributed.broadcast(value, src=0)
 
 
-def _sums_of(
+def _pooled_outputs(
     model: SpectrogramForAudioClassification,
-    feed: FrameBatches,
+    batch_source: FrameBatches,
     tables: Sequence[datasets.Dataset],
-    place: int,
+    index: int,
     device: torch.device,
     shown: bool,
 ) -> FlatCache:
-    """Return what a frozen backbone sums each clip of a table up to, shape (1, width), computed once and kept."""
-    table, first = tables[place], sum(len(table) for table in tables[:place])
-    # Frames are kept under a name that tells their table, settings and code.
-    frames = cast(JoinedCache, feed.frames).parts[place].folder.name
-    found = hashlib.sha256(repr((frames, model.config.backbone, model.config.patch_frames)).encode())
-    if (standard := feed.standardizer) is not None:
-        for values in (standard.mean, standard.scale, standard.groups):
-            found.update(values.tobytes())
-    update_hash(found, model.backbone.state_dict())
+    """Return the pooled output of a frozen backbone for each clip of a table, shape (1, width), from the cache."""
+    table, first_row = tables[index], sum(map(len, tables[:index]))
+    # The folder's name is a hash of the table, and of the extractor's settings and code.
+    frames = cast(JoinedCache, batch_source.frames).parts[index].folder.name
+    digest = hashlib.sha256(repr((frames, model.config.backbone, model.config.patch_frames)).encode())
+    if (standardizer := batch_source.standardizer) is not None:
+        for values in (standardizer.mean, standardizer.scale, standardizer.groups):
+            digest.update(values.tobytes())
+    update_hash(digest, model.backbone.state_dict())
 
     def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         model.eval()
-        ordered = rows[np.argsort(feed.lengths[first + rows], kind="stable")]
+        ordered = rows[np.argsort(batch_source.lengths[first_row + rows], kind="stable")]
         with (
             progress_bar(total=len(rows), desc=model.config.backbone, unit=" clips", shown=shown) as progress,
             torch.no_grad(),
         ):
             for start in range(0, len(ordered), _BATCH):
                 batch = ordered[start : start + _BATCH]
-                inputs = {name: value.to(device) for name, value in feed.collate((first + batch).tolist()).items()}
-                sums = model.encode(inputs["input_features"], inputs["attention_mask"].sum(dim=1))
-                yield from zip(batch.tolist(), sums[:, None].float().cpu().numpy(), strict=True)
+                inputs = batch_source.collate((first_row + batch).tolist())
+                features, mask = inputs["input_features"].to(device), inputs["attention_mask"].to(device)
+                pooled = model.encode(features, mask.sum(dim=1))
+                yield from zip(batch.tolist(), pooled[:, None].float().cpu().numpy(), strict=True)
                 progress.update(len(batch))
 
-    return FlatCache.make(cache_folder(table, found.hexdigest()), len(table), arrays)
+    return FlatCache.make(cache_folder(table, digest.hexdigest()), len(table), arrays)
 
 
-class _Head(nn.Module):
-    """The head of a network, on clips that its frozen backbone has summed up."""
+class _PooledHead(nn.Module):
+    """The head of a network, applied to the pooled output of its frozen backbone."""
 
     def __init__(self, model: SpectrogramForAudioClassification) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The loss of a clip runs over the classes that its corpus can hold."""
+"""The loss of a clip, over the classes that its corpus contains."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import torch
 
 
 def clip_losses(
-    logits: torch.Tensor, targets: torch.Tensor, allowed: torch.Tensor, smoothing: float = 0.0
+    logits: torch.Tensor, targets: torch.Tensor, allowed: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Return the cross entropy of each clip over the classes its corpus can hold.
+    """Return the cross entropy of each clip over the classes that its corpus contains.
 
-    CREMA-D has no calm: were its clips taught that they are not calm, their sound itself would come to mean it.
+    CREMA-D has no calm. If its clips were trained as examples of "not calm", the model would learn to recognize the
+    corpus instead of the emotion.
 
     Args:
-        logits: shape (clips, classes). targets: shares of each class, shape (clips, classes), rows sum to one.
-        allowed: which classes the clip's corpus can hold, bool, shape (clips, classes).
-        smoothing: share of the target that is spread over the allowed classes (Szegedy et al. 2016).
+        logits: shape (clips, classes).
+        targets: target probabilities, shape (clips, classes); each row sums to one.
+        allowed: the classes that the clip's corpus contains, bool, shape (clips, classes).
+        label_smoothing: fraction of the target that is spread over the allowed classes (Szegedy et al. 2016).
 
     Returns:
         Losses, float32, shape (clips,).
     """
-    held = allowed.float()
-    goal = (1 - smoothing) * targets.float() + smoothing * held / held.sum(dim=1, keepdim=True)
-    scores = logits.float().masked_fill(~allowed, -torch.inf).log_softmax(dim=1)
-    return -(goal * scores.masked_fill(~allowed, 0.0)).sum(dim=1)
+    mask = allowed.float()
+    smoothed = (1 - label_smoothing) * targets.float() + label_smoothing * mask / mask.sum(dim=1, keepdim=True)
+    log_probabilities = logits.float().masked_fill(~allowed, -torch.inf).log_softmax(dim=1)
+    return -(smoothed * log_probabilities.masked_fill(~allowed, 0.0)).sum(dim=1)

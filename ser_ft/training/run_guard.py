@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import yaml
+from accelerate import Accelerator
 
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
@@ -76,13 +78,28 @@ def resumes(recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, An
     return True
 
 
-def init_run_folder(recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, Any]) -> None:
-    """Create the run folder with what is known before training; its old content is removed."""
-    remove_folder(folder.path)
-    folder.path.mkdir(parents=True)
-    folder.write_text(folder.config_file, recipe.text())
-    folder.write_environment()
-    folder.write_json(folder.split_file, split_content)
+def is_finished(recipe: HasRunFolder, folder: RunFolder, baselines: Sequence[str]) -> bool:
+    """Return whether a fine-tuning run to be resumed is already finished, with its baselines.
+
+    Raises:
+        InputError: as `can_resume`.
+    """
+    complete = folder.metrics_file.is_file() and len(folder.baselines) == len(set(baselines))
+    return can_resume(recipe, folder, "run") and complete
+
+
+def create_run_folder(
+    recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, Any], accelerator: Accelerator
+) -> None:
+    """Create the run folder with what is known before training; its old content is removed. All processes wait."""
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        remove_folder(folder.path)
+        folder.path.mkdir(parents=True)
+        folder.write_text(folder.config_file, recipe.text())
+        folder.write_environment()
+        folder.write_json(folder.split_file, split_content)
+    accelerator.wait_for_everyone()
 
 
 def _is_run(folder: RunFolder, keys: set[str]) -> bool:

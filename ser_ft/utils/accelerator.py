@@ -1,9 +1,10 @@
-"""The machine that a run finds: its processes, its device, and the precision that it is fast in."""
+"""The device and the processes of a run, and its mixed precision."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -25,24 +26,26 @@ def create_accelerator(
     trackers: Sequence[str] = (),
     out: str | None = None,
 ) -> Accelerator:
-    """Start accelerate on what the machine has, and seed every generator.
+    """Create the accelerator of a run, and seed all random generators.
 
     Args:
-        mixed_precision: no, bf16, fp16, auto, or None for the launcher's. seed: of the run.
-        pretrained: the model is one of transformers', not all of whose weights a pass need reach: a last
-            normalisation under weighted layers, frozen stages. trackers: any of accelerate's. out: where they write.
+        mixed_precision: no, bf16, fp16, auto, or None for that of the launcher.
+        seed: seed of the run.
+        pretrained: whether some trained weights may be unused in a forward pass, as in pretrained encoders.
+        trackers: experiment trackers, any of `TRACKERS`.
+        out: folder that the trackers write to.
 
     Raises:
-        InputError: the machine cannot do what is asked for, a tracker is unknown or not installed, or several
-            processes were asked for and one was started.
+        InputError: the machine does not support the precision, a tracker is unknown or not installed, or the launcher
+            started one process instead of several.
     """
-    # Its bars over the few files of a checkpoint would break into ours; those of downloads stay.
+    # transformers' progress bars for the files of a checkpoint would interrupt ours; those of downloads stay.
     logging.disable_progress_bar()
     enable_progress_bars()
     for name in trackers:
         if name not in TRACKERS:
             raise InputError(f"unknown tracker {name!r}: use one of {', '.join(TRACKERS)}")
-    # A run before this one, in the same process, may have had another precision.
+    # An earlier run in this process may have used another precision.
     AcceleratorState._reset_state()
     _check_launch()
     try:
@@ -57,34 +60,43 @@ def create_accelerator(
     missing = set(trackers) - {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     if missing:
         raise InputError(f"the tracker {min(missing)} is not installed: pip install {min(missing)}")
-    # Rank 0 draws from the seed itself; other processes from seeds of their own, or dropout would be the same in all.
+    # The first process uses the seed itself; the others use other seeds, so that dropout differs between them.
     set_seed(seed, device_specific=True)
     return accelerator
 
 
-def _check_launch() -> None:
-    """Refuse to go on alone where several processes were asked for.
+def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+    """Start the experiment trackers with the settings of a run; they take only numbers and text."""
+    config = {
+        key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+    }
+    accelerator.init_trackers("ser_ft", config=config)
 
-    `accelerate launch --cpu --num_processes 2` without mpirun starts one, and only leaves an address for the others.
+
+def _check_launch() -> None:
+    """Refuse to continue in one process if the launcher was asked for several.
+
+    `accelerate launch --cpu --num_processes 2` without mpirun starts one process and only sets the address of the
+    others.
     """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and PartialState().num_processes == 1:
         raise InputError(
-            "several processes were asked for and one was started: accelerate launch starts several on CPUs through "
-            "mpirun alone; use ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 SCRIPT ..."
+            "accelerate launch was asked for several processes and started one: on CPUs it needs mpirun; use "
+            "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 SCRIPT ..."
         )
 
 
 def best_precision() -> str:
-    """Return the fastest mixed precision of this machine: bf16 where it has it, else fp16 on a GPU, else no."""
+    """Return the fastest mixed precision of this machine: bf16 if the device has it, else fp16 on a GPU, else no."""
     if torch.cuda.is_available() and PartialState().device.type != "cpu":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    own = PartialState().device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if own else "no"
+    has_bf16 = PartialState().device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if has_bf16 else "no"
 
 
 def device_name(accelerator: Accelerator | PartialState) -> str:
-    """Return what is written of the device in a run's environment.json."""
+    """Return the name of the device for a run's environment.json."""
     if accelerator.device.type != "cuda":
         return str(accelerator.device)
     return f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"

@@ -141,7 +141,7 @@ FULL = Recipe(
     ),
     split=SplitConfig(kind="corpus", seed=2, corpus="tess", test=0.25, file="0123"),
     model=ModelConfig(
-        features={"descriptors": ["log-mel"], "n_mels": 40}, config_overrides={"channels": [8, 16], "dropout": 0.0}
+        feature_extractor={"descriptors": ["log-mel"], "n_mels": 40}, config_overrides={"channels": [8, 16], "dropout": 0.0}
     ),
     augment=AugmentConfig(
         transforms={"noise": {"p": 0.5, "snr_db": [5, 30]}, "speed": {}},

@@ -17,7 +17,7 @@ from ser_ft.config.schema import HubConfig
 from ser_ft.data import prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import UploadError
-from ser_ft.pipeline import _publish
+from ser_ft.hub.after_training import publish_run
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import TOKEN, Hub
 
@@ -66,10 +66,10 @@ def test_the_suggested_push_command_repeats_the_settings(monkeypatch: pytest.Mon
         calls.append(options)
         raise UploadError("failed")
 
-    monkeypatch.setattr("ser_ft.hub.push", fail)
+    monkeypatch.setattr("ser_ft.hub.publish.push", fail)
     config = HubConfig(model_id="someone/mine", private=True, accept_terms=True, overwrite=True)
     with pytest.raises(UploadError) as error:
-        _publish(RunFolder("my runs/it's"), config)
+        publish_run(RunFolder("my runs/it's"), config)
     words = shlex.split(str(error.value).rpartition("publish it with: ")[2])
     assert words[:4] == ["ser-ft", "push", "my runs/it's", "someone/mine"]
     assert words[4:] == ["--private", "--accept-terms", "--overwrite"]

@@ -21,7 +21,7 @@ from ser_ft.models.registry import build_model
 from ser_ft.training import run as running
 from ser_ft.training.from_scratch import prepare_network
 from ser_ft.training.losses import clip_losses
-from ser_ft.training.run import train
+from ser_ft.pipeline import train
 from ser_ft.training.trainer import Trainer
 from ser_ft.utils.accelerator import create_accelerator
 from tests.helpers.tiny_encoders import write_tiny_backbone

@@ -64,7 +64,7 @@ def test_the_mean_is_what_is_judged_and_saved(
 
     monkeypatch.setattr(EMA, "update", noted)
     monkeypatch.setattr(Trainer, "probabilities", watched)
-    monkeypatch.setattr("ser_ft.training.run.fold_temperature", lambda *_: None)
+    monkeypatch.setattr("ser_ft.training.model.fold_temperature", lambda *_: None)
     given = ["--train.ema_decay=0.9", "--train.epochs=1", "--train.batch_size=8", "--baselines=[]"]
     model = ["--model.name=lstm", "--model.config_overrides={hidden_size: 8, dense_size: 8}"]
     assert main([f"--data.prepared={miniature_folder}", *model, *given, f"--out={tmp_path / 'run'}"]) == 0

@@ -24,9 +24,9 @@ from ser_ft.data.splits import make_split
 from ser_ft.evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run as fine_tune
-from ser_ft.training.wav2vec2.command import main
+from ser_ft.cli.training import pretrain as main
 from ser_ft.training.wav2vec2.run import pretrain
-from ser_ft.training.wav2vec2.trainer import Pretrainer
+from ser_ft.training.wav2vec2.trainer import PretrainingTrainer
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 

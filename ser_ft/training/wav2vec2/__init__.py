@@ -1,1 +1,1 @@
-"""Continued pretraining of wav2vec 2.0 encoders on unlabelled recordings."""
+"""Continued pretraining of a wav2vec 2.0 encoder on unlabeled speech."""

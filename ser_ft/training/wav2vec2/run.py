@@ -1,4 +1,8 @@
-"""A continued pretraining: data, split, encoder, training, and a stock checkpoint that can be fine-tuned."""
+"""Continued pretraining on unlabeled speech before fine-tuning: data, split, encoder, training loop, checkpoint.
+
+TAPT, task-adaptive pretraining: Chen & Rudnicky 2021, "Exploring wav2vec 2.0 fine-tuning for improved speech emotion
+recognition" (arXiv:2110.06309), with the task of Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from transformers import (
 
 from ... import audio
 from ...config.pretraining import PretrainConfig, PretrainRecipe
+from ...config.schema import ModelConfig, SplitConfig
 from ...data.prepare import is_synthetic
 from ...data.splits import Split, make_split
 from ...dataloading.batches import BatchSource, HiddenStateBatches, WaveformBatches, clip_lengths
@@ -31,30 +36,33 @@ from ...models.encoders import EncoderParts, InputSpec
 from ...utils.accelerator import create_accelerator, device_name
 from ...utils.errors import InputError
 from ...utils.files import replace_atomically
-from ..finetuning import TrainableModel, fast_attention, parameter_groups
-from ..run import load_data
-from ..run_guard import can_resume, init_run_folder, resumes
-from .trainer import Pretrainer
+from ..data import load_data
+from ..finetuning import use_fast_attention
+from ..run_guard import can_resume, create_run_folder, resumes
+from ..trainer import TrainableModel, create_optimizer
+from .trainer import ADAM_BETAS, ADAM_EPSILON, PretrainingJob, PretrainingTrainer
 
 if TYPE_CHECKING:
     import datasets
 
 FAMILIES = ("wav2vec2", "wav2vec2-conformer")
-_QUANTIZER = ("quantizer.", "project_hid.", "project_q.")
+_QUANTIZER_PREFIXES = ("quantizer.", "project_hid.", "project_q.")
 
 
 def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
-    """Carry a recipe out, from recordings to an encoder that can be fine-tuned.
+    """Continue the pretraining of an encoder as a recipe describes.
 
     Args:
-        recipe: what to do. verbose: show what is read, the split, and progress.
+        recipe: the recipe.
+        verbose: show the data, the split and progress.
 
     Returns:
-        The folder: `config.yaml`, `environment.json`, `split.json` (with all speakers `heard`, those of pretrainings
-        before this one too), `history.jsonl`, `checkpoints/` and `model/`; one that is finished is left as it is.
+        The run folder: `config.yaml`, `environment.json`, `split.json` (with all speakers `seen` in this and earlier
+        pretrainings), `history.jsonl`, `checkpoints/` and `model/`. A finished run is left unchanged.
 
     Raises:
-        InputError: the recipe does not fit the data or the encoder, or its folder is taken; nothing is written then.
+        InputError: the recipe does not fit the data or the encoder, or its run folder cannot be used; nothing is
+            written then.
     """
     folder = RunFolder(recipe.out)
     if can_resume(recipe, folder, "pretraining") and folder.model.is_dir():
@@ -64,24 +72,30 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
     shown = verbose and accelerator.is_main_process
     with accelerator.local_main_process_first():
-        encoder = load(recipe)
+        encoder = load_encoder(recipe.model, recipe.pretrain.mask_prob)
         table = load_data(recipe.data, shown)
-    split = _split(recipe, table)
+    split = _split(table, recipe.split, recipe.model.name)
     if shown:
         print(split.describe())
-    rows = _long_enough(
-        split.row_indices(table)["train"], clip_lengths(table), encoder.parts.input_spec, recipe.pretrain, shown
+    input_spec = encoder.parts.input_spec
+    train_rows = _long_enough(
+        split.row_indices(table)["train"], clip_lengths(table), input_spec, recipe.pretrain.mask_length, shown
     )
-    setup = _set_up(encoder, table, recipe.pretrain, accelerator.device, shown)
-    content = split.to_dict() | {
-        "seen": sorted(speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"]))
-    }
+    trainable = _prepare_encoder(encoder, table, recipe.pretrain, accelerator.device, shown)
+    optimizer = create_optimizer(
+        trainable.learning_rates,
+        recipe.pretrain.weight_decay,
+        accelerator.device,
+        betas=ADAM_BETAS,
+        eps=ADAM_EPSILON,
+    )
+    seen = speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"])
+    content = split.to_dict() | {"seen": sorted(seen)}
     resume = resumes(recipe, folder, content, "pretraining")
-    trainer = Pretrainer(accelerator, setup, encoder.parts.input_spec, rows, recipe.pretrain, folder, recipe.seed)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not resume:
-        init_run_folder(recipe, folder, content)
-    accelerator.wait_for_everyone()
+    job = PretrainingJob(trainable, optimizer, train_rows, input_spec)
+    trainer = PretrainingTrainer(accelerator, job, recipe.pretrain, folder, recipe.seed)
+    if not resume:
+        create_run_folder(recipe, folder, content, accelerator)
     trainer.fit(resume, shown)
     if accelerator.is_main_process:
         folder.write_environment(
@@ -91,120 +105,124 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
             seconds=round(trainer.state.seconds, 1),
             torch_threads=torch.get_num_threads(),
         )
-        _save_model(setup, encoder, folder)
+        _save_model(trainable.finish(), encoder, folder)
         if shown:
-            print(f"\nrun: {folder.path}\nto be fine-tuned: --model.name {folder.model}")
+            print(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """An encoder with the quantizer it was pretrained with.
+class PretrainingEncoder:
+    """An encoder with its quantizer.
 
     Attributes:
-        parts: of the model. extractor: its own. stock: its configuration as it is to be saved: as it came, with what
-            the recipe changes of the network, and without what only this pretraining needs.
+        parts: parts of the model.
+        extractor: its feature extractor.
+        saved_config: the configuration that is saved: that of the checkpoint with the recipe's overrides, without what
+            only this pretraining needs.
     """
 
     parts: EncoderParts
     extractor: SequenceFeatureExtractor
-    stock: PreTrainedConfig
+    saved_config: PreTrainedConfig
 
 
-def load(recipe: PretrainRecipe) -> Encoder:
-    """Load the encoder that a recipe names, quantizer and all.
+def load_encoder(model: ModelConfig, mask_prob: float) -> PretrainingEncoder:
+    """Load the encoder that a recipe names, with its quantizer.
+
+    Args:
+        model: the encoder.
+        mask_prob: fraction of the frames that the masked spans would cover without overlap.
 
     Raises:
-        InputError: there is no such encoder, it is of another family, or was saved without its quantizer.
+        InputError: there is no such encoder, it is of another family, or it was saved without its quantizer.
     """
-    name, revision = recipe.model.name, recipe.model.revision
-    found = encoders.find_encoder(name, ("one", "other"), recipe.model.config_overrides, revision=revision)
-    config = found.config
+    name, revision = model.name, model.revision
+    spec = encoders.find_encoder(name, ("one", "other"), model.config_overrides, revision=revision)
+    config = spec.config
     if config.model_type not in FAMILIES:
-        raise InputError(f"{name}: is a {config.model_type}; pretraining goes on for {' and '.join(FAMILIES)} alone")
+        raise InputError(f"{name}: is a {config.model_type}; only {' and '.join(FAMILIES)} can be pretrained")
     with encoders.quiet_loading(), encoders.readable_errors(name):
-        stock = AutoConfig.from_pretrained(name, revision=revision)
-        # Where its masks were turned off for fine-tuning, the frame that stands for masked ones would not be there.
-        config.apply_spec_augment, config.mask_time_prob = True, recipe.pretrain.mask_prob
+        saved_config = AutoConfig.from_pretrained(name, revision=revision)
+        # If the checkpoint turns masking off, the model would have no embedding for masked frames.
+        config.apply_spec_augment, config.mask_time_prob = True, mask_prob
         config.mask_feature_prob = 0.0
-        model, report = AutoModelForPreTraining.from_pretrained(
+        network, report = AutoModelForPreTraining.from_pretrained(
             name, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
         )
-    missing = sorted(each for each in report["missing_keys"] if not each.endswith("masked_spec_embed"))
-    if any(each.startswith(_QUANTIZER) for each in missing):
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
+    if any(key.startswith(_QUANTIZER_PREFIXES) for key in missing):
         raise InputError(
             f"{name}: was saved without the quantizer that it was pretrained with ({missing[0]}, ... are missing), as "
             "fine-tuned models are: start from one that was only pretrained, such as facebook/wav2vec2-base"
         )
     if missing:
         raise InputError(f"{name}: {len(missing)} weights of the encoder are missing ({missing[0]}, ...)")
-    for key, value in recipe.model.config_overrides.items():
-        setattr(stock, key, value)
-    return Encoder(EncoderParts.of(model), found.extractor, stock)
+    for key, value in model.config_overrides.items():
+        setattr(saved_config, key, value)
+    return PretrainingEncoder(EncoderParts.of(network), spec.extractor, saved_config)
 
 
-def _split(recipe: PretrainRecipe, table: datasets.Dataset) -> Split:
-    split = make_split(table, **asdict(recipe.split))
+def _split(table: datasets.Dataset, config: SplitConfig, model: str) -> Split:
+    split = make_split(table, **asdict(config))
     if split.leaking:
         raise InputError(
-            f"the split {split.name!r} puts speakers on both sides: those who are tested on would be heard beforehand; "
-            "use one by speaker"
+            f"the split {split.name!r} has test speakers in the training part, so the encoder would see them before it "
+            "is tested; use a split by speaker"
         )
-    check_no_seen_speakers(recipe.model.name, split, is_synthetic(table))
+    check_no_seen_speakers(model, split, is_synthetic(table))
     return split
 
 
 def _long_enough(
-    rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec, settings: PretrainConfig, shown: bool
+    rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec, mask_length: int, shown: bool
 ) -> np.ndarray:
-    """Leave out clips that a masked span would cover whole."""
-    kept: np.ndarray = rows[input_spec.num_frames(samples[rows]) > settings.mask_length]
-    least = input_spec.num_samples(settings.mask_length + 1) / audio.SAMPLE_RATE
-    if not len(kept):
-        raise InputError(f"no training clip is longer than a masked span ({least:.2f} s): lower pretrain.mask_length")
-    if shown and len(kept) < len(rows):
-        print(f"  {len(rows) - len(kept)} training clips under {least:.2f} s are left out: a mask would cover them")
-    return kept
+    """Return the rows of the clips that are longer than a masked span."""
+    long_rows: np.ndarray = rows[input_spec.num_frames(samples[rows]) > mask_length]
+    seconds = input_spec.num_samples(mask_length + 1) / audio.SAMPLE_RATE
+    if not len(long_rows):
+        raise InputError(f"no training clip is longer than a masked span ({seconds:.2f} s): lower pretrain.mask_length")
+    if shown and len(long_rows) < len(rows):
+        count = len(rows) - len(long_rows)
+        print(f"  {count} training clips under {seconds:.2f} s are left out: a masked span would cover them")
+    return long_rows
 
 
-def _set_up(
-    encoder: Encoder, table: datasets.Dataset, settings: PretrainConfig, device: torch.device, shown: bool
+def _prepare_encoder(
+    encoder: PretrainingEncoder, table: datasets.Dataset, config: PretrainConfig, device: torch.device, shown: bool
 ) -> TrainableModel:
-    """Make an encoder ready: all but its convolutions is trained, on what they give of each clip alone.
+    """Prepare an encoder for training: everything but its convolutional feature encoder is trained.
 
-    They are asked for all clips of the table, of which the training part is then heard: fine-tuning finds them there.
+    The output of the feature encoder is cached for all clips of the table, so that fine-tuning finds it there.
     """
     parts, model = encoder.parts, cast(Any, encoder.parts.model)
     assert parts.feature_encoder is not None
     model.freeze_feature_encoder()
-    feed: BatchSource
-    if settings.cache:
+    batch_source: BatchSource
+    if config.cache:
         states = compute_hidden_states(table, parts, encoder.extractor, "feature_encoder", shown, device)
-        feed, rig = (
-            HiddenStateBatches(states, table, encoder.extractor, parts.input_spec),
-            EncoderHooks(parts, skip_feature_encoder=True),
-        )
+        batch_source = HiddenStateBatches(states, table, encoder.extractor, parts.input_spec)
+        hooks = EncoderHooks(parts, convolved=True)
     else:
-        feed, rig = WaveformBatches(table, encoder.extractor, parts.input_spec), EncoderHooks(parts)
+        batch_source = WaveformBatches(table, encoder.extractor, parts.input_spec)
+        hooks = EncoderHooks(parts)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = parameter_groups([(trained, settings.learning_rate)], settings.weight_decay)
-
-    restore = fast_attention(model, feed, device)
+    restore_attention = use_fast_attention(model, batch_source, device)
 
     def finish() -> PreTrainedModel:
-        rig.remove()
-        restore()
+        hooks.remove()
+        restore_attention()
         return parts.model
 
-    return TrainableModel(model, feed, groups, finish, still=list(parts.feature_encoder.modules()))
+    frozen_modules = list(parts.feature_encoder.modules())
+    return TrainableModel(model, batch_source, [(trained, config.learning_rate)], finish, frozen_modules=frozen_modules)
 
 
-def _save_model(setup: TrainableModel, encoder: Encoder, folder: RunFolder) -> None:
-    """Write the stock checkpoint, whole or not at all."""
-    model = setup.finish()
-    model.config = encoder.stock
+def _save_model(model: PreTrainedModel, encoder: PretrainingEncoder, folder: RunFolder) -> None:
+    """Write the checkpoint completely or not at all."""
+    model.config = encoder.saved_config
     partial_folder = folder.model.with_name(".model.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     model.save_pretrained(partial_folder)

@@ -1,0 +1,165 @@
+"""The model of a run: built from the recipe, prepared for training, and saved afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import PreTrainedModel, SequenceFeatureExtractor
+
+from ..config.schema import AugmentConfig, HubConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
+from ..evaluation.run_folder import RunFolder
+from ..evaluation.scoring import Calibration
+from ..models import MODELS, SHIPPED
+from ..models.compact import CompactCnnForAudioClassification
+from ..models.encoders import load_encoder
+from ..models.pretrained import fold_temperature
+from ..models.registry import build_model
+from ..models.spectrogram import SpectrogramForAudioClassification
+from ..utils.errors import InputError
+from .finetuning import find_encoder, prepare_encoder
+from .from_scratch import frame_batches, prepare_image_backbone
+from .trainer import TrainableModel
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def check_model(model: ModelConfig, tuning: TuningConfig, augment: AugmentConfig) -> None:
+    """Check the model and its settings before the recordings are read.
+
+    Raises:
+        InputError: there is no such model, or a setting does not fit it.
+    """
+    classes = ("one", "other")
+    if model.kind == "speech":
+        find_encoder(model, tuning, classes)
+        return
+    _, network = build_model(model.name, classes, model.feature_extractor, model.config_overrides, pretrained=False)
+    if augment.mixup is not None and isinstance(network, CompactCnnForAudioClassification):
+        raise InputError("augment.mixup would mix levels before compact-cnn has measured them: leave it out")
+
+
+def prepare_model(
+    model: ModelConfig,
+    tuning: TuningConfig,
+    augment: AugmentConfig,
+    train: TrainConfig,
+    tables: Sequence[datasets.Dataset],
+    train_rows: np.ndarray,
+    classes: tuple[str, ...],
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    shown: bool = False,
+) -> tuple[TrainableModel, SequenceFeatureExtractor]:
+    """Build a model and prepare it for training: see `ser_ft.training.finetuning` and `ser_ft.training.from_scratch`.
+
+    Args:
+        model: the model.
+        tuning: which parameters of a pretrained backbone are trained.
+        augment: augmentation of training clips.
+        train: the training loop, for the learning rate of the head and for compilation.
+        tables: the prepared table, followed by the augmented copies of training clips, if any.
+        train_rows: row numbers of the training clips, counted through all tables.
+        classes: the classes that are learned.
+        accelerator: of the run.
+        seed: seed of the augmentation.
+        shown: show progress bars.
+
+    Returns:
+        The model, and its feature extractor.
+    """
+    device = accelerator.device
+    if model.kind == "speech":
+        spec = find_encoder(model, tuning, classes)
+        with accelerator.local_main_process_first():
+            encoder = load_encoder(spec)
+        trainable = prepare_encoder(
+            encoder,
+            spec.extractor,
+            tables,
+            tuning,
+            augment,
+            train.learning_rate,
+            device,
+            seed=seed,
+            compile_layers=train.compile,
+            shown=shown,
+        )
+        return trainable, spec.extractor
+    with accelerator.local_main_process_first():
+        extractor, network = build_model(
+            model.name, classes, model.feature_extractor, model.config_overrides, model.pretrained
+        )
+    batch_source = frame_batches(extractor, tables, train_rows, augment, seed=seed, shown=shown)
+    if isinstance(network, SpectrogramForAudioClassification):
+        trainable = prepare_image_backbone(
+            network, batch_source, tables, tuning, train.learning_rate, device, shown=shown
+        )
+    else:
+        learning_rates = [(list(network.parameters()), train.learning_rate)]
+        trainable = TrainableModel(network, batch_source, learning_rates, lambda: network)
+    return trainable, extractor
+
+
+def display_name(model: ModelConfig, mode: str) -> str:
+    """Return the name of a trained model in tables and reports; a path is shortened to the name of its folder.
+
+    Args:
+        model: the model that training started from.
+        mode: the tuning mode.
+    """
+    name = model.name
+    if name in MODELS:
+        return name
+    if name == SHIPPED:
+        return f"{name} (fine-tuned)"
+    folder = Path(name)
+    if folder.is_dir():
+        folder = folder.resolve()
+        name = folder.parent.name if folder.name == "model" else folder.name
+    if model.kind == "image" and not model.pretrained:
+        name += ", random weights, not transfer"
+    return f"{name} ({mode})" if model.kind != "own" else name
+
+
+def save_model(
+    model: PreTrainedModel, extractor: SequenceFeatureExtractor, calibration: Calibration | None, folder: RunFolder
+) -> PreTrainedModel:
+    """Fold the calibration into a trained model, and save it with its feature extractor in the run folder."""
+    if calibration is not None:
+        fold_temperature(model, calibration.temperature)
+    # Without a calibration, the threshold of the model that training started from must not remain.
+    model.config.uncertain_below = calibration.threshold if calibration is not None else None
+    folder.model.mkdir(exist_ok=True)
+    model.save_pretrained(folder.model)
+    extractor.save_pretrained(folder.model)
+    return model
+
+
+def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe of a small network that is trained as a baseline of a recipe's model.
+
+    Args:
+        recipe: the recipe of the model.
+        name: one of `ser_ft.models.MODELS`.
+    """
+    return replace(
+        recipe,
+        model=ModelConfig(name),
+        tuning=TuningConfig(),
+        augment=AugmentConfig(),
+        train=replace(recipe.train, compile=False, report_to=[]),
+        baselines=[],
+        out=str(RunFolder(recipe.out).path / "baselines" / name),
+        overwrite=False,
+        resume=True,
+        embed_audio=False,
+        push_to_hub=False,
+        hub=HubConfig(),
+    )
