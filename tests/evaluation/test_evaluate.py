@@ -23,8 +23,8 @@ from ser_ft.evaluation.latency import real_time_factor
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
-from ser_ft.report.shared.tables import run_notes
 from ser_ft.pipeline import train
+from ser_ft.report.shared.tables import run_notes
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 

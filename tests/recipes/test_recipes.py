@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from ser_ft.cli import train
+from ser_ft.cli.training import pretrain
 from ser_ft.config.parser import parse, parse_as
 from ser_ft.config.pretraining import PretrainRecipe
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
 from ser_ft.models.registry import build_model
-from ser_ft.cli.training import pretrain
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]

@@ -18,10 +18,10 @@ from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.registry import build_model
+from ser_ft.pipeline import train
 from ser_ft.training import run as running
 from ser_ft.training.from_scratch import prepare_network
 from ser_ft.training.losses import clip_losses
-from ser_ft.pipeline import train
 from ser_ft.training.trainer import Trainer
 from ser_ft.utils.accelerator import create_accelerator
 from tests.helpers.tiny_encoders import write_tiny_backbone

@@ -22,8 +22,8 @@ from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import encoders
 from ser_ft.models.encoders import EncoderParts
-from ser_ft.training.finetuning import TrainableModel, find_encoder, prepare_encoder
 from ser_ft.pipeline import train
+from ser_ft.training.finetuning import TrainableModel, find_encoder, prepare_encoder
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 

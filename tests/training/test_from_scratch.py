@@ -18,9 +18,9 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build_model
 from ser_ft.models.spectrogram import SpectrogramForAudioClassification, parameters_by_stage
+from ser_ft.pipeline import train
 from ser_ft.training.finetuning import TrainableModel
 from ser_ft.training.from_scratch import prepare_image_backbone, prepare_network
-from ser_ft.pipeline import train
 from ser_ft.utils.errors import InputError
 from tests.helpers.without_ser_ft import answers
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ser_ft.training.wav2vec2.trainer import objective, sample_masks
+from ser_ft.training.wav2vec2.trainer import objective
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
 

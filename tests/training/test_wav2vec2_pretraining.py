@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from ser_ft import audio
 from ser_ft.cli import train
+from ser_ft.cli.training import pretrain as main
 from ser_ft.config.parser import parse, parse_as
 from ser_ft.config.pretraining import PretrainRecipe
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
@@ -24,9 +25,7 @@ from ser_ft.data.splits import make_split
 from ser_ft.evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run as fine_tune
-from ser_ft.cli.training import pretrain as main
 from ser_ft.training.wav2vec2.run import pretrain
-from ser_ft.training.wav2vec2.trainer import PretrainingTrainer
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
