@@ -11,7 +11,7 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from ser_ft import audio
-from ser_ft.config.schema import AugmentConfig, Recipe
+from ser_ft.config.schema import AugmentConfig
 from ser_ft.data.augmentation.batch import Mixup, SpecAugment
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.dataloading.batches import FrameBatches, WaveformBatches
@@ -59,8 +59,7 @@ def feed_of(
     train: tuple[int, ...] = (0, 1, 3, 4),
     **augment: Any,
 ) -> FrameBatches:
-    recipe = Recipe(augment=AugmentConfig(**augment), seed=3)
-    return frame_feed(extractor, tables, np.array(train), recipe, shown=False)
+    return frame_batches(extractor, tables, np.array(train), AugmentConfig(**augment), seed=3)
 
 
 def frames(tmp_path: Path, *values: np.ndarray) -> FlatCache:

@@ -26,6 +26,7 @@ from ser_ft.evaluation.provenance import check_no_seen_speakers, speakers_seen_i
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run as fine_tune
 from ser_ft.training.wav2vec2.run import pretrain
+from ser_ft.training.wav2vec2.trainer import PretrainingTrainer
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
@@ -292,14 +293,14 @@ def test_stopped_and_resumed_is_as_in_one_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped a step after a checkpoint: in the first epoch, after its end, and in the last; dropout is on."""
-    take = Pretrainer._step
+    take = PretrainingTrainer._step
 
-    def stop(self: Pretrainer, group: list[dict[str, torch.Tensor]]) -> None:
+    def stop(self: PretrainingTrainer, group: list[dict[str, torch.Tensor]]) -> None:
         if self.state.step == after + 1:
             raise KeyboardInterrupt
         take(self, group)
 
-    monkeypatch.setattr(Pretrainer, "_step", stop)
+    monkeypatch.setattr(PretrainingTrainer, "_step", stop)
     with pytest.raises(KeyboardInterrupt):
         start(miniature_folder, backbone, tmp_path / "run")
     monkeypatch.undo()
