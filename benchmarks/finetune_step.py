@@ -45,8 +45,9 @@ from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import load_encoder
+from ser_ft.training.classification import ClassificationJob, ClassificationTrainer
 from ser_ft.training.finetuning import find_encoder, prepare_encoder
-from ser_ft.training.trainer import Trainer as Loop
+from ser_ft.training.trainer import create_optimizer
 from ser_ft.utils.accelerator import best_precision
 
 PEER = "transformers' Trainer"
@@ -101,7 +102,7 @@ class Clock(TrainerCallback):
         self.ends.append(now())
 
 
-class Timed(Loop):
+class Timed(ClassificationTrainer):
     """Our loop, the time taken at the end of each step; batches shuffled without regard to length, where asked for."""
 
     bucketed = True
@@ -199,25 +200,29 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=best_precision() if ways.precision == "auto" else ways.precision)
     torch.manual_seed(0)
-    found = find_encoder(recipe, tuple(table.features["emotion"].names))
-    setup = prepare_encoder(load_encoder(found), found.extractor, [table], recipe, accelerator.device, shown=False)
+    classes = tuple(table.features["emotion"].names)
+    spec = find_encoder(recipe.model, recipe.tuning, classes)
+    setup = prepare_encoder(
+        load_encoder(spec),
+        spec.extractor,
+        [table],
+        recipe.tuning,
+        recipe.augment,
+        recipe.train.learning_rate,
+        accelerator.device,
+        compile_layers=recipe.train.compile,
+    )
+    optimizer = create_optimizer(setup.learning_rates, recipe.train.weight_decay, accelerator.device)
     with tempfile.TemporaryDirectory() as out:
         rows, none = np.arange(len(table)), np.arange(0)
-        loop = Timed(
-            accelerator,
-            setup,
-            ClipData.from_table(table, setup.batch_source, table.features["emotion"].names),
-            rows,
-            none,
-            recipe.train,
-            RunFolder(out),
-            0,
-        )
+        clips = ClipData.from_table(table, setup.batch_source, classes)
+        job = ClassificationJob(setup, optimizer, rows, clips, none)
+        loop = Timed(accelerator, job, recipe.train, RunFolder(out), 0)
         loop.bucketed = ways.bucketed
         reset_memory()
         for epoch in range(epochs):
             loop.state.epoch, loop.state.batch = epoch, 0
-            loop._epoch(Silent())
+            loop._run_epoch(Silent())
         batches = [part for epoch in range(epochs) for part in loop._batches(epoch)]
         shares = loop.probabilities(rows)
     loss = float(-np.log(shares[rows, np.array(table["emotion"])]).mean())

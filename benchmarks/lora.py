@@ -19,27 +19,22 @@ import torch
 from accelerate import Accelerator
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
+from ser_ft.config.schema import AugmentConfig, ModelConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
 from ser_ft.models.encoders import load_encoder
-from ser_ft.training.finetuning import TrainableModel, find_encoder, prepare_encoder
+from ser_ft.training.finetuning import find_encoder, prepare_encoder
+from ser_ft.training.trainer import TrainableModel, create_optimizer
 
 
 def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> dict[str, float]:
     """Take a few steps in this process; return what was trained, and the memory it took."""
     table = open_prepared(data).select(range(clips))
     tuning = TuningConfig(mode=mode, dropout=0.0, **({"lora_targets": targets} if mode == "lora" else {}))
-    recipe = Recipe(
-        data=DataConfig(prepared=str(data)),
-        model=ModelConfig(name=str(backbone), config_overrides={"mask_time_prob": 0.0}),
-        tuning=tuning,
-        train=TrainConfig(mixed_precision="no"),
-    )
-    found = find_encoder(recipe, ("a", "b", "c", "d", "e", "f", "g", "h"))
-    setup = prepare_encoder(
-        load_encoder(found), found.extractor, [table], recipe, Accelerator(cpu=True).device, shown=False
-    )
-    optimiser = torch.optim.AdamW(setup.groups)
+    model = ModelConfig(name=str(backbone), config_overrides={"mask_time_prob": 0.0})
+    spec = find_encoder(model, tuning, ("a", "b", "c", "d", "e", "f", "g", "h"))
+    device = Accelerator(cpu=True).device
+    setup = prepare_encoder(load_encoder(spec), spec.extractor, [table], tuning, AugmentConfig(), 1e-3, device)
+    optimiser = create_optimizer(setup.learning_rates, 0.01, device)
     setup.model.train()
     for start in range(0, clips, 8):
         batch = setup.batch_source.collate(list(range(start, start + 8)))
@@ -51,7 +46,7 @@ def measure(backbone: Path, data: Path, mode: str, clips: int, targets: str) -> 
     lines = status.read_text().splitlines() if status.exists() else []
     own = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
     peak = (own or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
-    trained = sum(parameter.numel() for group in setup.groups for parameter in group["params"])
+    trained = sum(parameter.numel() for group in optimiser.param_groups for parameter in group["params"])
     setup.model.eval()
     batch = setup.batch_source.collate(list(range(8)))
     with torch.inference_mode():

@@ -35,7 +35,7 @@ def publication_check(config: HubConfig, model: str) -> Callable[[datasets.Datas
         InputError: the model could not be published.
     """
     if os.environ.get("RANK", "0") == "0":
-        publish.check(str(config.model_id))
+        publish.check_access(str(config.model_id))
 
     def check(table: datasets.Dataset, split: Split) -> None:
         check_accepted(corpora_of_new_run(model, corpus_info(table), split.speakers), config.accept_terms)

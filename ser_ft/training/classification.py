@@ -16,7 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from ..config.schema import TrainConfig
 from ..data.augmentation.batch import Mixup
-from ..dataloading.batch_sampler import balancing_chances
+from ..dataloading.batch_sampler import balancing_weights
 from ..dataloading.targets import ClipData
 from ..evaluation.metrics import uar
 from ..evaluation.predict import predict
@@ -69,12 +69,12 @@ class ClassificationTrainer(Trainer):
         return get_cosine_schedule_with_warmup(optimizer, warmup_steps, steps)
 
     @cached_property
-    def sampling_probabilities(self) -> np.ndarray | None:
+    def sampling_weights(self) -> np.ndarray | None:
         """Equal probability of each combination of corpus and emotion, if the recipe asks for balanced batches."""
         if not self.config.balanced:
             return None
         groups = [(self.clips.corpora[row], int(self.clips.labels[row])) for row in self.job.train_rows]
-        return balancing_chances(groups)
+        return balancing_weights(groups)
 
     def new_totals(self) -> dict[str, torch.Tensor]:
         """Return the loss and the weight of the clips; and per class the correct predictions and the clips."""

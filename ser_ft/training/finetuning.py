@@ -101,7 +101,7 @@ def prepare_encoder(
         hooks = EncoderHooks(parts, layer=first)
     elif use_cache and parts.feature_encoder is not None and not tuning.train_feature_encoder:
         batch_source = HiddenStateBatches(cached("feature_encoder"), table, extractor, parts.input_spec)
-        hooks = EncoderHooks(parts, convolved=True)
+        hooks = EncoderHooks(parts, skip_feature_encoder=True)
     else:
         augmentation = OnlineAugmentation.from_config(table, augment, seed)
         batch_source = WaveformBatches(table, extractor, parts.input_spec, augmentation)

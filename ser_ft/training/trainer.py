@@ -199,7 +199,7 @@ class Trainer:
         return {}
 
     @cached_property
-    def sampling_probabilities(self) -> np.ndarray | None:
+    def sampling_weights(self) -> np.ndarray | None:
         """Sampling probability of each training clip; None: each clip is used once per epoch."""
         return None
 
@@ -229,11 +229,11 @@ class Trainer:
             self._config.batch_size,
             self.seed,
             epoch,
-            chances=self.sampling_probabilities,
+            weights=self.sampling_weights,
             rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            accumulation=self._config.gradient_accumulation_steps,
-            budget=self._config.max_batch_seconds,
+            world_size=self.accelerator.num_processes,
+            accumulation_steps=self._config.gradient_accumulation_steps,
+            max_batch_length=self._config.max_batch_seconds,
         )
 
     def _steps(self) -> Iterator[list[Batch]]:

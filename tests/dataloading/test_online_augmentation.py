@@ -20,6 +20,7 @@ from ser_ft.dataloading.online_augmentation import OnlineAugmentation
 from ser_ft.dataloading.standardization import Standardizer
 from ser_ft.models.encoders import InputSpec
 from ser_ft.models.features import SpectralFeatureExtractor
+from ser_ft.training.from_scratch import frame_batches
 from ser_ft.training.losses import clip_losses
 
 SPEAKERS = ("ann", "bob", "eve", "ann", "bob", "eve")

@@ -204,7 +204,7 @@ def _prepare_encoder(
     if config.cache:
         states = compute_hidden_states(table, parts, encoder.extractor, "feature_encoder", shown, device)
         batch_source = HiddenStateBatches(states, table, encoder.extractor, parts.input_spec)
-        hooks = EncoderHooks(parts, convolved=True)
+        hooks = EncoderHooks(parts, skip_feature_encoder=True)
     else:
         batch_source = WaveformBatches(table, encoder.extractor, parts.input_spec)
         hooks = EncoderHooks(parts)
