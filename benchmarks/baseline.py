@@ -6,7 +6,7 @@ RUNs are run folders with predictions of test speakers, such as a sweep's. Each 
 recording: some of them, drawn by lot (ten draws), are the baseline, and the rest is judged with and without it. The
 baseline is made of neutral and calm speech, as it is meant; of any clips, as where it begins anyhow; and of angry ones,
 the case that it cannot tell from an angry voice. Printed are the UAR over all classes, the share of neutral and calm
-clips that are taken for dissatisfaction, and the share of angry, sad, fearful and disgusted clips that are.
+clips that are predicted as negative, and the share of angry, sad, fearful and disgusted clips that are.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 Each part starts `ser-ft demo` as a process of its own, on the model that ships; clips are synthetic voices, about 3 s.
 
 start: seconds from the command to a page that answers, the median of five. users: 20 clients of `gradio_client` at
-once, each asking `/recognise` ten times one after the other: errors, and the 95th percentile of the time to an answer.
+once, each asking `/recognize` ten times one after the other: errors, and the 95th percentile of the time to an answer.
 memory: of the server, before and after 500 requests of 8 clients, once 50 have warmed it up. live: four live streams at
 once, two minutes of sound each, as fast as they come: the share of the time that is needed. requests: a
 headless Chromium opens every tab, drops a file in each and is live; all addresses that it asks for (needs
@@ -89,7 +89,7 @@ def asked(address: str, clips: list[Path], counts: list[int]) -> tuple[list[floa
         for turn in range(counts[number]):
             begun = time.perf_counter()
             try:
-                answer = client.predict(handle_file(str(clips[(number + turn) % len(clips)])), api_name="/recognise")
+                answer = client.predict(handle_file(str(clips[(number + turn) % len(clips)])), api_name="/recognize")
                 assert answer["scores"]
                 times.append(time.perf_counter() - begun)
             except Exception as error:
