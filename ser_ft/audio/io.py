@@ -1,4 +1,4 @@
-"""The one door for sound: decode, check, mix down, resample to float32 mono at 16 kHz."""
+"""Decoding of sound files to float32 mono at 16 kHz, and 16-bit WAV files in memory."""
 
 from __future__ import annotations
 
@@ -23,121 +23,119 @@ SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"}
 )
 FFMPEG_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mov", ".mkv"})
-# Digital silence and the noise of a 16-bit converter: a peak below -60 dBFS holds no speech.
+# Below -60 dBFS there is no speech, only the noise of a 16-bit converter.
 SILENCE_PEAK = 10 ** (-60 / 20)
 LFS_HEADER = b"version https://git-lfs"
 MAX_BYTES = 2 * 1024**3
 HEADER_BYTES = 44
-# What a broken header claims outside of this would fill the memory when it is resampled.
-_RATES = range(1000, 1_000_001)
-# Recorders that write to a pipe leave this size or more in the header.
+# A damaged header may name a rate to which resampling would fill the memory.
+_VALID_RATES = range(1000, 1_000_001)
+# Recorders that write to a pipe put this size or more into the header.
 _UNKNOWN_SIZE = 0x7FFF0000
 
 Source: TypeAlias = "str | Path | bytes"
+AudioErrorReason = Literal["empty", "too-short", "unreadable", "cut-short", "silent", "lfs-pointer", "too-large"]
 
 
 class AudioError(InputError):
-    """Sound that cannot be used.
+    """Audio that cannot be used."""
 
-    `reason` is one of: empty, too-short, unreadable, cut-short, silent, lfs-pointer, too-large.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: AudioErrorReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
 def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> np.ndarray:
-    """Decode a file's path or its bytes, mix it down to one channel and resample it.
+    """Decode a file, average its channels and resample it.
 
-    wav, aiff (also when it is named .wav), flac, ogg, opus, mp3 and Opus in WebM are read by libsndfile; the rest (m4a,
-    AAC, ...) through ffmpeg where one is installed.
+    WAV, AIFF (whatever the suffix), FLAC, Ogg, Opus, MP3 and Opus in WebM are decoded by libsndfile, other formats
+    (m4a, AAC, ...) by ffmpeg if it is installed.
 
     Args:
-        source: a path, or the bytes of a whole file.
-        rate: sampling rate of the answer, in Hz.
-        name: the file's name where bytes are given, for errors and to tell what kind of file it was meant to be.
+        source: A path, or the bytes of a whole file.
+        rate: Sampling rate of the result, in Hz.
+        name: Name of the file if bytes are passed, for messages and for its suffix.
 
     Returns:
-        float32 samples, shape (samples,), full scale at 1.0.
+        Float32 samples, shape (samples,), full scale at 1.0.
 
     Raises:
-        AudioError: the file is missing, empty, cut short, too large, a git-LFS pointer, or not to be decoded.
+        AudioError: The file is missing, empty, cut short, too large or a git-LFS pointer, or cannot be decoded.
     """
     return decode_with_rate(source, rate, name)[0]
 
 
 def decode_with_rate(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> tuple[np.ndarray, int | None]:
-    """Decode as `decode`; return the samples, and the sampling rate (Hz) of the file itself, None through ffmpeg."""
+    """Decode as `decode` does; return the samples and the file's own sampling rate in Hz, None if decoded by ffmpeg."""
     content = source if isinstance(source, bytes) else read_file(Path(source))
     name = name or ("sound" if isinstance(source, bytes) else str(source))
     check_file(io.BytesIO(content), name)
     try:
-        samples, own_rate = _read_samples(remux_webm(content))
-        found: int | None = own_rate
+        samples, file_rate = _decode_libsndfile(remux_webm(content))
+        known_rate: int | None = file_rate
     except soundfile.LibsndfileError as error:
-        samples, own_rate = _through_ffmpeg(content, name, rate, str(error))
-        found = None
+        samples, file_rate = _decode_ffmpeg(content, name, rate, str(error))
+        known_rate = None
     if not len(samples):
         raise AudioError("empty", f"{name}: no samples in the file")
-    check_sampling_rate(own_rate, name)
+    check_sampling_rate(file_rate, name)
     mono = mix_down(samples)
     if not np.isfinite(mono).all():
-        raise AudioError("unreadable", f"{name}: holds samples that are no numbers")
-    return resample(mono, own_rate, rate), found
+        raise AudioError("unreadable", f"{name}: contains samples that are not finite")
+    return resample(mono, file_rate, rate), known_rate
 
 
 def remux_webm(content: bytes) -> bytes:
-    """Return a file as libsndfile reads it: Opus in WebM, which browsers record, in Ogg; all else as it is."""
+    """Convert Opus in WebM, which browsers record, to Ogg, which libsndfile reads; return other content unchanged."""
     return (webm.as_ogg(content) if content[:4] == webm.MAGIC else None) or content
 
 
-def _read_samples(content: bytes) -> tuple[np.ndarray, int]:
+def _decode_libsndfile(content: bytes) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(io.BytesIO(content)) as file:
-        # GSM 6.10 in WAV cannot be sought in, and is then read by the number of its frames.
+        # GSM 6.10 in WAV is not seekable, and -1 needs a seekable file.
         return read_frames(file, -1 if file.seekable() else file.frames), file.samplerate
 
 
 def read_frames(file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    """Read on in an open file, to its end where `frames` is -1: float32, shape (samples, channels)."""
+    """Read the next frames of an open file (-1: all) as float32, shape (samples, channels)."""
     if file.subtype == "PCM_16":
-        # The same numbers as libsndfile's own conversion to float, in a third of its time.
+        # The same values as from the conversion in libsndfile, in a third of the time.
         return from_pcm16(file.read(frames, dtype="int16", always_2d=True))
     samples: np.ndarray = file.read(frames, dtype="float32", always_2d=True)
     return samples
 
 
 def mix_down(samples: np.ndarray) -> np.ndarray:
-    """Return the mean of the channels: float32, shape (samples, channels) -> (samples,)."""
+    """Average the channels: float32, shape (samples, channels) -> (samples,)."""
     mixed: np.ndarray = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     return mixed
 
 
 def check_file(file: BinaryIO, name: str) -> None:
-    """Look at a file before it is decoded, without reading all of it.
+    """Check a file before it is decoded, without reading all of it.
 
     Raises:
-        AudioError: it is empty, a git-LFS pointer, or ends before its sound does.
+        AudioError: The file is empty, a git-LFS pointer, or cut short.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if not size:
         raise AudioError("empty", f"{name}: the file is empty")
     if file.read(len(LFS_HEADER)) == LFS_HEADER:
-        raise AudioError("lfs-pointer", f"{name}: a git-LFS pointer, not sound: run `git lfs pull` where it came from")
+        raise AudioError("lfs-pointer", f"{name}: a git-LFS pointer, not audio: run `git lfs pull` in its repository")
     if _is_cut_short(file, size):
-        raise AudioError("cut-short", f"{name}: the file ends before its sound does: fetch it again")
+        raise AudioError("cut-short", f"{name}: the file is cut short: download it again")
     file.seek(0)
 
 
 def check_sampling_rate(rate: int, name: str) -> None:
-    """Raise AudioError where a file's sampling rate, in Hz, cannot be true."""
-    if rate not in _RATES:
-        raise AudioError("unreadable", f"{name}: its header claims a sampling rate of {rate} Hz")
+    """Raise AudioError if a sampling rate in Hz is not plausible."""
+    if rate not in _VALID_RATES:
+        raise AudioError("unreadable", f"{name}: {rate} Hz is not a valid sampling rate")
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Resample float samples, shape (samples,), from one rate (Hz) to another with soxr's high quality filter."""
+    """Resample samples, shape (samples,), from one rate in Hz to another with the high-quality filter of soxr."""
     if from_rate == to_rate:
         return np.ascontiguousarray(samples, dtype=np.float32)
     resampled: np.ndarray = soxr.resample(
@@ -147,39 +145,38 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) ->
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Say whether the samples, of any shape, hold nothing above -60 dBFS once a constant offset is taken off."""
+    """Return whether samples of any shape contain nothing above -60 dBFS, apart from a constant offset."""
     return len(samples) == 0 or float(np.ptp(samples)) / 2 < SILENCE_PEAK
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:
-    """Round float samples, full scale at 1.0, to int16; what is above full scale is clipped."""
+    """Convert float samples with full scale at 1.0 to int16, with clipping."""
     scaled = samples * np.float32(32768)
     np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
     return scaled.astype("<i2")
 
 
 def from_pcm16(samples: np.ndarray) -> np.ndarray:
-    """Turn int16 samples, of any shape, into float32 with full scale at 1.0."""
+    """Convert int16 samples of any shape to float32 with full scale at 1.0."""
     return samples * np.float32(1 / 32768)
 
 
 def to_wav(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
-    """Write mono samples (float, or int16 as they are), shape (samples,), as the bytes of a 16-bit WAV file."""
+    """Return the bytes of a 16-bit WAV file with mono samples (float or int16), shape (samples,)."""
     pcm = samples.astype("<i2", copy=False) if samples.dtype.kind == "i" else to_pcm16(samples)
     return _header(pcm.nbytes, rate) + pcm.tobytes()
 
 
 def _header(size: int, rate: int) -> bytes:
-    """Write the header of a 16-bit mono WAV file with `size` bytes of samples."""
     return struct.pack(
         "<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", size
     )
 
 
 def from_wav(wav: bytes) -> np.ndarray:
-    """Read the prepared table's WAV bytes back: float32 samples at 16 kHz, shape (samples,).
+    """Read the bytes of a WAV file, such as those of a prepared table: float32 samples at 16 kHz, shape (samples,).
 
-    Bytes that `to_wav` wrote are read straight from memory; any other file goes through `decode`.
+    What `to_wav` wrote is read without a decoder; any other file is decoded by `decode`.
     """
     size = len(wav) - HEADER_BYTES
     if size <= 0 or size % 2 or wav[:HEADER_BYTES] != _header(size, SAMPLE_RATE):
@@ -190,17 +187,17 @@ def from_wav(wav: bytes) -> np.ndarray:
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes.
+    """Return the bytes of a file.
 
     Raises:
-        AudioError: there is no such file, it is a folder, a pipe or a device, cannot be read, or is larger than 2 GiB.
+        AudioError: The file does not exist, is not a regular file, cannot be read, or is larger than 2 GiB.
     """
     try:
-        about = path.stat()
-        # A pipe or a device may keep whoever opens it waiting, or never end.
-        if not stat.S_ISREG(about.st_mode):
-            raise AudioError("unreadable", f"{path}: cannot be read (not a file, but a folder, a pipe or a device)")
-        if about.st_size > MAX_BYTES:
+        status = path.stat()
+        # Opening a pipe or a device may block, and reading it may never end.
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError("unreadable", f"{path}: cannot be read (a folder, a pipe or a device, not a file)")
+        if status.st_size > MAX_BYTES:
             raise AudioError("too-large", f"{path}: larger than 2 GiB: cut it into shorter files")
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -209,36 +206,36 @@ def read_file(path: Path) -> bytes:
         raise AudioError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _through_ffmpeg(content: bytes, name: str, rate: int, why: str) -> tuple[np.ndarray, int]:
-    ffmpeg = find_ffmpeg(content[:12], name, why)
-    # From a file, since an m4a's index may lie at its end; and from files only, since what it holds may name addresses.
+def _decode_ffmpeg(content: bytes, name: str, rate: int, reason: str) -> tuple[np.ndarray, int]:
+    ffmpeg = find_ffmpeg(content[:12], name, reason)
+    # From a file, since the index of an m4a may be at its end; and without other protocols, since it may contain URLs.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "sound")
         file.write_bytes(content)
-        given = ["-protocol_whitelist", "file,pipe", "-i", str(file), "-map", "0:a:0"]
-        wanted = ["-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"]
+        source = ["-protocol_whitelist", "file,pipe", "-i", str(file), "-map", "0:a:0"]
+        command = [ffmpeg, "-nostdin", "-v", "error", *source, "-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"]
         try:
-            done = subprocess.run(
-                [ffmpeg, "-nostdin", "-v", "error", *given, *wanted], capture_output=True, timeout=600, check=False
-            )
+            process = subprocess.run(command, capture_output=True, timeout=600, check=False)
         except subprocess.TimeoutExpired as error:
             raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
-    if done.returncode != 0 or not done.stdout:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if process.returncode != 0 or not process.stdout:
+        lines = process.stderr.decode(errors="replace").strip().splitlines()
         raise AudioError(
-            "unreadable", f"{name}: ffmpeg cannot decode it ({short_reason(lines[-1] if lines else 'no sound')})"
+            "unreadable", f"{name}: ffmpeg cannot decode it ({short_reason(lines[-1] if lines else 'no audio')})"
         )
-    return np.frombuffer(done.stdout, dtype="<f4")[:, None], rate
+    return np.frombuffer(process.stdout, dtype="<f4")[:, None], rate
 
 
-def find_ffmpeg(head: bytes, name: str, why: str) -> str:
-    """Return the ffmpeg that is to decode what libsndfile cannot.
+def find_ffmpeg(head: bytes, name: str, reason: str) -> str:
+    """Return the path of ffmpeg, for a file that libsndfile cannot decode.
 
     Args:
-        head: the first bytes of the file, 12 or more. name: of the file. why: what libsndfile said.
+        head: The first bytes of the file, at least 12.
+        name: The name of the file.
+        reason: The error of libsndfile.
 
     Raises:
-        AudioError: none is installed, or the file is of a kind that libsndfile reads when it is whole.
+        AudioError: ffmpeg is not installed, or libsndfile would decode this format if the file were intact.
     """
     ffmpeg = shutil.which("ffmpeg")
     suffix = Path(name).suffix.lower()
@@ -246,14 +243,14 @@ def find_ffmpeg(head: bytes, name: str, why: str) -> str:
         hint = ""
         if suffix in FFMPEG_SUFFIXES or _is_foreign_container(head):
             hint = ": install ffmpeg, or convert it to wav, flac, ogg or mp3"
-        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({short_reason(why)}){hint}")
+        raise AudioError("unreadable", f"{name}: not a sound file that can be decoded ({short_reason(reason)}){hint}")
     return ffmpeg
 
 
 def _is_cut_short(file: BinaryIO, size: int) -> bool:
-    """Say whether a WAV or AIFF file lacks samples that its header promises, which libsndfile passes over.
+    """Return whether a WAV or AIFF file has clearly fewer samples than its header says, which libsndfile ignores.
 
-    A little may lack without harm. Most other formats do not decode by themselves when they are cut.
+    Most other formats cannot be decoded when they are cut short.
     """
     file.seek(0)
     head = file.read(12)
@@ -272,10 +269,10 @@ def _is_cut_short(file: BinaryIO, size: int) -> bool:
 
 
 def _is_foreign_container(head: bytes) -> bool:
-    """Say whether the bytes begin as MP4/M4A (ftyp) or as Matroska/WebM (EBML)."""
+    """Return whether the bytes start an MP4/M4A (ftyp) or a Matroska/WebM (EBML) file."""
     return head[4:8] == b"ftyp" or head[:4] == webm.MAGIC
 
 
 def short_reason(message: str) -> str:
-    """Shorten what a decoder said to its last part, on one line."""
+    """Return the last part of a decoder's message, on one line."""
     return message.replace("\n", " ").split(": ", 1)[-1].rstrip(". ")

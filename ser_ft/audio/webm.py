@@ -1,6 +1,6 @@
-"""WebM as browsers record it: its Opus packets put into Ogg, which libsndfile reads.
+"""Conversion of WebM, as browsers record it, to Ogg, which libsndfile reads; the Opus packets are not changed.
 
-WebM is a Matroska of few elements (RFC 9559; its framing, EBML, is RFC 8794); Opus in Ogg is RFC 7845, Ogg RFC 3533.
+WebM is a subset of Matroska (RFC 9559; its framing, EBML, is RFC 8794). Opus in Ogg is RFC 7845, Ogg RFC 3533.
 """
 
 from __future__ import annotations
@@ -10,105 +10,105 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 MAGIC = b"\x1aE\xdf\xa3"
-"""What EBML, and so Matroska and WebM, begins with."""
-# Elements that hold the others that matter: all of them are gone into.
+"""The first bytes of EBML, and therefore of Matroska and WebM."""
+# Elements that contain the relevant elements.
 _SEGMENT, _CLUSTER, _TRACKS, _ENTRY, _GROUP = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0xA0
-_HOLDERS = frozenset({_SEGMENT, _CLUSTER, _TRACKS, _ENTRY, _GROUP})
+_CONTAINERS = frozenset({_SEGMENT, _CLUSTER, _TRACKS, _ENTRY, _GROUP})
 _NUMBER, _CODEC, _PRIVATE, _BLOCK, _SIMPLE_BLOCK = 0xD7, 0x86, 0x63A2, 0xA1, 0xA3
-_LACED = 0x06  # of a block's flags: several packets in one
+_LACING = 0x06  # flags of a block with several packets
 # Milliseconds of a frame, by the five high bits of a packet's first byte (RFC 6716, table 2).
-_FRAMES = (*(10, 20, 40, 60) * 3, *(10, 20) * 2, *(2.5, 5, 10, 20) * 4)
-_CLOCK = 48  # samples in a millisecond: Opus in Ogg counts at 48 kHz
-_SEGMENTS = 255  # of a page, each of up to 255 bytes
+_FRAME_MS = (*(10, 20, 40, 60) * 3, *(10, 20) * 2, *(2.5, 5, 10, 20) * 4)
+_SAMPLES_PER_MS = 48  # Opus in Ogg counts at 48 kHz
+_MAX_SEGMENTS = 255  # per page, of up to 255 bytes each
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def as_ogg(content: bytes) -> bytes | None:
-    """Put the first Opus track of a WebM file into Ogg.
+    """Convert the first Opus track of a WebM file to Ogg.
 
     Args:
-        content: the whole file; a recording that was broken off is taken as far as it goes.
+        content: The whole file; an interrupted recording is converted as far as it goes.
 
     Returns:
-        the bytes of an Ogg file; None where there is no such track, or none that is understood.
+        The bytes of an Ogg file; None if there is no Opus track, or one in a form that is not supported.
     """
     track: dict[int, bytes] = {}
-    found: dict[int, bytes] | None = None
+    opus_track: dict[int, bytes] | None = None
     packets: list[bytes] = []
     for kind, value in _elements(content):
         if kind == _ENTRY:
             track = {}
         elif kind in (_NUMBER, _CODEC, _PRIVATE):
             track[kind] = value
-            whole = track.keys() >= {_NUMBER, _CODEC, _PRIVATE}
-            if found is None and whole and track[_CODEC] == b"A_OPUS" and track[_PRIVATE][:8] == b"OpusHead":
-                found = track
-        elif kind in (_BLOCK, _SIMPLE_BLOCK) and found is not None:
+            complete = track.keys() >= {_NUMBER, _CODEC, _PRIVATE}
+            if opus_track is None and complete and track[_CODEC] == b"A_OPUS" and track[_PRIVATE][:8] == b"OpusHead":
+                opus_track = track
+        elif kind in (_BLOCK, _SIMPLE_BLOCK) and opus_track is not None:
             number, start = _vint(value, 0)
-            if number != int.from_bytes(found[_NUMBER]) or len(value) < start + 4:
+            if number != int.from_bytes(opus_track[_NUMBER]) or len(value) < start + 4:
                 continue
-            if value[start + 2] & _LACED:
+            if value[start + 2] & _LACING:
                 return None
             packets.append(value[start + 3 :])
-    return _ogg(found[_PRIVATE], packets) if found is not None and packets else None
+    return _ogg(opus_track[_PRIVATE], packets) if opus_track is not None and packets else None
 
 
 def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the elements' numbers and values; of those that hold others the number alone, then what they hold."""
-    at = 0
-    while at < len(content):
-        length = 9 - content[at].bit_length()
-        kind = int.from_bytes(content[at : at + length])
-        size, start = _vint(content, at + length)
+    """Yield the IDs and values of the elements; a container is followed by its elements, and its value is empty."""
+    position = 0
+    while position < len(content):
+        length = 9 - content[position].bit_length()
+        kind = int.from_bytes(content[position : position + length])
+        size, start = _vint(content, position + length)
         if length > 4 or size is None:
             return
-        if kind in _HOLDERS:
+        if kind in _CONTAINERS:
             yield kind, b""
-            at = start
+            position = start
             continue
         if start + size > len(content):
             return
         yield kind, content[start : start + size]
-        at = start + size
+        position = start + size
 
 
-def _vint(content: bytes, at: int) -> tuple[int | None, int]:
-    """Read a number of variable length; return it, None where there is none, and where what follows begins."""
-    if at >= len(content) or not content[at]:
-        return None, at
-    length = 9 - content[at].bit_length()
-    number = int.from_bytes(content[at : at + length]) & ((1 << 7 * length) - 1)
-    return number, at + length
+def _vint(content: bytes, position: int) -> tuple[int | None, int]:
+    """Read an integer of variable length; return it (None if there is none) and the position after it."""
+    if position >= len(content) or not content[position]:
+        return None, position
+    length = 9 - content[position].bit_length()
+    number = int.from_bytes(content[position : position + length]) & ((1 << 7 * length) - 1)
+    return number, position + length
 
 
 def _ogg(head: bytes, packets: Sequence[bytes]) -> bytes:
     tags = b"OpusTags" + struct.pack("<I6sI", 6, b"ser_ft", 0)
     pages = [_page([head], 0, 0, 2), _page([tags], 0, 1, 0)]
-    group: list[bytes] = []
-    done, used = 0, 0
+    page_packets: list[bytes] = []
+    samples, used = 0, 0
     for packet in packets:
         needed = len(packet) // 255 + 1
-        if needed > _SEGMENTS:
+        if needed > _MAX_SEGMENTS:
             break
-        if used + needed > _SEGMENTS:
-            pages.append(_page(group, done, len(pages), 0))
-            group, used = [], 0
-        group.append(packet)
+        if used + needed > _MAX_SEGMENTS:
+            pages.append(_page(page_packets, samples, len(pages), 0))
+            page_packets, used = [], 0
+        page_packets.append(packet)
         used += needed
-        done += _samples(packet)
-    return b"".join([*pages, _page(group, done, len(pages), 4)])
+        samples += _count_samples(packet)
+    return b"".join([*pages, _page(page_packets, samples, len(pages), 4)])
 
 
-def _samples(packet: bytes) -> int:
-    """Return how many samples at 48 kHz a packet holds."""
+def _count_samples(packet: bytes) -> int:
+    """Return the number of samples at 48 kHz in a packet."""
     if not packet:
         return 0
     frames = (1, 2, 2)[packet[0] & 3] if packet[0] & 3 < 3 else packet[1] & 63 if len(packet) > 1 else 0
-    return round(_FRAMES[packet[0] >> 3] * _CLOCK * frames)
+    return round(_FRAME_MS[packet[0] >> 3] * _SAMPLES_PER_MS * frames)
 
 
 def _page(packets: Sequence[bytes], granule: int, number: int, flags: int) -> bytes:
-    """Make an Ogg page of whole packets; flags: 2 for the first page, 4 for the last."""
+    """Return an Ogg page of complete packets; flags: 2 for the first page, 4 for the last."""
     lacing = b"".join(b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255]) for packet in packets)
     head = struct.pack("<4sBBqIIIB", b"OggS", 0, flags, granule, 1, number, 0, len(lacing))
     page = b"".join([head, lacing, *packets])
@@ -116,6 +116,6 @@ def _page(packets: Sequence[bytes], granule: int, number: int, flags: int) -> by
 
 
 def _checksum(page: bytes) -> int:
-    """Return Ogg's checksum: zlib's, which takes the bits of each byte in the other order and starts from ones."""
+    """Return the checksum of Ogg, from that of zlib, whose bits are reversed and whose start value is all ones."""
     mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(bytes(_REVERSED[byte] for byte in mirrored.to_bytes(4, "little")))

@@ -82,11 +82,11 @@ def damaged(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     """Yield names, contents and what is said of files that are not as they should be."""
     plain = encoded(voice)
     yield "empty.wav", b"", "the file is empty"
-    yield "half.wav", plain[: len(plain) // 2], "ends before its sound does"
-    yield "half.aiff", encoded(voice, kind="aiff")[: len(voice)], "ends before its sound does"
+    yield "half.wav", plain[: len(plain) // 2], "is cut short"
+    yield "half.aiff", encoded(voice, kind="aiff")[: len(voice)], "is cut short"
     for length in (1, 4, 8, 12, 20, 36, 40):
         yield f"first-{length}-bytes.wav", plain[:length], "not a sound file that can be decoded"
-    yield "header-alone.wav", plain[:44], "ends before its sound does"
+    yield "header-alone.wav", plain[:44], "is cut short"
     for kind, subtype in (
         ("flac", "PCM_16"),
         ("ogg", "VORBIS"),
@@ -110,14 +110,14 @@ def damaged(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     for name, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):
         sound = voice.copy()
         sound[100] = value
-        yield f"{name}.wav", encoded(sound, subtype="FLOAT"), "no numbers"
+        yield f"{name}.wav", encoded(sound, subtype="FLOAT"), "not finite"
     yield "silence.wav", encoded(np.zeros(RATE)), "silent: nothing in it is louder than -60 dBFS"
     yield "silence.flac", encoded(np.zeros(RATE), kind="flac"), "silent"
     yield "noise-of-a-converter.wav", encoded(np.random.default_rng(0).normal(0, 1e-5, RATE)), "silent"
     yield "constant.wav", encoded(np.full(RATE, 0.5)), "silent"
     yield "no-samples.wav", encoded(np.zeros(0)), "no samples"
     for samples in (1, 160, 1_599):
-        yield f"{samples}-samples.wav", encoded(voice[8_000 : 8_000 + samples]), "too short: 0.1 s is the least"
+        yield f"{samples}-samples.wav", encoded(voice[8_000 : 8_000 + samples]), "too short: the minimum is 0.1 s"
     for rate in (0, 1, 999, 1_000_001, 2**31 - 1, 2**32 - 1):
         yield f"claims-{rate}-hz.wav", plain[:24] + struct.pack("<I", rate) + plain[28:], "Hz|decoded"
     for count in (0, 1025, 65_535):

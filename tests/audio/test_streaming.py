@@ -107,7 +107,7 @@ def test_what_cannot_be_used_says_why_in_one_line(monkeypatch: pytest.MonkeyPatc
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
         whole(tmp_path / "none.wav")
-    with pytest.raises(AudioError, match="no regular file"):
+    with pytest.raises(AudioError, match="not a regular file"):
         whole(tmp_path)
 
 
@@ -139,7 +139,7 @@ class BadDisk(io.BytesIO):
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
 def test_an_error_of_the_disk_is_not_the_end_of_the_sound(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode(noise(16_000, 5.0), kind=kind)
-    monkeypatch.setattr("ser_ft.audio.streaming._open", lambda path: BadDisk(content))
+    monkeypatch.setattr("ser_ft.audio.streaming._open_file", lambda path: BadDisk(content))
     heard = []
     with pytest.raises(AudioError, match=r"clip: after [01]\.\d s, it cannot be read \(Input/output error\)"):
         heard.extend(blocks("clip", 0.3))
@@ -165,9 +165,7 @@ def test_what_takes_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -
         raise MemoryError
 
     monkeypatch.setattr("ser_ft.audio.streaming.read_frames", full)
-    with pytest.raises(
-        AudioError, match=r"clip: after 0.0 s, it cannot be read \(it takes more memory than there is\)"
-    ):
+    with pytest.raises(AudioError, match=r"clip: after 0.0 s, it cannot be read \(not enough memory\)"):
         list(blocks(encode(noise(16_000)), name="clip"))
 
 
@@ -176,7 +174,7 @@ def test_samples_far_beyond_full_scale_are_no_sound(value: float) -> None:
     """In one channel, for a moment: their squares would make every answer no number."""
     both = noise(16_000, count=2)
     both[9_000, 1] = value
-    with pytest.raises(AudioError, match=r"clip: its samples reach .*: full scale of floats is 1.0"):
+    with pytest.raises(AudioError, match=r"clip: its samples reach .*, but full scale of floats is 1.0"):
         list(blocks(encode(both, subtype="DOUBLE"), name="clip"))
     with pytest.raises(InputError, match="a chunk: its samples reach"):
         MonoResampler(16_000).feed(both)

@@ -86,7 +86,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     with suppress(psutil.Error):
         for one in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.Error):
-                found += [one] if "Recogniser" in " ".join(one.cmdline()) else []
+                found += [one] if "Recognizer" in " ".join(one.cmdline()) else []
     return found
 
 
@@ -118,7 +118,7 @@ def test_files_are_answered_once_though_a_worker_dies(
         said, complained = process.communicate()
     assert process.returncode == 0, complained[-2000:]
     assert killed is not None
-    assert f"64 sounds: {out}" in said.splitlines()
+    assert f"64 clips: {out}" in said.splitlines()
     found = {row["path"]: row for row in rows(out)}
     assert len(rows(out)) == len(found) == 64
     assert found.keys() == wanted.keys()
@@ -174,16 +174,16 @@ def test_other_stores_are_listed_by_the_same_rules(recipe: ModuleType) -> None:
     for name in ("1.wav", "_2.MP3", "a/.hidden.wav", ".cache/3.wav", "notes.txt", "a/4.flac", "named"):
         store.pipe_file(f"/ray/{name}", name.encode())
     try:
-        there, found = recipe._listed(["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND_SUFFIXES)
+        there, found = recipe._list_files(["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND_SUFFIXES)
         assert [one.path for one in found] == ["/ray/1.wav", "/ray/_2.MP3", "/ray/a/4.flac", "/ray/named"]
         # One goes away meanwhile.
         store.rm_file("/ray/_2.MP3")
-        (listed,) = recipe._tables(found, 32)
+        (listed,) = recipe._file_tables(found, 32)
         items = list(recipe._files(recipe.Reader(there)(listed)))
         assert [item.content for item in items] == [b"1.wav", b"", b"a/4.flac", b"named"]
         assert [(item.error or "").split(" (")[0] for item in items] == ["", "cannot be read", "", ""]
         with pytest.raises(InputError, match="no Parquet files there"):
-            recipe._listed(["memory://ray"], (".parquet",))
+            recipe._list_files(["memory://ray"], (".parquet",))
     finally:
         store.rm("/ray", recursive=True)
 
@@ -206,16 +206,16 @@ def test_wrong_input_is_one_line(
     parquet.write_table(pa.table({"text": texts, "within": [{"bytes": texts[0]}]}), table)
     new = ("--out", tmp_path / "new")
     for arguments, said in (
-        ((archive, "--out", tmp_path / "out"), "is there already: name another"),
-        ((tmp_path / "none", *new), "nothing is there"),
+        ((archive, "--out", tmp_path / "out"), "already exists; choose another --out"),
+        ((tmp_path / "none", *new), "does not exist"),
         ((tmp_path / "nothing", *new), "nothing: no sound files there"),
         ((tmp_path / "nothing", *new, "--column", "text"), "nothing: no Parquet files there"),
         ((table, *new, "--column", "audio"), "has no column 'audio', but text, within"),
-        ((table, *new, "--column", "text"), "column 'text' holds string, and not the bytes"),
-        ((table, *new, "--column", "within"), "column 'within' holds string, and not the bytes"),
-        ((tmp_path / "none.parquet", *new, "--column", "text"), "none.parquet: no Parquet file"),
+        ((table, *new, "--column", "text"), "column 'text' holds string, not the bytes"),
+        ((table, *new, "--column", "within"), "column 'within' holds string, not the bytes"),
+        ((tmp_path / "none.parquet", *new, "--column", "text"), "none.parquet: not a Parquet file"),
         ((archive, *new, "--workers", "0"), "--workers must be 1 or more, not 0"),
-        ((archive, *new, "--model", tmp_path), "no run and no saved classifier"),
+        ((archive, *new, "--model", tmp_path), "contains neither a run nor a saved classifier"),
     ):
         assert recipe.main(list(map(str, arguments))) == 2
         complained = capsys.readouterr().err
