@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_ft import audio
 from ser_ft.audio import AudioError, decode, decode_with_rate, from_wav, is_silent, resample, to_pcm16, to_wav
 
 M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)

@@ -76,7 +76,7 @@ def test_each_channel_is_resampled_by_itself() -> None:
 
 
 def test_a_file_larger_than_decode_takes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.audio.MAX_BYTES", 10)
+    monkeypatch.setattr("ser_ft.audio.io.MAX_BYTES", 10)
     (tmp_path / "long.wav").write_bytes(to_wav(noise(16_000)[:, 0]))
     assert len(whole(tmp_path / "long.wav")) == 20_800
 
