@@ -18,6 +18,7 @@ from ..labels import make_scheme
 from ..utils.errors import InputError
 from ..utils.files import check_output, nearest_existing
 from ..utils.progress import dataset_progress_bars
+from ..utils.text import text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, CatalogOptions, CremadLabels, Skipped, no_clips_message
 from .corpora import REASONS
@@ -200,18 +201,16 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
     info = corpus_info(table)
     frame = table.select_columns(["corpus", "speaker", "emotion", "duration"]).to_pandas()
 
-    def row(name: str, clips: Any, num_skipped: int) -> list[str]:
+    def row(name: str, clips: Any, num_skipped: int) -> dict[str, Any]:
         counts = clips["emotion"].value_counts()
         hours = f"{clips['duration'].sum() / 3600:.2f}"
-        cells = [len(clips), clips["speaker"].nunique(), hours, *(counts.get(label, 0) for label in range(len(names)))]
-        return [name, *map(str, cells), str(num_skipped)]
+        counted = {"corpus": name, "clips": len(clips), "speakers": clips["speaker"].nunique(), "hours": hours}
+        return counted | {n: int(counts.get(label, 0)) for label, n in enumerate(names)} | {"skipped": num_skipped}
 
-    rows = [["corpus", "clips", "speakers", "hours", *names, "skipped"]]
-    for corpus in info:
-        rows.append(row(corpus, frame[frame["corpus"] == corpus], sum(skip.corpus == corpus for skip in skipped)))
+    rows = [row(name, frame[frame["corpus"] == name], sum(skip.corpus == name for skip in skipped)) for name in info]
     if len(info) > 1:
         rows.append(row("all", frame, len(skipped)))
-    lines = _align(rows)
+    lines = [text_table(rows, ["corpus", "clips", "speakers", "hours", *names, "skipped"], right=("hours",))]
     reasons = Counter((skip.reason, skip.corpus) for skip in skipped)
     lines += ["skipped:"] if reasons else []
     lines += [f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()]
@@ -220,16 +219,6 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
         lines += [f"  cite: {corpus['citation']}"] if corpus["citation"] else []
         lines += [f"  note: {corpus['note']}"] if corpus["note"] else []
     return "\n".join(lines)
-
-
-def _align(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
 
 
 def cache_home() -> Path:

@@ -17,9 +17,15 @@ TERMS = {"title": "A corpus", "license": "CC-BY-NC-SA-4.0", "terms": "non-commer
 
 
 def random_predictions(
-    speakers: Sequence[str], skill: float, seed: int, classes: Sequence[str] = CLASSES, takes: int = 2
+    speakers: Sequence[str],
+    skill: float,
+    seed: int,
+    classes: Sequence[str] = CLASSES,
+    takes: int = 2,
+    part: str = "test",
+    intensities: Sequence[str | None] = ("normal",),
 ) -> pd.DataFrame:
-    """Return random test predictions that favor the true class by `skill`: `takes` clips per class and speaker."""
+    """Return random predictions that favor the true class by `skill`: `takes` clips per class and speaker."""
     random = np.random.default_rng(seed)
     rows = []
     for speaker in speakers:
@@ -30,9 +36,10 @@ def random_predictions(
                 probabilities = np.exp(logits) / np.exp(logits).sum()
                 corpus, _, number = speaker.partition("-")
                 clip = f"{speaker}-{index}-{take}"
-                row = {"id": clip, "path": f"{clip}.wav", "corpus": corpus, "speaker": speaker, "intensity": "normal"}
-                row |= {"gender": "male" if int(number) % 2 else "female", "duration": 0.5, "part": "test"}
-                rows.append({**row, "label": label, **dict(zip(classes, probabilities, strict=True))})
+                row = {"id": clip, "path": f"/voices/{clip}.wav", "corpus": corpus, "speaker": speaker, "label": label}
+                row |= {"gender": "male" if int(number) % 2 else "female", "duration": 0.5, "part": part}
+                row |= {"intensity": intensities[take % len(intensities)], "fold": 0, "seed": 0}
+                rows.append(row | dict(zip(classes, probabilities, strict=True)))
     return pd.DataFrame(rows)
 
 

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -25,30 +24,11 @@ from ser_ft.report.cards.energy import estimate_energy
 from ser_ft.report.cards.model_card import model_card
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import Blob, Hub, metadata_errors
+from tests.helpers.runs import CLASSES, random_predictions
 
 MakeRun = Callable[[str], RunFolder]
-CLASSES = ("neutral", "happy", "sad", "angry")
 REBUILT = "CREMA-D, rebuilt audio"
 PARTS = {"train": range(1, 7), "validation": range(7, 9), "test": range(9, 17)}
-
-
-def make_predictions(corpora: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-    """Make up predictions; `corpora`: corpus -> the parts that it is in. Each speaker has three clips per class."""
-    random = np.random.default_rng(0)
-    rows = []
-    for corpus, parts in corpora.items():
-        for part in parts:
-            for number in PARTS[part]:
-                for index, label in enumerate(CLASSES):
-                    for take in range(3):
-                        logits = random.normal(size=len(CLASSES)) + 1.2 * (np.arange(len(CLASSES)) == index)
-                        probabilities = np.exp(logits) / np.exp(logits).sum()
-                        speaker = f"{corpus}-{number:02d}"
-                        row = {"id": f"{speaker}-{index}-{take}", "path": f"/voices/{speaker}.wav", "corpus": corpus}
-                        row |= {"speaker": speaker, "gender": "male" if number % 2 else "female", "duration": 2.5}
-                        row |= {"intensity": None, "part": part, "label": label, "fold": 0, "seed": 0}
-                        rows.append(row | dict(zip(CLASSES, probabilities, strict=True)))
-    return pd.DataFrame(rows)
 
 
 def write_run(
@@ -61,7 +41,12 @@ def write_run(
 ) -> RunFolder:
     """Write a run on the given corpora with made-up predictions and the model of another run."""
     run = RunFolder(path)
-    table = make_predictions(corpora)
+    tables = [
+        random_predictions([f"{corpus}-{number:02d}" for number in PARTS[part]], 1.2, seed, CLASSES, 3, part, (None,))
+        for seed, (corpus, parts) in enumerate(corpora.items())
+        for part in parts
+    ]
+    table = pd.concat(tables, ignore_index=True)
     shutil.copytree(template.model, run.model)
     run.write_predictions(table)
     terms = {}

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import EMOTION_NAMES
+from tests.helpers.runs import random_predictions
 
 SPEAKERS = {"train": 12, "validation": 4, "test": 6}
 SKILL = {"train": 3.0, "validation": 1.5, "test": 1.3}
@@ -37,26 +37,14 @@ MakeRun = Callable[..., RunFolder]
 def predict(
     classes: Sequence[str], corpora: Sequence[str], missing: str | None, skill: dict[str, float]
 ) -> pd.DataFrame:
-    """Make up predictions: one clip per class and take of each speaker; `skill` raises the true class's logit."""
-    random = np.random.default_rng(0)
-    rows: list[dict[str, Any]] = []
-    number = 0
-    for part, speakers in SPEAKERS.items():
-        for _ in range(speakers):
-            number += 1
-            corpus = corpora[number % len(corpora)]
-            for index, name in enumerate(classes):
-                for take in range(2 if part != "test" or name != missing else 0):
-                    logits = random.normal(size=len(classes))
-                    logits[index] += skill[part]
-                    probabilities = np.exp(logits) / np.exp(logits).sum()
-                    clip = f"{corpus}-{number:02d}-{index}-{take}"
-                    row = {"id": clip, "path": f"Actor_{number:02d}/{clip}.wav", "corpus": corpus}
-                    row |= {"speaker": f"{corpus}-{number:02d}", "gender": "male" if number % 2 else "female"}
-                    row |= {"intensity": "strong" if take else "normal", "duration": 0.5, "part": part}
-                    row |= {"fold": 0, "seed": 0, "label": name}
-                    rows.append(row | dict(zip(classes, probabilities, strict=True)))
-    return pd.DataFrame(rows)
+    """Make up predictions of all parts; the test part has no clips of the class `missing`."""
+    tables, first = [], 1
+    for part, count in SPEAKERS.items():
+        speakers = [f"{corpora[number % len(corpora)]}-{number:02d}" for number in range(first, first + count)]
+        first += count
+        table = random_predictions(speakers, skill[part], first, classes, part=part, intensities=("normal", "strong"))
+        tables.append(table[(table["label"] != missing) | (part != "test")])
+    return pd.concat(tables, ignore_index=True)
 
 
 def _write(

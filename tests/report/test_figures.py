@@ -105,12 +105,12 @@ def test_each_figure_carries_the_notes(make_run: MakeRun, leaking: bool) -> None
         calibration_figures.group_figure,
         calibration_figures.speaker_figure,
     )
-    drawn = [figures.training_curves(history, metrics), *(draw(metrics) for draw in functions)]
-    for figure in drawn:
+    plots = [figures.training_curves(history, metrics), *(draw(metrics) for draw in functions)]
+    for figure in plots:
         text = "\n".join(texts(figure))
         assert "CREMA-D, rebuilt audio: ravdess" in text
         assert ("Leaking split" in text) is leaking
-        if figure is not drawn[0]:
+        if figure is not plots[0]:
             assert ("unseen speakers" in text) is not leaking
 
 

@@ -45,20 +45,20 @@ def page_contents(
             of further test sets have none, to keep the page small.
         show_progress: show a progress bar while the figures are drawn.
     """
-    drawn: Figures = {}
+    plots: Figures = {}
     blocks: list[dict[str, Any]] = []
     samples: list[Sample] = []
     for number, comparison in enumerate(item for item in comparisons if not item.tested.is_cross_corpus):
         enough = sum(sample.audio_uri is not None for sample in samples) >= num_examples
-        blocks.append(_block(comparison, f"set{number}", drawn, None if enough else data, num_examples))
+        blocks.append(_block(comparison, f"set{number}", plots, None if enough else data, num_examples))
         samples += [card["sample"] for card in blocks[-1]["missed"].get("cards", ())]
     systems = [system for comparison in comparisons for system in comparison.tested.systems]
     metrics = [run.metrics for system in systems for run in system.runs]
     terms = {name: item for content in metrics for name, item in (content.get("terms") or {}).items()}
     notes = {name: note for content in metrics for name, note in (content.get("notes") or {}).items() if note}
     corpora = {name for comparison in comparisons for name in comparison.tested.corpora}
-    matrix = _matrix(comparisons, drawn)
-    pictures = progress_bar(drawn.items(), desc="figures", shown=show_progress)
+    matrix = _matrix(comparisons, plots)
+    pictures = progress_bar(plots.items(), desc="figures", shown=show_progress)
     return {
         "blocks": blocks,
         "matrix": matrix,
@@ -85,13 +85,13 @@ def page_contents(
 
 
 def _block(
-    comparison: SystemComparison, prefix: str, drawn: Figures, data: Dataset | None, num_examples: int
+    comparison: SystemComparison, prefix: str, plots: Figures, data: Dataset | None, num_examples: int
 ) -> dict[str, Any]:
     """Gather what is shown of a test set, and draw its figures; their names start with the prefix."""
     tested = comparison.tested
     notes = _notes(tested.systems)
     people = None if comparison.leaking else human_performance(tested.corpora)
-    drawn[f"{prefix}-models"] = figures.uar_figure(comparison, people, notes)
+    plots[f"{prefix}-models"] = figures.uar_figure(comparison, people, notes)
     block: dict[str, Any] = {
         "id": prefix,
         "comparison": comparison,
@@ -114,18 +114,18 @@ def _block(
     if comparison.leaking:
         return block
     if comparison.transfer:
-        drawn[f"{prefix}-differences"] = figures.difference_figure(comparison, notes)
+        plots[f"{prefix}-differences"] = figures.difference_figure(comparison, notes)
     measures = [key for key in figures.COST_NAMES if any(system.cost[key] for system in tested.models)]
     if measures:
-        drawn[f"{prefix}-cost"] = figures.cost_figure(comparison, measures, notes)
+        plots[f"{prefix}-cost"] = figures.cost_figure(comparison, measures, notes)
     confusion_systems = tested.models[:_MAX_CONFUSIONS]
-    drawn[f"{prefix}-confusions"] = figures.confusion_figure(comparison, confusion_systems, notes)
+    plots[f"{prefix}-confusions"] = figures.confusion_figure(comparison, confusion_systems, notes)
     return block | {
         "has_cost": bool(measures),
         "machines": sorted({machine for system in tested.models for machine in system.cost["machines"]}),
         "confusion_systems": confusion_systems,
-        "classes": _classes(comparison, f"{prefix}-classes", drawn, notes),
-        "groups": _groups(comparison, prefix, drawn, notes),
+        "classes": _classes(comparison, f"{prefix}-classes", plots, notes),
+        "groups": _groups(comparison, prefix, plots, notes),
         "missed": _missed_clips(comparison, data, num_examples),
     }
 
@@ -136,14 +136,14 @@ def _runs_text(system: System) -> str:
     return f"{num_runs // num_seeds} x {num_seeds}" if num_seeds > 1 and num_runs % num_seeds == 0 else str(num_runs)
 
 
-def _classes(comparison: SystemComparison, name: str, drawn: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
+def _classes(comparison: SystemComparison, name: str, plots: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
     """Draw the recall of each class as a panel, and return it by class."""
     best, models = comparison.tested.best, comparison.tested.models
     counts = Counter(best.clips["label"])
     colors = {label: label_color(label, index) for index, label in enumerate(best.classes) if counts[label]}
     panels = {label: {system.name: {"value": system.scores["recall"][label]} for system in models} for label in colors}
     subtitle = f"recall in percent\n{comparison.title}"
-    drawn[name] = figures.bar_panels("Recall of each emotion", subtitle, panels, colors, notes)
+    plots[name] = figures.bar_panels("Recall of each emotion", subtitle, panels, colors, notes)
     return [
         {
             "name": label,
@@ -155,7 +155,7 @@ def _classes(comparison: SystemComparison, name: str, drawn: Figures, notes: Seq
     ]
 
 
-def _groups(comparison: SystemComparison, prefix: str, drawn: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
+def _groups(comparison: SystemComparison, prefix: str, plots: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
     """Draw the UAR of each corpus and of each gender, if there are several, and return it by group."""
     result = []
     for column in ("corpus", "gender"):
@@ -169,7 +169,7 @@ def _groups(comparison: SystemComparison, prefix: str, drawn: Figures, notes: Se
         }
         colors = dict.fromkeys(groups, figures.KIND_COLORS["transfer"])
         subtitle = f"UAR in percent, over the emotions that occur in the group; line: 95 % interval\n{comparison.title}"
-        drawn[f"{prefix}-{column}"] = figures.bar_panels(f"UAR of each {column}", subtitle, panels, colors, notes)
+        plots[f"{prefix}-{column}"] = figures.bar_panels(f"UAR of each {column}", subtitle, panels, colors, notes)
         result.append({"column": column, "groups": groups, "models": scores})
     return result
 
@@ -222,7 +222,7 @@ def _card(
     }
 
 
-def _matrix(comparisons: Sequence[SystemComparison], drawn: Figures) -> dict[str, Any]:
+def _matrix(comparisons: Sequence[SystemComparison], plots: Figures) -> dict[str, Any]:
     """Return the cross-corpus matrix of each model; empty if there are no cross-corpus runs."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     used: list[System] = []
@@ -246,7 +246,7 @@ def _matrix(comparisons: Sequence[SystemComparison], drawn: Figures) -> dict[str
         name: dict(sorted(content.items(), key=lambda item: (item[0] == _ALL_OTHERS, item[0])))
         for name, content in rows.items()
     }
-    drawn["matrix"] = figures.cross_corpus_figure(rows, sorted(tested), _notes(used))
+    plots["matrix"] = figures.cross_corpus_figure(rows, sorted(tested), _notes(used))
     has_all_others = any(_ALL_OTHERS in content for content in rows.values())
     return {
         "rows": rows,

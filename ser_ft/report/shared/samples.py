@@ -153,8 +153,8 @@ def embed_clips(data: Dataset, ids: Sequence[str]) -> dict[str, tuple[str, float
     Returns:
         The clip's id -> its data URI, and its full duration in seconds if it was shortened, else None.
     """
-    wanted = set(ids)
-    rows = {name: row for row, name in enumerate(data.select_columns(["id"])["id"]) if name in wanted}
+    requested = set(ids)
+    rows = {name: row for row, name in enumerate(data.select_columns(["id"])["id"]) if name in requested}
     # As Arrow, whatever the column's type is: a plain `Audio` column would need torchcodec.
     table = data.select_columns(["audio"]).with_format("arrow")
     embedded: dict[str, tuple[str, float | None]] = {}
