@@ -1,4 +1,4 @@
-"""What `ser-ft monitor --baseline` does to the answers: before it and after, on speakers that the model never heard.
+"""What `ser-ft monitor --speaker-baseline` does to the answers: before it and after, on speakers that the model never heard.
 
     python benchmarks/baseline.py benchmarks/results/ravdess/plain_cnn_ravdess*/fold*
 

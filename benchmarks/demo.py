@@ -39,9 +39,9 @@ import numpy as np
 import soundfile
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests" / "demo")]
+sys.path[:0] = [str(ROOT / "demo"), str(ROOT)]
 
-from ser_ft_demo import voices  # noqa: E402
+from ser_ft_demo import examples  # noqa: E402
 
 STARTS, USERS, EACH, WARM, REQUESTS, CLIENTS, STREAMS, SPOKEN = 5, 20, 10, 50, 500, 8, 4, 120
 
@@ -103,7 +103,7 @@ def asked(address: str, clips: list[Path], counts: list[int]) -> tuple[list[floa
 
 
 def users(folder: Path) -> None:
-    clips = [file for _, file in voices.make_clips(folder)]
+    clips = [file for _, file in examples.write_clips(folder)]
     with served() as (address, _pid, _seconds):
         asked(address, clips, [2])
         times, errors = asked(address, clips, [EACH] * USERS)
@@ -119,7 +119,7 @@ def resident(pid: int) -> float:
 
 
 def memory(folder: Path) -> None:
-    clips = [file for _, file in voices.make_clips(folder)]
+    clips = [file for _, file in examples.write_clips(folder)]
     with served() as (address, pid, _seconds):
         asked(address, clips, [-(-WARM // CLIENTS)] * CLIENTS)
         before, errors = resident(pid), 0
@@ -133,7 +133,7 @@ def memory(folder: Path) -> None:
 
 
 def live(folder: Path) -> None:
-    samples, rate = soundfile.read(voices.make_call(folder), dtype="int16")
+    samples, rate = soundfile.read(examples.write_conversation(folder), dtype="int16")
     sound = np.resize(samples[:, 1], SPOKEN * rate)
     with served() as (address, _pid, _seconds):
         with urllib.request.urlopen(f"{address}config", timeout=20) as answer:
@@ -144,12 +144,12 @@ def live(folder: Path) -> None:
             times = []
             for first in range(0, len(sound), round(0.4 * rate)):
                 chunk = base64.b64encode(sound[first : first + round(0.4 * rate)].tobytes()).decode()
-                body = {"session_hash": key, "component_id": number, "fn_name": "hear", "data": [key, rate, chunk]}
+                body = {"session_hash": key, "component_id": number, "fn_name": "feed", "data": [key, rate, chunk]}
                 data, begun = json.dumps(body).encode(), time.perf_counter()
                 request = urllib.request.Request(f"{address}gradio_api/component_server", data)
                 request.add_header("content-type", "application/json")
                 with urllib.request.urlopen(request, timeout=60) as answer:
-                    assert not json.load(answer)["over"]
+                    assert not json.load(answer)["ended"]
                 times.append(time.perf_counter() - begun)
             return times
 
@@ -163,9 +163,9 @@ def live(folder: Path) -> None:
 
 
 def requests(folder: Path) -> None:
-    from chromium import Page, open_browser
+    from tests.helpers.chromium import Page, open_browser
 
-    clip, spoken = dict(voices.make_clips(folder))["angry, synthetic man"], folder / "spoken.wav"
+    clip, spoken = dict(examples.write_clips(folder))["angry, synthetic man"], folder / "spoken.wav"
     samples, rate = soundfile.read(clip)
     soundfile.write(spoken, np.tile(samples, 3), rate)
     programs = shutil.which("chromium"), shutil.which("chromedriver")
@@ -174,15 +174,15 @@ def requests(folder: Path) -> None:
     with served() as (address, _pid, _seconds):
         browser = open_browser(*programs, spoken, os.geteuid() == 0)  # type: ignore[arg-type]
         page, found = Page(browser, address), Counter[str]()
-        for name in ("Speak", "Compare", "Inside"):
+        for name in ("Speak", "Compare", "Analysis"):
             page.open(name)
-            page.give(f"#{name.lower()}-recording", clip)
-        page.until(lambda: page.count("#inside-augmented .cards"), "the augmentations")
-        page.open("Call")
-        page.give("#call-recording", voices.make_call(folder))
-        page.said("#call-recording", "synthetic-call")
-        page.click("#call-go")
-        page.until(lambda: page.count("#call-answer .timeline"), "the timeline")
+            page.upload(f"#{name.lower()}-recording", clip)
+        page.until(lambda: page.count("#analysis-augmented .cards"), "the augmentations")
+        page.open("Conversation")
+        page.upload("#conversation-recording", examples.write_conversation(folder))
+        page.text_with("#conversation-recording", "synthetic")
+        page.click("#conversation-run")
+        page.until(lambda: page.count("#conversation-result .timeline"), "the timeline")
         page.open("About")
         page.open("Live")
         page.press("#live", "Start the microphone")
