@@ -244,7 +244,7 @@ def _reason(error: requests.RequestException) -> tuple[str, bool]:
     from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
     cause = error.args[0] if error.args else None
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
         return f"the server answered {status}", status == 429 or status >= 500
     if isinstance(error, requests.ReadTimeout) or isinstance(cause, ReadTimeoutError):

@@ -214,10 +214,10 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
     reasons = Counter((skip.reason, skip.corpus) for skip in skipped)
     lines += ["skipped:"] if reasons else []
     lines += [f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()]
-    for name, corpus in info.items():
-        lines.append(f"{name}: {corpus['title']}. License: {corpus['license']} ({corpus['terms']})")
-        lines += [f"  cite: {corpus['citation']}"] if corpus["citation"] else []
-        lines += [f"  note: {corpus['note']}"] if corpus["note"] else []
+    for name, facts in info.items():
+        lines.append(f"{name}: {facts['title']}. License: {facts['license']} ({facts['terms']})")
+        lines += [f"  cite: {facts['citation']}"] if facts["citation"] else []
+        lines += [f"  note: {facts['note']}"] if facts["note"] else []
     return "\n".join(lines)
 
 

@@ -358,7 +358,11 @@ def speaker_lists(content: Any, frame: pd.DataFrame, file: str) -> dict[str, lis
     Raises:
         InputError: the content is something else, or a name matches no speaker of the data, or several.
     """
-    lists = {_PART_SYNONYMS.get(key, key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    lists = (
+        {_PART_SYNONYMS.get(str(key), str(key)): value for key, value in content.items()}
+        if isinstance(content, dict)
+        else {}
+    )
     if not lists or not lists.keys() <= set(PARTS) or not all(isinstance(value, list) for value in lists.values()):
         raise InputError(f"{file}: {_FILE_FORMAT}")
     speakers_of_name = _speakers_by_short_name(frame)

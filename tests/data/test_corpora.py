@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
-import datasets
+import pandas as pd
 import pytest
 
 from ser_ft.audio import decode
 from ser_ft.data.corpora import CORPORA, Skip, Utterance, cremad
 from ser_ft.labels import EMOTION_NAMES
-from tests.helpers.corpus_files import load, skipped, true_names, write
+from tests.helpers.corpus_files import catalog_of, distributed_names, reasons, write_zip
 
 SEVEN = tuple(name for name in EMOTION_NAMES if name != "calm")
 
@@ -113,7 +114,7 @@ def test_all_spellings_of_a_clip_have_one_id() -> None:
 
 
 def test_no_name_belongs_to_two_corpora(shared_data: Path) -> None:
-    for corpus, paths in true_names(shared_data / "manifests").items():
+    for corpus, paths in distributed_names(shared_data / "manifests").items():
         for other in set(CORPORA) - {corpus}:
             assert not any(parse(other, path) for path in paths[::7]), other
 
@@ -125,36 +126,29 @@ def test_the_ages_and_genders_of_cremad_are_those_of_its_table(shared_data: Path
     assert {name: (item.age, item.gender) for name, item in utterances.items()} == actors  # type: ignore[union-attr]
 
 
-@pytest.fixture(scope="module")
-def full_table(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
-    """The table of all 12 162 distributed names."""
-    folder = tmp_path_factory.mktemp("full")
-    names = true_names(shared_data / "manifests")
-    for corpus, paths in names.items():
-        write(folder / "corpora" / corpus, paths)
-    assert sum(map(len, names.values())) == 12_162
-    return load(folder / "corpora", folder / "cache")
-
-
 @pytest.mark.slow
-def test_all_12162_clips_of_the_corpora_are_found(full_table: datasets.Dataset) -> None:
-    frame = full_table.remove_columns("audio").to_pandas()
-    frame["emotion"] = [full_table.features["emotion"].int2str(number) for number in frame["emotion"]]
+def test_all_12162_clips_of_the_corpora_are_found_in_archives(shared_data: Path, tmp_path: Path) -> None:
+    names = distributed_names(shared_data / "manifests")
+    assert sum(map(len, names.values())) == 12_162
+    for corpus, paths in names.items():
+        write_zip(tmp_path / f"{corpus}.zip", dict.fromkeys([*paths, f"__MACOSX/._{paths[0]}"], b"x" * 600))
+    catalog = catalog_of(tmp_path)
+    frame = pd.DataFrame([asdict(clip.utterance) | {"corpus": clip.corpus} for clip in catalog.clips])
     assert frame["id"].is_unique
     counts = {
         corpus: (len(part), part["speaker"].nunique(), Counter(part["emotion"]))
         for corpus, part in frame.groupby("corpus")
     }
-    assert counts.keys() == {"ravdess", "tess", "cremad", "savee"}
-    assert counts["ravdess"] == (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in EMOTION_NAMES}))
-    assert counts["tess"] == (2800, 2, Counter(dict.fromkeys(SEVEN, 400)))
-    assert counts["savee"] == (480, 4, Counter({name: 120 if name == "neutral" else 60 for name in SEVEN}))
     # Distributed: 1271 each, 1087 neutral; without the seven bad ones.
     cremad_counts = {"angry": 1270, "disgust": 1270, "fear": 1270, "happy": 1270, "neutral": 1086, "sad": 1269}
-    assert counts["cremad"] == (7435, 91, Counter(cremad_counts))
-
-    speakers = frame.drop_duplicates("speaker").groupby("corpus")["gender"].value_counts()
-    assert speakers.to_dict() == {
+    assert counts == {
+        "ravdess": (1440, 24, Counter({name: 96 if name == "neutral" else 192 for name in EMOTION_NAMES})),
+        "tess": (2800, 2, Counter(dict.fromkeys(SEVEN, 400))),
+        "savee": (480, 4, Counter({name: 120 if name == "neutral" else 60 for name in SEVEN})),
+        "cremad": (7435, 91, Counter(cremad_counts)),
+    }
+    genders = frame.drop_duplicates("speaker").groupby("corpus")["gender"].value_counts()
+    assert genders.to_dict() == {
         ("ravdess", "female"): 12,
         ("ravdess", "male"): 12,
         ("tess", "female"): 2,
@@ -167,16 +161,12 @@ def test_all_12162_clips_of_the_corpora_are_found(full_table: datasets.Dataset) 
     assert (ravdess["emotion"].eq("neutral") & ravdess["intensity"].eq("strong")).sum() == 0
     assert Counter(frame.loc[frame["corpus"] == "tess", "age"]) == {64: 1400, 26: 1400}
     assert set(frame["language"]) == {"en"}
-    per_speaker = frame.groupby("speaker").size()
-    assert set(per_speaker[per_speaker.index.str.startswith("ravdess")]) == {60}
-    assert set(per_speaker[per_speaker.index.str.startswith("savee")]) == {120}
-
-
-@pytest.mark.slow
-def test_the_seven_bad_clips_of_cremad_are_skipped(full_table: datasets.Dataset) -> None:
+    clips_per_speaker = frame.groupby("speaker").size()
+    assert set(clips_per_speaker[clips_per_speaker.index.str.startswith("ravdess")]) == {60}
+    assert set(clips_per_speaker[clips_per_speaker.index.str.startswith("savee")]) == {120}
     stems = {"1076_MTI_SAD_XX", "1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX"}
     stems |= {"1017_IWW_ANG_XX", "1017_IWW_FEA_XX"}
-    assert skipped(full_table) == {f"{stem}.wav": "known-bad" for stem in stems}
+    assert reasons(catalog) == {f"{stem}.wav": "known-bad" for stem in stems}
 
 
 def test_the_votes_of_cremad_are_read(shared_data: Path) -> None:

@@ -21,7 +21,6 @@ from tests.helpers.corpus_files import (
     samples,
     skipped,
     speakers_and_labels,
-    true_names,
     write,
     write_zip,
 )
@@ -140,22 +139,6 @@ def test_all_corpora_below_one_folder_in_archives(tmp_path: Path) -> None:
     inside = table.filter(lambda name: name == "tess-OAF_back_fear", input_columns="id")[0]
     assert inside["path"] == f"zip://TESS/OAF_x/OAF_back_fear.wav::{root / 'down' / 'tess.zip'}"
     assert inside["audio"]["bytes"] == noise("TESS/OAF_x/OAF_back_fear.wav")
-
-
-@pytest.mark.slow
-def test_whole_corpora_in_archives(shared_data: Path, tmp_path: Path) -> None:
-    names = true_names(shared_data / "manifests")
-    for corpus, paths in names.items():
-        write_zip(tmp_path / "data" / f"{corpus}.zip", dict.fromkeys([*paths, f"__MACOSX/._{paths[0]}"], b"x" * 600))
-    catalog = catalog_of(tmp_path / "data")
-    assert Counter(clip.corpus for clip in catalog.clips) == {
-        "ravdess": 1440,
-        "tess": 2800,
-        "cremad": 7435,
-        "savee": 480,
-    }
-    assert Counter(skip.reason for skip in catalog.skipped) == {"known-bad": 7}
-    assert len({clip.utterance.speaker for clip in catalog.clips}) == 121
 
 
 def test_lossless_and_complete_copies_are_preferred(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ser_ft.labels import make_scheme
 RAVDESS = "03-01-{emotion}-01-01-01-{actor}.wav"
 
 
-def true_names(manifests: Path) -> dict[str, list[str]]:
+def distributed_names(manifests: Path) -> dict[str, list[str]]:
     """Return corpus -> paths of its distributed clips, from the manifests (sha256, bytes, path)."""
     return {
         corpus: [line.split("\t")[2] for line in (manifests / f"{corpus}.tsv").read_text(encoding="utf-8").splitlines()]

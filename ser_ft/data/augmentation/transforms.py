@@ -178,23 +178,17 @@ def _rms(samples: np.ndarray) -> float:
 
 
 def _shift(samples: np.ndarray, _: np.random.Generator, shift: float, shift_unit: str) -> np.ndarray:
-    import audiomentations
-
     distance = shift * (len(samples) if shift_unit == "fraction" else SAMPLE_RATE)
     places = round(math.fmod(distance, len(samples)))
-    return audiomentations.Shift(places, places, shift_unit="samples", p=1.0)(samples, SAMPLE_RATE)
+    return _audiomentations("Shift", samples, places, places, shift_unit="samples")
 
 
 def _pitch(samples: np.ndarray, _: np.random.Generator, semitones: float) -> np.ndarray:
-    import audiomentations
-
-    return audiomentations.PitchShift(semitones, semitones, p=1.0)(samples, SAMPLE_RATE)
+    return _audiomentations("PitchShift", samples, semitones, semitones)
 
 
 def _stretch(samples: np.ndarray, _: np.random.Generator, rate: float) -> np.ndarray:
-    import audiomentations
-
-    return audiomentations.TimeStretch(rate, rate, leave_length_unchanged=False, p=1.0)(samples, SAMPLE_RATE)
+    return _audiomentations("TimeStretch", samples, rate, rate, leave_length_unchanged=False)
 
 
 def _speed(samples: np.ndarray, _: np.random.Generator, factor: float) -> np.ndarray:
@@ -203,9 +197,7 @@ def _speed(samples: np.ndarray, _: np.random.Generator, factor: float) -> np.nda
 
 
 def _volume(samples: np.ndarray, _: np.random.Generator, gain_db: float) -> np.ndarray:
-    import audiomentations
-
-    return audiomentations.Gain(gain_db, gain_db, p=1.0)(samples, SAMPLE_RATE)
+    return _audiomentations("Gain", samples, gain_db, gain_db)
 
 
 def _room(samples: np.ndarray, generator: np.random.Generator, rt60: float, drr_db: float) -> np.ndarray:
@@ -222,14 +214,17 @@ def _band(samples: np.ndarray, _: np.random.Generator, f_min: float, f_max: floa
 
 def _band_pass(samples: np.ndarray, f_min: float, f_max: float, rolloff: int) -> np.ndarray:
     """Apply a Butterworth filter, 3 dB down at f_min and f_max (Hz) and falling by `rolloff` dB per octave beyond."""
-    import audiomentations
-
     center = (f_min + f_max) / 2
     bandwidth_fraction = (f_max - f_min) / center
-    transform = audiomentations.BandPassFilter(
-        center, center, bandwidth_fraction, bandwidth_fraction, rolloff, rolloff, p=1.0
-    )
-    return transform(samples, SAMPLE_RATE)
+    limits = center, center, bandwidth_fraction, bandwidth_fraction, rolloff, rolloff
+    return _audiomentations("BandPassFilter", samples, *limits)
+
+
+def _audiomentations(transform: str, samples: np.ndarray, *args: Any, **options: Any) -> np.ndarray:
+    import audiomentations
+
+    transformed: np.ndarray = getattr(audiomentations, transform)(*args, **options, p=1.0)(samples, SAMPLE_RATE)
+    return transformed
 
 
 def _clipping(samples: np.ndarray, _: np.random.Generator, fraction: float) -> np.ndarray:
