@@ -1,7 +1,7 @@
-"""The README's table of results, written from run folders that are kept small beside this file.
+"""The tables of docs/results.md, generated from the run folders in benchmarks/results/, which contain no models.
 
     python benchmarks/results.py keep sweeps/ravdess --as ravdess     # what a sweep found, less models and sound
-    python benchmarks/results.py table                                # README.md anew, between its two marks
+    python benchmarks/results.py table                                # writes docs/results.md between its two marks
 
 Of each run are kept: config.yaml, environment.json, metrics.json, and of predictions.parquet the test part, with single
 precision and without folders in the paths; of its baselines the last two, once for each split.
@@ -19,7 +19,7 @@ from ser_ft.evaluation.pooling import find_runs, leaderboards, pool_runs
 from ser_ft.evaluation.systems import System
 
 HOME = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- results: python benchmarks/results.py table -->", "<!-- end of results -->"
 HEAD = (
     "| | M parameters | folds x seeds | UAR | 95 % interval over speakers | over folds ± | accuracy | s to train |\n"
@@ -79,7 +79,7 @@ def rows(found: list[System]) -> Iterator[str]:
 
 def commands(home: Path, runs: list[RunFolder]) -> Iterator[str]:
     """Yield what makes runs, from the command that each of them kept: recipes of one seed and setting together."""
-    ours = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--overwrite=", "--resume=")
+    ours = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--overwrite", "--resume")
     made: dict[str, set[int]] = {}
     for run in runs:
         words = run.environment["command"][2:]
@@ -141,11 +141,11 @@ def section(home: Path) -> Iterator[str]:
 
 
 def table() -> None:
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     sections = [line for home in sorted(HOME.iterdir()) if home.is_dir() for line in section(home)]
     text = "\n".join(sections)
-    README.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -154,7 +154,7 @@ def main() -> None:
     kept = parts.add_parser("keep", help="put what a sweep found into the repository")
     kept.add_argument("sweeps", type=Path, nargs="+")
     kept.add_argument("--as", dest="name", required=True, help="its folder below benchmarks/results")
-    parts.add_parser("table", help="write the README's table anew")
+    parts.add_parser("table", help="write the tables of docs/results.md")
     chosen = parser.parse_args()
     if chosen.part == "keep":
         keep(chosen.sweeps, chosen.name)
