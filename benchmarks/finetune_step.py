@@ -114,8 +114,8 @@ class Timed(ClassificationTrainer):
     def _batches(self, epoch: int) -> list[list[int]]:
         if self.bucketed:
             return super()._batches(epoch)
-        order = np.random.default_rng(epoch).permutation(len(self.train))
-        return [part.tolist() for part in np.array_split(order, len(order) // self.settings.batch_size)]
+        order = np.random.default_rng(epoch).permutation(len(self.train_rows))
+        return [part.tolist() for part in np.array_split(order, len(order) // self.config.batch_size)]
 
 
 def now() -> float:

@@ -1,18 +1,12 @@
-"""Pretraining goes on: on training speakers alone, resumable to the bit, and what it gives can be fine-tuned."""
+"""Continued pretraining: on training speakers only, resumable to the bit, and its result can be fine-tuned."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from ser_ft import audio
@@ -26,11 +20,18 @@ from ser_ft.evaluation.provenance import check_no_seen_speakers, speakers_seen_i
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run as fine_tune
 from ser_ft.training.wav2vec2.run import pretrain
-from ser_ft.training.wav2vec2.trainer import PretrainingTrainer
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
+from tests.helpers.training import (
+    assert_same_run,
+    changed_weights,
+    finish,
+    interrupted_at,
+    kill_after_checkpoint,
+    saved_weights,
+    start,
+)
 
-ROOT = Path(__file__).parents[2]
 SPLIT = ("--split.kind=kfold", "--split.folds=2")
 
 
@@ -39,7 +40,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_backbone("wav2vec2", tmp_path_factory.mktemp("backbone") / "tiny")
 
 
-def recipe(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
+def arguments(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
     return [
         f"--data.prepared={table}",
         f"--model.name={backbone}",
@@ -53,39 +54,36 @@ def recipe(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def start(table: Path, backbone: Path, out: Path, *more: str) -> RunFolder:
-    return pretrain(parse_as(PretrainRecipe, recipe(table, backbone, out, *more), "test", ""), verbose=False)
+def run(table: Path, backbone: Path, out: Path, *more: str) -> RunFolder:
+    return pretrain(parse_as(PretrainRecipe, arguments(table, backbone, out, *more), "test", ""), verbose=False)
 
 
-def changed(table: Path, out: Path, sound: Callable[[dict[str, str], np.ndarray], np.ndarray]) -> Path:
-    """Write a prepared table with other sound."""
+def with_other_audio(
+    table: Path, out: Path, change: Callable[[dict[str, str], np.ndarray], np.ndarray], clips: int | None = None
+) -> Path:
+    """Write a copy of a prepared table whose waveforms are changed."""
 
-    def change(row: dict) -> dict:
-        samples = sound(row, audio.from_wav(row["audio"]["bytes"]))
-        return {"audio": {"bytes": audio.to_wav(samples), "path": None}}
+    def change_row(row: dict) -> dict:
+        waveform = change(row, audio.from_wav(row["audio"]["bytes"]))
+        return {"audio": {"bytes": audio.to_wav(waveform), "path": None}}
 
-    open_prepared(table).map(change).save_to_disk(out)
+    clips_table = open_prepared(table)
+    clips_table.select(range(clips or len(clips_table))).map(change_row).save_to_disk(out)
     shutil.copy(table / CORPUS_INFO_FILE, out)
     return out
 
 
-def parts(table: Path) -> dict[str, tuple[str, ...]]:
+def speakers_by_part(table: Path) -> dict[str, tuple[str, ...]]:
     return dict(make_split(open_prepared(table), "kfold", folds=2).speakers)
-
-
-def assert_same(one: RunFolder, other: RunFolder) -> None:
-    ours, theirs = (load_file(folder.model / "model.safetensors") for folder in (one, other))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert one.history_file.read_bytes() == other.history_file.read_bytes()
 
 
 @pytest.fixture(scope="module")
 def finished(miniature_folder: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return start(miniature_folder, backbone, tmp_path_factory.mktemp("run") / "tapt")
+    """A finished pretraining. Read-only."""
+    return run(miniature_folder, backbone, tmp_path_factory.mktemp("run") / "tapt")
 
 
-def test_the_loss_falls_and_the_true_frame_is_found(finished: RunFolder) -> None:
+def test_the_loss_falls_and_the_masked_frame_is_chosen(finished: RunFolder) -> None:
     first, *_, last = finished.history
     assert last["contrastive_loss"] < first["contrastive_loss"] - 0.1
     assert last["accuracy"] > max(2 * first["accuracy"], 10 * last["chance"])
@@ -95,105 +93,99 @@ def test_the_loss_falls_and_the_true_frame_is_found(finished: RunFolder) -> None
     assert temperatures == pytest.approx([2 * 0.999995 ** line["step"] for line in finished.history])
 
 
-def test_the_folder_holds_what_later_steps_need(
-    finished: RunFolder, miniature_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_the_run_folder_holds_what_later_steps_need(
+    finished: RunFolder, miniature_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     names = {path.name for path in finished.path.iterdir()}
     assert names == {"config.yaml", "environment.json", "split.json", "history.jsonl", "checkpoints", "model"}
     split = json.loads(finished.split_file.read_text())
-    assert split["seen"] == split["parts"]["train"]["speakers"] == sorted(parts(miniature_folder)["train"])
+    assert split["seen"] == split["parts"]["train"]["speakers"] == sorted(speakers_by_part(miniature_folder)["train"])
     assert speakers_seen_in_training(finished.model) == set(split["seen"])
     before = (finished.model / "model.safetensors").stat().st_mtime_ns
-    again = recipe(miniature_folder, Path(finished.config["model"]["name"]), finished.path, "--resume")
+    again = arguments(miniature_folder, Path(finished.config["model"]["name"]), finished.path, "--resume")
     assert main(again) == 0
     assert "finished; nothing to do" in capfd.readouterr().out
     assert (finished.model / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_saved_model_is_a_stock_one_with_the_configuration_it_came_with(
-    finished: RunFolder, backbone: Path
-) -> None:
-    """The masks of pretraining, half of all frames, would spoil fine-tuning, which reads the same settings."""
-    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (finished.model, backbone))
-    assert ours == theirs
+def test_the_saved_model_is_a_stock_model_with_its_original_configuration(finished: RunFolder, backbone: Path) -> None:
+    """The masks of the pretraining, half of all frames, would spoil fine-tuning, which reads the same settings."""
     from transformers import AutoFeatureExtractor, AutoModelForPreTraining
 
+    config, original = (json.loads((folder / "config.json").read_text()) for folder in (finished.model, backbone))
+    assert config == original
     _, report = AutoModelForPreTraining.from_pretrained(finished.model, output_loading_info=True)
     assert not any(report.values())
     assert AutoFeatureExtractor.from_pretrained(finished.model).do_normalize
-    before, after = (load_file(folder / "model.safetensors") for folder in (backbone, finished.model))
+    before, after = load_file(backbone / "model.safetensors"), saved_weights(finished)
     assert before.keys() == after.keys()
-    still = {name for name in before if torch.equal(before[name], after[name])}
-    assert still == {name for name in before if "feature_extractor" in name}
+    assert changed_weights(before, after) == {name for name in before if "feature_extractor" not in name}
 
 
-def test_fine_tuning_starts_from_it(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
-    given = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
-    rates = ("--train.epochs=1", "--train.learning_rate=0", "--tuning.learning_rate=0", "--baselines=[]")
-    folder = fine_tune(parse([*given, *SPLIT, *rates], "test"), verbose=False)
+def test_fine_tuning_starts_from_the_pretrained_weights(
+    finished: RunFolder, miniature_folder: Path, tmp_path: Path
+) -> None:
+    settings = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
+    rates = ("--train.max_steps=1", "--train.learning_rate=0", "--tuning.learning_rate=0", "--baselines=[]")
+    folder = fine_tune(parse([*settings, *SPLIT, *rates], "test"), verbose=False)
     assert np.isfinite(folder.metrics["parts"]["test"]["uar"])
-    ours, theirs = (load_file(each.model / "model.safetensors") for each in (folder, finished))
-    inside = [name for name in theirs if name.startswith("wav2vec2.")]
-    assert all(torch.equal(ours[name], theirs[name]) for name in inside), "rates of zero leave the encoder as it came"
-    # Whom the encoder heard follows into what was made of it.
-    assert speakers_seen_in_training(folder.model) == speakers_seen_in_training(finished.model, ("train", "validation"))
+    pretrained = {name: value for name, value in saved_weights(finished).items() if name.startswith("wav2vec2.")}
+    assert not changed_weights(pretrained, saved_weights(folder)), "with learning rates of zero nothing changes"
+    seen = speakers_seen_in_training(finished.model, ("train", "validation"))
+    assert speakers_seen_in_training(folder.model) == seen, "the fine-tuned model has seen the same speakers"
 
 
-def test_only_training_speakers_are_heard(
+def test_only_training_speakers_are_used(
     finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    """With noise in place of all other speakers' sound, the weights are the same to the bit; else they are not."""
+    """With noise instead of the speech of all other speakers, the weights are the same to the bit."""
     random = np.random.default_rng(0)
 
-    def noise(row: dict[str, str], samples: np.ndarray) -> np.ndarray:
-        return random.uniform(-1, 1, len(samples)) if row["speaker"] in spoilt else samples
+    def noise(row: dict[str, str], waveform: np.ndarray) -> np.ndarray:
+        return random.uniform(-1, 1, len(waveform)) if row["speaker"] in replaced else waveform
 
-    speakers = parts(miniature_folder)
-    spoilt = {*speakers["validation"], *speakers["test"]}
-    other = changed(miniature_folder, tmp_path / "others", noise)
-    assert_same(finished, start(other, backbone, tmp_path / "one"))
-    spoilt = {speakers["train"][0]}
-    other = changed(miniature_folder, tmp_path / "one_heard", noise)
-    with pytest.raises(AssertionError):
-        assert_same(finished, start(other, backbone, tmp_path / "two"))
+    speakers = speakers_by_part(miniature_folder)
+    replaced = {*speakers["validation"], *speakers["test"]}
+    others = with_other_audio(miniature_folder, tmp_path / "others", noise)
+    assert_same_run(finished, run(others, backbone, tmp_path / "same"))
+    replaced = {speakers["train"][0]}
+    one = with_other_audio(miniature_folder, tmp_path / "one", noise)
+    different = run(one, backbone, tmp_path / "different", "--pretrain.epochs=1")
+    assert different.history[0]["contrastive_loss"] != finished.history[0]["contrastive_loss"]
 
 
-def test_a_test_speaker_who_was_heard_is_refused(finished: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
+def test_testing_on_seen_speakers_is_refused(
+    finished: RunFolder, miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a second pretraining and by fine-tuning: the test speakers of the other fold were trained on."""
     table = open_prepared(miniature_folder)
     check_no_seen_speakers(finished.model, make_split(table, "kfold", folds=2))
     other = make_split(table, "kfold", folds=2, fold=1)
     with pytest.raises(InputError, match="trained on clips of 3 of this split"):
         check_no_seen_speakers(finished.model, other)
     with pytest.raises(InputError, match="trained on clips of"):
-        start(miniature_folder, finished.model, tmp_path / "second", "--split.fold=1")
-    assert not (tmp_path / "second").exists()
+        run(miniature_folder, finished.model, tmp_path / "second", "--split.fold=1")
+    settings = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
+    assert train([*settings, *SPLIT, "--split.fold=1"]) == 2
+    assert "trained on clips of 3 of this split" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     check_no_seen_speakers("facebook/wav2vec2-base", other)
     check_no_seen_speakers(shutil.copytree(finished.model, tmp_path / "moved"), other)
 
 
-def test_fine_tuning_does_not_test_on_who_was_heard(
-    finished: RunFolder, miniature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The other fold's test speakers are those whom the pretraining heard."""
-    given = [f"--data.prepared={miniature_folder}", f"--model.name={finished.model}", f"--out={tmp_path / 'run'}"]
-    assert train([*given, *SPLIT, "--split.fold=1"]) == 2
-    assert "whom this split tests on" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_second_pretraining_says_whom_the_first_heard(
+def test_speakers_of_an_earlier_pretraining_are_remembered(
     finished: RunFolder, miniature_folder: Path, tmp_path: Path
 ) -> None:
     first = shutil.copytree(finished.path, tmp_path / "first")
     split = json.loads((first / "split.json").read_text())
     split["seen"].append("elsewhere-01")
     (first / "split.json").write_text(json.dumps(split))
-    second = start(miniature_folder, first / "model", tmp_path / "second", "--pretrain.epochs=1")
+    second = run(miniature_folder, first / "model", tmp_path / "second", "--pretrain.max_steps=1")
     shutil.rmtree(first)
-    assert speakers_seen_in_training(second.model) == {*parts(miniature_folder)["train"], "elsewhere-01"}
+    assert speakers_seen_in_training(second.model) == {*speakers_by_part(miniature_folder)["train"], "elsewhere-01"}
 
 
-def fine_tuned(folder: Path, backbone: Path) -> Path:
+def without_quantizer(backbone: Path, folder: Path) -> Path:
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
     AutoModelForAudioClassification.from_pretrained(backbone).save_pretrained(folder)
@@ -201,137 +193,107 @@ def fine_tuned(folder: Path, backbone: Path) -> Path:
     return folder
 
 
-def test_wrong_input_is_one_line_code_2_and_nothing_written(
+def test_wrong_input_is_one_line_and_nothing_is_written(
     miniature_folder: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "never"
     wrong = {
-        f"--model.name={fine_tuned(tmp_path / 'tuned', backbone)}": "without the quantizer",
+        f"--model.name={without_quantizer(backbone, tmp_path / 'tuned')}": "without the quantizer",
         f"--model.name={write_tiny_backbone('hubert', tmp_path / 'hubert')}": "is a hubert",
         f"--model.name={write_tiny_backbone('whisper', tmp_path / 'whisper')}": "is a whisper",
-        "--model.name=mfcc-cnn": "only the pretraining of one can go on",
+        "--model.name=mfcc-cnn": "is not a speech encoder",
         "--model.name=resnet": "unknown model",
         "--model.config_overrides={layers: 3}": "no setting 'layers'",
         "--model.config_overrides={num_hidden_layers: 9}": "from 1 to 4, the checkpoint's layers",
         "--data.prepared=/nowhere": "no prepared table",
-        "--split.kind=random": "heard beforehand",
+        "--split.kind=random": "use a split by speaker",
         "--split.fold=7": "split.fold is 7",
         "--pretrain.mask_length=2000": "no training clip is longer",
         "--train.epochs=3": "train.epochs",
         "--seed=-1": "seed must be a whole number",
     }
-    for setting, said in wrong.items():
-        assert main(recipe(miniature_folder, backbone, out, setting)) == 2, setting
+    for setting, message in wrong.items():
+        assert main(arguments(miniature_folder, backbone, out, setting)) == 2, setting
         error = capsys.readouterr().err.strip()
-        assert said in error.splitlines()[-1], setting
+        assert message in error.splitlines()[-1], setting
         assert "Traceback" not in error
         assert not out.exists(), setting
 
 
-@pytest.mark.slow
-def test_the_command_refuses_in_one_line(miniature_folder: Path, tmp_path: Path) -> None:
-    hubert = write_tiny_backbone("hubert", tmp_path / "hubert")
-    command = [sys.executable, str(ROOT / "recipes" / "pretrain.py"), *recipe(miniature_folder, hubert, tmp_path / "x")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ser-ft: ")
-
-
-def test_a_taken_folder_is_refused_and_kept(
+def test_a_folder_with_other_content_is_refused_and_kept(
     finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="a pretraining already exists"):
-        start(miniature_folder, backbone, finished.path)
+        run(miniature_folder, backbone, finished.path)
     with pytest.raises(InputError, match="another recipe"):
-        start(miniature_folder, backbone, finished.path, "--resume", "--seed=1")
-    begun = RunFolder(shutil.copytree(finished.path, tmp_path / "begun"))
-    shutil.rmtree(begun.model)
-    split = json.loads(begun.split_file.read_text())
+        run(miniature_folder, backbone, finished.path, "--resume", "--seed=1")
+    started = RunFolder(shutil.copytree(finished.path, tmp_path / "started"))
+    shutil.rmtree(started.model)
+    split = json.loads(started.split_file.read_text())
     split["parts"]["test"]["clips"].pop()
-    begun.split_file.write_text(json.dumps(split))
+    started.split_file.write_text(json.dumps(split))
     with pytest.raises(InputError, match="the data, and so its split, changed"):
-        start(miniature_folder, backbone, begun.path, "--resume")
-    tuned = tmp_path / "tuned"
-    tuned.mkdir()
-    (tuned / "config.yaml").write_text(parse(["--model.name=mfcc-cnn"], "test").text())
-    for choice in ("overwrite", "resume"):
+        run(miniature_folder, backbone, started.path, "--resume")
+    fine_tuning = tmp_path / "fine_tuning"
+    fine_tuning.mkdir()
+    (fine_tuning / "config.yaml").write_text(parse(["--model.name=mfcc-cnn"], "test").text())
+    for flag in ("--overwrite", "--resume"):
         with pytest.raises(InputError, match="not a pretraining"):
-            start(miniature_folder, backbone, tuned, f"--{choice}")
-    assert [file.name for file in tuned.iterdir()] == ["config.yaml"]
+            run(miniature_folder, backbone, fine_tuning, flag)
+    assert [file.name for file in fine_tuning.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 8, 27])
-def test_killed_and_resumed_is_as_never_killed(
-    finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path, after: int
+def test_a_killed_pretraining_ends_the_same(
+    finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle of an epoch, once a checkpoint of so many steps is there (1: any); then go on."""
     out = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "recipes" / "pretrain.py"), *recipe(miniature_folder, backbone, out)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(int(folder.name.split("-")[1]) >= after for folder in (out / "checkpoints").glob("step-*")):
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = arguments(miniature_folder, backbone, out)
+    kill_after_checkpoint(start("pretrain", command), out, 8)
     assert (out / "checkpoints").is_dir()
-    assert not (out / "model").exists(), "it ended before it was killed: nothing was tested"
-    assert main([*recipe(miniature_folder, backbone, out), "--resume"]) == 0
-    assert_same(finished, RunFolder(out))
+    assert not (out / "model").exists(), "it ended before it was killed"
+    assert main([*command, "--resume"]) == 0
+    assert_same_run(finished, RunFolder(out))
 
 
-@pytest.mark.parametrize("after", [4, 18, 48])
-def test_stopped_and_resumed_is_as_in_one_go(
-    finished: RunFolder,
-    miniature_folder: Path,
-    backbone: Path,
-    tmp_path: Path,
-    after: int,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("position", ["first epoch", "start of an epoch", "last epoch"])
+def test_an_interrupted_pretraining_ends_the_same(
+    position: str, finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    """Stopped a step after a checkpoint: in the first epoch, after its end, and in the last; dropout is on."""
-    take = PretrainingTrainer._step
-
-    def stop(self: PretrainingTrainer, group: list[dict[str, torch.Tensor]]) -> None:
-        if self.state.step == after + 1:
-            raise KeyboardInterrupt
-        take(self, group)
-
-    monkeypatch.setattr(PretrainingTrainer, "_step", stop)
-    with pytest.raises(KeyboardInterrupt):
-        start(miniature_folder, backbone, tmp_path / "run")
-    monkeypatch.undo()
-    assert max((tmp_path / "run" / "checkpoints").glob("step-*")).name == f"step-{after:07d}"
-    assert_same(finished, start(miniature_folder, backbone, tmp_path / "run", "--resume"))
+    """With dropout."""
+    first, second, last = (line["step"] for line in finished.history)
+    with interrupted_at({"first epoch": first - 1, "start of an epoch": second, "last epoch": last - 1}[position]):
+        run(miniature_folder, backbone, tmp_path / "run")
+    assert_same_run(finished, run(miniature_folder, backbone, tmp_path / "run", "--resume"))
 
 
-def test_short_clips_are_left_out_and_never_a_crash(
+def test_short_clips_are_left_out(
     miniature_folder: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Clips of 0.01 to 0.25 s beside whole ones: a span of ten frames lasts 0.2 s."""
+    """Clips of 0.01 to 0.25 s among longer ones: a span of ten frames has 0.2 s."""
     lengths = iter(range(160, 10_000))
 
-    def cut(row: dict[str, str], samples: np.ndarray) -> np.ndarray:
-        return samples if row["emotion"] in (1, 2) else samples[5000 : 5000 + 16 * next(lengths)][:4000]
+    def shorten(row: dict[str, str], waveform: np.ndarray) -> np.ndarray:
+        return waveform if row["emotion"] in (1, 2) else waveform[5000 : 5000 + 16 * next(lengths)][:4000]
 
-    table = changed(miniature_folder, tmp_path / "short", cut)
+    table = with_other_audio(miniature_folder, tmp_path / "short", shorten)
     for cache in ("true", "false"):
         out = tmp_path / cache
-        given = ("--pretrain.epochs=1", f"--pretrain.cache={cache}", "--pretrain.max_batch_seconds=8")
-        assert main(recipe(table, backbone, out, *given)) == 0
-        said = capsys.readouterr().out
-        assert "training clips under 0.23 s are left out" in said
+        more = ("--pretrain.epochs=1", f"--pretrain.cache={cache}", "--pretrain.max_batch_seconds=8")
+        assert main(arguments(table, backbone, out, *more)) == 0
+        assert "training clips under 0.23 s are left out" in capsys.readouterr().out
         assert np.isfinite(RunFolder(out).history[0]["contrastive_loss"])
 
 
-def test_cached_convolutions_change_nothing(
+def test_cached_features_change_almost_nothing(
     finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    """Half precision in the cache moves a few frames to other codes."""
-    line = start(miniature_folder, backbone, tmp_path / "run", "--pretrain.cache=false").history[0]
+    """The half precision of the cache changes the codes of a few frames."""
+    steps = finished.history[0]["step"]
+    more = ("--pretrain.cache=false", "--pretrain.epochs=3", "--pretrain.warmup_ratio=0.08")
+    with interrupted_at(steps + 1):
+        run(miniature_folder, backbone, tmp_path / "run", *more)
+    line = RunFolder(tmp_path / "run").history[0]
     for name in ("contrastive_loss", "diversity_loss", "codevector_perplexity"):
         assert line[name] == pytest.approx(finished.history[0][name], rel=2e-3), name
 
@@ -344,65 +306,61 @@ def test_cached_convolutions_change_nothing(
         ("--model.config_overrides={mask_time_prob: 0.0, apply_spec_augment: false, mask_feature_prob: 0.5}",),
     ],
 )
-def test_options_run(miniature_folder: Path, backbone: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
-    folder = start(miniature_folder, backbone, tmp_path / "run", "--pretrain.epochs=1", *settings)
+def test_options_work(miniature_folder: Path, backbone: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    folder = run(miniature_folder, backbone, tmp_path / "run", "--pretrain.max_steps=2", *settings)
     assert np.isfinite(folder.history[0]["contrastive_loss"])
+    assert folder.history[-1]["step"] == 2
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-large", "wav2vec2-conformer", "wav2vec2-conformer-rope"])
-def test_other_families_with_a_quantizer(family: str, miniature_folder: Path, tmp_path: Path) -> None:
-    other = write_tiny_backbone(family, tmp_path / "backbone", layerdrop=0.1)
-    folder = start(miniature_folder, other, tmp_path / "run", "--pretrain.epochs=1", "--pretrain.batch_size=16")
-    assert np.isfinite(folder.history[0]["contrastive_loss"])
-    assert json.loads((folder.model / "config.json").read_text())["layerdrop"] == 0.1
+def test_other_families_with_a_quantizer_can_be_pretrained(family: str, miniature_folder: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForAudioClassification
 
+    other = write_tiny_backbone(family, tmp_path / "backbone", layerdrop=0.1)
+    folder = run(miniature_folder, other, tmp_path / "run", "--pretrain.max_steps=2")
+    assert np.isfinite(folder.history[0]["contrastive_loss"])
+    assert json.loads((folder.model / "config.json").read_text())["layerdrop"] == 0.1
     _, report = AutoModelForAudioClassification.from_pretrained(folder.model, output_loading_info=True)
     assert {name.split(".")[0] for name in report["missing_keys"]} == {"projector", "classifier"}
 
 
 @pytest.mark.slow
-def test_it_learns_to_hear_a_frame_from_those_around_it(miniature_folder: Path, tmp_path: Path) -> None:
-    """Five tones of half a second in a row: what is masked follows from what is not, and from nothing else."""
+def test_an_encoder_learns_to_predict_frames_from_their_context(miniature_folder: Path, tmp_path: Path) -> None:
+    """Each clip is a sequence of five tones of half a second: a masked frame follows from its neighbors."""
     random = np.random.default_rng(0)
     seconds = np.arange(8000) / audio.SAMPLE_RATE
 
-    def tones(row: dict[str, str], samples: np.ndarray) -> np.ndarray:
-        # Whole periods in each frame of 20 ms: all frames of a tone are alike.
+    def tones(row: dict[str, str], waveform: np.ndarray) -> np.ndarray:
+        # Whole periods in each frame of 20 ms: all frames of a tone are equal.
         pitches = random.choice([200, 450, 800, 1250, 2000, 2950, 4100, 5600], 5)
-        made = np.concatenate([0.3 * np.sin(2 * np.pi * pitch * seconds) for pitch in pitches])
-        return made + random.normal(scale=0.001, size=len(made))
+        sequence = np.concatenate([0.3 * np.sin(2 * np.pi * pitch * seconds) for pitch in pitches])
+        return sequence + random.normal(scale=0.001, size=len(sequence))
 
-    table = changed(miniature_folder, tmp_path / "tones", tones)
-    still = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout"), 0.0)
-    backbone = write_tiny_backbone("wav2vec2", tmp_path / "backbone", num_codevectors_per_group=64, **still)
-    given = ("--pretrain.epochs=12", "--pretrain.learning_rate=0.003", "--pretrain.diversity=0.01")
+    table = with_other_audio(miniature_folder, tmp_path / "tones", tones)
+    no_dropout = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout"), 0.0)
+    backbone = write_tiny_backbone("wav2vec2", tmp_path / "backbone", num_codevectors_per_group=64, **no_dropout)
+    settings = ("--pretrain.epochs=12", "--pretrain.learning_rate=0.003", "--pretrain.diversity=0.01")
     masks = ("--pretrain.temperature=0.5", "--pretrain.mask_prob=0.3", "--pretrain.mask_length=4")
-    history = start(table, backbone, tmp_path / "run", *given, *masks).history
+    history = run(table, backbone, tmp_path / "run", *settings, *masks).history
     assert history[-1]["contrastive_loss"] < history[0]["contrastive_loss"] - 1
     assert history[-1]["accuracy"] > 0.4 > 20 * history[-1]["chance"]
 
 
 @pytest.mark.slow
-def test_two_processes(miniature_folder: Path, backbone: Path, tmp_path: Path) -> None:
-    """Each hears its half, and both end with the same weights; killed, they go on as if they had not been."""
-    script = str(ROOT / "recipes" / "pretrain.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-
+def test_two_processes_share_the_clips_and_can_be_resumed(
+    miniature_folder: Path, backbone: Path, tmp_path: Path
+) -> None:
     def both(out: Path, *more: str) -> RunFolder:
-        given = [*command, *recipe(miniature_folder, backbone, out, *more)]
-        done = subprocess.run(given, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("to be fine-tuned") == 1
+        command = arguments(miniature_folder, backbone, out, "--pretrain.epochs=2", *more)
+        assert finish(start("pretrain", command, processes=2)).count("to fine-tune it") == 1
         return RunFolder(out)
 
     whole = both(tmp_path / "whole")
     assert whole.environment["processes"] == 2
-    assert whole.history[-1]["step"] == 27
+    assert whole.history[-1]["step"] == 18
     assert whole.history[-1]["contrastive_loss"] < whole.history[0]["contrastive_loss"]
-    # As if killed after the second epoch: the last checkpoint, and all that came after it, is gone.
-    begun = RunFolder(shutil.copytree(whole.path, tmp_path / "begun"))
-    shutil.rmtree(begun.model)
-    shutil.rmtree(begun.checkpoints / "step-0000027")
-    assert_same(whole, both(begun.path, "--resume"))
+    # As after an interruption in the second epoch: the last checkpoint and the model do not exist.
+    started = RunFolder(shutil.copytree(whole.path, tmp_path / "started"))
+    shutil.rmtree(started.model)
+    shutil.rmtree(started.checkpoints / "step-0000018")
+    assert_same_run(whole, both(started.path, "--resume"))
