@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..labels import make_scheme
+from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
-from .arguments import parse_mapping, parse_pairs
+from ..utils.text import text_table
+from .arguments import Commands, add_command, add_format, parse_mapping, parse_pairs
 
 if TYPE_CHECKING:
     import datasets
@@ -19,85 +21,58 @@ if TYPE_CHECKING:
 _MAX_ROWS = 20  # findings of a kind in the table
 
 
-def add_prepare(commands: argparse._SubParsersAction[Any]) -> None:
+def add_prepare(commands: Commands) -> None:
     """Add `ser-ft prepare`."""
     about = "turn folders and archives of recordings into one table under one label scheme"
-    parser = commands.add_parser(
-        "prepare",
-        help=about,
-        description=about.capitalize() + ". Corpora are recognized by their file names. Your own data is a folder per "
-        "emotion (EMOTION/SPEAKER/clip.wav) or a CSV manifest (columns path, emotion, speaker, ...).",
+    details = (
+        "Corpora are recognized by their file names. Your own data is a folder per emotion (EMOTION/SPEAKER/clip.wav) "
+        "or a CSV manifest (columns path, emotion, speaker, ...)."
     )
-    parser.add_argument(
-        "roots",
-        nargs="*",
-        metavar="ROOT",
-        help="folder, .zip archive or manifest; NAME=ROOT names its corpus; miniature: synthetic voices",
-    )
-    parser.add_argument("--out", required=True, help="folder of the table, for `datasets.load_from_disk`")
-    parser.add_argument(
-        "--labels", default="eight", help="eight, seven, six, four, or happy=positive,angry=negative,..."
-    )
-    parser.add_argument("--calm", default="keep", help="keep, neutral or drop")
-    parser.add_argument("--include-song", action="store_true", help="include RAVDESS's song recordings")
-    parser.add_argument(
-        "--cremad-labels", default="intended", help="intended, voice (the listeners' majority label) or voice-soft"
-    )
-    parser.add_argument(
-        "--note", action="append", default=[], metavar="CORPUS=TEXT", help="show this text with the corpus's results"
-    )
-    parser.add_argument(
-        "--download",
-        action="append",
-        default=[],
-        metavar="CORPUS",
-        help="download a freely available corpus into the first ROOT",
-    )
-    parser.add_argument("--dataset", help="instead of roots: a data set on the Hub, or a folder saved by `datasets`")
-    parser.add_argument(
-        "--columns", default="", metavar="OURS=THEIRS,...", help="for --dataset: audio, emotion, speaker, gender, ..."
-    )
-    parser.add_argument("--dataset-split", default="train", help="for --dataset: which of its splits")
-    parser.add_argument("--name", default="own", help="for --dataset: name of the corpus")
-    parser.set_defaults(work=_prepare)
+    add = add_command(commands, "prepare", _prepare, about, details).add_argument
+    roots = "folder, .zip archive or manifest; NAME=ROOT names its corpus; miniature: synthetic voices"
+    add("roots", nargs="*", metavar="ROOT", help=roots)
+    add("--out", required=True, help="folder of the table, for `datasets.load_from_disk`")
+    add("--labels", default="eight", help="eight, seven, six, four, or happy=positive,angry=negative,...")
+    add("--calm", default="keep", help="keep, neutral or drop")
+    add("--include-song", action="store_true", help="include RAVDESS's song recordings")
+    cremad_labels = "intended, voice (the listeners' majority label) or voice-soft"
+    add("--cremad-labels", default="intended", help=cremad_labels)
+    note = "show this text with the corpus's results"
+    add("--note", action="append", default=[], metavar="CORPUS=TEXT", help=note)
+    download = "download a freely available corpus into the first ROOT"
+    add("--download", action="append", default=[], metavar="CORPUS", help=download)
+    add("--dataset", help="instead of roots: a data set on the Hub, or a folder saved by `datasets`")
+    columns = "for --dataset: audio, emotion, speaker, gender, ..."
+    add("--columns", default="", metavar="OURS=THEIRS,...", help=columns)
+    add("--dataset-split", default="train", help="for --dataset: which of its splits")
+    add("--name", default="own", help="for --dataset: name of the corpus")
 
 
-def add_audit(commands: argparse._SubParsersAction[Any]) -> None:
+def add_audit(commands: Commands) -> None:
     """Add `ser-ft audit`."""
-    from ..report.shared.tables import FORMATS
-
     about = "find leakage: duplicate recordings, speakers in two parts of a split, silent clips"
-    parser = commands.add_parser(
-        "audit",
-        help=about,
-        description=about.capitalize() + ". Recordings are recognized by their sound, also if they were re-encoded, "
-        "filtered, trimmed or shifted. The exit code is 0 if nothing is found, 1 if something is, 2 for wrong input.",
+    details = (
+        "Recordings are recognized by their sound, also if they were re-encoded, filtered, trimmed or shifted. The "
+        "exit code is 0 if nothing is found, 1 if something is, 2 for wrong input."
     )
+    parser = add_command(commands, "audit", _audit, about, details)
     parser.add_argument("prepared", metavar="PREPARED", help="a table written by `ser-ft prepare`")
-    parser.add_argument(
-        "--split",
-        metavar="FILE",
-        help="a run folder, its split.json, or a split file; findings across its parts are shown first",
-    )
-    parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
-    parser.set_defaults(work=_audit)
+    split = "a run folder, its split.json, or a split file; findings across its parts are shown first"
+    parser.add_argument("--split", metavar="FILE", help=split)
+    add_format(parser)
 
 
-def add_explore(commands: argparse._SubParsersAction[Any]) -> None:
+def add_explore(commands: Commands) -> None:
     """Add `ser-ft explore`."""
     about = "report what is in a data set: emotions, speakers, levels, pitch, what separates the classes"
-    parser = commands.add_parser(
-        "explore",
-        help=about,
-        description=about.capitalize() + ". Writes a self-contained page, its figures and a table of measurements. For "
-        "a folder of recordings without labels, the parts that need labels are omitted.",
+    details = (
+        "Writes a self-contained page, its figures and a table of measurements. For a folder of recordings without "
+        "labels, the parts that need labels are omitted."
     )
-    parser.add_argument("source", metavar="SOURCE", help="a table written by `ser-ft prepare`, or a folder")
-    parser.add_argument("--out", metavar="FOLDER", help="folder of the report (default: explore-NAME)")
-    parser.add_argument(
-        "--embed-audio", action="store_true", help="embed the clips that are shown in the page, with players"
-    )
-    parser.set_defaults(work=_explore)
+    add = add_command(commands, "explore", _explore, about, details).add_argument
+    add("source", metavar="SOURCE", help="a table written by `ser-ft prepare`, or a folder")
+    add("--out", metavar="FOLDER", help="folder of the report (default: explore-NAME)")
+    add("--embed-audio", action="store_true", help="embed the clips that are shown in the page, with players")
 
 
 class _TransformHelp(argparse._HelpAction):
@@ -111,29 +86,25 @@ class _TransformHelp(argparse._HelpAction):
         super().__call__(parser, *args)
 
 
-def add_augment(commands: argparse._SubParsersAction[Any]) -> None:
+def add_augment(commands: Commands) -> None:
     """Add `ser-ft augment`."""
     about = "hear and see what each augmentation does to a recording"
-    parser = commands.add_parser(
-        "augment",
-        help=about,
-        description=textwrap.fill(
-            about.capitalize() + ". Writes a version of the recording for each transform, with settings sampled from "
-            "its default ranges, and a figure with the waveform and the spectrogram of each version and of the "
-            "original. The files are listed on standard output. In a recipe, augment.transforms takes the transforms "
-            "and settings below, and p, the probability of a transform.",
-            80,
-        ),
-        add_help=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    details = (
+        "Writes a version of the recording for each transform, with settings sampled from its default ranges, and a "
+        "figure with the waveform and the spectrogram of each version and of the original. The files are listed on "
+        "standard output. In a recipe, augment.transforms takes the transforms and settings below, and p, the "
+        "probability of a transform."
     )
-    parser.add_argument("-h", "--help", action=_TransformHelp, help="show this help message and exit")
-    parser.add_argument("clip", metavar="CLIP", help="a sound file of up to 30 s")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder that the files are written to")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the settings (default: 0)")
-    parser.add_argument("--only", metavar="NAME,...", help="only these transforms, for example noise,room")
-    parser.add_argument("--noise-dir", metavar="DIR", help="a folder of recordings for the transform background")
-    parser.set_defaults(work=_augment)
+    layout = {"add_help": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = add_command(commands, "augment", _augment, about, details, **layout)
+    parser.description = textwrap.fill(str(parser.description), 80)
+    add = parser.add_argument
+    add("-h", "--help", action=_TransformHelp, help="show this help message and exit")
+    add("clip", metavar="CLIP", help="a sound file of up to 30 s")
+    add("--out", required=True, metavar="DIR", help="the folder that the files are written to")
+    add("--seed", type=int, default=0, help="random seed of the settings (default: 0)")
+    add("--only", metavar="NAME,...", help="only these transforms, for example noise,room")
+    add("--noise-dir", metavar="DIR", help="a folder of recordings for the transform background")
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -145,9 +116,8 @@ def _prepare(args: argparse.Namespace) -> None:
     if args.dataset:
         options = {"ROOT": args.roots, "--note": args.note, "--download": args.download}
         options |= {"--include-song": args.include_song, "--cremad-labels": args.cremad_labels != "intended"}
-        for name, value in options.items():
-            if value:
-                raise InputError(f"{name} cannot be combined with --dataset")
+        if excluded := next((name for name, value in options.items() if value), None):
+            raise InputError(f"{excluded} cannot be combined with --dataset")
         columns = parse_pairs(args.columns, "--columns")
         prepare_table(
             args.dataset, columns, args.out, args.name, split=args.dataset_split, labels=labels, calm=args.calm
@@ -165,15 +135,9 @@ def _prepare(args: argparse.Namespace) -> None:
         from ..data.download import download
 
         download(corpus, args.roots[0])
-    prepare(
-        roots,
-        args.out,
-        labels,
-        args.calm,
-        include_song=args.include_song,
-        cremad_labels=args.cremad_labels,
-        notes=parse_mapping(args.note, "--note"),
-    )
+    notes = parse_mapping(args.note, "--note")
+    song, cremad_labels = args.include_song, args.cremad_labels
+    prepare(roots, args.out, labels, args.calm, include_song=song, cremad_labels=cremad_labels, notes=notes)
 
 
 def _parse_roots(roots: list[str]) -> str | list[str] | dict[str, str]:
@@ -188,20 +152,16 @@ def _parse_roots(roots: list[str]) -> str | list[str] | dict[str, str]:
 def _audit(args: argparse.Namespace) -> int:
     from ..data.audit import audit, finding_rows
     from ..data.prepare import open_prepared
-    from ..report.shared.tables import format_rows
 
     table = open_prepared(args.prepared)
     findings = audit(table, args.split)
-    if args.format == "table":
-        print(_findings_text(findings, table, args.split is not None))
-    else:
-        print(format_rows(finding_rows(findings), args.format))
+    is_table, split = args.format == "table", args.split is not None
+    print(_findings_text(findings, table, split) if is_table else format_rows(finding_rows(findings), args.format))
     return 1 if findings else 0
 
 
 def _findings_text(findings: list[Finding], table: datasets.Dataset, split: bool) -> str:
     from ..data.audit import finding_rows, group_findings
-    from ..utils.text import text_table
 
     lines = [f"audited: {len(table):,} clips of {len(set(table['speaker'])):,} speakers"]
     if not findings:

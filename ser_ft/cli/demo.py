@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..models import SHIPPED
 from ..utils.errors import InputError
 from ..utils.files import demo_folder
+from .arguments import Commands, Parser, add_command
 
 _ABOUT = "recognize emotion in speech in the browser: speak, drop a file, analyze a conversation"
 _DETAILS = (
-    ". It starts without a network, with the model that ships with ser_ft, and only this machine can open it unless "
+    "It starts without a network, with the model that ships with ser_ft, and only this machine can open it unless "
     '--host is given. It needs gradio: pip install "gradio>=6.31,<7". The model recognizes expression, not feeling.'
 )
 
@@ -26,12 +26,10 @@ class Options:
     """How the page is served.
 
     Attributes:
-        model: the model to use.
         compare: further models for the tab Compare.
         host: address to listen at; None for this machine only, or GRADIO_SERVER_NAME.
         port: None for the first free port from 7860 on, or GRADIO_SERVER_PORT.
-        certificate: file with the certificate for https.
-        key: file with the key of the certificate.
+        certificate: file with the certificate for https; `key` is the file with its key.
     """
 
     model: str = SHIPPED
@@ -42,49 +40,30 @@ class Options:
     key: str | None = None
 
 
-def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
+def add_demo(commands: Commands) -> None:
     """Add `ser-ft demo`."""
-    parser = commands.add_parser("demo", help=_ABOUT, description=_ABOUT.capitalize() + _DETAILS)
-    _add_options(parser)
-    parser.set_defaults(work=_demo)
+    _add_options(add_command(commands, "demo", _demo, _ABOUT, _DETAILS))
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     """Read the options of demo/app.py, which are those of `ser-ft demo`."""
-    parser = _Parser(prog="app.py", description=_ABOUT.capitalize() + _DETAILS)
+    parser = Parser(prog="app.py", description=f"{_ABOUT.capitalize()}. {_DETAILS}")
     _add_options(parser)
     return _to_options(parser.parse_args(arguments))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise InputError(f"{message} (see {self.prog} --help)")
-
-
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default=SHIPPED,
-        metavar="MODEL",
-        help="a run folder, an .onnx file, or a model on the Hub (default: the model that ships with ser_ft)",
-    )
-    parser.add_argument(
-        "--compare",
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help="another model for the tab Compare; may be repeated",
-    )
-    parser.add_argument(
-        "--host", metavar="ADDRESS", help="address to listen at; 0.0.0.0 for all networks (default: this machine only)"
-    )
-    parser.add_argument("--port", type=int, metavar="N", help="port (default: the first free port from 7860 on)")
-    parser.add_argument(
-        "--certificate",
-        metavar="FILE",
-        help="certificate for https, which browsers of other machines need to use the microphone",
-    )
-    parser.add_argument("--key", metavar="FILE", help="key of the certificate")
+    add = parser.add_argument
+    model = "a run folder, an .onnx file, or a model on the Hub (default: the model that ships with ser_ft)"
+    add("--model", default=SHIPPED, metavar="MODEL", help=model)
+    compare = "another model for the tab Compare; may be repeated"
+    add("--compare", action="append", default=[], metavar="MODEL", help=compare)
+    host = "address to listen at; 0.0.0.0 for all networks (default: this machine only)"
+    add("--host", metavar="ADDRESS", help=host)
+    add("--port", type=int, metavar="N", help="port (default: the first free port from 7860 on)")
+    certificate = "certificate for https, which browsers of other machines need to use the microphone"
+    add("--certificate", metavar="FILE", help=certificate)
+    add("--key", metavar="FILE", help="key of the certificate")
 
 
 def _to_options(arguments: argparse.Namespace) -> Options:
@@ -99,8 +78,7 @@ def _to_options(arguments: argparse.Namespace) -> Options:
     return Options(**values | {"compare": tuple(arguments.compare)})
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace) -> None:
     options = _to_options(arguments)
     sys.path.insert(0, str(demo_folder()))
     import_module("app").serve(options)
-    return 0

@@ -4,104 +4,83 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..report.shared.tables import comparison_rows, format_rows
 from ..utils.errors import InputError
-from .arguments import parse_pairs
+from ..utils.progress import progress_bar
+from .arguments import Commands, add_command, add_format, add_model, parse_pairs
+
+if TYPE_CHECKING:
+    import datasets
 
 
-def add_evaluate(commands: argparse._SubParsersAction[Any]) -> None:
+def add_evaluate(commands: Commands) -> None:
     """Add `ser-ft evaluate`."""
     about = "evaluate a fine-tuned model, trained by ser_ft or by anyone else, on any prepared data"
-    parser = commands.add_parser(
-        "evaluate",
-        help=about,
-        description=about.capitalize() + ". The model's classes are matched to the data's by name (HAP, happiness and "
-        "joy are happy). Clips of classes that the model does not know are excluded and counted, and so are clips of "
-        "speakers that it was trained or validated on. The output is a run folder with a report.",
+    details = (
+        "The model's classes are matched to the data's by name (HAP, happiness and joy are happy). Clips of classes "
+        "that the model does not know are excluded and counted, and so are clips of speakers that it was trained or "
+        "validated on. The output is a run folder with a report."
     )
-    parser.add_argument(
-        "model", metavar="RUN_OR_MODEL", help="a run folder, a folder with a saved classifier, or a name on the Hub"
-    )
+    parser = add_command(commands, "evaluate", _evaluate, about, details)
+    add_model(parser)
     parser.add_argument("--data", required=True, metavar="PREPARED", help="a table written by `ser-ft prepare`")
     parser.add_argument("--out", metavar="FOLDER", help="the output folder (default: evaluations/NAME-on-DATA)")
-    parser.add_argument(
-        "--map",
-        default="",
-        metavar="MODEL_CLASS=DATA_CLASS,...",
-        help="match classes of different names, such as calm=neutral; the probabilities of several model classes that "
-        "match one data class are added",
+    mapping = (
+        "match classes of different names, such as calm=neutral; the probabilities of several model classes that match "
+        "one data class are added"
     )
-    parser.add_argument(
-        "--include-seen-speakers",
-        action="store_true",
-        help="also evaluate on speakers that the model was trained on; the result is marked as leaking",
-    )
+    parser.add_argument("--map", default="", metavar="MODEL_CLASS=DATA_CLASS,...", help=mapping)
+    seen = "also evaluate on speakers that the model was trained on; the result is marked as leaking"
+    parser.add_argument("--include-seen-speakers", action="store_true", help=seen)
     _add_overwrite(parser)
-    parser.set_defaults(work=_evaluate)
 
 
-def add_fuse(commands: argparse._SubParsersAction[Any]) -> None:
+def add_fuse(commands: Commands) -> None:
     """Add `ser-ft fuse`."""
     about = "combine several runs into one system: the mean of their probabilities for each clip"
-    parser = commands.add_parser(
-        "fuse",
-        help=about,
-        description=about.capitalize()
-        + ". The runs must have the same clips and classes. Runs in folders of runs, such as a sweep's, are matched by "
-        "split, fold and seed. Nothing is fitted. The output are run folders with a report.",
+    details = (
+        "The runs must have the same clips and classes. Runs in folders of runs, such as a sweep's, are matched by "
+        "split, fold and seed. Nothing is fitted. The output are run folders with a report."
     )
+    parser = add_command(commands, "fuse", _fuse, about, details)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders, or folders of runs")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the output folder")
-    parser.add_argument(
-        "--weights", metavar="W,...", help="the weight of each run, such as 2,1 (default: equal weights)"
-    )
+    weights = "the weight of each run, such as 2,1 (default: equal weights)"
+    parser.add_argument("--weights", metavar="W,...", help=weights)
     _add_overwrite(parser)
-    parser.set_defaults(work=_fuse)
 
 
-def add_compare(commands: argparse._SubParsersAction[Any]) -> None:
+def add_compare(commands: Commands) -> None:
     """Add `ser-ft compare`."""
-    from ..report.shared.tables import FORMATS
-
     about = "compare runs: a table in the terminal, and a detailed HTML page"
-    parser = commands.add_parser(
-        "compare",
-        help=about,
-        description=about.capitalize()
-        + ". Runs that differ only in fold and seed are one model: their predictions are "
-        "pooled. Models are compared only on the same test clips; other test sets have tables of their own, and a "
-        "leaking split is never ranked with one that does not leak.",
+    details = (
+        "Runs that differ only in fold and seed are one model: their predictions are pooled. Models are compared only "
+        "on the same test clips; other test sets have tables of their own, and a leaking split is never ranked with "
+        "one that does not leak."
     )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="run folders, or folders of runs such as a sweep's; NAME=RUN gives the model a name",
+    parser = add_command(commands, "compare", _compare, about, details)
+    runs = "run folders, or folders of runs such as a sweep's; NAME=RUN gives the model a name"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=runs)
+    data = "the runs' table; clips that are shown on the page can then be played"
+    parser.add_argument("--data", metavar="PREPARED", help=data)
+    baseline = (
+        "the model that all others are compared with (default: the best mfcc-cnn, otherwise the best network that was "
+        "trained from scratch)"
     )
-    parser.add_argument(
-        "--data", metavar="PREPARED", help="the runs' table; clips that are shown on the page can then be played"
-    )
-    parser.add_argument(
-        "--baseline",
-        metavar="NAME",
-        help="the model that all others are compared with (default: the best mfcc-cnn, otherwise the best network that "
-        "was trained from scratch)",
-    )
-    parser.add_argument(
-        "--out", default="comparison.html", metavar="FILE.html", help="the page (default: comparison.html)"
-    )
-    parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
-    parser.set_defaults(work=_compare)
+    parser.add_argument("--baseline", metavar="NAME", help=baseline)
+    out = "comparison.html"
+    parser.add_argument("--out", default=out, metavar="FILE.html", help=f"the page (default: {out})")
+    add_format(parser)
 
 
-def add_report(commands: argparse._SubParsersAction[Any]) -> None:
+def add_report(commands: Commands) -> None:
     """Add `ser-ft report`."""
     about = "write the report of a finished run again, optionally with sample recordings that can be played"
-    parser = commands.add_parser("report", help=about, description=about.capitalize() + ".")
+    parser = add_command(commands, "report", _report, about)
     parser.add_argument("run", metavar="RUN", help="the run folder")
     parser.add_argument("--data", metavar="PREPARED", help="the run's table; some of its recordings are embedded")
-    parser.set_defaults(work=_report)
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
@@ -111,15 +90,10 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from ..evaluation.evaluate import evaluate
     from ..report.run.report import write_report
-    from ..report.shared.tables import comparison_rows, format_rows
 
+    mapping, seen = parse_pairs(args.map, "--map"), args.include_seen_speakers
     run = evaluate(
-        args.model,
-        args.data,
-        args.out,
-        mapping=parse_pairs(args.map, "--map"),
-        include_seen_speakers=args.include_seen_speakers,
-        overwrite=args.overwrite,
+        args.model, args.data, args.out, mapping=mapping, include_seen_speakers=seen, overwrite=args.overwrite
     )
     write_report(run)
     print(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
@@ -128,8 +102,6 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _fuse(args: argparse.Namespace) -> None:
     from ..evaluation.ensemble import fuse
     from ..report.run.report import write_report
-    from ..report.shared.tables import comparison_rows, format_rows
-    from ..utils.progress import progress_bar
 
     try:
         weights = None if args.weights is None else [float(word) for word in args.weights.split(",")]
@@ -143,13 +115,9 @@ def _fuse(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from ..report.comparison.report import check_out, compare, comparison_text, system_rows, write_comparison
-    from ..report.shared.tables import format_rows
 
-    out, data = check_out(args.out), None
-    if args.data:
-        from ..data.prepare import open_prepared
-
-        data = open_prepared(args.data)
+    out = check_out(args.out)
+    data = _open_data(args.data)
     comparison = compare(args.runs, args.baseline)
     as_text = args.format == "table"
     print(comparison_text(comparison) if as_text else format_rows(system_rows(comparison), args.format), flush=True)
@@ -162,9 +130,12 @@ def _report(args: argparse.Namespace) -> None:
     from ..report.run.report import write_report
 
     run = RunFolder.open(args.run)
-    table = None
-    if args.data:
-        from ..data.prepare import open_prepared
+    print(write_report(run, _open_data(args.data)))
 
-        table = open_prepared(args.data)
-    print(write_report(run, table))
+
+def _open_data(folder: str | None) -> datasets.Dataset | None:
+    if not folder:
+        return None
+    from ..data.prepare import open_prepared
+
+    return open_prepared(folder)

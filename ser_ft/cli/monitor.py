@@ -6,59 +6,42 @@ import argparse
 import sys
 from typing import Any
 
+from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
+from ..utils.text import MISSING, printable, text_table
+from .arguments import Commands, add_command, add_format
 
 
-def add_monitor(commands: argparse._SubParsersAction[Any]) -> None:
+def add_monitor(commands: Commands) -> None:
     """Add `ser-ft monitor`."""
-    from ..report.shared.tables import FORMATS
-
     about = "report how the speakers of a recorded conversation sound: timeline, negative segments, highlights"
-    parser = commands.add_parser(
-        "monitor",
-        help=about,
-        description=about.capitalize() + ". Monitor conversations only with the consent of everyone who speaks. The "
-        "model recognizes expression, not feeling, and is often wrong. In the European Union, inferring the emotions "
-        "of people at work or in education is prohibited except for medical or safety reasons (Regulation (EU) "
-        "2024/1689, Article 5(1)(f)); consent does not lift this prohibition. Exit code: 0 if all recordings were "
-        "analyzed, 1 if some failed, 2 for wrong input.",
+    details = (
+        "Monitor conversations only with the consent of everyone who speaks. The model recognizes expression, not "
+        "feeling, and is often wrong. In the European Union, inferring the emotions of people at work or in education "
+        "is prohibited except for medical or safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)); consent does "
+        "not lift this prohibition. Exit code: 0 if all recordings were analyzed, 1 if some failed, 2 for wrong input."
     )
-    parser.add_argument(
-        "recordings",
-        nargs="+",
-        metavar="RECORDING",
-        help="sound files, or folders of sound files; each channel of a file is one speaker",
+    parser = add_command(commands, "monitor", _monitor, about, details)
+    add = parser.add_argument
+    recordings = "sound files, or folders of sound files; each channel of a file is one speaker"
+    add("recordings", nargs="+", metavar="RECORDING", help=recordings)
+    out = (
+        "output folder. One file: report.html and monitor.json. Several: such a folder for each, index.html and "
+        "conversations.csv (default: monitor)"
     )
-    parser.add_argument(
-        "--out",
-        default="monitor",
-        metavar="FOLDER",
-        help="output folder. One file: report.html and monitor.json. Several: such a folder for each, index.html and "
-        "conversations.csv (default: monitor)",
-    )
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="an .onnx file, a run folder, or a model on the Hub (default: the model that ships with ser_ft)",
-    )
-    parser.add_argument("--channels", metavar="NAME,...", help="the speaker of each channel, such as left,right")
-    parser.add_argument(
-        "--speaker-baseline",
-        type=float,
-        metavar="SECONDS",
-        help="compare each speaker with the speaker's own first seconds of speech, such as 60 (default: no baseline)",
-    )
-    parser.add_argument(
-        "--negative",
-        metavar="EMOTION,...",
-        help="the emotions that count as negative (default: angry,sad,fear,disgust)",
-    )
-    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the windows (default: 3)")
-    parser.add_argument("--hop", type=float, metavar="SECONDS", help="distance between windows (default: 1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    parser.add_argument("--no-audio", action="store_true", help="write pages without recorded voices")
-    parser.add_argument("--format", default="table", choices=FORMATS, help="format of the printed results")
-    parser.set_defaults(work=_monitor)
+    add("--out", default="monitor", metavar="FOLDER", help=out)
+    model = "an .onnx file, a run folder, or a model on the Hub (default: the model that ships with ser_ft)"
+    add("--model", metavar="MODEL", help=model)
+    add("--channels", metavar="NAME,...", help="the speaker of each channel, such as left,right")
+    baseline = "compare each speaker with the speaker's own first seconds of speech, such as 60 (default: no baseline)"
+    add("--speaker-baseline", type=float, metavar="SECONDS", help=baseline)
+    negative = "the emotions that count as negative (default: angry,sad,fear,disgust)"
+    add("--negative", metavar="EMOTION,...", help=negative)
+    add("--window", type=float, metavar="SECONDS", help="length of the windows (default: 3)")
+    add("--hop", type=float, metavar="SECONDS", help="distance between windows (default: 1)")
+    add("--overwrite", action="store_true", help="replace an existing report")
+    add("--no-audio", action="store_true", help="write pages without recorded voices")
+    add_format(parser)
 
 
 def _monitor(arguments: argparse.Namespace) -> int:
@@ -68,7 +51,6 @@ def _monitor(arguments: argparse.Namespace) -> int:
     from ..monitor.negative_segments import NEGATIVE_EMOTIONS
     from ..monitor.report import check_output_folder, write_reports
     from ..monitor.to_json import escape_undecodable
-    from ..report.shared.tables import format_rows
 
     lengths = {"window": arguments.window, "hop": arguments.hop}
     settings = MonitorSettings(
@@ -119,7 +101,6 @@ def _table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a table with one line per speaker, followed by the notes."""
     from ..monitor.report import speaker_columns
     from ..monitor.summary import clock, percent
-    from ..utils.text import MISSING, printable, text_table
 
     lines = []
     for row in rows:

@@ -12,50 +12,54 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from ..report.shared.prediction_writers import (
+    RESUMABLE_FORMATS,
+    ExistingPredictions,
+    path_key,
+    prediction_writer,
+    read_existing,
+    remove_errors,
+)
+from ..report.shared.tables import FORMATS
 from ..utils.errors import InputError
+from ..utils.files import check_output
+from ..utils.progress import progress_bar
+from ..utils.text import display_width, printable
+from .arguments import Commands, add_command
 
 if TYPE_CHECKING:
-    from ..audio import AudioError
     from ..inference.inputs import AudioInput
-    from ..inference.recognizer import ClipPrediction, EmotionRecognizer
-    from ..report.shared.prediction_writers import ExistingPredictions
+    from ..inference.recognizer import EmotionRecognizer
 
 # The progress bar appears after this many seconds.
 _BAR_DELAY = 2.0
 
 
-def add_predict(commands: argparse._SubParsersAction[Any]) -> None:
+def add_predict(commands: Commands) -> None:
     """Add `ser-ft predict`."""
-    from ..report.shared.tables import FORMATS
-
     about = "recognize the emotion in sound files"
-    parser = commands.add_parser(
-        "predict",
-        help=about,
-        description=about.capitalize() + ". Folders are searched with their subfolders for files with the suffix of a "
-        "sound format; hidden files are ignored. A clip longer than 20 s gets the mean prediction of its windows. In "
-        "the table, a question mark stands for an uncertain prediction. If a file cannot be recognized, one line is "
-        "written to stderr and an error to the output; the other files are still recognized, and the exit code is 1. "
-        "The model recognizes expression, not feeling.",
+    details = (
+        "Folders are searched with their subfolders for files with the suffix of a sound format; hidden files are "
+        "ignored. A clip longer than 20 s gets the mean prediction of its windows. In the table, a question mark "
+        "stands for an uncertain prediction. If a file cannot be recognized, one line is written to stderr and an "
+        "error to the output; the other files are still recognized, and the exit code is 1. The model recognizes "
+        "expression, not feeling."
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="sound files, and folders of sound files")
-    parser.add_argument(
-        "--model",
-        metavar="RUN_OR_MODEL",
-        help="a run folder, an .onnx file of `ser-ft export`, a folder with a saved classifier, or a name on the Hub "
-        "(default: the model that is part of ser_ft)",
+    add = add_command(commands, "predict", _predict, about, details).add_argument
+    add("paths", nargs="+", metavar="PATH", help="sound files, and folders of sound files")
+    model = (
+        "a run folder, an .onnx file of `ser-ft export`, a folder with a saved classifier, or a name on the Hub "
+        "(default: the model that is part of ser_ft)"
     )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="table, csv, json or jsonl (default: by the suffix of --out, else table)"
+    add("--model", metavar="RUN_OR_MODEL", help=model)
+    format = "table, csv, json or jsonl (default: by the suffix of --out, else table)"
+    add("--format", choices=FORMATS, help=format)
+    add("--out", metavar="FILE", help="file for the predictions, each of which is written at once")
+    resume = (
+        "continue with the files that have no prediction in --out (csv or jsonl) yet, or only an error. Use the same "
+        "model: the file does not name it, and only a model with other classes is noticed"
     )
-    parser.add_argument("--out", metavar="FILE", help="file for the predictions, each of which is written at once")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue with the files that have no prediction in --out (csv or jsonl) yet, or only an error. Use the "
-        "same model: the file does not name it, and only a model with other classes is noticed",
-    )
-    parser.set_defaults(work=_predict)
+    add("--resume", action="store_true", help=resume)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -76,10 +80,6 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
     """Recognize the files that have no prediction yet, write the predictions, and return the exit code."""
-    from ..report.shared.prediction_writers import ExistingPredictions, prediction_writer, read_existing, remove_errors
-    from ..utils.progress import progress_bar
-    from ..utils.text import printable
-
     classes, existing = recognizer.info.classes, ExistingPredictions()
     if out and out.exists():
         existing = read_existing(out, format, classes)
@@ -96,8 +96,10 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
     with _open_output(out) as file, progress:
         file.write("" if out and out.stat().st_size else writer.header())
         for item, outcome in recognizer.iter_predictions(_remaining_files(paths, format, done)):
-            row = _row(item, outcome)
-            if "error" in row:
+            if isinstance(outcome, dict):
+                row: dict[str, Any] = {**outcome}
+            else:
+                row = {"path": item.path, "error": str(outcome).removeprefix(f"{item.name}: ")}
                 failed += 1
                 if not progress.disable and progress.last_print_t > progress.start_t:
                     progress.clear()
@@ -116,24 +118,14 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
 def _remaining_files(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[AudioInput]:
     from ..audio.discovery import find_sound_files
     from ..inference.inputs import AudioInput
-    from ..report.shared.prediction_writers import path_key
 
     for file in find_sound_files(paths):
         if not done or path_key(file.path, format) not in done:
             yield AudioInput(file.path, file.path, Path(file.path), file.error)
 
 
-def _row(item: AudioInput, outcome: ClipPrediction | AudioError) -> dict[str, Any]:
-    if isinstance(outcome, dict):
-        return {**outcome}
-    return {"path": item.path, "error": str(outcome).removeprefix(f"{item.name}: ")}
-
-
 def _count_files(items: Iterator[AudioInput], format: str, existing: ExistingPredictions) -> tuple[int, int, set[str]]:
     """Return the number of files, the width of the longest path in terminal cells, and the files that failed before."""
-    from ..report.shared.prediction_writers import path_key
-    from ..utils.text import display_width
-
     total, widest, retried = 0, 0, set()
     for item in items:
         total, widest = total + 1, max(widest, display_width(item.name))
@@ -145,8 +137,6 @@ def _count_files(items: Iterator[AudioInput], format: str, existing: ExistingPre
 def _format_from_suffix(out: Path | None) -> str:
     if out is None:
         return "table"
-    from ..report.shared.tables import FORMATS
-
     format = out.suffix.lower().removeprefix(".")
     if format not in FORMATS:
         raise InputError(f"--out {out}: its suffix is not .csv, .json or .jsonl: change it, or pass --format")
@@ -154,9 +144,6 @@ def _format_from_suffix(out: Path | None) -> str:
 
 
 def _check_out(out: Path | None, format: str, resume: bool) -> None:
-    from ..report.shared.prediction_writers import RESUMABLE_FORMATS
-    from ..utils.files import check_output
-
     if resume and (out is None or format not in RESUMABLE_FORMATS):
         raise InputError(f"--resume continues a file: pass --out FILE, in {' or '.join(RESUMABLE_FORMATS)}")
     if out is not None:

@@ -6,88 +6,71 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 from ..utils.errors import run_command, strip_debug_flag
-from .arguments import parse_integers
+from .arguments import Commands, add_command, add_format, parse_integers
 
 _PRETRAIN_DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder on the speech of a split's training
 speakers, without labels. A recipe is a YAML file. Each setting below can be overridden on the command line, as
 --pretrain.epochs 10. The result is fine-tuned as any encoder: --model.name OUT/model."""
 
 
-def add_quickstart(commands: argparse._SubParsersAction[Any]) -> None:
+def add_quickstart(commands: Commands) -> None:
     """Add `ser-ft quickstart`."""
     about = "train and compare models on synthetic voices, in a few minutes, without data and without a network"
-    parser = commands.add_parser("quickstart", help=about, description=about.capitalize() + ".")
+    parser = add_command(commands, "quickstart", _quickstart, about)
     parser.add_argument("--out", default=None, help="the run folder (default: runs/quickstart)")
-    parser.set_defaults(work=_quickstart)
 
 
-def add_sweep(commands: argparse._SubParsersAction[Any]) -> None:
+def add_sweep(commands: Commands) -> None:
     """Add `ser-ft sweep`."""
     about = "train recipes on all folds or corpora and with several seeds; an interrupted sweep can be continued"
-    parser = commands.add_parser(
-        "sweep",
-        help=about,
-        usage="ser-ft sweep RECIPE ... --out DIR [--jobs N] [--list] [--SETTING VALUE ...]",
-        description=about.capitalize() + ". Each run is an ordinary run folder, DIR/RECIPE/fold0-seed0. Finished runs "
-        "are not repeated. The runs follow from the recipe's split.kind: all folds of kfold or of a named split; each "
-        "corpus for corpus (left out) and cross-corpus (the only one trained on); otherwise one run per seed. Each "
-        "setting of a recipe can be overridden for all runs, as for `ser-ft train`: --train.epochs 10.",
+    details = (
+        "Each run is an ordinary run folder, DIR/RECIPE/fold0-seed0. Finished runs are not repeated. The runs follow "
+        "from the recipe's split.kind: all folds of kfold or of a named split; each corpus for corpus (left out) and "
+        "cross-corpus (the only one trained on); otherwise one run per seed. Each setting of a recipe can be "
+        "overridden for all runs, as for `ser-ft train`: --train.epochs 10."
     )
-    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="recipes: YAML files")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder of the sweep")
-    parser.add_argument("--seeds", default="0", metavar="N,...", help="seeds of the runs (default: 0)")
-    parser.add_argument("--fold", metavar="N,...", help="only these folds, counted from 0")
-    parser.add_argument(
-        "--variants", metavar="FILE.yaml", help="a mapping, name: settings; each recipe is run with each of them"
-    )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="CPU threads of each run (default: 1); unlike --jobs, it affects the last digits of the results",
-    )
-    parser.add_argument("--list", action="store_true", help="print the command of each run, for a cluster's job array")
-    parser.set_defaults(work=_sweep, settings=[])
+    usage = "ser-ft sweep RECIPE ... --out DIR [--jobs N] [--list] [--SETTING VALUE ...]"
+    parser = add_command(commands, "sweep", _sweep, about, details, usage=usage)
+    parser.set_defaults(settings=[])
+    add = parser.add_argument
+    add("recipes", nargs="+", metavar="RECIPE", help="recipes: YAML files")
+    add("--out", required=True, metavar="DIR", help="the folder of the sweep")
+    add("--seeds", default="0", metavar="N,...", help="seeds of the runs (default: 0)")
+    add("--fold", metavar="N,...", help="only these folds, counted from 0")
+    variants = "a mapping, name: settings; each recipe is run with each of them"
+    add("--variants", metavar="FILE.yaml", help=variants)
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    threads = "CPU threads of each run (default: 1); unlike --jobs, it affects the last digits of the results"
+    add("--threads", type=int, default=1, metavar="N", help=threads)
+    add("--list", action="store_true", help="print the command of each run, for a cluster's job array")
 
 
-def add_probe(commands: argparse._SubParsersAction[Any]) -> None:
+def add_probe(commands: Commands) -> None:
     """Add `ser-ft probe`."""
-    from ..report.shared.tables import FORMATS
-
     about = "score every layer of pretrained encoders: which encoder to fine-tune, and how many layers"
-    parser = commands.add_parser(
-        "probe",
-        help=about,
-        description=about.capitalize() + ". Each clip is passed through an encoder once. A linear classifier is fitted "
-        "on the states of each layer, with folds by speaker, and its UAR on unseen speakers is printed. The states are "
-        "cached: another probe takes seconds, also with another split.",
+    details = (
+        "Each clip is passed through an encoder once. A linear classifier is fitted on the states of each layer, with "
+        "folds by speaker, and its UAR on unseen speakers is printed. The states are cached: another probe takes "
+        "seconds, also with another split."
     )
-    parser.add_argument(
-        "backbones",
-        nargs="+",
-        metavar="BACKBONE",
-        help="a name on the Hub, such as facebook/wav2vec2-base, or a folder",
-    )
-    parser.add_argument("--data", required=True, metavar="PREPARED", help="a table that `ser-ft prepare` wrote")
-    parser.add_argument(
-        "--pooling", default="mean", help="pooling of the states over time: mean or mean+std (default: mean)"
-    )
-    parser.add_argument("--folds", type=int, default=5, help="number of folds by speaker (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the folds (default: 0)")
-    parser.add_argument(
-        "--split", metavar="FILE", help="a run's split.json, or a split file: use only its training speakers"
-    )
-    parser.add_argument(
-        "--precision", default="auto", help="precision of the encoder: auto (the fastest), no (float32) or bf16"
-    )
-    parser.add_argument("--format", default="table", choices=FORMATS, help="table, csv, json or jsonl")
-    parser.add_argument("--figure", metavar="FILE.png", help="write a figure of the UAR of the layers")
-    parser.set_defaults(work=_probe)
+    parser = add_command(commands, "probe", _probe, about, details)
+    add = parser.add_argument
+    backbones = "a name on the Hub, such as facebook/wav2vec2-base, or a folder"
+    add("backbones", nargs="+", metavar="BACKBONE", help=backbones)
+    add("--data", required=True, metavar="PREPARED", help="a table that `ser-ft prepare` wrote")
+    pooling = "pooling of the states over time: mean or mean+std (default: mean)"
+    add("--pooling", default="mean", help=pooling)
+    add("--folds", type=int, default=5, help="number of folds by speaker (default: 5)")
+    add("--seed", type=int, default=0, help="seed of the folds (default: 0)")
+    split = "a run's split.json, or a split file: use only its training speakers"
+    add("--split", metavar="FILE", help=split)
+    precision = "precision of the encoder: auto (the fastest), no (float32) or bf16"
+    add("--precision", default="auto", help=precision)
+    add("--figure", metavar="FILE.png", help="write a figure of the UAR of the layers")
+    add_format(parser)
 
 
 def recipe_folder() -> Path:
@@ -140,19 +123,12 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _probe(options: argparse.Namespace) -> None:
     from ..report.run.figures import check_figure_file, write_layers
-    from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 
     figure = check_figure_file(options.figure) if options.figure else None
     from ..evaluation.probe import probe
 
     result = probe(
-        options.backbones,
-        options.data,
-        options.pooling,
-        options.folds,
-        options.seed,
-        options.split,
-        options.precision,
+        options.backbones, options.data, options.pooling, options.folds, options.seed, options.split, options.precision
     )
     if options.format == "table":
         print(layer_text(result))

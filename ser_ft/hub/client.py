@@ -108,11 +108,7 @@ class Client:
             operations += [CommitOperationDelete(path, is_folder=False) for path in stale]
             if operations:
                 self.api.create_commit(
-                    upload.name,
-                    operations,
-                    commit_message=upload.summary,
-                    repo_type=upload.kind,
-                    parent_commit=head,
+                    upload.name, operations, commit_message=upload.summary, repo_type=upload.kind, parent_commit=head
                 )
         return address
 

@@ -15,8 +15,8 @@ class InputError(ValueError):
     """
 
 
-def run_command(work: Callable[[], None]) -> int:
-    """Call a function and return the exit code of a command.
+def run_command(work: Callable[[], int | None]) -> int:
+    """Call a function, which may return an exit code, and return the exit code of the command.
 
     Errors are reported in one line on stderr; with SER_FT_DEBUG or --debug, the traceback is printed too.
 
@@ -24,7 +24,7 @@ def run_command(work: Callable[[], None]) -> int:
         0 on success; 2 for wrong input; 1 for any other error; 130 when interrupted.
     """
     try:
-        work()
+        return work() or 0
     except KeyboardInterrupt:
         print("ser-ft: interrupted", file=sys.stderr)
         return 130
@@ -38,7 +38,6 @@ def run_command(work: Callable[[], None]) -> int:
         message = message[:500] or "no reason given"
         print(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", file=sys.stderr)
         return 1
-    return 0
 
 
 def strip_debug_flag(arguments: Sequence[str] | None) -> list[str]:

@@ -203,11 +203,7 @@ def test_two_clips_of_one_speaker_have_no_map(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_gives_one_line_and_code_2(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: str,
-    message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
     monkeypatch.chdir(write(tmp_path, {"text/notes.txt": b"text", "voices/1.wav": sound(1), "bad/1.wav": b"x"}))
     write(tmp_path, {f"damaged/{CORPUS_INFO_FILE}": b"{}", "run/report.html": b"a run's"})
