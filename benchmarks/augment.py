@@ -1,11 +1,11 @@
-"""What augmentation costs: clips a second of each transform, and of a whole table in one process and in two.
+"""Throughput of augmentation: clips per second of each transform, and of a whole table in one process and in two.
 
     ser-ft prepare ravdess=FOLDER --out data/ravdess
     python benchmarks/augment.py --data data/ravdess
 
-A transform is timed by the processor's time of one thread, from samples to samples, with its default settings;
-background noise is drawn from 20 of the clips themselves. The table is timed by the clock, from WAV bytes to WAV bytes
-in a new cache, with the transforms that SOME names.
+A transform is measured in CPU time of one thread, from samples to samples, with its default settings; background
+noise is taken from 20 of the clips. The table is measured in wall time, from WAV bytes to WAV bytes in an empty
+cache, with the transforms of `TABLE_TRANSFORMS`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ser_ft import audio
 from ser_ft.data.augmentation.waveform import TRANSFORMS, Augment, augment_table
 from ser_ft.data.prepare import open_prepared
 
-SOME: dict[str, dict[str, Any]] = {
+TABLE_TRANSFORMS: dict[str, dict[str, Any]] = {
     "pitch": {"p": 0.3},
     "stretch": {"p": 0.3},
     "shift": {"p": 0.5},
@@ -36,7 +36,7 @@ SOME: dict[str, dict[str, Any]] = {
 
 
 def rate(augment: Augment, clips: list[np.ndarray]) -> float:
-    """Return clips a second of processor time."""
+    """Return clips per second of CPU time."""
     started = time.process_time()
     for number, clip in enumerate(clips):
         augment.apply(clip, f"clip{number}", 1)
@@ -44,22 +44,22 @@ def rate(augment: Augment, clips: list[np.ndarray]) -> float:
 
 
 def mapped(table: datasets.Dataset, processes: int | None) -> tuple[float, list[bytes]]:
-    """Augment a table in an empty cache; return clips a second by the clock, and the bytes."""
+    """Augment a table in an empty cache; return clips per second of wall time, and the WAV bytes."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SER_FT_CACHE"] = cache
         started = time.perf_counter()
-        made = augment_table(table, Augment(SOME), num_proc=processes, progress=False)
-        taken = time.perf_counter() - started
-        return len(table) / taken, [sound["bytes"] for sound in made["audio"]]
+        augmented = augment_table(table, Augment(TABLE_TRANSFORMS), num_proc=processes, progress=False)
+        seconds = time.perf_counter() - started
+        return len(table) / seconds, [recording["bytes"] for recording in augmented["audio"]]
 
 
-def tried(clips: list[np.ndarray], noises: Path) -> dict[str, Augment]:
-    """Return what is timed: each transform, the codecs apart."""
+def measured_augmentations(clips: list[np.ndarray], noises: Path) -> dict[str, Augment]:
+    """Return what is measured: each transform, and each format of the codec."""
     settings: dict[str, dict[str, Any]] = {name: {} for name in TRANSFORMS if name != "codec"}
     settings["background"] = {"folder": noises}
     for number, clip in enumerate(clips[:20]):
         (noises / f"{number}.wav").write_bytes(audio.to_wav(clip))
-    augments = {name: Augment({name: given}) for name, given in settings.items()}
+    augments = {name: Augment({name: options}) for name, options in settings.items()}
     return augments | {
         f"codec_{name}": Augment({"codec": {"format": name}}) for name in ("mp3", "opus", "vorbis", "gsm")
     }
@@ -67,28 +67,30 @@ def tried(clips: list[np.ndarray], noises: Path) -> dict[str, Augment]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a prepared table, such as RAVDESS's")
-    parser.add_argument("--clips", type=int, default=100, help="of the table, spread over it (default: 100)")
-    parser.add_argument("--turns", type=int, default=3, help="the median of so many is told")
-    chosen = parser.parse_args()
-    table = open_prepared(chosen.data)
-    table = table.select(np.linspace(0, len(table) - 1, min(chosen.clips, len(table))).astype(int))
-    clips = [audio.from_wav(sound["bytes"]) for sound in table["audio"]]
+    parser.add_argument("--data", type=Path, required=True, help="a prepared table, such as that of RAVDESS")
+    parser.add_argument(
+        "--clips", type=int, default=100, help="number of clips of the table, evenly spaced (default: 100)"
+    )
+    parser.add_argument("--turns", type=int, default=3, help="number of repetitions, whose median is printed")
+    args = parser.parse_args()
+    table = open_prepared(args.data)
+    table = table.select(np.linspace(0, len(table) - 1, min(args.clips, len(table))).astype(int))
+    clips = [audio.from_wav(recording["bytes"]) for recording in table["audio"]]
     with tempfile.TemporaryDirectory() as noises, threadpool_limits(1):
-        augments = tried(clips, Path(noises))
+        augments = measured_augmentations(clips, Path(noises))
         for augment in augments.values():
             augment.apply(clips[0], "clip", 0)
-        turns = [{name: rate(augment, clips) for name, augment in augments.items()} for _ in range(chosen.turns)]
-        tables = [(mapped(table, None), mapped(table, 2)) for _ in range(chosen.turns)]
-    same = all(one[1] == two[1] == tables[0][0][1] for one, two in tables)
+        turns = [{name: rate(augment, clips) for name, augment in augments.items()} for _ in range(args.turns)]
+        tables = [(mapped(table, None), mapped(table, 2)) for _ in range(args.turns)]
+    same = all(single[1] == double[1] == tables[0][0][1] for single, double in tables)
     seconds = sum(map(len, clips)) / len(clips) / audio.SAMPLE_RATE
-    print(f"{len(clips)} clips of {chosen.data.name}, {seconds:.1f} s each")
+    print(f"{len(clips)} clips of {args.data.name}, {seconds:.1f} s each")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print("the table:", ", ".join(f"{name} (p = {given['p']:g})" for name, given in SOME.items()))
+    print("the table:", ", ".join(f"{name} (p = {options['p']:g})" for name, options in TABLE_TRANSFORMS.items()))
     for name in augments:
         print(f"{name}_clips_per_second: {median(turn[name] for turn in turns):.0f}")
-    print(f"map_clips_per_second_one_process: {median(one[0] for one, _ in tables):.0f}")
-    print(f"map_clips_per_second_two_processes: {median(two[0] for _, two in tables):.0f}")
+    print(f"map_clips_per_second_one_process: {median(single[0] for single, _ in tables):.0f}")
+    print(f"map_clips_per_second_two_processes: {median(double[0] for _, double in tables):.0f}")
     print(f"map_bytes_agree: {'yes' if same else 'no'}")
 
 

@@ -1,16 +1,13 @@
-"""How fast descriptors of speech are computed, against the loop over files that notebooks use, and how exact they are.
+"""Speed and exactness of speech descriptors, compared with a loop over files as in notebooks.
 
     ser-ft prepare ravdess=FOLDER --out data/ravdess
     python benchmarks/features.py --data data/ravdess
 
 The loop: for each WAV file, `librosa.load` at the file's own rate, then zero-crossing rate, chroma, MFCC, RMS and mel
-spectrogram at librosa's defaults, and the means over time. Ours: the same clips read from the prepared table in
-batches, every descriptor of `ser_ft.models.descriptors` (or log-mel alone), and the means over time. Decoding counts
-for both, and both have two threads: the loop within librosa, NumPy and SciPy; ours by giving each a batch of clips,
-with torch itself on one. They take turns; the medians are compared.
-
-Exactness: the largest difference from librosa with the same settings, or from the plain formula in float64 where
-librosa has none, over all frames of the clips.
+spectrogram with librosa's defaults, and the means over time. Ours: the same clips read from the prepared table in
+batches, all descriptors of `ser_ft.models.descriptors` (or only log-mel), and the means over time. Decoding is
+included for both, and both have two threads: the loop within librosa, NumPy and SciPy; ours with one batch of clips
+per thread, with torch on one thread. They take turns; the medians are compared.
 """
 
 import argparse
@@ -42,14 +39,14 @@ def notebook(files: list[Path]) -> np.ndarray:
     for file in files:
         sound, rate = librosa.load(file, sr=None)
         magnitude = np.abs(librosa.stft(sound))
-        found = (
+        descriptors = (
             librosa.feature.zero_crossing_rate(y=sound),
             librosa.feature.chroma_stft(S=magnitude, sr=rate),
             librosa.feature.mfcc(y=sound, sr=rate),
             librosa.feature.rms(y=sound),
             librosa.feature.melspectrogram(y=sound, sr=rate),
         )
-        rows.append(np.hstack([np.mean(each.T, axis=0) for each in found]))
+        rows.append(np.hstack([np.mean(values.T, axis=0) for values in descriptors]))
     return np.array(rows)
 
 
@@ -68,7 +65,7 @@ def ours(data: Path, rows: np.ndarray, threads: int, *names: str) -> np.ndarray:
 
 
 def timed(work: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the seconds on the clock, and those of the processor in all threads."""
+    """Return seconds of wall time, and of CPU time in all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     if not np.isfinite(work()).all():
         raise SystemExit("a number is not finite")
@@ -78,10 +75,10 @@ def timed(work: Callable[[], np.ndarray]) -> np.ndarray:
 def from_librosa(sound: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield descriptors as librosa computes them, each of shape (numbers, frames)."""
     feature, rate = librosa.feature, audio.SAMPLE_RATE
-    cut = {"frame_length": WINDOW, "hop_length": HOP}
+    framing = {"frame_length": WINDOW, "hop_length": HOP}
     magnitude = np.abs(librosa.stft(sound, n_fft=WINDOW, hop_length=HOP, pad_mode="constant"))
-    yield "zcr", feature.zero_crossing_rate(y=sound, **cut)
-    yield "rms", feature.rms(y=sound, **cut)
+    yield "zcr", feature.zero_crossing_rate(y=sound, **framing)
+    yield "rms", feature.rms(y=sound, **framing)
     yield "centroid", feature.spectral_centroid(S=magnitude, sr=rate)
     yield "spread", feature.spectral_bandwidth(S=magnitude, sr=rate)
     yield "rolloff", feature.spectral_rolloff(S=magnitude**2, sr=rate, roll_percent=0.9)
@@ -102,15 +99,15 @@ def from_formulas(sound: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     magnitude = np.abs(np.fft.rfft(waves * np.hanning(WINDOW + 1)[:-1]))
     bands = np.ceil(np.arange(10) * magnitude.shape[1] / 10).astype(int)
     yield "spectral-entropy", entropy(np.add.reduceat(magnitude**2, bands, axis=1))[None]
-    shares = magnitude / np.maximum(magnitude.sum(axis=1, keepdims=True), 1e-20)
-    yield "flux", np.append(0, (np.diff(shares, axis=0) ** 2).sum(axis=1))[None]
+    normalized = magnitude / np.maximum(magnitude.sum(axis=1, keepdims=True), 1e-20)
+    yield "flux", np.append(0, (np.diff(normalized, axis=0) ** 2).sum(axis=1))[None]
     chroma = librosa.filters.chroma(sr=audio.SAMPLE_RATE, n_fft=WINDOW, tuning=0.0, dtype=np.float64) @ magnitude.T**2
     yield "chroma-deviation", (chroma / np.maximum(chroma.max(axis=0), 1e-20)).std(axis=0)[None]
 
 
 def entropy(energies: np.ndarray) -> np.ndarray:
-    shares = energies / np.maximum(energies.sum(axis=1, keepdims=True), 1e-20)
-    return -(shares * np.log2(np.maximum(shares, 1e-300))).sum(axis=1)
+    normalized = energies / np.maximum(energies.sum(axis=1, keepdims=True), 1e-20)
+    return -(normalized * np.log2(np.maximum(normalized, 1e-300))).sum(axis=1)
 
 
 def deviations(sounds: list[np.ndarray]) -> dict[str, tuple[float, float]]:
@@ -118,46 +115,46 @@ def deviations(sounds: list[np.ndarray]) -> dict[str, tuple[float, float]]:
     extractors = {name: SpectralFeatureExtractor([name], win_length=WINDOW, hop_length=HOP) for name in DESCRIPTORS}
     worst = dict.fromkeys(DESCRIPTORS, (0.0, 0.0))
     for sound in sounds:
-        for name, wanted in (*from_librosa(sound), *from_formulas(sound)):
-            found = extractors[name](sound)["input_features"][0].T
-            now = float(np.abs(found - wanted).max()), float(np.abs(wanted).max())
-            worst[name] = max(worst[name][0], now[0]), max(worst[name][1], now[1])
+        for name, expected in (*from_librosa(sound), *from_formulas(sound)):
+            actual = extractors[name](sound)["input_features"][0].T
+            largest = float(np.abs(actual - expected).max()), float(np.abs(expected).max())
+            worst[name] = max(worst[name][0], largest[0]), max(worst[name][1], largest[1])
     return worst
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a prepared table, such as RAVDESS's")
-    parser.add_argument("--clips", type=int, default=256, help="of the table, at most, spread over it")
-    parser.add_argument("--turns", type=int, default=5, help="that each takes")
-    parser.add_argument("--threads", type=int, default=2, help="that each may use")
-    chosen = parser.parse_args()
-    threadpool_limits(chosen.threads)
+    parser.add_argument("--data", type=Path, required=True, help="a prepared table, such as that of RAVDESS")
+    parser.add_argument("--clips", type=int, default=256, help="largest number of clips, evenly spaced")
+    parser.add_argument("--turns", type=int, default=5, help="number of turns")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of each")
+    args = parser.parse_args()
+    threadpool_limits(args.threads)
     torch.set_num_threads(1)
-    table = open_prepared(chosen.data)
-    rows = np.linspace(0, len(table) - 1, min(chosen.clips, len(table))).astype(int)
+    table = open_prepared(args.data)
+    rows = np.linspace(0, len(table) - 1, min(args.clips, len(table))).astype(int)
     contents = [sound["bytes"] for sound in table[rows.tolist()]["audio"]]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{row}.wav") for row in rows]
         for file, content in zip(files, contents, strict=True):
             file.write_bytes(content)
-        works = {
-            "loop": lambda some: notebook(files[:some]),
-            "full_set": lambda some: ours(chosen.data, rows[:some], chosen.threads, *DESCRIPTORS),
-            "log_mel": lambda some: ours(chosen.data, rows[:some], chosen.threads, "log-mel"),
+        methods = {
+            "loop": lambda count: notebook(files[:count]),
+            "full_set": lambda count: ours(args.data, rows[:count], args.threads, *DESCRIPTORS),
+            "log_mel": lambda count: ours(args.data, rows[:count], args.threads, "log-mel"),
         }
-        for work in works.values():
+        for work in methods.values():
             work(2 * BATCH)
-        turns = [[timed(lambda work=work: work(len(rows))) for work in works.values()] for _ in range(chosen.turns)]
-    seconds = dict(zip(works, np.median(turns, axis=0), strict=True))
+        turns = [[timed(lambda work=work: work(len(rows))) for work in methods.values()] for _ in range(args.turns)]
+    seconds = dict(zip(methods, np.median(turns, axis=0), strict=True))
     worst = deviations([audio.from_wav(content) for content in contents])
     hours = sum(len(content) - audio.HEADER_BYTES for content in contents) / 2 / audio.SAMPLE_RATE / 3600
-    print(f"{len(rows)} clips of {chosen.data.name}, {60 * hours:.0f} minutes; the median of {chosen.turns} turns")
-    print(f"{chosen.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{len(rows)} clips of {args.data.name}, {60 * hours:.0f} minutes; the median of {args.turns} turns")
+    print(f"{args.threads} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, (difference, largest) in worst.items():
         print(f"deviation_{name}: {difference:.2g} (values up to {largest:.4g})")
     for name, (wall, cpu) in seconds.items():
-        print(f"{name}_ms_a_clip: {1000 * wall / len(rows):.3f}; of the processor {1000 * cpu / len(rows):.3f}")
+        print(f"{name}_ms_a_clip: {1000 * wall / len(rows):.3f}; CPU {1000 * cpu / len(rows):.3f}")
     for name, (wall, _) in seconds.items():
         print(f"{name}_clips_a_second: {len(rows) / wall:.0f}")
     for name in ("full_set", "log_mel"):

@@ -1,12 +1,12 @@
-"""Fine-tuning speed of wav2vec2-base, against transformers' `Trainer` as its audio-classification example sets it up.
+"""Fine-tuning speed of wav2vec2-base, compared with transformers' `Trainer` as in its audio classification example.
 
     python benchmarks/finetune_step.py --data data/ravdess
 
-True size, random weights, real clips, the same number of clips per batch: what is measured is speed, and that the loss
-falls alike (of the same clips, after training on each --epochs times); nothing here says anything of recognition. Every
-system trains on the same clips, one after the other, in turns, in one process; the rate is that of the second half of
-its steps. On a GPU: also memory, and the share of the
-peak rate in bf16 (--peak, in TFLOP/s, as a matrix product of the same machine gives it).
+A model of real size with random weights, real clips, the same number of clips per batch. Measured are the speed, and
+that the loss decreases equally (loss on the same clips after --epochs passes over them); recognition is not measured.
+All systems train on the same clips, in turns, in one process; the speed is that of the second half of the steps. On a
+GPU also the memory, and the share of the peak rate in bf16 (--peak in TFLOP/s, as measured for a matrix product on
+the same machine).
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from ser_ft.training.finetuning import find_encoder, prepare_encoder
 from ser_ft.training.trainer import create_optimizer
 from ser_ft.utils.accelerator import best_precision
 
-PEER = "transformers' Trainer"
-STRONG = "transformers' Trainer, bf16, no dropout"
-RATE = 3e-5
+TRAINER = "transformers' Trainer"
+TRAINER_BF16 = "transformers' Trainer, bf16, no dropout"
+LEARNING_RATE = 3e-5
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
-# What transformers' example takes from the command line, here as its README gives it for wav2vec2-base.
-EXAMPLE = {"learning_rate": RATE, "warmup_steps": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0}
+# The command-line arguments of transformers' example in its README for wav2vec2-base.
+EXAMPLE = {"learning_rate": LEARNING_RATE, "warmup_steps": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0}
 
 
 @dataclass
-class Found:
-    """What a system took: seconds of each step but the first, the lengths of its clips, and the loss after."""
+class Result:
+    """Result of one system: seconds of each step except the first, lengths of the clips per batch, final loss."""
 
     seconds: list[float]
     batches: list[list[int]]
@@ -69,21 +69,21 @@ class Found:
 
     @property
     def rate(self) -> float:
-        """Clips of mean length per second, over the second half of the steps: batches cut by length differ in it."""
+        """Clips of mean length per second, in the second half of the steps (batches have different lengths)."""
         half = len(self.seconds) // 2
         mean = np.mean([length for batch in self.batches for length in batch])
-        heard = sum(length for batch in self.batches[half + 1 :] for length in batch)
-        return float(heard / mean / sum(self.seconds[half:]))
+        seconds_of_audio = sum(length for batch in self.batches[half + 1 :] for length in batch)
+        return float(seconds_of_audio / mean / sum(self.seconds[half:]))
 
     @property
     def padding(self) -> float:
-        """The share of padding in what was computed."""
+        """The share of padding in the inputs."""
         return 1 - sum(map(sum, self.batches)) / sum(max(batch) * len(batch) for batch in self.batches)
 
 
 @dataclass(frozen=True)
-class Ours:
-    """Which of our ways are on."""
+class Settings:
+    """Settings of ser_ft's training that affect its speed."""
 
     precision: str = "auto"
     cache: bool = True
@@ -93,7 +93,7 @@ class Ours:
 
 
 class Clock(TrainerCallback):
-    """Takes the time at the end of each of `Trainer`'s steps."""
+    """Records the time at the end of each step of `Trainer`."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -102,8 +102,8 @@ class Clock(TrainerCallback):
         self.ends.append(now())
 
 
-class Timed(ClassificationTrainer):
-    """Our loop, the time taken at the end of each step; batches shuffled without regard to length, where asked for."""
+class TimedTrainer(ClassificationTrainer):
+    """Our trainer, which records the time at the end of each step; optionally with fully shuffled batches."""
 
     bucketed = True
 
@@ -124,24 +124,26 @@ def now() -> float:
     return time.perf_counter()
 
 
-def plain(folder: Path, table: datasets.Dataset, batch: int, epochs: int, bf16: bool, dropout: float | None) -> Found:
-    """Train as transformers' example does: shuffled batches padded to the longest, nothing computed beforehand."""
+def train_with_transformers(
+    folder: Path, table: datasets.Dataset, batch: int, epochs: int, bf16: bool, dropout: float | None
+) -> Result:
+    """Train as in transformers' example: shuffled batches padded to the longest clip, no cache."""
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    changed = {} if dropout is None else dict.fromkeys(DROPOUTS, dropout)
+    dropouts = {} if dropout is None else dict.fromkeys(DROPOUTS, dropout)
     torch.manual_seed(0)
-    model = AutoModelForAudioClassification.from_pretrained(folder, num_labels=8, layerdrop=0.0, **changed)
+    model = AutoModelForAudioClassification.from_pretrained(folder, num_labels=8, layerdrop=0.0, **dropouts)
     model.freeze_feature_encoder()
     rows = []
     for row in table:
-        made = extractor(audio.from_wav(row["audio"]["bytes"]), sampling_rate=16_000)
-        rows.append({"input_values": made["input_values"][0], "labels": row["emotion"]})
+        features = extractor(audio.from_wav(row["audio"]["bytes"]), sampling_rate=16_000)
+        rows.append({"input_values": features["input_values"][0], "labels": row["emotion"]})
     clock = Clock()
     pad = DataCollatorWithPadding(extractor)  # type: ignore[arg-type]
     batches = []
 
-    def collate(chosen: list[dict[str, object]]) -> object:
-        batches.append([len(row["input_values"]) for row in chosen])  # type: ignore[arg-type]
-        return pad(chosen)
+    def collate(batch_rows: list[dict[str, object]]) -> object:
+        batches.append([len(row["input_values"]) for row in batch_rows])  # type: ignore[arg-type]
+        return pad(batch_rows)
 
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
@@ -173,36 +175,36 @@ def plain(folder: Path, table: datasets.Dataset, batch: int, epochs: int, bf16: 
     with torch.inference_mode():
         losses = []
         for row in rows:
-            sound = torch.as_tensor(row["input_values"], device=model.device)[None]
-            losses.append(cross_entropy(model(sound).logits.float().cpu(), torch.tensor([row["labels"]])))
+            waveform = torch.as_tensor(row["input_values"], device=model.device)[None]
+            losses.append(cross_entropy(model(waveform).logits.float().cpu(), torch.tensor([row["labels"]])))
     loss = float(torch.stack(losses).mean())
-    return Found(np.diff(clock.ends).tolist(), batches, loss, peak_memory())
+    return Result(np.diff(clock.ends).tolist(), batches, loss, peak_memory())
 
 
-def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: Ours) -> Found:
-    """Train as ser_ft does, with some of its ways switched off."""
+def train_with_ser_ft(folder: Path, table: datasets.Dataset, batch: int, epochs: int, settings: Settings) -> Result:
+    """Train with ser_ft."""
     recipe = Recipe(
         data=DataConfig(prepared="."),
         model=ModelConfig(name=str(folder), config_overrides={"mask_time_prob": 0.0}),
-        tuning=TuningConfig(mode="full", learning_rate=RATE, dropout=ways.dropout, cache=ways.cache),
+        tuning=TuningConfig(mode="full", learning_rate=LEARNING_RATE, dropout=settings.dropout, cache=settings.cache),
         train=TrainConfig(
             epochs=epochs,
             batch_size=batch,
-            learning_rate=RATE,
+            learning_rate=LEARNING_RATE,
             weight_decay=0.0,
             max_grad_norm=1.0,
             label_smoothing=0.0,
             early_stopping_patience=None,
-            mixed_precision=ways.precision,
-            compile=ways.compiled,
+            mixed_precision=settings.precision,
+            compile=settings.compiled,
         ),
     )
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=best_precision() if ways.precision == "auto" else ways.precision)
+    accelerator = Accelerator(mixed_precision=best_precision() if settings.precision == "auto" else settings.precision)
     torch.manual_seed(0)
     classes = tuple(table.features["emotion"].names)
     spec = find_encoder(recipe.model, recipe.tuning, classes)
-    setup = prepare_encoder(
+    trainable = prepare_encoder(
         load_encoder(spec),
         spec.extractor,
         [table],
@@ -212,25 +214,25 @@ def ours(folder: Path, table: datasets.Dataset, batch: int, epochs: int, ways: O
         accelerator.device,
         compile_layers=recipe.train.compile,
     )
-    optimizer = create_optimizer(setup.learning_rates, recipe.train.weight_decay, accelerator.device)
+    optimizer = create_optimizer(trainable.learning_rates, recipe.train.weight_decay, accelerator.device)
     with tempfile.TemporaryDirectory() as out:
-        rows, none = np.arange(len(table)), np.arange(0)
-        clips = ClipData.from_table(table, setup.batch_source, classes)
-        job = ClassificationJob(setup, optimizer, rows, clips, none)
-        loop = Timed(accelerator, job, recipe.train, RunFolder(out), 0)
-        loop.bucketed = ways.bucketed
+        rows, no_rows = np.arange(len(table)), np.arange(0)
+        clips = ClipData.from_table(table, trainable.batch_source, classes)
+        job = ClassificationJob(trainable, optimizer, rows, clips, no_rows)
+        trainer = TimedTrainer(accelerator, job, recipe.train, RunFolder(out), 0)
+        trainer.bucketed = settings.bucketed
         reset_memory()
         for epoch in range(epochs):
-            loop.state.epoch, loop.state.batch = epoch, 0
-            loop._run_epoch(Silent())
-        batches = [part for epoch in range(epochs) for part in loop._batches(epoch)]
-        shares = loop.probabilities(rows)
-    loss = float(-np.log(shares[rows, np.array(table["emotion"])]).mean())
-    lengths = [setup.batch_source.lengths[part].tolist() for part in batches]
-    return Found(np.diff(loop.ends).tolist(), lengths, loss, peak_memory())
+            trainer.state.epoch, trainer.state.batch = epoch, 0
+            trainer._run_epoch(SilentProgress())
+        batches = [part for epoch in range(epochs) for part in trainer._batches(epoch)]
+        probabilities = trainer.probabilities(rows)
+    loss = float(-np.log(probabilities[rows, np.array(table["emotion"])]).mean())
+    lengths = [trainable.batch_source.lengths[part].tolist() for part in batches]
+    return Result(np.diff(trainer.ends).tolist(), lengths, loss, peak_memory())
 
 
-class Silent:
+class SilentProgress:
     """A progress bar that shows nothing."""
 
     def update(self) -> None:
@@ -243,14 +245,14 @@ def reset_memory() -> None:
 
 
 def peak_memory() -> float:
-    """Return the most GPU memory that was in use since, in GiB."""
+    """Return the peak GPU memory, in GiB."""
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
 
 
 def flops(seconds: float, config: Wav2Vec2Config) -> float:
-    """Return the operations of one training pass above the convolutions, forward and backward, for so much sound."""
-    frames, size, wide = 50 * seconds, config.hidden_size, config.intermediate_size
-    layer = 2 * frames * (4 * size * size + 2 * size * wide) + 4 * frames * frames * size
+    """Return the floating point operations of a training step above the convolutions, per clip."""
+    frames, size, intermediate_size = 50 * seconds, config.hidden_size, config.intermediate_size
+    layer = 2 * frames * (4 * size * size + 2 * size * intermediate_size) + 4 * frames * frames * size
     groups = config.num_conv_pos_embedding_groups
     positions = 2 * frames * size * size // groups * config.num_conv_pos_embeddings
     return 3 * (config.num_hidden_layers * layer + positions)
@@ -258,21 +260,21 @@ def flops(seconds: float, config: Wav2Vec2Config) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a table that `ser-ft prepare` wrote")
-    parser.add_argument("--clips", type=int, default=96, help="trained on by each system, in each turn")
+    parser.add_argument("--data", type=Path, required=True, help="a table written by `ser-ft prepare`")
+    parser.add_argument("--clips", type=int, default=96, help="number of clips in each turn")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=1, help="passes over the clips, in each turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--systems", default="", help="names of the table's rows, separated by ';'; default: all")
-    parser.add_argument("--peak", type=float, help="TFLOP/s in bf16 that this machine reaches")
-    chosen = parser.parse_args()
+    parser.add_argument("--peak", type=float, help="TFLOP/s in bf16 of this machine")
+    args = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    best = Ours()
-    systems: dict[str, Callable[[Path, datasets.Dataset], Found]] = {
-        PEER: lambda folder, table: plain(folder, table, chosen.batch, chosen.epochs, False, None),
-        STRONG: lambda folder, table: plain(folder, table, chosen.batch, chosen.epochs, True, 0.0),
-        "ser_ft": lambda folder, table: ours(folder, table, chosen.batch, chosen.epochs, best),
+    best = Settings()
+    systems: dict[str, Callable[[Path, datasets.Dataset], Result]] = {
+        TRAINER: lambda folder, table: train_with_transformers(folder, table, args.batch, args.epochs, False, None),
+        TRAINER_BF16: lambda folder, table: train_with_transformers(folder, table, args.batch, args.epochs, True, 0.0),
+        "ser_ft": lambda folder, table: train_with_ser_ft(folder, table, args.batch, args.epochs, best),
     }
     without = {
         "ser_ft without bf16": replace(best, precision="no"),
@@ -282,45 +284,47 @@ def main() -> None:
     }
     if torch.cuda.is_available():
         without["ser_ft compiled"] = replace(best, compiled=True)
-    for name, ways in without.items():
-        systems[name] = lambda folder, table, ways=ways: ours(folder, table, chosen.batch, chosen.epochs, ways)
-    wanted = [name for name in chosen.systems.split(";") if name] or list(systems)
-    table = open_prepared(chosen.data)
-    table = table.select(np.random.default_rng(0).permutation(len(table))[: chosen.clips])
-    found: dict[str, list[Found]] = {name: [] for name in wanted}
+    for name, settings in without.items():
+        systems[name] = lambda folder, table, settings=settings: train_with_ser_ft(
+            folder, table, args.batch, args.epochs, settings
+        )
+    selected = [name for name in args.systems.split(";") if name] or list(systems)
+    table = open_prepared(args.data)
+    table = table.select(np.random.default_rng(0).permutation(len(table))[: args.clips])
+    results: dict[str, list[Result]] = {name: [] for name in selected}
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         config = Wav2Vec2Config()
         Wav2Vec2ForPreTraining(config).save_pretrained(folder)
         Wav2Vec2FeatureExtractor(return_attention_mask=False, do_normalize=True).save_pretrained(folder)
-        for turn in range(chosen.turns):
-            for name in wanted:
-                found[name].append(systems[name](Path(folder), table))
-                print(f"turn {turn + 1}: {name}: {found[name][-1].rate:.2f} clips/s", flush=True)
-    show(found)
-    if chosen.peak:
+        for turn in range(args.turns):
+            for name in selected:
+                results[name].append(systems[name](Path(folder), table))
+                print(f"turn {turn + 1}: {name}: {results[name][-1].rate:.2f} clips/s", flush=True)
+    show(results)
+    if args.peak:
         length = float(np.mean(table["duration"]))
-        share = flops(length, config) * median(each.rate for each in found["ser_ft"]) / chosen.peak / 1e12
+        share = flops(length, config) * median(result.rate for result in results["ser_ft"]) / args.peak / 1e12
         print(f"share_of_bf16_peak: {share:.3f}")
-    for peer, name in ((PEER, "over_trainer"), (STRONG, "over_trainer_bf16")):
-        if peer in found and "ser_ft" in found:
-            print(f"{name}: {ratio(found['ser_ft'], found[peer]):.2f}")
+    for peer, name in ((TRAINER, "over_trainer"), (TRAINER_BF16, "over_trainer_bf16")):
+        if peer in results and "ser_ft" in results:
+            print(f"{name}: {ratio(results['ser_ft'], results[peer]):.2f}")
 
 
-def ratio(one: Sequence[Found], other: Sequence[Found]) -> float:
-    """Return the median over turns of the one's rate by the other's, of the same turn."""
-    return median(ours.rate / theirs.rate for ours, theirs in zip(one, other, strict=True))
+def ratio(first: Sequence[Result], second: Sequence[Result]) -> float:
+    """Return the median over turns of the ratio of two systems' rates."""
+    return median(a.rate / b.rate for a, b in zip(first, second, strict=True))
 
 
-def show(found: dict[str, list[Found]]) -> None:
+def show(results: dict[str, list[Result]]) -> None:
     print(f"\n{'':44} {'clips/s':>8} {'of turns':>13} {'x ser_ft':>9} {'loss':>7} {'padding':>8} {'GPU GiB':>8}")
-    for name, turns in found.items():
-        rates = [each.rate for each in turns]
-        share = f"{ratio(turns, found['ser_ft']):.2f}" if "ser_ft" in found else ""
-        loss, padding = (median(getattr(each, key) for each in turns) for key in ("loss", "padding"))
+    for name, turns in results.items():
+        rates = [turn.rate for turn in turns]
+        share = f"{ratio(turns, results['ser_ft']):.2f}" if "ser_ft" in results else ""
+        loss, padding = (median(getattr(turn, key) for turn in turns) for key in ("loss", "padding"))
         print(
             f"{name:44} {median(rates):8.2f} {min(rates):6.2f}-{max(rates):.2f} {share:>9} {loss:7.3f} {padding:8.1%} "
-            f"{median(each.memory for each in turns):8.1f}"
+            f"{median(turn.memory for turn in turns):8.1f}"
         )
 
 

@@ -1,11 +1,12 @@
-"""How well the model that ships recognises emotion: speakers that it never heard, another corpus, and worse sound.
+"""Emotion recognition of the shipped model for unseen speakers, in degraded audio, and in another corpus.
 
     ser-ft sweep recipes/shipped.yaml --seeds 0,1 --out sweeps/shipped --jobs 2
     python benchmarks/shipped.py sweeps/shipped --data data/ravdess_cremad --unseen data/tess
 
-The network of each run of the sweep is asked about the clips of its own fold's test speakers, as they are and made
-worse in ways that are named, and about a corpus that no run was trained on. Per corpus the answers of all folds are
-pooled for each seed; the figures are means over the seeds. A clip is only asked what its corpus can hold.
+The network of each run of the sweep is evaluated on the clips of its fold's test speakers, as recorded and degraded
+in several ways, and on a corpus that no run was trained on. For each corpus the predictions of all folds are pooled
+for each seed; the results are means over the seeds. A clip's prediction is one of the classes that its corpus
+contains.
 """
 
 import argparse
@@ -37,8 +38,8 @@ def transform(name: str, **settings: object) -> Change:
 
 
 def between_silence(sound: np.ndarray, _: np.random.Generator) -> np.ndarray:
-    still = np.zeros(audio.SAMPLE_RATE, dtype=np.float32)
-    return np.concatenate([still, sound, still])
+    silence = np.zeros(audio.SAMPLE_RATE, dtype=np.float32)
+    return np.concatenate([silence, sound, silence])
 
 
 def quiet(sound: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -59,67 +60,73 @@ CONDITIONS: dict[str, Change] = {
 }
 
 
-class Answers:
-    """Labels, probabilities and speakers of clips, gathered over folds."""
+class PooledPredictions:
+    """Labels, probabilities and speakers of clips, pooled over folds."""
 
     def __init__(self) -> None:
         self.parts: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
         self.certain: list[np.ndarray] = []
 
-    def add(self, seed: int, labels: np.ndarray, shares: np.ndarray, speakers: np.ndarray, least: float) -> None:
-        """Take in answers; those whose largest probability is below `least` are uncertain."""
-        self.parts[seed].append((labels, shares, speakers))
-        sure = shares.max(axis=1) >= least
-        self.certain.append(np.stack([sure, sure & (shares.argmax(axis=1) == labels)]))
+    def add(
+        self, seed: int, labels: np.ndarray, probabilities: np.ndarray, speakers: np.ndarray, threshold: float
+    ) -> None:
+        """Add predictions; those whose largest probability is below `threshold` are uncertain."""
+        self.parts[seed].append((labels, probabilities, speakers))
+        certain = probabilities.max(axis=1) >= threshold
+        self.certain.append(np.stack([certain, certain & (probabilities.argmax(axis=1) == labels)]))
 
     def pooled(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for pieces in self.parts.values():
-            labels, shares, speakers = (np.concatenate(values) for values in zip(*pieces, strict=True))
-            yield labels, shares, speakers
+        for folds in self.parts.values():
+            labels, probabilities, speakers = (np.concatenate(values) for values in zip(*folds, strict=True))
+            yield labels, probabilities, speakers
 
-    def told(self) -> str:
+    def summary(self) -> str:
         rows = list(self.pooled())
         classes = rows[0][1].shape[1]
-        guesses = [shares.argmax(axis=1) for _, shares, _ in rows]
-        scores = [uar(labels, guess, classes) for (labels, _, _), guess in zip(rows, guesses, strict=True)]
-        right = np.mean([(labels == guess).mean() for (labels, _, _), guess in zip(rows, guesses, strict=True)])
+        predictions = [probabilities.argmax(axis=1) for _, probabilities, _ in rows]
+        scores = [uar(labels, predicted, classes) for (labels, _, _), predicted in zip(rows, predictions, strict=True)]
+        accuracy = np.mean(
+            [(labels == predicted).mean() for (labels, _, _), predicted in zip(rows, predictions, strict=True)]
+        )
         intervals = [
-            uar_confidence_interval(labels, guess, speakers.tolist(), classes)
-            for (labels, _, speakers), guess in zip(rows, guesses, strict=True)
+            uar_confidence_interval(labels, predicted, speakers.tolist(), classes)
+            for (labels, _, speakers), predicted in zip(rows, predictions, strict=True)
         ]
-        known = [(found.low, found.high) for found in intervals if found is not None]
-        low, high = np.mean(known, axis=0) if known else (np.nan, np.nan)
-        spread = f" ({low:.3f} to {high:.3f})" if known else ""
-        sure, sure_and_right = np.concatenate(self.certain, axis=1).mean(axis=1)
-        unsure = f"uncertain {1 - sure:.3f}, accuracy of the others {sure_and_right / max(sure, 1e-9):.3f}"
+        ends = [(interval.low, interval.high) for interval in intervals if interval is not None]
+        low, high = np.mean(ends, axis=0) if ends else (np.nan, np.nan)
+        spread = f" ({low:.3f} to {high:.3f})" if ends else ""
+        certain, certain_and_correct = np.concatenate(self.certain, axis=1).mean(axis=1)
+        uncertain = (
+            f"uncertain {1 - certain:.3f}, accuracy of the others {certain_and_correct / max(certain, 1e-9):.3f}"
+        )
         clips = f"{len(rows[0][0])} clips x {len(rows)}"
-        return f"UAR {np.mean(scores):.3f}{spread}, accuracy {right:.3f}, {unsure}, {clips}"
+        return f"UAR {np.mean(scores):.3f}{spread}, accuracy {accuracy:.3f}, {uncertain}, {clips}"
 
     def calibration(self) -> tuple[float, float]:
-        """The calibration error, and what one whose every probability were true would show by chance alone."""
-        generator, found, floor = np.random.default_rng(0), [], []
-        for labels, shares, _ in self.pooled():
-            found.append(expected_calibration_error(labels, shares, BINS))
+        """Return the calibration error, and that of perfectly calibrated probabilities, which is due to chance."""
+        generator, errors, floor = np.random.default_rng(0), [], []
+        for labels, probabilities, _ in self.pooled():
+            errors.append(expected_calibration_error(labels, probabilities, BINS))
             for _ in range(100):
-                drawn = (generator.random((len(shares), 1)) > shares.cumsum(axis=1)).sum(axis=1)
-                drawn = drawn.clip(max=shares.shape[1] - 1)
-                floor.append(expected_calibration_error(drawn, shares, BINS))
-        return float(np.mean(found)), float(np.mean(floor))
+                sampled = (generator.random((len(probabilities), 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+                sampled = sampled.clip(max=probabilities.shape[1] - 1)
+                floor.append(expected_calibration_error(sampled, probabilities, BINS))
+        return float(np.mean(errors)), float(np.mean(floor))
 
 
-def ask(engine: Backend, table: datasets.Dataset, rows: np.ndarray, change: Change, what: str) -> np.ndarray:
-    """Probabilities over the classes that each clip's corpus can hold, shape (clips, classes)."""
-    classes = engine.info.classes
-    chosen = table.select(rows)
-    allowed = allowed_classes(list(chosen["corpus"]), corpus_info(table), classes)
-    found = np.zeros((len(rows), len(classes)))
-    for place, (sound, name) in enumerate(
-        progress_bar(list(zip(chosen["audio"], chosen["id"], strict=True)), desc=what)
+def predict(backend: Backend, table: datasets.Dataset, rows: np.ndarray, change: Change, what: str) -> np.ndarray:
+    """Return probabilities over the classes that each clip's corpus contains, shape (clips, classes)."""
+    classes = backend.info.classes
+    clips = table.select(rows)
+    allowed = allowed_classes(list(clips["corpus"]), corpus_info(table), classes)
+    probabilities = np.zeros((len(rows), len(classes)))
+    for index, (recording, name) in enumerate(
+        progress_bar(list(zip(clips["audio"], clips["id"], strict=True)), desc=what)
     ):
         seed = np.random.default_rng([ord(letter) for letter in name])
-        changed = change(audio.from_wav(sound["bytes"]), seed).astype(np.float32)
-        found[place] = engine.probabilities(changed[None])[0] * allowed[place]
-    return found / found.sum(axis=1, keepdims=True)
+        changed = change(audio.from_wav(recording["bytes"]), seed).astype(np.float32)
+        probabilities[index] = backend.probabilities(changed[None])[0] * allowed[index]
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 def labels_of(table: datasets.Dataset, rows: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
@@ -130,45 +137,52 @@ def labels_of(table: datasets.Dataset, rows: np.ndarray, classes: tuple[str, ...
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="run folders, or a folder of them")
-    parser.add_argument("--data", required=True, help="the prepared table that they were made of")
-    parser.add_argument("--unseen", help="a prepared table of a corpus that none was trained on")
-    parser.add_argument("--conditions", nargs="*", default=list(CONDITIONS), help="of those above; none: as recorded")
-    parser.add_argument("--worse", default="ravdess", help="the corpus that is made worse")
-    chosen = parser.parse_args()
-    table = ser_ft.open_prepared(chosen.data)
-    unseen = ser_ft.open_prepared(chosen.unseen) if chosen.unseen else None
+    parser.add_argument("--data", required=True, help="the prepared table of the runs")
+    parser.add_argument("--unseen", help="a prepared table of a corpus that no run was trained on")
+    parser.add_argument(
+        "--conditions", nargs="*", default=list(CONDITIONS), help="conditions (default: all; empty: as recorded)"
+    )
+    parser.add_argument("--degrade", default="ravdess", help="the corpus that is degraded")
+    args = parser.parse_args()
+    table = ser_ft.open_prepared(args.data)
+    unseen = ser_ft.open_prepared(args.unseen) if args.unseen else None
     corpora, speakers, ids = (np.array(table[name]) for name in ("corpus", "speaker", "id"))
-    answers: dict[str, Answers] = defaultdict(Answers)
-    apart: list[float] = []
-    for run in find_runs([chosen.sweep]):
-        engine, seed = open_backend(run.path, threads=1), run.metrics["seed"]
-        classes = engine.info.classes
-        held = json.loads(run.split_file.read_text(encoding="utf-8"))["parts"]["test"]["clips"]
-        test = np.flatnonzero(np.isin(ids, held))
-        for condition in chosen.conditions or ["as recorded"]:
+    pools: dict[str, PooledPredictions] = defaultdict(PooledPredictions)
+    unseen_uars: list[float] = []
+    for run in find_runs([args.sweep]):
+        backend, seed = open_backend(run.path, threads=1), run.metrics["seed"]
+        classes = backend.info.classes
+        test_ids = json.loads(run.split_file.read_text(encoding="utf-8"))["parts"]["test"]["clips"]
+        test = np.flatnonzero(np.isin(ids, test_ids))
+        for condition in args.conditions or ["as recorded"]:
             for corpus in np.unique(corpora[test]):
-                if condition != "as recorded" and corpus != chosen.worse:
+                if condition != "as recorded" and corpus != args.degrade:
                     continue
                 rows = test[corpora[test] == corpus]
-                shares = ask(engine, table, rows, CONDITIONS[condition], f"{run.path.name} {corpus} {condition}")
-                least = engine.info.threshold or 0.0
+                probabilities = predict(
+                    backend, table, rows, CONDITIONS[condition], f"{run.path.name} {corpus} {condition}"
+                )
+                threshold = backend.info.threshold or 0.0
                 labels = labels_of(table, rows, classes)
-                answers[f"{corpus}, {condition}"].add(seed, labels, shares, speakers[rows], least)
+                pools[f"{corpus}, {condition}"].add(seed, labels, probabilities, speakers[rows], threshold)
                 if condition == "as recorded":
-                    answers["all corpora, as recorded"].add(seed, labels, shares, speakers[rows], least)
+                    pools["all corpora, as recorded"].add(seed, labels, probabilities, speakers[rows], threshold)
         if unseen is not None:
             rows = np.arange(len(unseen))
-            shares = ask(engine, unseen, rows, CONDITIONS["as recorded"], f"{run.path.name} unseen")
+            probabilities = predict(backend, unseen, rows, CONDITIONS["as recorded"], f"{run.path.name} unseen")
             labels = labels_of(unseen, rows, classes)
-            apart.append(float(uar(labels, shares.argmax(axis=1), len(classes))))
-    for name, found in answers.items():
-        print(f"{name}: {found.told()}")
-    for name, found in answers.items():
+            unseen_uars.append(float(uar(labels, probabilities.argmax(axis=1), len(classes))))
+    for name, pool in pools.items():
+        print(f"{name}: {pool.summary()}")
+    for name, pool in pools.items():
         if name.endswith("as recorded"):
-            error, floor = found.calibration()
+            error, floor = pool.calibration()
             print(f"{name}, calibration error, {BINS} bins: {error:.3f} (of perfect probabilities: {floor:.3f})")
-    if apart:
-        print(f"unseen corpus, UAR of single runs: {np.mean(apart):.3f} ({min(apart):.3f} to {max(apart):.3f})")
+    if unseen_uars:
+        print(
+            f"unseen corpus, UAR of single runs: {np.mean(unseen_uars):.3f} "
+            f"({min(unseen_uars):.3f} to {max(unseen_uars):.3f})"
+        )
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ def test_a_long_sound_without_speech_is_answered_and_uncertain(recognizer: Emoti
     [
         ("no/such/model", "not a folder, and no such model"),
         ("none.onnx", "none.onnx"),
-        (".", "no run and no saved classifier"),
+        (".", "contains neither a run nor a saved classifier"),
     ],
 )
 def test_models_that_are_not_there(model: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
