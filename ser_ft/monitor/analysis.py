@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,27 +17,24 @@ from ..inference.recognizer import MIN_SECONDS
 from ..inference.windows import Window, iter_windows, merge_windows
 from ..labels import canonical_name
 from ..utils.errors import InputError
-from . import intervals, speaker_baseline
+from . import intervals
 from .conversation import MIN_PAUSE, Conversation, MonitorSettings, Speaker, emotion_shares
 from .highlights import Highlight, select_highlights
 from .negative_segments import find_negative_segments, negative_classes
+from .speaker_baseline import apply_baseline, estimate_baseline
 
 MIN_CORRELATION = 0.98
 """Correlation from which all channels of a file count as the same: a mono recording saved as stereo."""
-_HIGHLIGHT_EMOTIONS = ("happy", "surprise")  # in addition to the negative ones
 
 ProgressCallback = Callable[[float], Any]
 
 
-@dataclass(frozen=True)
-class _FileScan:
-    """Result of a first pass over a file; `silent` has one value per channel."""
-
+class _FileScan(NamedTuple):
     rate: int
     channels: int
     duration: float
     identical_channels: bool
-    silent: tuple[bool, ...]
+    silent: tuple[bool, ...]  # per channel
 
 
 def analyze_conversation(
@@ -47,13 +44,7 @@ def analyze_conversation(
 
     Each channel of a file is one speaker. If there is only one channel, or all channels hold the same sound, all
     speakers are analyzed together, and a note says so. The file is read block by block, once in advance and once for
-    each speaker.
-
-    Args:
-        backend: the model.
-        path: of the recording.
-        settings: of the analysis.
-        on_progress: called repeatedly with the share of the work done since the last call.
+    each speaker. `on_progress` is called repeatedly with the share of the work done since the last call.
 
     Raises:
         AudioError: the file cannot be decoded, is silent, or is shorter than 0.1 s.
@@ -61,7 +52,7 @@ def analyze_conversation(
     """
     scan = _scan(path)
     mixed = scan.channels == 1 or scan.identical_channels
-    names = settings.channel_names or tuple(f"channel {number}" for number in range(1, scan.channels + 1))
+    names = settings.channel_names or [f"channel {number}" for number in range(1, scan.channels + 1)]
     if not mixed and len(names) != scan.channels:
         raise InputError(
             f"{path}: the file has {scan.channels} channels, but --channels has {len(names)} names: name each channel, "
@@ -69,7 +60,7 @@ def analyze_conversation(
         )
     channels = [("all speakers", None)] if mixed else [(name, channel) for channel, name in enumerate(names)]
     negative = negative_classes(backend.info.classes, settings.negative_emotions)
-    speakers = []
+    speakers: list[Speaker] = []
     for name, channel in channels:
         windows: list[Window] = []
         for window in iter_windows(backend, path, settings.windows, channel=channel):
@@ -78,9 +69,10 @@ def analyze_conversation(
                 on_progress(seconds / (scan.duration * len(channels)))
             windows.append(window)
         speakers.append(_analyze_speaker(name, windows, backend, settings, negative))
-    model = backend.info
-    silences = intervals.gaps(intervals.union(span for speaker in speakers for span in speaker.speech), scan.duration)
-    emotions = [name for name in model.classes if name in negative or canonical_name(name) in _HIGHLIGHT_EMOTIONS]
+    model, speech = backend.info, [speaker.speech for speaker in speakers]
+    silences = intervals.gaps(intervals.union(chain.from_iterable(speech)), scan.duration)
+    emotions = [name for name in model.classes if name in negative or canonical_name(name) in ("happy", "surprise")]
+    windows_and_segments = [(speaker.windows, speaker.segments) for speaker in speakers]
     return Conversation(
         path=str(path),
         duration=scan.duration,
@@ -92,11 +84,9 @@ def analyze_conversation(
         negative_classes=negative,
         speakers=speakers,
         silence=intervals.total_seconds(silences),
-        overlap=intervals.total_seconds(intervals.overlaps([speaker.speech for speaker in speakers])),
+        overlap=intervals.total_seconds(intervals.overlaps(speech)),
         pauses=[(start, end) for start, end in silences if end - start >= MIN_PAUSE],
-        highlights=select_highlights(
-            [(speaker.windows, speaker.segments) for speaker in speakers], model.classes, emotions, scan.duration
-        ),
+        highlights=select_highlights(windows_and_segments, model.classes, emotions, scan.duration),
         notes=_notes(scan, settings, negative, speakers),
     )
 
@@ -127,15 +117,12 @@ def _analyze_speaker(
 ) -> Speaker:
     model, baseline = backend.info, None
     if settings.baseline_seconds is not None:
-        baseline = speaker_baseline.estimate_baseline(
-            windows, model.classes, settings.baseline_seconds, settings.windows.hop
-        )
-        windows = speaker_baseline.apply_baseline(windows, baseline, settings.windows) if baseline else windows
-    emotion_segments = merge_windows(windows, model, settings.windows)
+        baseline = estimate_baseline(windows, model.classes, settings.baseline_seconds, settings.windows.hop)
+        windows = apply_baseline(windows, baseline, settings.windows) if baseline else windows
+    segments = merge_windows(windows, model, settings.windows)
     speech = intervals.union(span for window in windows for span in window.spans)
-    shares, uncertain_share = emotion_shares(windows, model)
-    negative_segments = find_negative_segments(emotion_segments, speech, negative, settings.windows.gap)
-    return Speaker(name, windows, emotion_segments, speech, shares, uncertain_share, negative_segments, baseline)
+    negative_segments = find_negative_segments(segments, speech, negative, settings.windows.gap)
+    return Speaker(name, windows, segments, speech, *emotion_shares(windows, model), negative_segments, baseline)
 
 
 def _notes(
@@ -166,11 +153,7 @@ def _notes(
 
 
 def extract_clips(conversation: Conversation, highlights: Sequence[Highlight]) -> list[np.ndarray]:
-    """Read the sound of highlights from a conversation's file, without the other channels.
-
-    Returns:
-        For each highlight, float32 mono samples at 16 kHz, shape (samples,).
-    """
+    """Read the audio of highlights, of the speaker's channel only: float32 at 16 kHz, shape (samples,) each."""
     pieces: list[list[np.ndarray]] = [[] for _ in highlights]
     last_end = max((highlight.end for highlight in highlights), default=0.0)
     block_start = 0.0

@@ -22,11 +22,8 @@ class MonitorSettings:
     """How a conversation is analyzed.
 
     Attributes:
-        windows: how the recording is divided into windows and smoothed.
         channel_names: the speaker of each channel; None names them "channel 1" and so on.
-        baseline_seconds: seconds of each speaker's speech that the speaker's baseline is estimated from; None for no
-            baseline.
-        negative_emotions: the emotions that count as negative.
+        baseline_seconds: seconds of each speaker's speech that the baseline is estimated from; None for no baseline.
     """
 
     windows: WindowSettings = field(default_factory=WindowSettings)
@@ -35,7 +32,7 @@ class MonitorSettings:
     negative_emotions: tuple[str, ...] = NEGATIVE_EMOTIONS
 
     def __post_init__(self) -> None:
-        """Check the baseline."""
+        """Check the length of the baseline."""
         if self.baseline_seconds is not None and not 0 < self.baseline_seconds < float("inf"):
             raise InputError(
                 f"--speaker-baseline must be a number of seconds of speech, such as 60, not {self.baseline_seconds}"
@@ -46,15 +43,8 @@ class MonitorSettings:
 class Speaker:
     """The analysis of one channel of a conversation, or of all channels mixed.
 
-    Attributes:
-        name: of the channel.
-        windows: all windows, in order, with and without predictions.
-        segments: emotion segments, in order.
-        speech: when the speaker talks.
-        emotion_shares: the share of the speech predicted as each class; uncertain windows count for none.
-        uncertain_share: the share of the speech in uncertain windows.
-        negative_segments: in order.
-        baseline: the correction applied to the predictions; None if there is none.
+    `windows` are with and without predictions, `speech` is when the speaker talks, and the shares are those of
+    `emotion_shares`.
     """
 
     name: str
@@ -95,20 +85,13 @@ class Conversation:
     """The analysis of a recorded conversation; all times in seconds.
 
     Attributes:
-        path: of the file.
-        duration: of the recording.
-        sampling_rate: of the file, in Hz.
-        num_channels: of the file.
         mixed: whether all channels are analyzed as one, so that speakers are not distinguished.
-        model: the model that made the predictions.
-        settings: of the analysis.
         negative_classes: the model's classes that count as negative.
         speakers: one per channel, or a single one for all.
         silence: seconds in which nobody talks.
         overlap: seconds in which two or more talk.
-        pauses: silences of at least `MIN_PAUSE`, in order.
-        highlights: passages to listen to, in order.
-        notes: limitations of this analysis, one sentence each.
+        pauses: silences of at least `MIN_PAUSE`.
+        notes: limitations of this analysis, one sentence each, without capital letter and full stop.
     """
 
     path: str
@@ -138,26 +121,20 @@ class Conversation:
 def emotion_shares(
     windows: Sequence[Window], model: ModelInfo, start: float = 0.0, end: float = float("inf")
 ) -> tuple[dict[str, float], float]:
-    """Return the share of speech predicted as each class; each window is weighted by the speech in it.
+    """Return the share of a speaker's speech predicted as each class, and the share in uncertain windows.
 
-    Args:
-        windows: of one speaker.
-        model: the model that made the predictions.
-        start: use windows whose middle is not before this time, in seconds.
-        end: use windows whose middle is not after this time, in seconds.
-
-    Returns:
-        The share of each class and the share of uncertain windows. They add up to 1, or are all 0 without predictions.
+    Each window with its middle between `start` and `end`, in seconds, is weighted by the speech in it. The shares add
+    up to 1, or are all 0 without predictions.
     """
     weights = dict.fromkeys(model.classes, 0.0)
     uncertain = 0.0
     for window in windows:
-        answer = window_prediction(window, model)
-        if answer["emotion"] is None or not start <= (window.start + window.end) / 2 <= end:
+        prediction = window_prediction(window, model)
+        if prediction["emotion"] is None or not start <= (window.start + window.end) / 2 <= end:
             continue
-        if answer["uncertain"]:
+        if prediction["uncertain"]:
             uncertain += window.speech
         else:
-            weights[answer["emotion"]] += window.speech
+            weights[prediction["emotion"]] += window.speech
     total = (sum(weights.values()) + uncertain) or 1.0
     return {name: weight / total for name, weight in weights.items()}, uncertain / total

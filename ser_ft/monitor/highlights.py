@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -32,10 +31,8 @@ class Highlight:
         number: position in the recording, from 1.
         kind: "strong" for the strongest part of an emotion, "change" for a change between two emotions.
         speaker: index of the speaker.
-        start: in seconds of the recording.
-        end: in seconds of the recording.
-        emotion: how the speaker sounds; after the change for a change.
-        previous_emotion: how the speaker sounds before a change; None otherwise.
+        emotion: for a change, the emotion after it.
+        previous_emotion: the emotion before a change; None otherwise.
         strength: the emotion's mean probability; for a change, the distance as defined for `MIN_CHANGE`.
     """
 
@@ -50,17 +47,15 @@ class Highlight:
 
 
 class _WindowProbabilities:
-    """Looks up the smoothed probabilities of a speaker's windows by time."""
-
     def __init__(self, windows: Sequence[Window]) -> None:
-        smoothed = [(window, window.smoothed) for window in windows if window.smoothed is not None]
-        self._middles = [(window.start + window.end) / 2 for window, _ in smoothed]
-        self._probabilities = [probabilities for _, probabilities in smoothed]
+        with_speech = [window for window in windows if window.smoothed is not None]
+        self._middles = np.array([(window.start + window.end) / 2 for window in with_speech])
+        self._probabilities = np.array([window.smoothed for window in with_speech])
 
-    def between(self, start: float, end: float) -> list[tuple[float, np.ndarray]]:
-        """Return middle and probabilities of each window whose middle lies between two times."""
-        matching = slice(bisect_left(self._middles, start), bisect_right(self._middles, end))
-        return list(zip(self._middles[matching], self._probabilities[matching], strict=True))
+    def between(self, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return middles and smoothed probabilities of the windows whose middles lie between two times."""
+        matching = slice(np.searchsorted(self._middles, start), np.searchsorted(self._middles, end, "right"))
+        return self._middles[matching], self._probabilities[matching]
 
 
 def select_highlights(
@@ -70,29 +65,20 @@ def select_highlights(
     duration: float,
     max_highlights: int = MAX_HIGHLIGHTS,
 ) -> list[Highlight]:
-    """Select highlights from a recording, without its uncertain segments.
+    """Select highlights from the windows and segments of each speaker, in order of time.
 
-    For each speaker, the strongest segments of each emotion and the sharpest changes are taken in turns, strongest
-    first, until there are enough. No two highlights of a speaker overlap by more than half.
-
-    Args:
-        speakers: windows and segments of each speaker.
-        classes: the class that each probability of a window belongs to.
-        emotions: the emotions that are worth listening to.
-        duration: of the recording, in seconds.
-        max_highlights: the most that are returned.
-
-    Returns:
-        The highlights, in order of time.
+    For each speaker, the strongest segments of each of the `emotions` and the sharpest changes are taken in turns,
+    strongest first, until there are enough. Uncertain segments are not used. No two highlights of a speaker overlap by
+    more than half. `duration` is that of the recording, in seconds.
     """
     candidates = []
     for speaker, (windows, segments) in enumerate(speakers):
         probabilities = _WindowProbabilities(windows)
         certain = [s for s in segments if not s.uncertain and s.end - s.start >= _MIN_SEGMENT_SECONDS]
         for emotion in emotions:
-            column = list(classes).index(emotion)
-            matching = [segment for segment in certain if segment.emotion == emotion]
-            candidates.append(_strongest_first(_strong(speaker, s, probabilities, column) for s in matching))
+            column = classes.index(emotion)
+            strong = (_strong(speaker, s, probabilities, column) for s in certain if s.emotion == emotion)
+            candidates.append(_strongest_first(strong))
         candidates.append(_strongest_first(_changes(speaker, segments, probabilities)))
     selected: list[Highlight] = []
     for turn in range(_MAX_PER_KIND):
@@ -108,8 +94,8 @@ def _strong(speaker: int, segment: Segment, probabilities: _WindowProbabilities,
     """Return the highlight of a segment: all of it, or the part around the strongest window of a long one."""
     start, end = segment.start - _PADDING_SECONDS, segment.end + _PADDING_SECONDS
     if end - start > MAX_SECONDS:
-        windows = probabilities.between(start, end) or [(start + MAX_SECONDS / 2, np.zeros(column + 1))]
-        peak = max(windows, key=lambda pair: float(pair[1][column]))[0]
+        middles, scores = probabilities.between(start, end)
+        peak = float(middles[scores[:, column].argmax()]) if len(middles) else start + MAX_SECONDS / 2
         start = min(max(start, peak - MAX_SECONDS / 2), end - MAX_SECONDS)
         end = start + MAX_SECONDS
     return Highlight(0, "strong", speaker, start, end, segment.emotion, None, segment.probability)
@@ -119,11 +105,11 @@ def _changes(speaker: int, segments: Sequence[Segment], probabilities: _WindowPr
     for segment, following in pairwise(segments):
         if segment.uncertain or following.uncertain or following.start - segment.end > MAX_SECONDS / 2:
             continue
-        before = [scores for _, scores in probabilities.between(segment.start, segment.end)][-_CHANGE_WINDOWS:]
-        after = [scores for _, scores in probabilities.between(following.start, following.end)][:_CHANGE_WINDOWS]
-        if not before or not after:
+        before = probabilities.between(segment.start, segment.end)[1][-_CHANGE_WINDOWS:]
+        after = probabilities.between(following.start, following.end)[1][:_CHANGE_WINDOWS]
+        if not len(before) or not len(after):
             continue
-        change = float(np.abs(np.mean(before, axis=0) - np.mean(after, axis=0)).sum() / 2)
+        change = float(np.abs(before.mean(axis=0) - after.mean(axis=0)).sum() / 2)
         if change >= MIN_CHANGE:
             start = (segment.end + following.start - MAX_SECONDS) / 2
             end = start + MAX_SECONDS

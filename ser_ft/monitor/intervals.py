@@ -10,14 +10,7 @@ Intervals: TypeAlias = "list[tuple[float, float]]"
 
 
 def union(intervals: Iterable[tuple[float, float]]) -> Intervals:
-    """Merge intervals that touch or overlap.
-
-    Args:
-        intervals: pairs of start and end, in seconds, in any order.
-
-    Returns:
-        The same time as sorted intervals that do not touch each other.
-    """
+    """Sort intervals, and merge those that touch or overlap."""
     merged: Intervals = []
     for start, end in sorted(intervals):
         if merged and start <= merged[-1][1]:
@@ -49,4 +42,4 @@ def gaps(intervals: Intervals, end: float) -> Intervals:
 
 def total_seconds(intervals: Iterable[tuple[float, float]], start: float = 0.0, end: float = float("inf")) -> float:
     """Return the total length of the parts of intervals that lie between `start` and `end`."""
-    return sum(max(0.0, min(stop, end) - max(begin, start)) for begin, stop in intervals)
+    return sum(max(0.0, min(last, end) - max(first, start)) for first, last in intervals)

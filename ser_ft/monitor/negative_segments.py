@@ -21,9 +21,6 @@ class NegativeSegment:
     """A stretch in which a speaker sounds negative throughout.
 
     Attributes:
-        start: start of its first emotion segment, in seconds.
-        end: end of its last emotion segment, in seconds.
-        speech_seconds: seconds of the speaker's speech from start to end.
         emotion: the emotion with the most seconds.
         emotion_seconds: seconds of each emotion, longest first.
         probability: mean probability of its emotion segments, weighted by their lengths.
@@ -49,26 +46,13 @@ def negative_classes(classes: Sequence[str], emotions: Collection[str] = NEGATIV
 
 
 def find_negative_segments(
-    segments: Sequence[Segment],
-    speech: Intervals,
-    negative: Collection[str],
-    max_gap: float,
-    min_seconds: float = MIN_SECONDS,
+    segments: Sequence[Segment], speech: Intervals, negative: Collection[str], max_gap: float
 ) -> list[NegativeSegment]:
-    """Find the negative segments of one speaker.
+    """Find the negative segments of one speaker, each `MIN_SECONDS` or longer.
 
     A negative segment consists of consecutive emotion segments. Each has one of the negative classes and is not
-    uncertain. No segment of another emotion and no pause longer than `max_gap` lies between them.
-
-    Args:
-        segments: the speaker's emotion segments, in order.
-        speech: when the speaker talks, as returned by `intervals.union`.
-        negative: the classes that count as negative.
-        max_gap: longest pause within a negative segment, in seconds.
-        min_seconds: shortest negative segment, in seconds.
-
-    Returns:
-        The negative segments, in order.
+    uncertain. No segment of another emotion and no pause longer than `max_gap` seconds lies between them. `speech` must
+    come from `intervals.union`.
     """
     groups: list[list[Segment]] = []
     counts = [segment.emotion in negative and not segment.uncertain for segment in segments]
@@ -79,7 +63,7 @@ def find_negative_segments(
             groups[-1].append(segment)
         else:
             groups.append([segment])
-    return [_merge(group, speech) for group in groups if group[-1].end - group[0].start >= min_seconds]
+    return [_merge(group, speech) for group in groups if group[-1].end - group[0].start >= MIN_SECONDS]
 
 
 def _merge(group: Sequence[Segment], speech: Intervals) -> NegativeSegment:
@@ -89,14 +73,8 @@ def _merge(group: Sequence[Segment], speech: Intervals) -> NegativeSegment:
         lengths[segment.emotion] = lengths.get(segment.emotion, 0.0) + segment.end - segment.start
     emotion_seconds = dict(sorted(lengths.items(), key=lambda pair: -pair[1]))
     weighted = sum(segment.probability * (segment.end - segment.start) for segment in group)
-    return NegativeSegment(
-        start=start,
-        end=end,
-        speech_seconds=total_seconds(speech, start, end),
-        emotion=next(iter(emotion_seconds)),
-        emotion_seconds=emotion_seconds,
-        probability=weighted / sum(lengths.values()),
-    )
+    speech_seconds, probability = total_seconds(speech, start, end), weighted / sum(lengths.values())
+    return NegativeSegment(start, end, speech_seconds, next(iter(emotion_seconds)), emotion_seconds, probability)
 
 
 def longest(segments: Sequence[NegativeSegment]) -> NegativeSegment | None:
@@ -104,14 +82,14 @@ def longest(segments: Sequence[NegativeSegment]) -> NegativeSegment | None:
     return max(segments, key=lambda segment: segment.end - segment.start, default=None)
 
 
-def definition(negative: Sequence[str], max_gap: float, min_seconds: float = MIN_SECONDS) -> str | None:
+def definition(negative: Sequence[str], max_gap: float) -> str | None:
     """Describe what `find_negative_segments` finds, in words; None if no class counts as negative."""
     if not negative:
         return None
     *others, last = map(adjective, negative)
     emotions = f"{', '.join(others)} or {last}" if others else last
     return (
-        f"A negative segment is a stretch of {min_seconds:g} seconds or more in which a speaker sounds {emotions} "
+        f"A negative segment is a stretch of {MIN_SECONDS:g} seconds or more in which a speaker sounds {emotions} "
         f"throughout: consecutive segments that are not uncertain, with no segment of another emotion and no pause of "
         f"that speaker longer than {max_gap:g} seconds between them. The negative share is the speech within these "
         "segments, divided by all speech of that speaker."

@@ -21,18 +21,13 @@ from .timeline import class_colors, timeline
 from .to_json import KEYS, SPEAKER_KEYS, escape_undecodable, to_json
 
 REPORT, NUMBERS = "report.html", "monitor.json"
-_MAX_LISTED_SEGMENTS = 300  # per speaker
 
 
 @dataclass(frozen=True)
 class ReportContext:
     """The model and the settings, which all pages of a report describe.
 
-    Attributes:
-        model: the model that made the predictions.
-        settings: of the analysis.
-        negative_classes: the model's classes that count as negative.
-        evaluation: results of the model's evaluation: uar, interval, chance, sample, corpora, notes; None if unknown.
+    `evaluation` has the keys uar, interval, chance, sample, corpora and notes; it is None if unknown.
     """
 
     model: ModelInfo
@@ -44,10 +39,7 @@ class ReportContext:
     def load(cls, model: ModelInfo, settings: MonitorSettings, source: str | Path | None) -> ReportContext:
         """Read the model's evaluation from the run folder that contains it, if there is one.
 
-        Args:
-            model: the model that made the predictions.
-            settings: of the analysis.
-            source: the model's path or name; None for the model that ships with ser_ft.
+        `source` is the model's path or name; None is the model that ships with ser_ft.
         """
         negative = negative_segments.negative_classes(model.classes, settings.negative_emotions)
         return cls(model, settings, negative, _load_evaluation(source))
@@ -69,14 +61,7 @@ class ReportContext:
 def write_conversation_report(
     conversation: Conversation, folder: Path, context: ReportContext, embed_audio: bool = True
 ) -> None:
-    """Write report.html and monitor.json of a conversation.
-
-    Args:
-        conversation: the analyzed conversation.
-        folder: the folder to write to; it is created if needed.
-        context: the model and the settings.
-        embed_audio: whether the page contains the sound of the highlights.
-    """
+    """Write report.html and monitor.json of a conversation to a folder, which is created if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     page = render_conversation(conversation, context, "conversation", embed_audio)
     (folder / NUMBERS).write_text(json.dumps(to_json(conversation), ensure_ascii=False, allow_nan=False), "utf-8")
@@ -107,7 +92,7 @@ def render_conversation(
         "embed_audio": embed_audio,
         "speakers": [{"info": speaker, "shares": _ordered_shares(speaker, conversation)} for speaker in speakers],
         "negative_segments": [(speaker.name, segment) for speaker in speakers for segment in speaker.negative_segments],
-        "max_listed": _MAX_LISTED_SEGMENTS,
+        "max_listed": 300,  # segments per speaker
         "keys": KEYS,
         "speaker_keys": SPEAKER_KEYS,
         "baselines": {speaker.name: _baseline_text(speaker) for speaker in speakers if speaker.baseline},

@@ -7,6 +7,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,17 +28,11 @@ from .to_json import escape_undecodable
 
 INDEX, TABLE = "index.html", "conversations.csv"
 _SPEAKER_COLUMNS = ("speech_seconds", "main_emotion", "negative_share", "uncertain_share")
-_PROGRESS_DELAY = 2.0  # seconds before a progress bar is shown
 
 
 @dataclass
 class MonitorResult:
-    """What was written.
-
-    Attributes:
-        rows: one per recording; see `summary_row` and `error_row`.
-        page: the page to open first; None if nothing was written.
-    """
+    """A row per recording, of `summary_row` or `error_row`, and the page to open first; None if nothing was written."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     page: Path | None = None
@@ -52,24 +47,16 @@ def write_reports(
     embed_audio: bool = True,
     on_error: Callable[[str], None] = print,
     overwrite: bool = False,
-    verbose: bool = True,
 ) -> MonitorResult:
     """Analyze recorded conversations and write the reports.
 
     For one file, `output` receives report.html, which contains everything, and monitor.json with all numbers. For
     several files or a folder, `output` receives such a folder for each file, index.html, and conversations.csv with
-    one row per file. If one file fails, the others are still analyzed.
+    one row per file. If one file fails, the others are still analyzed, and `on_error` is called with one line.
 
     Args:
-        backend: the model.
-        recordings: sound files, and folders that contain them.
-        output: the folder to write to.
-        settings: of the analysis.
         model: path or name of the model, to report its evaluation; None for the model that ships with ser_ft.
-        embed_audio: whether the pages contain the sound of the highlights.
-        on_error: called with one line for each file that fails.
         overwrite: whether an existing report is replaced once the first file is analyzed.
-        verbose: show a progress bar.
 
     Raises:
         InputError: there is no sound file, the settings do not fit the model, or `output` may not be written.
@@ -98,8 +85,7 @@ def write_reports(
         strips[row["path"]] = svg
 
     bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    options: dict[str, Any] = {"bar_format": bar_format, "delay": _PROGRESS_DELAY, "shown": verbose}
-    with progress_bar(total=len(files), desc="analyzing", **options) as progress:
+    with progress_bar(total=len(files), desc="analyzing", bar_format=bar_format, delay=2.0) as progress:
         try:
             for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
                 try:
@@ -134,16 +120,9 @@ def check_settings(backend: Backend, settings: MonitorSettings) -> None:
 
 
 def summary_row(conversation: Conversation, folder: str) -> dict[str, Any]:
-    """Return the row of conversations.csv for an analyzed recording.
+    """Return the row of conversations.csv for an analyzed recording; all times are in seconds.
 
-    Args:
-        conversation: the analyzed conversation.
-        folder: name of the folder with its report, relative to the index; empty without an index.
-
-    Returns:
-        file (name), path, duration, silence, overlap (seconds), negative_share, num_negative_segments and
-        longest_negative_segment (seconds); "NAME speech_seconds", "NAME main_emotion", "NAME negative_share" and
-        "NAME uncertain_share" for each speaker; error (None), report (path of the page) and notes.
+    `folder` is the name of the folder with its report, relative to the index; empty without an index.
     """
     segments = [segment for speaker in conversation.speakers for segment in speaker.negative_segments]
     longest = negative_segments.longest(segments)
@@ -158,12 +137,10 @@ def summary_row(conversation: Conversation, folder: str) -> dict[str, Any]:
         "longest_negative_segment": round(longest.end - longest.start, 2) if longest else 0.0,
     }
     for speaker in conversation.speakers:
-        row |= {
-            f"{speaker.name} speech_seconds": round(speaker.speech_seconds, 2),
-            f"{speaker.name} main_emotion": speaker.main_emotion,
-            f"{speaker.name} negative_share": _rounded(speaker.negative_share),
-            f"{speaker.name} uncertain_share": _rounded(speaker.uncertain_share),
-        }
+        row[f"{speaker.name} speech_seconds"] = round(speaker.speech_seconds, 2)
+        row[f"{speaker.name} main_emotion"] = speaker.main_emotion
+        row[f"{speaker.name} negative_share"] = _rounded(speaker.negative_share)
+        row[f"{speaker.name} uncertain_share"] = _rounded(speaker.uncertain_share)
     page = f"{folder}/{REPORT}" if folder else REPORT
     return row | {"error": None, "report": page, "notes": list(conversation.notes)}
 
@@ -181,11 +158,8 @@ def error_row(path: str, error: Exception) -> dict[str, Any]:
         message = f"{path}: failed: {type(error).__name__}: {message[:500] or 'no message'} (--debug shows where)"
         if os.environ.get("SER_FT_DEBUG"):
             traceback.print_exception(error)
-    return {
-        "file": escape_undecodable(Path(path).name),
-        "path": escape_undecodable(path),
-        "error": escape_undecodable(message),
-    }
+    row = {"file": Path(path).name, "path": path, "error": message}
+    return {key: escape_undecodable(text) for key, text in row.items()}
 
 
 def write_index(
@@ -193,24 +167,16 @@ def write_index(
 ) -> Path:
     """Write index.html, sorted by negative share, and conversations.csv, in the order of the rows.
 
-    Args:
-        rows: from `summary_row` and `error_row`.
-        strips: the drawing of `timeline.strip` for each path.
-        folder: the folder to write to.
-        context: the model and the settings.
-
-    Returns:
-        The path of index.html.
+    `strips` has the drawing of `timeline.strip` for each path. The path of index.html is returned.
     """
-    analyzed = [row for row in rows if not row["error"]]
-    ranked = sorted(
-        analyzed, key=lambda row: (-(row["negative_share"] or 0.0), -row["longest_negative_segment"], row["path"])
-    )
+    analyzed = [
+        {**row, "strip": strips[row["path"]], "link": quote(row["report"]), "speakers": speaker_columns(row)}
+        for row in rows
+        if not row["error"]
+    ]
+    analyzed.sort(key=lambda row: (-(row["negative_share"] or 0.0), -row["longest_negative_segment"], row["path"]))
     values = {
-        "rows": [
-            {**row, "strip": strips[row["path"]], "link": quote(row["report"]), "speakers": speaker_columns(row)}
-            for row in ranked
-        ],
+        "rows": analyzed,
         "failed": [row for row in rows if row["error"]],
         "seconds": sum(row["duration"] for row in analyzed),
         "num_negative": sum(bool(row["num_negative_segments"]) for row in analyzed),
@@ -248,18 +214,14 @@ def _empty(folder: Path) -> None:
 
 def _folder_names(paths: Iterable[str]) -> list[str]:
     """Return a folder name for each file: its stem without unprintable characters, numbered if it is not unique."""
-    used: set[str] = set()
-    names = []
+    names: dict[str, str] = {}
     for path in paths:
         characters = Path(path).stem.lstrip(".")[:100]
         stem = "".join(character if character.isprintable() else "_" for character in characters) or "conversation"
-        name, number = stem, 1
-        while name.casefold() in used:
-            number += 1
-            name = f"{stem}-{number}"
-        used.add(name.casefold())
-        names.append(name)
-    return names
+        candidates = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
+        name = next(name for name in candidates if name.casefold() not in names)
+        names[name.casefold()] = name
+    return list(names.values())
 
 
 def _rounded(share: float | None) -> float | None:

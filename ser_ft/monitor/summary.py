@@ -17,7 +17,6 @@ _RESPONSE_SECONDS = 5.0  # after a negative segment, in which another speaker st
 _MIN_SPEECH_IN_PART = 4.0  # seconds of speech that a short part needs to be described
 _MAX_SILENCE_BEFORE_END = 30.0  # a speaker who is silent for longer is not described at the end
 _MIN_TREND = 0.2  # smallest reported difference between the first and the last third, as a share of the speech
-_MIN_UNCERTAIN_SHARE = 0.3
 
 
 def clock(seconds: float) -> str:
@@ -35,10 +34,7 @@ def percent(share: float) -> str:
 def summarize(conversation: Conversation) -> list[str]:
     """Describe who talked, how each speaker sounded, what stands out and how the conversation ended.
 
-    The sentences say how speakers sounded, never how they felt.
-
-    Returns:
-        The sentences, most general first.
+    The sentences say how speakers sounded, never how they felt. The most general sentence is the first.
     """
     lines = [_talk(conversation), *_longest_pause(conversation)]
     speakers = [speaker for speaker in conversation.speakers if speaker.has_predictions]
@@ -46,12 +42,8 @@ def summarize(conversation: Conversation) -> list[str]:
         return [*lines, "There was too little speech to analyze."]
     lines += [_main_emotions(speaker) for speaker in speakers]
     if conversation.negative_classes:
-        lines += [
-            *_negative_segments(speakers),
-            *_first_negative(speakers),
-            *_responses(conversation, speakers),
-            *(line for speaker in speakers for line in _trend(conversation, speaker)),
-        ]
+        lines += [*_negative_segments(speakers), *_responses(conversation, speakers)]
+        lines += [line for speaker in speakers for line in _trend(conversation, speaker)]
     lines += _ending(conversation, speakers)
     return [line[0].upper() + line[1:] for line in lines]
 
@@ -82,7 +74,7 @@ def _main_emotions(speaker: Speaker) -> str:
     if speaker.main_emotion is not None:
         first = f"{adjective(name)} ({percent(share)} of the speech)"
         line = f"{speaker.name} sounded {_enumerate([first, *others])}"
-        if speaker.uncertain_share >= _MIN_UNCERTAIN_SHARE:
+        if speaker.uncertain_share >= 0.3:
             line += f"; {percent(speaker.uncertain_share)} was too uncertain to name"
     elif share:
         line = f"{speaker.name}: {percent(speaker.uncertain_share)} of the speech was too uncertain to name an emotion;"
@@ -107,12 +99,7 @@ def _negative_segments(speakers: list[Speaker]) -> Iterator[str]:
         )
     if without := [speaker.name for speaker in speakers if not speaker.negative_segments]:
         yield f"no negative segment was found for {_enumerate(without)}."
-
-
-def _first_negative(speakers: list[Speaker]) -> Iterator[str]:
-    starts = sorted(
-        (speaker.negative_segments[0].start, speaker.name) for speaker in speakers if speaker.negative_segments
-    )
+    starts = sorted((s.negative_segments[0].start, s.name) for s in speakers if s.negative_segments)
     if len(starts) > 1:
         (start, name), (later, other) = starts[:2]
         yield f"{name} was the first to sound negative, at {clock(start)}; {other} followed at {clock(later)}."
@@ -159,10 +146,9 @@ def _ending(conversation: Conversation, speakers: list[Speaker]) -> Iterator[str
 
 def _majority_emotion(conversation: Conversation, speaker: Speaker, start: float, end: float) -> str | None:
     """Return the emotion of half or more of the speech between two times; None without one or with little speech."""
-    shares, _ = emotion_shares(speaker.windows, conversation.model, start, end)
-    name = max(shares, key=lambda emotion: shares[emotion])
-    enough = total_seconds(speaker.speech, start, end) >= _MIN_SPEECH_IN_PART
-    return name if shares[name] >= 0.5 and enough else None
+    by_emotion, _ = emotion_shares(speaker.windows, conversation.model, start, end)
+    name, share = max(by_emotion.items(), key=lambda pair: pair[1])
+    return name if share >= 0.5 and total_seconds(speaker.speech, start, end) >= _MIN_SPEECH_IN_PART else None
 
 
 def _time_and_share(seconds: float, duration: float) -> str:

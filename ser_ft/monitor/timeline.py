@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import groupby
 from math import ceil, floor
 
 import numpy as np
@@ -21,7 +22,6 @@ _HEIGHT = 226
 _SPEECH_HEIGHT, _SEGMENTS_HEIGHT, _PROBABILITIES_HEIGHT = 9, 20, 92
 _MAX_COLUMNS = 460  # of the stacked probabilities
 _TICK_STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-_MAX_TICKS = 12
 
 
 def timeline(conversation: Conversation, index: int) -> Markup:
@@ -30,22 +30,17 @@ def timeline(conversation: Conversation, index: int) -> Markup:
     From the top: numbers that link to the highlights; speech; emotion segments, lower and paler if uncertain; smoothed
     probabilities, negative classes at the bottom; negative segments; time. Emotion colors are those of
     `ser_ft.labels`; the page's style sheet sets all others.
-
-    Args:
-        conversation: the analyzed conversation.
-        index: of the speaker.
     """
     speaker, scale = conversation.speakers[index], (WIDTH - LEFT - RIGHT) / conversation.duration
     has_highlights = any(highlight.speaker == index for highlight in conversation.highlights)
     top = 0 if has_highlights else _SPEECH - 6
-    segments = segment_bars(speaker, conversation, LEFT, scale, _SEGMENTS_HEIGHT)
     parts = [
         f'<svg class="timeline" viewBox="0 {top} {WIDTH} {_HEIGHT - top}" role="img" aria-label="'
         f'{escape(speaker.name)}: emotions over time; the tables below hold the same data">',
         *_background(conversation.duration, scale, has_highlights),
         *_speech(speaker, scale),
         f'<g transform="translate(0 {_SEGMENTS})">',
-        *segments,
+        *segment_bars(speaker, conversation, LEFT, scale, _SEGMENTS_HEIGHT),
         "</g>",
         *_stacked_probabilities(speaker, conversation, scale),
         *_negative_segments(speaker, scale),
@@ -100,8 +95,8 @@ def area_path(xs: Sequence[float], lower: np.ndarray, upper: np.ndarray) -> str:
 
 
 def ticks(duration: float) -> list[int]:
-    """Return the times, in whole seconds, that label the axis of a recording of so many seconds."""
-    step = next((step for step in _TICK_STEPS if duration / step <= _MAX_TICKS), _TICK_STEPS[-1])
+    """Return the times, in whole seconds, that label the axis of a recording of `duration` seconds."""
+    step = next((step for step in _TICK_STEPS if duration / step <= 12), _TICK_STEPS[-1])
     return list(range(0, int(duration) + 1, step))
 
 
@@ -110,13 +105,8 @@ def _x(time: float, scale: float) -> float:
 
 
 def _background(duration: float, scale: float, has_highlights: bool) -> Iterator[str]:
-    rows = (
-        ("highlights", 24),
-        ("speech", _SPEECH + 9),
-        ("emotion", _SEGMENTS + 15),
-        ("scores", _PROBABILITIES + 50),
-    )
-    for name, y in rows[0 if has_highlights else 1 :]:
+    rows = {"highlights": 24, "speech": _SPEECH + 9, "emotion": _SEGMENTS + 15, "scores": _PROBABILITIES + 50}
+    for name, y in list(rows.items())[0 if has_highlights else 1 :]:
         yield f'<text class="small" x="{LEFT - 10}" y="{y}" text-anchor="end">{name}</text>'
     width = WIDTH - LEFT - RIGHT
     yield f'<rect class="bed" x="{LEFT}" y="{_PROBABILITIES}" width="{width}" height="{_PROBABILITIES_HEIGHT}"/>'
@@ -143,26 +133,16 @@ def _stacked_probabilities(speaker: Speaker, conversation: Conversation, scale: 
     hop = conversation.settings.windows.hop
     windows_per_column = max(1, -(-round(conversation.duration / hop) // _MAX_COLUMNS))
     paths = dict.fromkeys(order, "")
-    for group in _groups_with_predictions(speaker.windows):
-        times, means = _column_means(group, windows_per_column, hop)
+    for has_prediction, group in groupby(speaker.windows, lambda window: window.smoothed is not None):
+        if not has_prediction:
+            continue
+        times, means = _column_means(list(group), windows_per_column, hop)
         edges = np.concatenate([np.zeros((len(times), 1)), np.cumsum(means[:, columns], axis=1)], axis=1)
         levels = _PROBABILITIES + _PROBABILITIES_HEIGHT * (1 - np.minimum(edges, 1.0))
         for place, name in enumerate(order):
             paths[name] += area_path([_x(time, scale) for time in times], levels[:, place], levels[:, place + 1])
     for name in order:
         yield f'<path d="{paths[name]}" fill="{colors[name]}"><title>{escape(name)}</title></path>'
-
-
-def _groups_with_predictions(windows: Iterable[Window]) -> Iterator[list[Window]]:
-    group: list[Window] = []
-    for window in windows:
-        if window.smoothed is not None:
-            group.append(window)
-        elif group:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _column_means(group: Sequence[Window], size: int, hop: float) -> tuple[list[float], np.ndarray]:

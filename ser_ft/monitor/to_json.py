@@ -62,8 +62,7 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
 
     Times and lengths are in seconds, shares and probabilities from 0 to 1.
     """
-    settings = conversation.settings
-    negative = conversation.negative_classes
+    settings, negative = conversation.settings, conversation.negative_classes
     contents: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "versions": {name: metadata.version(name) for name in ("ser_ft", "numpy", "soundfile", "soxr")},
@@ -83,8 +82,7 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
         "overlap": conversation.overlap,
         "pauses": _start_and_end(conversation.pauses),
         "highlights": [
-            asdict(highlight) | {"speaker": conversation.speakers[highlight.speaker].name}
-            for highlight in conversation.highlights
+            asdict(item) | {"speaker": conversation.speakers[item.speaker].name} for item in conversation.highlights
         ],
         "speakers": [_speaker(speaker, conversation.model) for speaker in conversation.speakers],
     }
