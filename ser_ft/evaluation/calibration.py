@@ -2,7 +2,8 @@
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): before the softmax, a network's logits are divided
 by one number, the temperature T, which is fitted on validation data. The order of a clip's classes does not change, so
-UAR and accuracy do not change either.
+UAR and accuracy do not change either. All functions raise an `InputError` if labels or probabilities have the wrong
+shape or range.
 """
 
 from __future__ import annotations
@@ -92,9 +93,6 @@ def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
     Returns:
         The lowest confidence with a fitted accuracy of at least 0.5; 0 if all confidences have it, 1 if none has it.
-
-    Raises:
-        InputError: the labels or probabilities have the wrong shape or range.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -117,9 +115,6 @@ def abstention_metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: f
     Returns:
         uncertain: fraction of uncertain predictions.
         certain_accuracy: accuracy of the other predictions; None if there are none.
-
-    Raises:
-        InputError: the labels or probabilities have the wrong shape or range.
     """
     true, values = check_probabilities(labels, probabilities)
     certain = values.max(axis=1) >= threshold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,10 @@ def _metrics(
         "split": first["split"] | {"leaking": any(metrics["split"]["leaking"] for metrics in by_member)},
         "calibration": None,
         **({"seen": None} if seen_unknown else {}),
-        **{key: _merge([metrics.get(key) or {} for metrics in by_member]) for key in ("notes", "terms")},
+        **{
+            key: {name: value for metrics in by_member for name, value in (metrics.get(key) or {}).items()}
+            for key in ("notes", "terms")
+        },
         "parts": metrics_per_part(predictions, first["classes"], excluded),
     }
 
@@ -161,10 +164,6 @@ def _fusion_name(names: Sequence[str], weights: Sequence[float] | None) -> str:
     else:
         members = [name if count == 1 else f"{count} x {name}" for name, count in Counter(names).items()]
     return f"fusion of {', '.join(members)}"
-
-
-def _merge(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {key: value for mapping in mappings for key, value in mapping.items()}
 
 
 def _cost(members: Sequence[RunFolder]) -> dict[str, Any]:

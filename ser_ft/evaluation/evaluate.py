@@ -309,8 +309,8 @@ def _write(
     output.path.mkdir(parents=True)
     output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     output.write_environment(**environment)
-    if made := _split(evaluated.run, clips, split_name):
-        output.write_json(output.split_file, made.to_dict())
+    if split := _split(evaluated.run, clips, split_name):
+        output.write_json(output.split_file, split.to_dict())
     output.write_predictions(predictions)
     output.write_json(output.metrics_file, metrics)
 

@@ -40,12 +40,8 @@ def test_metrics_agree_with_values_computed_by_hand():
     assert uar(LABELS, PREDICTIONS, 3) == 0.75
     assert accuracy(LABELS, PREDICTIONS) == 0.75
     assert macro_f1(LABELS, PREDICTIONS, 3) == pytest.approx((6 / 7 + 1 / 2 + 4 / 5) / 3)
-
-
-def test_uar_weighs_classes_accuracy_weighs_clips():
     labels, predictions = [0] * 9 + [1], [0] * 10
-    assert uar(labels, predictions, 2) == 0.5
-    assert accuracy(labels, predictions) == 0.9
+    assert (uar(labels, predictions, 2), accuracy(labels, predictions)) == (0.5, 0.9)
 
 
 def test_a_class_without_clips_does_not_count():
@@ -97,11 +93,8 @@ def test_wrong_labels_or_predictions_are_refused(labels, predictions, message):
         with pytest.raises(InputError, match=message) as caught:
             function(labels, predictions, 3)
         assert "\n" not in str(caught.value)
-
-
-def test_accuracy_refuses_wrong_input():
-    for labels, predictions in (([], []), ([0, 1], [0]), ([0, -1], [0, 1])):
-        with pytest.raises(InputError):
+    if message != "labels contain 3 for clip 1: the classes are numbered 0 to 2":  # accuracy has no number of classes
+        with pytest.raises(InputError, match=message):
             accuracy(labels, predictions)
 
 
