@@ -68,7 +68,7 @@ def miniature_table(miniature_folder: Path) -> datasets.Dataset:
 @pytest.fixture(scope="module", autouse=True)
 def fast_reports(request: pytest.FixtureRequest) -> Iterator[None]:
     """Write pixels of different colors as figures, which tests/report checks, and measure the speed of two clips."""
-    if not {"training", "recipes", "dataloading", "evaluation", "config", "hub"} & set(request.path.parts):
+    if not {"training", "recipes", "dataloading", "evaluation", "config", "hub", "models"} & set(request.path.parts):
         yield
         return
     from PIL import Image

@@ -68,12 +68,12 @@ def make_collator(
     if not isinstance(extractor, SpectralFeatureExtractor):
         input_spec = EncoderParts.of(model).input_spec
         return lambda clips: collate_waveforms(clips, extractor, input_spec, pad_batch=False)
-    own = extractor
+    spectral = extractor
 
     def collate(clips: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         # With normalize="speaker", the extractor takes all clips of a call for one speaker's.
-        calls = [[clip] for clip in clips] if own.normalize == "speaker" else [list(clips)]
-        inputs = [own(call, sampling_rate=SAMPLE_RATE, return_tensors="pt") for call in calls]
-        return {name: torch.cat([part[name] for part in inputs]) for name in own.model_input_names}
+        calls = [[clip] for clip in clips] if spectral.normalize == "speaker" else [list(clips)]
+        inputs = [spectral(call, sampling_rate=SAMPLE_RATE, return_tensors="pt") for call in calls]
+        return {name: torch.cat([part[name] for part in inputs]) for name in spectral.model_input_names}
 
     return collate

@@ -170,13 +170,13 @@ def _from_samples(chunk: _Chunk) -> dict[str, torch.Tensor]:
     computed: dict[str, torch.Tensor] = {}
     packed, first, last, required, frontend = chunk
     window = frontend.win_length
-    begin = first * frontend.hop_length + (frontend.n_fft - window) // 2
-    samples = packed.samples[begin : begin + (last - 1 - first) * frontend.hop_length + window]
+    start = first * frontend.hop_length + (frontend.n_fft - window) // 2
+    samples = packed.samples[start : start + (last - 1 - first) * frontend.hop_length + window]
     starts = torch.arange(last - first, device=samples.device)[:, None] * frontend.hop_length
     if "zcr" in required:
         negative = samples < -LOG_FLOOR
         crossings = negative[1:] != negative[:-1]
-        borders = packed.borders - begin - 1
+        borders = packed.borders - start - 1
         crossings[borders[(borders >= 0) & (borders < len(crossings))]] = False
         sums = _cumulative_sums(crossings, torch.int32)
         computed["zcr"] = (sums[starts + window - 1] - sums[starts]) / window
@@ -205,8 +205,8 @@ def _from_spectra(chunk: _Chunk) -> dict[str, torch.Tensor]:
     tables = make_tables(frontend, required, packed.samples.device)
     # The flux of the first window needs the previous one.
     extra = int("flux" in required and first > 0)
-    shape, begin = (last - first + extra, frontend.n_fft), (first - extra) * frontend.hop_length
-    windows = packed.samples.as_strided(shape, (frontend.hop_length, 1), begin)
+    shape, start = (last - first + extra, frontend.n_fft), (first - extra) * frontend.hop_length
+    windows = packed.samples.as_strided(shape, (frontend.hop_length, 1), start)
     squares = torch.view_as_real(torch.fft.rfft(windows * tables.hann)).square_()
     return spectral_descriptors(squares[..., 0] + squares[..., 1], extra, required, frontend, tables)
 

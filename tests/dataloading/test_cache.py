@@ -1,4 +1,4 @@
-"""Frames are computed once, are whole or absent, and reach the model as they were computed."""
+"""Caches are computed once, are complete or absent, and return what was computed."""
 
 import os
 import pickle
@@ -36,21 +36,21 @@ def array(row: int) -> np.ndarray:
     return np.full((LENGTHS[row], 2), row, dtype=np.float32)
 
 
-def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The longest first: rows may come in any order."""
+def compute_arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the longest first: rows may come in any order."""
     for row in sorted(rows.tolist(), key=lambda row: -LENGTHS[row]):
         yield row, array(row)
 
 
-def make(folder: Path, of: ComputeArrays = arrays, dtype: str = "float32") -> FlatCache:
-    return FlatCache.make(folder, len(LENGTHS), of, dtype)
+def make(folder: Path, compute: ComputeArrays = compute_arrays, dtype: str = "float32") -> FlatCache:
+    return FlatCache.make(folder, len(LENGTHS), compute, dtype)
 
 
 def table(clips: int = 40) -> datasets.Dataset:
     random = np.random.default_rng(0)
-    sounds = [random.normal(scale=0.1, size=800 + 100 * row).astype(np.float32) for row in range(clips)]
+    waveforms = [random.normal(scale=0.1, size=800 + 100 * row).astype(np.float32) for row in range(clips)]
     columns = {
-        "audio": [{"bytes": audio.to_wav(sound), "path": None} for sound in sounds],
+        "audio": [{"bytes": audio.to_wav(sound), "path": None} for sound in waveforms],
         "emotion": [(0, 1, 0, 2)[row % 4] for row in range(clips)],
         "corpus": ["cremad" if row % 2 == 0 else "tess" for row in range(clips)],
     }
@@ -62,71 +62,73 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_FT_CACHE", str(tmp_path / "cache"))
 
 
-def test_each_row_is_what_was_computed(tmp_path: Path) -> None:
-    found = make(tmp_path / "x")
-    assert (len(found), found.size, found.lengths.tolist()) == (4, 2, list(LENGTHS))
-    assert all(np.array_equal(found[row], array(row)) for row in range(4))
+def test_rows_equal_what_was_computed(tmp_path: Path) -> None:
+    cache = make(tmp_path / "x")
+    assert (len(cache), cache.size, cache.lengths.tolist()) == (4, 2, list(LENGTHS))
+    assert all(np.array_equal(cache[row], array(row)) for row in range(4))
 
 
-def test_rows_are_read_from_the_file_not_kept_in_memory(tmp_path: Path) -> None:
+def test_rows_are_memory_mapped(tmp_path: Path) -> None:
     row = make(tmp_path / "x")[2]
     assert isinstance(row, np.memmap)
     assert not row.flags.writeable
 
 
-def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
+def test_an_existing_cache_is_not_computed_again(tmp_path: Path) -> None:
     make(tmp_path / "x")
 
-    def never(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    def unexpected(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
         raise AssertionError("computed again")
 
-    assert np.array_equal(make(tmp_path / "x", never)[2], array(2))
+    assert np.array_equal(make(tmp_path / "x", unexpected)[2], array(2))
 
 
-def test_half_precision_holds_what_is_too_large_for_it(tmp_path: Path) -> None:
-    """Layers of large encoders give values beyond 65504: a clip with such is scaled, not cut off."""
+def test_values_beyond_the_range_of_half_precision_are_scaled(tmp_path: Path) -> None:
+    """Layers of large encoders give values above 65504."""
 
-    found = make(tmp_path / "x", lambda rows: ((row, 1e5 * (1 + values)) for row, values in arrays(rows)), "float16")
+    cache = make(
+        tmp_path / "x", lambda rows: ((row, 1e5 * (1 + values)) for row, values in compute_arrays(rows)), "float16"
+    )
     for row in range(4):
-        np.testing.assert_allclose(found[row], 1e5 * (1 + array(row)), rtol=1e-3)
+        np.testing.assert_allclose(cache[row], 1e5 * (1 + array(row)), rtol=1e-3)
     assert (tmp_path / "x" / "frames-0.bin").stat().st_size == 2 * 2 * sum(LENGTHS)
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_computation_leaves_no_files(tmp_path: Path) -> None:
     def broken(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        yield from arrays(rows[:2])
-        raise RuntimeError("the disk is gone")
+        yield from compute_arrays(rows[:2])
+        raise RuntimeError("no disk space")
 
-    with pytest.raises(RuntimeError, match="disk"):
+    with pytest.raises(RuntimeError, match="no disk space"):
         make(tmp_path / "x", broken)
     assert list(tmp_path.iterdir()) == []
     assert len(make(tmp_path / "x")) == 4
 
 
-def test_another_process_may_finish_first(tmp_path: Path) -> None:
-    def overtaken(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        yield from arrays(rows)
-        first.append(make(tmp_path / "x"))
+def test_another_run_may_finish_first(tmp_path: Path) -> None:
+    def slow(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        yield from compute_arrays(rows)
+        caches.append(make(tmp_path / "x"))
 
-    first: list[FlatCache] = []
-    assert np.array_equal(make(tmp_path / "x", overtaken)[2], first[0][2])
+    caches: list[FlatCache] = []
+    assert np.array_equal(make(tmp_path / "x", slow)[2], caches[0][2])
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
-def test_what_is_left_of_a_broken_cache_is_replaced(tmp_path: Path) -> None:
+def test_an_incomplete_cache_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "frames.bin").write_bytes(b"half")
     assert len(make(tmp_path / "x")) == 4
 
 
-def test_frames_of_a_table_are_the_extractors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_of_a_table_equal_those_of_the_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
-    found = compute_frames(clips, extractor, shown=False)
+    cache = compute_frames(clips, extractor, shown=False)
     for row in (0, 31, 32, 39):
-        alone = extractor(audio.from_wav(clips[row]["audio"]["bytes"]))["input_features"][0]
-        np.testing.assert_allclose(found[row], alone, atol=1e-3)
+        single = extractor(audio.from_wav(clips[row]["audio"]["bytes"]))["input_features"][0]
+        np.testing.assert_allclose(cache[row], single, atol=1e-3)
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    assert np.array_equal(compute_frames(clips, SpectralFeatureExtractor(), shown=False)[39], found[39])
+    assert np.array_equal(compute_frames(clips, SpectralFeatureExtractor(), shown=False)[39], cache[39])
     for other, settings in ((clips, {"hop_length": 200}), (clips.select(range(39)), {})):
         with pytest.raises(AssertionError, match="computed again"):
             compute_frames(other, SpectralFeatureExtractor(**settings), shown=False)
@@ -136,25 +138,24 @@ def refuse(*args: object, **kwargs: object) -> None:
     raise AssertionError("computed again")
 
 
-def test_frames_are_not_standardised_and_found_again_whoever_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each fold fits a mean and a scale of its own to the same frames: five folds compute them once."""
+def test_cached_frames_do_not_depend_on_the_training_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All folds share the frames, whatever mean and scale are fitted."""
     clips = table(4)
-    plain = compute_frames(clips, SpectralFeatureExtractor(normalize="none"), shown=False)
+    unnormalized = compute_frames(clips, SpectralFeatureExtractor(normalize="none"), shown=False)
     fitted = SpectralFeatureExtractor(normalize="training", mean=[5.0] * 20, scale=[2.0] * 20)
-    found = compute_frames(clips, fitted, shown=False)
-    assert all(np.array_equal(found[row], plain[row]) for row in range(4))
+    cache = compute_frames(clips, fitted, shown=False)
+    assert all(np.array_equal(cache[row], unnormalized[row]) for row in range(4))
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
     fitted.mean = [7.0] * 20
-    assert compute_frames(clips, fitted, shown=False).folder == found.folder
+    assert compute_frames(clips, fitted, shown=False).folder == cache.folder
 
 
-def test_frames_of_another_version_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The descriptors have a file of their own: what it says is part of what frames are known by."""
-    clips, before = table(2), Path.read_text
+def test_frames_are_computed_again_after_a_change_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, read_text = table(2), Path.read_text
     compute_frames(clips, SpectralFeatureExtractor(), shown=False)
 
     def corrected(file: Path, *args: object, **kwargs: object) -> str:
-        return before(file, *args, **kwargs) + ("# corrected" if file.name == "descriptors.py" else "")
+        return read_text(file, *args, **kwargs) + ("# corrected" if file.name == "descriptors.py" else "")
 
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
     compute_frames(clips, SpectralFeatureExtractor(), shown=False)
@@ -163,32 +164,32 @@ def test_frames_of_another_version_are_not_taken(monkeypatch: pytest.MonkeyPatch
         compute_frames(clips, SpectralFeatureExtractor(), shown=False)
 
 
-def test_statistics_are_those_of_each_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     clips, extractor = table(), classical_feature_extractor()
-    found = compute_statistics(clips, shown=False)
-    assert found.shape == (40, len(CLASSICAL_FUNCTIONALS) * len(extractor.columns))
-    assert np.isfinite(found).all()
+    cache = compute_statistics(clips, shown=False)
+    assert cache.shape == (40, len(CLASSICAL_FUNCTIONALS) * len(extractor.columns))
+    assert np.isfinite(cache).all()
     for row in (0, 33, 39):
-        alone = extractor(audio.from_wav(clips[row]["audio"]["bytes"]), return_tensors="pt")
-        expected = frame_statistics(alone["input_features"], alone["attention_mask"], CLASSICAL_FUNCTIONALS)[0]
-        np.testing.assert_allclose(found[row], expected, rtol=1e-3, atol=1e-3)
+        single = extractor(audio.from_wav(clips[row]["audio"]["bytes"]), return_tensors="pt")
+        expected = frame_statistics(single["input_features"], single["attention_mask"], CLASSICAL_FUNCTIONALS)[0]
+        np.testing.assert_allclose(cache[row], expected, rtol=1e-3, atol=1e-3)
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    assert np.array_equal(compute_statistics(clips, shown=False), found)
+    assert np.array_equal(compute_statistics(clips, shown=False), cache)
 
 
-def test_caches_are_joined_as_one(tmp_path: Path) -> None:
-    """Copies stand behind the clips that they were made of: row 4 is the first copy."""
+def test_joined_caches_act_as_one(tmp_path: Path) -> None:
+    """Augmented copies follow the original clips: row 4 is the first copy."""
     other = FlatCache.make(tmp_path / "y", 2, lambda rows: ((row, 10 + array(row)) for row in rows.tolist()))
     joined = JoinedCache([make(tmp_path / "x"), other])
     assert (len(joined), joined.size, joined.lengths.tolist()) == (6, 2, [*LENGTHS, *LENGTHS[:2]])
     for row in range(6):
         expected = array(row) if row < 4 else 10 + array(row - 4)
         assert np.array_equal(joined[np.int64(row)], expected)
-    again = pickle.loads(pickle.dumps(joined))
-    assert np.array_equal(again[5], joined[5])
+    unpickled = pickle.loads(pickle.dumps(joined))
+    assert np.array_equal(unpickled[5], joined[5])
 
 
-def test_inputs_are_padded_to_the_longest_and_marked() -> None:
+def test_batches_are_padded_to_the_longest_clip_and_masked() -> None:
     clips = table()
     frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
     batch = FrameBatches(frames, np.ones(40), SpectralFeatureExtractor()).collate([39, 0])
@@ -200,33 +201,33 @@ def test_inputs_are_padded_to_the_longest_and_marked() -> None:
     assert {value.dtype for value in batch.values()} == {torch.float32, torch.int64}
 
 
-def test_targets_are_labels_or_votes_and_a_corpus_holds_its_own_classes() -> None:
+def test_targets_are_labels_or_votes_and_classes_depend_on_the_corpus() -> None:
     clips = table(8)
     frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
-    feed = FrameBatches(frames, np.ones(8), SpectralFeatureExtractor())
+    batches = FrameBatches(frames, np.ones(8), SpectralFeatureExtractor())
     names = clips.features["emotion"].names
-    inputs = ClipData.from_table(clips, feed, names)
-    assert inputs.labels.tolist() == [0, 1, 0, 2] * 2
-    assert np.array_equal(inputs.targets, np.eye(3)[inputs.labels])
-    assert inputs.allowed[:2].tolist() == [[True, False, False], [False, True, True]]
+    clip_data = ClipData.from_table(clips, batches, names)
+    assert clip_data.labels.tolist() == [0, 1, 0, 2] * 2
+    assert np.array_equal(clip_data.targets, np.eye(3)[clip_data.labels])
+    assert clip_data.allowed[:2].tolist() == [[True, False, False], [False, True, True]]
     votes = [[0.5, 0.25, 0.25]] * 8
     voted = clips.add_column("votes", votes)
-    assert np.array_equal(ClipData.from_table(voted, feed, names).targets, np.array(votes))
-    fewer = ClipData.from_table(voted, feed, [names[0], names[2]])
-    assert fewer.labels.tolist() == [0, -1, 0, 1] * 2
-    np.testing.assert_allclose(fewer.targets, [[2 / 3, 1 / 3]] * 8, rtol=1e-6)
+    assert np.array_equal(ClipData.from_table(voted, batches, names).targets, np.array(votes))
+    subset = ClipData.from_table(voted, batches, [names[0], names[2]])
+    assert subset.labels.tolist() == [0, -1, 0, 1] * 2
+    np.testing.assert_allclose(subset.targets, [[2 / 3, 1 / 3]] * 8, rtol=1e-6)
 
 
-def test_places_in_a_part_are_rows_of_the_table() -> None:
-    part = RowDataset(np.array([5, 9, 2]))
-    assert [part[place] for place in range(len(part))] == [5, 9, 2]
+def test_a_row_dataset_returns_row_numbers() -> None:
+    dataset = RowDataset(np.array([5, 9, 2]))
+    assert [dataset[index] for index in range(len(dataset))] == [5, 9, 2]
 
 
-def test_old_caches_go_before_a_disk_is_full_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_caches_are_deleted_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, days in (("older", 30), ("old", 20), ("fresh", 1)):
         make(tmp_path / name)
-        then = time.time() - days * 24 * 3600
-        os.utime(tmp_path / name / "metadata.json", (then, then))
+        last_use = time.time() - days * 24 * 3600
+        os.utime(tmp_path / name / "metadata.json", (last_use, last_use))
 
     def disk(_: Path) -> SimpleNamespace:
         return SimpleNamespace(free=1000 - 300 * len(list(tmp_path.iterdir())))
@@ -239,15 +240,15 @@ def test_old_caches_go_before_a_disk_is_full_and_new_ones_stay(tmp_path: Path, m
     assert [folder.name for folder in tmp_path.iterdir()] == ["fresh"]
 
 
-def test_two_runs_side_by_side_compute_once(tmp_path: Path) -> None:
+def test_two_concurrent_runs_compute_once(tmp_path: Path) -> None:
     computed: list[int] = []
 
-    def arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def compute_arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         computed.append(len(rows))
         time.sleep(0.3)
         yield from ((int(row), np.full((1, 2), row, dtype=np.float32)) for row in rows)
 
     with ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(FlatCache.make, tmp_path / "kept", 3, arrays) for _ in range(2)]
-        assert [float(one.result()[2][0, 0]) for one in made] == [2.0, 2.0]
+        futures = [pool.submit(FlatCache.make, tmp_path / "kept", 3, compute_arrays) for _ in range(2)]
+        assert [float(future.result()[2][0, 0]) for future in futures] == [2.0, 2.0]
     assert computed == [3]

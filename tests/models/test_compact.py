@@ -1,4 +1,4 @@
-"""compact-cnn measures a clip by its own speech: level, microphone and silence around it change little."""
+"""compact-cnn normalizes a clip by its own speech: level, microphone and silence have little effect."""
 
 from typing import Any
 
@@ -16,71 +16,73 @@ CLASSES = ("neutral", "happy", "sad", "angry")
 RATE = 16_000
 
 
-def said(place: int) -> np.ndarray:
-    return audio.resample(*synthesize_clip(miniature_clips(1)[place]))
+def synthetic_clip(number: int) -> np.ndarray:
+    return audio.resample(*synthesize_clip(miniature_clips(1)[number]))
 
 
 @pytest.fixture(scope="module")
 def voice() -> np.ndarray:
-    return said(0)
+    return synthetic_clip(0)
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
+def compact() -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
     torch.manual_seed(0)
     extractor, model = build_model("compact-cnn", CLASSES, {}, {"channels": 32, "num_blocks": 3})
     return extractor, model.eval()
 
 
-def heard(made: tuple[SpectralFeatureExtractor, Any], sound: np.ndarray) -> torch.Tensor:
-    """What the last layer is given of a sound."""
-    extractor, model = made
+def encode(compact: tuple[SpectralFeatureExtractor, Any], sound: np.ndarray) -> torch.Tensor:
+    """The vector of a clip before the last layer."""
+    extractor, model = compact
     with torch.inference_mode():
         return model.encode(extractor(sound.astype(np.float32), return_tensors="pt")["input_features"], None)[0]
 
 
-def apart(made: tuple[SpectralFeatureExtractor, Any], one: np.ndarray, other: np.ndarray) -> float:
-    first, second = heard(made, one), heard(made, other)
-    return float((first - second).norm() / first.norm())
+def relative_difference(
+    compact: tuple[SpectralFeatureExtractor, Any], first_clip: np.ndarray, second_clip: np.ndarray
+) -> float:
+    first_vector, second_vector = encode(compact, first_clip), encode(compact, second_clip)
+    return float((first_vector - second_vector).norm() / first_vector.norm())
 
 
-def test_a_gain_changes_nothing(made: Any, voice: np.ndarray) -> None:
+def test_a_gain_changes_nothing(compact: Any, voice: np.ndarray) -> None:
     for gain in (0.03, 0.3, 3.0):
-        assert apart(made, voice, gain * voice) < 1e-3
+        assert relative_difference(compact, voice, gain * voice) < 1e-3
 
 
-def test_silence_around_the_speech_changes_little(made: Any, voice: np.ndarray) -> None:
+def test_silence_around_the_speech_changes_little(compact: Any, voice: np.ndarray) -> None:
     # As long as a few steps of the last, slowest layer.
-    hush = np.random.default_rng(0).normal(scale=1e-4, size=round(1.28 * RATE))
-    framed = np.concatenate([hush, voice, hush])
-    other = np.roll(voice, len(voice) // 2) * np.linspace(0.2, 1, len(voice))
-    assert apart(made, voice, framed) < 0.05 < apart(made, voice, other)
+    silence = np.random.default_rng(0).normal(scale=1e-4, size=round(1.28 * RATE))
+    padded = np.concatenate([silence, voice, silence])
+    second_clip = np.roll(voice, len(voice) // 2) * np.linspace(0.2, 1, len(voice))
+    assert relative_difference(compact, voice, padded) < 0.05 < relative_difference(compact, voice, second_clip)
 
 
-def test_a_filter_in_the_path_changes_levels_less_than_speech_does(made: Any, voice: np.ndarray) -> None:
-    extractor, model = made
+def test_a_filter_changes_levels_less_than_speech_does(compact: Any, voice: np.ndarray) -> None:
+    extractor, model = compact
 
     def levels(sound: np.ndarray) -> torch.Tensor:
         return model.normalize_levels(extractor(sound.astype(np.float32), return_tensors="pt")["input_features"], None)[
             0
         ]
 
-    plain, dull = levels(voice), levels(np.convolve(voice, [0.85, 0.15])[: len(voice)])
-    assert float((plain - dull).abs().mean()) < 0.15 * float(plain.std())
+    original, filtered = levels(voice), levels(np.convolve(voice, [0.85, 0.15])[: len(voice)])
+    assert float((original - filtered).abs().mean()) < 0.15 * float(original.std())
 
 
-def test_digital_silence_is_answered_with_numbers(made: Any) -> None:
-    assert torch.isfinite(heard(made, np.zeros(RATE))).all()
+def test_digital_silence_has_a_finite_output(compact: Any) -> None:
+    assert torch.isfinite(encode(compact, np.zeros(RATE))).all()
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "says"),
+    ("setting", "value", "message"),
     [
         ("dynamic_range_db", 0.0, "above 0 dB"),
         ("squeeze_reduction", 400, "at most channels"),
         ("kernel_size", 4, "odd"),
     ],
 )
-def test_wrong_settings_are_named(setting: str, value: float, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_wrong_settings_are_refused(setting: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build_model("compact-cnn", CLASSES, {}, {setting: value})

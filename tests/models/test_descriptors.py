@@ -1,4 +1,4 @@
-"""Descriptors: the numbers are librosa's, or the formula's, and a clip's are its own whatever it is batched with."""
+"""Descriptors equal librosa's or their definition, and do not depend on the other clips of a batch."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from ser_ft.models.features import SpectralFeatureExtractor
 
 RATE = 16_000
 SHORT = (1, 100, 255, 256, 1023, 1024, 1100)
-# Largest difference from the formulas in float64: absolute, and in shares of the value.
+# Largest absolute and relative difference from the formulas in float64.
 TOLERANCES = {
     "zcr": (1e-6, 0),
     "energy": (1e-9, 1e-5),
@@ -40,8 +40,8 @@ def speech(samples: int = 20_000, seed: int = 0) -> np.ndarray:
 
 
 def frames(sound: np.ndarray, *names: str, **settings: object) -> np.ndarray:
-    found = SpectralFeatureExtractor(descriptors=names, **settings)(sound)["input_features"][0]
-    return found[:, 0] if found.shape[1] == 1 else found
+    actual = SpectralFeatureExtractor(descriptors=names, **settings)(sound)["input_features"][0]
+    return actual[:, 0] if actual.shape[1] == 1 else actual
 
 
 def slaney_mel(hertz: np.ndarray) -> np.ndarray:
@@ -80,11 +80,11 @@ def slopes(values: np.ndarray, order: int) -> np.ndarray:
     width = min(9, count)
     if width <= order:
         return np.zeros_like(values)
-    found = []
+    actual = []
     for at in range(count):
         first = min(max(at - width // 2, 0), count - width)
-        found.append(np.polyfit(np.arange(width), values[first : first + width], order)[0] * order)
-    return np.array(found)
+        actual.append(np.polyfit(np.arange(width), values[first : first + width], order)[0] * order)
+    return np.array(actual)
 
 
 def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, mels: int = 40, size: int = 20):
@@ -134,18 +134,18 @@ def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, m
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
 @pytest.mark.parametrize("samples", [*SHORT, 20_000])
-def test_numbers_are_those_of_the_definition(name: str, samples: int) -> None:
+def test_descriptors_follow_their_definition(name: str, samples: int) -> None:
     sound = speech(samples)
     absolute, relative = TOLERANCES[name]
     np.testing.assert_allclose(frames(sound, name), reference(sound, name), atol=absolute, rtol=relative)
 
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
-def test_numbers_of_long_windows_are_those_of_the_definition(name: str) -> None:
+def test_descriptors_of_long_windows_follow_their_definition(name: str) -> None:
     absolute, relative = TOLERANCES[name]
-    found = frames(speech(), name, win_length=1000, hop_length=300, n_mels=32, n_mfcc=13)
-    wanted = reference(speech(), name, 1000, 300, 32, 13)
-    np.testing.assert_allclose(found, wanted, atol=4 * absolute, rtol=4 * relative)
+    actual = frames(speech(), name, win_length=1000, hop_length=300, n_mels=32, n_mfcc=13)
+    expected = reference(speech(), name, 1000, 300, 32, 13)
+    np.testing.assert_allclose(actual, expected, atol=4 * absolute, rtol=4 * relative)
 
 
 LIBROSA = {
@@ -164,65 +164,66 @@ LIBROSA = {
 
 
 @pytest.mark.parametrize("name", LIBROSA)
-def test_numbers_are_those_of_librosa(name: str) -> None:
+def test_descriptors_equal_those_of_librosa(name: str) -> None:
     librosa = pytest.importorskip("librosa")
     sound = speech()
     magnitude = np.abs(librosa.stft(sound, n_fft=512, hop_length=128, pad_mode="constant"))
-    wanted = LIBROSA[name](librosa.feature, sound, magnitude).T
+    expected = LIBROSA[name](librosa.feature, sound, magnitude).T
     absolute, relative = TOLERANCES[name]
-    np.testing.assert_allclose(frames(sound, name).reshape(wanted.shape), wanted, atol=4 * absolute, rtol=4 * relative)
+    actual = frames(sound, name).reshape(expected.shape)
+    np.testing.assert_allclose(actual, expected, atol=4 * absolute, rtol=4 * relative)
 
 
-def test_descriptors_side_by_side_are_those_of_each_alone() -> None:
+def test_combined_descriptors_equal_single_ones() -> None:
     names = [*DESCRIPTORS][::-1]
-    together = frames(speech(), *names)
-    alone = np.concatenate([frames(speech(), name).reshape(len(together), -1) for name in names], axis=1)
-    # Frequencies come in thousands of Hz.
-    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-6)
+    combined = frames(speech(), *names)
+    single = np.concatenate([frames(speech(), name).reshape(len(combined), -1) for name in names], axis=1)
+    np.testing.assert_allclose(combined, single, atol=1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
 def test_a_clip_has_the_same_frames_alone_and_in_a_batch(name: str) -> None:
-    make = SpectralFeatureExtractor(descriptors=[name])
+    extractor = SpectralFeatureExtractor(descriptors=[name])
     clips = [speech(samples, seed) for seed, samples in enumerate((9000, *SHORT, 4096))]
-    batch = make(clips)
-    for clip, found, mask in zip(clips, batch["input_features"], batch["attention_mask"], strict=True):
-        alone = make(clip)["input_features"][0]
-        assert mask.sum() == len(alone) == make.num_frames(len(clip)) == 1 + len(clip) // 128
-        assert mask[: len(alone)].all()
-        np.testing.assert_allclose(found[: len(alone)], alone, atol=1e-5, rtol=1e-5)
-        assert not found[len(alone) :].any()
+    batch = extractor(clips)
+    for clip, actual, mask in zip(clips, batch["input_features"], batch["attention_mask"], strict=True):
+        single = extractor(clip)["input_features"][0]
+        assert mask.sum() == len(single) == extractor.num_frames(len(clip)) == 1 + len(clip) // 128
+        assert mask[: len(single)].all()
+        np.testing.assert_allclose(actual[: len(single)], single, atol=1e-5, rtol=1e-5)
+        assert not actual[len(single) :].any()
 
 
-def test_what_lies_beyond_a_clips_length_is_not_heard() -> None:
-    make = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
+def test_samples_after_the_end_of_a_clip_have_no_effect() -> None:
+    extractor = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
     waves = torch.from_numpy(np.stack([speech(5000), speech(5000, seed=1)]))
-    found, mask = make.extract(waves, torch.tensor([5000, 1500]))
-    wanted = make(speech(5000, seed=1)[:1500])["input_features"][0]
+    actual, mask = extractor.extract(waves, torch.tensor([5000, 1500]))
+    expected = extractor(speech(5000, seed=1)[:1500])["input_features"][0]
     assert mask.sum(dim=1).tolist() == [40, 12]
-    np.testing.assert_allclose(found[1, :12], wanted, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(actual[1, :12], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_long_recording_in_groups_of_windows_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    make, clips = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS]), [speech(9000), speech(700, seed=1)]
-    whole = make(clips)["input_features"]
+def test_a_long_recording_in_chunks_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, clips = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS]), [speech(9000), speech(700, seed=1)]
+    whole = extractor(clips)["input_features"]
     monkeypatch.setattr(descriptors, "_CHUNK_SAMPLES_CPU", 7 * 512)
-    np.testing.assert_allclose(make(clips)["input_features"], whole, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(extractor(clips)["input_features"], whole, atol=1e-5, rtol=1e-5)
 
 
-def test_silence_has_finite_numbers_and_no_energy() -> None:
-    make = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
-    found = dict(zip(make.columns, make(np.zeros(5000, dtype=np.float32))["input_features"][0].T, strict=True))
-    for name, values in found.items():
+def test_silence_has_finite_descriptors_and_no_energy() -> None:
+    extractor = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
+    silence = extractor(np.zeros(5000, dtype=np.float32))["input_features"][0]
+    actual = dict(zip(extractor.columns, silence.T, strict=True))
+    for name, values in actual.items():
         level = np.log(1e-10) if name.startswith("log-mel") else 0.0
         if name == "mfcc_1":
             level = np.log(1e-10) * np.sqrt(40)
         np.testing.assert_allclose(values, level, atol=2e-4, err_msg=name)
     for level in (1e-30, 1e-8, 1.0, 1e4):
-        assert np.isfinite(make(np.float32(level) * speech(3000))["input_features"]).all(), level
+        assert np.isfinite(extractor(np.float32(level) * speech(3000))["input_features"]).all(), level
 
 
-def test_numbers_say_what_they_are_said_to() -> None:
+def test_descriptors_of_a_tone_noise_and_a_click() -> None:
     time = np.arange(RATE) / RATE
     tone = np.sin(2 * np.pi * 1000 * time).astype(np.float32)
     noise = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
@@ -239,14 +240,14 @@ def test_numbers_say_what_they_are_said_to() -> None:
     click[2500] = 1
     assert frames(click, "energy-entropy") == pytest.approx(0, abs=1e-6)
     a440 = np.sin(2 * np.pi * 440 * time).astype(np.float32)
-    make = SpectralFeatureExtractor(descriptors=["chroma"], win_length=4096, hop_length=1024)
-    chroma = make(a440)["input_features"][0, 4]
-    assert make.columns[chroma.argmax()] == "chroma_A"
+    extractor = SpectralFeatureExtractor(descriptors=["chroma"], win_length=4096, hop_length=1024)
+    chroma = extractor(a440)["input_features"][0, 4]
+    assert extractor.columns[chroma.argmax()] == "chroma_A"
 
 
-def test_vggish_hears_the_same_through_these_settings() -> None:
+def test_settings_can_reproduce_vggish() -> None:
     """The front end of Hershey et al. (2017): its bank is flat triangles over the mel of HTK."""
-    make = SpectralFeatureExtractor(
+    extractor = SpectralFeatureExtractor(
         descriptors=["log-mel"],
         n_mels=64,
         f_min=125,
@@ -265,13 +266,13 @@ def test_vggish_hears_the_same_through_these_settings() -> None:
     mel = 1127 * np.log1p(np.fft.rfftfreq(512, 1 / RATE) / 700)
     edges = np.linspace(*1127 * np.log1p(np.array([125, 7500]) / 700), 66)
     bank = np.stack([np.interp(mel, edges[at : at + 3], (0, 1, 0)) for at in range(64)])
-    wanted = np.log(magnitude @ bank.T + 0.01)
-    # A window is counted by its centre here, by its beginning there.
-    found = make(np.concatenate((np.zeros(120, np.float32), sound)))["input_features"][0, 7:102]
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    expected = np.log(magnitude @ bank.T + 0.01)
+    # Frames are positioned by their center here, and by their start in VGGish.
+    actual = extractor(np.concatenate((np.zeros(120, np.float32), sound)))["input_features"][0, 7:102]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
-def test_only_what_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spectra_are_computed_only_if_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a spectrum was computed")
 
@@ -281,10 +282,10 @@ def test_only_what_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_same_numbers() -> None:
-    make = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
+    extractor = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
     waves, lengths = torch.from_numpy(np.stack([speech(), speech(seed=1)])), torch.tensor([20_000, 700])
-    found, mask = make.extract(waves.cuda(), lengths.cuda())
-    wanted, _ = make.extract(waves, lengths)
-    assert found.is_cuda
+    actual, mask = extractor.extract(waves.cuda(), lengths.cuda())
+    expected, _ = extractor.extract(waves, lengths)
+    assert actual.is_cuda
     assert mask.is_cuda
-    torch.testing.assert_close(found.cpu(), wanted, atol=2e-3, rtol=1e-4)
+    torch.testing.assert_close(actual.cpu(), expected, atol=2e-3, rtol=1e-4)

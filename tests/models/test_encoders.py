@@ -1,4 +1,4 @@
-"""Pretrained encoders come in whole or with one line that says why not, and go out as checkpoints that anyone loads."""
+"""Pretrained encoders: loading, one-line errors, and saved models that stock transformers loads."""
 
 import json
 import os
@@ -25,12 +25,12 @@ from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
-from ser_ft.pipeline import run
+from ser_ft.pipeline import train
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad")
-WEIGHTED = tuple(family for family in FAMILIES if family != "ast")  # whose head takes the last layer alone
+WEIGHTED = tuple(family for family in FAMILIES if family != "ast")  # AST's head uses the last layer only
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def saved(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-# ---- what goes out
+# ---- saved models
 
-# Case -> its checkpoint, and how it is tuned.
+# Case -> checkpoint family and options.
 TUNED: dict[str, tuple[str, list[str]]] = {
     family: (family, ["--tuning.mode=full"]) for family in (*FAMILIES, "wavlm-large", "wav2vec2-large")
 } | {
@@ -61,22 +61,22 @@ TUNED: dict[str, tuple[str, list[str]]] = {
     "hubert's weighted layers": ("hubert", ["--tuning.mode=probe"]),
     "whisper of 1 s": ("whisper", ["--tuning.mode=full", "--model.config_overrides={max_source_positions: 50}"]),
 }
-# Predictions are made in float32, but from convolutional features that were kept in half precision (11 bits).
-# Measured in probabilities: 3e-5 at most, and 6e-8 where nothing is kept.
+# Predictions are computed in float32, but from convolutional features that are cached in half precision (11 bits).
+# Measured differences of probabilities: 3e-5 at most, and 6e-8 without the cache.
 TOLERANCE = 2e-4
 _STOCK = """
 import json, sys
-sys.modules["ser_ft"] = None  # whatever imports it fails
+sys.modules["ser_ft"] = None  # importing it fails
 import numpy as np
 from transformers import pipeline
-told, answers = json.load(open("told.json")), {}
-for case, folder in told["folders"].items():
+request, answers = json.load(open("request.json")), {}
+for case, folder in request["folders"].items():
     try:
-        ask = pipeline("audio-classification", folder)
+        classify = pipeline("audio-classification", folder)
         answers[case] = {}
-        for name in told["clips"]:
-            given = {"raw": np.load(f"{name}.npy"), "sampling_rate": 16000}
-            answers[case][name] = [[one["label"], one["score"]] for one in ask(given, top_k=None)]
+        for name in request["clips"]:
+            clip = {"raw": np.load(f"{name}.npy"), "sampling_rate": 16000}
+            answers[case][name] = {row["label"]: row["score"] for row in classify(clip, top_k=None)}
     except Exception as error:
         answers[case] = f"{type(error).__name__}: {error}"
 assert sys.modules["ser_ft"] is None and not any(name.startswith("ser_ft.") for name in sys.modules)
@@ -85,46 +85,46 @@ json.dump(answers, open("answers.json", "w"))
 
 
 @pytest.fixture(scope="module")
-def voices(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared table of RAVDESS's two synthetic speakers, whose clips may be of any class."""
+def table_folder(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared table of the two synthetic RAVDESS speakers."""
     folder = tmp_path_factory.mktemp("voices") / "table"
     prepare(miniature_tree / "RAVDESS", folder, verbose=False)
     return folder
 
 
 @pytest.fixture(scope="module")
-def heard(voices: Path) -> dict[str, np.ndarray]:
-    """Some clips, by their names: of both speakers, so of training and test."""
-    table = open_prepared(voices)
-    chosen = table.select(np.linspace(0, len(table) - 1, 3).round().astype(int))
-    return {row["id"]: audio.from_wav(row["audio"]["bytes"]) for row in chosen}
+def clips(table_folder: Path) -> dict[str, np.ndarray]:
+    """Three clips of both speakers, that is of training and test, by id."""
+    table = open_prepared(table_folder)
+    selected = table.select(np.linspace(0, len(table) - 1, 3).round().astype(int))
+    return {row["id"]: audio.from_wav(row["audio"]["bytes"]) for row in selected}
 
 
 @pytest.fixture(scope="module")
 def tuned(
-    folder_of: Callable[[str], Path], voices: Path, tmp_path_factory: pytest.TempPathFactory
+    folder_of: Callable[[str], Path], table_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, RunFolder]:
-    """The runs of all cases, at rates that let one epoch move what is trained."""
+    """The runs of all cases, with learning rates that change the weights within one epoch."""
     root = tmp_path_factory.mktemp("runs")
-    common = [f"--data.prepared={voices}", "--split.kind=kfold", "--split.folds=2", "--split.validation=0"]
+    common = [f"--data.prepared={table_folder}", "--split.kind=kfold", "--split.folds=2", "--split.validation=0"]
     common += ["--train.epochs=1", "--train.learning_rate=0.01", "--tuning.learning_rate=0.003", "--baselines=[]"]
-    found = {}
+    runs = {}
     for number, (case, (family, tuning)) in enumerate(TUNED.items()):
-        own = [f"--model.name={folder_of(family)}", f"--out={root / f'run{number}'}", *tuning]
-        found[case] = run(parse([*common, *own], "test"), verbose=False)
-    return found
+        options = [f"--model.name={folder_of(family)}", f"--out={root / f'run{number}'}", *tuning]
+        runs[case] = train(parse([*common, *options], "test"), verbose=False).folder
+    return runs
 
 
 @pytest.fixture(scope="module")
-def answers(
-    tuned: Mapping[str, RunFolder], heard: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+def stock_predictions(
+    tuned: Mapping[str, RunFolder], clips: Mapping[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What stock transformers say of each saved model's clips, in one process that cannot import ser_ft."""
+    """Predictions of stock transformers for each saved model, from one process that cannot import ser_ft."""
     folder = tmp_path_factory.mktemp("stock")
-    for name, wave in heard.items():
+    for name, wave in clips.items():
         np.save(folder / f"{name}.npy", wave)
-    folders = {case: str(one.model) for case, one in tuned.items()}
-    (folder / "told.json").write_text(json.dumps({"folders": folders, "clips": list(heard)}))
+    folders = {case: str(run.model) for case, run in tuned.items()}
+    (folder / "request.json").write_text(json.dumps({"folders": folders, "clips": list(clips)}))
     done = subprocess.run(
         [sys.executable, "-c", _STOCK], cwd=folder, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True
     )
@@ -135,25 +135,24 @@ def answers(
 @pytest.mark.slow
 @pytest.mark.parametrize("case", TUNED)
 def test_stock_pipeline_gives_the_predictions_without_ser_ft(
-    case: str, tuned: Mapping[str, RunFolder], answers: Mapping[str, Any], heard: Mapping[str, np.ndarray]
+    case: str, tuned: Mapping[str, RunFolder], stock_predictions: Mapping[str, Any], clips: Mapping[str, np.ndarray]
 ) -> None:
-    """Else the model that is published is not the one whose scores are."""
-    folder, answer = tuned[case], answers[case]
-    assert not isinstance(answer, str), answer
+    folder, prediction = tuned[case], stock_predictions[case]
+    assert not isinstance(prediction, str), prediction
     classes = folder.metrics["classes"]
-    expected = folder.predictions.set_index("id").loc[list(heard), classes].to_numpy(dtype=float)
-    assert (expected.max(axis=0) - expected.min(axis=0)).max() > 10 * TOLERANCE, "the clips cannot be told apart"
-    assert all(sorted(label for label, _ in answer[name]) == sorted(classes) for name in heard)
-    found = np.array([[dict(answer[name])[label] for label in classes] for name in heard])
-    assert np.abs(found - expected).max() < TOLERANCE
+    expected = folder.predictions.set_index("id").loc[list(clips), classes].to_numpy(dtype=float)
+    assert (expected.max(axis=0) - expected.min(axis=0)).max() > 10 * TOLERANCE, "the predictions do not differ"
+    assert all(sorted(prediction[name]) == sorted(classes) for name in clips)
+    actual = np.array([[prediction[name][label] for label in classes] for name in clips])
+    assert np.abs(actual - expected).max() < TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", TUNED)
-def test_a_saved_model_says_what_it_is_and_not_where_it_was_made(
-    case: str, tuned: Mapping[str, RunFolder], folder_of: Callable[[str], Path], voices: Path
+def test_a_saved_model_names_its_classes_and_no_local_path(
+    case: str, tuned: Mapping[str, RunFolder], folder_of: Callable[[str], Path], table_folder: Path
 ) -> None:
-    """A path names its user to whoever downloads the model, and leads nowhere there."""
+    """A local path would reveal the user's name to everyone who downloads the model."""
     folder = tuned[case]
     config = json.loads((folder.model / "config.json").read_text())
     classes = folder.metrics["classes"]
@@ -165,19 +164,19 @@ def test_a_saved_model_says_what_it_is_and_not_where_it_was_made(
         "model.safetensors",
         "preprocessor_config.json",
     }
-    local = [folder.path.parent, folder_of(TUNED[case][0]).parent, voices.parent, Path.home(), Path.cwd()]
+    local = [folder.path.parent, folder_of(TUNED[case][0]).parent, table_folder.parent, Path.home(), Path.cwd()]
     for file in folder.model.glob("*.json"):
         text = file.read_text()
         assert not [path for path in local if len(str(path)) > 1 and str(path) in text], file.name
-        assert "ser_ft" not in text, "stock transformers would look for code of ours"
+        assert "ser_ft" not in text, "stock transformers would look for code of ser_ft"
 
 
-# ---- what does not come in
+# ---- refused checkpoints and settings
 
 
-def refused(said: str, work: Callable[[], Any]) -> None:
-    """The user is shown one line, which can be read."""
-    with pytest.raises(InputError, match=said) as e:
+def refused(message: str, work: Callable[[], Any]) -> None:
+    """The error message is one readable line."""
+    with pytest.raises(InputError, match=message) as e:
         work()
     assert "\n" not in str(e.value) and len(str(e.value)) < 600  # noqa: PT018
 
@@ -195,20 +194,20 @@ def test_a_folder_without_an_encoder_or_its_extractor_is_refused(
     refused("preprocessor_config.json", lambda: find_encoder(str(tmp_path), CLASSES))
 
 
-def test_a_text_model_is_told_by_name(tmp_path: Path) -> None:
+def test_a_text_model_is_refused_by_name(tmp_path: Path) -> None:
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     BertModel(BertConfig(**small, vocab_size=8)).save_pretrained(tmp_path)
     refused(rf"^{tmp_path}: bert is not a speech classifier; .*wav2vec2", lambda: loaded(tmp_path))
 
 
-def test_a_hub_that_cannot_be_reached_is_said_at_once() -> None:
+def test_an_unreachable_hub_is_reported_within_seconds() -> None:
     start = time.monotonic()
     refused("^facebook/wav2vec2-base: .*Hub", lambda: find_encoder("facebook/wav2vec2-base", CLASSES))
     assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(
-    ("family", "network", "said"),
+    ("family", "network", "message"),
     [
         ("wav2vec2", {"no_such": 1}, "no setting 'no_such'"),
         ("wav2vec2", {"to_dict": 1}, "no setting 'to_dict'"),
@@ -230,17 +229,17 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once() -> None:
         ("whisper", {"max_source_positions": 400}, "max_source_positions must be a multiple of 50 up to 200"),
     ],
 )
-def test_settings_that_the_encoder_cannot_have_are_refused(
-    family: str, network: dict[str, Any], said: str, folder_of: Callable[[str], Path]
+def test_wrong_config_overrides_are_refused(
+    family: str, network: dict[str, Any], message: str, folder_of: Callable[[str], Path]
 ) -> None:
-    """Before any weight is read: a run must not end in its first step, or train what was not asked for."""
+    """Before weights are loaded, and instead of failing in the first training step."""
     folder = folder_of(family)
-    refused(said, lambda: find_encoder(str(folder), CLASSES, network))
+    refused(message, lambda: find_encoder(str(folder), CLASSES, network))
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
 def test_more_layers_than_the_checkpoint_has_are_refused(family: str, folder_of: Callable[[str], Path]) -> None:
-    """Layers of random weights in a pretrained encoder would be taken for a poor encoder."""
+    """The additional layers would have random weights."""
     refused(
         "from 1 to 4, the checkpoint's layers",
         lambda: loaded(folder_of(family), config_overrides={"num_hidden_layers": 5}),
@@ -248,17 +247,17 @@ def test_more_layers_than_the_checkpoint_has_are_refused(family: str, folder_of:
 
 
 @pytest.mark.parametrize("network", [{"conv_stride": [5, 2]}, {"num_attention_heads": 3}, {"num_attention_heads": 0}])
-def test_settings_of_no_network_are_one_line(network: dict[str, Any], folder_of: Callable[[str], Path]) -> None:
+def test_impossible_settings_are_refused_in_one_line(network: dict[str, Any], folder_of: Callable[[str], Path]) -> None:
     refused("wav2vec2", lambda: loaded(folder_of("wav2vec2"), config_overrides=network))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_missing_weight_of_the_encoder_is_told_by_name(family: str, copy_of: Callable[[str], Path]) -> None:
-    """transformers would fill it with random numbers, with a warning that scrolls by."""
+def test_a_missing_weight_of_the_encoder_is_named(family: str, copy_of: Callable[[str], Path]) -> None:
+    """transformers would only warn, and initialize it with random numbers."""
     folder = copy_of(family)
     weights = saved(folder)
-    lost = next(name for name in weights if re.search(r"(?<!decoder\.)layers?\.1\..*weight", name))
-    save_file({name: value for name, value in weights.items() if name != lost}, folder / "model.safetensors")
+    missing = next(name for name in weights if re.search(r"(?<!decoder\.)layers?\.1\..*weight", name))
+    save_file({name: value for name, value in weights.items() if name != missing}, folder / "model.safetensors")
     refused(rf"^{folder}: 1 weights? .*layers\.1\.", lambda: loaded(folder))
 
 
@@ -267,34 +266,33 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"5" * 6
 
 @pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("part", ["pointer", "half", "beginning", "nothing"])
-def test_a_file_that_holds_no_weights_is_one_line(part: str, kind: str, copy_of: Callable[[str], Path]) -> None:
-    """A clone without git-lfs, or a download that broke off: nobody is to be told to unpickle it all the same."""
+def test_a_damaged_weights_file_is_refused_in_one_line(part: str, kind: str, copy_of: Callable[[str], Path]) -> None:
+    """A clone without git-lfs or an incomplete download; the message must not suggest unsafe unpickling."""
     folder = copy_of("wavlm")
     if kind.endswith("bin"):
         torch.save(saved(folder), folder / kind)
         (folder / "model.safetensors").unlink()
         loaded(folder)
-    whole = (folder / kind).read_bytes()
-    parts = {"pointer": _POINTER, "half": whole[: len(whole) // 2], "beginning": whole[:100], "nothing": b""}
+    complete = (folder / kind).read_bytes()
+    parts = {"pointer": _POINTER, "half": complete[: len(complete) // 2], "beginning": complete[:100], "nothing": b""}
     (folder / kind).write_bytes(parts[part])
     refused(f"^{folder}: (?!.*weights_only)", lambda: loaded(folder))
     (folder / kind).unlink()
     refused(f"^{folder}: .*no file named model.safetensors", lambda: loaded(folder))
 
 
-# ---- what comes in
+# ---- loaded encoders
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_lower_layers_alone(family: str, folder_of: Callable[[str], Path]) -> None:
-    """num_hidden_layers: 2 takes the checkpoint's first two as they are, and all that lies below them."""
-    whole = EncoderParts.of(loaded(folder_of(family)))
+def test_num_hidden_layers_keeps_the_lowest_layers(family: str, folder_of: Callable[[str], Path]) -> None:
+    complete = EncoderParts.of(loaded(folder_of(family)))
     cut = EncoderParts.of(loaded(folder_of(family), config_overrides={"num_hidden_layers": 2}))
-    assert (len(whole.layers), len(cut.layers)) == (4, 2)
-    before, after = whole.backbone.state_dict(), cut.backbone.state_dict()
+    assert (len(complete.layers), len(cut.layers)) == (4, 2)
+    before, after = complete.backbone.state_dict(), cut.backbone.state_dict()
     upper = re.compile(r"(^|encoder\.)layers\.[23]\.")
     assert after.keys() == {name for name in before if not upper.search(name)}
-    # By what they hold: what some families call them changes while they are loaded.
+    # Compared by content, because some families rename weights during loading.
     checkpoint = {value.numpy().tobytes() for value in saved(folder_of(family)).values()}
     for name, value in after.items():
         if not name.endswith("masked_spec_embed"):
@@ -302,44 +300,45 @@ def test_the_lower_layers_alone(family: str, folder_of: Callable[[str], Path]) -
             assert value.numpy().tobytes() in checkpoint, name
 
 
-def test_a_shorter_whisper_hears_its_first_seconds(folder_of: Callable[[str], Path]) -> None:
-    """Where each frame stands is what it is in the whole model."""
-    found = find_encoder(str(folder_of("whisper")), CLASSES, {"max_source_positions": 50})
-    given: Any = found.extractor
-    assert given(np.ones(48_000), sampling_rate=16_000)["input_features"][0].shape == (80, 100)
-    cut, whole = (EncoderParts.of(one).backbone for one in (load_encoder(found), loaded(folder_of("whisper"))))
-    assert torch.allclose(cut.embed_positions.weight, whole.embed_positions.weight[:50])
+def test_a_shortened_whisper_keeps_its_first_positions(folder_of: Callable[[str], Path]) -> None:
+    spec = find_encoder(str(folder_of("whisper")), CLASSES, {"max_source_positions": 50})
+    extract: Any = spec.extractor
+    assert extract(np.ones(48_000), sampling_rate=16_000)["input_features"][0].shape == (80, 100)
+    cut, complete = (EncoderParts.of(module).backbone for module in (load_encoder(spec), loaded(folder_of("whisper"))))
+    assert torch.allclose(cut.embed_positions.weight, complete.embed_positions.weight[:50])
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
 def test_a_fine_tuned_checkpoint_gets_a_new_head(family: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    """With other classes; its encoder is kept."""
-    found = find_encoder(str(folder_of(family)), CLASSES)
-    first = load_encoder(found)
+    spec = find_encoder(str(folder_of(family)), CLASSES)
+    first = load_encoder(spec)
     with torch.no_grad():
         for value in EncoderParts.of(first).backbone.parameters():
             value.add_(0.01)
-    for part in (first, found.extractor):
+    for part in (first, spec.extractor):
         part.save_pretrained(tmp_path / "tuned")
     second = loaded(tmp_path / "tuned", ("yes", "no", "maybe", "never", "always"))
     assert second.config.id2label == dict(enumerate(("yes", "no", "maybe", "never", "always")))
-    kept, own = EncoderParts.of(first).backbone.state_dict(), EncoderParts.of(second).backbone.state_dict()
-    assert kept.keys() == own.keys()
-    assert all(torch.equal(own[name], value) for name, value in kept.items())
+    backbone_weights, loaded_weights = (
+        EncoderParts.of(first).backbone.state_dict(),
+        EncoderParts.of(second).backbone.state_dict(),
+    )
+    assert backbone_weights.keys() == loaded_weights.keys()
+    assert all(torch.equal(loaded_weights[name], value) for name, value in backbone_weights.items())
     heads = [value for value in EncoderParts.of(second).head if value.shape[0] == 5]
     assert [value.ndim for value in heads] == [2, 1]
-    assert all(value.abs().max() < 2 for value in heads), "the head is as the memory was"
+    assert all(value.abs().max() < 2 for value in heads), "the head is not initialized"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_number_sets_every_dropout(family: str, folder_of: Callable[[str], Path]) -> None:
-    """In the network itself, not in a configuration that nobody reads; and no layer is dropped whole."""
+def test_dropout_sets_every_dropout(family: str, folder_of: Callable[[str], Path]) -> None:
+    """In the modules, not only in the configuration; layerdrop is 0."""
     model = loaded(folder_of(family), dropout=0.3)
-    modules = {name: one.p for name, one in model.named_modules() if isinstance(one, nn.Dropout)}
+    modules = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     numbers = {
         f"{name}.{key}": value
-        for name, one in model.named_modules()
-        for key, value in vars(one).items()
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
         if "dropout" in key and isinstance(value, int | float)
     }
     assert len(modules) + len(numbers) >= 4
@@ -348,20 +347,20 @@ def test_one_number_sets_every_dropout(family: str, folder_of: Callable[[str], P
 
 
 @pytest.mark.parametrize("family", WEIGHTED)
-def test_a_new_weighting_of_layers_begins_equal(family: str, folder_of: Callable[[str], Path]) -> None:
-    """transformers 5.23 leaves it as the memory was: NaN, at times."""
+def test_a_new_weighted_layer_sum_starts_with_equal_weights(family: str, folder_of: Callable[[str], Path]) -> None:
+    """transformers 5.23 leaves it uninitialized, sometimes NaN."""
     littered = [torch.full((5,), float("nan")) for _ in range(200)]
     del littered
     weights = loaded(folder_of(family), weighted_layer_sum=True).layer_weights
     assert torch.equal(weights, torch.full((5,), weights[0].item()))
 
 
-def test_a_learned_weighting_of_layers_is_kept(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    found = find_encoder(str(folder_of("wavlm")), CLASSES, weighted_layer_sum=True)
-    model = load_encoder(found)
+def test_a_learned_weighted_layer_sum_is_kept(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = find_encoder(str(folder_of("wavlm")), CLASSES, weighted_layer_sum=True)
+    model = load_encoder(spec)
     with torch.no_grad():
         model.layer_weights.copy_(torch.arange(5.0))
-    for part in (model, found.extractor):
+    for part in (model, spec.extractor):
         part.save_pretrained(tmp_path / "probed")
     again = loaded(tmp_path / "probed", weighted_layer_sum=True)
     assert torch.equal(again.layer_weights, torch.arange(5.0))
@@ -370,10 +369,10 @@ def test_a_learned_weighting_of_layers_is_kept(folder_of: Callable[[str], Path],
 
 @pytest.mark.parametrize("bars", [True, False])
 @pytest.mark.parametrize("bars_of_hub", [True, False])
-def test_loading_leaves_transformers_as_loud_as_it_was(
+def test_loading_does_not_change_verbosity_and_progress_bars(
     bars: bool, bars_of_hub: bool, folder_of: Callable[[str], Path]
 ) -> None:
-    """In a notebook, what the user chose goes for the cells after it."""
+    """In a notebook, the user's settings stay in force."""
 
     def loudness() -> tuple[int, bool, bool]:
         return logging.get_verbosity(), logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
@@ -395,7 +394,7 @@ def test_loading_leaves_transformers_as_loud_as_it_was(
         make(*before)
 
 
-def test_loading_says_nothing(folder_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
-    """transformers' table of unused and new weights frightens, and hides what counts."""
+def test_loading_prints_nothing(folder_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """transformers' table of unused and new weights would hide the relevant messages."""
     loaded(folder_of("wav2vec2"))
     assert capfd.readouterr() == ("", "")

@@ -41,49 +41,53 @@ def at_frames(values: np.ndarray, hop: int = 160) -> np.ndarray:
 
 @pytest.mark.parametrize("hertz", [65.0, 82.4, 110.0, 147.3, 220.0, 311.1, 440.0, 580.0])
 @pytest.mark.parametrize("kind", ["tone", "pulses"])
-def test_the_pitch_of_steady_sounds(hertz: float, kind: str) -> None:
+def test_pitch_of_steady_sounds(hertz: float, kind: str) -> None:
     steady = np.full(RATE // 2, hertz)
-    found = pitch(0.1 * (pulses(steady) if kind == "pulses" else np.sin(2 * np.pi * np.cumsum(steady) / RATE)))
-    inner = found[4:-4]
+    frequencies = pitch(0.1 * (pulses(steady) if kind == "pulses" else np.sin(2 * np.pi * np.cumsum(steady) / RATE)))
+    inner = frequencies[4:-4]
     assert not np.isnan(inner).any(), "voiced throughout"
     assert np.abs(inner / hertz - 1).max() < 0.005
 
 
 @pytest.mark.parametrize("name", VOWELS)
-def test_speech_like_sounds_that_glide_and_tremble(name: str) -> None:
-    """A median pitch per emotion would be wrong if formants or a moving pitch led to another octave."""
-    draw = np.random.default_rng(3)
+def test_pitch_of_gliding_vowels(name: str) -> None:
+    """Formants and a moving pitch must not lead to octave errors."""
+    random = np.random.default_rng(3)
     times = np.arange(RATE) / RATE
     glide = 110 * 2 ** (1.2 * times) * (1 + 0.02 * np.sin(2 * np.pi * 5 * times))
-    sound = vowel(glide, VOWELS[name]) + draw.normal(0, 0.002, RATE)
-    found, true = pitch(sound)[4:-4], at_frames(glide)[4:-4]
-    assert np.isnan(found).mean() < 0.05
-    off = np.abs(found / true - 1)[~np.isnan(found)]
-    assert (off < 0.03).mean() > 0.97
-    assert np.median(off) < 0.005
+    sound = vowel(glide, VOWELS[name]) + random.normal(0, 0.002, RATE)
+    frequencies, true = pitch(sound)[4:-4], at_frames(glide)[4:-4]
+    assert np.isnan(frequencies).mean() < 0.05
+    errors = np.abs(frequencies / true - 1)[~np.isnan(frequencies)]
+    assert (errors < 0.03).mean() > 0.97
+    assert np.median(errors) < 0.005
 
 
 def test_a_missing_fundamental_is_found() -> None:
-    """As over a telephone: the harmonics alone tell the pitch."""
+    """As over a telephone, where only the harmonics are transmitted."""
     times = np.arange(RATE // 2) / RATE
     sound = sum(0.1 * np.sin(2 * np.pi * 120 * k * times) for k in range(3, 20))
     assert np.abs(pitch(sound)[4:-4] - 120).max() < 1
 
 
 def test_noise_and_silence_have_no_pitch() -> None:
-    draw = np.random.default_rng(0)
-    assert np.mean(~np.isnan(pitch(draw.normal(0, 0.1, RATE)))) < 0.02
+    random = np.random.default_rng(0)
+    assert np.mean(~np.isnan(pitch(random.normal(0, 0.1, RATE)))) < 0.02
     silent = yin(torch.zeros(1, RATE), torch.tensor([RATE]))
     assert silent.frequency.isnan().all()
     assert (silent.aperiodicity == 1).all()
 
 
-def test_voiced_parts_are_told_from_the_others() -> None:
-    """Vowel, hiss, pause with a faint hum: the vowel alone has a pitch."""
-    draw = np.random.default_rng(1)
+def test_only_voiced_parts_have_a_pitch() -> None:
+    """A vowel, noise, and a pause with a faint hum."""
+    random = np.random.default_rng(1)
     third = RATE // 2
     times = np.arange(third) / RATE
-    parts = [vowel(np.full(third, 180.0), VOWELS["a"]), draw.normal(0, 0.1, third), 1e-3 * np.sin(100 * np.pi * times)]
+    parts = [
+        vowel(np.full(third, 180.0), VOWELS["a"]),
+        random.normal(0, 0.1, third),
+        1e-3 * np.sin(100 * np.pi * times),
+    ]
     voiced = ~np.isnan(pitch(np.concatenate(parts)))
     assert voiced[3:47].all()
     assert voiced[53:97].mean() < 0.05
@@ -91,46 +95,48 @@ def test_voiced_parts_are_told_from_the_others() -> None:
 
 
 def test_a_clip_has_the_same_pitch_alone_and_in_a_batch() -> None:
-    draw = np.random.default_rng(2)
+    random = np.random.default_rng(2)
     clips = [
-        torch.from_numpy(vowel(np.full(size, hertz), VOWELS["i"]) + draw.normal(0, 0.01, size)).float()
+        torch.from_numpy(vowel(np.full(size, hertz), VOWELS["i"]) + random.normal(0, 0.01, size)).float()
         for size, hertz in ((5000, 120.0), (16000, 210.0), (399, 300.0), (1, 100.0))
     ]
     lengths = torch.tensor([len(clip) for clip in clips])
-    together = yin(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
+    batch = yin(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
     for row, clip in enumerate(clips):
-        alone = yin(clip[None], lengths[row : row + 1])
+        single = yin(clip[None], lengths[row : row + 1])
         count = 1 + len(clip) // 160
-        assert alone.frequency.shape == alone.mask.shape == (1, count)
-        assert together.mask[row].sum() == count
-        for one, other in zip(alone[:2], Pitch(*(part[row : row + 1, :count] for part in together))[:2], strict=True):
-            assert torch.allclose(one, other, atol=1e-3, equal_nan=True)
-        assert together.frequency[row, count:].isnan().all()
+        assert single.frequency.shape == single.mask.shape == (1, count)
+        assert batch.mask[row].sum() == count
+        for single_values, batch_values in zip(
+            single[:2], Pitch(*(part[row : row + 1, :count] for part in batch))[:2], strict=True
+        ):
+            assert torch.allclose(single_values, batch_values, atol=1e-3, equal_nan=True)
+        assert batch.frequency[row, count:].isnan().all()
 
 
-def test_rate_range_and_hop_are_what_is_asked_for() -> None:
+def test_rate_range_and_hop_follow_the_settings() -> None:
     steady = np.full(RATE // 2, 250.0)
-    found = pitch(pulses(steady), f_min=60, f_max=200)
-    assert not (np.abs(found - 250) < 20).any()
+    frequencies = pitch(pulses(steady), f_min=60, f_max=200)
+    assert not (np.abs(frequencies - 250) < 20).any()
     half = yin(torch.from_numpy(pulses(steady)[::2]).float()[None], torch.tensor([RATE // 4]), 8000, hop_length=128)
     assert half.frequency.shape == (1, 1 + RATE // 4 // 128)
     assert abs(float(half.frequency.nanmedian()) - 250) < 1
 
 
 @pytest.mark.parametrize("settings", [{"f_min": 0.0}, {"f_min": 300.0, "f_max": 200.0}, {"f_max": 9000.0}])
-def test_a_range_that_cannot_be(settings: dict[str, float]) -> None:
+def test_a_wrong_frequency_range_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="0 < f_min < f_max <= 8000 Hz must hold"):
         pitch(np.zeros(1000), **settings)
 
 
-def test_librosa_finds_the_same_pitch() -> None:
+def test_pitch_is_close_to_librosa() -> None:
     librosa = pytest.importorskip("librosa")
     times = np.arange(RATE) / RATE
     sound = vowel(120 * 2 ** (0.8 * times), VOWELS["a"]) + np.random.default_rng(0).normal(0, 0.001, RATE)
-    found = pitch(sound)
-    theirs = librosa.yin(sound.astype(np.float32), fmin=60, fmax=600, sr=RATE, frame_length=1024, hop_length=160)
+    frequencies = pitch(sound)
+    reference = librosa.yin(sound.astype(np.float32), fmin=60, fmax=600, sr=RATE, frame_length=1024, hop_length=160)
     inner = slice(8, -8)
-    both = np.abs(found[inner] / theirs[inner] - 1)
-    assert np.isnan(both).mean() < 0.05
-    assert np.nanmedian(both) < 0.005
-    assert np.nanquantile(both, 0.95) < 0.02
+    errors = np.abs(frequencies[inner] / reference[inner] - 1)
+    assert np.isnan(errors).mean() < 0.05
+    assert np.nanmedian(errors) < 0.005
+    assert np.nanquantile(errors, 0.95) < 0.02
