@@ -17,8 +17,8 @@ def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
     assert len(words) == len(set(words))
     assert len(set(COLORS.values())) == 8
     assert all(
-        re.fullmatch("#[0-9a-f]{6}", label_color(name, place))
-        for place, name in enumerate((*EMOTION_NAMES, *"abcdefghij"))
+        re.fullmatch("#[0-9a-f]{6}", label_color(name, index))
+        for index, name in enumerate((*EMOTION_NAMES, *"abcdefghij"))
     )
 
 
@@ -35,12 +35,12 @@ def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
         ("", None),
     ],
 )
-def test_words_for_emotions(word: str, name: str | None) -> None:
+def test_synonyms_have_canonical_names(word: str, name: str | None) -> None:
     assert canonical_name(word) == name
 
 
 @pytest.mark.parametrize(
-    ("labels", "calm", "classes", "places"),
+    ("labels", "calm", "classes", "class_by_label"),
     [
         ("eight", "keep", EMOTION_NAMES, {"calm": "calm", "Fearful": "fear", "boredom": None}),
         ("eight", "neutral", SCHEMES["seven"], {"calm": "neutral"}),
@@ -59,16 +59,16 @@ def test_words_for_emotions(word: str, name: str | None) -> None:
         ({"joy": "bright", "happy": "plain"}, "keep", ("bright", "plain"), {"happiness": "plain", "joy": "bright"}),
     ],
 )
-def test_schemes(
-    labels: str | Mapping[str, str], calm: str, classes: tuple[str, ...], places: dict[str, str | None]
+def test_classes_and_members_of_schemes(
+    labels: str | Mapping[str, str], calm: str, classes: tuple[str, ...], class_by_label: dict[str, str | None]
 ) -> None:
-    made = make_scheme(labels, calm)
-    assert made.classes == classes
-    assert {word: made.class_of(word) for word in places} == places
+    scheme = make_scheme(labels, calm)
+    assert scheme.classes == classes
+    assert {word: scheme.class_of(word) for word in class_by_label} == class_by_label
 
 
 @pytest.mark.parametrize(
-    ("labels", "calm", "says"),
+    ("labels", "calm", "message"),
     [
         ("nine", "keep", "unknown label scheme 'nine': use one of eight, seven, six, four"),
         ("eight", "merge", "calm must be one of keep, neutral, drop, not 'merge'"),
@@ -79,6 +79,6 @@ def test_schemes(
         ({"calm": "low", "happy": "high"}, "drop", "at least two classes"),
     ],
 )
-def test_wrong_schemes_are_refused(labels: str | Mapping[str, str], calm: str, says: str) -> None:
-    with pytest.raises(InputError, match=re.escape(says)):
+def test_wrong_schemes_are_refused(labels: str | Mapping[str, str], calm: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         make_scheme(labels, calm)

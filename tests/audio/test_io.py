@@ -1,4 +1,4 @@
-"""The one door for sound."""
+"""Decoding of sound files, and WAV files in memory."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that answers with half a second of zeros and keeps what it was called with."""
+    """A fake ffmpeg that writes half a second of zeros and stores its arguments."""
     script = tmp_path / "ffmpeg"
-    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/called\nhead -c 32000 /dev/zero\n')
+    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\nhead -c 32000 /dev/zero\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("shutil.which", lambda name: str(script))
-    return tmp_path / "called"
+    return tmp_path / "arguments"
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_414, 44_100, 48_000, 96_000])
@@ -57,12 +57,12 @@ def test_resampling_keeps_length_pitch_and_level(rate: int) -> None:
     assert abs(np.abs(samples[1000:-1000]).max() - 0.4) < 0.005
 
 
-def test_resampling_leaves_out_what_the_new_rate_cannot_hold() -> None:
+def test_resampling_removes_frequencies_above_the_new_nyquist() -> None:
     assert np.abs(decode(encode(tone(48_000, hertz=11_000), 48_000))[500:-500]).max() < 1e-3
 
 
 @pytest.mark.parametrize(
-    ("kind", "subtype", "near"),
+    ("kind", "subtype", "tolerance"),
     [
         ("WAV", "PCM_16", 1e-4),
         ("WAV", "PCM_24", 1e-6),
@@ -76,15 +76,15 @@ def test_resampling_leaves_out_what_the_new_rate_cannot_hold() -> None:
         ("MP3", "MPEG_LAYER_III", 0.05),
     ],
 )
-def test_formats_whatever_the_file_is_called(tmp_path: Path, kind: str, subtype: str, near: float) -> None:
+def test_formats_are_read_whatever_the_suffix(tmp_path: Path, kind: str, subtype: str, tolerance: float) -> None:
     file = tmp_path / "clip.wav"
     file.write_bytes(encode(tone(16_000), 16_000, kind, subtype))
     samples = decode(file)
-    assert np.abs(samples[2000:6000] - tone(16_000)[2000:6000]).max() < near
+    assert np.abs(samples[2000:6000] - tone(16_000)[2000:6000]).max() < tolerance
     assert np.array_equal(samples, decode(file.read_bytes()))
 
 
-def test_channels_are_mixed() -> None:
+def test_channels_are_averaged() -> None:
     left, right = tone(16_000), np.zeros(8_000, np.float32)
     assert np.abs(decode(encode(np.stack([left, right], axis=1), subtype="FLOAT")) - left / 2).max() < 1e-6
 
@@ -95,12 +95,12 @@ def test_infinite_samples_are_refused() -> None:
 
 
 def streamed(size: int) -> bytes:
-    """A WAV file as recorders write it to a pipe: its sizes are not known yet."""
+    """A WAV file as recorders write it to a pipe, before its size is known."""
     return encode(tone(16_000))[:40] + struct.pack("<I", size) + to_pcm16(tone(16_000)).tobytes()
 
 
 @pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF, 16_002])
-def test_a_size_that_is_unknown_or_slightly_wrong_does_no_harm(size: int) -> None:
+def test_an_unknown_or_slightly_wrong_size_in_the_header_is_accepted(size: int) -> None:
     assert len(decode(streamed(size))) == 8_000
 
 
@@ -120,7 +120,7 @@ def test_a_size_that_is_unknown_or_slightly_wrong_does_no_harm(size: int) -> Non
         pytest.param(to_wav(to_pcm16(tone(16_000)), rate=1), "unreadable", id="1 Hz"),
     ],
 )
-def test_what_cannot_be_used_says_why_in_one_line(no_ffmpeg: None, content: bytes, reason: str) -> None:
+def test_unusable_files_raise_a_one_line_error(no_ffmpeg: None, content: bytes, reason: str) -> None:
     with pytest.raises(AudioError) as caught:
         decode(content, name="clip.wav")
     assert caught.value.reason == reason
@@ -136,7 +136,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
-def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ser_ft.audio.io.MAX_BYTES", 10)
     (tmp_path / "long.wav").write_bytes(to_wav(tone(16_000)))
     with pytest.raises(AudioError, match="cut it into shorter") as caught:
@@ -160,22 +160,22 @@ def test_without_ffmpeg_one_line_says_what_to_do(no_ffmpeg: None, name: str | No
     assert ("install ffmpeg, or convert it to wav, flac, ogg or mp3" in str(caught.value)) == hint
 
 
-def test_ffmpeg_reads_what_libsndfile_cannot_and_nothing_from_the_network(ffmpeg: Path) -> None:
-    samples, found = decode_with_rate(M4A)
-    assert (len(samples), found) == (8_000, None)
-    called = ffmpeg.read_text().splitlines()
-    assert called[called.index("-protocol_whitelist") + 1] == "file,pipe"
-    assert Path(called[called.index("-i") + 1]).name == "sound"
-    assert not Path(called[called.index("-i") + 1]).exists()
+def test_ffmpeg_decodes_other_formats_without_network_access(ffmpeg: Path) -> None:
+    samples, file_rate = decode_with_rate(M4A)
+    assert (len(samples), file_rate) == (8_000, None)
+    arguments = ffmpeg.read_text().splitlines()
+    assert arguments[arguments.index("-protocol_whitelist") + 1] == "file,pipe"
+    assert Path(arguments[arguments.index("-i") + 1]).name == "sound"
+    assert not Path(arguments[arguments.index("-i") + 1]).exists()
 
 
-def test_ffmpeg_is_not_asked_about_a_broken_wav(ffmpeg: Path) -> None:
+def test_ffmpeg_is_not_used_for_a_broken_wav(ffmpeg: Path) -> None:
     with pytest.raises(AudioError):
         decode(b"garbage" * 99, name="clip.wav")
     assert not ffmpeg.exists()
 
 
-def test_what_ffmpeg_cannot_read(ffmpeg: Path) -> None:
+def test_errors_of_ffmpeg_are_reported(ffmpeg: Path) -> None:
     (ffmpeg.parent / "ffmpeg").write_text("#!/bin/sh\necho 'pipe: Invalid data found' >&2\nexit 1\n")
     with pytest.raises(AudioError, match=r"ffmpeg cannot decode it .Invalid data found"):
         decode(WEBM)
@@ -196,16 +196,16 @@ def test_silence(samples: np.ndarray, silent: bool) -> None:
     assert is_silent(samples) == silent
 
 
-def test_what_is_above_full_scale_is_clipped() -> None:
+def test_values_above_full_scale_are_clipped() -> None:
     assert to_pcm16(np.array([2.0, -2.0, 0.5, 1.0, -1.0])).tolist() == [32767, -32768, 16384, 32767, -32768]
 
 
-def test_wav_there_and_back_is_lossless() -> None:
-    every = np.arange(-32768, 32768).astype(np.int16)
-    wav = to_wav(every)
+def test_a_wav_round_trip_is_lossless() -> None:
+    all_values = np.arange(-32768, 32768).astype(np.int16)
+    wav = to_wav(all_values)
     info = soundfile.info(io.BytesIO(wav))
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (16_000, 1, "PCM_16", 65_536)
-    assert np.array_equal(soundfile.read(io.BytesIO(wav), dtype="int16")[0], every)
+    assert np.array_equal(soundfile.read(io.BytesIO(wav), dtype="int16")[0], all_values)
     assert from_wav(wav).dtype == np.float32
     assert np.array_equal(from_wav(wav), decode(wav))
     assert to_wav(from_wav(wav)) == wav
@@ -222,7 +222,7 @@ def test_wav_there_and_back_is_lossless() -> None:
         ),
     ],
 )
-def test_foreign_files_in_the_table_are_decoded(wav: bytes) -> None:
+def test_other_files_in_a_table_are_decoded(wav: bytes) -> None:
     samples = from_wav(wav)
     assert len(samples) == 8_000
     assert np.abs(samples[1000:-1000] - tone(16_000)[1000:-1000]).max() < 2e-3

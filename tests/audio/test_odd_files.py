@@ -1,4 +1,4 @@
-"""Two hundred odd files: each has an answer, or one clear line."""
+"""Two hundred unusual files: each gets a prediction or a one-line error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def encoded(sound: np.ndarray, rate: int = RATE, kind: str = "wav", subtype: str
     return file.getvalue()
 
 
-def whole(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
+def valid_files(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     """Yield names, contents and what is expected of files that must have an answer."""
     for kind, subtypes in FORMATS.items():
         for subtype in subtypes:
@@ -78,7 +78,7 @@ def whole(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     yield "twenty-one-seconds.wav", encoded(np.resize(voice, 21 * RATE)), ANSWER
 
 
-def damaged(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
+def damaged_files(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     """Yield names, contents and what is said of files that are not as they should be."""
     plain = encoded(voice)
     yield "empty.wav", b"", "the file is empty"
@@ -153,7 +153,7 @@ def odd(voices: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> t
     """The folder, and what is expected of each file in it."""
     folder = tmp_path_factory.mktemp("odd")
     expected = {}
-    for name, content, wanted in (*whole(voices[0]), *damaged(voices[0])):
+    for name, content, wanted in (*valid_files(voices[0]), *damaged_files(voices[0])):
         assert name not in expected
         with open(os.path.join(folder, name), "wb") as file:
             file.write(content)
@@ -161,7 +161,7 @@ def odd(voices: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> t
     return folder, expected | devices(folder)
 
 
-def test_each_has_an_answer_or_one_line(
+def test_each_file_gets_a_prediction_or_a_one_line_error(
     odd: tuple[Path, dict[str, str]], tiny_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder, expected = odd
@@ -171,8 +171,10 @@ def test_each_has_an_answer_or_one_line(
     assert code == 1
     assert len(expected) >= 200
     assert set(rows) == set(expected)
-    wrong = {name: rows[name].get("error") for name, wanted in expected.items() if not _as_wanted(rows[name], wanted)}
-    assert wrong == {}
+    failures = {
+        name: rows[name].get("error") for name, wanted in expected.items() if not _as_wanted(rows[name], wanted)
+    }
+    assert failures == {}
     failed = sum("error" in row for row in rows.values())
     # A line for each, and the last that counts them; libraries say nothing of their own.
     lines = [line for line in err.splitlines() if line.strip() and "file/s" not in line]
@@ -188,7 +190,7 @@ def _as_wanted(row: dict[str, str], wanted: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["pipe.wav", "/dev/zero", "/dev/null"])
-def test_pipes_and_devices_that_are_named(
+def test_pipes_and_devices_are_refused(
     odd: tuple[Path, dict[str, str]], tiny_run: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["predict", str(odd[0] / name), "--model", str(tiny_run)]) == 1

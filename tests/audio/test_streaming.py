@@ -31,15 +31,15 @@ def encode(samples: np.ndarray, rate: int = 16_000, kind: str = "WAV", subtype: 
     return file.getvalue()
 
 
-def whole(source: bytes | Path, seconds: float = 0.3) -> np.ndarray:
+def read_all(source: bytes | Path, seconds: float = 0.3) -> np.ndarray:
     return np.concatenate(list(blocks(source, seconds)))
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_414, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 60.0])
-def test_blocks_join_to_what_decode_returns(rate: int, seconds: float) -> None:
+def test_blocks_join_to_the_result_of_decode(rate: int, seconds: float) -> None:
     file = encode(noise(rate), rate)
-    assert np.array_equal(whole(file, seconds)[:, 0], decode(file))
+    assert np.array_equal(read_all(file, seconds)[:, 0], decode(file))
 
 
 @pytest.mark.parametrize(
@@ -58,27 +58,27 @@ def test_blocks_join_to_what_decode_returns(rate: int, seconds: float) -> None:
         ("MP3", "MPEG_LAYER_III"),
     ],
 )
-def test_every_format_comes_out_as_decode_has_it(tmp_path: Path, kind: str, subtype: str) -> None:
+def test_every_format_gives_the_result_of_decode(tmp_path: Path, kind: str, subtype: str) -> None:
     file = tmp_path / "clip.wav"
     file.write_bytes(encode(noise(16_000), 16_000, kind, subtype))
-    got, wanted = whole(file, 0.05)[:, 0], decode(file)
-    assert got.shape == wanted.shape
-    assert np.abs(got - wanted).max() <= (1e-7 if kind == "MP3" else 0)
+    actual, expected = read_all(file, 0.05)[:, 0], decode(file)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= (1e-7 if kind == "MP3" else 0)
 
 
 def test_each_channel_is_resampled_by_itself() -> None:
     both = noise(44_100, count=2)
     file = encode(both, 44_100, subtype="FLOAT")
-    got = whole(file)
-    assert got.shape[1] == 2
-    for place in range(2):
-        assert np.array_equal(got[:, place], decode(encode(both[:, place], 44_100, subtype="FLOAT")))
+    actual = read_all(file)
+    assert actual.shape[1] == 2
+    for channel in range(2):
+        assert np.array_equal(actual[:, channel], decode(encode(both[:, channel], 44_100, subtype="FLOAT")))
 
 
-def test_a_file_larger_than_decode_takes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_large_for_decode_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ser_ft.audio.io.MAX_BYTES", 10)
     (tmp_path / "long.wav").write_bytes(to_wav(noise(16_000)[:, 0]))
-    assert len(whole(tmp_path / "long.wav")) == 20_800
+    assert len(read_all(tmp_path / "long.wav")) == 20_800
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_file_larger_than_decode_takes_is_read(tmp_path: Path, monkeypatch: py
         pytest.param(encode(np.array([0, np.inf, 0.1], np.float32), subtype="FLOAT"), "unreadable", id="infinite"),
     ],
 )
-def test_what_cannot_be_used_says_why_in_one_line(monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str) -> None:
+def test_unusable_files_raise_a_one_line_error(monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(AudioError) as caught:
         list(blocks(content, name="clip.wav"))
@@ -106,25 +106,25 @@ def test_what_cannot_be_used_says_why_in_one_line(monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
-        whole(tmp_path / "none.wav")
+        read_all(tmp_path / "none.wav")
     with pytest.raises(AudioError, match="not a regular file"):
-        whole(tmp_path)
+        read_all(tmp_path)
 
 
-def test_a_name_that_says_raw_says_nothing(tmp_path: Path) -> None:
-    """soundfile would take such a file for samples without a header."""
+def test_the_suffix_raw_is_ignored(tmp_path: Path) -> None:
+    """soundfile expects samples without a header in such a file."""
     file = tmp_path / "clip.raw"
     file.write_bytes(encode(noise(16_000)))
-    assert len(whole(file)) == 20_800
+    assert len(read_all(file)) == 20_800
     file.write_bytes(bytes(5_000))
     with pytest.raises(AudioError, match="not a sound file that can be decoded"):
-        whole(file)
+        read_all(file)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc here")
-def test_a_file_that_nobody_can_read() -> None:
+def test_an_unreadable_file_is_reported() -> None:
     with pytest.raises(AudioError, match=r"/proc/self/mem: cannot be read \("):
-        whole(Path("/proc/self/mem"))
+        read_all(Path("/proc/self/mem"))
 
 
 class BadDisk(io.BytesIO):
@@ -137,22 +137,22 @@ class BadDisk(io.BytesIO):
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
-def test_an_error_of_the_disk_is_not_the_end_of_the_sound(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_is_not_taken_for_the_end_of_the_file(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode(noise(16_000, 5.0), kind=kind)
     monkeypatch.setattr("ser_ft.audio.streaming._open_file", lambda path: BadDisk(content))
-    heard = []
+    received = []
     with pytest.raises(AudioError, match=r"clip: after [01]\.\d s, it cannot be read \(Input/output error\)"):
-        heard.extend(blocks("clip", 0.3))
-    assert heard
+        received.extend(blocks("clip", 0.3))
+    assert received
 
 
 @pytest.mark.parametrize(("rate", "count"), [(192_000, 100), (900_000, 1_000)])
-def test_what_a_header_claims_does_not_fill_the_memory(rate: int, count: int) -> None:
+def test_a_damaged_header_does_not_fill_the_memory(rate: int, count: int) -> None:
     content = encode(noise(16_000, 1.0))
-    lying = content[:22] + struct.pack("<HIIH", count, rate, rate * count * 2 % 2**32, count * 2) + content[34:]
+    damaged = content[:22] + struct.pack("<HIIH", count, rate, rate * count * 2 % 2**32, count * 2) + content[34:]
     tracemalloc.start()
     try:
-        with open_audio(lying) as sound:
+        with open_audio(damaged) as sound:
             assert (sound.rate, sound.channels) == (rate, count)
             assert sum(map(len, sound.blocks())) == 32_000 // (2 * count)
         assert tracemalloc.get_traced_memory()[1] < 40e6
@@ -160,7 +160,7 @@ def test_what_a_header_claims_does_not_fill_the_memory(rate: int, count: int) ->
         tracemalloc.stop()
 
 
-def test_what_takes_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise MemoryError
 
@@ -170,8 +170,8 @@ def test_what_takes_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("value", [1e25, -1e25, 300.0])
-def test_samples_far_beyond_full_scale_are_no_sound(value: float) -> None:
-    """In one channel, for a moment: their squares would make every answer no number."""
+def test_samples_far_beyond_full_scale_are_refused(value: float) -> None:
+    """Their squares would turn every prediction into NaN."""
     both = noise(16_000, count=2)
     both[9_000, 1] = value
     with pytest.raises(AudioError, match=r"clip: its samples reach .*, but full scale of floats is 1.0"):
@@ -185,7 +185,7 @@ M4A = b"\x00\x00\x00\x20ftypM4A " + bytes(200)
 
 @pytest.fixture
 def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in that writes a second of stereo ramps as ffmpeg's .au, and keeps what it was called with."""
+    """A fake ffmpeg that writes a second of stereo ramps as .au, and stores its arguments."""
     ramp = np.linspace(-1, 1, 8000, dtype=">f4")
     au = (
         b".snd"
@@ -195,7 +195,7 @@ def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "sound.au").write_bytes(au)
     script = tmp_path / "ffmpeg"
-    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/called\ncat {tmp_path}/sound.au\n')
+    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\ncat {tmp_path}/sound.au\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("shutil.which", lambda name: str(script))
     return script
@@ -206,14 +206,14 @@ def test_ffmpeg_is_read_through_a_pipe_with_its_channels(ffmpeg: Path, tmp_path:
     for source in (M4A, tmp_path / "-call.m4a"):
         with open_audio(source) as sound:
             assert (sound.rate, sound.channels) == (8_000, 2)
-            got = np.concatenate(list(sound.blocks(0.3)))
-        assert np.array_equal(got, np.stack([np.linspace(-1, 1, 8000, dtype=np.float32)] * 2, 1) * [1, -1])
-        assert whole(source).shape == (16_000, 2)
-        called = (tmp_path / "called").read_text().splitlines()
-        assert called[called.index("-protocol_whitelist") + 1] == "file,pipe"
-        assert called[called.index("-i") + 1].startswith("file:/")
-        # Whether a call was recorded at 8 kHz is told by its own rate.
-        assert "-ar" not in called
+            actual = np.concatenate(list(sound.blocks(0.3)))
+        assert np.array_equal(actual, np.stack([np.linspace(-1, 1, 8000, dtype=np.float32)] * 2, 1) * [1, -1])
+        assert read_all(source).shape == (16_000, 2)
+        arguments = (tmp_path / "arguments").read_text().splitlines()
+        assert arguments[arguments.index("-protocol_whitelist") + 1] == "file,pipe"
+        assert arguments[arguments.index("-i") + 1].startswith("file:/")
+        # The file's own rate shows whether a call was recorded at 8 kHz.
+        assert "-ar" not in arguments
 
 
 def test_a_reader_that_stops_early_leaves_no_decoder_behind(ffmpeg: Path, tmp_path: Path) -> None:
@@ -228,27 +228,27 @@ def test_a_reader_that_stops_early_leaves_no_decoder_behind(ffmpeg: Path, tmp_pa
     assert time.monotonic() - started < 50
 
 
-@pytest.mark.parametrize("told", ["", "head -c 4000 {folder}/sound.au\n"])
-def test_what_ffmpeg_cannot_read(ffmpeg: Path, tmp_path: Path, told: str) -> None:
-    said = "echo 'pipe: Invalid data found' >&2\nexit 1\n"
-    ffmpeg.write_text("#!/bin/sh\n" + told.format(folder=tmp_path) + said)
+@pytest.mark.parametrize("output", ["", "head -c 4000 {folder}/sound.au\n"])
+def test_errors_of_ffmpeg_are_reported(ffmpeg: Path, tmp_path: Path, output: str) -> None:
+    failure = "echo 'pipe: Invalid data found' >&2\nexit 1\n"
+    ffmpeg.write_text("#!/bin/sh\n" + output.format(folder=tmp_path) + failure)
     with pytest.raises(AudioError, match=r"ffmpeg cannot decode it .Invalid data found"):
-        whole(M4A)
+        read_all(M4A)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_chunks_of_any_size_mix_to_what_decode_returns(rate: int) -> None:
+def test_chunks_of_any_size_give_the_result_of_decode(rate: int) -> None:
     both = to_pcm16(noise(rate, count=2))
     sizes = np.random.default_rng(3).integers(0, 2000, 500)
-    mixer, at, heard = MonoResampler(rate), 0, []
+    resampler, position, received = MonoResampler(rate), 0, []
     for size in sizes:
-        heard.append(mixer.feed(both[at : at + size]))
-        at += size
-    assert at > len(both)
-    assert np.array_equal(np.concatenate([*heard, mixer.finish()]), decode(encode(both, rate)))
+        received.append(resampler.feed(both[position : position + size]))
+        position += size
+    assert position > len(both)
+    assert np.array_equal(np.concatenate([*received, resampler.finish()]), decode(encode(both, rate)))
 
 
-def test_one_channel_of_a_stream_is_kept() -> None:
+def test_one_channel_of_a_stream_can_be_selected() -> None:
     both = noise(16_000, count=2)
     assert np.array_equal(MonoResampler(16_000, channel=1).feed(both), both[:, 1])
     with pytest.raises(InputError, match="no channel 2"):
@@ -267,6 +267,6 @@ def test_resampling_lags_by_less_than_an_eighth_of_a_second(rate: int) -> None:
 @pytest.mark.parametrize(
     "chunk", [np.zeros((2, 2, 2), np.float32), np.zeros(9, np.int32), np.array([np.nan]), np.zeros((3, 0))]
 )
-def test_a_chunk_that_is_no_sound_is_refused_in_one_line(chunk: np.ndarray) -> None:
+def test_invalid_chunks_are_refused(chunk: np.ndarray) -> None:
     with pytest.raises(InputError, match="chunk"):
         MonoResampler(16_000).feed(chunk)

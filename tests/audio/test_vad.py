@@ -1,4 +1,4 @@
-"""The voice gate: what counts as speech, at any level and in noise, and what does not."""
+"""Voice activity detection: what counts as speech, at any level and in noise, and what does not."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def hum() -> np.ndarray:
 
 
 def tones(*hertz: float) -> np.ndarray:
-    return 0.1 * sum(np.sin(2 * np.pi * each * SECONDS) for each in hertz)
+    return 0.1 * sum(np.sin(2 * np.pi * item * SECONDS) for item in hertz)
 
 
 def melody(step: float, decay: float) -> np.ndarray:
-    """Notes with six harmonics, one after the other."""
+    """Notes with six harmonics."""
     notes = 220 * 2 ** (np.random.default_rng(1).integers(0, 13, 99) / 12)
     pitch, since = notes[(SECONDS // step).astype(int)], SECONDS % step
     return 0.1 * np.exp(-decay * since) * sum(np.sin(2 * np.pi * pitch * k * since) / k for k in range(1, 7))
@@ -56,14 +56,14 @@ def spoken(talk: np.ndarray) -> np.ndarray:
     return power > power.max() / 1000
 
 
-def test_speech_is_found_and_the_pauses_are_not(talk: np.ndarray, spoken: np.ndarray) -> None:
-    found = speech_frames(talk)
-    assert found.dtype == bool
-    assert found.shape == (len(talk) // 160,)
-    assert found[spoken].mean() > 0.9
+def test_speech_is_detected_and_pauses_are_not(talk: np.ndarray, spoken: np.ndarray) -> None:
+    detected = speech_frames(talk)
+    assert detected.dtype == bool
+    assert detected.shape == (len(talk) // 160,)
+    assert detected[spoken].mean() > 0.9
     pauses = np.lib.stride_tricks.sliding_window_view(np.pad(spoken, 30), 61).max(axis=1) == 0
     assert pauses.mean() > 0.1
-    assert found[pauses].mean() < 0.02
+    assert detected[pauses].mean() < 0.02
 
 
 @pytest.mark.parametrize("gain", [-40, -20, 10])
@@ -76,19 +76,17 @@ def test_an_offset_does_not_matter(talk: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("ratio", "least"), [(20, 0.85), (10, 0.75)])
-def test_speech_is_found_in_noise_and_the_noise_is_not(
-    talk: np.ndarray, spoken: np.ndarray, ratio: int, least: float
-) -> None:
+def test_speech_is_detected_in_noise(talk: np.ndarray, spoken: np.ndarray, ratio: int, least: float) -> None:
     power = np.mean(talk[: len(spoken) * 160].reshape(-1, 160)[spoken] ** 2)
     noisy = talk + noise(len(talk) / 16_000, 5) * np.sqrt(power) * 10 ** (-ratio / 20)
-    clean, found = speech_frames(talk), speech_frames(noisy)
-    assert found[clean].mean() > least
-    assert found[~clean].mean() < 0.05
+    clean, detected = speech_frames(talk), speech_frames(noisy)
+    assert detected[clean].mean() > least
+    assert detected[~clean].mean() < 0.05
 
 
-def test_speech_over_hum_is_found(talk: np.ndarray) -> None:
-    clean, found = speech_frames(talk), speech_frames(talk + 0.4 * np.resize(hum(), len(talk)))
-    assert np.mean(clean == found) > 0.9
+def test_speech_is_detected_over_hum(talk: np.ndarray) -> None:
+    clean, detected = speech_frames(talk), speech_frames(talk + 0.4 * np.resize(hum(), len(talk)))
+    assert np.mean(clean == detected) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -108,36 +106,36 @@ def test_speech_over_hum_is_found(talk: np.ndarray) -> None:
         pytest.param(np.full(96_000, 0.5), id="an offset"),
     ],
 )
-def test_what_is_no_speech(sound: np.ndarray) -> None:
+def test_noise_hum_and_tones_are_not_speech(sound: np.ndarray) -> None:
     assert not speech_frames(sound.astype(np.float32)).any()
 
 
 @pytest.mark.parametrize(("step", "decay"), [(0.5, 0.0), (0.5, 3.0), (0.25, 0.0)])
-def test_a_slow_melody_is_no_speech(step: float, decay: float) -> None:
+def test_a_slow_melody_is_not_speech(step: float, decay: float) -> None:
     assert speech_frames(melody(step, decay).astype(np.float32) + 1e-4 * noise()).mean() < 0.1
 
 
 @pytest.mark.parametrize("largest", [300, 5_000, 400_000])
 def test_the_decisions_do_not_depend_on_the_chunks(talk: np.ndarray, largest: int) -> None:
     sound = talk[: 16_000 * 4] if largest < 1000 else talk
-    random, gate, at, found = np.random.default_rng(largest), VoiceActivityDetector(), 0, []
-    while at < len(sound):
+    random, detector, position, detected = np.random.default_rng(largest), VoiceActivityDetector(), 0, []
+    while position < len(sound):
         size = int(random.integers(0, largest))
-        found.append(gate.feed(sound[at : at + size]))
-        at = min(len(sound), at + size)
-        assert at / 16_000 - sum(map(len, found)) * 0.01 <= LATENCY
-    assert np.array_equal(np.concatenate([*found, gate.finish()]), speech_frames(sound))
+        detected.append(detector.feed(sound[position : position + size]))
+        position = min(len(sound), position + size)
+        assert position / 16_000 - sum(map(len, detected)) * 0.01 <= LATENCY
+    assert np.array_equal(np.concatenate([*detected, detector.finish()]), speech_frames(sound))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 159, 160, 1599, 1600, 1601, 20_000])
-def test_there_is_a_decision_for_every_whole_frame(talk: np.ndarray, samples: int) -> None:
+def test_every_complete_frame_has_a_decision(talk: np.ndarray, samples: int) -> None:
     assert speech_frames(talk[16_000 : 16_000 + samples]).shape == (samples // 160,)
 
 
-def test_a_gate_keeps_no_more_of_a_long_sound(talk: np.ndarray) -> None:
-    gate, kept = VoiceActivityDetector(), []
+def test_memory_does_not_grow_with_the_length_of_the_audio(talk: np.ndarray) -> None:
+    detector, sizes = VoiceActivityDetector(), []
     for _ in range(6):
-        gate.feed(talk)
-        kept.append(sum(part.nbytes for part in vars(gate).values() if isinstance(part, np.ndarray)))
-    assert max(kept) < 1_000_000
-    assert kept[-1] <= max(kept[:3]) * 1.1
+        detector.feed(talk)
+        sizes.append(sum(part.nbytes for part in vars(detector).values() if isinstance(part, np.ndarray)))
+    assert max(sizes) < 1_000_000
+    assert sizes[-1] <= max(sizes[:3]) * 1.1

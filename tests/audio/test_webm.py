@@ -1,4 +1,4 @@
-"""Opus in WebM, as browsers record it, read without ffmpeg."""
+"""Decoding of Opus in WebM, as browsers record it, without ffmpeg."""
 
 import io
 import struct
@@ -18,18 +18,18 @@ UNKNOWN = b"\x01" + b"\xff" * 7
 
 
 def opus(seconds: float = 2.0, rate: int = 48_000, channels: int = 1) -> tuple[bytes, list[bytes], np.ndarray]:
-    """Encode a sweep; return the Opus head, the packets, and what libsndfile itself decodes of them."""
+    """Encode a sweep; return the Opus header, the packets, and their samples as libsndfile decodes them."""
     time = np.arange(round(seconds * rate)) / rate
     file = io.BytesIO()
     sweep = np.sin(2 * np.pi * (200 + 300 * time) * time) / 2
     soundfile.write(file, np.stack([sweep] * channels, axis=1), rate, format="OGG", subtype="OPUS")
-    content, packets, rest, at = file.getvalue(), [], b"", 0
-    while at < len(content):
-        lacing = content[at + 27 : at + 27 + content[at + 26]]
-        at += 27 + len(lacing)
+    content, packets, rest, position = file.getvalue(), [], b"", 0
+    while position < len(content):
+        lacing = content[position + 27 : position + 27 + content[position + 26]]
+        position += 27 + len(lacing)
         for size in lacing:
-            rest += content[at : at + size]
-            at += size
+            rest += content[position : position + size]
+            position += size
             if size < 255:
                 packets.append(rest)
                 rest = b""
@@ -43,7 +43,7 @@ def element(kind: str, value: bytes, size: bytes | None = None) -> bytes:
 def recorded(
     head: bytes, packets: Sequence[bytes], codec: bytes = b"A_OPUS", grouped: bool = False, flags: int = 0x80
 ) -> bytes:
-    """Write WebM as browsers do: of unknown length, with other elements between, and a track of pictures."""
+    """Write WebM as browsers do: of unknown length, with other elements and a video track."""
 
     def block(packet: bytes, number: int = 1) -> bytes:
         value = bytes([0x80 | number, 0, 0, flags]) + packet
@@ -54,9 +54,9 @@ def recorded(
         "ae", element("d7", b"\x01") + element("ec", b"junk") + element("86", codec) + element("63a2", head)
     )
     clusters = b"".join(
-        element("1f43b675", element("e7", b"\0") + b"".join(map(block, packets[at : at + 20])), UNKNOWN)
+        element("1f43b675", element("e7", b"\0") + b"".join(map(block, packets[position : position + 20])), UNKNOWN)
         + block(b"a picture", 2)
-        for at in range(0, len(packets), 20)
+        for position in range(0, len(packets), 20)
     )
     whole = element("1549a966", element("4d80", b"a recorder")) + element("1654ae6b", pictures + sound) + clusters
     return element("1a45dfa3", element("4282", b"webm")) + element("18538067", whole, UNKNOWN)
@@ -64,23 +64,25 @@ def recorded(
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (16_000, 1), (48_000, 2)])
-def test_the_sound_is_that_of_the_same_packets_in_ogg(
+def test_decoded_samples_equal_those_of_the_same_packets_in_ogg(
     rate: int, channels: int, grouped: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     head, packets, expected = opus(rate=rate, channels=channels)
     content = recorded(head, packets, grouped=grouped)
-    found = audio.decode(content, name="recorded.webm")
-    # Where one of them ends sooner, its resampling ends otherwise.
-    shared = min(len(found), len(expected)) - 400
-    assert abs(len(found) - len(expected)) < 0.05 * audio.SAMPLE_RATE, "only the encoder's last padding may be left"
-    np.testing.assert_array_equal(found[:shared], expected[:shared])
+    actual = audio.decode(content, name="recorded.webm")
+    # The end differs, because the files end at different samples.
+    compared = min(len(actual), len(expected)) - 400
+    assert abs(len(actual) - len(expected)) < 0.05 * audio.SAMPLE_RATE, (
+        "only the final padding of the encoder may differ"
+    )
+    np.testing.assert_array_equal(actual[:compared], expected[:compared])
     (tmp_path / "recorded.webm").write_bytes(content)
     streamed = np.concatenate(list(blocks(tmp_path / "recorded.webm", seconds=0.5))).mean(axis=1, dtype=np.float32)
-    np.testing.assert_allclose(streamed, found, atol=1e-6)
+    np.testing.assert_allclose(streamed, actual, atol=1e-6)
 
 
-def test_packets_longer_than_a_page_of_them_and_many_pages() -> None:
+def test_long_recordings_span_many_pages() -> None:
     head, packets, _ = opus(seconds=20)
     ogg = webm.as_ogg(recorded(head, packets))
     assert ogg is not None
@@ -88,14 +90,14 @@ def test_packets_longer_than_a_page_of_them_and_many_pages() -> None:
     assert audio.decode(ogg, name="long.ogg").shape[0] == pytest.approx(20 * audio.SAMPLE_RATE, abs=800)
 
 
-def test_a_recording_that_was_broken_off_is_taken_as_far_as_it_goes() -> None:
+def test_an_interrupted_recording_is_decoded_as_far_as_it_goes() -> None:
     head, packets, _ = opus()
     content = recorded(head, packets)
     half = audio.decode(content[: len(content) // 2], name="half.webm")
     assert 0.5 * audio.SAMPLE_RATE < len(half) < 1.5 * audio.SAMPLE_RATE
 
 
-def test_what_is_not_understood_is_left_to_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_or_damaged_files_do_not_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     head, packets, _ = opus(seconds=0.5)
     monkeypatch.setattr("shutil.which", lambda _: None)
     random = np.random.default_rng(0)

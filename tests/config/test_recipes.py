@@ -46,14 +46,20 @@ WRONG = {
     ),
     "a transform that is none": ("augment: {transforms: {echo: {}}}", "no transform 'echo'; there are pitch"),
     "a transform's setting that is none": ("augment: {transforms: {noise: {loud: 3}}}", "noise: no setting 'loud'"),
-    "a transform out of its range": ("augment: {transforms: {speed: {factor: [0, 9]}}}", "speed.factor must be a number or"),
+    "a transform out of its range": (
+        "augment: {transforms: {speed: {factor: [0, 9]}}}",
+        "speed.factor must be a number or",
+    ),
     "transforms as words": ("augment: {transforms: [noise]}", "augment.transforms"),
     "copies by nothing": ("augment: {copies: 2}", "name the transforms"),
     "less than no copies": ("augment: {copies: -1}", "augment.copies must be 0 or more"),
     "clips mixed by no share": ("augment: {mixup: 0}", "augment.mixup must be a number above 0"),
     "clips mixed by no number": ("augment: {mixup: .nan}", "augment.mixup"),
     "a mask's setting that is none": ("augment: {spec_augment: {masks: 2}}", "has the settings num_time_masks"),
-    "masks wider than a clip": ("augment: {spec_augment: {time_mask_width: 2}}", "spec_augment.time_mask_width must be a number"),
+    "masks wider than a clip": (
+        "augment: {spec_augment: {time_mask_width: 2}}",
+        "spec_augment.time_mask_width must be a number",
+    ),
     "masks over states": ("model: {name: a/b}\naugment: {spec_augment: {}}", "model.config_overrides.mask_time_prob"),
     "a frozen encoder that hears anew": (
         "model: {name: a/b}\ntuning: {mode: probe}\naugment: {transforms: {volume: {}}}",
@@ -141,7 +147,8 @@ FULL = Recipe(
     ),
     split=SplitConfig(kind="corpus", seed=2, corpus="tess", test=0.25, file="0123"),
     model=ModelConfig(
-        feature_extractor={"descriptors": ["log-mel"], "n_mels": 40}, config_overrides={"channels": [8, 16], "dropout": 0.0}
+        feature_extractor={"descriptors": ["log-mel"], "n_mels": 40},
+        config_overrides={"channels": [8, 16], "dropout": 0.0},
     ),
     augment=AugmentConfig(
         transforms={"noise": {"p": 0.5, "snr_db": [5, 30]}, "speed": {}},

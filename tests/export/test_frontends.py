@@ -1,4 +1,4 @@
-"""Inside an .onnx file the features are the extractor's: else a model hears what it was never trained on."""
+"""The features inside an ONNX file equal those of the extractor."""
 
 from __future__ import annotations
 
@@ -35,46 +35,48 @@ def computed(graph: torch.nn.Module, *clips: np.ndarray) -> np.ndarray:
         return graph(torch.from_numpy(np.stack(clips))).numpy()
 
 
-def close(found: np.ndarray, wanted: np.ndarray) -> None:
-    """Within 1e-4 of what a number varies by."""
-    assert found.shape == wanted.shape
-    spread = wanted.std(axis=(0, 1)) + 1e-3
-    assert (np.abs(found - wanted) / spread).max() < 1e-4
+def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Within 1e-4 of the standard deviation of each feature."""
+    assert actual.shape == expected.shape
+    spread = expected.std(axis=(0, 1)) + 1e-3
+    assert (np.abs(actual - expected) / spread).max() < 1e-4
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(settings) or "defaults")
-def test_every_descriptor_is_the_extractor_s(settings: dict[str, Any], voices: list[np.ndarray]) -> None:
+def test_every_descriptor_equals_that_of_the_extractor(settings: dict[str, Any], voices: list[np.ndarray]) -> None:
     names = tuple(name for name in DESCRIPTORS if name != "rolloff")
     extractor, rolloff = (SpectralFeatureExtractor(some, **settings) for some in (names, ["rolloff"]))
     graph, bins = SpectralFrontend(extractor), SpectralFrontend(rolloff)
     for voice in voices[:4]:
-        close(computed(graph, voice), extractor(voice)["input_features"])
-        # It jumps from bin to bin, and seldom is one off.
-        apart = np.abs(computed(bins, voice) - rolloff(voice)["input_features"])
-        assert apart.max() < 1.01 * 16_000 / rolloff.frontend.n_fft
-        assert (apart > 1).mean() < 0.02
+        assert_close(computed(graph, voice), extractor(voice)["input_features"])
+        # The roll-off is a bin number, which rarely differs by one.
+        difference = np.abs(computed(bins, voice) - rolloff(voice)["input_features"])
+        assert difference.max() < 1.01 * 16_000 / rolloff.frontend.n_fft
+        assert (difference > 1).mean() < 0.02
 
 
 @pytest.mark.parametrize("samples", [512, 1599, 1600, 1601, 4000, 20_001])
-def test_frames_are_cut_alike_at_any_length(samples: int, voices: list[np.ndarray]) -> None:
+def test_frames_are_equal_at_any_length(samples: int, voices: list[np.ndarray]) -> None:
     extractor = SpectralFeatureExtractor(("zcr", "energy", "energy-entropy", "flux", "log-mel"), hop_length=160)
     clip = voices[0][5000 : 5000 + samples] if samples < 5000 else np.resize(voices[0], samples)
     assert np.abs(computed(SpectralFrontend(extractor), clip) - extractor(clip)["input_features"]).max() < 2e-4
 
 
-def test_silence_and_a_full_scale_square_give_the_same_numbers() -> None:
-    """What is divided by nothing, or has no logarithm."""
+def test_silence_and_full_scale_give_the_same_features() -> None:
+    """No division by zero, and no logarithm of zero."""
     extractor = SpectralFeatureExtractor(tuple(DESCRIPTORS))
     square = np.sign(np.sin(2 * np.pi * 200 * np.arange(8000) / 16_000)).astype(np.float32)
     for clip in (np.zeros(8000, np.float32), square):
-        found, wanted = computed(SpectralFrontend(extractor), clip), extractor(clip)["input_features"]
-        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+        actual, expected = computed(SpectralFrontend(extractor), clip), extractor(clip)["input_features"]
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("frames", [None, 60, 61, 1000])
 @pytest.mark.parametrize("kind", ["none", "clip-mean", "clip", "speaker", "training"])
-def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | None, voices: list[np.ndarray]) -> None:
-    """In a batch, too: nothing of a clip's neighbours may enter it."""
+def test_normalization_and_cropping_equal_those_of_a_single_clip(
+    kind: str, frames: int | None, voices: list[np.ndarray]
+) -> None:
+    """Also in a batch: a clip's features must not depend on other clips."""
     extractor = SpectralFeatureExtractor(normalize=kind, max_frames=frames, **SMALL)
     if kind == "training":
         width = extractor.feature_size
@@ -82,13 +84,13 @@ def test_standardised_and_cropped_as_a_single_clip_is(kind: str, frames: int | N
     graph = SpectralFrontend(extractor)
     length = min(map(len, voices))
     clips = [voice[:length] for voice in voices]
-    together = computed(graph, *clips)
-    for clip, found in zip(clips, together, strict=True):
-        np.testing.assert_allclose(found[None], extractor(clip)["input_features"], atol=1e-3, rtol=1e-4)
-        np.testing.assert_allclose(found, computed(graph, clip)[0], atol=1e-5, rtol=1e-5)
+    batch = computed(graph, *clips)
+    for clip, actual in zip(clips, batch, strict=True):
+        np.testing.assert_allclose(actual[None], extractor(clip)["input_features"], atol=1e-3, rtol=1e-4)
+        np.testing.assert_allclose(actual, computed(graph, clip)[0], atol=1e-5, rtol=1e-5)
 
 
-def test_an_extractor_that_was_not_fitted_is_refused() -> None:
+def test_an_extractor_that_is_not_fitted_is_refused() -> None:
     with pytest.raises(ValueError, match="needs mean and scale"):
         SpectralFrontend(SpectralFeatureExtractor(normalize="training"))
 
@@ -97,22 +99,24 @@ def test_an_extractor_that_was_not_fitted_is_refused() -> None:
     ("family", "tolerance"),
     [("wav2vec2", 1e-5), ("wavlm", 0), ("sew", 1e-5), ("whisper", 1e-4), ("ast", 2e-4), ("wav2vec2-bert", 2e-3)],
 )
-def test_what_speech_encoders_hear(family: str, tolerance: float, voices: list[np.ndarray], tmp_path: Path) -> None:
-    """Of an odd and an even number of frames, of less and of more sound than a fixed length holds."""
-    found = find_encoder(str(write_tiny_backbone(family, tmp_path)), ("happy", "sad"))
-    input_spec = EncoderParts.of(load_encoder(found)).input_spec
-    graph = make_frontend(found.extractor)
+def test_inputs_of_speech_encoders_are_equal(
+    family: str, tolerance: float, voices: list[np.ndarray], tmp_path: Path
+) -> None:
+    """For odd and even numbers of frames, and for clips below and above a fixed length."""
+    encoder = find_encoder(str(write_tiny_backbone(family, tmp_path)), ("happy", "sad"))
+    input_spec = EncoderParts.of(load_encoder(encoder)).input_spec
+    graph = make_frontend(encoder.extractor)
     for length in (1600, 8000, 8160, 24_321, 90_000):
         clip = np.resize(voices[0], length)
-        inputs = collate_waveforms([clip], found.extractor, input_spec, pad_batch=False)
-        wanted = next(iter(inputs.values()))
+        inputs = collate_waveforms([clip], encoder.extractor, input_spec, pad_batch=False)
+        expected = next(iter(inputs.values()))
         if input_spec.kind == "frames":
-            wanted = wanted[:, : int(inputs["attention_mask"].sum())]
-        made = computed(graph, clip)
-        assert made.shape == tuple(wanted.shape)
-        assert np.abs(made - wanted.numpy()).max() <= tolerance
+            expected = expected[:, : int(inputs["attention_mask"].sum())]
+        actual = computed(graph, clip)
+        assert actual.shape == tuple(expected.shape)
+        assert np.abs(actual - expected.numpy()).max() <= tolerance
 
 
-def test_an_extractor_of_another_kind_is_told_by_name() -> None:
+def test_an_unsupported_extractor_is_named() -> None:
     with pytest.raises(InputError, match="a SpeechT5FeatureExtractor cannot be exported: only Spectral"):
         make_frontend(SpeechT5FeatureExtractor())

@@ -1,4 +1,4 @@
-"""`ser-ft export`: a file that answers as the model does, or none at all."""
+"""`ser-ft export`: a file with the same probabilities as the model, or none at all."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ FAST = ("plain-cnn", "compact-cnn", "lstm")
 def sounds(voices: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of clips of 0.4 to 4 s, of as many different lengths."""
     folder = tmp_path_factory.mktemp("sounds")
-    for place, voice in enumerate(voices[:8]):
-        clip = np.resize(voice, 6400 + 7321 * place)
-        soundfile.write(folder / f"{place}.wav", clip, audio.SAMPLE_RATE, subtype="FLOAT")
+    for index, voice in enumerate(voices[:8]):
+        clip = np.resize(voice, 6400 + 7321 * index)
+        soundfile.write(folder / f"{index}.wav", clip, audio.SAMPLE_RATE, subtype="FLOAT")
     return folder
 
 
@@ -75,64 +75,67 @@ def save(name: str, features: dict[str, Any], network: dict[str, Any], folder: P
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[] if case in FAST else pytest.mark.slow) for case in NETWORKS]
 )
-def test_our_networks_answer_the_same(case: str, sounds: Path, tmp_path: Path) -> None:
+def test_own_networks_give_the_same_probabilities(case: str, sounds: Path, tmp_path: Path) -> None:
     name, features, network = NETWORKS[case]
     folder = save(name, features, network, tmp_path / "model")
-    made = export_onnx(folder, tmp_path / "a.onnx", data=sounds, tolerance=5e-5, verbose=False)
-    assert (made.clips, made.agreement, made.source) == (8, 1.0, str(sounds))
-    _batches(made, folder, sounds)
+    result = export_onnx(folder, tmp_path / "a.onnx", data=sounds, tolerance=5e-5, verbose=False)
+    assert (result.clips, result.agreement, result.source) == (8, 1.0, str(sounds))
+    _batches(result, folder, sounds)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
-def test_speech_encoders_answer_the_same(family: str, sounds: Path, tmp_path: Path) -> None:
+def test_speech_encoders_give_the_same_probabilities(family: str, sounds: Path, tmp_path: Path) -> None:
     """Of all families, with the features of each inside; SEW's frames go in pairs, and one may be left over."""
     logging.disable_progress_bar()
-    found = find_encoder(str(write_tiny_backbone(family, tmp_path / "backbone")), CLASSES)
+    encoder = find_encoder(str(write_tiny_backbone(family, tmp_path / "backbone")), CLASSES)
     folder = tmp_path / "model"
-    load_encoder(found).save_pretrained(folder)
-    found.extractor.save_pretrained(folder)
-    made = export_onnx(folder, tmp_path / "a.onnx", data=sounds, tolerance=1e-4, verbose=False)
-    _batches(made, folder, sounds)
+    load_encoder(encoder).save_pretrained(folder)
+    encoder.extractor.save_pretrained(folder)
+    result = export_onnx(folder, tmp_path / "a.onnx", data=sounds, tolerance=1e-4, verbose=False)
+    _batches(result, folder, sounds)
 
 
-def _batches(made: ExportResult, folder: Path, sounds: Path, tolerance: float = 1e-4) -> None:
+def _batches(result: ExportResult, folder: Path, sounds: Path, tolerance: float = 1e-4) -> None:
     """One file answers batches of 1 and of 7, of lengths that it was not made for."""
-    ours, theirs = OnnxBackend(made.path), TorchBackend(str(folder), "cpu")
-    assert ours.info == replace(theirs.info, name=ours.info.name)
-    clips = [audio.decode(sounds / f"{place}.wav") for place in range(7)]
+    exported, reference = OnnxBackend(result.path), TorchBackend(str(folder), "cpu")
+    assert exported.info == replace(reference.info, name=exported.info.name)
+    clips = [audio.decode(sounds / f"{index}.wav") for index in range(7)]
     for length in (8000, 8161, 16_320, 45_001):
         batch = np.stack([np.resize(clip, length) for clip in clips])
-        together = ours.probabilities(batch)
-        assert np.abs(together - np.concatenate([ours.probabilities(clip[None]) for clip in batch])).max() < 1e-5
-        assert np.abs(together - theirs.probabilities(batch)).max() < tolerance
-    assert together.std(axis=0).max() > 1e-3, "the clips cannot be told apart: nothing is tested"
+        batch_probabilities = exported.probabilities(batch)
+        assert (
+            np.abs(batch_probabilities - np.concatenate([exported.probabilities(clip[None]) for clip in batch])).max()
+            < 1e-5
+        )
+        assert np.abs(batch_probabilities - reference.probabilities(batch)).max() < tolerance
+    assert batch_probabilities.std(axis=0).max() > 1e-3, "all clips get the same probabilities: nothing is tested"
 
 
-def test_eight_bits_make_a_smaller_file_whose_features_are_exact(sounds: Path, tmp_path: Path) -> None:
-    """Quantised log-mels would be noise."""
+def test_int8_gives_a_smaller_file_with_exact_features(sounds: Path, tmp_path: Path) -> None:
+    """Quantized log-mels would be noise."""
     folder = save("plain-cnn", {}, {}, tmp_path / "model")
-    whole = export_onnx(folder, tmp_path / "whole.onnx", data=sounds, verbose=False)
-    small = export_onnx(folder, tmp_path / "small.onnx", int8=True, data=sounds, verbose=False)
-    weights = 4 * sum(each.numel() for each in PretrainedClassifier.load(str(folder)).model.parameters())
-    assert whole.bytes - small.bytes > 0.65 * weights
-    assert whole.difference < 1e-5 < small.difference < 0.05
-    _batches(small, folder, sounds, 0.05)
-    kinds = {one.name: one.data_type for one in onnx.load(small.path).graph.initializer}
+    float32 = export_onnx(folder, tmp_path / "whole.onnx", data=sounds, verbose=False)
+    int8 = export_onnx(folder, tmp_path / "small.onnx", int8=True, data=sounds, verbose=False)
+    weights = 4 * sum(item.numel() for item in PretrainedClassifier.load(str(folder)).model.parameters())
+    assert float32.bytes - int8.bytes > 0.65 * weights
+    assert float32.difference < 1e-5 < int8.difference < 0.05
+    _batches(int8, folder, sounds, 0.05)
+    kinds = {item.name: item.data_type for item in onnx.load(int8.path).graph.initializer}
     assert onnx.TensorProto.UINT8 in kinds.values()
     assert {kind for name, kind in kinds.items() if name.startswith("frontend.")} == {onnx.TensorProto.FLOAT}
 
 
-def test_a_file_too_far_from_the_model_is_not_kept(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
+def test_a_file_that_differs_from_the_model_is_not_kept(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "a.onnx"
     out.parent.mkdir()
-    said = r"a.onnx: not written: .* from that of the model, and --tolerance is 1e-12$"
-    with pytest.raises(InputError, match=said):
+    message = r"a.onnx: not written: .* from that of the model, and --tolerance is 1e-12$"
+    with pytest.raises(InputError, match=message):
         export_onnx(tiny_run, out, data=sounds, tolerance=1e-12, verbose=False)
     assert list(out.parent.iterdir()) == []
 
 
-def test_nothing_is_left_of_an_export_that_fails(
+def test_a_failed_export_leaves_nothing_behind(
     tiny_run: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is the file that was there before touched."""
@@ -148,7 +151,7 @@ def test_nothing_is_left_of_an_export_that_fails(
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.onnx", b"precious")]
 
 
-def test_a_file_that_is_there_is_kept_unless_it_may_go(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_only_replaced_with_overwrite(tiny_run: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.onnx"
     out.write_bytes(b"precious")
     with pytest.raises(InputError, match="an ONNX file already exists; pass --overwrite, or choose another --out"):
@@ -157,27 +160,27 @@ def test_a_file_that_is_there_is_kept_unless_it_may_go(tiny_run: Path, sounds: P
     assert export_onnx(tiny_run, out, data=sounds, overwrite=True, verbose=False).bytes == out.stat().st_size > 10_000
 
 
-def test_a_run_is_checked_on_its_own_table_where_it_is_still_there(
+def test_a_run_is_compared_on_its_own_table_if_it_exists(
     tiny_run: Path, miniature_folder: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (run / "config.yaml").write_text(yaml.safe_dump({"data": {"prepared": str(miniature_folder)}}))
-    made = export_onnx(run, tmp_path / "a.onnx", verbose=False)
-    assert (made.source, made.clips) == (str(miniature_folder), module.NUM_CLIPS)
+    result = export_onnx(run, tmp_path / "a.onnx", verbose=False)
+    assert (result.source, result.clips) == (str(miniature_folder), module.NUM_CLIPS)
     (run / "config.yaml").write_text(yaml.safe_dump({"data": {"prepared": str(tmp_path / "gone")}}))
-    made = export_onnx(run, tmp_path / "b.onnx", verbose=False)
-    assert made.source.startswith("synthetic voices")
-    assert made.agreement == 1.0
+    result = export_onnx(run, tmp_path / "b.onnx", verbose=False)
+    assert result.source.startswith("synthetic voices")
+    assert result.agreement == 1.0
 
 
-def test_of_an_hour_only_the_beginning_is_asked_about(voices: list[np.ndarray], tmp_path: Path) -> None:
+def test_only_the_beginning_of_a_long_recording_is_compared(voices: list[np.ndarray], tmp_path: Path) -> None:
     sound = np.resize(voices[0], 70 * audio.SAMPLE_RATE)
     soundfile.write(tmp_path / "call.wav", sound, audio.SAMPLE_RATE, subtype="FLOAT")
     (clip,) = module._from_files(tmp_path)
     assert np.array_equal(clip, sound[: 20 * audio.SAMPLE_RATE])
 
 
-def _unlike(tiny_run: Path, folder: Path) -> Path:
+def _without_weights(tiny_run: Path, folder: Path) -> Path:
     """The run, cut off from its weights."""
     run = Path(shutil.copytree(tiny_run, folder / "unlike"))
     (run / "model" / "model.safetensors").write_bytes(b"")
@@ -185,55 +188,55 @@ def _unlike(tiny_run: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("said", "asked"),
+    ("message", "call"),
     [
-        ("a.bin: the name of an ONNX file must end in .onnx", lambda run, some: export_onnx(run, some / "a.bin")),
+        ("a.bin: the name of an ONNX file must end in .onnx", lambda run, folder: export_onnx(run, folder / "a.bin")),
         (
             "is a folder, not a file",
-            lambda run, some: export_onnx(run, Path(some, "b.onnx").mkdir() or some / "b.onnx"),
+            lambda run, folder: export_onnx(run, Path(folder, "b.onnx").mkdir() or folder / "b.onnx"),
         ),
         (
             "is not a folder",
-            lambda run, some: export_onnx(run, Path(some, "no").write_text("") or some / "no" / "a.onnx"),
+            lambda run, folder: export_onnx(run, Path(folder, "no").write_text("") or folder / "no" / "a.onnx"),
         ),
         (
             "neither a prepared table nor a folder with sound",
-            lambda run, some: export_onnx(run, some / "a.onnx", data=some),
+            lambda run, folder: export_onnx(run, folder / "a.onnx", data=folder),
         ),
-        ("damaged", lambda run, some: export_onnx(_unlike(run, some), some / "a.onnx")),
-        ("not a folder, and no such model", lambda run, some: export_onnx("nobody/nothing", some / "a.onnx")),
+        ("damaged", lambda run, folder: export_onnx(_without_weights(run, folder), folder / "a.onnx")),
+        ("not a folder, and no such model", lambda run, folder: export_onnx("nobody/nothing", folder / "a.onnx")),
     ],
 )
-def test_what_cannot_be_exported_is_said_in_one_line(
-    said: str, asked: Callable[[Path, Path], Any], tiny_run: Path, tmp_path: Path
+def test_wrong_input_is_one_line(
+    message: str, call: Callable[[Path, Path], Any], tiny_run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=said) as e:
-        asked(tiny_run, tmp_path)
+    with pytest.raises(InputError, match=message) as e:
+        call(tiny_run, tmp_path)
     assert "\n" not in str(e.value)
     assert not list(tmp_path.rglob(".*.onnx"))
 
 
-def test_weights_that_no_onnx_file_holds(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_above_2_gib_are_refused(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_WEIGHT_BYTES", 1000)
     with pytest.raises(InputError, match="file holds less than 2"):
         export_onnx(tiny_run, tmp_path / "a.onnx")
 
 
-def test_packages_that_are_not_installed(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="pip install onnx"):
         export_onnx(tiny_run, tmp_path / "a.onnx")
 
 
-def test_the_command(
+def test_the_command_exports_and_refuses(
     tiny_run: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(tiny_run), "--data", str(sounds)]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("written: tiny.onnx (")
-    assert f"compared on 8 clips of {sounds}" in told
-    assert "same class: 8 of 8" in told
+    output = capsys.readouterr().out
+    assert output.startswith("written: tiny.onnx (")
+    assert f"compared on 8 clips of {sounds}" in output
+    assert "same class: 8 of 8" in output
     assert main(["export", str(tiny_run), "--data", str(sounds), "--int8"]) == 0
     assert Path("tiny-int8.onnx").stat().st_size < Path("tiny.onnx").stat().st_size
     assert main(["export", str(tiny_run), "--data", str(sounds)]) == 2

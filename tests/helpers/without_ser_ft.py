@@ -1,4 +1,4 @@
-"""A machine with transformers and without ser_ft: what it makes of a saved folder."""
+"""Predictions of saved models in a process with transformers and without ser_ft."""
 
 import json
 import os
@@ -19,7 +19,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
-"""What a script begins with: wherever ser_ft is installed here, importing it fails."""
+"""The beginning of a script in which importing ser_ft fails."""
 _SCRIPT = (
     WITHOUT_SER_FT
     + """
@@ -34,24 +34,25 @@ for folder in sys.argv[2:]:
     extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
     answers = []
     for sound in sounds:
-        found = {each["label"]: each["score"] for each in classify({"raw": sound, "sampling_rate": 16000})}
+        scores = {item["label"]: item["score"] for item in classify({"raw": sound, "sampling_rate": 16000})}
         with torch.inference_mode():
             inputs = extractor(sound, sampling_rate=16000, return_tensors="pt")
-            shares = model(**inputs).logits[0].softmax(-1).tolist()
-        assert all(abs(found[model.config.id2label[place]] - share) < 1e-6 for place, share in enumerate(shares))
-        answers.append(found)
+            probabilities = model(**inputs).logits[0].softmax(-1).tolist()
+        labels = model.config.id2label
+        assert all(abs(scores[labels[index]] - value) < 1e-6 for index, value in enumerate(probabilities))
+        answers.append(scores)
     print(json.dumps(answers), flush=True)
 """
 )
 
 
 def answers(folders: Sequence[Path], sounds: Sequence[np.ndarray], scratch: Path) -> list[list[dict[str, float]]]:
-    """Ask the models in folders, each about all sounds (16 kHz), in a process of its own: label -> probability.
+    """Return the probabilities by label of each saved model for each clip (16 kHz), computed in a new process.
 
     The pipeline of transformers and the Auto classes must agree.
     """
     np.savez(scratch / "sounds.npz", *sounds)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-I", "-c", _SCRIPT, str(scratch / "sounds.npz"), *map(str, folders)],
         env=os.environ | {"HF_HOME": str(scratch / "hf"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -59,5 +60,5 @@ def answers(folders: Sequence[Path], sounds: Sequence[np.ndarray], scratch: Path
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines()[-len(folders) :]]
+    assert process.returncode == 0, process.stderr[-2000:]
+    return [json.loads(line) for line in process.stdout.splitlines()[-len(folders) :]]

@@ -1,4 +1,4 @@
-"""Engines: a clip's answer is its own, whatever computes it and whatever is beside it."""
+"""Backends: the prediction for a clip does not depend on the backend or on other clips."""
 
 from __future__ import annotations
 
@@ -28,81 +28,81 @@ def noise(clips: int, samples: int) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny classifier of a family, fine-tuned as far as its random head goes."""
+    """A tiny classifier of each family, with a random head."""
     family = str(request.param)
     folder = tmp_path_factory.mktemp("families")
     backbone = write_tiny_backbone(family, folder / "backbone")
     torch.manual_seed(0)
-    found = find_encoder(str(backbone), CLASSES)
-    model = load_encoder(found)
+    encoder = find_encoder(str(backbone), CLASSES)
+    model = load_encoder(encoder)
     model.save_pretrained(folder / "classifier")
-    found.extractor.save_pretrained(folder / "classifier")
+    encoder.extractor.save_pretrained(folder / "classifier")
     return folder / "classifier"
 
 
-def check(engine: Backend, samples: int) -> np.ndarray:
-    """Check that clips are answered alone as together; return the answers."""
+def check(backend: Backend, samples: int) -> np.ndarray:
+    """Check that clips get the same probabilities alone and in a batch; return them."""
     clips = noise(5, samples)
-    together = engine.probabilities(clips)
-    alone = np.concatenate([engine.probabilities(clip[None]) for clip in clips])
-    assert together.dtype == np.float64
-    assert together.shape == (5, len(CLASSES))
-    assert np.abs(together.sum(axis=1) - 1).max() < 1e-6
-    assert np.abs(together - alone).max() < 1e-5
-    return together
+    batch = backend.probabilities(clips)
+    single = np.concatenate([backend.probabilities(clip[None]) for clip in clips])
+    assert batch.dtype == np.float64
+    assert batch.shape == (5, len(CLASSES))
+    assert np.abs(batch.sum(axis=1) - 1).max() < 1e-6
+    assert np.abs(batch - single).max() < 1e-5
+    return batch
 
 
 def family_of(folder: Path) -> str:
     return str(json.loads((folder / "config.json").read_text())["model_type"])
 
 
-def test_speech_encoders_answer_alone_as_together(classifier: Path) -> None:
-    engine = open_backend(classifier)
-    answers = check(engine, 20_000)
+def test_speech_encoders_predict_a_clip_the_same_alone_and_in_a_batch(classifier: Path) -> None:
+    backend = open_backend(classifier)
+    answers = check(backend, 20_000)
     assert np.ptp(answers, axis=0).max() > 1e-3
     stock = pipeline("audio-classification", model=str(classifier), top_k=None)
     for clip, answer in zip(noise(5, 20_000), answers, strict=True):
-        wanted = {each["label"]: each["score"] for each in stock({"raw": clip, "sampling_rate": RATE})}
-        assert dict(zip(CLASSES, answer.tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
+        expected = {part["label"]: part["score"] for part in stock({"raw": clip, "sampling_rate": RATE})}
+        assert dict(zip(CLASSES, answer.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_speech_encoders_answer_the_shortest_clips(classifier: Path) -> None:
-    engine = open_backend(classifier)
-    # Tiny Whisper and AST hear the first 4 s of any clip, which is then cut for them.
-    assert engine.info.max_seconds == (
+def test_speech_encoders_predict_the_shortest_clips(classifier: Path) -> None:
+    backend = open_backend(classifier)
+    # Tiny Whisper and AST use the first 4 s of a clip.
+    assert backend.info.max_seconds == (
         4.0 if family_of(classifier) in ("whisper", "audio-spectrogram-transformer") else None
     )
-    for samples in (100, engine.info.min_samples, 1_600):
-        assert np.isfinite(check(engine, samples)).all()
+    for samples in (100, backend.info.min_samples, 1_600):
+        assert np.isfinite(check(backend, samples)).all()
 
 
 @pytest.mark.parametrize("normalize", ["speaker", "clip"])
 @pytest.mark.parametrize("name", MODELS)
-def test_own_networks_answer_alone_as_together(name: str, normalize: str, tmp_path: Path) -> None:
+def test_own_networks_predict_a_clip_the_same_alone_and_in_a_batch(name: str, normalize: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     features = {} if name == "compact-cnn" else {"normalize": normalize}
     extractor, model = build_model(name, CLASSES, features, {})
-    for each in (extractor, model):
-        each.save_pretrained(tmp_path)
-    engine = open_backend(tmp_path)
+    for part in (extractor, model):
+        part.save_pretrained(tmp_path)
+    backend = open_backend(tmp_path)
     for samples in (50, 1_600, 12_345):
-        assert np.isfinite(check(engine, samples)).all()
+        assert np.isfinite(check(backend, samples)).all()
 
 
-def test_what_a_model_says_of_itself(tiny_run: Path) -> None:
-    facts = open_backend(tiny_run).info
-    assert facts.name == "tiny"
-    assert facts.classes == ("neutral", "happy", "sad", "angry")
-    assert facts.threshold == 0.3
+def test_the_model_info_is_complete(tiny_run: Path) -> None:
+    info = open_backend(tiny_run).info
+    assert info.name == "tiny"
+    assert info.classes == ("neutral", "happy", "sad", "angry")
+    assert info.threshold == 0.3
 
 
-def test_the_model_that_ships_has_one_name() -> None:
+def test_shipped_is_the_default_model() -> None:
     named = open_backend(SHIPPED, threads=1)
     assert isinstance(named, OnnxBackend)
     assert named.info == open_backend(threads=1).info
 
 
-def test_threads_are_as_asked(tiny_run: Path) -> None:
+def test_the_number_of_threads_is_set(tiny_run: Path) -> None:
     before = torch.get_num_threads()
     try:
         open_backend(tiny_run, threads=2)

@@ -1,4 +1,4 @@
-"""What can be handed in, and that it means the same sound in every form."""
+"""The kinds of input of a recognizer."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ def wav(rate: int = RATE, sound: np.ndarray = TONE) -> bytes:
         {"bytes": wav(), "path": "clip.wav"},
     ],
 )
-def test_forms_of_one_sound(sound: Any) -> None:
-    found = samples(sound)
-    assert found.dtype == np.float32
-    assert found.shape == TONE.shape
-    assert np.abs(found - TONE).max() < 1e-2
+def test_all_forms_of_an_input_give_the_same_samples(sound: Any) -> None:
+    actual = samples(sound)
+    assert actual.dtype == np.float32
+    assert actual.shape == TONE.shape
+    assert np.abs(actual - TONE).max() < 1e-2
 
 
-def test_arrays_are_resampled_as_files_are() -> None:
+def test_arrays_are_resampled_like_files() -> None:
     assert np.array_equal(samples((44_100, TONE)), audio.decode(wav(44_100)))
     assert np.array_equal(samples(wav(44_100)), audio.decode(wav(44_100)))
 
 
-def test_a_path_a_folder_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_folders_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.wav").write_bytes(wav())
-    for given in (str(tmp_path / "a.wav"), tmp_path / "a.wav", "~/a.wav", tmp_path, {"bytes": None, "path": "~/a.wav"}):
-        assert np.array_equal(samples(given), TONE)
-    found = list(iter_inputs([tmp_path, (RATE, TONE), [wav()]]))
-    assert [item.path for item in found] == [f"{tmp_path}/a.wav", None, None]
-    assert [item.name for item in found] == [f"{tmp_path}/a.wav", "sound 2", "sound 3 1"]
+    for value in (str(tmp_path / "a.wav"), tmp_path / "a.wav", "~/a.wav", tmp_path, {"bytes": None, "path": "~/a.wav"}):
+        assert np.array_equal(samples(value), TONE)
+    actual = list(iter_inputs([tmp_path, (RATE, TONE), [wav()]]))
+    assert [item.path for item in actual] == [f"{tmp_path}/a.wav", None, None]
+    assert [item.name for item in actual] == [f"{tmp_path}/a.wav", "sound 2", "sound 3 1"]
 
 
 @pytest.mark.parametrize(
-    ("sound", "said"),
+    ("sound", "message"),
     [
         (TONE, "samples without their rate"),
         (3, "int cannot be recognized"),
@@ -83,13 +83,13 @@ def test_a_path_a_folder_and_lists_of_them(tmp_path: Path, monkeypatch: pytest.M
         ([b"", object()], "sound 2: object cannot be recognized"),
     ],
 )
-def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_unsupported_inputs_are_refused(sound: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         list(iter_inputs(sound))
 
 
 @pytest.mark.parametrize(
-    ("rate", "given", "said"),
+    ("rate", "value", "message"),
     [
         (0, TONE, "0 Hz"),
         (-8000, TONE, "-8000 Hz"),
@@ -99,9 +99,9 @@ def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
         (RATE, np.float32(0.1), r"not \(\)"),
         (RATE, TONE * np.nan, "not finite"),
         (RATE, np.full(RATE, np.inf), "not finite"),
-        (RATE, TONE * 32768, "full scale of floats is 1.0"),
-        (RATE, TONE.astype(np.float64) * 1e300, "full scale of floats is 1.0"),
-        (RATE, np.stack([TONE * 900, TONE * -900], axis=1), "full scale of floats is 1.0"),
+        (RATE, TONE * 32768, "but full scale of floats is 1.0"),
+        (RATE, TONE.astype(np.float64) * 1e300, "but full scale of floats is 1.0"),
+        (RATE, np.stack([TONE * 900, TONE * -900], axis=1), "but full scale of floats is 1.0"),
         (RATE, (TONE * 32768).astype(np.int64), "not int64"),
         (RATE, TONE > 0, "not bool"),
         (RATE, TONE.astype(np.complex64), "not complex64"),
@@ -109,13 +109,13 @@ def test_what_is_no_sound_is_refused(sound: Any, said: str) -> None:
         (RATE, [[0.1, 0.2], [0.1]], "cannot be converted to an array"),
     ],
 )
-def test_arrays_that_are_not_made_as_sound_is(rate: Any, given: Any, said: str) -> None:
-    with pytest.raises(AudioError, match=said) as caught:
-        samples({"array": given, "sampling_rate": rate})
+def test_invalid_arrays_are_refused(rate: Any, value: Any, message: str) -> None:
+    with pytest.raises(AudioError, match=message) as caught:
+        samples({"array": value, "sampling_rate": rate})
     assert str(caught.value).startswith("sound: ")
 
 
-def test_a_folder_without_sound(tmp_path: Path) -> None:
+def test_a_folder_without_sound_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="no sound files in this folder"):
         list(iter_inputs(tmp_path))

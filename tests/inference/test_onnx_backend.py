@@ -1,4 +1,4 @@
-"""An .onnx file alone recognises as the model that it was made of does; any other file is refused in one line."""
+"""The ONNX backend: the same probabilities as the model, and one-line errors for other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ser_ft.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_onnx: Path) -> OnnxBackend:
+def backend(tiny_onnx: Path) -> OnnxBackend:
     return OnnxBackend(tiny_onnx)
 
 
@@ -30,70 +30,70 @@ def engine(tiny_onnx: Path) -> OnnxBackend:
 def changed(tiny_onnx: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes the file again with other metadata."""
 
-    def write(about: str | None = None, **facts: Any) -> Path:
-        made = onnx.load(tiny_onnx)
-        said = json.loads({one.key: one.value for one in made.metadata_props}[KEY])
-        onnx.helper.set_model_props(made, {KEY: json.dumps(said | facts) if about is None else about})
-        onnx.save(made, tmp_path / "changed.onnx")
+    def write(replacement: str | None = None, **info: Any) -> Path:
+        proto = onnx.load(tiny_onnx)
+        metadata = json.loads({item.key: item.value for item in proto.metadata_props}[KEY])
+        onnx.helper.set_model_props(proto, {KEY: json.dumps(metadata | info) if replacement is None else replacement})
+        onnx.save(proto, tmp_path / "changed.onnx")
         return tmp_path / "changed.onnx"
 
     return write
 
 
-def test_the_answers_are_the_model_s(engine: OnnxBackend, tiny_run: Path, voices: list[np.ndarray]) -> None:
-    theirs = TorchBackend(str(tiny_run), "cpu")
-    answers = np.concatenate([engine.probabilities(voice[None]) for voice in voices])
-    wanted = np.concatenate([theirs.probabilities(voice[None]) for voice in voices])
-    assert np.abs(answers - wanted).max() < 1e-5
+def test_probabilities_equal_those_of_the_model(backend: OnnxBackend, tiny_run: Path, voices: list[np.ndarray]) -> None:
+    reference = TorchBackend(str(tiny_run), "cpu")
+    answers = np.concatenate([backend.probabilities(voice[None]) for voice in voices])
+    expected = np.concatenate([reference.probabilities(voice[None]) for voice in voices])
+    assert np.abs(answers - expected).max() < 1e-5
     assert answers.dtype == np.float64
     np.testing.assert_allclose(answers.sum(axis=1), 1.0, atol=1e-12)
-    assert answers.std(axis=0).max() > 0.1, "the clips cannot be told apart: nothing is tested"
+    assert answers.std(axis=0).max() > 0.1, "all clips get the same probabilities: nothing is tested"
 
 
-def test_the_file_says_all_that_the_model_says(engine: OnnxBackend, tiny_run: Path) -> None:
-    assert engine.info == TorchBackend(str(tiny_run), "cpu").info
-    assert engine.info.threshold == 0.3
+def test_the_file_has_the_model_info(backend: OnnxBackend, tiny_run: Path) -> None:
+    assert backend.info == TorchBackend(str(tiny_run), "cpu").info
+    assert backend.info.threshold == 0.3
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 3.21, 20.0])
-def test_a_clip_has_the_same_answer_alone_and_in_a_batch(
-    seconds: float, engine: OnnxBackend, tiny_run: Path, voices: list[np.ndarray]
+def test_a_clip_gets_the_same_probabilities_alone_and_in_a_batch(
+    seconds: float, backend: OnnxBackend, tiny_run: Path, voices: list[np.ndarray]
 ) -> None:
-    """At any length, which the file must not have been made for; shorter than the shortest, too."""
+    """Also at lengths other than in the export, and below the shortest."""
     clips = np.stack([np.resize(voice, int(16_000 * seconds)) for voice in voices[:7]])
-    together = engine.probabilities(clips)
-    alone = np.concatenate([engine.probabilities(clip[None]) for clip in clips])
-    assert np.abs(together - alone).max() < 1e-5
-    assert np.abs(together - TorchBackend(str(tiny_run), "cpu").probabilities(clips)).max() < 1e-5
+    batch = backend.probabilities(clips)
+    single = np.concatenate([backend.probabilities(clip[None]) for clip in clips])
+    assert np.abs(batch - single).max() < 1e-5
+    assert np.abs(batch - TorchBackend(str(tiny_run), "cpu").probabilities(clips)).max() < 1e-5
 
 
-def test_several_threads_may_ask_at_once(engine: OnnxBackend, voices: list[np.ndarray]) -> None:
+def test_several_threads_can_use_one_backend(backend: OnnxBackend, voices: list[np.ndarray]) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda voice: engine.probabilities(voice[None]), voices * 3))
-    for answer, voice in zip(found, voices * 3, strict=True):
-        assert np.array_equal(answer, engine.probabilities(voice[None]))
+        actual = list(pool.map(lambda voice: backend.probabilities(voice[None]), voices * 3))
+    for answer, voice in zip(actual, voices * 3, strict=True):
+        assert np.array_equal(answer, backend.probabilities(voice[None]))
 
 
-def test_the_number_of_threads_changes_no_answer(tiny_onnx: Path, voices: list[np.ndarray]) -> None:
-    one, two = (open_backend(tiny_onnx, threads=threads).probabilities(voices[0][None]) for threads in (1, 2))
-    assert np.abs(one - two).max() < 1e-6
+def test_the_number_of_threads_changes_nothing(tiny_onnx: Path, voices: list[np.ndarray]) -> None:
+    single, double = (open_backend(tiny_onnx, threads=threads).probabilities(voices[0][None]) for threads in (1, 2))
+    assert np.abs(single - double).max() < 1e-6
 
 
-def test_a_recogniser_takes_the_file_alone(tiny_onnx: Path, tiny_run: Path, tree: Path) -> None:
-    found, wanted = EmotionRecognizer(tiny_onnx)(tree), EmotionRecognizer(tiny_run)(tree)
-    assert len(found) == 6
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert (ours["path"], ours["emotion"], ours["uncertain"]) == (
-            theirs["path"],
-            theirs["emotion"],
-            theirs["uncertain"],
+def test_a_recognizer_runs_the_file(tiny_onnx: Path, tiny_run: Path, tree: Path) -> None:
+    actual, expected = EmotionRecognizer(tiny_onnx)(tree), EmotionRecognizer(tiny_run)(tree)
+    assert len(actual) == 6
+    for exported, reference in zip(actual, expected, strict=True):
+        assert (exported["path"], exported["emotion"], exported["uncertain"]) == (
+            reference["path"],
+            reference["emotion"],
+            reference["uncertain"],
         )
-        assert ours["scores"] == pytest.approx(theirs["scores"], abs=1e-5)
+        assert exported["scores"] == pytest.approx(reference["scores"], abs=1e-5)
 
 
 def test_neither_torch_nor_transformers_are_needed(tiny_onnx: Path) -> None:
-    """They take seconds to import: a file's answer would wait for them."""
-    asked = f"""
+    """Importing them takes seconds."""
+    script = f"""
 import sys
 for name in ("torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "onnx"):
     sys.modules[name] = None  # whatever imports it fails
@@ -101,56 +101,53 @@ import numpy as np
 from ser_ft.inference.backends import open_backend
 print(open_backend({str(tiny_onnx)!r}).probabilities(np.zeros((2, 16000), np.float32)).shape)
 """
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False)
-    assert done.stdout == "(2, 4)\n", done.stderr
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert process.stdout == "(2, 4)\n", process.stderr
 
 
-# ---- what does not come in
-
-
-def refused(said: str, path: Path) -> None:
-    with pytest.raises(InputError, match=said) as e:
+def check_refused(metadata: str, path: Path) -> None:
+    with pytest.raises(InputError, match=metadata) as e:
         OnnxBackend(path)
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 600
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    refused("gone.onnx: no such file; `ser-ft export RUN --out gone.onnx` makes one", tmp_path / "gone.onnx")
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    check_refused("gone.onnx: no such file; `ser-ft export RUN --out gone.onnx` makes one", tmp_path / "gone.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF" + bytes(1000), b"not a model at all " * 100])
-def test_a_file_of_something_else(content: bytes, tmp_path: Path) -> None:
+def test_other_content_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "odd.onnx").write_bytes(content)
-    refused("odd.onnx: ", tmp_path / "odd.onnx")
+    check_refused("odd.onnx: ", tmp_path / "odd.onnx")
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.7, 0.9, 0.9999])
-def test_a_file_that_was_cut_short(share: float, tiny_onnx: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(share: float, tiny_onnx: Path, tmp_path: Path) -> None:
     content = tiny_onnx.read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: int(share * len(content))])
-    refused("cut.onnx: .* again", tmp_path / "cut.onnx")
+    check_refused("cut.onnx: .* again", tmp_path / "cut.onnx")
 
 
-def test_a_model_of_another_make(tmp_path: Path) -> None:
+def test_an_onnx_file_without_our_metadata_is_refused(tmp_path: Path) -> None:
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n"])
     out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n"])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out])
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(made, tmp_path / "other.onnx")
-    refused("other.onnx: not written by ser_ft", tmp_path / "other.onnx")
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(proto, tmp_path / "other.onnx")
+    check_refused("other.onnx: not written by ser_ft", tmp_path / "other.onnx")
 
 
-def test_what_the_file_says_of_itself_must_fit(changed: Callable[..., Path]) -> None:
-    refused("format 2", changed(format=2))
-    refused("expects audio at 8000 Hz", changed(sampling_rate=8000))
-    refused("cannot be read", changed(about="{}"))
-    refused("cannot be read", changed(about="[1, 2"))
-    refused("cannot be read", changed(min_samples="long"))
+def test_unusable_metadata_is_refused(changed: Callable[..., Path]) -> None:
+    check_refused("format 2", changed(format=2))
+    check_refused("expects audio at 8000 Hz", changed(sampling_rate=8000))
+    check_refused("cannot be read", changed(replacement="{}"))
+    check_refused("cannot be read", changed(replacement="[1, 2"))
+    check_refused("cannot be read", changed(min_samples="long"))
     assert OnnxBackend(changed(threshold=None)).info.threshold is None
     assert OnnxBackend(changed(max_seconds=4.5)).info.max_seconds == 4.5
 
 
-def test_onnxruntime_that_is_not_installed(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_onnxruntime_is_reported(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    refused("needs onnxruntime .*pip install onnxruntime", tiny_onnx)
+    check_refused("needs onnxruntime .*pip install onnxruntime", tiny_onnx)

@@ -1,4 +1,4 @@
-"""`EmotionRecognizer`: one answer to one sound, however it comes."""
+"""`EmotionRecognizer`: the same prediction for a clip, whatever its form."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def recognizer(tiny_run: Path) -> EmotionRecognizer:
     return EmotionRecognizer(tiny_run)
 
 
-def near(one: ClipPrediction, other: ClipPrediction, tolerance: float = 1e-5) -> bool:
+def near(prediction: ClipPrediction, other: ClipPrediction, tolerance: float = 1e-5) -> bool:
     """Whether two answers are the same, the path aside."""
-    apart = [abs(one["scores"][name] - other["scores"][name]) for name in one["scores"]]
+    difference = [abs(prediction["scores"][name] - other["scores"][name]) for name in prediction["scores"]]
     rest = ("emotion", "uncertain", "duration", "speech")
-    return max(apart) < tolerance and all(one[key] == other[key] for key in rest)  # type: ignore[literal-required]
+    return max(difference) < tolerance and all(prediction[key] == other[key] for key in rest)  # type: ignore[literal-required]
 
 
 def wav(sound: np.ndarray, rate: int = RATE) -> bytes:
@@ -43,38 +43,42 @@ def wav(sound: np.ndarray, rate: int = RATE) -> bytes:
     return file.getvalue()
 
 
-def test_an_answer(recognizer: EmotionRecognizer, tree: Path, voices: list[np.ndarray]) -> None:
-    (found,) = recognizer(tree / "clip 0.wav")
+def test_a_prediction_has_all_fields(recognizer: EmotionRecognizer, tree: Path, voices: list[np.ndarray]) -> None:
+    (actual,) = recognizer(tree / "clip 0.wav")
     assert ser_ft.EmotionRecognizer is EmotionRecognizer
-    assert list(found) == ["path", "emotion", "scores", "uncertain", "duration", "speech"]
-    assert found["path"] == str(tree / "clip 0.wav")
-    assert list(found["scores"]) == ["neutral", "happy", "sad", "angry"]
-    assert sum(found["scores"].values()) == pytest.approx(1)
-    assert found["emotion"] == max(found["scores"], key=found["scores"].__getitem__)
-    assert found["duration"] == len(voices[0]) / RATE
-    assert 0 < found["speech"] <= found["duration"]
+    assert list(actual) == ["path", "emotion", "scores", "uncertain", "duration", "speech"]
+    assert actual["path"] == str(tree / "clip 0.wav")
+    assert list(actual["scores"]) == ["neutral", "happy", "sad", "angry"]
+    assert sum(actual["scores"].values()) == pytest.approx(1)
+    assert actual["emotion"] == max(actual["scores"], key=actual["scores"].__getitem__)
+    assert actual["duration"] == len(voices[0]) / RATE
+    assert 0 < actual["speech"] <= actual["duration"]
 
 
-def test_it_is_what_the_extractor_and_the_model_say(tiny_run: Path, voices: list[np.ndarray]) -> None:
+def test_probabilities_are_those_of_the_saved_model(tiny_run: Path, voices: list[np.ndarray]) -> None:
     from transformers import pipeline
 
     stock = pipeline("audio-classification", model=str(tiny_run / "model"), top_k=None)
-    found = EmotionRecognizer(tiny_run)([(RATE, voice) for voice in voices[:3]])
-    for voice, answer in zip(voices, found, strict=False):
-        wanted = {each["label"]: each["score"] for each in stock({"raw": voice, "sampling_rate": RATE})}
-        assert answer["scores"] == pytest.approx(wanted, abs=1e-5)
+    actual = EmotionRecognizer(tiny_run)([(RATE, voice) for voice in voices[:3]])
+    for voice, answer in zip(voices, actual, strict=False):
+        expected = {
+            predictions["label"]: predictions["score"] for predictions in stock({"raw": voice, "sampling_rate": RATE})
+        }
+        assert answer["scores"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_run_its_model_folder_and_a_path_in_text_are_one_model(tiny_run: Path, voices: list[np.ndarray]) -> None:
+def test_a_run_and_its_model_folder_are_one_model(tiny_run: Path, voices: list[np.ndarray]) -> None:
     sound = (RATE, voices[0])
     (first,) = EmotionRecognizer(tiny_run)(sound)
     assert near(first, EmotionRecognizer(str(tiny_run / "model"))(sound)[0])
 
 
-def test_alone_and_among_others(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_a_clip_gets_the_same_prediction_alone_and_among_others(
+    recognizer: EmotionRecognizer, voices: list[np.ndarray]
+) -> None:
     # Some of one length, so that there are batches, and lengths mixed, so that they are put together.
     short = min(map(len, voices))
-    clips = [voice[:short] if place % 2 else voice for place, voice in enumerate(voices)] * 5
+    clips = [voice[:short] if index % 2 else voice for index, voice in enumerate(voices)] * 5
     together = recognizer([(RATE, clip) for clip in clips])
     assert len(together) == 60
     assert len({answer["emotion"] for answer in together}) > 1
@@ -82,47 +86,47 @@ def test_alone_and_among_others(recognizer: EmotionRecognizer, voices: list[np.n
         assert near(recognizer((RATE, clip))[0], answer)
 
 
-def test_clips_of_one_length_are_answered_together(
+def test_clips_of_one_length_are_predicted_together(
     tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer, sizes = EmotionRecognizer(tiny_run), []
-    asked = recognizer.backend.probabilities
+    predict = recognizer.backend.probabilities
 
-    def counted(waveforms: np.ndarray) -> np.ndarray:
+    def predict_and_count(waveforms: np.ndarray) -> np.ndarray:
         sizes.append(len(waveforms))
-        return asked(waveforms)
+        return predict(waveforms)
 
-    monkeypatch.setattr(recognizer.backend, "probabilities", counted)
-    recognizer([(RATE, voices[place % 2]) for place in range(8)])
+    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_count)
+    recognizer([(RATE, voices[index % 2]) for index in range(8)])
     assert sizes == [4, 4]
 
 
-def test_every_form_of_a_clip_has_one_answer(
+def test_all_forms_of_a_clip_get_one_prediction(
     recognizer: EmotionRecognizer, voices: list[np.ndarray], tmp_path: Path
 ) -> None:
     file = tmp_path / "clip.wav"
     file.write_bytes(wav(voices[0]))
     forms: list[Any] = [file, str(file), wav(voices[0]), (RATE, voices[0]), {"raw": voices[0], "sampling_rate": RATE}]
-    found = recognizer(forms)
-    assert all(near(found[0], answer) for answer in found)
-    assert [answer["path"] for answer in found] == [str(file), str(file), None, None, None]
+    actual = recognizer(forms)
+    assert all(near(actual[0], answer) for answer in actual)
+    assert [answer["path"] for answer in actual] == [str(file), str(file), None, None, None]
     (stereo,) = recognizer((RATE, np.stack([voices[0] * 0.5, voices[0] * 1.5], axis=1)))
-    assert near(found[0], stereo, 1e-3)
+    assert near(actual[0], stereo, 1e-3)
 
 
-def test_a_folder_is_answered_in_the_order_of_its_files(recognizer: EmotionRecognizer, tree: Path) -> None:
-    found = recognizer(tree)
-    assert [Path(answer["path"] or "").name for answer in found] == [f"clip {place}.wav" for place in range(6)]
+def test_a_folder_is_predicted_in_the_order_of_its_files(recognizer: EmotionRecognizer, tree: Path) -> None:
+    actual = recognizer(tree)
+    assert [Path(answer["path"] or "").name for answer in actual] == [f"clip {index}.wav" for index in range(6)]
 
 
-def test_several_threads_may_ask(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
-    wanted = [recognizer((RATE, voice))[0] for voice in voices]
+def test_several_threads_can_use_one_recognizer(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    expected = [recognizer((RATE, voice))[0] for voice in voices]
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda place: recognizer((RATE, voices[place % 12]))[0], range(48)))
-    assert all(near(answer, wanted[place % 12]) for place, answer in enumerate(found))
+        actual = list(pool.map(lambda index: recognizer((RATE, voices[index % 12]))[0], range(48)))
+    assert all(near(answer, expected[index % 12]) for index, answer in enumerate(actual))
 
 
-def test_what_is_under_the_threshold_is_uncertain(
+def test_predictions_below_the_threshold_are_uncertain(
     recognizer: EmotionRecognizer, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert recognizer.info.threshold == 0.3
@@ -130,22 +134,22 @@ def test_what_is_under_the_threshold_is_uncertain(
     tops = [max(answer["scores"].values()) for answer in recognizer(sounds)]
     threshold = float(np.median(tops))
     monkeypatch.setattr(recognizer, "info", replace(recognizer.info, threshold=threshold))
-    found = recognizer(sounds)
-    assert all(answer["speech"] for answer in found)
-    unsure = [answer["uncertain"] for answer in found]
+    actual = recognizer(sounds)
+    assert all(answer["speech"] for answer in actual)
+    unsure = [answer["uncertain"] for answer in actual]
     assert unsure == [top < threshold for top in tops]
     assert set(unsure) == {True, False}
 
 
-def test_sound_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> None:
+def test_audio_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> None:
     hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(3 * RATE) / RATE)
-    (found,) = recognizer((RATE, hum))
-    assert found["speech"] == 0
-    assert found["uncertain"]
+    (actual,) = recognizer((RATE, hum))
+    assert actual["speech"] == 0
+    assert actual["uncertain"]
 
 
 @pytest.mark.parametrize(
-    ("sound", "reason", "said"),
+    ("sound", "reason", "message"),
     [
         (np.zeros(RATE), "silent", "sound: silent: "),
         (np.full(RATE, 0.5), "silent", "sound: silent: "),
@@ -153,17 +157,19 @@ def test_sound_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> Non
         (np.ones(1590), "too-short", "99.4 ms of audio is too short: the minimum is 0.1 s"),
     ],
 )
-def test_nothing_to_hear(recognizer: EmotionRecognizer, sound: np.ndarray, reason: str, said: str) -> None:
-    with pytest.raises(AudioError, match=said) as caught:
+def test_silent_and_short_clips_are_refused(
+    recognizer: EmotionRecognizer, sound: np.ndarray, reason: str, message: str
+) -> None:
+    with pytest.raises(AudioError, match=message) as caught:
         recognizer((RATE, sound))
     assert caught.value.reason == reason
 
 
-def test_the_shortest_clip_has_an_answer(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_the_shortest_clip_is_predicted(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     assert recognizer((RATE, voices[0][8000:9600]))[0]["duration"] == 0.1
 
 
-def test_one_bad_sound_among_others_is_named(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_a_bad_clip_among_others_is_named(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     sounds = [(RATE, voices[0]), (RATE, np.zeros(RATE)), (RATE, voices[1])]
     with pytest.raises(AudioError, match="sound 2: silent"):
         recognizer(sounds)
@@ -193,58 +199,58 @@ class Slow(AudioInput):
         yield from super().blocks(seconds)
 
 
-def test_answers_are_there_before_a_long_call_is(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_predictions_do_not_wait_for_a_long_recording(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     """What was answered is written, though the next in line takes an hour."""
-    sounds: list[AudioInput] = [AudioInput(None, str(place), (RATE, voice)) for place, voice in enumerate(voices[:4])]
+    sounds: list[AudioInput] = [AudioInput(None, str(index), (RATE, voice)) for index, voice in enumerate(voices[:4])]
     sounds.insert(2, Slow(None, "slow", (RATE, voices[5])))
-    found = []
+    actual = []
     for item, outcome in recognizer.iter_predictions(sounds):
         assert not isinstance(outcome, AudioError)
-        found.append(item.name)
-        if len(found) == 2:
+        actual.append(item.name)
+        if len(actual) == 2:
             Slow.let_go.set()
-    assert found == ["0", "1", "slow", "2", "3"]
+    assert actual == ["0", "1", "slow", "2", "3"]
 
 
-def test_an_engine_that_fails_loses_no_answers(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_an_error_of_the_backend_loses_no_predictions(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     class Broken(AudioInput):
         def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
             raise RuntimeError("out of order")
 
-    each = recognizer.iter_predictions([AudioInput(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
-    assert next(each)[0].name == "good"
+    predictions = recognizer.iter_predictions([AudioInput(None, "good", (RATE, voices[0])), Broken(None, "bad", b"")])
+    assert next(predictions)[0].name == "good"
     with pytest.raises(RuntimeError, match="out of order"):
-        next(each)
+        next(predictions)
 
 
-def test_no_sounds_no_answers(recognizer: EmotionRecognizer) -> None:
+def test_no_inputs_no_predictions(recognizer: EmotionRecognizer) -> None:
     assert recognizer([]) == []
 
 
 def test_a_long_clip_is_the_mean_of_its_windows(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     sound = np.concatenate(voices * 2)[: 25 * RATE]
-    (found,) = recognizer((RATE, sound))
+    (actual,) = recognizer((RATE, sound))
     cuts = [(0, 10), (10, 20), (15, 25)]
     parts = recognizer([(RATE, sound[start * RATE : end * RATE]) for start, end in cuts])
     weights = [part["speech"] for part in parts]
-    for name, share in found["scores"].items():
+    for name, share in actual["scores"].items():
         # The gate hears a window's edges a little differently where the sound goes on.
         assert share == pytest.approx(np.average([part["scores"][name] for part in parts], weights=weights), abs=0.01)
-    assert found["duration"] == 25
-    assert 0 < found["speech"] <= 25
+    assert actual["duration"] == 25
+    assert 0 < actual["speech"] <= 25
 
 
-def test_twenty_seconds_are_answered_whole(
+def test_twenty_seconds_are_predicted_as_a_whole(
     tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer, lengths = EmotionRecognizer(tiny_run), []
-    asked = recognizer.backend.probabilities
+    predict = recognizer.backend.probabilities
 
-    def noted(waveforms: np.ndarray) -> np.ndarray:
+    def predict_and_record(waveforms: np.ndarray) -> np.ndarray:
         lengths.append(waveforms.shape[1] / RATE)
-        return asked(waveforms)
+        return predict(waveforms)
 
-    monkeypatch.setattr(recognizer.backend, "probabilities", noted)
+    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_record)
     sound = np.concatenate(voices * 2)[: 20 * RATE + 1]
     recognizer((RATE, sound[:-1]))
     assert lengths == [20]
@@ -252,33 +258,33 @@ def test_twenty_seconds_are_answered_whole(
     assert set(lengths[1:]) == {10}
 
 
-def test_a_clip_is_cut_to_what_the_model_hears(
+def test_a_clip_is_cut_to_what_the_model_uses(
     voices: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would hear the middle 4 s of 15, and answer as if these were all."""
     extractor, model = build_model("plain-cnn", ("happy", "sad"), {"max_frames": 250, "normalize": "clip"}, {})
-    for each in (extractor, model):
-        each.save_pretrained(tmp_path)
+    for predictions in (extractor, model):
+        predictions.save_pretrained(tmp_path)
     recognizer, lengths = EmotionRecognizer(tmp_path), []
-    asked = recognizer.backend.probabilities
+    predict = recognizer.backend.probabilities
 
-    def noted(waveforms: np.ndarray) -> np.ndarray:
+    def predict_and_record(waveforms: np.ndarray) -> np.ndarray:
         lengths.append(waveforms.shape[1] / RATE)
-        return asked(waveforms)
+        return predict(waveforms)
 
-    monkeypatch.setattr(recognizer.backend, "probabilities", noted)
+    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_record)
     assert recognizer.info.max_seconds == 250 * extractor.hop_length / RATE == 4
     sound = np.concatenate(voices * 2)[: 15 * RATE]
     recognizer((RATE, sound[: 4 * RATE]))
     assert lengths == [4]
-    (found,) = recognizer((RATE, sound))
+    (actual,) = recognizer((RATE, sound))
     assert set(lengths[1:]) == {4}
-    assert found["duration"] == 15
+    assert actual["duration"] == 15
 
 
-def test_windows_shorter_than_a_word(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
-    found = recognizer.windows((RATE, voices[0]), window=0.2, hop=0.1)
-    assert {round(each["end"] - each["start"], 6) for each in found} == {0.2}
+def test_very_short_windows_are_predicted(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    actual = recognizer.windows((RATE, voices[0]), window=0.2, hop=0.1)
+    assert {round(predictions["end"] - predictions["start"], 6) for predictions in actual} == {0.2}
     assert recognizer.segments((RATE, voices[0]), window=0.2, hop=0.1)
     assert recognizer.stream(window=0.2, hop=0.1).feed(voices[0])
 
@@ -286,12 +292,12 @@ def test_windows_shorter_than_a_word(recognizer: EmotionRecognizer, voices: list
 def test_silence_in_a_long_clip_does_not_count(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     voiced = np.concatenate(voices)[: 10 * RATE]
     (alone,) = recognizer((RATE, voiced))
-    (found,) = recognizer((RATE, np.concatenate([voiced, np.zeros(30 * RATE, np.float32)])))
-    assert found["scores"] == pytest.approx(alone["scores"], abs=1e-5)
-    assert found["duration"] == 40
+    (actual,) = recognizer((RATE, np.concatenate([voiced, np.zeros(30 * RATE, np.float32)])))
+    assert actual["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert actual["duration"] == 40
 
 
-def test_a_long_file_and_its_samples_have_one_answer(
+def test_a_long_file_and_its_samples_get_one_prediction(
     recognizer: EmotionRecognizer, voices: list[np.ndarray], tmp_path: Path
 ) -> None:
     sound = np.concatenate([voices[0], *voices])[: 31 * 8000]
@@ -300,31 +306,31 @@ def test_a_long_file_and_its_samples_have_one_answer(
     assert near(recognizer(file)[0], recognizer((8000, sound))[0])
 
 
-def test_a_long_sound_without_speech_is_answered_and_uncertain(recognizer: EmotionRecognizer) -> None:
+def test_a_long_recording_without_speech_is_uncertain(recognizer: EmotionRecognizer) -> None:
     hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(25 * RATE) / RATE)
-    (found,) = recognizer((RATE, hum))
-    assert found["uncertain"]
-    assert found["speech"] == 0
+    (actual,) = recognizer((RATE, hum))
+    assert actual["uncertain"]
+    assert actual["speech"] == 0
     with pytest.raises(AudioError, match="silent"):
         recognizer((RATE, np.zeros(25 * RATE)))
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("no/such/model", "not a folder, and no such model"),
         ("none.onnx", "none.onnx"),
         (".", "contains neither a run nor a saved classifier"),
     ],
 )
-def test_models_that_are_not_there(model: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_models_are_reported(model: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         EmotionRecognizer(model)
     assert "\n" not in str(caught.value)
 
 
-def test_devices_and_threads_that_are_not_there(tiny_run: Path) -> None:
+def test_invalid_devices_and_threads_are_reported(tiny_run: Path) -> None:
     with pytest.raises(InputError, match="device warp: not available"):
         EmotionRecognizer(tiny_run, device="warp")
     with pytest.raises(InputError, match="threads must be 1 or more"):

@@ -1,4 +1,4 @@
-"""Long recordings: the same answers as for clips, times that are right, and no more memory for more sound."""
+"""Windows and segments of long recordings: predictions, times and memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ser_ft.inference.windows import (
     smooth_windows,
 )
 from ser_ft.utils.errors import InputError
-from tests.helpers.fake_backend import CLASSES, FakeEngine, ToldEngine
+from tests.helpers.fake_backend import CLASSES, FakeBackend, ScriptedBackend
 
-FACTS = ModelInfo("fake", CLASSES, 0.6, 400)
+INFO = ModelInfo("fake", CLASSES, 0.6, 400)
 SETTINGS = WindowSettings()
 
 
@@ -37,11 +37,11 @@ def talk(voices: list[np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def windows(talk: np.ndarray) -> list[Window]:
-    return cut(FakeEngine(), talk)
+    return cut(FakeBackend(), talk)
 
 
-def cut(engine: FakeEngine, samples: np.ndarray, **settings: float) -> list[Window]:
-    return list(iter_windows(engine, wav(samples), WindowSettings(**settings)))
+def cut(backend: FakeBackend, samples: np.ndarray, **settings: float) -> list[Window]:
+    return list(iter_windows(backend, wav(samples), WindowSettings(**settings)))
 
 
 def wav(samples: np.ndarray) -> bytes:
@@ -49,26 +49,26 @@ def wav(samples: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_a_clip_of_one_window_gets_the_answer_of_the_clip(voices: list[np.ndarray], tmp_path: Path, rate: int) -> None:
+def test_a_clip_of_one_window_is_predicted_like_the_clip(voices: list[np.ndarray], tmp_path: Path, rate: int) -> None:
     clip = np.concatenate(voices)[: 3 * rate]
     soundfile.write(tmp_path / "clip.wav", np.stack([clip, 0.3 * clip[::-1]], axis=1), rate)
-    engine = FakeEngine()
-    (window,) = iter_windows(engine, tmp_path / "clip.wav")
+    backend = FakeBackend()
+    (window,) = iter_windows(backend, tmp_path / "clip.wav")
     assert (window.start, window.end) == (0.0, 3.0)
     assert window.probabilities is not None
-    assert np.array_equal(window.probabilities, engine.probabilities(decode(tmp_path / "clip.wav")[None])[0])
+    assert np.array_equal(window.probabilities, backend.probabilities(decode(tmp_path / "clip.wav")[None])[0])
 
 
-def test_a_model_answers_a_window_as_it_answers_the_clip(voices: list[np.ndarray], tiny_run: Path) -> None:
-    engine = open_backend(tiny_run)
+def test_a_model_predicts_a_window_like_the_same_clip(voices: list[np.ndarray], tiny_run: Path) -> None:
+    backend = open_backend(tiny_run)
     sound = decode(wav(np.concatenate(voices)[: 16_000 * 10]))
-    for window in iter_windows(engine, wav(sound)):
+    for window in iter_windows(backend, wav(sound)):
         assert window.probabilities is not None
         clip = sound[round(window.start * 16_000) : round(window.end * 16_000)]
-        assert np.abs(window.probabilities - engine.probabilities(clip[None])[0]).max() < 1e-5
+        assert np.abs(window.probabilities - backend.probabilities(clip[None])[0]).max() < 1e-5
 
 
-def test_windows_hop_along_and_the_last_ends_with_the_sound(talk: np.ndarray, windows: list[Window]) -> None:
+def test_the_last_window_is_aligned_with_the_end(talk: np.ndarray, windows: list[Window]) -> None:
     seconds = len(talk) / 16_000
     hops = int(seconds - 3.0) + 1
     assert [window.start for window in windows] == [*range(hops), seconds - 3.0]
@@ -76,20 +76,20 @@ def test_windows_hop_along_and_the_last_ends_with_the_sound(talk: np.ndarray, wi
     assert windows[-1].end == seconds
 
 
-def test_sound_shorter_than_a_window_is_one_window(voices: list[np.ndarray]) -> None:
+def test_audio_shorter_than_a_window_is_one_window(voices: list[np.ndarray]) -> None:
     short = voices[0][:11_111]
-    engine = FakeEngine(min_samples=12_000)
-    (window,) = cut(engine, short)
+    backend = FakeBackend(min_samples=12_000)
+    (window,) = cut(backend, short)
     assert (window.start, window.end) == (0.0, 11_111 / 16_000)
-    assert engine.asked == [(1, 12_000)]
+    assert backend.shapes == [(1, 12_000)]
 
 
-def test_a_rest_shorter_than_a_frame_is_no_window(talk: np.ndarray) -> None:
-    assert len(cut(FakeEngine(), talk[: 16_000 * 5 + 100])) == 3
-    assert len(cut(FakeEngine(), talk[: 16_000 * 5 + 200])) == 4
+def test_a_remainder_shorter_than_a_frame_adds_no_window(talk: np.ndarray) -> None:
+    assert len(cut(FakeBackend(), talk[: 16_000 * 5 + 100])) == 3
+    assert len(cut(FakeBackend(), talk[: 16_000 * 5 + 200])) == 4
 
 
-def test_windows_without_speech_are_not_asked_about(talk: np.ndarray, windows: list[Window]) -> None:
+def test_windows_without_speech_are_not_predicted(talk: np.ndarray, windows: list[Window]) -> None:
     quiet = [window for window in windows if window.probabilities is None]
     start = next(window.start for window in quiet)
     assert {window.start for window in quiet} == set(np.arange(start, start + len(quiet)))
@@ -98,7 +98,7 @@ def test_windows_without_speech_are_not_asked_about(talk: np.ndarray, windows: l
     assert all(window.speech > 0.1 and window.level > -40 for window in windows if window not in quiet)
 
 
-def test_spans_are_the_share_of_speech_that_is_told(windows: list[Window]) -> None:
+def test_spans_agree_with_the_share_of_speech(windows: list[Window]) -> None:
     for window in windows:
         assert sum(end - start for start, end in window.spans) / 3.0 == pytest.approx(window.speech, abs=0.01)
         assert all(window.start - 0.01 <= start < end <= window.end + 0.01 for start, end in window.spans)
@@ -107,36 +107,36 @@ def test_spans_are_the_share_of_speech_that_is_told(windows: list[Window]) -> No
 def test_the_level_is_the_root_mean_square(talk: np.ndarray, windows: list[Window]) -> None:
     decoded = decode(wav(talk))
     assert windows[2].level == pytest.approx(10 * np.log10(np.mean(decoded[32_000:80_000] ** 2)), abs=1e-3)
-    assert cut(FakeEngine(), np.zeros(16_000, np.float32))[0].level == -120
+    assert cut(FakeBackend(), np.zeros(16_000, np.float32))[0].level == -120
 
 
-def test_windows_are_answered_in_batches(talk: np.ndarray) -> None:
-    engine = FakeEngine()
-    made = cut(engine, np.tile(talk, 3))
-    answered = sum(window.probabilities is not None for window in made)
-    assert sum(shape[0] for shape in engine.asked) == answered
-    assert len(engine.asked) < answered / 8
-    assert max(shape[0] for shape in engine.asked) <= 32
+def test_windows_are_predicted_in_batches(talk: np.ndarray) -> None:
+    backend = FakeBackend()
+    result = cut(backend, np.tile(talk, 3))
+    answered = sum(window.probabilities is not None for window in result)
+    assert sum(shape[0] for shape in backend.shapes) == answered
+    assert len(backend.shapes) < answered / 8
+    assert max(shape[0] for shape in backend.shapes) <= 32
 
 
-def test_one_channel_is_heard(talk: np.ndarray, windows: list[Window], tmp_path: Path) -> None:
+def test_one_channel_can_be_selected(talk: np.ndarray, windows: list[Window], tmp_path: Path) -> None:
     soundfile.write(tmp_path / "call.wav", np.stack([np.zeros_like(talk), talk], axis=1), 16_000)
-    heard = list(iter_windows(FakeEngine(), tmp_path / "call.wav", channel=1))
-    assert [window.smoothed is None for window in heard] == [window.smoothed is None for window in windows]
-    assert all(window.probabilities is None for window in iter_windows(FakeEngine(), tmp_path / "call.wav", channel=0))
-    with pytest.raises(InputError, match="no channel 2: the sound has 2"):
-        list(iter_windows(FakeEngine(), tmp_path / "call.wav", channel=2))
+    actual = list(iter_windows(FakeBackend(), tmp_path / "call.wav", channel=1))
+    assert [window.smoothed is None for window in actual] == [window.smoothed is None for window in windows]
+    assert all(window.probabilities is None for window in iter_windows(FakeBackend(), tmp_path / "call.wav", channel=0))
+    with pytest.raises(InputError, match="no channel 2: the audio has 2"):
+        list(iter_windows(FakeBackend(), tmp_path / "call.wav", channel=2))
 
 
-def test_a_file_that_breaks_off_gives_the_windows_before(voices: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_truncated_file_yields_the_windows_before_the_damage(voices: list[np.ndarray], tmp_path: Path) -> None:
     sound = np.tile(np.concatenate(voices), 6)
     soundfile.write(tmp_path / "call.flac", sound, 16_000)
     whole = (tmp_path / "call.flac").read_bytes()
     (tmp_path / "call.flac").write_bytes(whole[: len(whole) * 3 // 4])
-    found = []
+    actual = []
     with pytest.raises(AudioError, match=r"after .* s, it cannot be decoded"):
-        found.extend(iter_windows(FakeEngine(), tmp_path / "call.flac"))
-    assert found[-1].end > 25
+        actual.extend(iter_windows(FakeBackend(), tmp_path / "call.flac"))
+    assert actual[-1].end > 25
 
 
 def test_three_minutes_take_no_more_memory_than_one(talk: np.ndarray, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_three_minutes_take_no_more_memory_than_one(talk: np.ndarray, tmp_path: 
     for minutes in (1, 3):
         soundfile.write(tmp_path / "long.wav", np.resize(talk, minutes * 60 * 16_000), 16_000)
         tracemalloc.start()
-        assert sum(1 for _ in iter_windows(FakeEngine(), tmp_path / "long.wav")) == minutes * 60 - 2
+        assert sum(1 for _ in iter_windows(FakeBackend(), tmp_path / "long.wav")) == minutes * 60 - 2
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.1
@@ -154,51 +154,53 @@ LEFT, RIGHT = [0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0]
 
 
 def smoothed(answers: list[list[float]], sound: np.ndarray, smoothing: float) -> list[np.ndarray]:
-    made = SlidingWindow(ToldEngine(answers), WindowSettings(window=1.0, hop=1.0, smoothing=smoothing, min_speech=0.2))
-    return [window.smoothed for window in made.feed(sound) + made.finish() if window.smoothed is not None]
+    result = SlidingWindow(
+        ScriptedBackend(answers), WindowSettings(window=1.0, hop=1.0, smoothing=smoothing, min_speech=0.2)
+    )
+    return [window.smoothed for window in result.feed(sound) + result.finish() if window.smoothed is not None]
 
 
-def test_smoothing_is_the_formula_that_it_says(voices: list[np.ndarray]) -> None:
+def test_smoothing_follows_its_formula(voices: list[np.ndarray]) -> None:
     sound = np.concatenate(voices)[: 3 * 16_000]
     first, second, _ = smoothed([LEFT, RIGHT, RIGHT], sound, 2.0)
-    kept = np.exp(-1 / 2.0)
+    weight = np.exp(-1 / 2.0)
     assert np.array_equal(first, LEFT)
-    assert np.allclose(second, kept * np.array(LEFT) + (1 - kept) * np.array(RIGHT))
+    assert np.allclose(second, weight * np.array(LEFT) + (1 - weight) * np.array(RIGHT))
 
 
-def test_without_smoothing_answers_stay_as_they_are(voices: list[np.ndarray]) -> None:
+def test_without_smoothing_probabilities_are_unchanged(voices: list[np.ndarray]) -> None:
     sound = np.concatenate(voices)[: 3 * 16_000]
-    for answer, told in zip(smoothed([LEFT, RIGHT, LEFT], sound, 0.0), [LEFT, RIGHT, LEFT], strict=True):
-        assert np.array_equal(answer, told)
+    for answer, windows_with in zip(smoothed([LEFT, RIGHT, LEFT], sound, 0.0), [LEFT, RIGHT, LEFT], strict=True):
+        assert np.array_equal(answer, windows_with)
 
 
-def test_smoothing_anew_gives_the_same(windows: list[Window]) -> None:
+def test_smoothing_again_gives_the_same(windows: list[Window]) -> None:
     for before, after in zip(windows, smooth_windows(windows, SETTINGS), strict=True):
         assert (before.smoothed is None) == (after.smoothed is None)
         assert before.smoothed is None or np.array_equal(before.smoothed, after.smoothed)
 
 
-def test_after_a_long_silence_smoothing_starts_anew(voices: list[np.ndarray]) -> None:
+def test_smoothing_has_no_effect_across_a_long_silence(voices: list[np.ndarray]) -> None:
     voice = np.concatenate(voices)[:16_000]
     sound = np.concatenate([voice, np.zeros(20 * 16_000, np.float32), voice])
     assert np.allclose(smoothed([LEFT, RIGHT], sound, 2.0)[-1], RIGHT, atol=1e-3)
 
 
-def told(answers: list[list[float] | None], spans: list[tuple[float, float]]) -> list[Window]:
-    """Windows of 3 s, one per second, with these answers; of one recording in which these stretches are speech."""
-    made = []
+def windows_with(answers: list[list[float] | None], spans: list[tuple[float, float]]) -> list[Window]:
+    """Windows of 3 s, one per second, with these answers; of a recording with speech in these spans."""
+    result = []
     for start, answer in enumerate(answers):
         inside = [(max(begin, start), min(end, start + 3.0)) for begin, end in spans]
-        here = tuple((float(begin), end) for begin, end in inside if begin < end)
-        share = sum(end - begin for begin, end in here) / 3
-        given = None if answer is None else np.array(answer)
-        made.append(Window(float(start), start + 3.0, share, given, given, -20.0, here))
-    return made
+        clipped = tuple((float(begin), end) for begin, end in inside if begin < end)
+        share = sum(end - begin for begin, end in clipped) / 3
+        probabilities = None if answer is None else np.array(answer)
+        result.append(Window(float(start), start + 3.0, share, probabilities, probabilities, -20.0, clipped))
+    return result
 
 
 def test_segments_follow_the_speech_and_change_midway_between_windows() -> None:
-    made = told([LEFT, LEFT, RIGHT, RIGHT], [(0.5, 5.5)])
-    assert merge_windows(made, FACTS, SETTINGS) == [
+    result = windows_with([LEFT, LEFT, RIGHT, RIGHT], [(0.5, 5.5)])
+    assert merge_windows(result, INFO, SETTINGS) == [
         Segment(0.5, 3.0, "neutral", pytest.approx(0.9), False),
         Segment(3.0, 5.5, "happy", pytest.approx(0.8), False),
     ]
@@ -207,40 +209,40 @@ def test_segments_follow_the_speech_and_change_midway_between_windows() -> None:
 def test_a_long_silence_ends_a_segment_and_a_short_one_does_not() -> None:
     spans = [(0.5, 2.0), (3.0, 4.0), (8.5, 10.0)]
     answers: list[list[float] | None] = [LEFT, LEFT, LEFT, LEFT, None, None, LEFT, LEFT, LEFT]
-    found = merge_windows(told(answers, spans), FACTS, SETTINGS)
-    assert [(segment.start, segment.end) for segment in found] == [(0.5, 4.0), (8.5, 10.0)]
-    assert len(merge_windows(told(answers, spans), FACTS, WindowSettings(gap=5.0))) == 1
+    actual = merge_windows(windows_with(answers, spans), INFO, SETTINGS)
+    assert [(segment.start, segment.end) for segment in actual] == [(0.5, 4.0), (8.5, 10.0)]
+    assert len(merge_windows(windows_with(answers, spans), INFO, WindowSettings(gap=5.0))) == 1
 
 
 def test_a_segments_probability_is_the_mean_over_its_speech() -> None:
-    made = told([[0.5, 0.4, 0.1, 0.0], [0.7, 0.3, 0.0, 0.0]], [(1.5, 4.0)])
-    (segment,) = merge_windows(made, FACTS, SETTINGS)
+    result = windows_with([[0.5, 0.4, 0.1, 0.0], [0.7, 0.3, 0.0, 0.0]], [(1.5, 4.0)])
+    (segment,) = merge_windows(result, INFO, SETTINGS)
     assert segment.probability == pytest.approx((0.5 * 0.5 + 2.0 * 0.7) / 2.5)
     assert not segment.uncertain
 
 
-def test_segments_under_the_threshold_are_uncertain() -> None:
-    made = told([[0.5, 0.4, 0.1, 0.0]], [(0.0, 3.0)])
-    assert merge_windows(made, FACTS, SETTINGS)[0].uncertain
-    assert not merge_windows(made, ModelInfo("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
+def test_segments_below_the_threshold_are_uncertain() -> None:
+    result = windows_with([[0.5, 0.4, 0.1, 0.0]], [(0.0, 3.0)])
+    assert merge_windows(result, INFO, SETTINGS)[0].uncertain
+    assert not merge_windows(result, ModelInfo("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
 
 
 def test_no_speech_makes_no_segments() -> None:
-    assert merge_windows([], FACTS, SETTINGS) == []
-    assert merge_windows(told([None, None], [(1.0, 1.1)]), FACTS, SETTINGS) == []
+    assert merge_windows([], INFO, SETTINGS) == []
+    assert merge_windows(windows_with([None, None], [(1.0, 1.1)]), INFO, SETTINGS) == []
 
 
 def test_segments_of_a_recording_lie_in_order_within_its_speech(windows: list[Window]) -> None:
-    found = merge_windows(windows, FACTS, SETTINGS)
-    edges = [time for segment in found for time in (segment.start, segment.end)]
+    actual = merge_windows(windows, INFO, SETTINGS)
+    edges = [time for segment in actual for time in (segment.start, segment.end)]
     assert edges == sorted(edges)
-    assert len(found) >= 2
-    spoken = {round(at, 2) for window in windows for span in window.spans for at in np.arange(*span, 0.01)}
-    assert all(round(segment.start, 2) in spoken for segment in found)
+    assert len(actual) >= 2
+    spoken = {round(time, 2) for window in windows for span in window.spans for time in np.arange(*span, 0.01)}
+    assert all(round(segment.start, 2) in spoken for segment in actual)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("settings", "windows_with"),
     [
         ({"window": 0.0}, "window must be 0.1"),
         ({"hop": -1.0}, "hop must be"),
@@ -249,6 +251,6 @@ def test_segments_of_a_recording_lie_in_order_within_its_speech(windows: list[Wi
         ({"min_speech": 5.0}, "cannot hold"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float], told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        WindowSettings(**wrong)
+def test_invalid_settings_are_refused(settings: dict[str, float], windows_with: str) -> None:
+    with pytest.raises(InputError, match=windows_with):
+        WindowSettings(**settings)

@@ -1,4 +1,4 @@
-"""The archive's recipe: what `ser-ft predict` answers, from more than one worker, one of which dies."""
+"""The Ray recipe: the predictions of `ser-ft predict`, from several workers, one of which dies."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ pytestmark = pytest.mark.slow
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     extractor, network = build_model("plain-cnn", CLASSES, {"normalize": "clip"}, {"channels": [8]})
-    for each in (extractor, network):
-        each.save_pretrained(folder)
+    for part in (extractor, network):
+        part.save_pretrained(folder)
     return export_onnx(folder, folder / "model.onnx", verbose=False).path
 
 
 @pytest.fixture(scope="module")
 def archive(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 61 clips, one of them a link, of three that cannot be answered, and of what is passed over."""
+    """A folder with 61 clips, one of which is a link, three unreadable files, and files that are ignored."""
     folder = tmp_path_factory.mktemp("archive")
-    for place, file in enumerate(sorted(miniature_tree.rglob("*.wav"))[:59]):
-        (folder / f"{place % 3}").mkdir(exist_ok=True)
-        # Of 8 s, so that a worker can die amid its work.
+    for index, file in enumerate(sorted(miniature_tree.rglob("*.wav"))[:59]):
+        (folder / f"{index % 3}").mkdir(exist_ok=True)
+        # Long enough that a worker can be killed in the middle of its work.
         clip = audio.to_wav(np.resize(audio.decode(file), 8 * audio.SAMPLE_RATE))
-        (folder / f"{place % 3}" / f"{place}.wav").write_bytes(clip)
+        (folder / f"{index % 3}" / f"{index}.wav").write_bytes(clip)
     (folder / "_name.wav").write_bytes(clip)
     (folder / "1" / ".hidden.wav").write_bytes(clip)
     (folder / "2" / "loop").symlink_to("..")
@@ -65,8 +65,8 @@ def archive(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def wanted(archive: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What `ser-ft predict` answers, by path."""
+def expected(archive: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The predictions of `ser-ft predict`, by path."""
     out = tmp_path_factory.mktemp("answers") / "answers.jsonl"
     assert main(["predict", str(archive), "--model", str(model), "--out", str(out)]) == 1
     return {row["path"]: row for row in map(json.loads, out.read_text().splitlines())}
@@ -74,59 +74,59 @@ def wanted(archive: Path, model: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, str(RECIPE), *map(str, arguments)]
-    # Ray lets its workers give way to everything else, such as other tests.
+    # Ray's workers have a low priority by default, below that of other tests.
     environment = os.environ | {"RAY_worker_niceness": "0"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that recognise."""
-    found = []
-    # Some end while they are looked at.
+    """The worker processes."""
+    actual = []
+    # Some end in the meantime.
     with suppress(psutil.Error):
-        for one in psutil.Process(process.pid).children(recursive=True):
+        for item in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.Error):
-                found += [one] if "Recognizer" in " ".join(one.cmdline()) else []
-    return found
+                actual += [item] if "Recognizer" in " ".join(item.cmdline()) else []
+    return actual
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = dataset(folder, format="parquet").to_table().to_pylist()
-    return found
+    actual: list[dict[str, Any]] = dataset(folder, format="parquet").to_table().to_pylist()
+    return actual
 
 
-def same(row: dict[str, Any], answer: dict[str, Any]) -> bool:
-    if "error" in answer:
-        return row["error"] == answer["error"] and row["emotion"] is None
-    apart = max(abs(row[name] - answer["scores"][name]) for name in CLASSES)
-    return apart < 2e-5 and row["error"] is None and row["uncertain"] == answer["uncertain"]
+def agrees(row: dict[str, Any], prediction: dict[str, Any]) -> bool:
+    if "error" in prediction:
+        return row["error"] == prediction["error"] and row["emotion"] is None
+    difference = max(abs(row[name] - prediction["scores"][name]) for name in CLASSES)
+    return difference < 2e-5 and row["error"] is None and row["uncertain"] == prediction["uncertain"]
 
 
-def test_files_are_answered_once_though_a_worker_dies(
-    archive: Path, model: Path, wanted: dict[str, dict[str, Any]], tmp_path: Path
+def test_each_file_gets_one_row_even_if_a_worker_dies(
+    archive: Path, model: Path, expected: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     # One source lies within the other.
     with start(archive, archive / "0", "--out", out, "--model", model, "--workers", "2") as process:
         killed = None
         while process.poll() is None and killed is None:
-            # By then both have had their first batch, and there are more.
-            for one in workers(process)[:1] if list(out.glob("*.parquet")) else []:
-                killed = one.pid
-                one.kill()
+            # Both have finished their first batch by then, and more remain.
+            for item in workers(process)[:1] if list(out.glob("*.parquet")) else []:
+                killed = item.pid
+                item.kill()
             time.sleep(0.01)
-        said, complained = process.communicate()
-    assert process.returncode == 0, complained[-2000:]
+        message, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-2000:]
     assert killed is not None
-    assert f"64 clips: {out}" in said.splitlines()
-    found = {row["path"]: row for row in rows(out)}
-    assert len(rows(out)) == len(found) == 64
-    assert found.keys() == wanted.keys()
-    assert [path for path, row in found.items() if not same(row, wanted[path])] == []
+    assert f"64 clips: {out}" in message.splitlines()
+    actual = {row["path"]: row for row in rows(out)}
+    assert len(rows(out)) == len(actual) == 64
+    assert actual.keys() == expected.keys()
+    assert [path for path, row in actual.items() if not agrees(row, expected[path])] == []
 
 
-def test_what_lies_in_another_store_is_answered(
-    archive: Path, model: Path, wanted: dict[str, dict[str, Any]], tmp_path: Path
+def test_files_in_another_store_are_predicted(
+    archive: Path, model: Path, expected: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     files = ["0/0.wav", "_name.wav", "empty.wav"]
     with zipfile.ZipFile(tmp_path / "calls.zip", "w") as packed:
@@ -134,27 +134,27 @@ def test_what_lies_in_another_store_is_answered(
             packed.write(archive / name, f"calls/{name}")
     out = tmp_path / "out"
     with start(f"zip://calls::{tmp_path}/calls.zip", "--out", out, "--model", model) as process:
-        _, complained = process.communicate()
-    assert process.returncode == 0, complained[-2000:]
-    found = {row["path"]: row for row in rows(out)}
-    assert sorted(found) == [f"calls/{name}" for name in files]
-    assert all(same(found[f"calls/{name}"], wanted[str(archive / name)]) for name in files)
+        _, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-2000:]
+    actual = {row["path"]: row for row in rows(out)}
+    assert sorted(actual) == [f"calls/{name}" for name in files]
+    assert all(agrees(actual[f"calls/{name}"], expected[str(archive / name)]) for name in files)
 
 
 def test_tables_are_read_by_column(
-    archive: Path, model: Path, wanted: dict[str, dict[str, Any]], tmp_path: Path
+    archive: Path, model: Path, expected: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     files = sorted(archive.rglob("*.wav"))[:5]
     sounds = [{"bytes": file.read_bytes(), "path": str(file)} for file in files]
     parquet.write_table(pa.table({"audio": [*sounds, {"bytes": None, "path": "none.wav"}]}), tmp_path / "a.parquet")
     out = tmp_path / "out"
     with start(tmp_path / "a.parquet", "--column", "audio", "--out", out, "--model", model) as process:
-        _, complained = process.communicate()
-    assert process.returncode == 0, complained[-2000:]
-    found = {row["path"]: row for row in rows(out)}
-    assert found.pop("none.wav")["error"] == "no bytes in this row"
-    assert all(same(row, wanted[path]) for path, row in found.items())
-    assert len(found) == 5
+        _, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-2000:]
+    actual = {row["path"]: row for row in rows(out)}
+    assert actual.pop("none.wav")["error"] == "no bytes in this row"
+    assert all(agrees(row, expected[path]) for path, row in actual.items())
+    assert len(actual) == 5
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +174,14 @@ def test_other_stores_are_listed_by_the_same_rules(recipe: ModuleType) -> None:
     for name in ("1.wav", "_2.MP3", "a/.hidden.wav", ".cache/3.wav", "notes.txt", "a/4.flac", "named"):
         store.pipe_file(f"/ray/{name}", name.encode())
     try:
-        there, found = recipe._list_files(["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND_SUFFIXES)
-        assert [one.path for one in found] == ["/ray/1.wav", "/ray/_2.MP3", "/ray/a/4.flac", "/ray/named"]
-        # One goes away meanwhile.
+        recipe_store, actual = recipe._list_files(
+            ["memory://ray", "memory://ray/1.wav", "memory://ray/named"], SOUND_SUFFIXES
+        )
+        assert [item.path for item in actual] == ["/ray/1.wav", "/ray/_2.MP3", "/ray/a/4.flac", "/ray/named"]
+        # One file disappears in the meantime.
         store.rm_file("/ray/_2.MP3")
-        (listed,) = recipe._file_tables(found, 32)
-        items = list(recipe._files(recipe.Reader(there)(listed)))
+        (listed,) = recipe._file_tables(actual, 32)
+        items = list(recipe._files(recipe.Reader(recipe_store)(listed)))
         assert [item.content for item in items] == [b"1.wav", b"", b"a/4.flac", b"named"]
         assert [(item.error or "").split(" (")[0] for item in items] == ["", "cannot be read", "", ""]
         with pytest.raises(InputError, match="no Parquet files there"):
@@ -189,7 +191,7 @@ def test_other_stores_are_listed_by_the_same_rules(recipe: ModuleType) -> None:
 
 
 def test_text_in_a_column_opens_no_files(recipe: ModuleType, archive: Path) -> None:
-    """Nor in tables that are not made as the first is."""
+    """Also in later tables, whose columns differ from those of the first."""
     row = {"bytes": str(archive / "_name.wav"), "path": 7}
     (item,) = recipe._cells(pa.table({"audio": [row]}), "audio")
     assert (item.path, item.content, item.error) == ("7", b"", "no bytes in this row")
@@ -205,7 +207,7 @@ def test_wrong_input_is_one_line(
     texts, table = [str(archive / "_name.wav")], tmp_path / "table.parquet"
     parquet.write_table(pa.table({"text": texts, "within": [{"bytes": texts[0]}]}), table)
     new = ("--out", tmp_path / "new")
-    for arguments, said in (
+    for arguments, message in (
         ((archive, "--out", tmp_path / "out"), "already exists; choose another --out"),
         ((tmp_path / "none", *new), "does not exist"),
         ((tmp_path / "nothing", *new), "nothing: no sound files there"),
@@ -218,7 +220,7 @@ def test_wrong_input_is_one_line(
         ((archive, *new, "--model", tmp_path), "contains neither a run nor a saved classifier"),
     ):
         assert recipe.main(list(map(str, arguments))) == 2
-        complained = capsys.readouterr().err
-        assert said in complained
-        assert len(complained.splitlines()) == 1
+        stderr = capsys.readouterr().err
+        assert message in stderr
+        assert len(stderr.splitlines()) == 1
     assert os.listdir(tmp_path / "out") == ["mine"]
