@@ -15,8 +15,7 @@ from ser_ft.report.shared.audio_figures import HOP_LENGTH
 from ser_ft.report.shared.templates import audio_data_uri
 
 from . import drawing
-from .audio_input import Clip, read_clip
-from .components import example_list, recording_input
+from .audio_input import Clip, example_list, read_clip, recording_input
 from .messages import duration_text, errors_as_html, hint
 from .state import AppState
 
@@ -36,13 +35,7 @@ _DESCRIPTORS = {
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a recording.
-
-    Attributes:
-        name: of the transform.
-        parameters: the random parameters of the transform.
-        samples: float32 mono samples at 16 kHz, shape (samples,).
-    """
+    """A transform, its random parameters, and the recording after it, shape (samples,)."""
 
     name: str
     parameters: dict[str, Any]
@@ -61,11 +54,7 @@ def augment(clip: Clip, seed: int) -> list[Version]:
 
 
 def describe(clip: Clip) -> dict[str, np.ndarray]:
-    """Measure a recording every 10 ms.
-
-    Returns:
-        pitch in Hz, NaN in unvoiced frames, and the other descriptors, each of shape (frames,).
-    """
+    """Measure pitch (Hz, NaN in unvoiced frames) and the other descriptors every 10 ms, each of shape (frames,)."""
     import torch
 
     from ser_ft.models.features import SpectralFeatureExtractor
@@ -83,8 +72,7 @@ def describe(clip: Clip) -> dict[str, np.ndarray]:
 
 def augmentations_to_html(clip: Clip, seed: int) -> str:
     """Return the recording and its augmented versions as HTML, each with sound and spectrogram."""
-    original = Version("original", {}, clip.samples)
-    cards = "".join(map(_card, [original, *augment(clip, seed)]))
+    cards = "".join(map(_card, [Version("original", {}, clip.samples), *augment(clip, seed)]))
     return f'<section class="answer"><ul class="cards">{cards}</ul></section>'
 
 
@@ -93,13 +81,12 @@ def _card(version: Version) -> str:
     parameters, description = "", f"{len(version.samples) / SAMPLE_RATE:.1f} s"
     if transform:
         description = transform.description
-        parameters = ", ".join(
-            f"{name} {transform.parameters[name].format(value)}" for name, value in version.parameters.items()
-        )
+        values = version.parameters.items()
+        parameters = ", ".join(f"{name} {transform.parameters[name].format(value)}" for name, value in values)
+    name = escape(version.name)
     return (
-        f"<li><h4>{escape(version.name)} <span>{escape(parameters)}</span></h4>"
-        f'<audio controls preload="metadata" src="{audio_data_uri(version.samples)}" '
-        f'aria-label="{escape(version.name)}"></audio>'
+        f"<li><h4>{name} <span>{escape(parameters)}</span></h4>"
+        f'<audio controls preload="metadata" src="{audio_data_uri(version.samples)}" aria-label="{name}"></audio>'
         f"{drawing.spectrogram(version.samples, f'log-mel spectrogram of {version.name}')}"
         f'<p class="faint">{escape(description)}</p></li>'
     )
@@ -121,7 +108,7 @@ def descriptors_to_html(clip: Clip) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a measurement with three digits, such as "0.779" or "6,070"."""
+    """Return a number with three digits, such as "0.779" or "6,070"."""
     if abs(value) < 1e-9:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -15,10 +15,9 @@ from ser_ft.monitor.summary import percent
 from ser_ft.monitor.timeline import class_colors
 
 from . import drawing
-from .audio_input import read_clip
-from .components import example_list, recording_input
+from .audio_input import example_list, read_clip, recording_input
 from .messages import duration_text, errors_as_html, hint
-from .speak import headline, predict
+from .speak import headline, predict, prediction_to_json
 from .state import AppState, Model
 
 EMPTY = "The predictions will appear here, side by side."
@@ -28,11 +27,7 @@ Predictions = Sequence[tuple[Model, ClipPrediction]]
 
 
 def predict_all(state: AppState, path: str | None) -> Predictions:
-    """Return the prediction of every model for a recording.
-
-    Raises:
-        InputError: there is no recording, it cannot be read, or it is too long.
-    """
+    """Return the prediction of every model for a recording."""
     clip = read_clip(path, state.limits.clip_seconds)
     return [(model, predict(model, clip)) for model in state.models]
 
@@ -59,10 +54,7 @@ def agreement(predictions: Sequence[ClipPrediction]) -> dict[str, Any]:
 
 def to_json(predictions: Predictions) -> dict[str, Any]:
     """Return the predictions and their agreement as a JSON object."""
-    values = [
-        {"model": model.name, **{key: value for key, value in prediction.items() if key != "path"}}
-        for model, prediction in predictions
-    ]
+    values = [{"model": model.name, **prediction_to_json(prediction)} for model, prediction in predictions]
     return {"predictions": values, "agreement": agreement([prediction for _, prediction in predictions])}
 
 

@@ -79,14 +79,7 @@ def _magma() -> list[int]:
 def rolling_probabilities(
     times: Sequence[float], scores: Sequence[Mapping[str, float] | None], colors: Mapping[str, str], span: float
 ) -> str:
-    """Draw the stacked probabilities of the last seconds.
-
-    Args:
-        times: of each prediction, in seconds, ascending.
-        scores: the probability of each class; None without speech.
-        colors: of each class.
-        span: seconds to show.
-    """
+    """Draw the stacked probabilities of the last `span` seconds; scores without speech are None."""
     now = times[-1] if times else 0.0
     parts = [f'<svg class="rolling" viewBox="0 0 {WIDTH} 260" preserveAspectRatio="none" role="img" ']
     parts.append(f'aria-label="probabilities over the last {span:g} seconds">')

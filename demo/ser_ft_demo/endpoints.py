@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import isnan
 from typing import Any
 
 import gradio as gr
@@ -12,8 +13,7 @@ from ser_ft.audio import to_wav
 from ser_ft.inference.windows import WindowPrediction
 
 from . import analysis, compare, monitor, speak
-from .audio_input import check_duration, read_clip
-from .components import files_only
+from .audio_input import check_duration, files_only, read_clip
 from .messages import error_message
 from .state import AppState
 
@@ -29,14 +29,8 @@ def build(state: AppState) -> None:
     versions = gr.File(label="versions", file_count="multiple", visible=False)
 
     def add(name: str, description: str, function: Callable[..., Any], inputs: list[Any], outputs: Any) -> None:
-        gr.Button(visible=False).click(
-            errors_as_api(function),
-            inputs,
-            outputs,
-            api_name=name,
-            api_description=description,
-            **state.compute_options,
-        )
+        settings: dict[str, Any] = {"api_name": name, "api_description": description, **state.compute_options}
+        gr.Button(visible=False).click(errors_as_api(function), inputs, outputs, **settings)
 
     add(
         "recognize",
@@ -102,10 +96,8 @@ def _windows(state: AppState, path: str | None) -> list[WindowPrediction]:
 
 def _describe(state: AppState, path: str | None) -> dict[str, list[float | None]]:
     descriptors = analysis.describe(read_clip(path, state.limits.analysis_seconds))
-    return {
-        name: [None if value != value else round(float(value), 5) for value in values]
-        for name, values in descriptors.items()
-    }
+    rounded = {name: [round(float(value), 5) for value in values] for name, values in descriptors.items()}
+    return {name: [None if isnan(value) else value for value in values] for name, values in rounded.items()}
 
 
 def _augment(state: AppState, path: str | None, number: float | None) -> tuple[dict[str, Any], list[str]]:

@@ -41,22 +41,12 @@ _MAX_KEY_LENGTH = 64
 
 @dataclass
 class LiveStream:
-    """One visitor's stream; only the last seconds of sound are stored, in `stream`.
-
-    Attributes:
-        stream: makes the predictions.
-        rate: sampling rate in Hz.
-        seconds: length of all sound received.
-        level: of the last sound, in dBFS.
-        predictions: of the last 30 s.
-        last_used: time of the last request, in seconds.
-        lock: held while a request is processed.
-    """
+    """One visitor's stream; only the last seconds of sound are stored, in `stream`."""
 
     stream: PredictionStream
     rate: int
-    seconds: float = 0.0
-    level: float = -120.0
+    seconds: float = 0.0  # of all sound received
+    level: float = -120.0  # of the last sound, in dBFS
     predictions: deque[WindowPrediction] = field(default_factory=lambda: deque(maxlen=round(CHART_SECONDS / HOP) + 8))
     last_used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,12 +61,7 @@ class LiveStreams:
         self._lock = threading.Lock()
 
     def feed(self, key: str, rate: int, samples: np.ndarray) -> LiveStream:
-        """Process the next samples of a stream, and open the stream if it is new.
-
-        Args:
-            key: identifies the stream; chosen by the browser.
-            rate: sampling rate in Hz.
-            samples: float, shape (samples,).
+        """Process the next samples, shape (samples,), of the stream with a key, and open the stream if it is new.
 
         Raises:
             InputError: too many streams are open, or this one is too long.
@@ -101,9 +86,8 @@ class LiveStreams:
     def _get_or_open(self, key: str, rate: int) -> LiveStream:
         with self._lock:
             now = time.monotonic()
-            self._streams = {
-                name: stream for name, stream in self._streams.items() if now - stream.last_used < _IDLE_SECONDS
-            }
+            streams = self._streams.items()
+            self._streams = {name: stream for name, stream in streams if now - stream.last_used < _IDLE_SECONDS}
             live_stream = self._streams.get(key)
             if live_stream is None or live_stream.rate != rate:
                 if live_stream is None and len(self._streams) >= self._state.limits.live_streams:

@@ -24,11 +24,9 @@ _INTERNAL_ERROR = "Something went wrong on the server, not in your recording: tr
 
 
 def error_message(error: Exception, path: str | None = None) -> str:
-    """Return an error as one plain sentence that contains no path of the server.
+    """Return an error, which is logged unless it is an `InputError`, as one sentence without paths of the server.
 
-    Args:
-        error: the error; it is logged unless it is an `InputError`.
-        path: of the file that the request is about.
+    `path` is the file that the request is about.
     """
     name = Path(path).name if path else "The recording"
     if isinstance(error, AudioError) and path and not Path(path).exists():
@@ -67,11 +65,9 @@ def hint(text: str) -> str:
 
 
 def errors_as_html(function: Callable[..., str], empty: str) -> Callable[..., str]:
-    """Wrap a function so that it returns its errors as HTML.
+    """Wrap a function of a recording's path, and more, so that it returns its errors as HTML.
 
-    Args:
-        function: takes the path of a recording, and more, and returns HTML.
-        empty: the hint that is returned without a recording.
+    Without a recording, it returns the hint `empty`.
     """
 
     def wrapped(path: str | None, *arguments: Any) -> str:

@@ -29,28 +29,15 @@ HEADERS = {
 }
 # Endpoints of gradio that download URLs, build apps, store runs or show the requests of others.
 _BLOCKED = (
-    "/proxy=",
-    "/file=http:",
-    "/file=https:",
-    "/vibe-",
-    "/undo-vibe-",
-    "/run-history",
-    "/monitoring",
-    "/deep_link",
-    "/process_recording",
+    *("/proxy=", "/file=http:", "/file=https:", "/vibe-", "/undo-vibe-"),
+    *("/run-history", "/monitoring", "/deep_link", "/process_recording"),
 )
 _MAX_BODY_BYTES = 2**23  # of a request that is not an upload
 _UPLOAD_OVERHEAD_BYTES = 2**20  # of an upload, in addition to its file
 
 
 class SecurityMiddleware:
-    """Blocks endpoints, limits the size of uploads and of all files together, and sets security headers.
-
-    Args:
-        app: the application that answers the other requests.
-        temp_dir: folder of the uploads.
-        limits: of the page.
-    """
+    """Blocks endpoints, limits the size of uploads and of all files together, and sets security headers."""
 
     def __init__(self, app: _App, temp_dir: Path, limits: Limits) -> None:
         self._app = app

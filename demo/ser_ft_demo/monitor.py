@@ -15,8 +15,7 @@ from ser_ft.monitor.page import NUMBERS, REPORT, ReportContext, render_conversat
 from ser_ft.monitor.summary import summarize
 from ser_ft.utils.errors import InputError
 
-from .audio_input import check_duration
-from .components import files_only
+from .audio_input import check_duration, files_only
 from .messages import alert, duration_text, error_message, hint
 from .state import AppState
 
@@ -35,13 +34,7 @@ _RESPONSIBLE_USE = (
 def analyze(
     state: AppState, path: str | None, channel_names: str = "", on_progress: ProgressCallback | None = None
 ) -> Conversation:
-    """Analyze a conversation.
-
-    Args:
-        state: of the page.
-        path: of the recording.
-        channel_names: the speaker of each channel, separated by commas; empty to number them.
-        on_progress: called repeatedly with the share of the work done since the last call.
+    """Analyze a conversation; `channel_names` are separated by commas, or empty to number the channels.
 
     Raises:
         InputError: there is no recording, it cannot be read, is too long, or has another number of channels.
@@ -85,11 +78,8 @@ def build(state: AppState) -> None:
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            recording = files_only(
-                gr.File(
-                    label="Recording of a conversation", type="filepath", height=160, elem_id="conversation-recording"
-                )
-            )
+            label, elem_id = "Recording of a conversation", "conversation-recording"
+            recording = files_only(gr.File(label=label, type="filepath", height=160, elem_id=elem_id))
             gr.Examples(
                 [[str(state.conversation)]],
                 [recording],
@@ -126,14 +116,8 @@ def build(state: AppState) -> None:
             return alert(error_message(error, path)), disabled, disabled
 
     outputs = [result, report, numbers]
-    run_button.click(
-        run,
-        [recording, names],
-        outputs,
-        api_visibility="private",
-        show_progress_on=result,
-        **state.compute_options,
-    )
+    events: dict[str, Any] = {"api_visibility": "private", "show_progress_on": result, **state.compute_options}
+    run_button.click(run, [recording, names], outputs, **events)
     recording.clear(lambda: (hint(EMPTY), disabled, disabled), None, outputs, api_visibility="private")
 
 

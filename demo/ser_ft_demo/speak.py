@@ -13,8 +13,7 @@ from ser_ft.inference.recognizer import ClipPrediction
 from ser_ft.monitor.summary import percent
 
 from . import drawing
-from .audio_input import Clip, read_clip
-from .components import example_list, recording_input
+from .audio_input import Clip, example_list, read_clip, recording_input
 from .messages import duration_text, errors_as_html, hint
 from .state import AppState, Model
 
@@ -30,11 +29,7 @@ class Prediction:
 
 
 def recognize(state: AppState, path: str | None) -> Prediction:
-    """Recognize the emotion in a recording.
-
-    Raises:
-        InputError: there is no recording, it cannot be read, or it is too long.
-    """
+    """Recognize the emotion in a recording."""
     clip = read_clip(path, state.limits.clip_seconds, "use the tab Conversation for longer recordings")
     return Prediction(clip, predict(state.model, clip))
 
@@ -44,10 +39,14 @@ def predict(model: Model, clip: Clip) -> ClipPrediction:
     return model.recognizer((SAMPLE_RATE, clip.samples))[0]
 
 
+def prediction_to_json(prediction: ClipPrediction) -> dict[str, Any]:
+    """Return a prediction without the path of the recording on the server."""
+    return {key: value for key, value in prediction.items() if key != "path"}
+
+
 def to_json(result: Prediction) -> dict[str, Any]:
-    """Return a prediction as a JSON object."""
-    values = {key: value for key, value in result.prediction.items() if key != "path"}
-    return {"file": result.clip.name, **values}
+    """Return a recording's prediction as a JSON object."""
+    return {"file": result.clip.name, **prediction_to_json(result.prediction)}
 
 
 def headline(prediction: ClipPrediction) -> str:

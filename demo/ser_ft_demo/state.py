@@ -21,12 +21,7 @@ class Limits:
         file_bytes: size of one upload.
         disk_bytes: size of all files of the page, including uploads in progress.
         clip_seconds: length of a recording that is recognized as a whole.
-        analysis_seconds: length of a recording in the tab Analysis.
-        conversation_seconds: length of a conversation.
-        live_seconds: length of one live stream.
-        live_streams: live streams at a time.
-        concurrent_requests: other requests that are processed at a time.
-        waiting_requests: requests that may wait.
+        concurrent_requests: requests, except those of live streams, that are processed at a time.
         retention_seconds: age at which files are deleted that no request refers to.
     """
 
@@ -51,8 +46,7 @@ class Model:
 
     Attributes:
         name: unique on the page.
-        source: as the user gave it: a path, a name on the Hub, or "shipped".
-        recognizer: makes the predictions.
+        source: as the user wrote it: a path, a name on the Hub, or "shipped".
         card: text of the model card; None if there is none on this machine.
     """
 
@@ -63,10 +57,7 @@ class Model:
 
 
 def open_models(sources: Sequence[str]) -> list[Model]:
-    """Open models, duplicates once.
-
-    Args:
-        sources: run folders, .onnx files and names on the Hub; "shipped" is the model that ships with ser_ft.
+    """Open run folders, .onnx files, models on the Hub, and "shipped", the model that ships with ser_ft; each once.
 
     Raises:
         InputError: a model does not exist.
@@ -98,8 +89,6 @@ class AppState:
     """What all tabs share.
 
     Attributes:
-        models: all models; the first one is used outside the tab Compare.
-        limits: of the page.
         temp_dir: folder of all files that are deleted after a while.
         examples: label and file of each example recording.
         conversation: example of a conversation.

@@ -22,11 +22,7 @@ _locks: list[int] = []
 
 
 def make_temp_dir(parent: Path | None = None) -> Path:
-    """Create a temporary folder, and delete the folders of pages that were killed.
-
-    Args:
-        parent: the folder to create it in; None for the system's folder for temporary files.
-    """
+    """Create a temporary folder in `parent`, or the system's, and delete the folders of pages that were killed."""
     parent = parent or Path(tempfile.gettempdir())
     for folder in parent.glob(f"{_PREFIX}*"):
         if _is_abandoned(folder):
@@ -101,12 +97,7 @@ def touch_files(folder: Path, paths: Iterable[str]) -> None:
 def start_cleanup(
     folder: Path, max_age: float, paths_in_use: Callable[[], Iterable[str]] = lambda: ()
 ) -> Callable[[], None]:
-    """Start a thread that deletes old files.
-
-    Args:
-        folder: the folder of the files.
-        max_age: age in seconds at which files are deleted.
-        paths_in_use: returns the files of waiting and running requests, which are kept.
+    """Start a thread that deletes files older than `max_age` seconds that are not in use.
 
     Returns:
         A function that stops the thread and deletes the folder.
