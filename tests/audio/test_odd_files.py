@@ -123,16 +123,16 @@ def damaged_files(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     for count in (0, 1025, 65_535):
         yield f"claims-{count}-channels.wav", plain[:22] + struct.pack("<H", count) + plain[24:], "decode"
     random = np.random.default_rng(1)
-    for place in range(60):
-        kind, subtype = [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")][place % 4]
+    for index in range(60):
+        kind, subtype = [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")][index % 4]
         content = bytearray(encoded(voice, kind=kind, subtype=subtype))
-        for at in random.integers(0, len(content) if place % 8 > 3 else 64, 12):
-            content[at] = random.integers(256)
-        yield f"bytes-changed-{place}.{kind}", bytes(content), EITHER
+        for position in random.integers(0, len(content) if index % 8 > 3 else 64, 12):
+            content[position] = random.integers(256)
+        yield f"bytes-changed-{index}.{kind}", bytes(content), EITHER
 
 
 def devices(folder: Path) -> dict[str, str]:
-    """Make what is no file, and return what is said of each."""
+    """Create entries that are not regular files, and return the expected error of each."""
     (folder / "folder.wav").mkdir()
     (folder / "folder.wav" / "inside.txt").touch()
     (folder / "folder.wav" / "up").symlink_to("..")
@@ -140,24 +140,28 @@ def devices(folder: Path) -> dict[str, str]:
     (folder / "device.wav").symlink_to("/dev/zero")
     (folder / "nowhere.wav").symlink_to("gone.wav")
     (folder / "itself.wav").symlink_to("itself.wav")
-    said = {"device.wav": "cannot be read", "nowhere.wav": "no such file", "itself.wav": "no such file|cannot be read"}
+    reasons = {
+        "device.wav": "cannot be read",
+        "nowhere.wav": "no such file",
+        "itself.wav": "no such file|cannot be read",
+    }
     if os.geteuid():
         (folder / "locked.wav").write_bytes(b"RIFF")
         (folder / "locked.wav").chmod(0)
-        said["locked.wav"] = "cannot be read"
-    return said
+        reasons["locked.wav"] = "cannot be read"
+    return reasons
 
 
 @pytest.fixture(scope="module")
 def odd(voices: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The folder, and what is expected of each file in it."""
+    """The folder, and the expected outcome for each file in it."""
     folder = tmp_path_factory.mktemp("odd")
     expected = {}
-    for name, content, wanted in (*valid_files(voices[0]), *damaged_files(voices[0])):
+    for name, content, outcome in (*valid_files(voices[0]), *damaged_files(voices[0])):
         assert name not in expected
         with open(os.path.join(folder, name), "wb") as file:
             file.write(content)
-        expected[name] = wanted
+        expected[name] = outcome
     return folder, expected | devices(folder)
 
 
@@ -172,21 +176,21 @@ def test_each_file_gets_a_prediction_or_a_one_line_error(
     assert len(expected) >= 200
     assert set(rows) == set(expected)
     failures = {
-        name: rows[name].get("error") for name, wanted in expected.items() if not _as_wanted(rows[name], wanted)
+        name: rows[name].get("error") for name, outcome in expected.items() if not _is_expected(rows[name], outcome)
     }
     assert failures == {}
     failed = sum("error" in row for row in rows.values())
-    # A line for each, and the last that counts them; libraries say nothing of their own.
+    # One line for each and one with their number; nothing is printed by libraries.
     lines = [line for line in err.splitlines() if line.strip() and "file/s" not in line]
     assert len(lines) == failed + 1
     assert all(line.startswith("ser-ft: ") and line.isprintable() and len(line) < 700 for line in lines)
     assert lines[-1] == f"ser-ft: {failed} of {len(rows)} files could not be recognized"
 
 
-def _as_wanted(row: dict[str, str], wanted: str) -> bool:
+def _is_expected(row: dict[str, str], outcome: str) -> bool:
     if "error" not in row:
-        return wanted in (ANSWER, EITHER) and np.isfinite(row["scores"]["happy"])  # type: ignore[index]
-    return wanted == EITHER or any(part in row["error"] for part in wanted.split("|"))
+        return outcome in (ANSWER, EITHER) and np.isfinite(row["scores"]["happy"])  # type: ignore[index]
+    return outcome == EITHER or any(part in row["error"] for part in outcome.split("|"))
 
 
 @pytest.mark.parametrize("name", ["pipe.wav", "/dev/zero", "/dev/null"])
