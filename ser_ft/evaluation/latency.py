@@ -29,7 +29,7 @@ def real_time_factor(
     `NUM_CLIPS` clips are measured, or fewer if they take longer than about 8 s together. The result is their median.
 
     Args:
-        model: the complete model as it is saved. It is moved to the device; its mode is restored.
+        model: the complete model, as saved. It is moved to the device; its mode is restored.
         extractor: the model's feature extractor.
         clips: one or more rows of a prepared table.
         device: the device to compute on.

@@ -169,7 +169,7 @@ def _run_of_model(model: str) -> RunFolder | None:
     folder = Path(resolve_model_path(model)).expanduser().resolve()
     if not folder.is_dir():
         return _run_on_hub(model)
-    # `push` puts the model at the top of the repository, so a download of one has it beside split.json.
+    # `push` puts the model at the top of the repository, so a download has it next to split.json.
     parents = [folder, folder.parent] if (folder / "config.json").is_file() else [folder.parent]
     runs = map(RunFolder, parents)
     return next((run for run in runs if run.split_file.is_file() and run.config_file.is_file()), None)

@@ -248,9 +248,8 @@ def coverage(clips: np.ndarray, simulations: int, method: str) -> float:
     return covered / simulations
 
 
-@pytest.mark.parametrize("method", ["t", "jackknife-t"])
-@pytest.mark.parametrize("speakers", [6, 12])
-def test_intervals_have_their_nominal_coverage(speakers, method):
+@pytest.mark.parametrize(("method", "speakers"), [("t", 4), ("t", 12), ("jackknife-t", 6), ("jackknife-t", 12)])
+def test_intervals_have_their_nominal_coverage(method, speakers):
     clips = np.full((speakers, 6), 8)
     if method == "jackknife-t":
         clips[: speakers // 2, 0] = 0

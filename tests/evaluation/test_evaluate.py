@@ -178,7 +178,7 @@ def test_seen_speakers_are_excluded_unless_they_are_included_on_request(
 
 
 def test_the_run_of_a_downloaded_model_is_found(run: RunFolder, miniature_folder: Path, tmp_path: Path) -> None:
-    """A published model has the files of its run beside it. Pseudonyms cannot be compared with the data's speakers."""
+    """A published model has the files of its run next to it. Pseudonyms cannot be compared with the data's speakers."""
     download = Path(shutil.copytree(run.model, tmp_path / "download"))
     for file in (run.split_file, run.config_file, run.metrics_file):
         shutil.copy(file, download)

@@ -118,7 +118,7 @@ def test_a_second_probe_gives_the_same_result_without_running_the_encoder(
         assert len(row["folds"]) == 5
         assert row["uar"] == pytest.approx(np.mean(row["folds"]))
         assert row["std"] == pytest.approx(np.std(row["folds"], ddof=1))
-    monkeypatch.setattr(hidden_states, "_take", None)
+    monkeypatch.setattr(hidden_states, "_compute_batch", None)
     assert main([*command, "jsonl"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows
     assert main([*command, "csv"]) == 0
