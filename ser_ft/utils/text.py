@@ -15,20 +15,20 @@ _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str] = ()) -> str:
     """Return rows as an aligned monospace table.
 
-    Numbers are aligned to the right, floats have three decimals, and missing values are shown as "-". The column
-    "interval" is made from "low" and "high"; "notes" shows the short form of each note.
-
-    Args:
-        rows: one mapping per line, column -> value.
-        columns: the columns to show, in order.
-        right: columns of words that are aligned to the right too.
+    Numbers, and the columns named in `right`, are aligned to the right. Floats have three decimals, and missing values
+    are shown as "-". The column "interval" is made from "low" and "high"; "notes" shows the short form of each note.
     """
     cells = [[_cell(row, column) for column in columns] for row in rows]
-    headings = [_HEADINGS.get(column, column.replace("_", " ")) for column in columns]
+    headings = list(map(column_heading, columns))
     widths = [max(map(display_width, column)) for column in zip(headings, *cells, strict=True)]
     to_right = [column in right or _is_numeric(column, [row.get(column) for row in rows]) for column in columns]
     lines = [headings, ["-" * width for width in widths], *cells]
     return "\n".join("  ".join(map(pad, line, widths, to_right)).rstrip() for line in lines)
+
+
+def column_heading(column: str) -> str:
+    """Return the heading of a column: "UAR" for "uar", "std folds" for "std_folds"."""
+    return _HEADINGS.get(column, column.replace("_", " "))
 
 
 def count_text(number: int, noun: str) -> str:
@@ -42,16 +42,15 @@ def score_text(value: float | None) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """Return an interval, for example "0.412-0.530", or "-" if it does not exist."""
-    return MISSING if low is None or high is None else f"{low:.3f}-{high:.3f}"
+    """Return an interval: "0.412 to 0.530", or "-" if it does not exist."""
+    return MISSING if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def size_text(parameters: int) -> str:
     """Return a number of parameters: "98 k", "0.31 M", "94.6 M", "1.6 G"."""
-    for size, least, unit in ((1e9, 1e9, "G"), (1e6, 1e5, "M")):
-        if parameters >= least:
-            return f"{parameters / size:.3g} {unit}"
-    return f"{parameters / 1e3:.3g} k"
+    if parameters < 1e5:
+        return f"{parameters / 1e3:.3g} k"
+    return f"{parameters / 1e6:.3g} M" if parameters < 1e9 else f"{parameters / 1e9:.3g} G"
 
 
 def time_text(seconds: float) -> str:

@@ -20,8 +20,7 @@ from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.provenance import corpora_seen_in_training, speakers_seen_in_training, training_runs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import push
-from ser_ft.report.cards.energy import estimate_energy
-from ser_ft.report.cards.model_card import model_card
+from ser_ft.report.cards.model_card import estimate_energy, model_card
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import Blob, Hub, metadata_errors
 from tests.helpers.runs import CLASSES, random_predictions

@@ -40,6 +40,8 @@ def data_card(
         model: the repository of the model that was made from it, "user/name".
         skipped: the files that were left out.
     """
+    rows = {corpus: _count(clips[clips["corpus"] == corpus], classes) for corpus in corpora}
+    parts = {part: clips[clips["part"] == part] for part in PARTS} if "part" in clips else {}
     license = model_license(corpora)
     head = {
         "license": license.id,
@@ -55,8 +57,8 @@ def data_card(
         "model": model,
         "sound": sound,
         "classes": list(classes),
-        "rows": {corpus: _row(clips[clips["corpus"] == corpus], classes) for corpus in corpora},
-        "parts": _parts(clips) if "part" in clips else {},
+        "rows": rows,
+        "parts": {part: _count(part_clips, ()) for part, part_clips in parts.items() if len(part_clips)},
         "corpora": corpora,
         "notes": any(facts["note"] for facts in corpora.values()),
         "odbl": [corpus for corpus, facts in corpora.items() if facts["license"] == "ODbL-1.0"],
@@ -73,18 +75,11 @@ def data_card(
     return front_matter(head) + render_template("report/cards/data_card.md.j2", contents)
 
 
-def _row(clips: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+def _count(clips: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     counts = clips["emotion"].value_counts()
     return {
         "clips": len(clips),
         "speakers": clips["speaker"].nunique(),
         "hours": float(clips["duration"].sum()) / 3600,
         "counts": [int(counts.get(label, 0)) for label in classes],
-    }
-
-
-def _parts(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
-    parts = {part: clips[clips["part"] == part] for part in PARTS}
-    return {
-        part: {"clips": len(rows), "speakers": rows["speaker"].nunique()} for part, rows in parts.items() if len(rows)
     }

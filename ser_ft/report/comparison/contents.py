@@ -1,4 +1,4 @@
-"""What the page of a comparison shows, gathered from the pooled systems."""
+"""The contents of the page of a comparison, gathered from the pooled systems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
 from ...labels import label_color
 from ...utils.progress import progress_bar
@@ -21,13 +20,12 @@ from ..shared.tables import LEAKING, run_notes, split_name
 from ..shared.templates import embed_png
 from . import figures
 from .pairs import ALPHA, SystemComparison, conclusion, p_text, signed_interval_text, signed_text
-from .published import human_performance, published_results
+from .published import PublishedResult, human_performance, published_results
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from matplotlib.figure import Figure
 
-_MAX_CONFUSIONS = 12
 _ALL_OTHERS = "all others"
 
 Figures = dict[str, "Figure"]
@@ -38,12 +36,8 @@ def page_contents(
 ) -> dict[str, Any]:
     """Gather what the template shows.
 
-    Args:
-        comparisons: the result of `ser_ft.report.comparison.report.compare`.
-        data: the prepared table, for its audio.
-        num_examples: number of clips that no model recognized, per test set. Once that many clips have audio, those
-            of further test sets have none, to keep the page small.
-        show_progress: show a progress bar while the figures are drawn.
+    At most `num_examples` clips that no model recognized are shown per test set. Once that many clips have audio (from
+    `data`, the prepared table), those of further test sets have none, to keep the page small.
     """
     plots: Figures = {}
     blocks: list[dict[str, Any]] = []
@@ -87,7 +81,7 @@ def page_contents(
 def _block(
     comparison: SystemComparison, prefix: str, plots: Figures, data: Dataset | None, num_examples: int
 ) -> dict[str, Any]:
-    """Gather what is shown of a test set, and draw its figures; their names start with the prefix."""
+    """Gather what is shown of a test set, and add its figures to `plots`, with names that start with the prefix."""
     tested = comparison.tested
     notes = _notes(tested.systems)
     people = None if comparison.leaking else human_performance(tested.corpora)
@@ -95,19 +89,11 @@ def _block(
     block: dict[str, Any] = {
         "id": prefix,
         "comparison": comparison,
-        "title": comparison.title,
-        "leaking": comparison.leaking,
-        "baseline": comparison.baseline,
-        "systems": tested.systems,
-        "models": tested.models,
+        "tested": tested,
         "seen_unknown": any(run.metrics.get("seen", ()) is None for system in tested.models for run in system.runs),
-        # Whether the recipes of the package are made for these clips.
-        "has_recipes": tested.corpora == ("ravdess",)
-        and tested.best.split == "kfold"
-        and len(tested.best.classes) == 8,
+        # The package has recipes for these clips.
+        "has_recipes": (*tested.corpora, tested.best.split, len(tested.best.classes)) == ("ravdess", "kfold", 8),
         "chance": tested.best.scores["chance"],
-        "corpora": tested.corpora,
-        "speakers": tested.speakers,
         "people": people,
         "missed": {},
     }
@@ -118,7 +104,7 @@ def _block(
     measures = [key for key in figures.COST_NAMES if any(system.cost[key] for system in tested.models)]
     if measures:
         plots[f"{prefix}-cost"] = figures.cost_figure(comparison, measures, notes)
-    confusion_systems = tested.models[:_MAX_CONFUSIONS]
+    confusion_systems = tested.models[:12]
     plots[f"{prefix}-confusions"] = figures.confusion_figure(comparison, confusion_systems, notes)
     return block | {
         "has_cost": bool(measures),
@@ -137,26 +123,22 @@ def _runs_text(system: System) -> str:
 
 
 def _classes(comparison: SystemComparison, name: str, plots: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
-    """Draw the recall of each class as a panel, and return it by class."""
+    """Draw the recall of each class, and return it."""
     best, models = comparison.tested.best, comparison.tested.models
     counts = Counter(best.clips["label"])
     colors = {label: label_color(label, index) for index, label in enumerate(best.classes) if counts[label]}
     panels = {label: {system.name: {"value": system.scores["recall"][label]} for system in models} for label in colors}
     subtitle = f"recall in percent\n{comparison.title}"
     plots[name] = figures.bar_panels("Recall of each emotion", subtitle, panels, colors, notes)
+    recalls = {label: [system.scores["recall"][label] for system in models] for label in colors}
     return [
-        {
-            "name": label,
-            "color": color,
-            "clips": counts[label],
-            "recalls": [system.scores["recall"][label] for system in models],
-        }
+        {"name": label, "color": color, "clips": counts[label], "recalls": recalls[label]}
         for label, color in colors.items()
     ]
 
 
 def _groups(comparison: SystemComparison, prefix: str, plots: Figures, notes: Sequence[str]) -> list[dict[str, Any]]:
-    """Draw the UAR of each corpus and of each gender, if there are several, and return it by group."""
+    """Draw the UAR of each corpus and of each gender, if there are several, and return it."""
     result = []
     for column in ("corpus", "gender"):
         scores = {system.name: system.scores_by(column) for system in comparison.tested.models}
@@ -187,11 +169,11 @@ def _missed_clips(comparison: SystemComparison, data: Dataset | None, num_exampl
     counts = Counter(first.clips["label"].iloc[missed])
     # The first clip of each emotion comes before the second of any; within an emotion, the most confident errors first.
     turns: Counter[int] = Counter()
-    ranked = []
+    ranks = {}
     for row in sorted(missed.tolist(), key=lambda row: float(probabilities[row, first.labels[row]])):
         turns[int(first.labels[row])] += 1
-        ranked.append((turns[int(first.labels[row])], row))
-    selected = [row for _, row in sorted(ranked, key=lambda item: item[0])][:num_examples]
+        ranks[row] = turns[int(first.labels[row])]
+    selected = sorted(ranks, key=ranks.__getitem__)[:num_examples]
     embedded = embed_clips(data, list(first.clips["id"].iloc[selected])) if data is not None else {}
     return {
         "count": len(missed),
@@ -210,16 +192,11 @@ def _card(
     votes: np.ndarray,
     embedded: Mapping[str, tuple[str, float | None]],
 ) -> dict[str, Any]:
-    clip = {str(key): value for key, value in system.clips.iloc[row].items()}
-    predictions = Counter(system.classes[index] for index in votes.tolist()).most_common()
-    bars = [
-        Bar(name, float(probabilities[index]), label_color(name, index)) for index, name in enumerate(system.classes)
-    ]
+    clip, names = system.clips.iloc[row].to_dict(), system.classes
+    predictions = Counter(names[index] for index in votes.tolist()).most_common()
+    bars = [Bar(name, float(probabilities[index]), label_color(name, index)) for index, name in enumerate(names)]
     facts = (clip["id"], clip["corpus"], describe_voice(clip), clip["label"], predictions[0][0])
-    return {
-        "sample": Sample(*facts, tuple(bars), *embedded.get(clip["id"], (None, None))),
-        "predictions": predictions,
-    }
+    return {"sample": Sample(*facts, tuple(bars), *embedded.get(clip["id"], (None, None))), "predictions": predictions}
 
 
 def _matrix(comparisons: Sequence[SystemComparison], plots: Figures) -> dict[str, Any]:
@@ -240,67 +217,41 @@ def _matrix(comparisons: Sequence[SystemComparison], plots: Figures) -> dict[str
             rows.setdefault(system.name, {}).setdefault(_ALL_OTHERS, {}).update(system.scores_by("corpus"))
             used.append(system)
     tested: dict[str, dict[str, Any]] = {}
-    for cells in (cells for content in rows.values() for cells in content.values()):
-        tested |= {name: cell for name, cell in cells.items() if name not in tested}
-    rows = {
-        name: dict(sorted(content.items(), key=lambda item: (item[0] == _ALL_OTHERS, item[0])))
-        for name, content in rows.items()
-    }
+    for name, content in rows.items():
+        rows[name] = dict(sorted(content.items(), key=lambda item: (item[0] == _ALL_OTHERS, item[0])))
+        for cells in content.values():
+            tested = cells | tested
     plots["matrix"] = figures.cross_corpus_figure(rows, sorted(tested), _notes(used))
     has_all_others = any(_ALL_OTHERS in content for content in rows.values())
-    return {
-        "rows": rows,
-        "tested": dict(sorted(tested.items())),
-        "all_others": _ALL_OTHERS,
-        "has_all_others": has_all_others,
-    }
+    return {"rows": rows, "tested": dict(sorted(tested.items())), "has_all_others": has_all_others}
 
 
 def _published(corpora: set[str]) -> list[dict[str, Any]]:
-    """Return the published results in two lists: those on the compared corpora, and the rest."""
-    results = published_results()
-    same = [result for result in results if set(result.possible_corpora) <= corpora]
-    lists = {
-        "on the corpora compared here": same,
-        "on other corpora": [result for result in results if result not in same],
-    }
-    return [{"title": title, "results": items} for title, items in lists.items() if items]
+    """Return the published results in two lists: those on the compared corpora, and the others."""
+    lists: dict[str, list[PublishedResult]] = {"on the corpora compared here": [], "on other corpora": []}
+    for result in published_results():
+        is_same = set(result.possible_corpora) <= corpora
+        lists["on the corpora compared here" if is_same else "on other corpora"].append(result)
+    return [{"title": title, "results": results} for title, results in lists.items() if results]
 
 
 def _system_details(comparisons: Sequence[SystemComparison]) -> list[dict[str, Any]]:
-    """Return the runs of each system, with the command and the configuration of its first run."""
+    """Return the systems, with the command and the configuration of their first runs."""
     details = []
     for comparison in comparisons:
         for system in comparison.tested.systems:
             first = system.runs[0]
-            command = first.environment.get("command")
-            runs = [
-                {
-                    "folder": str(run.folder.path),
-                    "split": split_name(run.metrics["split"]),
-                    "seed": run.metrics["seed"],
-                    "clips": len(run.test_predictions),
-                    "uar": run.uar,
-                }
-                for run in system.runs
-            ]
-            details.append(
-                {
-                    "name": system.name,
-                    "title": comparison.title,
-                    "leaking": comparison.leaking,
-                    "kind": figures.KIND_NAMES[system.kind],
-                    "runs": runs,
-                    "command": shlex.join(command) if command else None,
-                    "config": _config(first.folder) if system.is_model else "",
-                    "notes": run_notes(first.metrics),
-                }
-            )
+            command, config_file = first.environment.get("command"), first.folder.config_file
+            item = {
+                "system": system,
+                "comparison": comparison,
+                "splits": [split_name(run.metrics["split"]) for run in system.runs],
+                "command": shlex.join(command) if command else None,
+                "config": config_file.read_text(encoding="utf-8") if system.is_model and config_file.is_file() else "",
+                "notes": run_notes(first.metrics),
+            }
+            details.append(item)
     return details
-
-
-def _config(run: RunFolder) -> str:
-    return run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else ""
 
 
 def _notes(systems: Sequence[System]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The figures of a comparison, drawn from pooled systems."""
+"""The figures of a comparison of systems."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..shared.plotting import (
     display_name,
     draw_reference_lines,
     new_figure,
+    row_fractions,
     style_axes,
 )
 from .pairs import SystemComparison, signed_interval_text, signed_text
@@ -60,13 +61,13 @@ def difference_figure(comparison: SystemComparison, notes: Sequence[str]) -> Fig
     """Draw the differences between the pretrained models and the baseline, with their intervals."""
     assert comparison.baseline is not None
     baseline = comparison.baseline.name
-    pairs = {name: comparison.versus_baseline[name] for name in comparison.transfer}
+    pairs = [comparison.versus_baseline[name] for name in comparison.transfer]
     title = f"Transfer learning minus {display_name(baseline, _MAX_NAME_LENGTH)}"
     subtitle = f"difference of UAR, 95 % interval over speakers\n{comparison.title}"
     figure, _ = new_figure(6.4, 0.8 + 0.36 * len(pairs), title, subtitle, notes)
     axes = style_axes(figure.add_subplot())
     color = KIND_COLORS["transfer"]
-    for row, pair in enumerate(pairs.values()):
+    for row, pair in enumerate(pairs):
         if pair.low is not None and pair.high is not None:
             axes.plot((pair.low, pair.high), (row, row), color=color, lw=2.4, solid_capstyle="butt")
         axes.plot(pair.difference, row, "o", ms=7, color=color, mec="white", mew=0.8)
@@ -76,7 +77,7 @@ def difference_figure(comparison: SystemComparison, notes: Sequence[str]) -> Fig
     axes.text(0, 1.02, display_name(baseline, 24), transform=transform, ha="center", fontsize=8.5, color=INK)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.05), max(high, 0.05))
-    _name_rows(axes, list(pairs))
+    _name_rows(axes, list(comparison.transfer))
     axes.set_xlabel("difference of UAR")
     axes.grid(axis="x", color=GRID, lw=0.8)
     return figure
@@ -88,8 +89,8 @@ def uar_figure(comparison: SystemComparison, people: HumanPerformance | None, no
     kinds = [kind for kind in KIND_NAMES if any(system.kind == kind for system in systems)]
     legend_lines = -(-(len(kinds) + 1) // 4)
     subtitle = f"large: all runs pooled, with the 95 % interval over speakers; small: single runs\n{comparison.title}"
-    height = 0.8 + 0.36 * len(systems)
-    figure, legend_y = new_figure(7.2, height, "UAR of each model", subtitle, notes, legend=legend_lines)
+    size = (7.2, 0.8 + 0.36 * len(systems))
+    figure, legend_y = new_figure(*size, "UAR of each model", subtitle, notes, legend=legend_lines)
     axes = style_axes(figure.add_subplot())
     for row, system in enumerate(systems):
         color, scores = KIND_COLORS[system.kind], system.scores
@@ -108,8 +109,8 @@ def uar_figure(comparison: SystemComparison, people: HumanPerformance | None, no
     axes.set_xlim(0, 1)
     axes.set_xlabel("UAR")
     axes.grid(axis="x", color=GRID, lw=0.8)
-    references = {"chance": systems[0].scores["chance"]} | ({"people": people.score} if people else {})
-    draw_reference_lines(axes, references)
+    people_line = {"people": people.score} if people else {}
+    draw_reference_lines(axes, {"chance": systems[0].scores["chance"]} | people_line)
     figure.legend(loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=4, **LEGEND)
     return figure
 
@@ -124,8 +125,7 @@ def cost_figure(comparison: SystemComparison, measures: Sequence[str], notes: Se
     for axes, measure in zip(panels, measures, strict=True):
         style_axes(axes)
         for index, system in enumerate(systems):
-            cost = system.cost[measure]
-            point = ([cost], [system.scores["uar"]]) if cost else ([], [])
+            point = ([system.cost[measure]], [system.scores["uar"]]) if system.cost[measure] else ([], [])
             style: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "mec": "white", "mew": 0.7}
             if axes is panels[0]:
                 style["label"] = display_name(system.name, _MAX_NAME_LENGTH)
@@ -163,17 +163,19 @@ def confusion_figure(comparison: SystemComparison, systems: Sequence[System], no
     classes = comparison.tested.best.classes
     # Three or four columns, whichever leaves fewer gaps.
     columns = min((3, 4), key=lambda n: (-len(systems) % n, n)) if len(systems) > 3 else len(systems)
-    rows = -(-len(systems) // columns)
+    num_rows = -(-len(systems) // columns)
     side = max(1.9, min((0.3 if columns < 4 else 0.27) * len(classes), 4.5))
-    subtitle = (
-        f"rows: true emotion; columns: predicted emotion; percent of the true emotion's clips\n{comparison.title}"
-    )
-    size = (max(columns * (side + 0.25) + 0.9, 5.4), rows * (side + 0.3) + 1.0)
-    figure, _ = new_figure(*size, "Confusion matrices", subtitle, notes)
-    panels: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axis_names = "rows: true emotion; columns: predicted emotion; percent of the true emotion's clips"
+    size = (max(columns * (side + 0.25) + 0.9, 5.4), num_rows * (side + 0.3) + 1.0)
+    figure, _ = new_figure(*size, "Confusion matrices", f"{axis_names}\n{comparison.title}", notes)
+    panels: Any = figure.subplots(num_rows, columns, sharex=True, sharey=True, squeeze=False)
     names = [display_name(name, 12) for name in classes]
     for axes, system in zip(panels.flat, systems, strict=False):
-        _draw_confusion(axes, system.confusion.astype(float))
+        fractions = row_fractions(system.confusion.astype(float))
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.argwhere(fractions >= 0.005) if len(classes) <= 12 else ():
+            text, color = f"{100 * fractions[row, column]:.0f}", "white" if fractions[row, column] > 0.55 else INK
+            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=color)
         axes.set_title(display_name(system.name, 30), fontsize=8.5, color=INK, loc="left")
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
@@ -192,12 +194,7 @@ def bar_panels(
 ) -> Figure:
     """Draw one panel per group with one bar per model.
 
-    Args:
-        title: the title of the figure.
-        subtitle: the text below the title.
-        groups: group -> model -> "value" (a fraction, or None for no bar), and "low" and "high" of its interval.
-        colors: group -> color of its bars.
-        notes: warnings.
+    `groups` maps group -> model -> "value" (a fraction, or None for no bar), and "low" and "high" of its interval.
     """
     columns = min(len(groups), 4)
     rows = -(-len(groups) // columns)
@@ -232,16 +229,12 @@ def cross_corpus_figure(
 ) -> Figure:
     """Draw the cross-corpus matrix of each model.
 
-    Args:
-        models: model -> corpus trained on (or "all others") -> corpus tested on -> scores: see `System.scores_by`.
-        corpora: the corpora tested on, in order.
-        notes: warnings.
+    `models` maps model -> corpus trained on (or "all others") -> corpus tested on -> scores (see `System.scores_by`).
     """
     columns = min(len(models), 3)
     rows = -(-len(models) // columns)
-    most_rows = max(map(len, models.values()))
     subtitle = "UAR; rows: trained on; columns: tested on; framed: other speakers of the same corpus"
-    size = (max(columns * (0.75 * len(corpora) + 1.2), 5.4), rows * (0.46 * most_rows + 0.75))
+    size = (max(columns * (0.75 * len(corpora) + 1.2), 5.4), rows * (0.46 * max(map(len, models.values())) + 0.75))
     figure, _ = new_figure(*size, "From one corpus to another", subtitle, notes)
     panels: Any = figure.subplots(rows, columns, squeeze=False)
     for axes, (name, content) in zip(panels.flat, models.items(), strict=False):
@@ -269,18 +262,6 @@ def _draw_matrix(axes: Axes, content: Mapping[str, Mapping[str, Mapping[str, Any
     axes.set_yticks(range(len(content)), [display_name(name, 14) for name in content])
     axes.tick_params(length=0, labelsize=8.5, labelcolor=INK)
     axes.spines[:].set_visible(False)
-
-
-def _draw_confusion(axes: Axes, counts: np.ndarray) -> None:
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(counts) > 12:
-        return
-    for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
-        share = shares[row, column]
-        color = "white" if share > 0.55 else INK
-        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5, color=color)
 
 
 def _hide_empty_panels(panels: Any, columns: int, count: int) -> None:

@@ -21,7 +21,7 @@ class SystemComparison:
 
     Attributes:
         tested: the systems.
-        baseline: the system that the others are compared with, None if there is none.
+        baseline: the system that the others are compared with.
         versus_baseline: a system's name -> the system minus the baseline.
         pairs: the names of two models -> the first minus the second.
         corrected: the same names -> the p value corrected for the number of pairs (Holm).
@@ -51,18 +51,15 @@ class SystemComparison:
 def compare_systems(tested: Leaderboard, baseline_name: str | None = None) -> SystemComparison:
     """Compare the systems that were tested on the same clips.
 
-    There are no comparisons on a leaking split, whose scores do not hold for new speakers, nor with unknown speakers.
-
-    Args:
-        tested: the systems.
-        baseline_name: the baseline; by default the best mfcc-cnn, or the best network trained from scratch.
+    The baseline is by default the best mfcc-cnn, or the best network trained from scratch. There are no comparisons on
+    a leaking split, whose scores do not hold for new speakers, nor with unknown speakers.
     """
     if tested.best.leaking or tested.best.has_unknown_speakers:
         return SystemComparison(tested)
     baseline = _select_baseline(tested, baseline_name)
     versus_baseline = {}
     if baseline is not None:
-        others = [system for system in tested.systems if system is not baseline]
+        others = (system for system in tested.systems if system is not baseline)
         versus_baseline = {system.name: paired_difference(system, baseline) for system in others}
     pretrained = [s.name for s in tested.systems if s.kind == "transfer" and s.name in versus_baseline]
     transfer = dict(zip(pretrained, holm([versus_baseline[name].p_value for name in pretrained]), strict=True))
@@ -98,36 +95,21 @@ def paired_difference(first: System, second: System) -> PairedComparison:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p values for multiple comparisons (Holm 1979, "A simple sequentially rejective multiple test procedure").
 
-    Args:
-        p_values: the p values of all comparisons.
-
-    Returns:
-        The corrected p values in the same order: the k-th smallest times n - k + 1, monotone, and at most 1.
+    The k-th smallest of n p values is multiplied by n - k + 1, and raised to at least the one before and at most 1.
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, minimum = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         minimum = max(minimum, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = minimum
     return corrected
 
 
 def conclusion(first: str, second: str, comparison: PairedComparison, p_value: float) -> str:
-    """State in words what a comparison shows.
-
-    Args:
-        first: the name of the first system.
-        second: the name of the second system.
-        comparison: the first minus the second.
-        p_value: the corrected p value.
-    """
+    """State in words what the comparison of two systems, the first minus the second, shows; `p_value` is corrected."""
     speakers = count_text(comparison.speakers, "speaker")
     if comparison.smallest_p_value > ALPHA:
-        smallest = p_text(comparison.smallest_p_value)
-        return (
-            f"{speakers} are too few to distinguish {first} from {second}: "
-            f"no difference, however large, has a p value under {smallest}"
-        )
+        limit = f"no difference, however large, has a p value under {p_text(comparison.smallest_p_value)}"
+        return f"{speakers} are too few to distinguish {first} from {second}: {limit}"
     if p_value > ALPHA:
         return f"{speakers} show no significant difference between {first} and {second}"
     return f"{first} has a {'higher' if comparison.difference > 0 else 'lower'} UAR than {second}"
@@ -145,9 +127,8 @@ def signed_text(value: float | None) -> str:
 
 def signed_interval_text(comparison: PairedComparison) -> str:
     """Return the interval of a difference: "-0.012 to +0.094", or "-" if it does not exist."""
-    if comparison.low is None or comparison.high is None:
-        return MISSING
-    return f"{signed_text(comparison.low)} to {signed_text(comparison.high)}"
+    is_missing = comparison.low is None or comparison.high is None
+    return MISSING if is_missing else f"{signed_text(comparison.low)} to {signed_text(comparison.high)}"
 
 
 def _select_baseline(tested: Leaderboard, name: str | None) -> System | None:
@@ -155,8 +136,5 @@ def _select_baseline(tested: Leaderboard, name: str | None) -> System | None:
     if name is not None:
         exact = [system for system in tested.systems if system.name == name]
         return next(iter(exact or [system for system in tested.systems if system.model == name]), None)
-    for kind in ("baseline", "from-scratch"):
-        for system in tested.systems:
-            if system.kind == kind:
-                return system
-    return None
+    kinds = ("baseline", "from-scratch")
+    return next((system for kind in kinds for system in tested.systems if system.kind == kind), None)

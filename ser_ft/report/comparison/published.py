@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,18 +15,10 @@ _MEASURES = ("uar", "accuracy", "macro_f1")
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """A published result.
+    """A published result. Scores are fractions; what was not published is None.
 
     Attributes:
-        system: the name of the system.
         corpora: the corpora tested on.
-        classes: the number of classes, None if unknown.
-        uar: as a fraction, None if not published.
-        accuracy: likewise.
-        macro_f1: likewise.
-        protocol: how it was measured.
-        leaking: whether test speakers were seen in training.
-        source: who published it, and where.
         trained_on: a corpus, if it is not the one tested on.
         is_direction_unclear: whether the sources contradict each other on which of `corpora` and `trained_on` was
             tested on.
@@ -50,11 +42,9 @@ class PublishedResult:
         return (*self.corpora, self.trained_on) if self.is_direction_unclear and self.trained_on else self.corpora
 
 
-@dataclass(frozen=True)
-class HumanPerformance:
+class HumanPerformance(NamedTuple):
     """How well people recognize the emotions of a corpus from the voice: a fraction, and what it is a fraction of."""
 
-    corpus: str
     score: float
     measure: str
     source: str
@@ -77,8 +67,7 @@ def human_performance(corpora: Collection[str]) -> HumanPerformance | None:
     content = _read_yaml()
     for row in content["people"]:
         if set(corpora) == {row["corpus"]}:
-            source = content["sources"][row["source"]]
-            return HumanPerformance(row["corpus"], row["score"] / 100, row["measure"], source)
+            return HumanPerformance(row["score"] / 100, row["measure"], content["sources"][row["source"]])
     return None
 
 

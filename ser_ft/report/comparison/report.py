@@ -32,7 +32,7 @@ def compare(
     """Read runs, pool them into systems, and compare the systems that were tested on the same clips.
 
     Args:
-        paths: run folders, or folders that contain runs; NAME=PATH names the model found there.
+        paths: run folders, or folders that contain runs; NAME=PATH names the model of these runs.
         baseline: the name of the model that the others are compared with: see `compare_systems`.
         show_progress: show progress bars.
 
@@ -47,22 +47,16 @@ def compare(
     names: dict[Path, str] = {}
     for text in paths:
         name, path = _split_name(str(text))
-        here = {run.path.resolve(): run for run in find_runs([path])}
-        runs |= here
-        names |= dict.fromkeys(here, name) if name else {}
+        new_runs = {run.path.resolve(): run for run in find_runs([path])}
+        runs |= new_runs
+        names |= dict.fromkeys(new_runs, name) if name else {}
     boards = leaderboards(pool_runs(list(runs.values()), names, show_progress))
     check_baseline(boards, baseline)
     return [compare_systems(board, baseline) for board in progress_bar(boards, desc="comparisons", shown=show_progress)]
 
 
 def system_rows(comparisons: Sequence[SystemComparison]) -> list[dict[str, Any]]:
-    """Return one row per system, for programs.
-
-    Returns:
-        Rows with test_set, leaking, clips, speakers, classes (numbers), model, kind, runs, uar, low, high, std_folds,
-        std_seeds, accuracy, macro_f1, ece, chance, parameters, trained_parameters, seconds, real_time_factor,
-        machines, baseline, difference, difference_low, difference_high, p_value, smallest_p_value, notes, folders.
-    """
+    """Return one row per system, for programs: its scores, its cost, and its difference from the baseline."""
     return [_row(comparison, system) for comparison in comparisons for system in comparison.tested.systems]
 
 
@@ -95,18 +89,10 @@ def write_comparison(
     num_examples: int = 12,
     show_progress: bool = True,
 ) -> Path:
-    """Write the page: a single file that loads nothing else.
+    """Write the page, a single file that loads nothing else, and return its path.
 
-    Args:
-        comparisons: the result of `compare`.
-        out: the file.
-        data: the prepared table that the runs were tested on. With it, the clips that no model recognized can be
-            played.
-        num_examples: number of such clips that are shown for each test set.
-        show_progress: show progress bars.
-
-    Returns:
-        The file.
+    It shows up to `num_examples` clips per test set that no model recognized. With `data`, the prepared table that the
+    runs were tested on, they can be played.
 
     Raises:
         InputError: the file cannot be written, or the table does not hold the tested clips.
@@ -124,7 +110,7 @@ def write_comparison(
 
 
 def _split_name(text: str) -> tuple[str | None, str]:
-    """Split NAME=PATH; the path of an existing folder may contain an equals sign itself."""
+    """Split NAME=PATH; the path of an existing folder may contain an equals sign."""
     name, equals, path = text.partition("=")
     if not equals or Path(text).expanduser().exists():
         return None, text

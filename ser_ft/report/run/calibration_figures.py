@@ -1,4 +1,4 @@
-"""The figures that show how far a run's scores can be trusted: calibration, groups of clips, and speakers."""
+"""Figures of a run's calibration, and of its UAR by group of clips and by speaker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRAITS = ("gender", "intensity", "duration")
 _BLUE = "#2f6cab"
 _OVERCONFIDENT: dict[str, Any] = {"facecolor": "#f3c9c0", "edgecolor": ALERT, "lw": 0.7}
 _UNDERCONFIDENT: dict[str, Any] = {"facecolor": "#9dbfe0", "edgecolor": "white", "lw": 0.7, "hatch": "////"}
@@ -35,11 +34,15 @@ _DOT_COLUMNS = 48
 
 def group_scores(scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return a part's scores by gender, intensity and duration: trait -> group -> scores, for two or more groups."""
-    return {trait: scores[f"by_{trait}"] for trait in TRAITS if len(scores[f"by_{trait}"]) > 1}
+    traits = ("gender", "intensity", "duration")
+    return {trait: scores[f"by_{trait}"] for trait in traits if len(scores[f"by_{trait}"]) > 1}
 
 
 def reliability_diagram(metrics: Mapping[str, Any]) -> Figure:
     """Draw the accuracy at each confidence (Guo et al. 2017, figure 1), and the number of clips."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     scores = evaluated_part(metrics)[1]
     figure, legend_y = new_figure(5.7, 4.1, "Reliability", _calibration_text(metrics), run_notes(metrics), legend=1)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -50,14 +53,19 @@ def reliability_diagram(metrics: Mapping[str, Any]) -> Figure:
     lower.set_ylabel("clips", color=FAINT)
     lower.set_xlabel("confidence: the probability of the predicted emotion")
     lower.locator_params(axis="y", nbins=2, integer=True)
-    handles = _legend_handles()
+    handles = {
+        "accuracy": Patch(color=_BLUE),
+        "overconfident": Patch(**_OVERCONFIDENT),
+        "underconfident": Patch(**_UNDERCONFIDENT),
+        "perfect": Line2D([], [], color=INK, lw=1.2, ls="--"),
+    }
     placement: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.005, legend_y), "ncols": 4}
     figure.legend(list(handles.values()), list(handles), **placement, **LEGEND)
     return figure
 
 
 def group_figure(metrics: Mapping[str, Any]) -> Figure:
-    """Draw the UAR of each gender, intensity and duration, with its interval where it has one."""
+    """Draw the UAR of each gender, intensity and duration, with its interval if it has one."""
     scores = evaluated_part(metrics)[1]
     traits = list(group_scores(scores).values())
     rows = [item for groups in traits for item in groups.items()]
@@ -106,15 +114,12 @@ def _calibration_text(metrics: Mapping[str, Any]) -> str:
     calibration = metrics["calibration"]
     if not calibration:
         return f"{describe_sample(metrics)}\nno temperature was fitted: these are the model's own probabilities"
-    before = score_text(calibration["parts"][part]["ece_before"])
-    return (
-        f"{describe_sample(metrics)}\ncalibration error (ECE) {score_text(scores['ece'])}; "
-        f"{before} before the temperature of {calibration['temperature']:.2f}"
-    )
+    before = f"{score_text(calibration['parts'][part]['ece_before'])} before"
+    errors = f"calibration error (ECE) {score_text(scores['ece'])}; {before}"
+    return f"{describe_sample(metrics)}\n{errors} the temperature of {calibration['temperature']:.2f}"
 
 
 def _draw_bins(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the accuracy of each bin, and its distance from the confidence."""
     for bin in bins:
         left, accuracy, confidence = bin["low"], bin["accuracy"], bin["confidence"]
         axes.bar(left, accuracy, 1 / NUM_BINS, align="edge", color=_BLUE, ec="white", lw=0.6)
@@ -127,18 +132,6 @@ def _draw_bins(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy", color=FAINT)
     axes.grid(axis="y", color=GRID, lw=0.8)
-
-
-def _legend_handles() -> dict[str, Any]:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    return {
-        "accuracy": Patch(color=_BLUE),
-        "overconfident": Patch(**_OVERCONFIDENT),
-        "underconfident": Patch(**_UNDERCONFIDENT),
-        "perfect": Line2D([], [], color=INK, lw=1.2, ls="--"),
-    }
 
 
 def _stack_dots(values: Sequence[float]) -> list[int]:

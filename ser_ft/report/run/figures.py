@@ -1,4 +1,4 @@
-"""The figures of a run, drawn from the files of its folder."""
+"""The figures of a run, computed from the files of its folder."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ..shared.plotting import (
     draw_reference_lines,
     escape_math,
     new_figure,
+    row_fractions,
     save_figure,
     score_axis,
     style_axes,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PART_COLORS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
+_PART_COLORS = {"train": "#a9b7c6", "validation": "#6d9cc9", "test": "#2f6cab"}
 _BASELINE_COLOR = "#c8bfae"
 _MARKERS = "os^DvPX"
 _HEAD_DEPTH = 1.08
@@ -41,23 +42,16 @@ _HEAD_DEPTH = 1.08
 
 
 def write_figures(run: RunFolder) -> list[Path]:
-    """Draw a run's figures into its `figures/` folder.
-
-    They are curves.png (if the run has a history), confusion, recall, parts, reliability, groups (if there are any)
-    and speakers (if there are at least two).
-
-    Returns:
-        The files, in that order.
-    """
+    """Draw a run's figures into its `figures/` folder, and return the files."""
     metrics = run.metrics
     scores = evaluated_part(metrics)[1]
-    figures: dict[str, Figure] = {}
-    if run.history:
-        figures["curves"] = training_curves(run.history, metrics)
-    figures["confusion"] = confusion_matrix(metrics)
-    figures["recall"] = class_recalls(metrics)
-    figures["parts"] = part_scores(metrics, [baseline.metrics for baseline in run.baselines])
-    figures["reliability"] = reliability_diagram(metrics)
+    figures: dict[str, Figure] = {"curves": training_curves(run.history, metrics)} if run.history else {}
+    figures |= {
+        "confusion": confusion_matrix(metrics),
+        "recall": class_recalls(metrics),
+        "parts": part_scores(metrics, [baseline.metrics for baseline in run.baselines]),
+        "reliability": reliability_diagram(metrics),
+    }
     if group_scores(scores):
         figures["groups"] = group_figure(metrics)
     if scores["speaker_uar"]:
@@ -67,11 +61,7 @@ def write_figures(run: RunFolder) -> list[Path]:
 
 
 def selected_evaluation(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the evaluation whose weights were saved: highest validation UAR, then lowest validation loss.
-
-    Returns:
-        Its line of the history, or None if there was no validation.
-    """
+    """Return the line of the history whose weights were saved: highest validation UAR, then lowest validation loss."""
     validated = [line for line in history if line.get("validation_uar") is not None]
     return max(validated, key=lambda line: (line["validation_uar"], -line.get("validation_loss", 0.0)), default=None)
 
@@ -89,7 +79,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, 
             points = [(line[unit], line[key]) for line in history if line.get(key := f"{part}_{measure}") is not None]
             if points:
                 marker = "o" if len(points) < 30 else None
-                axes.plot(*zip(*points, strict=True), color=PART_COLORS[part], lw=2, marker=marker, ms=3.5, label=part)
+                axes.plot(*zip(*points, strict=True), color=_PART_COLORS[part], lw=2, marker=marker, ms=3.5, label=part)
         if best is not None:
             axes.axvline(best[unit], color=INK, lw=1.2, ls=":", label=f"selected: {unit} {best[unit]}")
         axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
@@ -106,33 +96,31 @@ def training_curves(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, 
 
 
 def confusion_matrix(metrics: Mapping[str, Any]) -> Figure:
-    """Draw the confusion matrix: each row in shares of the true class's clips, with the counts."""
+    """Draw the confusion matrix: each row as fractions of the true class's clips, with the counts."""
     import numpy as np
     from matplotlib.patches import Rectangle
 
     part, scores = evaluated_part(metrics)
     counts = np.asarray(scores["confusion"], dtype=float)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    totals = counts.sum(axis=1)
+    fractions = row_fractions(counts)
     size = len(counts)
     side = max(3.4, min(0.66 * size, 11.0))
     subtitle = f"{describe_sample(metrics)}\nshare of the true emotion's clips, with their number below"
     figure, _ = new_figure(side + 1.2, side + 0.5, "Confusion matrix", subtitle, run_notes(metrics))
     axes = figure.add_subplot()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for row in range(size):
-        if not totals[row, 0]:
+        if not totals[row]:
             axes.add_patch(Rectangle((-0.5, row - 0.5), size, 1, fc="#f2f3f5", ec="none"))
             axes.text((size - 1) / 2, row, f"none in {part}", ha="center", va="center", fontsize=9, color=FAINT)
             continue
         for column in range(size):
-            _annotate_cell(axes, row, column, shares[row, column], int(counts[row, column]), size)
+            _annotate_cell(axes, row, column, fractions[row, column], int(counts[row, column]), size)
         axes.add_patch(Rectangle((row - 0.5, row - 0.5), 1, 1, fill=False, ec=INK, lw=1.1))
     names = [display_name(name) for name in metrics["classes"]]
-    tilt: dict[str, Any] = {}
-    if max(map(len, names)) > 9 or size > 12:
-        tilt = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(size), names, **tilt)
+    tilt: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(size), names, **(tilt if max(map(len, names)) > 9 or size > 12 else {}))
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted emotion", color=FAINT)
     axes.set_ylabel("true emotion", color=FAINT)
@@ -154,8 +142,8 @@ def class_recalls(metrics: Mapping[str, Any]) -> Figure:
         text = f"{score_text(recall)}   {scores['confusion'][row][row]:,} of {clips:,}" if clips else f"none in {part}"
         annotate_row(axes, row, text, faint=not clips)
     score_axis(axes, [display_name(name) for name in classes], "recall")
-    lines = {"chance": scores["chance"], "UAR": scores["uar"]}
-    draw_reference_lines(axes, {name: value for name, value in lines.items() if value is not None})
+    lines = (("chance", scores["chance"]), ("UAR", scores["uar"]))
+    draw_reference_lines(axes, {name: value for name, value in lines if value is not None})
     return figure
 
 
@@ -166,7 +154,7 @@ def part_scores(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any
     part, scores = evaluated_part(metrics)
     halo = [withStroke(linewidth=4, foreground="white")]
     bars = [
-        (f"{display_name(metrics['model'])}, {name}", PART_COLORS[name], metrics["parts"][name], name == part)
+        (f"{display_name(metrics['model'])}, {name}", _PART_COLORS[name], metrics["parts"][name], name == part)
         for name in PARTS
         if name in metrics["parts"]
     ]
@@ -191,11 +179,7 @@ def part_scores(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any
 
 
 def check_figure_file(file: str | Path) -> Path:
-    """Check that a figure may be written, before it is computed, and return its path.
-
-    Raises:
-        InputError: the name does not end in .png, or the file cannot be written.
-    """
+    """Check that a figure may be written, before it is computed, and return its path."""
     return check_output(file, kind="file", what="a figure", option="--figure", suffixes=(".png",))
 
 
@@ -212,10 +196,8 @@ def layer_curves(probe: Mapping[str, Any]) -> Figure:
     is_all = probe["split"]["name"] is None
     sample += "all of the data" if is_all else f"the training part of split {escape_math(split_name(probe['split']))}"
     folds = len(probe["layers"][0]["folds"])
-    subtitle = (
-        f"{pooling_text(probe)} over time, linear classifier, {folds} folds by speaker; "
-        f"band: standard deviation over folds\n{sample}"
-    )
+    pooling = f"{pooling_text(probe)} over time, linear classifier, {folds} folds by speaker"
+    subtitle = f"{pooling}; band: standard deviation over folds\n{sample}"
     title = "How well each layer predicts the emotion"
     figure, legend_y = new_figure(7.0, 3.7, title, subtitle, run_notes(probe), legend=len(backbones))
     axes = style_axes(figure.add_subplot())
@@ -263,12 +245,10 @@ def _shorten_left(name: str, longest: int = 44) -> str:
     return display_name(name, len(name)) if len(name) <= longest else f"…{display_name(name[1 - longest :], longest)}"
 
 
-def _annotate_cell(axes: Axes, row: int, column: int, share: float, count: int, size: int) -> None:
-    if not count:
-        return
-    color = "white" if share > 0.55 else INK
-    if size > 12:
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
-        return
-    axes.text(column, row - 0.1, f"{share:.2f}", ha="center", va="center", fontsize=10, color=color)
-    axes.text(column, row + 0.26, str(count), ha="center", va="center", fontsize=7, color=color, alpha=0.8)
+def _annotate_cell(axes: Axes, row: int, column: int, fraction: float, count: int, size: int) -> None:
+    style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if fraction > 0.55 else INK}
+    if count and size > 12:
+        axes.text(column, row, str(count), fontsize=7, **style)
+    elif count:
+        axes.text(column, row - 0.1, f"{fraction:.2f}", fontsize=10, **style)
+        axes.text(column, row + 0.26, str(count), fontsize=7, alpha=0.8, **style)

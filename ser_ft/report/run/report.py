@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,33 +20,17 @@ from .figures import selected_evaluation, write_figures
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_NUM_CONFUSIONS = 3
 _INTERVAL_METHODS = {
     "t": "a Student t interval around the mean of the speakers' UARs",
     "jackknife-t": "a Student t interval over speakers with a jackknife standard error",
 }
-_SCORES = {
-    "uar": "UAR",
-    "interval": "interval",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "ece": "ECE",
-    "nll": "NLL",
-    "chance": "chance",
-}
+_SCORE_COLUMNS = ("uar", "interval", "accuracy", "macro_f1", "ece", "nll", "chance")
 
 
 def write_report(run: RunFolder, data: Dataset | None = None, num_examples: int = 12) -> Path:
-    """Write a run's report.html and the figures that it contains.
+    """Write a run's figures and its report.html, which has no scripts and loads nothing, and return the file.
 
-    Args:
-        run: an evaluated run.
-        data: the prepared table that the run was evaluated on (columns id and audio, and duration if known). With it,
-            the example clips can be played.
-        num_examples: number of example clips.
-
-    Returns:
-        The file. It has no scripts and loads nothing.
+    With `data`, the prepared table that the run was evaluated on, the example clips can be played.
 
     Raises:
         InputError: the table does not hold the run's clips.
@@ -71,7 +56,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "metrics": metrics,
         "part": part,
         "scores": scores,
-        "leaking": bool(metrics["split"]["leaking"]),
+        "leaking": metrics["split"]["leaking"],
         "methods": _INTERVAL_METHODS,
         "notes": [note for note in run_notes(metrics) if note != LEAKING],
         "row_notes": _row_notes(metrics),
@@ -82,11 +67,19 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "num_seen_speakers": _num_seen_speakers(split, part),
         "comparison": rows,
         "better": [row["model"] for row in baselines if (row["uar"] or 0.0) >= (scores["uar"] or 0.0)],
-        "inside": [row["model"] for row in baselines if _is_inside(row["uar"], interval)],
+        "inside": [
+            row["model"]
+            for row in baselines
+            if interval and row["uar"] is not None and interval["low"] <= row["uar"] <= interval["high"]
+        ],
         "selected": selected_evaluation(run.history),
-        "score_columns": _SCORES,
+        "score_columns": _SCORE_COLUMNS,
         "parts": {name: metrics["parts"][name] for name in PARTS if name in metrics["parts"]},
-        "classes": _class_rows(metrics["classes"], scores),
+        "classes": [
+            {"name": name, "color": label_color(name, index), "counts": scores["confusion"][index]}
+            | {key: scores[key][name] for key in ("recall", "precision", "support")}
+            for index, name in enumerate(metrics["classes"])
+        ],
         "confusions": _most_frequent_confusions(metrics["classes"], scores),
         "calibration": metrics["calibration"],
         "groups": group_scores(scores),
@@ -112,29 +105,15 @@ def _row_notes(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {row: "; ".join(map(short_note, lines)) for row, lines in notes.items() if lines}
 
 
-def _class_rows(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "color": label_color(name, index),
-            "recall": scores["recall"][name],
-            "precision": scores["precision"][name],
-            "support": scores["support"][name],
-            "counts": scores["confusion"][index],
-        }
-        for index, name in enumerate(names)
-    ]
-
-
 def _most_frequent_confusions(names: list[str], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the confusions with the highest shares of their true class's clips."""
+    """Return the three confusions with the highest shares of their true class's clips."""
     confusions = [
         {"label": names[i], "prediction": names[j], "count": count, "total": sum(row)}
         for i, row in enumerate(scores["confusion"])
         for j, count in enumerate(row)
         if i != j and count
     ]
-    return sorted(confusions, key=lambda item: -item["count"] / item["total"])[:_NUM_CONFUSIONS]
+    return sorted(confusions, key=lambda item: -item["count"] / item["total"])[:3]
 
 
 def _read_split(run: RunFolder) -> dict[str, Any]:
@@ -143,10 +122,9 @@ def _read_split(run: RunFolder) -> dict[str, Any]:
         return {}
     split: dict[str, Any] = json.loads(run.split_file.read_text(encoding="utf-8"))
     parts = {name: split["parts"][name] for name in PARTS if name in split["parts"]}
-    speakers = [set(content["speakers"]) for content in parts.values()]
-    everyone = set().union(*speakers)
-    shared = sorted(name for name in everyone if sum(name in group for group in speakers) > 1)
-    return split | {"parts": parts, "shared": shared, "num_speakers": len(everyone)}
+    counts = Counter(name for content in parts.values() for name in set(content["speakers"]))
+    num_shared = sum(count > 1 for count in counts.values())
+    return split | {"parts": parts, "num_shared": num_shared, "num_speakers": len(counts)}
 
 
 def _num_seen_speakers(split: Mapping[str, Any], part: str) -> int | None:
@@ -169,7 +147,3 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = MISSING if value is None else str(value)
     return flat
-
-
-def _is_inside(uar: float | None, interval: Mapping[str, Any] | None) -> bool:
-    return uar is not None and interval is not None and bool(interval["low"] <= uar <= interval["high"])

@@ -1,9 +1,9 @@
-"""Waveforms and spectrograms: computed once for all pictures, and drawn with matplotlib for reports."""
+"""Waveforms and spectrograms: their values, and their pictures with matplotlib."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,14 +20,9 @@ _SMALLEST_POWER = 1e-12
 
 
 def waveform_envelope(samples: np.ndarray, num_points: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reduce a waveform to the lowest and the highest sample of each of its stretches.
+    """Return the start (s) and the lowest and highest sample of each of `num_points` stretches of a waveform.
 
-    Args:
-        samples: shape (samples,).
-        num_points: number of stretches; fewer where there are fewer samples.
-
-    Returns:
-        The start of each stretch in seconds, its lowest sample, and its highest, shape (points,) each.
+    There are fewer stretches if there are fewer samples.
     """
     starts = np.linspace(0, len(samples), min(num_points, len(samples)), endpoint=False).astype(int)
     return starts / SAMPLE_RATE, np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
@@ -41,8 +36,7 @@ def spectrogram_db(
     Args:
         samples: float, 16 kHz, shape (samples,).
         n_mels: number of mel bands; None: the frequencies of the Fourier transform, 31.25 Hz apart.
-        reference_power: the power that 0 dB stands for, for example `peak_power` of another clip; by default the
-            highest of this clip.
+        reference_power: the power at 0 dB, for example `peak_power` of another clip. None: the highest of this clip.
         hop_length: samples from frame to frame.
 
     Returns:
@@ -72,25 +66,12 @@ def draw_spectrogram(
 ) -> AxesImage:
     """Draw the result of `spectrogram_db` (without mel bands) over seconds and kHz.
 
-    Args:
-        axes: where it is drawn.
-        decibels: shape (257, frames).
-        range_db: decibels from the brightest color, at 0 dB, down to black.
-        hop_length: samples from frame to frame.
-        max_hz: the highest frequency that is shown, in Hz.
+    The color is brightest at 0 dB and black at `-range_db`; frequencies over `max_hz` are not shown.
     """
     frame, half_bin = hop_length / SAMPLE_RATE, SAMPLE_RATE / _WIN_LENGTH / 2000
     extent = (-frame / 2, (decibels.shape[1] - 0.5) * frame, -half_bin, SAMPLE_RATE / 2000 + half_bin)
-    image = axes.imshow(
-        decibels,
-        "magma",
-        aspect="auto",
-        origin="lower",
-        extent=extent,
-        vmin=-range_db,
-        vmax=0,
-        interpolation="bilinear",
-    )
+    style: dict[str, Any] = {"cmap": "magma", "aspect": "auto", "origin": "lower", "interpolation": "bilinear"}
+    image = axes.imshow(decibels, extent=extent, vmin=-range_db, vmax=0, **style)
     axes.set_ylim(0, max_hz / 1000)
     axes.set_facecolor("black")
     return image

@@ -1,4 +1,4 @@
-"""What all figures share: colors, fonts, the text around the axes, and how a file is written."""
+"""Colors, fonts, the text around the axes, and how a figure is written to a file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...utils.text import score_text
+from ...utils.text import printable, score_text
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -18,7 +19,6 @@ PALETTE = ("#2f6cab", "#aa4499", "#117733", "#999933", "#882255", "#44aa99", "#c
 """Colors that can be distinguished with any color vision: Paul Tol's muted scheme after a blue of our own."""
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "handlelength": 1.8, "columnspacing": 1.6}
 _DPI = 160
-_MAX_NAME_LENGTH = 22
 
 
 def new_figure(
@@ -31,7 +31,7 @@ def new_figure(
         height: height of the axes, in inches; the text around them is added to it.
         title: text in bold.
         subtitle: text below the title, wrapped unless it has line breaks.
-        notes: warnings, one or more lines each.
+        notes: warnings.
         legend: number of legend lines to leave room for, between the axes and the notes.
 
     Returns:
@@ -91,10 +91,19 @@ def draw_reference_lines(axes: Axes, values: Mapping[str, float]) -> None:
         axes.text(value, 1.02, f"{name} {score_text(value)}", transform=transform, ha=side, fontsize=8.5, color=color)
 
 
-def display_name(name: str, longest: int = _MAX_NAME_LENGTH) -> str:
+def row_fractions(counts: np.ndarray) -> np.ndarray:
+    """Divide each row of a confusion matrix by its sum; rows without clips stay 0."""
+    import numpy as np
+
+    totals = counts.sum(axis=1, keepdims=True)
+    fractions: np.ndarray = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    return fractions
+
+
+def display_name(name: str, longest: int = 22) -> str:
     """Shorten and escape the name of a class or a model, which may be the user's own."""
-    shown = "".join(character if character.isprintable() else " " for character in name)
-    return escape_math(shown if len(shown) <= longest else shown[: longest - 1] + "…")
+    text = printable(name)
+    return escape_math(text if len(text) <= longest else text[: longest - 1] + "…")
 
 
 def escape_math(text: str) -> str:
@@ -103,7 +112,7 @@ def escape_math(text: str) -> str:
 
 
 def save_figure(figure: Figure, file: Path, num_colors: int | None = None) -> Path:
-    """Write a figure as PNG, completely or not at all; `num_colors`: reduce its colors, to keep a large file small."""
+    """Write a figure as PNG, completely or not at all; `num_colors` reduces its colors, to keep a large file small."""
     partial = file.with_name(f".{file.name}.partial")
     figure.savefig(partial, format="png")
     if num_colors is not None:

@@ -1,4 +1,4 @@
-"""Writes predictions as a table, CSV, JSON or JSON Lines, row by row, and reads what an existing file holds."""
+"""Writes predictions as a table, CSV, JSON or JSON Lines, row by row, and reads existing files of predictions."""
 
 from __future__ import annotations
 
@@ -9,74 +9,58 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ...utils.errors import InputError
 from ...utils.text import MISSING, display_width, pad, printable, score_text
+from .tables import Format
 
 RESUMABLE_FORMATS = ("csv", "jsonl")
 """Formats in which an incomplete file can be resumed."""
-
 _FIXED_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech")
 _SECOND = "second best"
 _MIN_NAME_WIDTH = 20
-"""Terminal cells that a file's name has at least in a table."""
 _LINE_SEPARATORS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "\x85\u2028\u2029"}
 """Characters that some readers of JSON Lines take for the end of a line."""
-_JSON_START = '{"path": '
 _OTHER_CLASSES = "holds predictions of a model with other classes"
 
 
-class PredictionWriter(Protocol):
-    """Formats rows: predictions as `EmotionRecognizer` returns them, or {"path", "error"}."""
-
-    def header(self) -> str:
-        """Return the text before the rows."""
-
-    def row(self, row: Mapping[str, Any]) -> str:
-        """Return the text of a row."""
-
-    def footer(self) -> str:
-        """Return the text after the rows."""
-
-
 def prediction_writer(
-    format: str, classes: Sequence[str], longest: int = 40, terminal_width: int | None = None
+    format: Format, classes: Sequence[str], longest: int = 40, terminal_width: int | None = None
 ) -> PredictionWriter:
     """Return the writer of a format.
 
-    Args:
-        format: "table" (for people), "csv" (one column per class), "json" (a list) or "jsonl" (one object per line).
-        classes: the model's classes.
-        longest: width of the longest path in terminal cells, for a table.
-        terminal_width: width of the terminal in cells, for a table: names are shortened to fit in. By default they
-            are not shortened.
+    In a table, `longest` is the width of the longest path and `terminal_width` that of the terminal, in cells: names
+    are shortened to fit in. None: they are not shortened.
     """
     if format == "table":
         return _TableWriter(classes, longest, terminal_width or sys.maxsize)
-    writers: dict[str, Callable[[Sequence[str]], PredictionWriter]]
-    writers = {"csv": _CsvWriter, "json": _JsonWriter, "jsonl": _JsonLinesWriter}
-    return writers[format](classes)
+    return {"csv": _CsvWriter, "json": _JsonWriter, "jsonl": PredictionWriter}[format](classes)
 
 
-class _JsonLinesWriter:
+class PredictionWriter:
+    """Formats rows as JSON Lines: predictions as `EmotionRecognizer` returns them, or {"path", "error"}."""
+
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = classes
 
     def header(self) -> str:
+        """Return the text before the rows."""
         return ""
 
     def row(self, row: Mapping[str, Any]) -> str:
+        """Return the text of a row."""
         return json.dumps(_rounded(row), ensure_ascii=False, allow_nan=False).translate(_LINE_SEPARATORS) + "\n"
 
     def footer(self) -> str:
+        """Return the text after the rows."""
         return ""
 
 
-class _JsonWriter(_JsonLinesWriter):
+class _JsonWriter(PredictionWriter):
     _is_first = True
 
     def header(self) -> str:
@@ -90,7 +74,7 @@ class _JsonWriter(_JsonLinesWriter):
         return "\n]\n"
 
 
-class _CsvWriter(_JsonLinesWriter):
+class _CsvWriter(PredictionWriter):
     def header(self) -> str:
         return _csv_line(csv_columns(self.classes))
 
@@ -105,10 +89,9 @@ class _CsvWriter(_JsonLinesWriter):
         return _csv_line([*fixed, *(scores.get(name, "") for name in self.classes), error])
 
 
-class _TableWriter:
-    """Writes aligned columns; uncertain predictions have a question mark."""
-
+class _TableWriter(PredictionWriter):
     def __init__(self, classes: Sequence[str], longest: int, terminal_width: int) -> None:
+        super().__init__(classes)
         class_width = max(map(display_width, classes))
         others = [max(class_width + 2, len("emotion")), len("probability"), max(class_width + 6, len(_SECOND))]
         room = terminal_width - sum(others) - 2 * len(others)
@@ -129,21 +112,18 @@ class _TableWriter:
         mark = " ?" if row["uncertain"] else ""
         return self._line([name, f"{printable(best[0])}{mark}", score_text(best[1]), second])
 
-    def footer(self) -> str:
-        return ""
-
     def _line(self, cells: Sequence[str]) -> str:
         # Of the four columns, only the probability is aligned to the right.
         return "  ".join(map(pad, cells, self.widths, (False, False, True, False))).rstrip() + "\n"
 
 
 def csv_columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of a CSV file, for a model with these classes."""
+    """Return the columns of a CSV file."""
     return [*_FIXED_COLUMNS, *classes, "error"]
 
 
 def shorten_middle(text: str, width: int) -> str:
-    """Cut out the middle of a text that is wider than so many terminal cells: "recordings/2…_final.wav"."""
+    """Cut out the middle of a text that is wider than `width` terminal cells: "recordings/2…_final.wav"."""
     if display_width(text) <= width:
         return text
     room = width - 1
@@ -173,30 +153,20 @@ def escape_control_characters(text: str) -> str:
 
 @dataclass
 class ExistingPredictions:
-    """The content of a file of predictions.
-
-    Attributes:
-        predicted: paths with a prediction, as `path_key` writes them.
-        failed: paths with an error, likewise.
-    """
+    """The paths with a prediction and the paths with an error in a file, as `path_key` writes them."""
 
     predicted: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 
 
 def read_existing(file: Path, format: str, classes: Sequence[str]) -> ExistingPredictions:
-    """Read a file of predictions. An incomplete last line is cut off the file.
-
-    Args:
-        file: a file written in one of `RESUMABLE_FORMATS`.
-        format: its format.
-        classes: the current model's classes.
+    """Read a file of predictions in one of `RESUMABLE_FORMATS`. An incomplete last line is cut off the file.
 
     Raises:
         InputError: the file has another content, or holds predictions of a model with other classes.
     """
     existing, complete_bytes = ExistingPredictions(), 0
-    start = _csv_line(csv_columns(classes)) if format == "csv" else _JSON_START
+    start = _csv_line(csv_columns(classes)) if format == "csv" else '{"path": '
     with file.open("rb") as lines:
         for line in lines:
             try:
@@ -217,13 +187,9 @@ def read_existing(file: Path, format: str, classes: Sequence[str]) -> ExistingPr
 
 
 def remove_errors(file: Path, format: str, classes: Sequence[str], paths: Container[str]) -> None:
-    """Remove the errors of some paths from a file of predictions. An interruption leaves the file complete.
+    """Remove the errors of some paths from a file that `read_existing` has read; `paths` are as `path_key` writes them.
 
-    Args:
-        file: a file that `read_existing` has read.
-        format: its format.
-        classes: the current model's classes.
-        paths: the paths, as `path_key` writes them.
+    An interruption leaves the file complete.
     """
     target = file.resolve()
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -271,7 +237,7 @@ def _read_json(line: str, classes: Sequence[str]) -> tuple[str, bool]:
 
 
 _READERS = {"csv": _read_csv, "jsonl": _read_json}
-"""format -> function that returns the path in a line, and whether the line holds an error."""
+"""Functions that return the path in a line, and whether the line holds an error."""
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -281,7 +247,6 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with significant digits only."""
     rounded = dict(row)
     if "scores" in row:
         rounded["scores"] = {name: round(score, 6) for name, score in row["scores"].items()}

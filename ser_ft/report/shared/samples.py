@@ -1,4 +1,4 @@
-"""Example clips for reports: their selection from a run's predictions, their probabilities, and their audio."""
+"""Example clips for reports: which clips are shown, with their probabilities and their audio."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import audio
 from ...labels import label_color
@@ -22,8 +22,7 @@ _MAX_BARS = 10
 _DURATION_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """The probability of a class, and the color of the class."""
 
     name: str
@@ -35,15 +34,8 @@ class Bar:
 class Sample:
     """A clip with its label and its prediction.
 
-    Attributes:
-        id: the clip's id.
-        corpus: the clip's corpus.
-        voice: speaker, gender and intensity in one line.
-        label: the true class.
-        prediction: the predicted class.
-        bars: one probability per class, in the classes' order; the ten highest if there are more.
-        audio_uri: its WAV file as data URI, or None.
-        full_duration: its duration in seconds if only its beginning is embedded, else None.
+    `voice` describes the speaker, and `bars` has at most ten classes. `audio_uri` is a WAV file as data URI;
+    `full_duration` is the clip's duration in seconds if only its beginning is embedded, else None.
     """
 
     id: str
@@ -62,11 +54,7 @@ class Sample:
 
 
 def check_same_clips(clips: pd.DataFrame, data: Dataset) -> None:
-    """Check that a prepared table holds the clips that a run was evaluated on.
-
-    Args:
-        clips: the evaluated clips, with the columns id and duration.
-        data: a prepared table, with the columns id and, where known, duration.
+    """Check that a prepared table holds the clips (id, duration) that runs were evaluated on.
 
     Raises:
         InputError: the table holds none of the clips, or clips of other durations under their ids.
@@ -86,13 +74,10 @@ def check_same_clips(clips: pd.DataFrame, data: Dataset) -> None:
 def select_clips(predictions: pd.DataFrame, classes: Sequence[str], part: str, count: int) -> pd.DataFrame:
     """Select clips of a part, half of them predicted correctly and half not, spread over the true classes.
 
-    The selection depends on the clips' ids alone: the same predictions give the same clips. If there are too few of
-    one half, the other half is larger.
-
-    Returns:
-        The selected rows, by true class, with a column `_prediction`. Added columns start with an underscore because
-        the others may be named after any class.
+    The same predictions give the same clips. If there are too few of one half, the other half is larger. The rows are
+    sorted by true class and have a column `_prediction`.
     """
+    # Added columns start with an underscore because the others may be named after any class.
     rows = predictions[predictions["part"] == part].drop_duplicates("id")
     if rows.empty or count <= 0:
         return rows.head(0).assign(_prediction="")
@@ -106,19 +91,15 @@ def select_clips(predictions: pd.DataFrame, classes: Sequence[str], part: str, c
     num_wrong = max(min(count // 2, len(wrong)), min(len(wrong), count - len(correct)))
     wrong = _spread_over_classes(wrong, {}).head(num_wrong)
     correct = _spread_over_classes(correct, dict(wrong["label"].value_counts())).head(count - num_wrong)
-    positions = {name: index for index, name in enumerate(classes)}
     table = rows.loc[[*correct.index, *wrong.index]]
-    table["_class"] = table["label"].map(positions)
+    table["_class"] = table["label"].map({name: index for index, name in enumerate(classes)})
     return table.sort_values(["_class", "_wrong", "_hash"], kind="stable")
 
 
 def make_samples(
     predictions: pd.DataFrame, classes: Sequence[str], part: str, count: int, data: Dataset | None = None
 ) -> list[Sample]:
-    """Select clips (see `select_clips`) and gather what is shown of them.
-
-    The audio comes from `data`, the prepared table (columns id and audio); without it the samples have none.
-    """
+    """Return `count` clips (see `select_clips`), with their audio from `data`, the prepared table."""
     table = select_clips(predictions, classes, part, count)
     embedded = embed_clips(data, list(table["id"])) if data is not None else {}
     samples = []
@@ -126,13 +107,13 @@ def make_samples(
         bars = [Bar(name, float(row[name] or 0.0), label_color(name, index)) for index, name in enumerate(classes)]
         if len(bars) > _MAX_BARS:
             bars = sorted(bars, key=lambda bar: -bar.probability)[:_MAX_BARS]
-        clip = (row["id"], row["corpus"], describe_voice(row), row["label"], row["_prediction"])
-        samples.append(Sample(*clip, tuple(bars), *embedded.get(row["id"], (None, None))))
+        facts = (row["id"], row["corpus"], describe_voice(row), row["label"], row["_prediction"])
+        samples.append(Sample(*facts, tuple(bars), *embedded.get(row["id"], (None, None))))
     return samples
 
 
 def voice_notes(samples: Sequence[Sample], metrics: Mapping[str, Any]) -> list[str]:
-    """Say whose voices the samples with audio are, by corpus: the run's note on them, or the corpus and its terms."""
+    """State the source of the samples with audio, by corpus: the run's note on it, or its title and terms."""
     corpora: dict[str, list[str]] = {}
     for corpus in sorted({sample.corpus for sample in samples if sample.audio_uri}):
         facts = (metrics.get("terms") or {}).get(corpus)
@@ -148,11 +129,7 @@ def describe_voice(row: Mapping[Any, Any]) -> str:
 
 
 def embed_clips(data: Dataset, ids: Sequence[str]) -> dict[str, tuple[str, float | None]]:
-    """Read clips of the prepared table; those that cannot be read are left out.
-
-    Returns:
-        The clip's id -> its data URI, and its full duration in seconds if it was shortened, else None.
-    """
+    """Return id -> data URI, and full duration (s) if it was shortened, of the clips that can be read."""
     requested = set(ids)
     rows = {name: row for row, name in enumerate(data.select_columns(["id"])["id"]) if name in requested}
     # As Arrow, whatever the column's type is: a plain `Audio` column would need torchcodec.
@@ -172,6 +149,6 @@ def embed_clips(data: Dataset, ids: Sequence[str]) -> dict[str, tuple[str, float
 
 
 def _spread_over_classes(rows: pd.DataFrame, taken: Mapping[str, int]) -> pd.DataFrame:
-    """Sort rows so that each class has its first clip before any has its second; `taken`: clips a class has already."""
+    """Sort rows so that each class has its first clip before any has its second; `taken`: clips it has already."""
     turns = rows.groupby("label").cumcount() + rows["label"].map(lambda name: taken.get(name, 0)).astype("int64")
     return rows.assign(_turn=turns).sort_values(["_turn", "_hash"])

@@ -35,16 +35,15 @@ def describe_sample(metrics: Mapping[str, Any]) -> str:
     unknown = "seen" in metrics and metrics["seen"] is None
     unseen = "" if part == "train" or leaking or unknown else "unseen "
     seen = " also seen in training" if leaking and part != "train" else ""
-    return (
-        f"{part}: {count_text(scores['clips'], 'clip')} of {count_text(scores['speakers'], f'{unseen}speaker')}{seen}"
-    )
+    speakers = count_text(scores["speakers"], f"{unseen}speaker")
+    return f"{part}: {count_text(scores['clips'], 'clip')} of {speakers}{seen}"
 
 
 def run_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the reasons why a run's figures may not be taken at face value, one line each; empty for a clean run.
+    """Return the reasons why a run's figures may not be taken at face value.
 
-    A leaking split comes first, then what is unusual about the audio of a corpus (synthetic voices, rebuilt audio),
-    followed by the corpora concerned: "synthetic voices (ser_ft miniature), not recordings: ravdess, tess".
+    A leaking split comes first, then what is unusual about the audio of corpora: "synthetic voices (ser_ft miniature),
+    not recordings: ravdess, tess".
     """
     corpora: dict[str, list[str]] = {}
     for corpus, note in sorted((metrics.get("notes") or {}).items()):
@@ -60,15 +59,7 @@ def split_name(split: Mapping[str, Any]) -> str:
 
 
 def comparison_rows(runs: Sequence[RunFolder], part: str = "test") -> list[dict[str, Any]]:
-    """Return one row per run, in the given order.
-
-    Args:
-        runs: evaluated runs; `run.baselines` holds the baselines of a run.
-        part: "train", "validation" or "test".
-
-    Returns:
-        Rows with run (the folder's name), model, split, clips, speakers, uar, low and high (its interval, or None),
-        accuracy, macro_f1 and notes (a list: see `run_notes`).
+    """Return one row per run, with its scores on a part and its notes (see `run_notes`).
 
     Raises:
         InputError: a run was not evaluated on that part.
@@ -100,15 +91,9 @@ def comparison_rows(runs: Sequence[RunFolder], part: str = "test") -> list[dict[
 
 
 def layer_rows(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the result of `ser_ft.evaluation.probe.probe` as one row per backbone and layer.
-
-    Returns:
-        Rows with backbone, layer, state, uar (mean over the folds), std, folds (a list), best (of its backbone),
-        chance, clips, speakers, split (None: all clips), pooling, precision, seed and notes (a list).
-    """
-    split = probe["split"]
-    common = {key: probe[key] for key in ("chance", "clips", "speakers")}
-    common["split"] = None if split["name"] is None else split_name(split)
+    """Return the result of `ser_ft.evaluation.probe.probe` as one row per backbone and layer; split None: all clips."""
+    split = None if probe["split"]["name"] is None else split_name(probe["split"])
+    common = {key: probe[key] for key in ("chance", "clips", "speakers")} | {"split": split}
     common |= {key: probe[key] for key in ("pooling", "precision", "seed")}
     return [{**layer, **common, "notes": run_notes(probe)} for layer in probe["layers"]]
 
@@ -132,19 +117,12 @@ def pooling_text(probe: Mapping[str, Any]) -> str:
     return str(probe["pooling"]).replace("std", "deviation").replace("+", " and ")
 
 
-def format_rows(rows: Sequence[Mapping[str, Any]], format: str = "table") -> str:
+def format_rows(rows: Sequence[Mapping[str, Any]], format: Format = "table") -> str:
     """Return rows as text, without a newline at the end.
 
-    Args:
-        rows: mappings with the same keys; the first row's order is the order of the columns.
-        format: "table" (for people: low and high become one interval; notes are shortened in the rows and written in
-            full below), "csv" (lists are joined by "; "), "json" (a list) or "jsonl" (one object per line).
-
-    Raises:
-        InputError: the format is unknown.
+    In a table, low and high become one interval, and notes are shortened in the rows and written in full below. In CSV,
+    lists are joined by "; ".
     """
-    if format not in FORMATS:
-        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
     plain = [{key: _to_json(value) for key, value in row.items()} for row in rows]
     if format == "json":
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
@@ -155,8 +133,8 @@ def format_rows(rows: Sequence[Mapping[str, Any]], format: str = "table") -> str
     keys = list(dict.fromkeys(key for row in plain for key in row))
     if format == "csv":
         return _to_csv(plain, keys)
-    columns = ["interval" if key == "low" else key for key in keys if key != "high" or "low" not in keys]
-    columns = [column for column in columns if column != "notes"]
+    hidden = {"notes", "high"} if "low" in keys else {"notes"}
+    columns = ["interval" if key == "low" else key for key in keys if key not in hidden]
     notes = list(dict.fromkeys(note for row in plain for note in row.get("notes") or ()))
     if not notes:
         return text_table(plain, columns)

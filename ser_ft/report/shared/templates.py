@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...audio import SAMPLE_RATE
-from ...utils.text import MISSING, count_text, interval_text, score_text, short_note, size_text, time_text
+from ...utils import text
 
 _DISPLAY_SCALE = 0.66
 """Displayed size of a figure relative to its pixels, so that its text is about as large as the text of the page."""
@@ -25,11 +25,9 @@ class Markdown(str):
 
 
 def render_template(template: str, contents: Mapping[str, Any]) -> str:
-    """Fill a template. Values are escaped: as HTML in `.html.j2`, as one line of Markdown in `.md.j2`.
+    """Fill a template, for example "report/run/report.html.j2".
 
-    Args:
-        template: path within the package, for example "report/run/report.html.j2".
-        contents: the values that the template names, all of them.
+    Values are escaped: as HTML in `.html.j2`, as one line of Markdown in `.md.j2`. A name without a value is an error.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -43,16 +41,17 @@ def render_template(template: str, contents: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "score": score_text,
-        "interval": _interval,
-        "sentence": lambda text: text[:1].upper() + text[1:],
-        "short_note": short_note,
-        "size": size_text,
-        "time": time_text,
+        "score": text.score_text,
+        "interval": lambda item: text.interval_text(item["low"], item["high"]) if item else text.MISSING,
+        "column_heading": text.column_heading,
+        "sentence": lambda words: words[:1].upper() + words[1:],
+        "short_note": text.short_note,
+        "size": text.size_text,
+        "time": text.time_text,
         "literal": Markdown,
         "code": _code,
     }
-    environment.globals["count_text"] = count_text
+    environment.globals["count_text"] = text.count_text
     page = environment.get_template(template).render(contents)
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n" if is_markdown else page
 
@@ -66,7 +65,7 @@ def front_matter(metadata: Mapping[str, Any]) -> str:
 
 def embed_png(png: bytes) -> dict[str, Any]:
     """Return a PNG as data URI, with its displayed width and height (pixels)."""
-    # The header holds width and height as 4 bytes each from byte 16 on.
+    # The header of a PNG holds width and height as 4 bytes each from byte 16 on.
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
     return {
         "uri": "data:image/png;base64," + base64.b64encode(png).decode(),
@@ -76,11 +75,10 @@ def embed_png(png: bytes) -> dict[str, Any]:
 
 
 def audio_data_uri(samples: np.ndarray) -> str:
-    """Return samples (float, 16 kHz, shape (samples,)) as data URI: FLAC is exact, half the size of WAV, and plays in
-    every browser.
-    """
+    """Return samples (float, 16 kHz, shape (samples,)) as data URI."""
     import soundfile
 
+    # FLAC is exact, half the size of WAV, and plays in every browser.
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
@@ -92,9 +90,5 @@ def _escape_markdown(value: Any) -> Any:
     return _MARKDOWN_CHARACTERS.sub(r"\\\1", " ".join(value.split()))
 
 
-def _code(text: str) -> Markdown:
-    return Markdown("`" + " ".join(text.replace("`", "'").split()).replace("|", "\\|") + "`")
-
-
-def _interval(interval: Mapping[str, Any] | None) -> str:
-    return interval_text(interval["low"], interval["high"]) if interval else MISSING
+def _code(words: str) -> Markdown:
+    return Markdown("`" + " ".join(words.replace("`", "'").split()).replace("|", "\\|") + "`")
