@@ -1,8 +1,8 @@
-"""Small run folders of a sweep with random predictions."""
+"""Small run folders with random predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 
 CLASSES = ("neutral", "happy", "sad", "angry")
-TERMS = {"title": "A corpus", "license": "CC-BY-NC-SA-4.0", "terms": "non-commercial", "citation": "Some One (2018)."}
+_TERMS = {"title": "A corpus", "license": "CC-BY-NC-SA-4.0", "terms": "non-commercial", "citation": "Some One (2018)."}
 
 
 def random_predictions(
@@ -43,6 +43,31 @@ def random_predictions(
     return pd.DataFrame(rows)
 
 
+def write_scores(
+    run: RunFolder, model: str, table: pd.DataFrame, classes: Sequence[str], split: Any, **facts: Any
+) -> None:
+    """Write predictions.parquet and metrics.json."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.write_predictions(table)
+    facts = {"model": model, "seed": 0, "classes": list(classes), "split": split} | facts
+    run.write_json(run.metrics_file, facts | {"parts": metrics_per_part(table, classes)})
+
+
+def write_split(run: RunFolder, table: pd.DataFrame, **facts: Any) -> None:
+    """Write split.json for a table of predictions."""
+    parts = {
+        part: {"speakers": sorted(set(rows["speaker"])), "clips": list(rows["id"])}
+        for part, rows in table.groupby("part", sort=False)
+    }
+    run.write_json(run.split_file, run.metrics["split"] | {"parts": parts} | facts)
+
+
+def calibration(parts: Iterable[str]) -> dict[str, Any]:
+    """Return the calibration of metrics.json."""
+    scores = {"ece_before": 0.2345, "nll_before": 2.3456, "uncertain": 0.25, "certain_accuracy": 0.789}
+    return {"temperature": 1.25, "threshold": 0.42, "clips": 64, "parts": dict.fromkeys(parts, scores)}
+
+
 def write_run(
     path: Path,
     model: str = "mfcc-cnn",
@@ -59,26 +84,20 @@ def write_run(
     cost: dict[str, Any] | None = None,
     notes: dict[str, str] | None = None,
 ) -> RunFolder:
-    """Write metrics.json, predictions.parquet, environment.json and config.yaml, and the first two of baselines."""
+    """Write a run of a sweep, with the metrics.json and predictions.parquet of its baselines."""
+    run = RunFolder(path)
     table = random_predictions(speakers, skill, 1000 * seed + (fold or 0) + len(model), classes)
-    common = {
-        "seed": seed,
-        "classes": list(classes),
-        "split": {"name": split, "fold": fold, "seed": split_seed, "leaking": leaking},
-        "notes": notes or {},
-        "terms": dict.fromkeys(sorted(set(table["corpus"])), TERMS),
-    }
-    parts = [(RunFolder(path), model, table, {"parameters": 100_000, "trained_parameters": 90_000})]
+    tables: dict[str, tuple[RunFolder, pd.DataFrame, dict[str, Any]]]
+    tables = {model: (run, table, {"parameters": 100_000, "trained_parameters": 90_000})}
     for name in baselines:
         baseline_table = random_predictions(speakers, 0.3, fold or 0, classes)
-        parts.append((RunFolder(path / "baselines" / name), name, baseline_table, {"parameters": None}))
-    for run, name, predictions, extra in parts:
-        run.path.mkdir(parents=True)
-        run.write_predictions(predictions.assign(fold=pd.Series([fold] * len(predictions), dtype="Int64"), seed=seed))
-        run.write_json(
-            run.metrics_file, {**common, "model": name, **extra, "parts": metrics_per_part(predictions, classes)}
-        )
-    run = RunFolder(path)
+        tables[name] = (RunFolder(path / "baselines" / name), baseline_table, {"parameters": None})
+    split_facts = {"name": split, "fold": fold, "seed": split_seed, "leaking": leaking}
+    terms = dict.fromkeys(sorted(set(table["corpus"])), _TERMS)
+    for name, (folder, predictions, extra) in tables.items():
+        predictions = predictions.assign(fold=pd.Series([fold] * len(predictions), dtype="Int64"), seed=seed)
+        facts = {"seed": seed, "notes": notes or {}, "terms": terms} | extra
+        write_scores(folder, name, predictions, classes, split_facts, **facts)
     kind = split.rpartition("-")[0] if "corpus-" in split else split
     lines = [f"model: {{name: {model.split(' ')[0]}}}", f"split: {{kind: {kind}, fold: {fold or 0}, folds: 2}}"]
     lines += [f"train: {settings or {'epochs': 3}}", f"seed: {seed}", f"out: {path}", "baselines: []"]

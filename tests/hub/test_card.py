@@ -16,14 +16,13 @@ import yaml
 from huggingface_hub import ModelCard, constants
 
 from ser_ft.data.corpora import CORPORA
-from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.provenance import corpora_seen_in_training, speakers_seen_in_training, training_runs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import push
 from ser_ft.report.cards.model_card import estimate_energy, model_card
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import Blob, Hub, metadata_errors
-from tests.helpers.runs import CLASSES, random_predictions
+from tests.helpers.runs import CLASSES, calibration, random_predictions, write_scores, write_split
 
 MakeRun = Callable[[str], RunFolder]
 REBUILT = "CREMA-D, rebuilt audio"
@@ -38,7 +37,7 @@ def write_run(
     leaking: bool = False,
     **settings: Any,
 ) -> RunFolder:
-    """Write a run on the given corpora with made-up predictions and the model of another run."""
+    """Write a run on the given corpora with random predictions and the model of another run."""
     run = RunFolder(path)
     tables = [
         random_predictions([f"{corpus}-{number:02d}" for number in PARTS[part]], 1.2, seed, CLASSES, 3, part, (None,))
@@ -47,36 +46,15 @@ def write_run(
     ]
     table = pd.concat(tables, ignore_index=True)
     shutil.copytree(template.model, run.model)
-    run.write_predictions(table)
     terms = {}
     for name in corpora:
         facts = {"title": name, "license": "other", "terms": "your own data: check its terms", "citation": ""}
         terms[name] = {key: getattr(CORPORA[name], key) for key in facts} if name in CORPORA else facts
     split = {"name": "kfold", "fold": 0, "seed": 0, "leaking": leaking}
-    before = {"ece_before": 0.2345, "nll_before": 2.3, "uncertain": 0.25, "certain_accuracy": 0.789}
-    run.write_json(
-        run.metrics_file,
-        {
-            "seed": 0,
-            "classes": list(CLASSES),
-            "split": split,
-            "notes": notes or {},
-            "terms": terms,
-            "model": "mfcc-cnn",
-            "parameters": 412345,
-            "trained_parameters": 400000,
-            "calibration": {"temperature": 1.25, "threshold": 0.42, "clips": 24, "parts": dict.fromkeys(PARTS, before)},
-            "parts": metrics_per_part(table, CLASSES),
-        },
-    )
-    people = {
-        part: {
-            "speakers": sorted(set(table["speaker"][table["part"] == part])),
-            "clips": list(table["id"][table["part"] == part]),
-        }
-        for part in PARTS
-    }
-    run.write_json(run.split_file, {**split, "parts": people} | settings.pop("split", {}))
+    facts: dict[str, Any] = {"notes": notes or {}, "terms": terms, "calibration": calibration(PARTS)}
+    facts |= {"parameters": 412345, "trained_parameters": 400000}
+    write_scores(run, "mfcc-cnn", table, CLASSES, split, **facts)
+    write_split(run, table)
     config = {**template.config, "model": {**template.config["model"], **settings}}
     run.write_text(run.config_file, yaml.safe_dump(config))
     run.write_environment(device="NVIDIA A100-SXM4-40GB (CUDA 12.8)", processes=2, seconds=5400.0)
@@ -131,7 +109,7 @@ def test_the_figures_are_the_runs(ravdess: RunFolder) -> None:
         assert [part, str(len(content["clips"])), str(len(content["speakers"]))] in rows(card, part)
         ece = metrics["parts"][part]["ece"]
         assert [part, "0.234", f"{ece:.3f}", "25 %", "0.789"] in rows(card, part)
-    assert "A temperature of 1.25, fitted on 24 validation clips" in card
+    assert "A temperature of 1.25, fitted on 64 validation clips" in card
     assert "under 0.42" in card
     assert "400,000 of 412,345 parameters were trained, for 3 epochs" in card
     assert "those of epoch 3, the best on validation speakers (UAR 0.512)" in card

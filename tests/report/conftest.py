@@ -1,4 +1,4 @@
-"""A small run folder: random predictions, and metrics, history and split that agree with them."""
+"""Small run folders with all their files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import EMOTION_NAMES
-from tests.helpers.runs import random_predictions
+from tests.helpers.runs import calibration, random_predictions, write_scores, write_split
 
 SPEAKERS = {"train": 12, "validation": 4, "test": 6}
 SKILL = {"train": 3.0, "validation": 1.5, "test": 1.3}
@@ -37,7 +36,7 @@ MakeRun = Callable[..., RunFolder]
 def predict(
     classes: Sequence[str], corpora: Sequence[str], missing: str | None, skill: dict[str, float]
 ) -> pd.DataFrame:
-    """Make up predictions of all parts; the test part has no clips of the class `missing`."""
+    """Return random predictions of all parts; the test part has no clips of the class `missing`."""
     tables, first = [], 1
     for part, count in SPEAKERS.items():
         speakers = [f"{corpora[number % len(corpora)]}-{number:02d}" for number in range(first, first + count)]
@@ -45,23 +44,6 @@ def predict(
         table = random_predictions(speakers, skill[part], first, classes, part=part, intensities=("normal", "strong"))
         tables.append(table[(table["label"] != missing) | (part != "test")])
     return pd.concat(tables, ignore_index=True)
-
-
-def _write(
-    run: RunFolder,
-    model: str,
-    table: pd.DataFrame,
-    classes: Sequence[str],
-    parts: Sequence[str],
-    leaking: bool,
-    **extra: Any,
-) -> None:
-    run.path.mkdir(parents=True, exist_ok=True)
-    table = table[table["part"].isin(parts)]
-    run.write_predictions(table)
-    split = {"name": "random" if leaking else "speaker", "fold": None if leaking else 0, "seed": 0, "leaking": leaking}
-    facts = {"model": model, "classes": list(classes), "seed": 0, "split": split}
-    run.write_json(run.metrics_file, facts | {"parts": metrics_per_part(table, classes)} | extra)
 
 
 def write_run(
@@ -78,31 +60,25 @@ def write_run(
     """Write a run folder like that of a training run."""
     run = RunFolder(path)
     parts = [part for part in SPEAKERS if validation or part != "validation"]
-    terms = {name: TERMS[name] for name in corpora}
-    facts = {"notes": notes or {}, "terms": terms, "calibration": _calibration(parts) if validation else None}
+    split = {"name": "random" if leaking else "speaker", "fold": None if leaking else 0, "seed": 0, "leaking": leaking}
+    facts: dict[str, Any] = {"notes": notes or {}, "terms": {name: TERMS[name] for name in corpora}}
+    facts["calibration"] = calibration(parts) if validation else None
     table = predict(classes, corpora, missing, SKILL)
     if leaking:
         table["speaker"] = [f"{corpora[0]}-{row % 9:02d}" for row in range(len(table))]
-    _write(run, model, table, classes, parts, leaking, **facts, parameters=412345)
+    table = table[table["part"].isin(parts)]
+    write_scores(run, model, table, classes, split, **facts, parameters=412345)
     if baselines:
         for name, skill in (("majority", 0.0), ("svm", 0.8)):
             weak = predict(classes, corpora, missing, dict.fromkeys(SKILL, skill))
-            _write(RunFolder(path / "baselines" / name), name, weak, classes, parts, leaking, **facts, parameters=None)
+            weak = weak[weak["part"].isin(parts)]
+            write_scores(RunFolder(path / "baselines" / name), name, weak, classes, split, **facts, parameters=None)
         for epoch in range(1, 13):
             run.append_history(_line(epoch, validation))
-    people = {part: table[table["part"] == part] for part in parts}
-    split = run.metrics["split"] | {
-        "parts": {p: {"speakers": sorted(set(r["speaker"])), "clips": list(r["id"])} for p, r in people.items()}
-    }
-    run.write_json(run.split_file, split)
+    write_split(run, table)
     run.write_text(run.config_file, f"model: {model}\nseed: 0\nlabels: eight\ntrain:\n  epochs: 12\n  rate: 0.001\n")
     run.write_environment(device="cpu", precision="fp32")
     return run
-
-
-def _calibration(parts: Sequence[str]) -> dict[str, Any]:
-    scores = {"ece_before": 0.2345, "nll_before": 2.3456, "uncertain": 0.25, "certain_accuracy": 0.789}
-    return {"temperature": 1.25, "threshold": 0.42, "clips": 64, "parts": dict.fromkeys(parts, scores)}
 
 
 def _line(epoch: int, validation: bool) -> dict[str, float]:

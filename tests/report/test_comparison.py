@@ -25,6 +25,8 @@ from tests.helpers.runs import CLASSES, write_folds, write_run
 WAV2VEC2 = "facebook/wav2vec2-base (full)"
 WAVLM = "microsoft/wavlm-large (lora)"
 REBUILT = "CREMA-D, rebuilt audio"
+CORPORA = ("cremad", "ravdess")
+SPEAKERS = {name: [f"{name}-{number:02d}" for number in range(6)] for name in CORPORA}
 
 
 @pytest.fixture
@@ -37,6 +39,10 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def speed(factor: float) -> dict[str, object]:
     return {"speed": {"real_time_factor": factor, "clips": 10, "threads": 1}}
+
+
+def read(*paths: object) -> list[SystemComparison]:
+    return compare(list(map(str, paths)), show_progress=False)
 
 
 def write_page(comparisons: list[SystemComparison], file: Path) -> Page:
@@ -57,7 +63,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparisons(sweep: Path) -> list[SystemComparison]:
-    return compare([str(sweep)], show_progress=False)
+    return read(sweep)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,7 @@ def test_the_table_has_the_pooled_scores_of_every_model(page: Page, comparisons:
     for system in comparisons[0].tested.systems:
         row = next(row for row in page.rows if row and row[0].startswith(system.name) and len(row) > 8)
         low, high = system.scores["low"], system.scores["high"]
-        assert row[2] == f"{system.scores['uar']:.3f}" + ("" if low is None else f"{low:.3f}-{high:.3f}")
+        assert row[2] == f"{system.scores['uar']:.3f}" + ("" if low is None else f"{low:.3f} to {high:.3f}")
         assert row[-3:] == [f"{system.scores[key]:.3f}" for key in ("accuracy", "macro_f1", "ece")]
         assert row[1] == ("2 x 2" if system.name == WAV2VEC2 else "2")
 
@@ -140,7 +146,7 @@ def test_holm_correction() -> None:
 def test_too_few_speakers_are_reported(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", num_speakers=4, skill=0.0)
     write_folds(tmp_path / "wav2vec2", num_speakers=4, model=WAV2VEC2, skill=9.0)
-    (comparison,) = compare([str(tmp_path)], show_progress=False)
+    (comparison,) = read(tmp_path)
     pair = comparison.versus_baseline[WAV2VEC2]
     assert pair.smallest_p_value == 0.125
     text = conclusion(WAV2VEC2, "mfcc-cnn", pair, pair.p_value)
@@ -149,7 +155,7 @@ def test_too_few_speakers_are_reported(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("blank_figures")
 def test_clips_missed_by_all_models_can_be_played(sweep: Path, tmp_path: Path) -> None:
-    comparisons = compare([str(sweep / "mfcc"), str(sweep / "plain")], show_progress=False)
+    comparisons = read(sweep / "mfcc", sweep / "plain")
     tested = comparisons[0].tested
     missed = np.ones(len(tested.best.labels), dtype=bool)
     for system in tested.models:
@@ -180,7 +186,7 @@ def test_the_text_and_the_rows_have_the_same_figures(comparisons: list[SystemCom
     assert [row["model"] for row in rows][:2] == [WAV2VEC2, "plain-cnn"]
     line = next(line for line in comparison_text(comparisons).split("\n") if line.startswith(WAV2VEC2))
     row = rows[0]
-    assert f"{row['uar']:.3f}  {row['low']:.3f}-{row['high']:.3f}" in line
+    assert f"{row['uar']:.3f}  {row['low']:.3f} to {row['high']:.3f}" in line
     assert f"{row['difference']:+.3f}" in line
     assert "0.1 M" in line
     assert row["runs"] == 4
@@ -201,7 +207,7 @@ def test_a_baseline_can_be_named(sweep: Path) -> None:
 
 @pytest.mark.usefixtures("blank_figures")
 def test_without_an_mfcc_cnn_the_best_network_from_scratch_is_the_baseline(sweep: Path, tmp_path: Path) -> None:
-    comparisons = compare([str(sweep / "plain"), str(sweep / "wav2vec2")], show_progress=False)
+    comparisons = read(sweep / "plain", sweep / "wav2vec2")
     assert comparisons[0].baseline is not None
     assert comparisons[0].baseline.name == "plain-cnn"
     assert "trained from scratch: there is no MFCC-CNN" in write_page(comparisons, tmp_path / "page.html").text
@@ -209,18 +215,18 @@ def test_without_an_mfcc_cnn_the_best_network_from_scratch_is_the_baseline(sweep
 
 @pytest.mark.usefixtures("blank_figures")
 def test_without_a_pretrained_model_the_page_says_how_to_make_one(sweep: Path, tmp_path: Path) -> None:
-    page = write_page(compare([str(sweep / "mfcc")], show_progress=False), tmp_path / "page.html")
+    page = write_page(read(sweep / "mfcc"), tmp_path / "page.html")
     assert "No pretrained model was tested on these clips. Fine-tune one with the same data and split;" in page.text
     assert "There is only one model on these clips." in page.text
-    comparisons = compare([str(sweep / "wav2vec2")], show_progress=False)
+    comparisons = read(sweep / "wav2vec2")
     assert comparisons[0].baseline is None
     page = write_page(comparisons, tmp_path / "page.html")
     assert "There is no MFCC-CNN and no other network trained from scratch here" in page.text
 
 
 @pytest.mark.usefixtures("blank_figures")
-def test_names_chosen_by_users_are_escaped(sweep: Path, tmp_path: Path) -> None:
-    comparisons = compare([f"<b>ours</b> $x$={sweep / 'mfcc'}"], show_progress=False)
+def test_names_of_users_are_escaped(sweep: Path, tmp_path: Path) -> None:
+    comparisons = read(f"<b>ours</b> $x$={sweep / 'mfcc'}")
     assert comparisons[0].tested.models[0].name == "<b>ours</b> $x$"
     page = write_page(comparisons, tmp_path / "page.html")
     assert "<b>ours</b> $x$" in page.text
@@ -229,37 +235,33 @@ def test_names_chosen_by_users_are_escaped(sweep: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("blank_figures")
 def test_the_cross_corpus_matrix(tmp_path: Path) -> None:
-    corpora = {name: [f"{name}-{number:02d}" for number in range(6)] for name in ("cremad", "ravdess")}
-    for name, speakers in corpora.items():
-        others = [speaker for other, voices in corpora.items() if other != name for speaker in voices]
+    for name, other in (CORPORA, CORPORA[::-1]):
         options = {"fold": None, "notes": {"cremad": REBUILT}}
         cross, left_out = tmp_path / "cross" / f"{name}-seed0", tmp_path / "left" / f"{name}-seed0"
-        write_run(cross, split=f"cross-corpus-{name}", speakers=[*speakers[:2], *others], **options)
-        write_run(left_out, split=f"corpus-{name}", speakers=speakers, **options)
-    comparisons = compare([str(tmp_path)], show_progress=False)
+        write_run(cross, split=f"cross-corpus-{name}", speakers=[*SPEAKERS[name][:2], *SPEAKERS[other]], **options)
+        write_run(left_out, split=f"corpus-{name}", speakers=SPEAKERS[name], **options)
+    comparisons = read(tmp_path)
     page = write_page(comparisons, tmp_path / "page.html")
     cells = {item.tested.best.split: item.tested.best.scores_by("corpus") for item in comparisons}
-    for trained_on in corpora:
+    for trained_on in CORPORA:
         row = next(row for row in page.rows if row[0] == trained_on and len(row) == 3)
         scores = cells[f"cross-corpus-{trained_on}"]
-        assert [cell[:5] for cell in row[1:]] == [f"{scores[name]['uar']:.3f}" for name in corpora]
-        assert ["unseen speakers" in cell for cell in row[1:]] == [name == trained_on for name in corpora]
+        assert [cell[:5] for cell in row[1:]] == [f"{scores[name]['uar']:.3f}" for name in CORPORA]
+        assert ["unseen speakers" in cell for cell in row[1:]] == [name == trained_on for name in CORPORA]
     row = page.row("all others")
-    assert [cell[:5] for cell in row[1:]] == [f"{cells['corpus'][name]['uar']:.3f}" for name in corpora]
+    assert [cell[:5] for cell in row[1:]] == [f"{cells['corpus'][name]['uar']:.3f}" for name in CORPORA]
     assert f"{REBUILT}: cremad." in page.text
     assert f"note: {REBUILT}: cremad" in comparison_text(comparisons)
-    only_cross = compare([str(tmp_path / "cross")], show_progress=False)
-    assert "From one corpus to another" in write_page(only_cross, tmp_path / "only.html").text
+    assert "From one corpus to another" in write_page(read(tmp_path / "cross"), tmp_path / "only.html").text
 
 
 @pytest.mark.usefixtures("blank_figures")
 def test_left_out_corpora_with_other_classes_are_in_the_row_of_all_others(tmp_path: Path) -> None:
-    voices = {name: [f"{name}-{number:02d}" for number in range(6)] for name in ("cremad", "ravdess")}
-    write_run(tmp_path / "cross", split="cross-corpus-ravdess", fold=None, speakers=voices["cremad"])
+    write_run(tmp_path / "cross", split="cross-corpus-ravdess", fold=None, speakers=SPEAKERS["cremad"])
     for name, classes in (("cremad", CLASSES), ("ravdess", CLASSES[:3])):
         folder = tmp_path / "left" / f"{name}-seed0"
-        write_run(folder, split=f"corpus-{name}", fold=None, speakers=voices[name], classes=classes)
-    row = write_page(compare([str(tmp_path)], show_progress=False), tmp_path / "page.html").row("all others")
+        write_run(folder, split=f"corpus-{name}", fold=None, speakers=SPEAKERS[name], classes=classes)
+    row = write_page(read(tmp_path), tmp_path / "page.html").row("all others")
     assert all(cell != "-" for cell in row[1:])
 
 
@@ -346,15 +348,13 @@ def test_sizes_and_times_have_readable_units() -> None:
 @pytest.mark.usefixtures("blank_figures")
 def test_with_unknown_speakers_nothing_is_compared(tmp_path: Path) -> None:
     speakers = [*(f"own-0{number}" for number in range(6)), "own-unknown"]
-    runs = {
-        name: write_run(tmp_path / name, model=name, speakers=speakers[:6], skill=skill)
-        for name, skill in (("mfcc-cnn", 0.5), ("plain-cnn", 2.0))
-    }
-    (known,) = compare([str(tmp_path)], show_progress=False)
+    skills = {"mfcc-cnn": 0.5, "plain-cnn": 2.0}
+    runs = [write_run(tmp_path / name, name, speakers=speakers[:6], skill=skill) for name, skill in skills.items()]
+    (known,) = read(tmp_path)
     assert known.versus_baseline
-    for run in runs.values():
+    for run in runs:
         run.write_predictions(run.predictions.replace({"speaker": {"own-05": "own-unknown"}}))
-    (unknown,) = compare([str(tmp_path)], show_progress=False)
+    (unknown,) = read(tmp_path)
     assert not unknown.versus_baseline
     assert all(system.scores["low"] is None for system in unknown.tested.systems)
     write_page([unknown], tmp_path / "page.html")
@@ -362,4 +362,4 @@ def test_with_unknown_speakers_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_one_name_for_two_models_is_refused(sweep: Path) -> None:
     with pytest.raises(InputError, match=r"a=\.\.\.: names runs of different models"):
-        compare([f"a={sweep / 'mfcc'}", f"a={sweep / 'wav2vec2'}"], show_progress=False)
+        read(f"a={sweep / 'mfcc'}", f"a={sweep / 'wav2vec2'}")

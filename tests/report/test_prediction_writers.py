@@ -1,5 +1,3 @@
-"""Predictions as text: what programs and people read, and what an incomplete file is worth."""
-
 from __future__ import annotations
 
 import csv
@@ -24,24 +22,12 @@ from ser_ft.utils.errors import InputError
 from ser_ft.utils.text import display_width
 
 CLASSES = ("neutral", "happy", "sad")
-CERTAIN = {
-    "path": "a/b.wav",
-    "emotion": "happy",
-    "scores": {"neutral": 0.25, "happy": 0.6000000004, "sad": 0.15},
-    "uncertain": False,
-    "duration": 3.25,
-    "speech": 2.0,
-}
+SCORES = {"neutral": 0.25, "happy": 0.6000000004, "sad": 0.15}
+CERTAIN = {"path": "a/b.wav", "emotion": "happy", "scores": SCORES, "uncertain": False, "duration": 3.25, "speech": 2.0}
 UNCERTAIN = {**CERTAIN, "path": "c.wav", "uncertain": True}
 FAILED = {"path": "d.wav", "error": "the file is empty"}
-UNUSUAL_NAMES = [
-    'com,ma "quoted".wav',
-    "new\nline.wav",
-    "tab\t\x1b[31m.wav",
-    "ümläut 日本語 \u202f.wav",
-    "b\udcff.wav",
-    "=1+1.wav",
-]
+UNUSUAL_NAMES = ['com,ma "quoted".wav', "new\nline.wav", "tab\t\x1b[31m.wav", "ümläut 日本語 \u202f.wav"]
+UNUSUAL_NAMES += ["b\udcff.wav", "=1+1.wav"]
 
 each_format = pytest.mark.parametrize("format", RESUMABLE_FORMATS)
 
@@ -62,11 +48,9 @@ def test_json_and_json_lines_hold_the_predictions() -> None:
 def test_csv_has_a_column_per_class() -> None:
     rows = list(csv.DictReader(io.StringIO(text("csv", CERTAIN, FAILED))))
     empty = dict.fromkeys(csv_columns(CLASSES), "")
-    assert rows[0] == {
-        **empty,
-        **{"path": "a/b.wav", "emotion": "happy", "probability": "0.6", "uncertain": "false"},
-        **{"duration": "3.25", "speech": "2.0", "neutral": "0.25", "happy": "0.6", "sad": "0.15"},
-    }
+    scores = {"probability": "0.6", "neutral": "0.25", "happy": "0.6", "sad": "0.15"}
+    facts = {"path": "a/b.wav", "emotion": "happy", "uncertain": "false", "duration": "3.25", "speech": "2.0"}
+    assert rows[0] == empty | facts | scores
     assert rows[1] == {**empty, "path": "d.wav", "error": "the file is empty"}
 
 
@@ -127,8 +111,8 @@ def test_a_file_interrupted_anywhere_is_resumed(format: str, tmp_path: Path) -> 
 def test_a_file_with_another_content_is_not_changed(format: str, content: str, tmp_path: Path) -> None:
     out = tmp_path / "predictions"
     out.write_text(content)
-    if format == "csv" and content == "path":
-        assert read_existing(out, format, CLASSES) == ExistingPredictions()  # an incomplete first line
+    if format == "csv" and content == "path":  # an incomplete first line
+        assert read_existing(out, format, CLASSES) == ExistingPredictions()
         return
     with pytest.raises(InputError, match="does not hold predictions in"):
         read_existing(out, format, CLASSES)
@@ -148,11 +132,8 @@ def test_predictions_of_another_model_are_not_resumed(format: str, tmp_path: Pat
 def test_removing_errors_keeps_the_file_complete_and_its_link(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, unusual, other = (
-        tmp_path / "predictions",
-        {**FAILED, "path": UNUSUAL_NAMES[1]},
-        {**FAILED, "path": "other.wav"},
-    )
+    out = tmp_path / "predictions"
+    unusual, other = ({**FAILED, "path": path} for path in (UNUSUAL_NAMES[1], "other.wav"))
     before = text(format, CERTAIN, FAILED, UNCERTAIN, unusual, other)
     (tmp_path / "real").write_text(before, encoding="utf-8")
     out.symlink_to("real")
