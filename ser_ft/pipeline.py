@@ -20,7 +20,7 @@ from .evaluation.latency import real_time_factor
 from .evaluation.provenance import check_no_seen_speakers
 from .evaluation.run_folder import RunFolder
 from .evaluation.scoring import SplitScorer
-from .hub.after_training import publication_check, publish_run
+from .hub.publish import publication_check, publish_run
 from .models import MODELS
 from .models.classical import CLASSICAL
 from .report.comparison.report import compare, comparison_text, write_comparison

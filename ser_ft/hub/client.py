@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,11 +25,7 @@ class UploadError(RuntimeError):
 
 
 class Client:
-    """Sends uploads to the Hub at HF_ENDPOINT, with the token that huggingface_hub finds.
-
-    Raises:
-        InputError: the network is switched off, or there is no token.
-    """
+    """Sends uploads to the Hub at HF_ENDPOINT, with the token that huggingface_hub finds."""
 
     def __init__(self) -> None:
         from huggingface_hub import HfApi, constants, get_token
@@ -45,23 +42,13 @@ class Client:
         self.api = HfApi()
 
     def check_access(self, name: str) -> None:
-        """Check that the token may write to a repository.
-
-        Args:
-            name: of the repository, "user/name".
-
-        Raises:
-            InputError: the Hub rejects the token, or the token has no write access.
-            UploadError: the Hub cannot be reached.
-        """
+        """Check that the token may write to a repository, USER/NAME."""
         with self._readable_errors(name):
             user = self.api.whoami()
         role = ((user.get("auth") or {}).get("accessToken") or {}).get("role")
         if role == "read":
-            raise InputError(
-                f"the token of {user.get('name', 'this user')} is read-only: make one with write access "
-                f"({self._token_page})"
-            )
+            owner = user.get("name", "this user")
+            raise InputError(f"the token of {owner} is read-only: make one with write access ({self._token_page})")
         owner = name.partition("/")[0]
         owners = [user.get("name"), *(organization.get("name") for organization in user.get("orgs") or ())]
         if owner not in owners:
@@ -69,11 +56,6 @@ class Client:
 
     def send(self, upload: Upload, private: bool = False, overwrite: bool = False) -> str:
         """Send files in one commit, after creating the repository if it does not exist. Equal files are not sent again.
-
-        Args:
-            upload: the files and their repository.
-            private: create a private repository.
-            overwrite: replace what the repository holds.
 
         Returns:
             The address of the repository.
@@ -95,10 +77,10 @@ class Client:
             )
             if (stale or changed) and not (overwrite or created or self._is_untouched(upload, remote)):
                 others = changed + stale
+                names = ", ".join([*others[:3], *(["..."] if len(others) > 3 else [])])
                 raise InputError(
-                    f"{address}: already holds other files ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
-                    "): pass --overwrite to replace them (the repository's history keeps them), or name another "
-                    "repository"
+                    f"{address}: already holds other files ({names}): pass --overwrite to replace them (the "
+                    "repository's history keeps them), or name another repository"
                 )
             operations: list[Any] = [
                 CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
@@ -116,26 +98,21 @@ class Client:
         """Return the last commit of the repository, and whether it was created here."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
-        created = False
+        name, kind, created = upload.name, upload.kind, False
         try:
-            info = self.api.repo_info(upload.name, repo_type=upload.kind)
+            info = self.api.repo_info(name, repo_type=kind)
         except RepositoryNotFoundError:
-            self.api.create_repo(
-                upload.name, repo_type=upload.kind, private=private or None, space_sdk=upload.sdk, exist_ok=True
-            )
             created = True
-            info = self.api.repo_info(upload.name, repo_type=upload.kind)
+            self.api.create_repo(name, repo_type=kind, private=private or None, space_sdk=upload.sdk, exist_ok=True)
+            info = self.api.repo_info(name, repo_type=kind)
         if private and not info.private:
-            raise InputError(
-                f"{upload.name}: already exists and is public: make it private in its settings, or name another"
-            )
+            raise InputError(f"{name}: already exists and is public: make it private in its settings, or name another")
         return info.sha, created
 
     def _is_untouched(self, upload: Upload, remote: Mapping[str, Any]) -> bool:
         """Return whether a repository is as the Hub created it, for example in an earlier push that failed."""
-        if not remote.keys() <= _INITIAL_FILES:
-            return False
-        return len(self.api.list_repo_commits(upload.name, repo_type=upload.kind)) == 1
+        initial = remote.keys() <= _INITIAL_FILES
+        return initial and len(self.api.list_repo_commits(upload.name, repo_type=upload.kind)) == 1
 
     def _list_files(self, upload: Upload) -> dict[str, Any]:
         """Return the files of the repository: path -> the Hub's record of the file."""
@@ -166,7 +143,6 @@ class Client:
             raise
 
     def _response_error(self, name: str, status: int, message: str) -> Exception:
-        """Return the error for a response of the Hub with an error status."""
         details = f" ({message})" if message else ""
         if status == 401:
             return InputError(f"{self.endpoint} rejects the token{details}: log in again, or see {self._token_page}")
@@ -201,7 +177,6 @@ def _without_xet() -> Iterator[None]:
 
 
 def _equal(content: Content, remote: Any) -> bool:
-    """Return whether a file is the same as the Hub's file with its path."""
     from huggingface_hub.utils import sha
 
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -209,16 +184,11 @@ def _equal(content: Content, remote: Any) -> bool:
         return False
     if not remote.lfs:
         return bool(sha.git_hash(content if isinstance(content, bytes) else content.read_bytes()) == remote.blob_id)
-    if isinstance(content, bytes):
-        digest = hashlib.sha256(content)
-    else:
-        with content.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-    return digest.hexdigest() == str(remote.lfs.sha256)
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == str(remote.lfs.sha256)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and its chain of causes, starting with itself."""
     causes: list[BaseException] = []
     while error not in causes:
         causes.append(error)

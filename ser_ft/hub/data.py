@@ -29,14 +29,7 @@ _CARD_COLUMNS = ["corpus", "speaker", "duration", "emotion"]
 def table_upload(folder: Path, name: str, accept_terms: bool, work: Path) -> Upload:
     """Collect a prepared table as parquet files, without the local paths of its recordings, and its card.
 
-    Args:
-        folder: the folder that `ser-ft prepare` wrote.
-        name: of the data set, "user/name".
-        accept_terms: whether the user states that the terms of their own recordings allow publication.
-        work: a folder for the parquet files, which must exist until they are sent.
-
-    Raises:
-        InputError: the terms do not allow publication, or the table cannot be read.
+    The parquet files are written to `work`, which must exist until they are sent.
     """
     from ..data.prepare import corpus_info, open_prepared
 
@@ -51,17 +44,12 @@ def table_upload(folder: Path, name: str, accept_terms: bool, work: Path) -> Upl
         _write_parquet(table.shard(shards, index, contiguous=True), file, pseudonyms)
         files[f"data/{file.name}"] = file
     files["README.md"] = _table_card(folder, table, corpora, name, sound=True)
-    private_paths = frozenset({str(folder.resolve())})
-    summary = "Recordings and their card, by ser_ft"
-    return Upload(name, "dataset", files, summary, allow_audio=True, private_paths=private_paths)
+    paths = frozenset({str(folder.resolve())})
+    return Upload(name, "dataset", files, "Recordings and their card, by ser_ft", allow_audio=True, private_paths=paths)
 
 
 def card_upload(folder: Path, name: str) -> Upload:
-    """Collect the card of a prepared table, without recordings.
-
-    Raises:
-        InputError: the table cannot be read.
-    """
+    """Collect the card of a prepared table, without recordings."""
     from ..data.prepare import corpus_info, open_prepared
 
     table = open_prepared(folder)
@@ -70,11 +58,7 @@ def card_upload(folder: Path, name: str) -> Upload:
 
 
 def card_upload_of_run(run: RunFolder, name: str) -> Upload:
-    """Collect the card of the data that a run used, without recordings.
-
-    Raises:
-        InputError: a file of the run is missing or damaged.
-    """
+    """Collect the card of the data that a run used, without recordings."""
     with explain_read_errors(run):
         clips = run.predictions.rename(columns={"label": "emotion"})
         metrics = run.metrics
@@ -108,7 +92,6 @@ def _pseudonyms(table: datasets.Dataset) -> dict[str, dict[str, str]]:
 
 
 def _write_parquet(table: datasets.Dataset, file: Path, pseudonyms: Mapping[str, Mapping[str, str]]) -> None:
-    """Write a table as parquet, without local paths and with pseudonyms."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -46,25 +46,19 @@ class Pseudonymizer:
 
     def in_split(self, split: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of split.json with pseudonyms."""
-        parts = {
-            part: {
-                **content,
-                "speakers": [self.speakers.get(name, name) for name in content["speakers"]],
-                "clips": [self._clips.get(name, name) for name in content["clips"]],
-            }
-            for part, content in split["parts"].items()
-        }
+        parts = {}
+        for part, content in split["parts"].items():
+            speakers = [self.speakers.get(name, name) for name in content["speakers"]]
+            clips = [self._clips.get(name, name) for name in content["clips"]]
+            parts[part] = {**content, "speakers": speakers, "clips": clips}
         return {**split, "parts": parts, **self._seen(split)}
 
     def in_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of metrics.json with pseudonyms."""
-        parts = {
-            part: {
-                **content,
-                "by_speaker": {self.speakers.get(name, name): row for name, row in content["by_speaker"].items()},
-            }
-            for part, content in metrics["parts"].items()
-        }
+        parts = {}
+        for part, content in metrics["parts"].items():
+            by_speaker = {self.speakers.get(name, name): row for name, row in content["by_speaker"].items()}
+            parts[part] = {**content, "by_speaker": by_speaker}
         return {**metrics, "parts": parts, **self._seen(metrics)}
 
     def _seen(self, content: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -82,15 +76,7 @@ class Pseudonymizer:
 
 
 def model_upload(run: RunFolder, name: str) -> Upload:
-    """Collect the published files of a run: model, card, metrics, split, history, figures, settings, environment.
-
-    Args:
-        run: an evaluated run folder.
-        name: of the repository, "user/name".
-
-    Raises:
-        InputError: the run has no model or no test results, or one of its files is damaged.
-    """
+    """Collect the published files of a run: model, card, metrics, split, history, figures, settings, environment."""
     with explain_read_errors(run):
         files: dict[str, Content] = {path: _without_paths(file) for path, file in _model_files(run).items()}
         metrics, split = run.metrics, json.loads(run.split_file.read_text(encoding="utf-8"))
@@ -99,8 +85,7 @@ def model_upload(run: RunFolder, name: str) -> Upload:
         names = Pseudonymizer(split, {*(metrics.get("terms") or {}), *corpora_seen_in_training(run.model)})
         config = public_config(run.config, metrics)
         files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
-        environment = {key: value for key, value in run.environment.items() if key != "command"}
-        files["environment.json"] = as_json(environment)
+        files["environment.json"] = as_json({key: run.environment[key] for key in run.environment if key != "command"})
         # Without pseudonyms, the published files equal the run's byte for byte.
         files["metrics.json"] = as_json(names.in_metrics(metrics)) if names.any else run.metrics_file.read_bytes()
         files["split.json"] = as_json(names.in_split(split)) if names.any else run.split_file.read_bytes()
@@ -111,9 +96,8 @@ def model_upload(run: RunFolder, name: str) -> Upload:
             if file.is_file() and not (figure == "speakers" and names.any):
                 files[f"figures/{figure}.png"] = file
         files["README.md"] = str(model_card(run, name, config)).encode()
-    private_paths = frozenset({str(run.path.resolve()), *_paths_in(run.config)})
-    summary = f"{metrics['model']}: model, card and results, by ser_ft"
-    return Upload(name, "model", files, summary, private_paths=private_paths)
+    paths = frozenset({str(run.path.resolve()), *_paths_in(run.config)})
+    return Upload(name, "model", files, f"{metrics['model']}: model, card and results, by ser_ft", private_paths=paths)
 
 
 def public_config(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,9 +135,8 @@ def _without_paths(file: Path) -> Content:
 def _shorten_paths(value: Any, key: str = "", settings: tuple[str, ...] = _PATH_SETTINGS) -> Any:
     if isinstance(value, Mapping):
         # The entries of `roots` are corpus: folder.
-        return {
-            name: _shorten_paths(item, key if key == "roots" else str(name), settings) for name, item in value.items()
-        }
+        keys = {name: key if key == "roots" else str(name) for name in value}
+        return {name: _shorten_paths(item, keys[name], settings) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_shorten_paths(item, key, settings) for item in value]
     if isinstance(value, str) and (_ABSOLUTE.match(value) or (key in settings and ("/" in value or "\\" in value))):

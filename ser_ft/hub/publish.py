@@ -1,21 +1,31 @@
-"""`push`: publish a run or a prepared table on the Hub."""
+"""`push`: publish a run or a prepared table on the Hub, by itself or as the last step of a run."""
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ..data.licenses import check_accepted
-from ..evaluation.provenance import corpora_seen_in_training
+from ..data.prepare import CORPUS_INFO_FILE, corpus_info
+from ..evaluation.provenance import corpora_of_new_run, corpora_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_output
-from .client import Client
+from .client import Client, UploadError
 from .data import card_upload, card_upload_of_run, table_upload
 from .files import model_upload
 from .space import space_upload
 from .upload import Upload
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..config.schema import HubConfig
+    from ..data.splits import Split
 
 
 def push(
@@ -76,22 +86,13 @@ def push(
 
 
 def check_access(name: str) -> None:
-    """Check before a run that it can be published afterwards: the name is valid and the token may write to it.
-
-    Raises:
-        InputError: the name is not valid, or the token is missing or has no write access.
-        ser_ft.hub.client.UploadError: the Hub cannot be reached.
-    """
+    """Check that the name of a repository is valid and that the token may write to it."""
     check_name(name)
     Client().check_access(name)
 
 
 def check_name(name: str) -> None:
-    """Check the name of a repository.
-
-    Raises:
-        InputError: the name is not of the form user/name, or has characters that the Hub does not accept.
-    """
+    """Check that the name of a repository is of the form USER/NAME, with characters that the Hub accepts."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -106,8 +107,6 @@ def check_name(name: str) -> None:
 def _collect(
     source: Path, name: str, private: bool, dataset_card: bool, space: bool, accept_terms: bool, work: Path
 ) -> list[Upload]:
-    from ..data.prepare import CORPUS_INFO_FILE
-
     if not (source / "metrics.json").is_file() and (source / CORPUS_INFO_FILE).is_file():
         if space:
             raise InputError("--space needs a run: a table has no model for the demo")
@@ -140,3 +139,29 @@ def _show(uploads: list[Upload], private: bool, out: str | Path | None, log: Cal
             upload.write(folder / upload.kind if len(uploads) > 1 else folder)
         log(f"written: {folder}")
     log("nothing was sent")
+
+
+def publication_check(config: HubConfig, model: str) -> Callable[[datasets.Dataset, Split], None]:
+    """Check that the access token may write, and return a check of the license terms of a run's data.
+
+    Only the main process asks the Hub. `model` is the one that training starts from.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        check_access(str(config.model_id))
+
+    def check(table: datasets.Dataset, split: Split) -> None:
+        check_accepted(corpora_of_new_run(model, corpus_info(table), split.speakers), config.accept_terms)
+
+    return check
+
+
+def publish_run(folder: RunFolder, config: HubConfig) -> None:
+    """Publish a finished run; the message of an error has the command that publishes it."""
+    name = str(config.model_id)
+    options = {option: getattr(config, option) for option in ("private", "accept_terms", "overwrite")}
+    try:
+        push(folder.path, name, **options)
+    except (InputError, UploadError) as error:
+        flags = [f"--{option.replace('_', '-')}" for option, value in options.items() if value]
+        command = shlex.join(["ser-ft", "push", str(folder.path), name, *flags])
+        raise type(error)(f"{error}; the run itself is finished; publish it with: {command}") from error

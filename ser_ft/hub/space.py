@@ -15,18 +15,11 @@ from ..utils.files import MODEL_FILE, demo_folder
 from .upload import Content, Upload
 
 _SER_FT_REQUIREMENT = re.compile(r"\s*(?:\./)?ser[-_]ft(?P<extras>\[[^\]]*\])?(?=[\s@<>=!~-]|$)", re.IGNORECASE)
-_EXCLUDED = ("__pycache__", ".git", ".gradio", "flagged")
+_EXCLUDED = ("__pycache__", "flagged")
 
 
 def space_upload(name: str) -> Upload:
-    """Collect the files of a Space: the demo, model.txt with the model's name, and a wheel of ser_ft.
-
-    Args:
-        name: of the model and of the Space.
-
-    Raises:
-        InputError: the demo is missing or is not a Space, or the wheel cannot be built.
-    """
+    """Collect the files of a Space: the demo, model.txt with the model's name, and a wheel of ser_ft."""
     folder = demo_folder()
     files: dict[str, Content] = {
         path.relative_to(folder).as_posix(): path
@@ -50,14 +43,7 @@ def space_upload(name: str) -> Upload:
 
 
 def build_wheel() -> tuple[bytes, str]:
-    """Build a wheel of ser_ft from its sources, because ser_ft is not on PyPI.
-
-    Returns:
-        The wheel's bytes and file name.
-
-    Raises:
-        InputError: ser_ft was installed without its sources, or the build failed.
-    """
+    """Build a wheel of ser_ft from its sources, because ser_ft is not on PyPI; return its bytes and its file name."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "pyproject.toml").is_file() or not (root / "ser_ft").is_dir():
         raise InputError(

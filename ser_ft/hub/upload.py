@@ -42,7 +42,6 @@ class Upload:
 
     Attributes:
         name: of the repository, "user/name".
-        kind: of the repository.
         files: path in the repository -> the file's bytes, or a local file.
         summary: commit message.
         sdk: what runs a Space; None for other repositories.
@@ -62,11 +61,7 @@ class Upload:
     private_paths: frozenset[str] = field(default_factory=frozenset)
 
     def check(self) -> None:
-        """Search every file, and the members of zip archives, for content that must not be published.
-
-        Raises:
-            InputError: a file contains audio, a token or a local path. The message names the file, not the content.
-        """
+        """Refuse audio, tokens and local paths in any file, or member of a zip archive, without quoting them."""
         private_strings = _private_strings(self.private_paths)
         for path, content in self.files.items():
             with _open_bytes(content) as data:

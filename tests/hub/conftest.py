@@ -55,7 +55,7 @@ def make_run(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
             if kind == "speech":
                 write_tiny_backbone("wav2vec2", folder / "backbone" / "tiny")
                 model = (f"--model.name={folder / 'backbone' / 'tiny'}",)
-            settings = ["--split.kind=kfold", "--split.folds=2", "--train.epochs=1", "--baselines=[majority]", *model]
+            settings = ["--split.kind=kfold", "--split.folds=2", "--train.max_steps=1", "--baselines=[]", *model]
             recipe = parse([f"--data.prepared={miniature_folder}", f"--out={folder / kind}", *settings], "test")
             runs[kind] = run(recipe, verbose=False)
         return runs[kind]

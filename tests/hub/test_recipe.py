@@ -14,10 +14,10 @@ import yaml
 from ser_ft.cli import main, train
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import HubConfig
-from ser_ft.data import prepare
+from ser_ft.data.prepare import corpus_info
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import UploadError
-from ser_ft.hub.after_training import publish_run
+from ser_ft.hub.publish import publish_run
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import TOKEN, Hub
 
@@ -31,7 +31,7 @@ def recipe(table: Path, out: Path, *settings: str) -> list[str]:
         "--split.kind=kfold",
         "--split.folds=2",
         "--model.config_overrides={channels: [8, 8]}",
-        "--train.epochs=1",
+        "--train.max_steps=1",
         "--baselines=[]",
         "--push_to_hub=true",
         *settings,
@@ -92,14 +92,13 @@ def test_a_run_that_cannot_be_published_is_refused_before_training(
     monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
     assert "rejects the token" in error("--hub.model_id=someone/mine")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    corpus_info = prepare.corpus_info
 
     def with_terms_of_tess(table: object) -> dict[str, dict[str, object]]:
         terms = {"license": "Apache-2.0", "terms": "made by ser_ft"}
         tess = {"license": "other", "terms": "no derivatives"}
         return {name: info | (tess if name == "tess" else terms) for name, info in corpus_info(table).items()}
 
-    monkeypatch.setattr(prepare, "corpus_info", with_terms_of_tess)
+    monkeypatch.setattr("ser_ft.hub.publish.corpus_info", with_terms_of_tess)
     assert "tess: no derivatives" in error("--hub.model_id=someone/mine", "--split.kind=speaker")
     assert not (tmp_path / "run").exists()
     assert hub.repositories == {}

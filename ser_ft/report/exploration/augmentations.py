@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from ..shared.plotting import FAINT, INK, display_name, escape_math, new_figure,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 MAX_SECONDS = 30.0  # a longer recording would be unreadable in the figure
 _COLUMNS = 3
@@ -32,15 +30,8 @@ _TITLE, _WAVEFORM, _SPECTROGRAM = 0.23, 0.55, 1.05
 _CELL = _TITLE + _WAVEFORM + _SPECTROGRAM
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version of a recording.
-
-    Attributes:
-        name: the transform, or "original".
-        values: text of the transform's random values.
-        samples: float32, 16 kHz, shape (samples,).
-    """
+class Version(NamedTuple):
+    """A version of a recording: the transform or "original", a text of its random values, float32 samples at 16 kHz."""
 
     name: str
     values: str
@@ -57,23 +48,18 @@ def write_augmentations(
     """Write a version of a recording for each transform with its default settings, and a figure of all of them.
 
     Args:
-        clip: a sound file of up to 30 s.
-        out: the folder to write to.
-        seed: of the random values.
         only: names of transforms; by default all `TRANSFORMS`.
         noise_dir: a folder of recordings for the transform `background`, which is omitted without it.
 
     Returns:
-        The files: {clip}-original.wav, {clip}-{transform}.wav, ..., {clip}-augmentations.png. Sound files have
-        16 kHz and 16 bits.
+        {clip}-original.wav, {clip}-{transform}.wav, ... (16 kHz, 16 bits), and {clip}-augmentations.png.
 
     Raises:
         InputError: the recording cannot be used, a name is unknown, or the folder cannot be written.
     """
     names = _select_transforms(only, noise_dir)
-    augments = [
-        Augment({name: {"sounds_path": noise_dir} if name == "background" else {}}, seed=seed) for name in names
-    ]
+    settings = [{"sounds_path": noise_dir} if name == "background" else {} for name in names]
+    augments = [Augment({name: values}, seed=seed) for name, values in zip(names, settings, strict=True)]
     file = Path(clip).expanduser()
     samples = audio.decode(file)
     seconds = len(samples) / audio.SAMPLE_RATE
@@ -95,12 +81,7 @@ def write_augmentations(
 
 
 def plot_versions(versions: Sequence[Version], title: str) -> Figure:
-    """Plot the waveform and the spectrogram of each version with the same scales of time, level and power.
-
-    Args:
-        versions: the original first; its waveform is shown in gray behind the others.
-        title: name of the clip.
-    """
+    """Plot the waveform and the spectrogram of each version, the original first, with the same scales for all."""
     rows, columns = -(-len(versions) // _COLUMNS), min(_COLUMNS, len(versions))
     height = rows * _CELL + (rows - 1) * _ROW_GAP + _BOTTOM
     width = _LEFT + columns * _WIDTH + (columns - 1) * _COLUMN_GAP + _RIGHT
@@ -125,9 +106,8 @@ def plot_versions(versions: Sequence[Version], title: str) -> Figure:
         if index:
             draw_waveform(waveform_axes, original.samples, _ORIGINAL_COLOR)
         draw_waveform(waveform_axes, version.samples, _VERSION_COLOR if index else INK)
-        image = draw_spectrogram(
-            spectrogram_axes, spectrogram_db(version.samples, reference_power=reference_power), _RANGE_DB
-        )
+        decibels = spectrogram_db(version.samples, reference_power=reference_power)
+        image = draw_spectrogram(spectrogram_axes, decibels, _RANGE_DB)
         for axes in (waveform_axes, spectrogram_axes):
             axes.set_xlim(0, seconds)
             axes.spines[:].set_visible(False)
@@ -137,7 +117,12 @@ def plot_versions(versions: Sequence[Version], title: str) -> Figure:
         waveform_axes.set_yticks([])
         spectrogram_axes.set_yticks([0, 4, 8], ["0", "4", "8 kHz"] if column == 0 else ["", "", ""])
         spectrogram_axes.locator_params(axis="x", nbins=6)
-    _color_scale(figure, image, bottom)
+    left, y = _LEFT / width, bottom + 0.17 / total_height
+    color_axes = figure.add_axes((left, y, 1.6 / width, 0.09 / total_height))
+    scale = figure.colorbar(image, cax=color_axes, orientation="horizontal")
+    scale.outline.set_visible(False)  # type: ignore[operator]
+    color_axes.tick_params(labelsize=8, labelcolor=FAINT, color="#b8c0c8", length=2, pad=2)
+    figure.text(left + 1.7 / width, y, "dB relative to the original's highest power", fontsize=8, color=FAINT)
     return figure
 
 
@@ -157,20 +142,8 @@ def _values_text(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _annotate_version(axes: Axes, version: Version) -> None:
-    """Write a version's name and random values above its waveform."""
     style: dict[str, Any] = {"textcoords": "offset points", "va": "baseline"}
     name = axes.annotate(version.name, (0, 1), (0, 4), xycoords="axes fraction", fontsize=10, color=INK, **style)
     name.set_fontweight("bold")
     after_name: Any = (name, "axes fraction")
     axes.annotate(escape_math(version.values), (1, 1), (7, 4), xycoords=after_name, fontsize=9, color=FAINT, **style)
-
-
-def _color_scale(figure: Figure, image: AxesImage, bottom: float) -> None:
-    """Draw the color scale of the spectrograms at the bottom left."""
-    width, height = figure.get_size_inches()
-    left, y = _LEFT / width, bottom + 0.17 / height
-    axes = figure.add_axes((left, y, 1.6 / width, 0.09 / height))
-    scale = figure.colorbar(image, cax=axes, orientation="horizontal")
-    scale.outline.set_visible(False)  # type: ignore[operator]
-    scale.ax.tick_params(labelsize=8, labelcolor=FAINT, color="#b8c0c8", length=2, pad=2)
-    figure.text(left + 1.7 / width, y, "dB relative to the original's highest power", fontsize=8, color=FAINT)

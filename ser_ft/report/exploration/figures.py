@@ -13,7 +13,6 @@ from ...labels import label_color
 from ...utils.text import count_text
 from ..shared.plotting import FAINT, GRID, INK, LEGEND, PALETTE, display_name, new_figure, style_axes
 from ..shared.tables import run_notes
-from .marks import draw_box, draw_violin, label_rows, legend_patch, tint
 from .measurements import MeasuredClips
 from .separability import known_speakers
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 MAX_CORPORA = 8
 UNKNOWN_GENDER = "gender unknown"
@@ -31,6 +31,8 @@ GENDERS: dict[str, tuple[float, str]] = {
     UNKNOWN_GENDER: (0.2, "#8a94a0"),
 }
 _MAX_SEPARATED_COLUMNS = 100
+_MIN_VIOLIN_VALUES = 8
+_MIN_BOX_WIDTH = 0.3
 _VIOLIN_LEGEND = "a shape shows the distribution of a measure over the clips, its dot the median"
 
 
@@ -43,10 +45,8 @@ class PlotData:
             mean level of all clips of the same speaker, in dB.
         classes: the emotions that occur, in the order of the label scheme.
         corpora: sorted by their number of clips, the largest first.
-        class_colors: color of each class.
-        corpus_colors: color of each corpus; all but the first seven share one.
+        corpus_colors: all but the first seven share one color.
         corpus_notes: corpus -> a note that must be shown wherever its clips are.
-        notes: the same as sentences.
         group_name: what `corpora` are: "corpus", or "folder" if the clips have no labels.
     """
 
@@ -56,8 +56,12 @@ class PlotData:
     class_colors: Mapping[str, str]
     corpus_colors: Mapping[str, str]
     corpus_notes: Mapping[str, str]
-    notes: tuple[str, ...]
     group_name: str
+
+    @property
+    def notes(self) -> list[str]:
+        """The corpora's notes as sentences."""
+        return run_notes({"notes": self.corpus_notes, "split": {"leaking": False}})
 
     @property
     def genders(self) -> list[str]:
@@ -79,14 +83,15 @@ class PlotData:
 
     def gender_color(self, color: str, gender: str) -> str:
         """Return the tint of a color for a gender; the color itself if only one gender occurs."""
-        return tint(color, GENDERS[gender][0] if len(self.genders) > 1 else 1.0)
+        return _tint(color, GENDERS[gender][0] if len(self.genders) > 1 else 1.0)
 
     def subset(self, rows: Sequence[int]) -> PlotData:
         """Return the same with only some of the clips and the notes about them."""
         clips = self.clips.loc[list(rows)]
         present = set(clips["corpus"])
-        corpus_notes = {name: note for name, note in self.corpus_notes.items() if name in present}
-        return replace(self, clips=clips, notes=_as_sentences(corpus_notes))
+        return replace(
+            self, clips=clips, corpus_notes={name: note for name, note in self.corpus_notes.items() if name in present}
+        )
 
 
 def make_plot_data(measured: MeasuredClips) -> PlotData:
@@ -104,58 +109,43 @@ def make_plot_data(measured: MeasuredClips) -> PlotData:
         gender_label=clips["gender"].where(clips["gender"].isin(list(GENDERS)), UNKNOWN_GENDER),
         relative_level=clips["level"] - clips.groupby(speaker_or_corpus)["level"].transform("mean"),
     )
-    return PlotData(
-        clips,
-        tuple(class_colors),
-        corpora,
-        class_colors,
-        corpus_colors,
-        corpus_notes,
-        _as_sentences(corpus_notes),
-        "corpus" if source.labeled else "folder",
-    )
-
-
-def _as_sentences(corpus_notes: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(run_notes({"notes": corpus_notes, "split": {"leaking": False}}))
+    group_name = "corpus" if source.labeled else "folder"
+    return PlotData(clips, tuple(class_colors), corpora, class_colors, corpus_colors, corpus_notes, group_name)
 
 
 def plot_emotions(data: PlotData) -> Figure:
     """Plot the number of clips of each emotion, a panel per corpus, bars divided by gender."""
-    shown = data.corpora[:MAX_CORPORA]
-    columns = min(len(shown), 4)
-    lines = math.ceil(len(shown) / columns)
+    corpora = data.corpora[:MAX_CORPORA]
+    columns = min(len(corpora), 4)
+    lines = math.ceil(len(corpora) / columns)
     names = [display_name(name) for name in data.classes]
     subtitle = "number of clips of each emotion; each corpus has its own scale"
     if len(data.corpora) > MAX_CORPORA:
         subtitle += f"; the {MAX_CORPORA} largest of {len(data.corpora)} corpora"
     height = lines * (0.5 + 0.3 * len(names))
     width = 1.2 + max(7.8, 4.4 * columns if columns < 2 else 0.0)
-    figure, bottom = new_figure(
-        width, height, "Clips of each emotion", subtitle, data.notes, legend=int(data.has_genders)
-    )
+    legend = int(data.has_genders)
+    figure, bottom = new_figure(width, height, "Clips of each emotion", subtitle, data.notes, legend)
     grid = figure.subplots(lines, columns, squeeze=False)
     for index, axes in enumerate(grid.flat):
-        if index >= len(shown):
+        if index >= len(corpora):
             axes.set_visible(False)
             continue
-        part = data.clips[data.clips["corpus"] == shown[index]]
+        part = data.clips[data.clips["corpus"] == corpora[index]]
         counts = part.groupby(["emotion", "gender_label"]).size().unstack(fill_value=0)
         _stacked_bars(style_axes(axes), counts.reindex(data.classes, fill_value=0), data)
-        axes.set_title(f"{display_name(shown[index])}\n", loc="left", fontsize=10, color=INK, fontweight="bold", pad=2)
+        heading = f"{display_name(corpora[index])}\n"
+        axes.set_title(heading, loc="left", fontsize=10, color=INK, fontweight="bold", pad=2)
         known = known_speakers(part)
         speakers = count_text(part["speaker"][known].nunique(), "speaker") if known.any() else "speakers unknown"
-        offset: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        axes.annotate(
-            f"{count_text(len(part), 'clip')}, {speakers}", (0, 1), (0, 3), fontsize=8.5, color=FAINT, **offset
-        )
+        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": FAINT}
+        axes.annotate(f"{count_text(len(part), 'clip')}, {speakers}", (0, 1), (0, 3), "axes fraction", **style)
         axes.set_yticks(range(len(names)), names if index % columns == 0 else [""] * len(names))
     _gender_legend(figure, bottom, data)
     return figure
 
 
 def _stacked_bars(axes: Axes, counts: pd.DataFrame, data: PlotData) -> None:
-    """Draw a bar per emotion, divided by gender, with the total at its end."""
     start = np.zeros(len(counts))
     for gender in counts.columns.intersection(list(GENDERS), sort=False):
         width = counts[gender].to_numpy()
@@ -175,29 +165,28 @@ def _stacked_bars(axes: Axes, counts: pd.DataFrame, data: PlotData) -> None:
 def plot_speakers(data: PlotData) -> Figure:
     """Plot each speaker's number of clips, stacked by emotion, a panel per corpus."""
     clips = data.clips[known_speakers(data.clips)]
-    shown = [name for name in data.corpora[:MAX_CORPORA] if name in set(clips["corpus"])]
-    speakers = [int(clips["speaker"][clips["corpus"] == name].nunique()) for name in shown]
+    corpora = [name for name in data.corpora[:MAX_CORPORA] if name in set(clips["corpus"])]
+    speakers = [int(clips["speaker"][clips["corpus"] == name].nunique()) for name in corpora]
     min_width = 0.11 * sum(speakers)
     subtitle = f"a column for each of {count_text(sum(speakers), 'speaker')}, its clips stacked by emotion"
     legend_columns = max(1, min(8, int(100 / (max(len(display_name(name)) for name in data.classes) + 5))))
     legend_lines = math.ceil(len(data.classes) / legend_columns)
     figure, bottom = new_figure(9.0, 2.6, "Clips of each speaker", subtitle, data.notes, legend=legend_lines)
     widths = [max(count, min_width) for count in speakers]
-    grid = figure.subplots(1, len(shown), squeeze=False, width_ratios=widths)[0]
-    for axes, corpus, count, width in zip(grid, shown, speakers, widths, strict=True):
+    grid = figure.subplots(1, len(corpora), squeeze=False, width_ratios=widths)[0]
+    for axes, corpus, count, width in zip(grid, corpora, speakers, widths, strict=True):
         _speaker_columns(style_axes(axes), clips[clips["corpus"] == corpus], data)
         axes.set_xlim(0, max(width, 6))  # keeps the columns of a few speakers thin
         characters = round(100 * width / sum(widths))
         axes.set_title(display_name(corpus, max(8, characters)), loc="left", fontsize=10, color=INK, fontweight="bold")
         axes.set_xlabel(count_text(count, "speaker") if characters > 14 else f"{count:,}", loc="left")
     grid[0].set_ylabel("clips", color=FAINT)
-    handles = [legend_patch(data.class_colors[name], display_name(name)) for name in data.classes]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=legend_columns, **LEGEND)
+    colors = [(display_name(name), color) for name, color in data.class_colors.items()]
+    _add_legend(figure, bottom, colors, legend_columns)
     return figure
 
 
 def _speaker_columns(axes: Axes, clips: pd.DataFrame, data: PlotData) -> None:
-    """Draw a stacked column per speaker, those with most clips to the left."""
     counts = clips.groupby(["speaker", "emotion"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=data.classes, fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
@@ -232,8 +221,8 @@ def plot_durations(data: PlotData) -> Figure:
     for index, (names, column, colors) in enumerate(panels):
         axes = style_axes(figure.add_subplot(1, len(panels), index + 1))
         for row, name in enumerate(names):
-            draw_violin(axes, row, seconds[(data.clips[column] == name).to_numpy()], colors[name], 0.36, -0.36)
-        label_rows(axes, names)
+            _draw_violin(axes, row, seconds[(data.clips[column] == name).to_numpy()], colors[name], 0.36, -0.36)
+        _label_rows(axes, names)
         axes.set_xlim(0, limit * 1.02)
         axes.set_xlabel("seconds")
     return figure
@@ -251,14 +240,13 @@ def plot_levels(data: PlotData) -> Figure:
     for row, corpus in enumerate(corpora):
         part = data.clips[data.clips["corpus"] == corpus]
         for measure, (color, shift) in measures.items():
-            draw_box(axes, row + shift, part[measure].to_numpy(), color or data.corpus_colors[corpus], 0.2)
-    label_rows(axes, corpora)
+            _draw_box(axes, row + shift, part[measure].to_numpy(), color or data.corpus_colors[corpus], 0.2)
+    _label_rows(axes, corpora)
     axes.set_xlim(low, high)
     axes.axvline(0, color=FAINT, lw=1, ls="--")
     axes.set_xlabel("dBFS")
     axes.grid(axis="x", color=GRID, lw=0.8)
-    handles = [legend_patch(color or PALETTE[0], labels[name]) for name, (color, _) in measures.items()]
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=3, **LEGEND)
+    _add_legend(figure, bottom, [(labels[name], color or PALETTE[0]) for name, (color, _) in measures.items()])
     return figure
 
 
@@ -266,10 +254,8 @@ def plot_pitch(data: PlotData) -> Figure:
     """Plot pitch, pitch range and level of each emotion: women above each line, men below it."""
     column, names, colors = data.grouping
     panels = {"pitch": "pitch (Hz)", "pitch_range": "pitch range within a clip (semitones)"}
-    if data.classes:
-        panels["relative_level"] = "level relative to the speaker's mean (dB)"
-    else:
-        panels["level"] = "level (dBFS)"
+    relative = {"relative_level": "level relative to the speaker's mean (dB)"}
+    panels |= relative if data.classes else {"level": "level (dBFS)"}
     subtitle = _VIOLIN_LEGEND
     if {"female", "male"} <= set(data.genders):
         subtitle += "; women above the line, men below"
@@ -284,7 +270,7 @@ def plot_pitch(data: PlotData) -> Figure:
             axes.set_xscale("log")
         for row, (name, selected) in enumerate(zip(names, rows_of, strict=True)):
             _gender_violins(axes, data, row, values, selected, colors[name])
-        label_rows(axes, names if index == 0 else [""] * len(names))
+        _label_rows(axes, names if index == 0 else [""] * len(names))
         axes.set_title(heading, loc="left", fontsize=9, color=INK)
         axes.grid(axis="x", color=GRID, lw=0.8)
         _set_value_limits(axes, [values[selected] for selected in rows_of], measure)
@@ -293,11 +279,11 @@ def plot_pitch(data: PlotData) -> Figure:
 
 
 def _gender_violins(axes: Axes, data: PlotData, row: int, values: np.ndarray, selected: np.ndarray, color: str) -> None:
-    """Draw a violin per gender, unknown gender behind the others."""
+    # Unknown gender is behind the others.
     for gender in reversed(data.genders):
         part = values[selected & (data.clips["gender_label"] == gender).to_numpy()]
         up, down = {"female": (0.42, 0.0), "male": (0.0, -0.42)}.get(gender, (0.42, -0.42))
-        draw_violin(axes, row, part[~np.isnan(part)], data.gender_color(color, gender), up, down)
+        _draw_violin(axes, row, part[~np.isnan(part)], data.gender_color(color, gender), up, down)
 
 
 def _set_value_limits(axes: Axes, groups: Sequence[np.ndarray], measure: str) -> None:
@@ -322,5 +308,58 @@ def _set_value_limits(axes: Axes, groups: Sequence[np.ndarray], measure: str) ->
 
 def _gender_legend(figure: Figure, bottom: float, data: PlotData) -> None:
     if data.has_genders:
-        handles = [legend_patch(data.gender_color("#4a5560", gender), gender) for gender in data.genders]
-        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=len(handles), **LEGEND)
+        _add_legend(figure, bottom, [(gender, data.gender_color("#4a5560", gender)) for gender in data.genders])
+
+
+def _add_legend(figure: Figure, bottom: float, colors: Sequence[tuple[str, str]], columns: int | None = None) -> None:
+    handles = [legend_patch(color, label) for label, color in colors]
+    columns = columns or len(handles)
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.005, bottom), ncols=columns, **LEGEND)
+
+
+def _draw_violin(axes: Axes, row: float, values: np.ndarray, color: str, up: float, down: float) -> None:
+    """Draw the density of values up and down from a row, and their median; fewer than 8 values are dots."""
+    if not len(values):
+        return
+    logarithmic = axes.get_xscale() == "log"
+    scaled = np.log(values) if logarithmic else values
+    if len(values) < _MIN_VIOLIN_VALUES or np.ptp(scaled) < 1e-6:
+        axes.plot(values, np.full(len(values), row - (up + down) / 2), "o", ms=4, color=color, mec=INK, mew=0.4)
+        return
+    from scipy.stats import gaussian_kde
+
+    grid = np.linspace(scaled.min(), scaled.max(), 120)
+    density = gaussian_kde(scaled)(grid)
+    density /= density.max()
+    x = np.exp(grid) if logarithmic else grid
+    # The y axis points down.
+    axes.fill_between(x, row - up * density, row - down * density, color=color, lw=0)
+    axes.plot(np.median(values), row - (up + down) * 0.3, "o", ms=4.2, color="white", mec=INK, mew=1.0)
+
+
+def _draw_box(axes: Axes, row: float, values: np.ndarray, color: str, height: float) -> None:
+    """Draw the middle half of values as a box, their median as a line in it, and whiskers around 95 % of them."""
+    quantiles = np.quantile(values, (0.025, 0.25, 0.5, 0.75, 0.975))
+    axes.plot(quantiles[[0, 4]], (row, row), color=color, lw=1.2)
+    width = max(quantiles[3] - quantiles[1], _MIN_BOX_WIDTH)
+    axes.barh(row, width, left=(quantiles[1] + quantiles[3] - width) / 2, height=height, color=color, lw=0)
+    axes.plot(quantiles[[2, 2]], (row - height / 2, row + height / 2), color="white", lw=1.6)
+
+
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [display_name(name) for name in names])
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.tick_params(axis="y", length=0)
+
+
+def _tint(color: str, strength: float) -> str:
+    """Mix a color (#rrggbb) with white; unlike transparency, the result does not show what lies below."""
+    channels = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - strength * (255 - channel)):02x}" for channel in channels)
+
+
+def legend_patch(color: str, label: str) -> Patch:
+    """Return a legend entry of one color."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=color, label=label)

@@ -92,11 +92,8 @@ def _emotions(data: PlotData) -> Iterator[str]:
     counts = data.clips["emotion"].value_counts()
     most, least = counts.index[0], counts.index[-1]
     if counts[most] >= _IMBALANCE * counts[least]:
-        ratio = counts[most] / counts[least]
-        yield (
-            f"There are {ratio:.1f} times as many clips of {most} as of {least} "
-            f"({counts[most]:,} and {counts[least]:,})."
-        )
+        ratio, numbers = counts[most] / counts[least], f"{counts[most]:,} and {counts[least]:,}"
+        yield f"There are {ratio:.1f} times as many clips of {most} as of {least} ({numbers})."
     emotions_of: dict[tuple[str, ...], list[str]] = {}
     for name in data.classes:
         present = set(data.clips["corpus"][data.clips["emotion"] == name])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,8 +12,7 @@ from ... import audio
 from ...utils.text import count_text
 from ..shared.audio_figures import HOP_LENGTH, draw_spectrogram, draw_waveform, spectrogram_db
 from ..shared.plotting import FAINT, INK, LEGEND, display_name, new_figure, style_axes
-from .figures import GENDERS, MAX_CORPORA, PlotData
-from .marks import legend_patch
+from .figures import GENDERS, MAX_CORPORA, PlotData, legend_patch
 from .measurements import active_speech_level, to_dbfs
 from .separability import known_speakers
 
@@ -44,8 +42,7 @@ def plot_map(data: PlotData, coordinates: Mapping[str, np.ndarray], rows: np.nda
     """Plot maps of clips: a line per normalization of the features, a column per trait.
 
     Args:
-        data: all clips.
-        coordinates: heading of the line -> positions of the clips in `rows`, shape (rows, 2).
+        coordinates: heading of the line -> positions of the clips, shape (rows, 2).
         rows: positions in `data.clips` of the clips to show, shape (rows,).
         method: name of the method that computed the coordinates.
     """
@@ -70,16 +67,12 @@ def plot_map(data: PlotData, coordinates: Mapping[str, np.ndarray], rows: np.nda
 
 
 def _map_traits(data: PlotData) -> list[_Trait]:
-    """Choose the traits by which maps are colored: those with more than one value."""
-    traits = []
-    if len(data.classes) > 1:
-        traits.append(_Trait("emotion", "emotion", data.classes, data.class_colors))
-    if len(data.corpora) > 1:
-        traits.append(_Trait(data.group_name, "corpus", data.corpora[:MAX_CORPORA], data.corpus_colors))
-    if len(data.genders) > 1:
-        gender_colors = {name: color for name, (_, color) in GENDERS.items()}
-        traits.append(_Trait("gender", "gender_label", data.genders, gender_colors))
-    return traits or [_Trait(data.group_name, "corpus", data.corpora, data.corpus_colors)]
+    """Return the traits by which maps are colored: those with more than one value."""
+    gender_colors = {name: color for name, (_, color) in GENDERS.items()}
+    corpus = _Trait(data.group_name, "corpus", data.corpora[:MAX_CORPORA], data.corpus_colors)
+    emotion = _Trait("emotion", "emotion", data.classes, data.class_colors)
+    gender = _Trait("gender", "gender_label", data.genders, gender_colors)
+    return [trait for trait in (emotion, corpus, gender) if len(trait.names) > 1] or [corpus]
 
 
 def _scatter(axes: Axes, points: np.ndarray, colors: Sequence[str]) -> None:
@@ -94,15 +87,14 @@ def _scatter(axes: Axes, points: np.ndarray, colors: Sequence[str]) -> None:
     axes.margins(0.03)
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """A clip that is shown and can be played.
 
     Attributes:
         name: its emotion, or its id if the clips have no labels.
         color: of its waveform.
-        samples: from `trim_silence`, float32, 16 kHz, shape (samples,).
-        pitch: median, in Hz, or nan.
+        samples: from `trim_silence`, float32, 16 kHz.
+        pitch: median in Hz, or nan.
         level: of the speech, in dBFS.
     """
 
@@ -142,19 +134,12 @@ def choose_examples(data: PlotData) -> dict[str, int]:
 
 
 def plot_examples(data: PlotData, examples: Sequence[Example]) -> Figure:
-    """Plot the waveform and the spectrogram of clips, with their pitch over it.
-
-    Args:
-        data: the example clips, for their notes.
-        examples: the clips, from left to right and top to bottom.
-    """
+    """Plot the waveform and the spectrogram of clips, with their pitch over it, and the notes of `data`."""
     columns = min(2, len(examples))
     lines = math.ceil(len(examples) / columns)
     max_seconds = max(len(example.samples) for example in examples) / audio.SAMPLE_RATE
-    subtitle = (
-        f"waveforms, each scaled to its peak; spectrograms over {_RANGE_DB:g} dB; "
-        "blue: pitch, with its scale on the right"
-    )
+    subtitle = f"waveforms, each scaled to its peak; spectrograms over {_RANGE_DB:g} dB"
+    subtitle += "; blue: pitch, with its scale on the right"
     figure, _ = new_figure(4.7 * columns, 2.3 * lines, "Waveforms and spectrograms", subtitle, data.notes)
     grid = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[1, 2.8] * lines)
     for index in range(lines * columns):

@@ -33,12 +33,20 @@ _BATCH_CLIPS, _BATCH_SECONDS = 32, 120.0
 _MIN_VOICED_WINDOWS = 5
 
 
+class _Clip(NamedTuple):
+    row: int
+    measures: dict[str, float | None]
+    features: np.ndarray
+
+
+_Batch: TypeAlias = tuple[list[_Clip], list[tuple[int, audio.AudioError]]]
+
+
 @dataclass(frozen=True)
 class MeasuredClips:
     """The readable clips of a source with their measurements.
 
     Attributes:
-        source: where the clips come from.
         clips: the source's metadata of the clips, with the columns `MEASURES`: peak (dBFS, of the whole clip); level
             of the speech (dBFS); background, the 10th percentile of the windows' levels (dBFS); speech, the fraction
             of windows with speech; pitch, its median over the voiced windows (Hz); pitch_range, from its 10th to its
@@ -58,11 +66,7 @@ class MeasuredClips:
 
 
 def measure_source(source: Source, show_progress: bool = True) -> MeasuredClips:
-    """Read and measure every clip of a source.
-
-    Raises:
-        InputError: none of the clips can be read.
-    """
+    """Read and measure every clip of a source; raise an InputError if none of them can be read."""
     import pandas as pd
 
     from ...data.catalog import Skipped
@@ -89,15 +93,6 @@ def measure_source(source: Source, show_progress: bool = True) -> MeasuredClips:
     features = np.stack([clip.features for clip in measured])
     all_skipped = None if source.skipped is None and not skipped else skipped
     return MeasuredClips(source, clips, features, rows, all_skipped, int((clips["duration"] > MAX_SECONDS).sum()))
-
-
-class _Clip(NamedTuple):
-    row: int
-    measures: dict[str, float | None]
-    features: np.ndarray
-
-
-_Batch: TypeAlias = tuple[list[_Clip], list[tuple[int, audio.AudioError]]]
 
 
 def _measure_in_threads(source: Source) -> Iterator[_Batch]:
@@ -130,11 +125,9 @@ def _measure_rows(source: Source, rows: Sequence[int]) -> _Batch:
     for row in rows:
         try:
             samples, basic = _read(source, row)
-        except audio.AudioError as error:
-            errors.append((row, error))
-            continue
         except Exception as error:  # a damaged file must not stop the others, whatever its decoder raises
-            errors.append((row, audio.AudioError("unreadable", f"{type(error).__name__}: {error}")))
+            unreadable = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
+            errors.append((row, error if isinstance(error, audio.AudioError) else unreadable))
             continue
         if (len(pending) + 1) * len(samples) > _BATCH_SECONDS * audio.SAMPLE_RATE:
             flush()
@@ -155,10 +148,7 @@ def _read(source: Source, row: int) -> tuple[np.ndarray, dict[str, float | None]
 
 
 def measure_clips(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np.ndarray]:
-    """Measure clips; a clip's results do not depend on the others in the batch.
-
-    Args:
-        waveforms: float32 at 16 kHz, each of shape (samples,).
+    """Measure clips (float32, 16 kHz); a clip's results do not depend on the others in the batch.
 
     Returns:
         For each clip the `MEASURES` except its peak, and the features, shape (clips, features): see `MeasuredClips`.
@@ -181,14 +171,9 @@ def measure_clips(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float
     measures = []
     for row, frequencies in enumerate(pitch):
         window_levels = frames[row, mask[row].bool(), rms]
-        measures.append(
-            {
-                "level": float(levels[row]),
-                "background": float(window_levels.quantile(0.1)),
-                "speech": float(speech[row].sum() / len(window_levels)),
-                **_summarize_pitch(frequencies[speech[row]]),
-            }
-        )
+        background, fraction = float(window_levels.quantile(0.1)), float(speech[row].sum() / len(window_levels))
+        basic = {"level": float(levels[row]), "background": background, "speech": fraction}
+        measures.append(basic | _summarize_pitch(frequencies[speech[row]]))
     pitch_features = [[np.log(row["pitch"]), row["pitch_range"], row["voiced"]] for row in measures]
     functionals = frame_statistics(frames, mask, FUNCTIONALS).numpy()
     return measures, np.concatenate([functionals, np.array(pitch_features, dtype=np.float32)], axis=1)
@@ -202,11 +187,8 @@ def to_dbfs(amplitudes: torch.Tensor) -> torch.Tensor:
 def active_speech_level(levels: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the windows with speech and the level of the speech: ITU-T P.56 (2011), method B, applied to windows.
 
-    Speech is every window less than 15.9 dB below the mean power of the speech, which is found by iteration.
-
-    Args:
-        levels: of each window, in dBFS, shape (clips, windows).
-        mask: True for windows that are not padding, same shape.
+    Speech is every window less than 15.9 dB below the mean power of the speech, which is found by iteration. `levels`
+    are those of the windows in dBFS, and `mask` is False for padding; both have the shape (clips, windows).
 
     Returns:
         Whether each window holds speech, shape (clips, windows), and the level of the speech in dBFS, shape (clips,).
@@ -220,7 +202,6 @@ def active_speech_level(levels: torch.Tensor, mask: torch.Tensor) -> tuple[torch
 
 
 def _summarize_pitch(frequencies: torch.Tensor) -> dict[str, float]:
-    """Summarize the pitch of the windows with speech; nan if too few of them are voiced."""
     voiced = frequencies[~frequencies.isnan()]
     fraction = len(voiced) / max(1, len(frequencies))
     if len(voiced) < _MIN_VOICED_WINDOWS:

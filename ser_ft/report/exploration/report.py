@@ -45,7 +45,6 @@ def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool
             is replaced.
         embed_audio: include the example clips in the page so that they can be played. The page then contains
             recordings, and their corpus's terms apply to it.
-        verbose: show progress bars.
 
     Returns:
         The path of the page.
@@ -83,13 +82,11 @@ def _write(measured: MeasuredClips, folder: Path, embed_audio: bool, verbose: bo
     figures_folder = folder / FIGURES_FOLDER
     figures_folder.mkdir(parents=True)
     pictures = _draw_figures(data, normalized, compared, examples, figures_folder, verbose)
-    measured.clips[["id", *_METADATA, *measurements.MEASURES]].to_csv(
-        folder / CLIPS_FILE, index=False, float_format="%.4g"
-    )
+    clips = measured.clips[["id", *_METADATA, *measurements.MEASURES]]
+    clips.to_csv(folder / CLIPS_FILE, index=False, float_format="%.4g")
     context = _template_context(measured, data, results, examples, pictures, embed_audio)
-    (folder / REPORT_FILE).write_text(
-        render_template("report/exploration/exploration.html.j2", context), encoding="utf-8"
-    )
+    page = render_template("report/exploration/exploration.html.j2", context)
+    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
 
 
 def _read_examples(measured: MeasuredClips, data: figures.PlotData) -> dict[int, map.Example]:
@@ -114,13 +111,11 @@ def _draw_figures(
     """Draw the figures for which there are data: name -> file."""
 
     def plot_map() -> Figure:
-        embeddings = {
-            name: separability.embed_in_2d(features[:MAX_MAPPED], _SEED)
-            for name, features in normalized.items()
-            if name != separability.PER_CORPUS
-        }
-        coordinates = {name: points for name, (points, _) in embeddings.items()}
-        return map.plot_map(data, coordinates, compared[:MAX_MAPPED], embeddings[separability.OVERALL][1])
+        coordinates, method = {}, ""
+        for name in (separability.OVERALL, separability.PER_SPEAKER):
+            if name in normalized:
+                coordinates[name], method = separability.embed_in_2d(normalized[name][:MAX_MAPPED], _SEED)
+        return map.plot_map(data, coordinates, compared[:MAX_MAPPED], method)
 
     plots: dict[str, Callable[[], Figure]] = {}
     if data.classes:
@@ -195,9 +190,8 @@ def _example_sources(measured: MeasuredClips, data: figures.PlotData, rows: list
     lines = []
     for name in dict.fromkeys(data.clips.loc[rows, "corpus"]):
         corpus = measured.source.corpora[name]
-        terms = ""
-        if measured.source.labeled:
-            terms = f"{corpus['title']} ({corpus['license']}: {corpus['terms']})"
+        labeled = measured.source.labeled
+        terms = f"{corpus['title']} ({corpus['license']}: {corpus['terms']})" if labeled else ""
         if line := corpus["note"] or terms:
             lines.append(f"{name}: {line}")
     return lines

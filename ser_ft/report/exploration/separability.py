@@ -32,7 +32,6 @@ class Separability:
     """How well a trait is predicted from a clip's nearest neighbors.
 
     Attributes:
-        trait: one of `TRAITS`.
         classes: the values that are predicted.
         clips: number of clips that were classified.
         speaker_disjoint: whether the neighbors are clips of other speakers only.
@@ -67,15 +66,7 @@ def is_single_speaker(speakers: pd.Series[str]) -> bool:
 
 
 def normalize_features(clips: pd.DataFrame, features: np.ndarray) -> dict[str, np.ndarray]:
-    """Normalize features over all clips, within each corpus, and within each speaker.
-
-    Args:
-        clips: one row per clip.
-        features: shape (clips, features).
-
-    Returns:
-        One array per entry of `NORMALIZATIONS` that differs from the one before it.
-    """
+    """Normalize features over all clips, within each corpus, and within each speaker, if these differ."""
     normalized = {OVERALL: normalize_by_group(features, np.zeros(len(clips)))}
     if clips["corpus"].nunique() > 1:
         normalized[PER_CORPUS] = normalize_by_group(features, clips["corpus"].to_numpy())
@@ -85,14 +76,9 @@ def normalize_features(clips: pd.DataFrame, features: np.ndarray) -> dict[str, n
 
 
 def normalize_by_group(features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Subtract each group's mean and divide by its standard deviation; missing values become the mean.
+    """Subtract each group's mean and divide by its standard deviation; clip the result to 5 standard deviations.
 
-    Args:
-        features: shape (clips, features), nan for missing values.
-        groups: shape (clips,).
-
-    Returns:
-        Shape (clips, features), clipped to 5 standard deviations.
+    `features` have the shape (clips, features); missing values are nan and become the mean.
     """
     normalized = np.zeros_like(features)
     for group in np.unique(groups):
@@ -125,16 +111,13 @@ def estimate_separability(
         normalized: from `normalize_features`.
         allowed_classes: corpus -> the emotions that its clips can have; others are never predicted for them.
         seed: of the assignment of clips to folds.
-        show_progress: show a progress bar.
 
     Returns:
         The traits that have at least two classes to predict, in the order of `TRAITS`.
     """
     tasks = [task for trait in TRAITS if (task := _make_task(clips, trait, allowed_classes)) is not None]
-    results = []
-    with progress_bar(
-        total=len(tasks) * len(normalized), desc="comparing", unit=" tables", shown=show_progress
-    ) as progress:
+    results, total = [], len(tasks) * len(normalized)
+    with progress_bar(total=total, desc="comparing", unit=" tables", shown=show_progress) as progress:
         for task in tasks:
             scores = {}
             for name, features in normalized.items():
@@ -143,10 +126,8 @@ def estimate_separability(
                 progress.update()
             guess = 1 / task.allowed.sum(axis=1)
             chance = float(np.mean([guess[task.labels == index].mean() for index in range(len(task.classes))]))
-            disjoint = task.speakers is not None
-            results.append(
-                Separability(task.trait, task.classes, len(task.labels), disjoint, task.excluded, chance, scores)
-            )
+            counts = (len(task.labels), task.speakers is not None)
+            results.append(Separability(task.trait, task.classes, *counts, task.excluded, chance, scores))
     return results
 
 
@@ -190,7 +171,7 @@ def _make_task(clips: pd.DataFrame, trait: str, allowed_classes: Mapping[str, Se
 
 
 def _predict_from_neighbors(features: np.ndarray, task: _Task, seed: int) -> np.ndarray:
-    """Predict each clip's class from its neighbors in the other folds, shape (clips,)."""
+    """Predict each clip's class from its neighbors in the other folds."""
     from sklearn.neighbors import KNeighborsClassifier
 
     predicted = np.zeros(len(features), dtype=np.int64)
@@ -232,10 +213,6 @@ def embed_in_2d(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
 
     t-SNE (van der Maaten & Hinton 2008, "Visualizing Data using t-SNE") on the first 30 principal components; with
     fewer than 30 clips, the first two principal components.
-
-    Args:
-        features: normalized, shape (clips, features).
-        seed: of both methods.
 
     Returns:
         Coordinates, shape (clips, 2), and the method's name: "t-SNE" or "principal components".

@@ -29,7 +29,6 @@ class Source:
     """Clips, their metadata, and a function that reads their audio.
 
     Attributes:
-        path: the table or folder.
         metadata: one row per clip with id, corpus and path, and, where known (else None), emotion (the class's
             name), speaker, gender, age, intensity, statement, duration (s) and sampling_rate (Hz, of the file).
         classes: names of the emotions, in the order of the label scheme; empty if the clips have no labels.
@@ -54,11 +53,7 @@ class Source:
 
 
 def open_source(path: str | Path) -> Source:
-    """Open a prepared table, or list the recordings in a folder.
-
-    Raises:
-        InputError: the folder does not exist or holds no sound files, or the table is damaged.
-    """
+    """Open a prepared table, or list the recordings in a folder."""
     from ...data.prepare import CORPUS_INFO_FILE, open_prepared
 
     folder = Path(path).expanduser()

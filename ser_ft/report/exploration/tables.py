@@ -30,13 +30,8 @@ def emotion_rows(data: PlotData) -> list[Row]:
 
 
 def _emotion_row(data: PlotData, name: str, clips: pd.DataFrame, main: bool = False) -> Row:
-    counts = clips["emotion"].value_counts()
-    return {
-        "name": name,
-        "main": main,
-        "counts": [int(counts.get(key, 0)) for key in data.classes],
-        "clips": len(clips),
-    }
+    counts = clips["emotion"].value_counts().reindex(data.classes, fill_value=0)
+    return {"name": name, "main": main, "counts": counts.tolist(), "clips": len(clips)}
 
 
 def speaker_rows(data: PlotData) -> list[Row]:
