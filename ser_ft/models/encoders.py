@@ -27,9 +27,13 @@ from transformers.utils import logging
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
 
-_ACCEPTED_TYPES = {
-    **{bool: (bool,), int: (int,), float: (int, float), str: (str,)},
-    **{tuple: (list, tuple), list: (list, tuple)},
+_ACCEPTED_TYPES: dict[type, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    tuple: (list, tuple),
+    list: (list, tuple),
 }
 # Settings that follow from the classes, or that the checkpoint's weights do not fit if they change.
 _FIXED = (
