@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 
 from .config.schema import Recipe
 from .data.prepare import is_synthetic
@@ -109,8 +109,22 @@ def train(
         out=recipe.out,
     )
     check_model(recipe.model, recipe.tuning, recipe.augment)
-    shown = verbose and accelerator.is_main_process
+    table = _train_and_evaluate(recipe, folder, accelerator, verbose and accelerator.is_main_process, check)
+    # Only now, when the distributed model is released: its destructor can hang without the process group.
+    accelerator.end_training()
+    for name in dict.fromkeys(recipe.baselines):
+        if name in MODELS:
+            train(baseline_recipe(recipe, name), verbose=False)
+    return TrainResult(folder, table, accelerator.is_main_process)
 
+
+def _train_and_evaluate(
+    recipe: Recipe,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    shown: bool,
+    check: Callable[[datasets.Dataset, Split], None] | None,
+) -> datasets.Dataset:
     # Data
     with accelerator.local_main_process_first():
         table = load_data(recipe.data, shown)
@@ -196,11 +210,7 @@ def train(
         }
         scorer.write(folder, probabilities, calibration, **facts)
         scorer.fit_baselines(folder, classical, statistics, shown)
-    accelerator.end_training()
-    for name in dict.fromkeys(recipe.baselines):
-        if name in MODELS:
-            train(baseline_recipe(recipe, name), verbose=False)
-    return TrainResult(folder, table, accelerator.is_main_process)
+    return table
 
 
 def sweep(
