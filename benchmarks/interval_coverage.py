@@ -122,7 +122,7 @@ PAIRED: tuple[Design, ...] = (complete, minority, holes, uneven, unequal)
 class Tally:
     """Counts of the intervals of one kind."""
 
-    given: int = 0
+    num_intervals: int = 0
     too_low: int = 0
     too_high: int = 0
     widths: list[float] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Tally:
     def add(self, ends: Ends, true_value: float) -> None:
         """Count an interval, or its absence."""
         if ends is not None:
-            self.given += 1
+            self.num_intervals += 1
             self.too_low += ends[1] < true_value
             self.too_high += ends[0] > true_value
             self.widths.append(ends[1] - ends[0])
@@ -138,12 +138,12 @@ class Tally:
     @property
     def coverage(self) -> float:
         """The share of intervals that contain the true value."""
-        return 1 - (self.too_low + self.too_high) / self.given
+        return 1 - (self.too_low + self.too_high) / self.num_intervals
 
     def __str__(self) -> str:
-        if not self.given:
+        if not self.num_intervals:
             return "none"
-        misses = f"{self.too_low / self.given:8.3f} {self.too_high / self.given:8.3f}"
+        misses = f"{self.too_low / self.num_intervals:8.3f} {self.too_high / self.num_intervals:8.3f}"
         return f"{self.coverage:8.3f} {misses} {np.median(self.widths):8.3f}"
 
 
@@ -225,9 +225,9 @@ def intervals(counts: list[int], simulations: int, random: np.random.Generator) 
             )
             for design, model in ((design, model) for design in designs for model in MODELS):
                 tally = simulate(speakers, design, model, method, simulations, random)
-                given = tally.given / simulations
-                print(f"{name:12} {speakers:8} {design.__name__:10} {model:8} {given:6.2f} {tally}", flush=True)
-                coverages += [tally.coverage] if tally.given >= MIN_INTERVALS else []
+                share = tally.num_intervals / simulations
+                print(f"{name:12} {speakers:8} {design.__name__:10} {model:8} {share:6.2f} {tally}", flush=True)
+                coverages += [tally.coverage] if tally.num_intervals >= MIN_INTERVALS else []
     return coverages_by_row
 
 
@@ -246,10 +246,10 @@ def differences(counts: list[int], pairs: int, random: np.random.Generator) -> d
                 ends = None if result.low is None or result.high is None else (result.low, result.high)
                 tally.add(ends, true_value)
                 rejected += result.p_value < 0.05
-            given = tally.given / pairs
-            row = f"{kind:12} {speakers:8} {design.__name__:10} {model:8} {given:6.2f} {tally}"
+            share = tally.num_intervals / pairs
+            row = f"{kind:12} {speakers:8} {design.__name__:10} {model:8} {share:6.2f} {tally}"
             print(f"{row:84} {rejected / pairs:8.3f}", flush=True)
-            coverages += [tally.coverage] if tally.given >= MIN_INTERVALS else []
+            coverages += [tally.coverage] if tally.num_intervals >= MIN_INTERVALS else []
             rejections.append(rejected / pairs)
     return coverages_by_row
 

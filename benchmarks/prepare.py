@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         root = args.data or write_miniature(work / "miniature")
-        files = [Path(found.path) for found in scan(root).sounds]
+        files = [Path(sound.path) for sound in scan(root).sounds]
         timed = files[: args.files]
         librosa.load(timed[0], sr=audio.SAMPLE_RATE)
         librosa_rates, decode_rates = [], []

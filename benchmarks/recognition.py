@@ -90,7 +90,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    available = [Path(found.path) for found in find_sound_files([args.data])]
+    available = [Path(sound.path) for sound in find_sound_files([args.data])]
     files = [
         available[index] for index in np.linspace(0, len(available) - 1, min(args.clips, len(available))).astype(int)
     ]

@@ -72,14 +72,14 @@ def main() -> None:
     rows = np.linspace(0, len(table) - 1, min(args.clips, len(table))).astype(int)
     clips = [audio.from_wav(sound["bytes"]) for sound in table[rows.tolist()]["audio"]]
     for name, change in CONDITIONS.items():
-        shares: list[np.ndarray] = []
+        fractions: list[np.ndarray] = []
         for seed, clip in enumerate(clips):
             relative_levels = levels(clip)
             detected = speech_frames(change(clip, np.random.default_rng(seed)).astype(np.float32))[
                 : len(relative_levels)
             ]
             relative_levels = relative_levels[: len(detected)]
-            shares.append(
+            fractions.append(
                 np.array(
                     [
                         detected[relative_levels > -SPEECH].mean(),
@@ -87,7 +87,7 @@ def main() -> None:
                     ]
                 )
             )
-        speech, rest = np.mean(shares, axis=0)
+        speech, rest = np.mean(fractions, axis=0)
         print(f"{name}: {speech:.3f} of the speech, {rest:.3f} of the rest")
     for name, sound in sounds_without_speech(np.random.default_rng(0)).items():
         print(f"{name}: {speech_frames(sound).mean():.3f}")

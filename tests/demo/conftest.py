@@ -14,6 +14,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
 
+from ser_ft.cli.demo import Options
 from ser_ft.models import SHIPPED, resolve_model_path
 from tests.helpers.chromium import Page, open_browser
 
@@ -23,33 +24,29 @@ NO_BROWSER = "the tests of the page in a browser need chromium and chromedriver 
 
 
 @pytest.fixture(scope="session")
-def server() -> Any:
-    """The module that serves the page."""
+def demo() -> Any:
+    """The package of the page, with all its modules."""
     pytest.importorskip("gradio", reason=NO_GRADIO)
-    from ser_ft_demo import server
+    import ser_ft_demo.server
 
-    return server
+    return ser_ft_demo
 
 
 @pytest.fixture(scope="session")
-def served(server: Any) -> Iterator[SimpleNamespace]:
+def served(demo: Any) -> Iterator[SimpleNamespace]:
     """The served page with two models: its address and its state."""
-    from ser_ft.cli.demo import Options
-
-    state = server.make_state(Options(compare=(resolve_model_path(SHIPPED),)))
-    address, stop = server.start(state, Options())
+    state = demo.server.make_state(Options(compare=(resolve_model_path(SHIPPED),)))
+    address, stop = demo.server.start(state, Options())
     yield SimpleNamespace(address=address, state=state)
     stop()
 
 
 @pytest.fixture(scope="session")
-def recordings(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recordings(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """angry.wav and .mp3, broken.wav, silent.wav, conversation.flac (two channels), long.flac (ten minutes of it)."""
-    from ser_ft_demo import examples
-
     folder = tmp_path_factory.mktemp("recordings")
-    shutil.move(dict(examples.write_clips(folder))["angry, synthetic man"], folder / "angry.wav")
-    shutil.move(examples.write_conversation(folder), folder / "conversation.flac")
+    shutil.move(dict(demo.examples.write_clips(folder))["angry, synthetic man"], folder / "angry.wav")
+    shutil.move(demo.examples.write_conversation(folder), folder / "conversation.flac")
     samples, rate = soundfile.read(folder / "angry.wav", dtype="float32")
     soundfile.write(folder / "angry.mp3", samples, rate)
     soundfile.write(folder / "silent.wav", np.zeros(rate), rate)

@@ -1,7 +1,6 @@
 """`ser-ft demo`, from its options to its end, and demo/ as a Space."""
 
 import os
-import re
 import runpy
 import shutil
 import signal
@@ -23,7 +22,6 @@ from ser_ft.cli.demo import Options, read_options
 from ser_ft.utils.files import MODEL_FILE, demo_folder
 
 ROOT = Path(__file__).parents[2]
-_WITHOUT = "import sys; sys.modules['gradio'] = None; from ser_ft.cli import main; sys.exit(main(['demo']))"
 
 
 def test_options_are_read() -> None:
@@ -51,32 +49,26 @@ def test_wrong_options_are_reported_in_one_line(
 
 
 def test_without_gradio_it_says_what_to_install() -> None:
-    process = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, timeout=120, check=False)
+    code = "import sys; sys.modules['gradio'] = None; from ser_ft.cli import main; sys.exit(main(['demo']))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert process.returncode == 2
     assert process.stderr == 'ser-ft: the page needs gradio: pip install "gradio>=6.31,<7"\n'
 
 
-def test_a_missing_model_is_reported_in_one_line(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--model", "nowhere.onnx"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def _invalid_certificate(folder: Path) -> list[str]:
-    for name in ("c.pem", "k.pem"):
-        (folder / name).write_text("not a certificate")
-    return ["--certificate", str(folder / "c.pem"), "--key", str(folder / "k.pem")]
-
-
-def test_an_unusable_address_is_reported_in_one_line_at_once(
-    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_missing_model_or_unusable_address_is_reported_in_one_line_at_once(
+    demo: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    for file in (certificate, key):
+        file.write_text("not a certificate")
     started = time.monotonic()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = str(listener.getsockname()[1])
         for arguments, message in (
-            (_invalid_certificate(tmp_path), "c.pem and"),
+            (["--model", "nowhere.onnx"], "nowhere.onnx"),
+            (["--certificate", str(certificate), "--key", str(key)], "c.pem and"),
             (["--port", port], f"port {port} of 127.0.0.1 is in use"),
             (["--port", port, "--host", "0.0.0.0"], f"port {port} of 0.0.0.0 is in use"),
             (["--host", "nowhere.invalid"], "cannot serve the page at nowhere.invalid"),
@@ -106,12 +98,6 @@ def test_the_folder_is_a_space() -> None:
     assert "ser_ft[demo]" in (ROOT / "demo" / "requirements.txt").read_text()
 
 
-def test_the_readme_says_how_to_make_a_space() -> None:
-    text = " ".join((ROOT / "demo" / "README.md").read_text(encoding="utf-8").split())
-    assert "can be installed from the package index" in text
-    assert "`ser-ft push RUN USER/NAME --space` makes" in text
-
-
 def test_a_space_opens_the_model_named_in_model_txt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(demo_folder() / "app.py", tmp_path)
     (tmp_path / MODEL_FILE).write_text("someone/mine\n")
@@ -124,24 +110,13 @@ def test_a_space_opens_the_model_named_in_model_txt(tmp_path: Path, monkeypatch:
     assert [options.model for options in served] == ["someone/mine", "someone/other"]
 
 
-def test_only_the_page_imports_gradio() -> None:
-    for folder in ("ser_ft", "recipes"):
-        for file in (ROOT / folder).rglob("*.py"):
-            assert not re.search(r"^\s*(import|from) gradio", file.read_text(encoding="utf-8"), re.MULTILINE), file
-
-
 @pytest.mark.slow
-def test_the_page_starts_without_a_network_and_deletes_its_files(server: Any, tmp_path: Path) -> None:
+def test_the_page_starts_without_a_network_and_deletes_its_files(demo: Any, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    unreachable = "http://127.0.0.1:9"
-    environment = os.environ | {
-        "TMPDIR": str(tmp_path),
-        "https_proxy": unreachable,
-        "http_proxy": unreachable,
-        "no_proxy": "127.0.0.1",
-    }
+    network = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"no_proxy": "127.0.0.1"}
+    environment = os.environ | network | {"TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "ser_ft.cli", "demo", "--port", str(port)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:
         assert page.stdout is not None

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 
 from ser_ft.cli.demo import Options
 from ser_ft.inference.recognizer import EmotionRecognizer
+from tests.helpers.chromium import wait_until
 
 NAMES = ["/augment", "/compare", "/describe", "/monitor", "/recognize", "/windows"]
 
@@ -102,10 +102,9 @@ def test_many_simultaneous_requests_are_answered(client: Any, upload: Any) -> No
 
 
 def test_files_of_waiting_and_running_requests_are_kept(
-    server: Any, served: SimpleNamespace, upload: Any, monkeypatch: pytest.MonkeyPatch
+    demo: Any, served: SimpleNamespace, upload: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gradio_client import Client
-    from ser_ft_demo import speak
 
     callbacks: list[Any] = []
 
@@ -113,15 +112,15 @@ def test_files_of_waiting_and_running_requests_are_kept(
         callbacks.append(paths_in_use)
         return lambda: None
 
-    monkeypatch.setattr(server, "start_cleanup", start_cleanup)
-    released, recognize = threading.Event(), speak.recognize
+    monkeypatch.setattr(demo.server, "start_cleanup", start_cleanup)
+    released, recognize = threading.Event(), demo.speak.recognize
 
     def blocked(*arguments: Any) -> Any:
         assert released.wait(60)
         return recognize(*arguments)
 
-    monkeypatch.setattr(speak, "recognize", blocked)
-    address, stop = server.start(served.state, Options())
+    monkeypatch.setattr(demo.speak, "recognize", blocked)
+    address, stop = demo.server.start(served.state, Options())
     try:
         client = Client(address, verbose=False, download_files=False)
         count = served.state.limits.concurrent_requests + 2
@@ -137,13 +136,6 @@ def test_files_of_waiting_and_running_requests_are_kept(
     finally:
         released.set()
         stop()
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 30
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def post_path(served: SimpleNamespace, path: str) -> tuple[int, str]:
@@ -181,9 +173,8 @@ def test_urls_are_not_downloaded(served: SimpleNamespace, recordings: Path, monk
 
 
 def test_other_files_of_the_server_are_not_read(served: SimpleNamespace, recordings: Path) -> None:
-    assert "event: complete" in post_path(served, str(served.state.examples[0][1]))[1], (
-        "the examples belong to the page"
-    )
+    example = str(served.state.examples[0][1])
+    assert "event: complete" in post_path(served, example)[1], "the examples belong to the page"
     for path in (str(recordings / "angry.wav"), f"{served.state.temp_dir}/../../{recordings}/angry.wav"):
         status, result = post_path(served, path)
         assert "event: complete" not in result
@@ -193,18 +184,13 @@ def test_other_files_of_the_server_are_not_read(served: SimpleNamespace, recordi
 @pytest.mark.parametrize(
     "path",
     [
-        "gradio_api/file=/etc/passwd",
-        "gradio_api/file=http://127.0.0.1:9/",
-        "gradio_api/file=https%3A//example.org/",
-        "gradio_api/proxy=https://example.org/",
-        "gradio_api/file={demo}/app.py",
-        "monitoring/summary",
-        "gradio_api/vibe-code",
+        *(f"gradio_api/file={url}" for url in ("/etc/passwd", "http://127.0.0.1:9/", "https%3A//example.org/")),
+        *("gradio_api/proxy=https://example.org/", "gradio_api/file={demo}/app.py"),
+        *("monitoring/summary", "gradio_api/vibe-code"),
     ],
 )
 def test_other_paths_are_not_served(served: SimpleNamespace, path: str) -> None:
-    demo = Path(__file__).parents[2] / "demo"
-    status, _, content = get(served.address + path.format(demo=demo))
+    status, _, content = get(served.address + path.format(demo=Path(__file__).parents[2] / "demo"))
     assert status in (403, 404, 422)
     assert b"root:" not in content
 

@@ -15,21 +15,18 @@ import pytest
 import soundfile
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, to_pcm16
+from ser_ft.cli.demo import Options
+from ser_ft.inference.backends import SHIPPED_FILE
 from ser_ft.labels import COLORS
+from ser_ft.models import SHIPPED
 from ser_ft.utils.errors import InputError
 from ser_ft.utils.files import demo_folder
-
-
-@pytest.fixture(autouse=True)
-def _with_gradio(server: Any) -> None:
-    """Skip without gradio."""
+from tests.helpers.chromium import wait_until
 
 
 @pytest.fixture(scope="module")
-def state(server: Any) -> Any:
-    from ser_ft.cli.demo import Options
-
-    return server.make_state(Options())
+def state(demo: Any) -> Any:
+    return demo.server.make_state(Options())
 
 
 def write_file(path: Path, age: float = 0.0) -> Path:
@@ -40,9 +37,7 @@ def write_file(path: Path, age: float = 0.0) -> Path:
     return path
 
 
-def test_error_messages_reveal_no_path_of_the_server(tmp_path: Path) -> None:
-    from ser_ft_demo.messages import error_message
-
+def test_error_messages_reveal_no_path_of_the_server(demo: Any, tmp_path: Path) -> None:
     file = tmp_path / "clip.wav"
     file.write_bytes(b"no sound")
     for error in (
@@ -51,59 +46,49 @@ def test_error_messages_reveal_no_path_of_the_server(tmp_path: Path) -> None:
         InputError(f"{file}: has 2 channels,\nbut --channels has 3 names"),
         RuntimeError(f"{file} exploded"),
     ):
-        message = error_message(error, str(file))
+        message = demo.messages.error_message(error, str(file))
         assert str(tmp_path) not in message
         assert message.endswith(".")
         assert "\n" not in message
     file.unlink()
-    message = error_message(AudioError("unreadable", f"{file}: no such file"), str(file))
+    message = demo.messages.error_message(AudioError("unreadable", f"{file}: no such file"), str(file))
     assert message == "clip.wav no longer exists, because files are deleted after a while: upload it again."
 
 
-def test_no_more_of_a_recording_is_read_than_allowed(tmp_path: Path) -> None:
-    from ser_ft_demo.audio_input import check_duration, read_clip
-
+def test_no_more_of_a_recording_is_read_than_allowed(demo: Any, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "clip.wav", np.sin(np.arange(3 * SAMPLE_RATE)) / 2, SAMPLE_RATE)
-    assert read_clip(str(tmp_path / "clip.wav"), 4).seconds == pytest.approx(3)
-    for function in (read_clip, check_duration):
+    assert demo.audio_input.read_clip(str(tmp_path / "clip.wav"), 4).seconds == pytest.approx(3)
+    for function in (demo.audio_input.read_clip, demo.audio_input.check_duration):
         with pytest.raises(InputError, match=r"clip\.wav is longer than 2 s"):
             function(str(tmp_path / "clip.wav"), 2)
         with pytest.raises(InputError, match="add a recording first"):
             function(None, 2)
 
 
-def test_limits_are_written_for_people() -> None:
-    from ser_ft_demo.messages import duration_text, size_text
-
-    texts = [duration_text(seconds) for seconds in (15, 60, 120, 3600, 7200)]
+def test_limits_are_written_for_people(demo: Any) -> None:
+    texts = [demo.messages.duration_text(seconds) for seconds in (15, 60, 120, 3600, 7200)]
     assert texts == ["15 s", "1 minute", "2 minutes", "1 hour", "2 hours"]
-    assert size_text(200 * 2**20) == "200 MB"
+    assert demo.messages.size_text(200 * 2**20) == "200 MB"
 
 
-def test_ipv6_hosts_are_in_brackets_in_urls() -> None:
-    from ser_ft_demo.network import url_host
-
+def test_ipv6_hosts_are_in_brackets_in_urls(demo: Any) -> None:
     hosts = "::1", "[::1]", "localhost", "0.0.0.0", None
-    assert [url_host(host) for host in hosts] == ["[::1]", "[::1]", "localhost", "0.0.0.0", None]
+    assert [demo.network.url_host(host) for host in hosts] == ["[::1]", "[::1]", "localhost", "0.0.0.0", None]
 
 
-def test_old_files_are_deleted_and_new_ones_kept(tmp_path: Path) -> None:
-    from ser_ft_demo.temp_dir import delete_old, used_bytes
-
+def test_old_files_are_deleted_and_new_ones_kept(demo: Any, tmp_path: Path) -> None:
     write_file(tmp_path / "a" / "old.wav", 700)
     write_file(tmp_path / "b" / "new.wav", 10)
     folder = write_file(tmp_path / "c" / "request" / "report.html", 700).parent
     os.utime(folder, (time.time() - 700,) * 2)
-    assert used_bytes(tmp_path) == 15
-    delete_old(tmp_path, 600)
+    assert demo.temp_dir.used_bytes(tmp_path) == 15
+    demo.temp_dir.delete_old(tmp_path, 600)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new.wav"]
     assert not folder.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
-def test_files_of_a_killed_page_are_deleted_when_the_next_one_starts(tmp_path: Path) -> None:
-    from ser_ft_demo.temp_dir import make_temp_dir
-
+def test_files_of_a_killed_page_are_deleted_when_the_next_one_starts(demo: Any, tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from ser_ft_demo.temp_dir import make_temp_dir\n"
         "print(make_temp_dir(pathlib.Path(sys.argv[2])), flush=True); time.sleep(60)"
@@ -115,42 +100,35 @@ def test_files_of_a_killed_page_are_deleted_when_the_next_one_starts(tmp_path: P
         assert (abandoned / "pid").read_text() == str(process.pid)
         foreign = tmp_path / "ser_ft-demo-of-something-else"
         foreign.mkdir()
-        own = make_temp_dir(tmp_path)
+        own = demo.temp_dir.make_temp_dir(tmp_path)
         assert abandoned.is_dir(), "its process is running"
         process.kill()
         process.wait()
-        make_temp_dir(tmp_path)
+        demo.temp_dir.make_temp_dir(tmp_path)
     assert not abandoned.exists()
     assert own.is_dir()
     assert foreign.is_dir(), "its owner is unknown"
 
 
-def test_cleanup_keeps_files_in_use_and_deletes_everything_at_the_end(tmp_path: Path) -> None:
-    from ser_ft_demo.temp_dir import start_cleanup
-
+def test_cleanup_keeps_files_in_use_and_deletes_everything_at_the_end(demo: Any, tmp_path: Path) -> None:
     folder = tmp_path / "files"
     in_use, old = write_file(folder / "in-use.wav", 700), write_file(folder / "old.wav", 700)
-    stop = start_cleanup(folder, 1, lambda: [str(in_use)])
-    end = time.monotonic() + 10
-    while old.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not old.exists()
+    stop = demo.temp_dir.start_cleanup(folder, 1, lambda: [str(in_use)])
+    assert wait_until(lambda: not old.exists())
     assert in_use.exists()
     write_file(folder / "new.wav")
     stop()
     assert not folder.exists()
 
 
-def test_only_files_of_the_page_are_touched(tmp_path: Path) -> None:
-    from ser_ft_demo.temp_dir import delete_old, touch_files
-
+def test_only_files_of_the_page_are_touched(demo: Any, tmp_path: Path) -> None:
     folder = tmp_path / "files"
     files = [write_file(folder / "in-use.wav", 700), write_file(folder / "old.wav", 700)]
     outside = write_file(tmp_path / "other.wav", 700)
     before = outside.stat().st_mtime
     paths = [str(files[0]), str(outside), str(folder / "deleted.wav"), f"{folder}/../other.wav", "a\0b"]
-    touch_files(folder, paths)
-    delete_old(folder, 600)
+    demo.temp_dir.touch_files(folder, paths)
+    demo.temp_dir.delete_old(folder, 600)
     assert [file.exists() for file in files] == [True, False]
     assert outside.stat().st_mtime == before
 
@@ -159,14 +137,11 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @pytest.fixture
-def upload_statuses(tmp_path: Path) -> Any:
+def upload_statuses(demo: Any, tmp_path: Path) -> Any:
     """A function that returns the statuses of simultaneous uploads to a folder of five bytes, and of a later one.
 
     Each upload is given by its headers; the later one repeats the first.
     """
-    from ser_ft_demo.middleware import SecurityMiddleware
-    from ser_ft_demo.state import LIMITS
-
     write_file(tmp_path / "stored.wav")
 
     async def app(_: Any, __: Any, send: Any) -> None:
@@ -176,7 +151,7 @@ def upload_statuses(tmp_path: Path) -> Any:
     async def receive() -> Any:
         return {}
 
-    async def upload(middleware: SecurityMiddleware, headers: Headers) -> int:
+    async def upload(middleware: Any, headers: Headers) -> int:
         messages: list[Any] = []
 
         async def send(message: Any) -> None:
@@ -187,7 +162,7 @@ def upload_statuses(tmp_path: Path) -> Any:
         return int(messages[0]["status"])
 
     async def upload_all(uploads: list[Headers], limits: Any) -> list[int]:
-        middleware = SecurityMiddleware(app, tmp_path, replace(LIMITS, **limits))
+        middleware = demo.middleware.SecurityMiddleware(app, tmp_path, replace(demo.state.LIMITS, **limits))
         simultaneous = await asyncio.gather(*(upload(middleware, headers) for headers in uploads))
         return [*simultaneous, await upload(middleware, uploads[0])]
 
@@ -212,48 +187,42 @@ def test_an_upload_must_declare_its_size_and_not_exceed_the_limit(upload_statuse
     assert upload_statuses(uploads, file_bytes=100)[:3] == [200, 413, 413]
 
 
-def test_examples_are_always_the_same(tmp_path: Path) -> None:
-    from ser_ft_demo import examples
-
+def test_examples_are_always_the_same(demo: Any, tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        clips = examples.write_clips(tmp_path / name)
+        clips = demo.examples.write_clips(tmp_path / name)
         assert all("synthetic" in label for label, _ in clips)
-        files = [*(file for _, file in clips), examples.write_conversation(tmp_path / name)]
+        files = [*(file for _, file in clips), demo.examples.write_conversation(tmp_path / name)]
         contents.append([file.read_bytes() for file in files])
     assert contents[0] == contents[1]
 
 
-def test_models_of_the_same_name_are_numbered(server: Any) -> None:
-    from ser_ft_demo.state import open_models
-
-    from ser_ft.inference.backends import SHIPPED_FILE
-    from ser_ft.models import SHIPPED
-
-    assert [model.name for model in open_models([SHIPPED, str(SHIPPED_FILE), SHIPPED])] == ["shipped", "shipped (2)"]
+def test_models_of_the_same_name_are_numbered(demo: Any) -> None:
+    models = demo.state.open_models([SHIPPED, str(SHIPPED_FILE), SHIPPED])
+    assert [model.name for model in models] == ["shipped", "shipped (2)"]
     with pytest.raises(InputError):
-        open_models(["nowhere/at-all"])
+        demo.state.open_models(["nowhere/at-all"])
 
 
-def test_agreement_of_models() -> None:
-    from ser_ft_demo.compare import agreement, overlap
-
+def test_agreement_of_models(demo: Any) -> None:
     def predict(uncertain: bool = False, **scores: float) -> Any:
         return {"emotion": max(scores, key=lambda name: scores[name]), "scores": scores, "uncertain": uncertain}
 
-    assert overlap({"sad": 0.7, "calm": 0.3}, {"sad": 0.2, "angry": 0.8}) == pytest.approx(0.2)
+    assert demo.compare.overlap({"sad": 0.7, "calm": 0.3}, {"sad": 0.2, "angry": 0.8}) == pytest.approx(0.2)
     sad, angry = predict(sad=0.9, angry=0.1), predict(sad=0.2, angry=0.8)
-    assert agreement([sad, sad, angry])["emotion"] == "sad"
-    assert agreement([sad, sad, angry])["num_agreeing"] == 2
-    assert agreement([sad, angry])["emotion"] is None, "a tie is no agreement"
-    assert agreement([predict(True, sad=0.6, angry=0.4)] * 2)["num_agreeing"] == 0, "uncertain predictions do not count"
+    uncertain = predict(True, sad=0.6, angry=0.4)
+    for predictions, emotion, num_agreeing in (
+        ([sad, sad, angry], "sad", 2),
+        ([sad, angry], None, 1),  # a tie is no agreement
+        ([uncertain] * 2, None, 0),
+    ):
+        agreement = demo.compare.agreement(predictions)
+        assert (agreement["emotion"], agreement["num_agreeing"]) == (emotion, num_agreeing)
 
 
-def test_a_live_stream_is_answered_until_its_limit(state: Any) -> None:
-    from ser_ft_demo.live import server_functions
-
-    feed, _ = server_functions(replace(state, limits=replace(state.limits, live_seconds=6)))
+def test_a_live_stream_is_answered_until_its_limit(demo: Any, state: Any) -> None:
+    feed, _ = demo.live.server_functions(replace(state, limits=replace(state.limits, live_seconds=6)))
     noise = to_pcm16(np.random.default_rng(0).normal(0, 0.05, 24_000).astype(np.float32))
     request = ["a key of this test", 48_000, base64.b64encode(noise.tobytes()).decode()]
     replies = [feed(request) for _ in range(13)]
@@ -262,10 +231,8 @@ def test_a_live_stream_is_answered_until_its_limit(state: Any) -> None:
     assert "ends after 6 s" in replies[12]["html"]
 
 
-def test_the_number_of_live_streams_is_limited(state: Any) -> None:
-    from ser_ft_demo.live import LiveStreams
-
-    streams = LiveStreams(replace(state, limits=replace(state.limits, live_streams=1)))
+def test_the_number_of_live_streams_is_limited(demo: Any, state: Any) -> None:
+    streams = demo.live.LiveStreams(replace(state, limits=replace(state.limits, live_streams=1)))
     samples = np.zeros(1600, np.float32)
     streams.feed("the first", 16_000, samples)
     with pytest.raises(InputError, match="too many visitors are live"):
@@ -283,28 +250,22 @@ def test_the_number_of_live_streams_is_limited(state: Any) -> None:
     ],
     ids=range(8),
 )
-def test_invalid_live_requests_get_one_plain_sentence(state: Any, data: Any) -> None:
-    from ser_ft_demo.live import server_functions
-
-    reply = server_functions(state)[0](data)
+def test_invalid_live_requests_get_one_plain_sentence(demo: Any, state: Any, data: Any) -> None:
+    reply = demo.live.server_functions(state)[0](data)
     assert reply["ended"]
     assert 'role="alert"' in reply["html"]
 
 
-def test_names_cannot_inject_html(state: Any, tmp_path: Path) -> None:
-    from ser_ft_demo import monitor, speak
-
+def test_names_cannot_inject_html(demo: Any, state: Any, tmp_path: Path) -> None:
     file = tmp_path / "<img src=x onerror=alert(1)>.flac"
     file.write_bytes(state.conversation.read_bytes())
-    conversation = monitor.analyze(state, str(file), "<b>left</b>, right")
-    html = monitor.to_html(conversation, monitor.report_context(state, conversation))
+    conversation = demo.monitor.analyze(state, str(file), "<b>left</b>, right")
+    html = demo.monitor.to_html(conversation, demo.monitor.report_context(state, conversation))
     assert "<b>left" not in html
     assert "<img src=x" not in html
-    assert "<img src=x" not in speak.to_html(state, speak.recognize(state, str(file)))
+    assert "<img src=x" not in demo.speak.to_html(state, demo.speak.recognize(state, str(file)))
 
 
-def test_each_emotion_has_its_color(state: Any) -> None:
-    from ser_ft_demo import speak
-
-    html = speak.to_html(state, speak.recognize(state, str(state.examples[0][1])))
+def test_each_emotion_has_its_color(demo: Any, state: Any) -> None:
+    html = demo.speak.to_html(state, demo.speak.recognize(state, str(state.examples[0][1])))
     assert all(f"background:{COLORS[name]}" in html for name in state.model.recognizer.info.classes)

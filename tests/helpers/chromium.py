@@ -15,14 +15,7 @@ _Result = TypeVar("_Result")
 
 
 def open_browser(browser: str, driver: str, microphone: Path, is_root: bool) -> Any:
-    """Open a headless Chromium.
-
-    Args:
-        browser: path of chromium.
-        driver: path of chromedriver.
-        microphone: the wav file that the microphone plays.
-        is_root: whether this process runs as root, for which Chromium has no sandbox.
-    """
+    """Open a headless Chromium whose microphone plays a wav file; for root, Chromium has no sandbox."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -44,6 +37,14 @@ def open_browser(browser: str, driver: str, microphone: Path, is_root: bool) -> 
     return webdriver.Chrome(options=options, service=Service(driver))
 
 
+def wait_until(condition: Callable[[], _Result], seconds: float = 30.0) -> _Result:
+    """Wait until a condition returns something true, or the time is over, and return its result."""
+    end = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return result
+
+
 class Page:
     """A page in the browser."""
 
@@ -62,11 +63,8 @@ class Page:
 
     def until(self, condition: Callable[[], _Result], what: str, seconds: float = 60.0) -> _Result:
         """Wait until a condition returns something true, and return it."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if result := condition():
-                return result
-            time.sleep(0.1)
+        if result := wait_until(condition, seconds):
+            return result
         text = self.js("return document.body.innerText")[:600]
         raise AssertionError(f"{what} did not appear; the page shows: {text}")
 

@@ -40,15 +40,10 @@ def write_conversation(
     subtype: str = "PCM_16",
     channels: int = 2,
 ) -> Path:
-    """Write a conversation: each turn is eight seconds of one speaker, after a pause of one second.
+    """Write a conversation from clips of the miniature corpora.
 
-    Args:
-        tree: folder with the miniature corpora.
-        file: the file to write.
-        turns: channel and peak of each turn.
-        rate: sampling rate in Hz.
-        subtype: encoding of the samples, as soundfile names it.
-        channels: number of channels; turns of further channels go to the last one.
+    Each turn, a channel and a peak, is eight seconds of one speaker, after a pause of one second. Turns of channels
+    that do not exist go to the last one.
     """
     clips = sorted(tree.rglob("*.wav"))
     speakers = [clips[: len(clips) // 4], clips[-(len(clips) // 4) :]]

@@ -28,13 +28,14 @@ def wide(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def progress() -> list[float]:
-    return []
-
-
-@pytest.fixture(scope="module")
-def conversation(wide: Path, progress: list[float]) -> Conversation:
-    return analyze_conversation(BACKEND, wide, LEFT_RIGHT, progress.append)
+def conversation(wide: Path) -> Conversation:
+    """The analyzed conversation, whose analysis reported its progress correctly."""
+    progress: list[float] = []
+    conversation = analyze_conversation(BACKEND, wide, LEFT_RIGHT, progress.append)
+    assert len(progress) > 20
+    assert sum(progress) == pytest.approx(1, abs=0.01)
+    assert min(progress) >= 0
+    return conversation
 
 
 def test_each_channel_is_one_speaker(conversation: Conversation) -> None:
@@ -59,23 +60,14 @@ def test_speech_is_found_where_each_speaker_talks(conversation: Conversation) ->
     nobody = 64 - left.speech_seconds - right.speech_seconds + conversation.overlap
     assert conversation.silence == pytest.approx(nobody, abs=0.1)
     for channel, speaker in enumerate((left, right)):
-        turns_of_other = [
-            9.0 * index + 5 for index, (turn_channel, _) in enumerate(ANGRY_TURN) if turn_channel != channel
-        ]
-        assert not any(start < time < end for time in turns_of_other for start, end in speaker.speech)
+        times_of_other = [9.0 * index + 5 for index, (turn, _) in enumerate(ANGRY_TURN) if turn != channel]
+        assert not any(start < time < end for time in times_of_other for start, end in speaker.speech)
 
 
-def test_progress_adds_up_to_one(conversation: Conversation, progress: list[float]) -> None:
-    assert len(progress) > 20
-    assert sum(progress) == pytest.approx(1, abs=0.01)
-    assert min(progress) >= 0
-
-
-@pytest.mark.parametrize("subtype", ["ULAW", "ALAW"])
 def test_telephone_sound_is_analyzed_with_a_note(
-    miniature_tree: Path, tmp_path: Path, conversation: Conversation, subtype: str
+    miniature_tree: Path, tmp_path: Path, conversation: Conversation
 ) -> None:
-    file = write_conversation(miniature_tree, tmp_path / "phone.wav", rate=8000, subtype=subtype)
+    file = write_conversation(miniature_tree, tmp_path / "phone.wav", rate=8000, subtype="ALAW")
     phone = analyze_conversation(BACKEND, file, LEFT_RIGHT)
     assert phone.sampling_rate == 8000
     assert any(note.startswith("telephone sound: a sampling rate of 8 kHz") for note in phone.notes)

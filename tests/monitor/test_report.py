@@ -73,10 +73,6 @@ def run_monitor(*arguments: str | Path) -> int:
     return main(["monitor", *map(str, arguments)])
 
 
-def names_in(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir()}
-
-
 def test_the_page_holds_every_section_and_loads_nothing(page: Page) -> None:
     headings = [attributes.get("id") for tag, attributes in page.elements if tag == "h2"]
     assert headings == SECTIONS
@@ -105,10 +101,10 @@ def test_the_page_shows_the_numbers_of_its_json(page: Page, numbers: dict[str, A
 
 
 def test_highlights_can_be_played(page: Page, numbers: dict[str, Any]) -> None:
-    players = page.all("audio")
-    assert len(players) == len(numbers["highlights"]) > 0
-    for player, highlight in zip(players, numbers["highlights"], strict=True):
-        kind, _, content = player["src"].partition(",")
+    elements = page.all("audio")
+    assert len(elements) == len(numbers["highlights"]) > 0
+    for element, highlight in zip(elements, numbers["highlights"], strict=True):
+        kind, _, content = element["src"].partition(",")
         assert kind == "data:audio/flac;base64"
         samples, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
         assert rate == 16_000
@@ -144,7 +140,7 @@ def test_each_recording_is_a_row_and_a_bad_one_does_not_stop_the_others(
     table = list(csv.DictReader((out / "conversations.csv").open(encoding="utf-8")))
     assert [row["path"] for row in table] == [row["path"] for row in rows]
     assert [row["report"] for row in table] == [row.get("report") or "" for row in rows]
-    assert names_in(out) == {"index.html", "conversations.csv", "angry", "mono", "angry-2"}
+    assert {file.name for file in out.iterdir()} == {"index.html", "conversations.csv", "angry", "mono", "angry-2"}
     page = Page(out / "index.html")
     links = [link["href"] for link in page.all("a") if not link["href"].startswith("#")]
     assert links == ["mono/report.html", "angry/report.html", "angry-2/report.html"]
@@ -161,14 +157,13 @@ def test_overwrite_replaces_a_report_only_once_there_is_a_new_one(
     out = tmp_path / "out"
     assert run_monitor(recordings, "--out", out) == 1
     assert run_monitor(recordings / "mono.wav", "--out", out, "--overwrite") == 0
-    assert names_in(out) == {"report.html", "monitor.json"}
-    before = (out / "report.html").read_bytes()
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert set(before) == {"report.html", "monitor.json"}
     capsys.readouterr()
     for files in ([recordings / "text.wav"], [recordings / "text.wav"] * 2):
         assert run_monitor(*files, "--out", out, "--overwrite") == 1
         assert "report: " not in capsys.readouterr().out, "the report in the folder belongs to another recording"
-        assert names_in(out) == {"report.html", "monitor.json"}
-        assert (out / "report.html").read_bytes() == before
+        assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
 def test_an_interrupted_report_is_kept_and_not_replaced_without_overwrite(
@@ -212,18 +207,17 @@ def test_a_failing_model_is_reported_in_one_line(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not valid text")
-@pytest.mark.parametrize("form", ["table", "json"])
 def test_a_file_name_that_is_not_valid_text_can_be_written(
-    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(recordings / "mono.wav", tmp_path / "in" / os.fsdecode(b"caf\xe9.wav"))
     (tmp_path / "in" / os.fsdecode(b"no\xe9.wav")).write_text("no sound at all")
     out = tmp_path / "out"
-    assert run_monitor(tmp_path / "in", "--out", out, "--format", form) == 1
+    assert run_monitor(tmp_path / "in", "--out", out) == 1
     printed = capsys.readouterr().out
     assert printed.encode().decode() == printed
-    assert names_in(out) == {"index.html", "conversations.csv", "caf_"}
+    assert {file.name for file in out.iterdir()} == {"index.html", "conversations.csv", "caf_"}
     page = Page(out / "index.html")
     assert r"caf\udce9.wav" in page.text
     assert "caf_/report.html" in {link["href"] for link in page.all("a")}
@@ -240,15 +234,8 @@ def test_a_file_name_that_is_not_valid_text_can_be_written(
         ("thesis --out new", "thesis: no sound files found there"),
         ("mono.wav --channels a,a", "--channels must be different names separated by commas, such as a,b, not 'a,a'"),
         ("mono.wav --channels a,", "--channels must be different names"),
-        (
-            "mono.wav --negative angry,bored",
-            "--negative: the model does not have the class bored: choose from neutral,",
-        ),
-        (
-            "mono.wav --speaker-baseline 0",
-            "--speaker-baseline must be a number of seconds of speech, such as 60, not 0",
-        ),
-        ("mono.wav --window 0.01", "window must be 0.1 seconds or more, not 0.01"),
+        ("mono.wav --negative angry,bored", "--negative: the model does not have the class bored: choose from neutral"),
+        ("mono.wav --speaker-baseline 0", "--speaker-baseline must be a number of seconds of speech, such as 60"),
         ("mono.wav --hop 4", "a hop of 4 s skips audio"),
         ("--out new", "the following arguments are required: RECORDING"),
     ],
