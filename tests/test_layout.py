@@ -1,6 +1,7 @@
 """The import order of the package, and the length of its modules, stay as docs/contributing.md describes them."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

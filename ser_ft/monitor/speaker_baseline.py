@@ -56,8 +56,8 @@ def estimate_baseline(
 
     Measured on 20 unseen RAVDESS speakers with a plain-cnn (benchmarks/speaker_baseline.py), as the share of other
     neutral and calm clips predicted as negative (false alarms) and the share of negative clips found (recall): a
-    baseline of six neutral or calm clips changes false alarms from 0.22 to 0.13 and recall from 0.77 to 0.76; of any six clips, from
-    0.21 to 0.04 and from 0.77 to 0.68; of six angry clips, from 0.21 to 0.08 and from 0.75 to 0.63.
+    baseline of six neutral or calm clips changes false alarms from 0.22 to 0.13 and recall from 0.77 to 0.76; of any
+    six clips, from 0.21 to 0.04 and from 0.77 to 0.68; of six angry clips, from 0.21 to 0.08 and from 0.75 to 0.63.
 
     Each window contributes the time `hop`, in seconds. None is returned if there are less than twice `seconds` of
     speech, because too little would be left to analyze.
