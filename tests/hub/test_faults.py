@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -15,10 +16,13 @@ from tests.helpers.hub_server import Hub
 Push = Callable[[], tuple[int, str]]
 
 
-@pytest.fixture
-def run(make_run: Callable[[str], RunFolder]) -> RunFolder:
-    """A run with a file that is uploaded in parts."""
-    return make_run("spectrogram")
+@pytest.fixture(scope="module")
+def run(make_run: Callable[[str], RunFolder], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with a file that is uploaded in parts. Tests must not change it."""
+    copy = shutil.copytree(make_run("mfcc-cnn").path, tmp_path_factory.mktemp("large") / "run")
+    with (copy / "model" / "model.safetensors").open("ab") as file:
+        file.write(bytes(1_200_000))
+    return RunFolder(copy)
 
 
 @pytest.fixture

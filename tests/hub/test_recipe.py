@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,7 @@ from ser_ft.hub import UploadError
 from ser_ft.hub.publish import publish_run
 from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import TOKEN, Hub
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.training import RECIPES, finish
 
 
 def recipe(table: Path, out: Path, *settings: str) -> list[str]:
@@ -112,29 +112,35 @@ def test_a_sweep_publishes_nothing(tmp_path: Path, miniature_folder: Path, capsy
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_publishes(hub: Hub, miniature_folder: Path, tmp_path: Path) -> None:
-    """As started by `accelerate launch` on two GPUs, and by torchrun on a CPU."""
-    arguments = recipe(miniature_folder, tmp_path / "run", "--hub.model_id=someone/mine")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def test_one_of_two_processes_publishes(hub: Hub, finished_run: RunFolder) -> None:
+    """As started by `accelerate launch` on two GPUs, and by torchrun on a CPU. Only the publication is left to do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-    result = subprocess.run(
-        [sys.executable, *launcher, str(ROOT / "recipes" / "finetune.py"), *arguments],
-        env=environment | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-3000:]
-    run = RunFolder(tmp_path / "run")
-    assert run.environment["processes"] == 2
+    environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "ACCELERATE_USE_CPU": "true"}
+    environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(RECIPES / "finetune.py"), f"--config={finished_run.config_file}", "--resume"]
+    command += ["--push_to_hub=true", "--hub.model_id=someone/mine"]
+    processes = [
+        subprocess.Popen(
+            command,
+            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for rank in ("0", "1")
+    ]
+    first, second = map(finish, processes)
+    assert "published: " in first
+    assert "published: " not in second
     assert len(hub.model("someone/mine").commits) == 2
     assert hub.count("POST /api/repos/create") == 1
     assert hub.count("POST .*/commit/") == 1
-    assert hub.count("GET /api/whoami") == 2, "before the run and after it, by the main process only"
-    assert hub.model("someone/mine").files["metrics.json"] == run.metrics_file.read_bytes()
+    assert hub.count("GET /api/whoami") == 2, "at the start and before the upload, by the main process only"
+    assert hub.model("someone/mine").files["metrics.json"] == finished_run.metrics_file.read_bytes()
 
 
 def test_unknown_hub_settings_are_refused() -> None:
