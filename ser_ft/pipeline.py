@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 
 from .config.schema import Recipe
 from .data.prepare import is_synthetic
@@ -32,7 +32,7 @@ from .training.model import baseline_recipe, check_model, display_name, prepare_
 from .training.run_guard import create_run_folder, is_finished, resumes
 from .training.sweep import plan, run_all
 from .training.trainer import create_optimizer
-from .utils.accelerator import create_accelerator, device_name, start_trackers
+from .utils.accelerator import create_accelerator, device_name, is_main_process, start_trackers
 
 
 def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
@@ -100,7 +100,7 @@ def train(
     """
     folder = RunFolder(recipe.out)
     if is_finished(recipe, folder, recipe.baselines):
-        return TrainResult(folder, None, PartialState().is_main_process)
+        return TrainResult(folder, None, is_main_process())
     accelerator = create_accelerator(
         recipe.train.mixed_precision,
         recipe.seed,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env, set_seed
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from transformers.utils import logging
 
@@ -85,6 +85,12 @@ def _check_launch() -> None:
             "accelerate launch was asked for several processes and started one: on CPUs it needs mpirun; use "
             "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 SCRIPT ..."
         )
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the main one, before the run's accelerator exists."""
+    # Unlike Accelerator, PartialState does not read the variable by itself.
+    return bool(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process)
 
 
 def best_precision() -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from transformers import (
     AutoConfig,
     AutoModelForPreTraining,
@@ -33,7 +32,7 @@ from ...evaluation.provenance import check_no_seen_speakers, speakers_seen_in_tr
 from ...evaluation.run_folder import RunFolder
 from ...models import encoders
 from ...models.encoders import EncoderParts, InputSpec
-from ...utils.accelerator import create_accelerator, device_name
+from ...utils.accelerator import create_accelerator, device_name, is_main_process
 from ...utils.errors import InputError
 from ...utils.files import replace_atomically
 from ..data import load_data
@@ -66,7 +65,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     """
     folder = RunFolder(recipe.out)
     if can_resume(recipe, folder, "pretraining") and folder.model.is_dir():
-        if verbose and PartialState().is_main_process:
+        if verbose and is_main_process():
             print(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
     accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
