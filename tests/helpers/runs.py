@@ -53,13 +53,11 @@ def write_scores(
     run.write_json(run.metrics_file, facts | {"parts": metrics_per_part(table, classes)})
 
 
-def write_split(run: RunFolder, table: pd.DataFrame, **facts: Any) -> None:
+def write_split(run: RunFolder, table: pd.DataFrame, parts: Iterable[str]) -> None:
     """Write split.json for a table of predictions."""
-    parts = {
-        part: {"speakers": sorted(set(rows["speaker"])), "clips": list(rows["id"])}
-        for part, rows in table.groupby("part", sort=False)
-    }
-    run.write_json(run.split_file, run.metrics["split"] | {"parts": parts} | facts)
+    tables = {part: table[table["part"] == part] for part in parts}
+    content = {name: {"speakers": sorted(set(t["speaker"])), "clips": list(t["id"])} for name, t in tables.items()}
+    run.write_json(run.split_file, run.metrics["split"] | {"parts": content})
 
 
 def calibration(parts: Iterable[str]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def write_run(
             write_scores(RunFolder(path / "baselines" / name), name, weak, classes, split, **facts, parameters=None)
         for epoch in range(1, 13):
             run.append_history(_line(epoch, validation))
-    write_split(run, table)
+    write_split(run, table, parts)
     run.write_text(run.config_file, f"model: {model}\nseed: 0\nlabels: eight\ntrain:\n  epochs: 12\n  rate: 0.001\n")
     run.write_environment(device="cpu", precision="fp32")
     return run

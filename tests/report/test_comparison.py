@@ -29,9 +29,9 @@ CORPORA = ("cremad", "ravdess")
 SPEAKERS = {name: [f"{name}-{number:02d}" for number in range(6)] for name in CORPORA}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figures in tests that only read the page's text."""
+    """Draw figures only for the pages that several tests read."""
     blank = io.BytesIO()
     Image.new("RGB", (8, 8)).save(blank, "png")
     monkeypatch.setattr(contents, "_png", lambda figure: blank.getvalue())
@@ -153,7 +153,6 @@ def test_too_few_speakers_are_reported(tmp_path: Path) -> None:
     assert text.startswith("4 speakers are too few to distinguish facebook/wav2vec2-base (full) from mfcc-cnn")
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_clips_missed_by_all_models_can_be_played(sweep: Path, tmp_path: Path) -> None:
     comparisons = read(sweep / "mfcc", sweep / "plain")
     tested = comparisons[0].tested
@@ -205,7 +204,6 @@ def test_a_baseline_can_be_named(sweep: Path) -> None:
         compare([str(sweep)], "vgg", show_progress=False)
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_without_an_mfcc_cnn_the_best_network_from_scratch_is_the_baseline(sweep: Path, tmp_path: Path) -> None:
     comparisons = read(sweep / "plain", sweep / "wav2vec2")
     assert comparisons[0].baseline is not None
@@ -213,7 +211,6 @@ def test_without_an_mfcc_cnn_the_best_network_from_scratch_is_the_baseline(sweep
     assert "trained from scratch: there is no MFCC-CNN" in write_page(comparisons, tmp_path / "page.html").text
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_without_a_pretrained_model_the_page_says_how_to_make_one(sweep: Path, tmp_path: Path) -> None:
     page = write_page(read(sweep / "mfcc"), tmp_path / "page.html")
     assert "No pretrained model was tested on these clips. Fine-tune one with the same data and split;" in page.text
@@ -224,7 +221,6 @@ def test_without_a_pretrained_model_the_page_says_how_to_make_one(sweep: Path, t
     assert "There is no MFCC-CNN and no other network trained from scratch here" in page.text
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_names_of_users_are_escaped(sweep: Path, tmp_path: Path) -> None:
     comparisons = read(f"<b>ours</b> $x$={sweep / 'mfcc'}")
     assert comparisons[0].tested.models[0].name == "<b>ours</b> $x$"
@@ -233,7 +229,6 @@ def test_names_of_users_are_escaped(sweep: Path, tmp_path: Path) -> None:
     assert not page.all("b")
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_the_cross_corpus_matrix(tmp_path: Path) -> None:
     for name, other in (CORPORA, CORPORA[::-1]):
         options = {"fold": None, "notes": {"cremad": REBUILT}}
@@ -255,7 +250,6 @@ def test_the_cross_corpus_matrix(tmp_path: Path) -> None:
     assert "From one corpus to another" in write_page(read(tmp_path / "cross"), tmp_path / "only.html").text
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_left_out_corpora_with_other_classes_are_in_the_row_of_all_others(tmp_path: Path) -> None:
     write_run(tmp_path / "cross", split="cross-corpus-ravdess", fold=None, speakers=SPEAKERS["cremad"])
     for name, classes in (("cremad", CLASSES), ("ravdess", CLASSES[:3])):
@@ -301,7 +295,6 @@ def test_human_performance_is_shown_for_its_own_corpus_only(page: Page) -> None:
     assert "People: 0.670 (accuracy, voice alone" in page.text
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_the_command_writes_the_page_and_prints_the_table(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +338,6 @@ def test_sizes_and_times_have_readable_units() -> None:
     assert [time_text(seconds) for seconds in (42.0, 90.0, 7380.0)] == ["42 s", "1.5 min", "2.05 h"]
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_with_unknown_speakers_nothing_is_compared(tmp_path: Path) -> None:
     speakers = [*(f"own-0{number}" for number in range(6)), "own-unknown"]
     skills = {"mfcc-cnn": 0.5, "plain-cnn": 2.0}

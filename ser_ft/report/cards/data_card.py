@@ -34,19 +34,18 @@ def data_card(
     Args:
         name: its repository, "user/name".
         clips: one row per clip: corpus, speaker, duration (s), emotion (the class's name), and part if it is a run's.
-        classes: the classes, in order.
         corpora: corpus -> title, license, terms, citation and note.
         sound: whether the recordings are in the repository.
         model: the repository of the model that was made from it, "user/name".
-        skipped: the files that were left out.
     """
     rows = {corpus: _count(clips[clips["corpus"] == corpus], classes) for corpus in corpora}
     parts = {part: clips[clips["part"] == part] for part in PARTS} if "part" in clips else {}
     license = model_license(corpora)
+    known = [corpus for corpus in corpora if corpus in CORPORA]
     head = {
         "license": license.id,
         **({"license_name": license.name} if license.name else {}),
-        **({"language": ["en"]} if all(corpus in CORPORA for corpus in corpora) else {}),
+        **({"language": ["en"]} if len(known) == len(corpora) else {}),
         "pretty_name": name.rpartition("/")[2],
         "task_categories": ["audio-classification"],
         "tags": ["speech-emotion-recognition", "ser_ft"],
@@ -63,12 +62,8 @@ def data_card(
         "notes": any(facts["note"] for facts in corpora.values()),
         "odbl": [corpus for corpus, facts in corpora.items() if facts["license"] == "ODbL-1.0"],
         "synthetic": all(facts["license"] == OWN_LICENSE for facts in corpora.values()),
-        "downloadable": [
-            corpus
-            for corpus, facts in corpora.items()
-            if corpus in CORPORA and CORPORA[corpus].downloads and facts["license"] != OWN_LICENSE
-        ],
-        "sources": {corpus: CORPORA[corpus].source for corpus in corpora if corpus in CORPORA},
+        "downloadable": [name for name in known if CORPORA[name].downloads and corpora[name]["license"] != OWN_LICENSE],
+        "sources": {corpus: CORPORA[corpus].source for corpus in known},
         "skipped": [(REASONS[reason], count) for reason, count in Counter(s.reason for s in skipped).most_common()],
         "citations": list(dict.fromkeys(facts["citation"] for facts in corpora.values() if facts["citation"])),
     }

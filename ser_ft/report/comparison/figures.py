@@ -29,28 +29,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KIND_COLORS = {
-    "transfer": "#2f6cab",
-    "baseline": "#882255",
-    "from-scratch": "#44aa99",
-    "fusion": "#117733",
-    "other": "#999933",
-    "classical": "#9a8f7c",
+_KINDS = {
+    "transfer": ("transfer learning", "#2f6cab", "o"),
+    "baseline": ("MFCC-CNN", "#882255", "D"),
+    "from-scratch": ("trained from scratch", "#44aa99", "s"),
+    "fusion": ("fusion of models", "#117733", "^"),
+    "other": ("trained elsewhere", "#999933", "v"),
+    "classical": ("classical", "#9a8f7c", "P"),
 }
-KIND_NAMES = {
-    "transfer": "transfer learning",
-    "baseline": "MFCC-CNN",
-    "from-scratch": "trained from scratch",
-    "fusion": "fusion of models",
-    "other": "trained elsewhere",
-    "classical": "classical",
-}
+KIND_NAMES = {kind: name for kind, (name, _, _) in _KINDS.items()}
+KIND_COLORS = {kind: color for kind, (_, color, _) in _KINDS.items()}
+_KIND_MARKERS = {kind: marker for kind, (_, _, marker) in _KINDS.items()}
 COST_NAMES = {
     "parameters": "parameters",
     "seconds": "training time per run",
     "real_time_factor": "seconds of computation\nper second of audio",
 }
-_KIND_MARKERS = {"transfer": "o", "baseline": "D", "from-scratch": "s", "fusion": "^", "other": "v", "classical": "P"}
 _MARKERS = "os^DvPX*"
 _TIMES = (1, 10, 60, 600, 3600, 36_000, 360_000)
 _FINE_TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000)

@@ -56,7 +56,7 @@ def compare(
 
 
 def system_rows(comparisons: Sequence[SystemComparison]) -> list[dict[str, Any]]:
-    """Return one row per system, for programs: its scores, its cost, and its difference from the baseline."""
+    """Return one row per system: its scores, its cost, and its difference from the baseline."""
     return [_row(comparison, system) for comparison in comparisons for system in comparison.tested.systems]
 
 

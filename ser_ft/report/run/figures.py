@@ -153,11 +153,8 @@ def part_scores(metrics: Mapping[str, Any], baselines: Sequence[Mapping[str, Any
 
     part, scores = evaluated_part(metrics)
     halo = [withStroke(linewidth=4, foreground="white")]
-    bars = [
-        (f"{display_name(metrics['model'])}, {name}", _PART_COLORS[name], metrics["parts"][name], name == part)
-        for name in PARTS
-        if name in metrics["parts"]
-    ]
+    model, parts = display_name(metrics["model"]), [name for name in PARTS if name in metrics["parts"]]
+    bars = [(f"{model}, {name}", _PART_COLORS[name], metrics["parts"][name], name == part) for name in parts]
     for baseline in baselines:
         if part in baseline["parts"]:
             name = f"{display_name(baseline['model'])}, {part}"

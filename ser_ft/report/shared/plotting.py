@@ -29,9 +29,7 @@ def new_figure(
     Args:
         width: width of the figure, in inches.
         height: height of the axes, in inches; the text around them is added to it.
-        title: text in bold.
         subtitle: text below the title, wrapped unless it has line breaks.
-        notes: warnings.
         legend: number of legend lines to leave room for, between the axes and the notes.
 
     Returns:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MAX_SECONDS = 12.0
 """Seconds of a clip that are embedded in a report."""
 _MAX_BARS = 10
-_DURATION_TOLERANCE = 1e-3
 
 
 class Bar(NamedTuple):
@@ -66,7 +65,7 @@ def check_same_clips(clips: pd.DataFrame, data: Dataset) -> None:
         return
     prepared = data.select_columns(["id", "duration"]).to_pandas().set_index("id")["duration"]
     difference = (prepared.reindex(durations.index) - durations).abs().dropna()
-    if (difference > _DURATION_TOLERANCE).any():
+    if (difference > 1e-3).any():
         clip = difference.idxmax()
         raise InputError(f"--data: is not what the runs were made from: {clip} has another duration in it")
 

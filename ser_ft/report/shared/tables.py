@@ -72,21 +72,13 @@ def comparison_rows(runs: Sequence[RunFolder], part: str = "test") -> list[dict[
             raise InputError(f"{run.path}: was not evaluated on the {part} part, only on: {parts}")
         scores = metrics["parts"][part]
         interval = scores.get("uar_interval") or {}
-        rows.append(
-            {
-                "run": run.path.resolve().name,
-                "model": metrics["model"],
-                "split": split_name(metrics["split"]),
-                "clips": scores["clips"],
-                "speakers": scores["speakers"],
-                "uar": scores["uar"],
-                "low": interval.get("low"),
-                "high": interval.get("high"),
-                "accuracy": scores["accuracy"],
-                "macro_f1": scores["macro_f1"],
-                "notes": run_notes(metrics),
-            }
-        )
+        row = {
+            **{"run": run.path.resolve().name, "model": metrics["model"], "split": split_name(metrics["split"])},
+            **{key: scores[key] for key in ("clips", "speakers", "uar")},
+            **{key: interval.get(key) for key in ("low", "high")},
+            **{key: scores[key] for key in ("accuracy", "macro_f1")},
+        }
+        rows.append(row | {"notes": run_notes(metrics)})
     return rows
 
 
@@ -145,8 +137,7 @@ def _to_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, keys, lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _csv_cell(value) for key, value in row.items()})
+    writer.writerows({key: _csv_cell(value) for key, value in row.items()} for row in rows)
     return file.getvalue().rstrip("\n")
 
 
