@@ -35,30 +35,19 @@ FINDING_KINDS = {
     "silent": ("clip is silent", "clips are silent"),
 }
 _PartsOfClip: TypeAlias = "dict[str, tuple[str, ...]]"
-_Recordings: TypeAlias = "dict[int, tuple[Landmarks, list[int]]]"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem that invalidates results or makes a clip useless.
+    """A problem that invalidates results or makes a clip useless."""
 
-    Attributes:
-        kind: a key of `FINDING_KINDS`.
-        clip: id of the clip; None if the finding is about a speaker.
-        other: id of the other clip of a pair.
-        speakers: speakers of the clip and of the other clip.
-        labels: labels of the clip and of the other clip.
-        parts: parts of the split that contain them.
-        similarity: similarity of a pair, 0 to 1; 1 is the same recording.
-    """
-
-    kind: str
-    clip: str | None
+    kind: str  # a key of `FINDING_KINDS`
+    clip: str | None  # id of the clip; None if the finding is about a speaker
     other: str | None
-    speakers: tuple[str, ...]
-    labels: tuple[str, ...]
-    parts: tuple[str, ...]
-    similarity: float | None = None
+    speakers: tuple[str, ...]  # speakers of the clip and of the other clip
+    labels: tuple[str, ...]  # labels of the clip and of the other clip
+    parts: tuple[str, ...]  # parts of the split that contain them
+    similarity: float | None = None  # similarity of a pair, 0 to 1; 1 is the same recording
 
     @property
     def crosses_split(self) -> bool:
@@ -75,16 +64,13 @@ def audit(table: datasets.Dataset, split: Split | str | Path | None = None, *, p
     same part as their clip.
 
     Args:
-        table: the prepared table.
+        table: a prepared table.
         split: a split, a run folder, its `split.json`, or a split file (part -> list of speakers). A file's own
             statements on its speakers and on leakage are ignored.
         progress: show progress bars.
 
     Returns:
         The findings; those across parts of the split come first. An empty list is good.
-
-    Raises:
-        InputError: the split cannot be read, or is a split of other data.
     """
     columns = [name for name in ("id", "speaker", "corpus", "emotion", "source", "copy") if name in table.column_names]
     frame = table.select_columns(columns).to_pandas()
@@ -96,12 +82,7 @@ def audit(table: datasets.Dataset, split: Split | str | Path | None = None, *, p
 
 
 def group_findings(findings: Sequence[Finding], split: bool) -> Iterator[tuple[str, list[Finding]]]:
-    """Yield a heading and the findings of each kind.
-
-    Args:
-        findings: the findings.
-        split: whether a split was audited.
-    """
+    """Yield a heading and the findings of each kind; `split`: whether a split was audited."""
     for crosses_split in (True, False):
         for kind, description in FINDING_KINDS.items():
             group = [item for item in findings if item.kind == kind and item.crosses_split == crosses_split]
@@ -116,11 +97,8 @@ def group_findings(findings: Sequence[Finding], split: bool) -> Iterator[tuple[s
 
 
 def _differences(pairs: Sequence[Finding]) -> str:
-    counts = {
-        "speakers": sum(len(set(pair.speakers)) > 1 for pair in pairs),
-        "labels": sum(len(set(pair.labels)) > 1 for pair in pairs),
-    }
-    texts = [f"{count:,} under two {names}" for names, count in counts.items() if count]
+    counts = {name: sum(len(set(getattr(pair, name))) > 1 for pair in pairs) for name in ("speakers", "labels")}
+    texts = [f"{count:,} under two {name}" for name, count in counts.items() if count]
     return f" ({', '.join(texts)})" if texts else ""
 
 
@@ -191,7 +169,6 @@ def _split_findings(frame: pd.DataFrame, parts: _PartsOfClip) -> Iterator[Findin
 def _sound_findings(
     table: datasets.Dataset, frame: pd.DataFrame, parts: _PartsOfClip, progress: bool
 ) -> Iterator[Finding]:
-    """Yield silent clips and pairs of clips with the same recording."""
     recordings, silent_rows = _find_recordings(table, frame, progress)
     metadata = list(frame[["id", "speaker", "label"]].itertuples(False, name=None))
 
@@ -218,13 +195,15 @@ def _sound_findings(
         yield pair_finding("near-duplicate", row, other, score)
 
 
-def _find_recordings(table: datasets.Dataset, frame: pd.DataFrame, progress: bool) -> tuple[_Recordings, list[int]]:
+def _find_recordings(
+    table: datasets.Dataset, frame: pd.DataFrame, progress: bool
+) -> tuple[dict[int, tuple[Landmarks, list[int]]], list[int]]:
     """Return row of each recording's first clip -> its landmarks and the rows of its copies; and the silent rows."""
     sounds = table.select_columns(["audio"])
     originals = np.flatnonzero(frame["copy"] == 0) if "copy" in frame else np.arange(len(frame))
     index: DuplicateIndex[int] = DuplicateIndex()
-    recordings: _Recordings = {}
-    silent_rows: list[int] = []
+    recordings: dict[int, tuple[Landmarks, list[int]]] = {}
+    silent_rows = []
     for row in progress_bar(originals.tolist(), desc="reading", unit=" clips", shown=progress):
         samples = audio.from_wav(sounds[row]["audio"]["bytes"])
         if audio.is_silent(samples):

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,12 +39,8 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     def __init__(self, catalog: Catalog, cache_dir: str | Path | None = None, progress: bool = True) -> None:
         self.catalog = catalog
         self.progress = progress
-        super().__init__(
-            cache_dir=str(cache_dir) if cache_dir else None,
-            dataset_name="ser_ft",
-            config_name="corpora",
-            config_id=f"corpora-{catalog.key}",
-        )
+        cache = str(cache_dir) if cache_dir else None
+        super().__init__(cache, dataset_name="ser_ft", config_name="corpora", config_id=f"corpora-{catalog.key}")
 
     @property
     def folder(self) -> Path:
@@ -66,20 +62,17 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
 
     def _info(self) -> datasets.DatasetInfo:
         classes = list(self.catalog.scheme.classes)
+        text = datasets.Value("string")
         features = {
-            "id": datasets.Value("string"),
+            "id": text,
             "audio": datasets.Audio(sampling_rate=audio.SAMPLE_RATE, decode=False),
             "emotion": datasets.ClassLabel(names=classes),
-            "corpus": datasets.Value("string"),
-            "speaker": datasets.Value("string"),
-            "gender": datasets.Value("string"),
+            **dict.fromkeys(("corpus", "speaker", "gender"), text),
             "age": datasets.Value("int32"),
-            "intensity": datasets.Value("string"),
-            "statement": datasets.Value("string"),
-            "language": datasets.Value("string"),
+            **dict.fromkeys(("intensity", "statement", "language"), text),
             "duration": datasets.Value("float64"),
             "sampling_rate": datasets.Value("int32"),
-            "path": datasets.Value("string"),
+            "path": text,
         }
         if any(clip.votes for clip in self.catalog.clips):
             features["votes"] = datasets.List(datasets.Value("float32"), length=len(classes))
@@ -98,18 +91,18 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         clips, label_names = self.catalog.clips, self.catalog.scheme.classes
         deduplicator = _Deduplicator(self.catalog.skipped)
         schema = self.info.features.arrow_schema
-        rows: list[dict[str, Any]] = []
-        number = 0
-        for clip, decoded in progress_bar(
+        bar = progress_bar(
             _decode_in_threads(clips), total=len(clips), desc="reading", unit=" clips", shown=self.progress
-        ):
-            if deduplicator.accept(clip, decoded):
-                rows.append(_row(clip, decoded, label_names.index(clip.label)))
-            if len(rows) == _BATCH_SIZE:
-                yield number, _table(rows, schema)
-                number += 1
-                rows.clear()
-        if rows:
+        )
+        accepted = (
+            _row(clip, decoded, label_names.index(clip.label))
+            for clip, decoded in bar
+            if deduplicator.accept(clip, decoded)
+        )
+        for number in count():
+            rows = list(islice(accepted, _BATCH_SIZE))
+            if not rows:
+                break
             yield number, _table(rows, schema)
         write_skipped(deduplicator.skipped, self.folder / SKIPPED_FILE)
         (self.folder / RETRACTED_FILE).write_text(json.dumps(sorted(deduplicator.retracted)), encoding="utf-8")
@@ -195,13 +188,10 @@ def _decode_in_threads(clips: list[Clip]) -> Iterator[tuple[Clip, _DecodedClip]]
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Make a table column by column, which copies the audio in one piece instead of value by value."""
     columns = {name: [row[name] for row in rows] for name in schema.names}
-    sounds = columns.pop("audio")
-    fields = {
-        name: pa.array([sound[name] for sound in sounds], schema.field("audio").type.field(name).type)
-        for name in ("bytes", "path")
-    }
+    sounds, audio_type = columns.pop("audio"), schema.field("audio").type
+    fields = [pa.array([sound[name] for sound in sounds], audio_type.field(name).type) for name in ("bytes", "path")]
     arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
-    arrays["audio"] = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    arrays["audio"] = pa.StructArray.from_arrays(fields, names=["bytes", "path"])
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 

@@ -20,23 +20,14 @@ _SYNTHETIC_INFO = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip to decode.
-
-    Attributes:
-        utterance: its metadata.
-        corpus: name of its corpus.
-        label: its class in the label scheme.
-        path: where it was found.
-        read: returns its bytes.
-        votes: fraction of the listeners' votes for each class, or None.
-    """
+    """A clip to decode."""
 
     utterance: Utterance
     corpus: str
-    label: str
-    path: str
+    label: str  # its class in the label scheme
+    path: str  # where it was found
     read: Callable[[], bytes]
-    votes: tuple[float, ...] | None = None
+    votes: tuple[float, ...] | None = None  # fraction of the listeners' votes for each class, or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +42,14 @@ class Skipped:
 
 @dataclass
 class Catalog:
-    """The clips below the roots, the skipped files, and information on each corpus.
-
-    Attributes:
-        scheme: the label scheme.
-        key: changes when a file is added, removed or changed, or when the files are read in another way.
-        clips: clips to decode.
-        skipped: files that were skipped.
-        corpora: corpus -> its description.
-        notes: corpus -> a note that must be shown with its results.
-    """
+    """The clips below the roots, the skipped files, and information on each corpus."""
 
     scheme: LabelScheme
-    key: str = ""
+    key: str = ""  # changes when a file is added, removed or changed, or when the files are read in another way
     clips: list[Clip] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     corpora: dict[str, Corpus] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # corpus -> a note that must be shown with its results
 
     def skip(self, path: str, corpus: str, reason: str, detail: str | None = None) -> None:
         """Add a skipped file."""
@@ -79,16 +61,14 @@ class Catalog:
         for clip in self.clips:
             labels.setdefault(clip.corpus, set()).add(clip.label)
         info = {}
-        for name, found_labels in labels.items():
+        for name, clip_labels in labels.items():
             corpus, note = self.corpora[name], self.notes.get(name, "")
-            classes = {label for emotion in corpus.emotions if (label := self.scheme.class_of(emotion))} | found_labels
+            classes = {label for emotion in corpus.emotions if (label := self.scheme.class_of(emotion))} | clip_labels
             # Synthetic voices have the corpus's names, but neither its sound nor its terms.
             synthetic = SYNTHETIC_NOTE in note
             info[name] = {
                 "title": f"{corpus.title} (names only)" if synthetic else corpus.title,
-                "license": corpus.license,
-                "terms": corpus.terms,
-                "citation": corpus.citation,
+                **{key: getattr(corpus, key) for key in ("license", "terms", "citation")},
                 **(_SYNTHETIC_INFO if synthetic else {}),
                 "note": note,
                 "classes": [label for label in self.scheme.classes if label in classes],
@@ -123,8 +103,7 @@ class CatalogBuilder:
         self.catalog = catalog
         notes = {normalize_corpus_name(name): note for name, note in options.notes.items()}
         self.options = replace(options, notes=notes)
-        self.state: list[Any] = []
-        """What the key depends on, beside the options and the code."""
+        self.state: list[Any] = []  # what the key depends on, in addition to the options and the code
         self._paths: dict[str, str] = {}
         self._vote_tables: list[ArchiveFile] = []
         self._notes: dict[str, dict[str | None, None]] = {}
@@ -180,12 +159,7 @@ class CatalogBuilder:
                 catalog.skipped.append(voted)
 
     def finish(self, roots: object) -> None:
-        """Set the corpora's notes and the key, a hash of files, options and the code that reads them.
-
-        Raises:
-            InputError: no clip is left, a note is of a corpus without clips, or synthetic voices and recordings are
-                mixed.
-        """
+        """Check the clips, and set the corpora's notes and the key, a hash of files, options and the reading code."""
         catalog, options = self.catalog, self.options
         if not catalog.clips:
             raise InputError(no_clips_message(roots, catalog.skipped))

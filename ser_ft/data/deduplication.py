@@ -33,12 +33,8 @@ def signatures(pcm: np.ndarray) -> list[Signature]:
     Each number is the sum over a thirty-second of the samples with random signs: a random projection, which preserves
     distances (Johnson & Lindenstrauss 1984; signs: Achlioptas 2003).
 
-    Args:
-        pcm: int16 samples, shape (samples,).
-
-    Returns:
-        The number of samples and the projection, shape (32,), with norm 1; for a recording with zeros at its ends, a
-        second pair for the samples without them.
+    Returns the number of samples and the projection, shape (32,), with norm 1; for a recording with zeros at its ends,
+    a second pair for the samples without them.
     """
     nonzero = pcm != 0
     trimmed = pcm[nonzero.argmax() : len(pcm) - nonzero[::-1].argmax()]

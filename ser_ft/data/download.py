@@ -30,23 +30,17 @@ _Files = Mapping[Download, Path]
 
 
 def download(corpus: str, folder: str | Path, mirror: str | None = None) -> Path:
-    """Download a corpus into a folder, after printing its terms. Files that are complete are not downloaded again.
+    """Download a corpus into a subfolder with its name, after printing its terms, and return the subfolder.
 
-    Archives are not unpacked: `ser-ft prepare` reads them. An interrupted download of single clips is continued, that
-    of a single archive starts again.
+    Files that are complete are not downloaded again. Archives are not unpacked: `ser-ft prepare` reads them. An
+    interrupted download of single clips is continued, that of a single archive starts again; incomplete downloads are
+    in `.downloads`. If files differ from the published ones, the corpus's folder is not changed.
 
     Args:
         corpus: a name in `ser_ft.data.corpora.CORPORA`.
-        folder: the corpus is placed in a subfolder with its name; `.downloads` beside it holds incomplete downloads.
+        folder: the parent of the corpus's folder.
         mirror: `https://host/path` that replaces the scheme and host of each address; its path and query are kept.
             By default the environment variable SER_FT_DOWNLOAD_BASE.
-
-    Returns:
-        The corpus's folder.
-
-    Raises:
-        InputError: the corpus is unknown, not freely available or cannot be reached, or the files differ from the
-            published ones. The corpus's folder is then unchanged.
     """
     known = _find_corpus(corpus)
     mirror = _check_mirror(mirror or os.environ.get(MIRROR_VARIABLE) or None)
@@ -92,7 +86,10 @@ def _download(corpus: Corpus, target: Path, mirror: str | None) -> None:
     with FileLock(cache.with_name(f"{corpus.name}.lock")):
         if _is_complete(corpus, target):  # downloaded by another process meanwhile
             return
-        _print_terms(corpus, mirror)
+        size = sum(entry.megabytes for entry in corpus.downloads)
+        host = urlsplit(_address(corpus.downloads[0].url, mirror)).netloc
+        print(f"{corpus.name}: {corpus.title}, {size} MB from {host}")
+        print(f"License: {corpus.license} ({corpus.terms})\nPlease cite: {corpus.citation}", flush=True)
         try:
             files = _fetch(corpus, corpus.downloads, cache, mirror)
             _verify(corpus, files)
@@ -107,14 +104,6 @@ def _download(corpus: Corpus, target: Path, mirror: str | None) -> None:
                 file.unlink()
             if not any(cache.iterdir()):
                 cache.rmdir()
-
-
-def _print_terms(corpus: Corpus, mirror: str | None) -> None:
-    size = sum(entry.megabytes for entry in corpus.downloads)
-    host = urlsplit(_address(corpus.downloads[0].url, mirror)).netloc
-    print(f"{corpus.name}: {corpus.title}, {size} MB from {host}")
-    print(f"License: {corpus.license} ({corpus.terms})")
-    print(f"Please cite: {corpus.citation}", flush=True)
 
 
 def _read_list(corpus: Corpus, entry: Download, path: Path) -> tuple[Download, ...]:
@@ -217,9 +206,8 @@ def _fetch(corpus: Corpus, entries: Sequence[Download], cache: Path, mirror: str
     try:
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
             futures = {pool.submit(fetch, entry): entry for entry in entries}
-            bar = progress_bar(
-                as_completed(futures), total=len(entries), desc=title, unit="file", shown=len(entries) > 1
-            )
+            shown = len(entries) > 1
+            bar = progress_bar(as_completed(futures), total=len(entries), desc=title, unit="file", shown=shown)
             try:
                 return {futures[future]: future.result() for future in bar}
             finally:
@@ -260,16 +248,16 @@ def _move_into_place(files: _Files, cache: Path, target: Path) -> None:
     """Move the verified files to the corpus's folder, as a whole if it does not exist yet."""
     complete = cache / "complete"
     shutil.rmtree(complete, ignore_errors=True)
+
+    def move(path: Path, to: Path) -> None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(to)
+
     for entry, path in files.items():
-        _move(path, complete / entry.file)
+        move(path, complete / entry.file)
     if target.exists():
         for entry in files:
-            _move(complete / entry.file, target / entry.file)
+            move(complete / entry.file, target / entry.file)
         shutil.rmtree(complete)
     else:
         complete.replace(target)
-
-
-def _move(path: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(to)

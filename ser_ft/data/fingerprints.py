@@ -40,15 +40,10 @@ _COHERENCE_WINDOW = 256  # samples
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """Pairs of spectral peaks.
+    """Pairs of spectral peaks."""
 
-    Attributes:
-        hashes: frequencies and distance of the peaks, int32, shape (landmarks,).
-        times: time of the first peak in frames of 16 ms, int64, shape (landmarks,).
-    """
-
-    hashes: np.ndarray
-    times: np.ndarray
+    hashes: np.ndarray  # frequencies and distance of the peaks, int32, shape (landmarks,)
+    times: np.ndarray  # time of the first peak in frames of 16 ms, int64, shape (landmarks,)
 
 
 def to_narrowband(samples: np.ndarray) -> np.ndarray:
@@ -57,11 +52,7 @@ def to_narrowband(samples: np.ndarray) -> np.ndarray:
 
 
 def find_landmarks(samples: np.ndarray) -> Landmarks:
-    """Find a clip's landmarks (Wang, An industrial-strength audio search algorithm, ISMIR 2003).
-
-    Args:
-        samples: float samples at 8 kHz, shape (samples,).
-    """
+    """Find a clip's landmarks (Wang, An industrial-strength audio search algorithm, ISMIR 2003); samples at 8 kHz."""
     levels = np.log(_magnitudes(samples) + 1e-6)
     if not len(levels):
         return Landmarks(np.zeros(0, np.int32), np.zeros(0, np.int64))
@@ -97,8 +88,7 @@ class LandmarkIndex:
     def find_later_matches(self, index: int) -> list[tuple[int, int]]:
         """Find the clips after a clip that share landmarks with it, all at the same distance in time.
 
-        Returns:
-            The index of each, and where the clip's sound begins in it: samples at 8 kHz, within 25 ms.
+        Returns the index of each, and where the clip's sound begins in it: samples at 8 kHz, within 25 ms.
         """
         clip = self._clips[index]
         low, high = (np.searchsorted(self._hashes, clip.hashes, side) for side in ("left", "right"))
@@ -123,19 +113,12 @@ class LandmarkIndex:
 
 
 def similarity(first: np.ndarray, second: np.ndarray, offset: int) -> float:
-    """Return how similar two clips are where they overlap: 1.0 for the same samples.
+    """Return how similar two clips are where they overlap: 1.0 for the same samples, 0.0 if by under half a second.
 
     It is the mean of two numbers: the correlation of their spectrograms (dB, without each frequency's mean), which does
     not depend on phase, and the mean coherence of their waveforms (Welch 1967), which other takes of the same words do
-    not have and filters do not remove.
-
-    Args:
-        first: float samples at 8 kHz, shape (samples,).
-        second: float samples at 8 kHz, shape (samples,).
-        offset: start of the first clip's sound in the second, in samples, within 25 ms.
-
-    Returns:
-        0.0 to 1.0; 0.0 if they overlap by less than half a second.
+    not have and filters do not remove. The clips are float samples at 8 kHz; `offset` is the start of the first clip's
+    sound in the second, in samples, within 25 ms.
     """
     lags = range(offset - _HOP, offset + _HOP + 1, _HOP // 2)
     spectral = max(_spectral_correlation(*_overlap(first, second, lag)) for lag in lags)
@@ -175,12 +158,8 @@ def _coherence(first: np.ndarray, second: np.ndarray) -> float:
         return 0.0
     low, high = _LOW * _COHERENCE_WINDOW // _WINDOW, _HIGH * _COHERENCE_WINDOW // _WINDOW
     window = np.hanning(_COHERENCE_WINDOW).astype(np.float32)
-    x, y = (
-        fft.rfft(sliding_window_view(samples, _COHERENCE_WINDOW)[:: _COHERENCE_WINDOW // 2] * window, axis=1)[
-            :, low:high
-        ]
-        for samples in (first, second)
-    )
+    frames = [sliding_window_view(clip, _COHERENCE_WINDOW)[:: _COHERENCE_WINDOW // 2] for clip in (first, second)]
+    x, y = (fft.rfft(clip_frames * window, axis=1)[:, low:high] for clip_frames in frames)
     power = np.sqrt((np.abs(x) ** 2).sum(axis=0) * (np.abs(y) ** 2).sum(axis=0))
     coherence = np.abs((x * np.conj(y)).sum(axis=0)) / np.maximum(power, 1e-20)
     weights = power**0.25

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,7 @@ _COLUMNS = ("audio", "emotion", *METADATA_COLUMNS)
 def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalog:
     """Build a catalog from a `datasets` table.
 
-    Args:
-        table: the table.
-        name: name of the corpus.
-        columns: our name -> the table's: audio and emotion (by default the same), speaker, gender, age, intensity,
-            statement, language.
-        scheme: the label scheme.
-
-    Raises:
-        InputError: a column is missing or has another type, or no clip is left.
+    `columns` maps our names to the table's: audio and emotion (by default the same) and those of `METADATA_COLUMNS`.
     """
     columns = {"audio": "audio", "emotion": "emotion"} | dict(columns)
     for ours, theirs in columns.items():
@@ -57,7 +50,7 @@ def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str,
             catalog.skip(location, name, "not-in-scheme", "no label")
             continue
         utterance = user_utterance(name, f"{index:06d}", cells, location)
-        builder.add_clip(location, corpus, utterance, _row_reader(sounds, index, columns["audio"]))
+        builder.add_clip(location, corpus, utterance, partial(_read_row, sounds, index, columns["audio"]))
     builder.finish(name)
     return catalog
 
@@ -69,23 +62,16 @@ def _cell(feature: Any, value: Any) -> Any:
     return feature.int2str(value) if value >= 0 else None
 
 
-def _row_reader(sounds: datasets.Dataset, row: int, column: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        sound = sounds[row][column]
-        if sound is None or (sound["bytes"] is None and sound["path"] is None):
-            raise audio.AudioError("empty", f"row {row} has no sound")
-        content: bytes = sound["bytes"] if sound["bytes"] is not None else audio.read_file(Path(sound["path"]))
-        return content
-
-    return read
+def _read_row(sounds: datasets.Dataset, row: int, column: str) -> bytes:
+    sound = sounds[row][column]
+    if sound is None or (sound["bytes"] is None and sound["path"] is None):
+        raise audio.AudioError("empty", f"row {row} has no sound")
+    content: bytes = sound["bytes"] if sound["bytes"] is not None else audio.read_file(Path(sound["path"]))
+    return content
 
 
 def open_dataset(name: str, split: str) -> datasets.Dataset:
-    """Open a data set on the Hub, or one that `datasets` saved to disk.
-
-    Raises:
-        InputError: it cannot be loaded, or has no such split.
-    """
+    """Open a data set on the Hub, or one that `datasets` saved to disk."""
     try:
         if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
             with offline_if_unreachable(Path(name).exists()):

@@ -9,10 +9,10 @@ from typing import Any
 from ..utils.errors import InputError
 from .corpora import CORPORA
 
+# corpus -> license and more, as in `ser_ft.data.prepare.corpus_info` and a run's metrics.json.
 CorpusInfo = Mapping[str, Mapping[str, Any]]
 
-OWN_LICENSE = "Apache-2.0"
-"""The license of the synthetic voices."""
+OWN_LICENSE = "Apache-2.0"  # of the synthetic voices
 _HUB_IDS = {"CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0", "ODbL-1.0": "odbl", OWN_LICENSE: "apache-2.0"}
 _REDISTRIBUTABLE = ("ODbL-1.0", OWN_LICENSE)
 
@@ -26,11 +26,7 @@ class License:
 
 
 def model_license(corpora: CorpusInfo) -> License:
-    """Return the license of a model: that of its training corpora if they have the same one, otherwise "other".
-
-    Args:
-        corpora: corpus -> license and more, as in `ser_ft.data.prepare.corpus_info` and a run's metrics.json.
-    """
+    """Return the license of a model: that of its training corpora if they have the same one, otherwise "other"."""
     licenses = {name: str(info["license"]) for name, info in corpora.items() if info["license"] != OWN_LICENSE}
     if not licenses:
         return License(_HUB_IDS[OWN_LICENSE]) if corpora else License("other", "unknown")
@@ -44,11 +40,7 @@ def model_license(corpora: CorpusInfo) -> License:
 
 
 def check_accepted(corpora: CorpusInfo, accepted: bool) -> None:
-    """Refuse to publish a model trained on TESS or SAVEE unless their terms were accepted.
-
-    Raises:
-        InputError: they were not accepted.
-    """
+    """Refuse to publish a model trained on TESS or SAVEE unless their terms were accepted."""
     restricted = [name for name, info in corpora.items() if name in CORPORA and info["license"] not in _HUB_IDS]
     if restricted and not accepted:
         terms = "; ".join(f"{name}: {corpora[name]['terms']}" for name in restricted)
@@ -59,15 +51,7 @@ def check_accepted(corpora: CorpusInfo, accepted: bool) -> None:
 
 
 def check_shared(corpora: CorpusInfo, accepted: bool) -> None:
-    """Refuse to publish recordings whose terms do not allow their redistribution.
-
-    Args:
-        corpora: as in `model_license`.
-        accepted: whether the user accepted the terms of their own data, which ser_ft does not know.
-
-    Raises:
-        InputError: there are such recordings.
-    """
+    """Refuse to publish recordings whose terms do not allow it, or the user's own unless the user `accepted` theirs."""
     for name, info in corpora.items():
         if info["license"] in _REDISTRIBUTABLE:
             continue

@@ -84,17 +84,13 @@ def load_table(
     cache_dir: str | Path | None = None,
     verbose: bool = True,
 ) -> datasets.Dataset:
-    """Load any data set on the Hub or on disk, given the names of its columns; otherwise as `load_corpora`.
+    """Load any data set on the Hub or on disk, given the names of its columns; other arguments as in `load_corpora`.
 
     Args:
         table: a `datasets.Dataset`, a name on the Hub, or a folder written by `save_to_disk`.
         columns: our name -> its column: audio, emotion, speaker, gender, age, intensity, statement, language.
         name: name of the corpus.
         split: which of its splits to load.
-        labels: as in `load_corpora`.
-        calm: as in `load_corpora`.
-        cache_dir: as in `load_corpora`.
-        verbose: as in `load_corpora`.
 
     Raises:
         InputError: the data set cannot be loaded, a column is missing, or it has no usable clip.
@@ -143,11 +139,7 @@ def prepare_table(
 
 
 def check_prepare_output(out: str | Path) -> Path:
-    """Check that a prepared table may be written to a folder, and return its path.
-
-    Raises:
-        InputError: the folder contains something other than a prepared table, or cannot be written.
-    """
+    """Check that a prepared table may be written to a folder, and return its path."""
     return check_output(
         out,
         what="a prepared table",

@@ -31,17 +31,7 @@ class _Entry(NamedTuple):
 
 
 def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) -> Catalog:
-    """Find the clips below the roots.
-
-    Args:
-        roots: a mapping corpus -> folder, archive or manifest; or one or several folders, archives or manifests, whose
-            corpora are recognized by the file names.
-        scheme: the label scheme.
-        options: how files are read.
-
-    Raises:
-        InputError: a root does not exist or has no clips, no clip is left, or a note is of a corpus without clips.
-    """
+    """Find the clips below the roots; `roots` is explained in `ser_ft.load_corpora`."""
     catalog = Catalog(scheme)
     builder = CatalogBuilder(catalog, options)
     entries: list[tuple[_Entry, str | None]] = []

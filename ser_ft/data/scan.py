@@ -22,30 +22,17 @@ _TABLES = frozenset({MANIFEST_FILE, *VOTE_TABLES})
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
-    """A file on disk or in a zip archive.
+    """A file on disk or in a zip archive."""
 
-    Attributes:
-        root: root below which it lies.
-        path: its path; `zip://INNER::ARCHIVE` in an archive.
-        relative_path: its path below the root, from which parsers read its name.
-        size: in bytes.
-        mtime_ns: time of the last change, in ns; in an archive, that of the archive.
-        archive: the zip archive, or None.
-    """
-
-    root: Path
-    path: str
-    relative_path: PurePosixPath
+    root: Path  # root below which it lies
+    path: str  # its path; `zip://INNER::ARCHIVE` in an archive
+    relative_path: PurePosixPath  # its path below the root, from which parsers read its name
     size: int
-    mtime_ns: int
+    mtime_ns: int  # time of the last change, in ns; in an archive, that of the archive
     archive: Path | None = None
 
     def read(self) -> bytes:
-        """Return the file's bytes.
-
-        Raises:
-            AudioError: the file cannot be read, or is larger than 2 GiB.
-        """
+        """Return the file's bytes, or raise `AudioError`."""
         if self.size > audio.MAX_BYTES:
             raise audio.AudioError("too-large", f"{self.path}: larger than 2 GiB: cut it into shorter files")
         if self.archive is None:
@@ -58,19 +45,12 @@ class ArchiveFile:
 
 @dataclass
 class Scan:
-    """The files below a root.
-
-    Attributes:
-        sounds: sound files.
-        tables: manifests and tables of votes.
-        notes: folder -> the text of its note on the origin of the sound.
-        broken: path and reason of what cannot be read.
-    """
+    """The files below a root."""
 
     sounds: list[ArchiveFile] = field(default_factory=list)
-    tables: list[ArchiveFile] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
-    broken: list[tuple[str, str]] = field(default_factory=list)
+    tables: list[ArchiveFile] = field(default_factory=list)  # manifests and tables of votes
+    notes: dict[str, str] = field(default_factory=dict)  # folder -> the text of its note on the origin of the sound
+    broken: list[tuple[str, str]] = field(default_factory=list)  # path and reason of what cannot be read
 
     def note_for(self, path: str) -> str | None:
         """Return the note of the nearest folder above a path that has one."""
@@ -86,11 +66,7 @@ def _archive_first(path: str) -> str:
 
 
 def scan(root: Path) -> Scan:
-    """List the files below a root: a folder, a zip archive, or a single sound file.
-
-    Raises:
-        InputError: the root does not exist, or is something else.
-    """
+    """List the files below a root: a folder, a zip archive, or a single sound file."""
     files = Scan()
     if root.is_dir():
         for file in find_sound_files([root], suffixes=("",), hidden_files=True):

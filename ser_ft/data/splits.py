@@ -70,13 +70,9 @@ class Split:
         row_of_clip = {clip: row for row, clip in enumerate(table["id"])}
         missing = [clip for clips in self.parts.values() for clip in clips if clip not in row_of_clip]
         if missing:
-            raise InputError(
-                f"{len(missing)} clips of the split are not in the data ({missing[0]} is the first): "
-                "is it the same data?"
-            )
-        return {
-            part: np.array([row_of_clip[clip] for clip in clips], dtype=np.int64) for part, clips in self.parts.items()
-        }
+            text = f"{len(missing)} clips of the split are not in the data"
+            raise InputError(f"{text} ({missing[0]} is the first): is it the same data?")
+        return {part: np.array([row_of_clip[clip] for clip in self.parts[part]], dtype=np.int64) for part in self.parts}
 
     def describe(self) -> str:
         """Return a line per part, with a warning if the split leaks."""
@@ -162,11 +158,7 @@ def read_split(file: str | Path) -> Split:
 
 
 def read_json(file: str | Path | None) -> Any:
-    """Read any split file.
-
-    Raises:
-        InputError: the file is missing or not JSON.
-    """
+    """Read any split file."""
     if file is None:
         raise InputError("split.kind is 'file': name the file with split.file")
     try:
@@ -195,9 +187,9 @@ def _from_speakers(
     """Make a split from part -> speakers. If train is not given, it gets all other speakers."""
     part_of_speaker = {speaker: part for part, members in speakers.items() for speaker in members}
     part_of_clip = frame["speaker"].map(part_of_speaker)
-    return _from_parts(
-        frame, name, seed, fold, False, part_of_clip if "train" in speakers else part_of_clip.fillna("train")
-    )
+    if "train" not in speakers:
+        part_of_clip = part_of_clip.fillna("train")
+    return _from_parts(frame, name, seed, fold, False, part_of_clip)
 
 
 def _from_parts(
@@ -348,21 +340,9 @@ def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
 
 
 def speaker_lists(content: Any, frame: pd.DataFrame, file: str) -> dict[str, list[str]]:
-    """Return part -> speakers of the data, from a split file with lists of speakers.
-
-    Args:
-        content: content of the file.
-        frame: the data, with the columns speaker and corpus.
-        file: name of the file, for errors.
-
-    Raises:
-        InputError: the content is something else, or a name matches no speaker of the data, or several.
-    """
-    lists = (
-        {_PART_SYNONYMS.get(str(key), str(key)): value for key, value in content.items()}
-        if isinstance(content, dict)
-        else {}
-    )
+    """Return part -> speakers of the data, from the content of a split file with lists of speakers."""
+    content = content if isinstance(content, dict) else {}
+    lists = {_PART_SYNONYMS.get(str(key), str(key)): value for key, value in content.items()}
     if not lists or not lists.keys() <= set(PARTS) or not all(isinstance(value, list) for value in lists.values()):
         raise InputError(f"{file}: {_FILE_FORMAT}")
     speakers_of_name = _speakers_by_short_name(frame)
@@ -375,9 +355,8 @@ def _fit_to_data(split: Split, frame: pd.DataFrame, file: str) -> Split:
     clips = set(frame["id"])
     missing = [clip for clip in part_of if clip not in clips]
     if missing:
-        raise InputError(
-            f"{file}: {len(missing)} of its clips are not in the data ({missing[0]} is the first): is it the same data?"
-        )
+        text = f"{file}: {len(missing)} of its clips are not in the data"
+        raise InputError(f"{text} ({missing[0]} is the first): is it the same data?")
     return _from_parts(frame, split.name, split.seed, split.fold, split.leaking, frame["id"].map(part_of))
 
 

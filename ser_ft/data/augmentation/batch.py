@@ -45,16 +45,8 @@ def spec_augment(
     """Mask stretches of time and of frequency bands in a batch of features (Park et al. 2019).
 
     The width of a mask is uniform between 0 and the widest, and so is its position. Masked values become the mean of
-    the clip's real frames in the same band. Padding frames are not changed.
-
-    Args:
-        features: shape (clips, frames, bands).
-        mask: true (or 1) for real frames, which come first in each clip, shape (clips, frames).
-        generator: random generator, on a device of its own choice.
-        settings: number and width of the masks.
-
-    Returns:
-        A tensor with the shape, type and device of the features.
+    the clip's real frames in the same band. Padding frames are not changed. `features` has the shape (clips, frames,
+    bands); `mask`, shape (clips, frames), is true (or 1) for real frames, which come first in each clip.
     """
     import torch
 
@@ -80,27 +72,17 @@ def spec_augment(
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixes the clips of a batch in pairs (Zhang et al. 2018).
+    """Mixes the clips of a batch in pairs (Zhang et al. 2018)."""
 
-    Attributes:
-        weight: weight of the clip itself, between 0.5 and 1; its partner has the rest. Weights under 0.5 are mirrored:
-            since partners are uniform, the mixtures have the same distribution, and most of a mixed clip is the clip
-            whose label is counted.
-        partners: index of each clip's partner in the batch, shape (clips,).
-    """
-
+    # Weight of the clip itself, between 0.5 and 1; its partner has the rest. Weights under 0.5 are mirrored: since
+    # partners are uniform, the mixtures have the same distribution, and most of a mixed clip is the clip whose label is
+    # counted.
     weight: float
-    partners: torch.Tensor
+    partners: torch.Tensor  # index of each clip's partner in the batch, shape (clips,)
 
     @classmethod
     def sample(cls, alpha: float, num_clips: int, seed: tuple[int, ...]) -> Mixup:
-        """Sample the weight and the partners for a batch.
-
-        Args:
-            alpha: parameter of the Beta distribution of the weight.
-            num_clips: clips in the batch.
-            seed: any integers; the same integers give the same mixing.
-        """
+        """Sample the weight from Beta(alpha, alpha), and the partners, reproducibly for any integers `seed`."""
         import torch
 
         digest = hashlib.sha256(repr(seed).encode()).digest()
@@ -124,11 +106,7 @@ class Mixup:
 
 
 def sample_mixup_weight(alpha: float, generator: torch.Generator) -> float:
-    """Sample the weight of a clip in mixup from Beta(alpha, alpha) (Zhang et al. 2018).
-
-    Raises:
-        InputError: alpha is not above 0.
-    """
+    """Sample the weight of a clip in mixup from Beta(alpha, alpha) (Zhang et al. 2018)."""
     import torch
 
     if not 0 < alpha < float("inf"):

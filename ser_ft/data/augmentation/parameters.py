@@ -15,19 +15,12 @@ from ...utils.errors import InputError
 
 @dataclass(frozen=True)
 class Range:
-    """A number, uniform in [low, high]; or always the same number.
+    """A number, uniform in [low, high]; or always the same number."""
 
-    Attributes:
-        default: low and high.
-        minimum: least allowed value.
-        maximum: greatest allowed value.
-        unit: unit of all four, or "".
-    """
-
-    default: tuple[float, float]
+    default: tuple[float, float]  # low and high
     minimum: float
     maximum: float
-    unit: str
+    unit: str  # unit of all four, or ""
 
     def check(self, name: str, value: Any) -> tuple[float, float]:
         """Return low and high."""
@@ -58,16 +51,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several names, with equal probabilities.
-
-    Attributes:
-        default: names that are sampled by default.
-        options: all names.
-        check_available: raises InputError for a name that this machine does not support.
-    """
+    """One of several names, with equal probabilities."""
 
     default: tuple[str, ...]
     options: tuple[str, ...]
+    # Raises InputError for a name that this machine does not support.
     check_available: Callable[[str], object] | None = None
 
     def check(self, name: str, value: Any) -> tuple[str, ...]:
@@ -97,14 +85,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class SoundFiles:
-    """The recordings in a folder when it was listed.
-
-    Attributes:
-        folder: the folder's path.
-        files: for each file, its path below the folder, its size in bytes, and its time of change in ns.
-    """
+    """The recordings in a folder when it was listed."""
 
     folder: str
+    # For each file, its path below the folder, its size in bytes, and its time of change in ns.
     files: tuple[tuple[str, int, int], ...]
 
 

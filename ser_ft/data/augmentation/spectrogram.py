@@ -91,18 +91,9 @@ def spectral_augment(
     settings: SpectralAugment,
     frame_seconds: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment log-mel spectrograms.
+    """Augment log-mel spectrograms: natural logarithms of energies, shape (clips, frames, bands).
 
-    Args:
-        features: natural logarithms of energies, shape (clips, frames, bands).
-        lengths: frames of each clip, shape (clips,).
-        generator: random generator.
-        settings: probabilities and ranges.
-        frame_seconds: seconds between frames.
-
-    Returns:
-        The augmented features and their lengths, which differ from those before. Frames after a clip's end are
-        undefined.
+    Returns the augmented features and their new lengths in frames. Frames after a clip's end are undefined.
     """
     sampler = _Sampler(generator, features)
     features, lengths = _crop(features, lengths, sampler, settings, frame_seconds)
@@ -137,12 +128,7 @@ class _Sampler:
         return torch.randn(*shape, generator=self.generator)
 
     def curves(self, kind: str, deviation_db: float = 0.0) -> torch.Tensor:
-        """Sample a smooth curve over the bands for each clip, in nepers, shape (clips, 1, bands).
-
-        Args:
-            kind: a name in `_CURVES`.
-            deviation_db: standard deviation of a channel's curve, in dB.
-        """
+        """Sample a smooth curve over the bands for each clip, in nepers, shape (clips, 1, bands)."""
         import torch
 
         deviations, num_bands = torch.tensor(_CURVES[kind]), self.features.shape[2]

@@ -42,29 +42,17 @@ _MAX_CODEC_DELAY = 4000  # samples; mp3's is 1105 where the decoder does not rem
 
 @dataclass(frozen=True)
 class Transform:
-    """A transform.
+    """A transform."""
 
-    Attributes:
-        description: what it does, for help texts.
-        parameters: its parameters, in the order in which they are sampled.
-        apply: the function.
-    """
-
-    description: str
-    parameters: Mapping[str, Parameter]
+    description: str  # what it does, for help texts
+    parameters: Mapping[str, Parameter]  # its parameters, in the order in which they are sampled
     apply: Callable[..., np.ndarray]
 
 
 def colored_noise(num_samples: int, color: str, generator: np.random.Generator) -> np.ndarray:
     """Generate noise whose power follows a power law over frequency, from 20 Hz (Timmer & König 1995).
 
-    Args:
-        num_samples: length of the noise.
-        color: a name in `NOISE_COLORS`.
-        generator: random generator.
-
-    Returns:
-        float32 samples, shape (num_samples,), at no particular level.
+    Returns float32 samples, shape (num_samples,), at no particular level.
     """
     size = scipy.fft.next_fast_len(max(num_samples, 2), real=True)
     spectrum = scipy.fft.rfft(generator.standard_normal(size, dtype=np.float32))
@@ -79,13 +67,8 @@ def colored_noise(num_samples: int, color: str, generator: np.random.Generator) 
 def room_response(rt60: float, drr_db: float, generator: np.random.Generator) -> np.ndarray:
     """Simulate a room's impulse response: the direct sound and exponentially decaying noise (Polack 1988).
 
-    Args:
-        rt60: seconds in which the reverberation falls by 60 dB.
-        drr_db: direct-to-reverberant energy ratio, in dB.
-        generator: random generator.
-
-    Returns:
-        float32 response, shape (1 + rt60 * 16000,). The direct sound is its first sample, 1.0.
+    `rt60` is the time in seconds in which the reverberation falls by 60 dB, `drr_db` the direct-to-reverberant energy
+    ratio. The response is float32, shape (1 + rt60 * 16000,); the direct sound is its first sample, 1.0.
     """
     seconds = np.arange(1, 1 + max(1, round(rt60 * SAMPLE_RATE))) / SAMPLE_RATE
     tail = generator.standard_normal(len(seconds)) * 10 ** (-3 * seconds / rt60)
@@ -101,11 +84,7 @@ def full_scale(samples: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def codec_delay(codec: str) -> int:
-    """Measure a codec's delay in samples; 0 where libsndfile removes it.
-
-    Raises:
-        InputError: this libsndfile does not have the codec.
-    """
+    """Measure a codec's delay in samples; 0 where libsndfile removes it. InputError if it does not have the codec."""
     sent = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
     sent = scipy.signal.sosfilt(scipy.signal.butter(4, 3000, fs=SAMPLE_RATE, output="sos"), sent) * np.float32(0.1)
     try:
@@ -238,9 +217,8 @@ def _clipping(samples: np.ndarray, _: np.random.Generator, fraction: float) -> n
 
 
 def _telephone(samples: np.ndarray, _: np.random.Generator) -> np.ndarray:
-    narrowband = full_scale(
-        audio.resample(_band_pass(samples, *TELEPHONE_BAND, rolloff=48), SAMPLE_RATE, TELEPHONE_RATE)
-    )
+    limited = _band_pass(samples, *TELEPHONE_BAND, rolloff=48)
+    narrowband = full_scale(audio.resample(limited, SAMPLE_RATE, TELEPHONE_RATE))
     file = io.BytesIO()
     soundfile.write(file, narrowband, TELEPHONE_RATE, format="WAV", subtype="ULAW")
     return _fit_length(_decode(file.getvalue()), len(samples))

@@ -87,9 +87,6 @@ class Augment:
 
         Returns:
             float32 samples at 16 kHz, within [-1, 1]. stretch and speed change their number.
-
-        Raises:
-            InputError: no samples, not one channel, or not finite.
         """
         if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
             raise InputError(f"{clip_id}: augmentation needs one channel of one or more finite samples")
@@ -111,9 +108,7 @@ class Augment:
         """
         names = list(batch)
         if not {"id", "audio"} <= set(names) or {"source", "copy"} & set(names):
-            raise InputError(
-                "only a prepared table can be augmented, and only once: see load_corpora and open_prepared"
-            )
+            raise InputError("only a prepared table can be augmented, only once: see load_corpora and open_prepared")
         rows: dict[str, list[Any]] = {name: [] for name in (*names, "source", "copy")}
         for values in zip(*(batch[name] for name in names), strict=True):
             clip = dict(zip(names, values, strict=True)) | {"source": values[names.index("id")], "copy": 0}
@@ -121,10 +116,6 @@ class Augment:
                 for name, value in version.items():
                     rows[name].append(value)
         return rows
-
-    def features(self, features: datasets.Features) -> datasets.Features:
-        """Return the column types of the augmented table, given the table's."""
-        return datasets.Features({**features, "source": datasets.Value("string"), "copy": datasets.Value("int64")})
 
     def _versions(self, clip: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         try:
@@ -155,14 +146,8 @@ def augment_table(
 ) -> datasets.Dataset:
     """Augment a prepared table, or some of its rows. The result is cached below `SER_FT_CACHE`.
 
-    Args:
-        table: a prepared table.
-        augment: transforms and number of versions.
-        num_proc: number of processes; the result does not depend on it.
-        progress: show a progress bar.
-
-    Returns:
-        The table with one row per version and the columns `source` and `copy`: see `Augment`.
+    The result has one row per version and the columns `source` and `copy`: see `Augment`. It does not depend on the
+    number of processes, `num_proc`.
 
     Raises:
         InputError: the table is not a prepared one, is augmented already, or is empty.
@@ -172,6 +157,7 @@ def augment_table(
     state = Hasher.hash((table._fingerprint, len(table), augment))
     file = cache_home() / "augmented" / f"{state}.arrow"
     file.parent.mkdir(parents=True, exist_ok=True)
+    added = {"source": datasets.Value("string"), "copy": datasets.Value("int64")}
     # Only the bar of `datasets` counts the clips of several processes.
     with dataset_progress_bars(progress):
         return table.map(
@@ -179,7 +165,7 @@ def augment_table(
             batched=True,
             batch_size=_BATCH_SIZE,
             writer_batch_size=_BATCH_SIZE * (1 + augment.copies),
-            features=augment.features(table.features),
+            features=datasets.Features({**table.features, **added}),
             num_proc=num_proc,
             cache_file_name=str(file),
             new_fingerprint=state,

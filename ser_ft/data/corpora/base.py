@@ -32,27 +32,16 @@ REASONS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """The metadata of a clip, from its name and its corpus's tables.
+    """The metadata of a clip, from its name and its corpus's tables."""
 
-    Attributes:
-        id: unique over all corpora, "ravdess-03-01-05-01-02-01-07".
-        speaker: unique over all corpora, "ravdess-07".
-        emotion: the corpus's label, as a name of `ser_ft.labels` if it is one of those emotions.
-        gender: "female", "male" or None.
-        age: in years, or None.
-        intensity: "normal", "strong", "low", "medium", "high" or None.
-        statement: the words, or the corpus's code for them.
-        language: ISO 639-1 code.
-    """
-
-    id: str
-    speaker: str
-    emotion: str
-    gender: str | None = None
-    age: int | None = None
-    intensity: str | None = None
-    statement: str | None = None
-    language: str | None = "en"
+    id: str  # unique over all corpora, "ravdess-03-01-05-01-02-01-07"
+    speaker: str  # unique over all corpora, "ravdess-07"
+    emotion: str  # the corpus's label, as a name of `ser_ft.labels` if it is one of those emotions
+    gender: str | None = None  # "female", "male" or None
+    age: int | None = None  # in years, or None
+    intensity: str | None = None  # "normal", "strong", "low", "medium", "high" or None
+    statement: str | None = None  # the words, or the corpus's code for them
+    language: str | None = "en"  # ISO 639-1 code
 
 
 class Skip(Exception):
@@ -66,49 +55,30 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Download:
-    """A file to download.
-
-    Attributes:
-        url: its address.
-        file: its path below the corpus's folder (POSIX).
-        md5: its published checksum, or None.
-        megabytes: its size; for a list of files, the size of all of them.
-        parse_list: for a list of files, returns these files from its bytes, or raises `InputError`.
-        sha256: checksum over all files of a list, as `sha256sum * | LC_ALL=C sort | sha256sum` prints it in their
-            folder.
-    """
+    """A file to download."""
 
     url: str
-    file: str
+    file: str  # its path below the corpus's folder (POSIX)
     md5: str | None = None
-    megabytes: int = 0
+    megabytes: int = 0  # its size; for a list of files, the size of all of them
+    # For a list of files, returns these files from its bytes, or raises `InputError`.
     parse_list: Callable[[bytes], tuple[Download, ...]] | None = None
+    # Checksum over all files of a list, as `sha256sum * | LC_ALL=C sort | sha256sum` prints it in their folder.
     sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus: its terms and source, and the parser of its file names.
+    """A corpus: its terms and source, and the parser of its file names."""
 
-    Attributes:
-        name: short name, for example "ravdess".
-        title: full name.
-        emotions: emotions in the corpus, as names of `ser_ft.labels`.
-        license: SPDX identifier, or "other".
-        terms: the license's conditions in one line.
-        citation: reference to cite.
-        source: where to get the corpus.
-        parse: path below the root (POSIX) -> Utterance; None if the name is not of this corpus; raises `Skip` for
-            clips that are excluded.
-        downloads: files that may be downloaded freely.
-    """
-
-    name: str
+    name: str  # short name, for example "ravdess"
     title: str
-    emotions: tuple[str, ...]
-    license: str
-    terms: str
+    emotions: tuple[str, ...]  # emotions in the corpus, as names of `ser_ft.labels`
+    license: str  # SPDX identifier, or "other"
+    terms: str  # the license's conditions in one line
     citation: str
     source: str
+    # Path below the root (POSIX) -> Utterance; None if the name is not of this corpus; raises `Skip` for clips that are
+    # excluded.
     parse: Callable[[PurePosixPath], Utterance | None]
-    downloads: tuple[Download, ...] = ()
+    downloads: tuple[Download, ...] = ()  # files that may be downloaded freely

@@ -88,17 +88,9 @@ def parse_list(table: bytes) -> tuple[Download, ...]:
 def read_votes(table: bytes, name: str) -> dict[str, dict[str, float]]:
     """Read the listeners' votes on the voice alone.
 
-    Args:
-        table: bytes of the corpus's processedResults/tabulatedVotes.csv (all votes; rows 100001 to 199999 are on the
-            voice alone) or summaryTable.csv (VoiceVote: the winning label, ties joined by ":").
-        name: name of the table, for errors.
-
-    Returns:
-        utterance id -> fraction of the votes by emotion; the fractions sum to 1. In a tie of summaryTable.csv, all
-        labels have the same fraction.
-
-    Raises:
-        InputError: the table is neither of the two.
+    `table` is the corpus's processedResults/tabulatedVotes.csv (all votes; rows 100001 to 199999 are on the voice
+    alone) or summaryTable.csv (VoiceVote: the winning label, ties joined by ":"). Returns utterance id -> fraction of
+    the votes by emotion, with the sum 1. In a tie of summaryTable.csv, all labels have the same fraction.
     """
     rows = list(csv.DictReader(io.StringIO(table.decode("utf-8", errors="replace"), newline="")))
     votes: dict[str, dict[str, float]] = {}
@@ -106,9 +98,8 @@ def read_votes(table: bytes, name: str) -> dict[str, dict[str, float]]:
         if rows and {"", "fileName", *_VOTES} <= rows[0].keys():
             for row in rows:
                 if int(float(row[""])) // 100_000 == 1:
-                    _add_votes(
-                        votes, row["fileName"], {emotion: float(row[code] or 0) for code, emotion in _VOTES.items()}
-                    )
+                    counts = {emotion: float(row[code] or 0) for code, emotion in _VOTES.items()}
+                    _add_votes(votes, row["fileName"], counts)
         elif rows and {"FileName", "VoiceVote"} <= rows[0].keys():
             for row in rows:
                 winners = [_VOTES[code] for code in row["VoiceVote"].split(":") if code in _VOTES]

@@ -18,12 +18,7 @@ _GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "
 
 
 def user_corpus(name: str, parse: Callable[[PurePosixPath], Utterance | None] = lambda _: None) -> Corpus:
-    """Describe a corpus of the user's own recordings.
-
-    Args:
-        name: its name.
-        parse: parser of its paths; by default none, for corpora that a table describes.
-    """
+    """Describe a corpus of the user's own recordings; by default without a parser, if a table describes the clips."""
     return Corpus(
         name=name,
         title=name,
@@ -37,17 +32,7 @@ def user_corpus(name: str, parse: Callable[[PurePosixPath], Utterance | None] = 
 
 
 def user_utterance(name: str, clip: str, cells: Mapping[str, Any], location: str) -> Utterance:
-    """Describe a clip by the cells of a table's row.
-
-    Args:
-        name: name of the corpus.
-        clip: name of the clip, unique in the corpus.
-        cells: emotion, and those of `METADATA_COLUMNS` that are known.
-        location: the row, for errors.
-
-    Raises:
-        InputError: the age is not a number.
-    """
+    """Describe a clip of the corpus `name` by a table's cells: emotion, and those of `METADATA_COLUMNS` it has."""
     texts = {key: "" if value is None or value != value else str(value).strip() for key, value in cells.items()}
     try:
         age = int(float(texts["age"])) if texts.get("age") else None
@@ -68,10 +53,8 @@ def user_utterance(name: str, clip: str, cells: Mapping[str, Any], location: str
 def folder_parser(name: str, is_label: Callable[[str], bool]) -> Callable[[PurePosixPath], Utterance | None]:
     """Make a parser of `EMOTION/clip`, `EMOTION/SPEAKER/clip` and `SPEAKER/EMOTION/clip`.
 
-    Args:
-        name: name of the corpus.
-        is_label: whether a folder's name is an emotion. If no folder above a clip is one, the clip's own folder is its
-            label; the label scheme does not have it, and the clip is listed as skipped.
+    If the name of no folder above a clip is a label, the clip's own folder is its label; the label scheme does not have
+    it, and the clip is listed as skipped.
     """
 
     def parse(path: PurePosixPath) -> Utterance | None:
@@ -93,16 +76,8 @@ def folder_parser(name: str, is_label: Callable[[str], bool]) -> Callable[[PureP
 def read_manifest(table: bytes, name: str, file: str) -> Iterator[tuple[str, Utterance | Skip]]:
     """Read a CSV manifest with the columns path and emotion, and optionally speaker, gender, age, intensity, ...
 
-    Args:
-        table: the file's bytes.
-        name: name of the corpus.
-        file: name of the manifest, for errors.
-
-    Yields:
-        A clip's path in the manifest and its utterance; or a line's number and the reason for skipping it.
-
-    Raises:
-        InputError: the file is not a CSV file in UTF-8, a required column is missing, or an age is not a number.
+    Yields a clip's path in the manifest and its utterance; or a line's number and the reason for skipping it. `table`
+    is the content of `file`, `name` the corpus.
     """
     try:
         reader = csv.DictReader(io.StringIO(table.decode("utf-8-sig"), newline=""))

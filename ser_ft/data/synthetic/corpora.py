@@ -32,36 +32,22 @@ _MINIATURE_FILE = "ser_ft_miniature.json"
 
 @dataclass(frozen=True, slots=True)
 class SyntheticClip:
-    """A clip to write.
-
-    Attributes:
-        corpus: name of its corpus.
-        path: its path below the root.
-        utterance: its metadata.
-        phones: what is spoken, as in `ser_ft.data.synthetic.synthesizer.synthesize`.
-    """
+    """A clip to write."""
 
     corpus: str
-    path: PurePosixPath
+    path: PurePosixPath  # its path below the root
     utterance: Utterance
-    phones: str
+    phones: str  # what is spoken, as in `ser_ft.data.synthetic.synthesizer.synthesize`
 
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """The recording conditions of a corpus.
+    """The recording conditions of a corpus."""
 
-    Attributes:
-        rate: sampling rate, Hz.
-        noise: level of the background noise, dBFS.
-        strength: how strongly its speakers express emotions.
-        spread: how much this varies.
-    """
-
-    rate: int
-    noise: float
-    strength: float
-    spread: float
+    rate: int  # sampling rate, Hz
+    noise: float  # level of the background noise, dBFS
+    strength: float  # how strongly its speakers express emotions
+    spread: float  # how much this varies
 
 
 _RECORDINGS = {
@@ -151,20 +137,8 @@ def synthesize_clip(clip: SyntheticClip, seed: int = 0) -> tuple[np.ndarray, int
 def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, speakers: int | None = None) -> Path:
     """Write the miniature: 664 clips of 26 speakers, about 60 MB. The folder appears when it is complete.
 
-    A complete miniature of the same version, seed and speakers is not written again; any other miniature is replaced.
-    On one machine, the same seed gives the same files, byte for byte.
-
-    Args:
-        root: the folder to write.
-        seed: random seed, 0 or more.
-        progress: show a progress bar.
-        speakers: number of speakers of each corpus; None: all.
-
-    Returns:
-        root.
-
-    Raises:
-        InputError: `seed` or `speakers` is out of range, or `root` is a file or holds something else.
+    A complete miniature of the same version, seed and number of speakers of each corpus (None: all) is not written
+    again; any other miniature is replaced. On one machine, the same seed gives the same files, byte for byte.
     """
     if seed < 0 or (speakers is not None and speakers < 1):
         raise InputError("the miniature's seed must be 0 or more, and its speakers 1 or more")

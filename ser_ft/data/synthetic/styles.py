@@ -7,47 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SpeakingStyle:
-    """A way of speaking, as the difference from the speaker's neutral speech.
+    """A way of speaking, as the difference from the speaker's neutral speech."""
 
-    Attributes:
-        pitch: mean fundamental frequency, semitones.
-        range: height of accents, octaves (1: twice as high).
-        slope: drift of the fundamental frequency over the utterance, semitones.
-        final: rise of the fundamental frequency at the end, semitones.
-        tempo: octaves (1: twice as fast).
-        pause: seconds added to each pause.
-        level: dB.
-        swing: loudness of accents, dB.
-        rd: shape of the glottal pulse (Fant's Rd: under 1 pressed, over 1 lax).
-        tilt: dB per octave above 1 kHz.
-        breath: aspiration, dB.
-        jitter: variation of the period between cycles, %.
-        shimmer: variation of the amplitude between cycles, %.
-        creak: creaky voice at the end, 0 to 1.
-        tremor: semitones at 5 to 8 Hz.
-        lips: shift of all formants, octaves (spread lips: up).
-        jaw: shift of the first formant, octaves.
-        precision: size of the vowel space, octaves.
-    """
-
-    pitch: float = 0.0
-    range: float = 0.0
-    slope: float = 0.0
-    final: float = 0.0
-    tempo: float = 0.0
-    pause: float = 0.0
-    level: float = 0.0
-    swing: float = 0.0
-    rd: float = 0.0
-    tilt: float = 0.0
-    breath: float = 0.0
-    jitter: float = 0.0
-    shimmer: float = 0.0
-    creak: float = 0.0
-    tremor: float = 0.0
-    lips: float = 0.0
-    jaw: float = 0.0
-    precision: float = 0.0
+    pitch: float = 0.0  # mean fundamental frequency, semitones
+    range: float = 0.0  # height of accents, octaves (1: twice as high)
+    slope: float = 0.0  # drift of the fundamental frequency over the utterance, semitones
+    final: float = 0.0  # rise of the fundamental frequency at the end, semitones
+    tempo: float = 0.0  # octaves (1: twice as fast)
+    pause: float = 0.0  # seconds added to each pause
+    level: float = 0.0  # dB
+    swing: float = 0.0  # loudness of accents, dB
+    rd: float = 0.0  # shape of the glottal pulse (Fant's Rd: under 1 pressed, over 1 lax)
+    tilt: float = 0.0  # dB per octave above 1 kHz
+    breath: float = 0.0  # aspiration, dB
+    jitter: float = 0.0  # variation of the period between cycles, %
+    shimmer: float = 0.0  # variation of the amplitude between cycles, %
+    creak: float = 0.0  # creaky voice at the end, 0 to 1
+    tremor: float = 0.0  # semitones at 5 to 8 Hz
+    lips: float = 0.0  # shift of all formants, octaves (spread lips: up)
+    jaw: float = 0.0  # shift of the first formant, octaves
+    precision: float = 0.0  # size of the vowel space, octaves
 
 
 # The directions (up, down, wide, narrow) follow Juslin & Laukka (2003), Psychological Bulletin 129(5), 770-814,

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from scipy.fft import irfft, rfft
 from scipy.optimize import brentq
 
@@ -25,31 +26,18 @@ from .styles import MIN_VALUES, SPEAKER_SPREAD, SPEAKING_STYLES, STYLE_SPREAD, S
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A speaker's voice.
+    """A speaker's voice."""
 
-    Attributes:
-        f0: neutral fundamental frequency, Hz.
-        tract: formant frequencies relative to a man's (women about 1.16).
-        melody: height of accents, semitones.
-        tempo: octaves.
-        rd: shape of the glottal pulse.
-        breath: aspiration, dB below the voice.
-        jitter: variation of the period between cycles, %.
-        shimmer: variation of the amplitude between cycles, %.
-        expressive: factor on every style.
-        seed: random seed of the speaker's own styles.
-    """
-
-    f0: float
-    tract: float
-    melody: float = 3.0
-    tempo: float = 0.0
-    rd: float = 1.0
-    breath: float = -26.0
-    jitter: float = 0.8
-    shimmer: float = 3.5
-    expressive: float = 1.0
-    seed: int = 0
+    f0: float  # neutral fundamental frequency, Hz
+    tract: float  # formant frequencies relative to a man's (women about 1.16)
+    melody: float = 3.0  # height of accents, semitones
+    tempo: float = 0.0  # octaves
+    rd: float = 1.0  # shape of the glottal pulse
+    breath: float = -26.0  # aspiration, dB below the voice
+    jitter: float = 0.8  # variation of the period between cycles, %
+    shimmer: float = 3.5  # variation of the amplitude between cycles, %
+    expressive: float = 1.0  # factor on every style
+    seed: int = 0  # random seed of the speaker's own styles
 
 
 class _Segment(NamedTuple):
@@ -110,23 +98,12 @@ _WINDOW = np.hanning(2 * _HOP + 1)[:-1].astype(np.float32)
 
 
 def synthesize(
-    emotion: str, voice: Voice, phones: str, rng: np.random.Generator, strength: float = 1.0, spread: float = 1.0
+    emotion: str, voice: Voice, phones: str, rng: Generator, strength: float = 1.0, spread: float = 1.0
 ) -> np.ndarray:
-    """Synthesize an utterance.
+    """Synthesize an utterance: float32 samples at 16 kHz, shape (samples,), 0.9 to 2.0 s, below full scale.
 
-    Args:
-        emotion: a name in `SPEAKING_STYLES`.
-        voice: the speaker.
-        phones: names in `PHONES` separated by spaces; a 1 after a vowel accents it, | is a pause.
-        rng: random generator of the clip.
-        strength: factor on the emotion's style.
-        spread: factor on the random deviations from the style; 0: none.
-
-    Returns:
-        float32 samples at 16 kHz, shape (samples,), 0.9 to 2.0 s, below full scale.
-
-    Raises:
-        InputError: the emotion or a phone is unknown, or there is no vowel.
+    `phones` are names in `PHONES` separated by spaces; a 1 after a vowel accents it, | is a pause. `strength` is a
+    factor on the emotion's style, `spread` one on the random deviations from it (0: none).
     """
     if emotion not in SPEAKING_STYLES:
         raise InputError(f"unknown emotion {emotion!r}: use one of {', '.join(SPEAKING_STYLES)}")
@@ -139,19 +116,15 @@ def synthesize(
     return sound * np.float32(min(gain, 0.95 / float(np.abs(sound).max())))
 
 
-def _sample_style(
-    emotion: str, voice: Voice, rng: np.random.Generator, strength: float, spread: float
-) -> SpeakingStyle:
+def _sample_style(emotion: str, voice: Voice, rng: Generator, strength: float, spread: float) -> SpeakingStyle:
     """Sample a clip's style around the emotion's style and the speaker's deviation from it."""
     means, deviations = np.array(astuple(SPEAKING_STYLES[emotion])), np.array(astuple(STYLE_SPREAD))
     speaker_rng = np.random.default_rng([voice.seed, list(SPEAKING_STYLES).index(emotion)])
     factor = strength * voice.expressive * float(np.exp(0.3 * spread * rng.standard_normal()))
     noise = rng.standard_normal(len(means)) + SPEAKER_SPREAD * speaker_rng.standard_normal(len(means))
     values = factor * means + spread * deviations * noise
-    names = [field.name for field in fields(SpeakingStyle)]
-    return SpeakingStyle(
-        *(max(float(value), MIN_VALUES.get(name, -np.inf)) for name, value in zip(names, values, strict=True))
-    )
+    styles = {field.name: float(value) for field, value in zip(fields(SpeakingStyle), values, strict=True)}
+    return SpeakingStyle(**{name: max(value, MIN_VALUES.get(name, -np.inf)) for name, value in styles.items()})
 
 
 def _segments(phones: str) -> Iterator[tuple[_Segment, bool, bool]]:
@@ -178,9 +151,7 @@ class _Tracks(NamedTuple):
     creak: np.ndarray
 
 
-def _tracks(
-    parts: list[tuple[_Segment, bool, bool]], voice: Voice, style: SpeakingStyle, rng: np.random.Generator
-) -> _Tracks:
+def _tracks(parts: list[tuple[_Segment, bool, bool]], voice: Voice, style: SpeakingStyle, rng: Generator) -> _Tracks:
     targets, accents, pauses = (np.array(column) for column in zip(*parts, strict=True))
     lengths = 0.85 * targets[:, 3] / 1000 * 2.0 ** -(voice.tempo + style.tempo)
     lengths *= (1 + 0.25 * accents) * np.exp(0.12 * rng.standard_normal(len(parts)))
@@ -220,12 +191,7 @@ def _tracks(
 
 
 def _melody(
-    time: np.ndarray,
-    progress: np.ndarray,
-    centers: np.ndarray,
-    voice: Voice,
-    style: SpeakingStyle,
-    rng: np.random.Generator,
+    time: np.ndarray, progress: np.ndarray, centers: np.ndarray, voice: Voice, style: SpeakingStyle, rng: Generator
 ) -> np.ndarray:
     """Return the fundamental frequency (Hz): a falling line, a peak on each accent, the end, tremor and drift."""
     heights = voice.melody * 2.0**style.range * np.exp(0.25 * rng.standard_normal(len(centers)))
@@ -237,9 +203,7 @@ def _melody(
     return np.asarray(voice.f0 * 2.0 ** (semitones / 12))
 
 
-def _glottis(
-    tracks: _Tracks, voice: Voice, style: SpeakingStyle, noise: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _glottis(tracks: _Tracks, voice: Voice, style: SpeakingStyle, noise: np.ndarray, rng: Generator) -> np.ndarray:
     """Return the derivative of the glottal flow with aspiration, shape (samples,)."""
     f0, loud, creak = (_smooth(track) for track in (tracks.f0, tracks.voice, tracks.creak))
     steps = f0 / SAMPLE_RATE
@@ -287,12 +251,7 @@ def _tract(source: np.ndarray, friction: np.ndarray, tracks: _Tracks, voice: Voi
 
 
 def _resonances(centers: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
-    """Return the response of a cascade of resonators, shape (frames, bins).
-
-    Args:
-        centers: in Hz, shape (resonators, frames).
-        bandwidths: in Hz, shape (resonators,).
-    """
+    """Return the response of resonators (Hz; shapes (resonators, frames), (resonators,)) in cascade, (frames, bins)."""
     radii = np.exp(-np.pi * bandwidths / SAMPLE_RATE)[:, None]
     first = (2 * radii * np.cos(2 * np.pi * centers / SAMPLE_RATE)).astype(np.float32)
     second = (radii**2).astype(np.float32)
