@@ -206,8 +206,8 @@ def _fetch(corpus: Corpus, entries: Sequence[Download], cache: Path, mirror: str
     try:
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
             futures = {pool.submit(fetch, entry): entry for entry in entries}
-            shown = len(entries) > 1
-            bar = progress_bar(as_completed(futures), total=len(entries), desc=title, unit="file", shown=shown)
+            many = len(entries) > 1
+            bar = progress_bar(as_completed(futures), total=len(entries), desc=title, unit="file", shown=many)
             try:
                 return {futures[future]: future.result() for future in bar}
             finally:

@@ -48,16 +48,13 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
             raise InputError(no_clips_message(root, catalog.skipped[num_skipped:]))
         entries += [(entry, files.note_for(entry.file.path)) for entry in root_entries]
     # The first of several copies of a clip is used: whole ones first, then lossless ones (CREMA-D has MP3 and WAV).
-    entries.sort(key=lambda pair: (pair[0].file.size < _MIN_BYTES, _suffix(pair[0].file) in _LOSSY))
+    entries.sort(key=lambda pair: pair[0].file.relative_path.suffix.lower() in _LOSSY)
+    entries.sort(key=lambda pair: pair[0].file.size < _MIN_BYTES)
     for (file, corpus, utterance), note in entries:
         builder.add_clip(file.path, corpus, utterance, file.read, note)
     builder.apply_votes()
     builder.finish(roots)
     return catalog
-
-
-def _suffix(file: ArchiveFile) -> str:
-    return file.relative_path.suffix.lower()
 
 
 def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, ArchiveFile | None]:

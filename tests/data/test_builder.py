@@ -70,12 +70,8 @@ def test_the_original_sampling_rate_is_recorded(tmp_path: Path) -> None:
 
 def test_bad_files_are_skipped_with_their_reasons(tmp_path: Path) -> None:
     pcm = samples("x", 0.3)
-    good = {
-        "aiff": encode(pcm, kind="AIFF"),
-        "stereo": encode(np.stack([samples("l", 0.3), samples("r", 0.3)], axis=1)),
-        "96 kHz": encode(samples("a", 0.3), 96_000),
-        "24 kHz": encode(samples("b", 0.3), 24_414),
-    }
+    stereo = np.stack([samples("l", 0.3), samples("r", 0.3)], axis=1)
+    good = [encode(pcm, kind="AIFF"), encode(stereo), encode(pcm, 96_000), encode(samples("b", 0.3), 24_414)]
     bad = {
         "lfs-pointer": LFS,
         "empty": b"",
@@ -84,11 +80,10 @@ def test_bad_files_are_skipped_with_their_reasons(tmp_path: Path) -> None:
         "cut-short": to_wav(samples("c", 0.3))[:4000],
     }
     names = iter(actor_clips(1) + actor_clips(2))
-    usable = {next(names): content for content in good.values()}
+    usable = {next(names): content for content in good}
     unusable = dict(zip(names, bad, strict=False))
-    table = load(
-        write(tmp_path / "x", usable | {name: bad[reason] for name, reason in unusable.items()}), tmp_path / "c"
-    )
+    files = usable | {name: bad[reason] for name, reason in unusable.items()}
+    table = load(write(tmp_path / "x", files), tmp_path / "c")
     assert set(table["id"]) == {f"ravdess-{Path(name).stem}" for name in usable}
     assert skipped(table) == unusable
     assert sorted(round(seconds, 3) for seconds in table["duration"]) == [0.05, 0.197, 0.3, 0.3]
@@ -108,9 +103,8 @@ def test_an_unexpected_error_skips_one_file_only(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(builder, "signatures", fail_if_long)
     names = actor_clips(1, range(1, 4))
-    table = load(
-        write(tmp_path / "x", {name: noise(name) for name in names} | {names[0]: noise("x", 0.1)}), tmp_path / "c"
-    )
+    files = {name: noise(name) for name in names} | {names[0]: noise("x", 0.1)}
+    table = load(write(tmp_path / "x", files), tmp_path / "c")
     assert len(table) == 2
     assert skipped(table) == {names[0]: "unreadable"}
 
@@ -132,33 +126,24 @@ def test_a_root_without_usable_clips_is_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x"]
 
 
-def dithered(pcm: np.ndarray, seed: int = 0) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return (pcm + generator.integers(-2, 3, len(pcm))).astype("<i2")
+COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "same samples": lambda pcm: pcm,
+    "dithered": lambda pcm: (pcm + np.random.default_rng(0).integers(-2, 3, len(pcm))).astype("<i2"),
+    "zeros at the end": lambda pcm: np.pad(pcm, (0, 200)),
+    "zeros at the start": lambda pcm: np.pad(pcm, (50, 0)),
+}
 
 
-def silent_ends(pcm: np.ndarray) -> np.ndarray:
-    return np.pad(pcm, 300)
-
-
-@pytest.mark.parametrize(
-    "copy",
-    [
-        pytest.param(lambda pcm: pcm, id="same samples"),
-        pytest.param(dithered, id="dithered"),
-        pytest.param(lambda pcm: np.pad(pcm, (0, 200)), id="zeros at the end"),
-        pytest.param(lambda pcm: np.concatenate([np.zeros(50, "<i2"), pcm]), id="zeros at the start"),
-    ],
-)
-@pytest.mark.parametrize("ends", [lambda pcm: pcm, silent_ends], ids=["sound to the ends", "silent ends"])
+@pytest.mark.parametrize("copy", COPIES)
+@pytest.mark.parametrize("silent_ends", [0, 300])
 @pytest.mark.parametrize("same_label", [True, False])
 def test_a_duplicate_is_kept_once_or_not_at_all_if_labels_differ(
-    tmp_path: Path, copy: Callable[[np.ndarray], np.ndarray], ends: Callable[[np.ndarray], np.ndarray], same_label: bool
+    tmp_path: Path, copy: str, silent_ends: int, same_label: bool
 ) -> None:
     first, second = "03-01-03-01-02-01-07.wav", f"03-01-{'03' if same_label else '04'}-01-02-02-07.wav"
     other = "03-01-05-01-02-02-07.wav"
-    pcm = ends(samples("x", 0.2))
-    files = {first: to_wav(pcm), second: to_wav(copy(pcm)), other: to_wav(samples("y", 0.2))}
+    pcm = np.pad(samples("x", 0.2), silent_ends)
+    files = {first: to_wav(pcm), second: to_wav(COPIES[copy](pcm)), other: to_wav(samples("y", 0.2))}
     table = load(write(tmp_path / "x", files), tmp_path / "c")
     names = [first, other] if same_label else [other]
     assert table["id"][:] == [f"ravdess-{Path(name).stem}" for name in names]
@@ -166,15 +151,8 @@ def test_a_duplicate_is_kept_once_or_not_at_all_if_labels_differ(
 
 
 def test_all_copies_of_a_recording_with_two_labels_are_skipped(tmp_path: Path) -> None:
-    sound = noise("x")
-    table = load(
-        write(
-            tmp_path / "x",
-            dict.fromkeys(actor_clips(1, range(3, 5)) + actor_clips(2, range(3, 5)), sound)
-            | {actor_clips(3)[0]: noise("y")},
-        ),
-        tmp_path / "c",
-    )
+    files = dict.fromkeys(actor_clips(1, range(3, 5)) + actor_clips(2, range(3, 5)), noise("x"))
+    table = load(write(tmp_path / "x", files | {actor_clips(3)[0]: noise("y")}), tmp_path / "c")
     assert table["id"][:] == ["ravdess-03-01-01-01-01-01-03"]
     assert Counter(skipped(table).values()) == {"two-labels": 3, "same-sound": 1}
     prepare(tmp_path / "x", tmp_path / "out", verbose=False)
@@ -189,12 +167,9 @@ def test_a_recording_with_two_emotions_of_one_class_is_skipped(tmp_path: Path) -
 
 
 def test_the_duplicate_of_ravdess_is_skipped(shared_data: Path, tmp_path: Path) -> None:
-    names = [
-        f"03-01-03-01-{statement}-{repetition}-07.flac" for statement in ("01", "02") for repetition in ("01", "02")
-    ]
-    for name in names:
-        write(tmp_path / "x", {name: (shared_data / "RAVDESS" / "Actor_07" / name).read_bytes()})
-    table = load(tmp_path / "x", tmp_path / "c")
+    names = [f"03-01-03-01-0{statement}-0{repetition}-07.flac" for statement in (1, 2) for repetition in (1, 2)]
+    files = {name: (shared_data / "RAVDESS" / "Actor_07" / name).read_bytes() for name in names}
+    table = load(write(tmp_path / "x", files), tmp_path / "c")
     assert len(table) == 3
     assert skipped(table) == {"03-01-03-01-02-02-07.flac": "same-sound"}
 

@@ -62,18 +62,9 @@ def test_changes_of_files_in_a_manifest_rebuild_the_table(tmp_path: Path) -> Non
 
 
 def test_other_options_have_another_cache_key(tmp_path: Path) -> None:
-    a, b = (
-        write(tmp_path / "in" / name, {"DC_a01.wav": noise(name), f"happy/{name}.wav": noise(f"h{name}")})
-        for name in "ab"
-    )
+    a, b = (write(tmp_path / "in" / name, ["DC_a01.wav", f"happy/{name}.wav"]) for name in "ab")
     options: list[dict[str, Any]] = [
-        {"roots": a},
-        {"roots": b},
-        {"roots": [a, b]},
-        {"roots": [b, a]},
-        {"roots": {"savee": a}},
-        {"roots": {"mine": a}},
-        {"roots": {"yours": a}},
+        *({"roots": roots} for roots in (a, b, [a, b], [b, a], {"savee": a}, {"mine": a}, {"yours": a})),
         {"roots": a, "labels": "six"},
         {"roots": a, "calm": "neutral"},
         {"roots": a, "labels": {"happy": "1", "angry": "2"}},
@@ -113,14 +104,10 @@ def test_corpora_json_and_skipped_csv_are_written(miniature_folder: Path, miniat
 
 
 def test_the_table_has_the_terms_of_its_corpora(tmp_path: Path) -> None:
-    info = corpus_info(
-        load(write(tmp_path / "x", [*actor_clips(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"]), tmp_path / "c")
-    )
-    assert {name: corpus["license"] for name, corpus in info.items()} == {
-        "ravdess": "CC-BY-NC-SA-4.0",
-        "cremad": "ODbL-1.0",
-        "x": "other",
-    }
+    root = write(tmp_path / "x", [*actor_clips(1), "1001_DFA_ANG_XX.wav", "happy/1.wav"])
+    info = corpus_info(load(root, tmp_path / "c"))
+    licenses = {name: corpus["license"] for name, corpus in info.items()}
+    assert licenses == {"ravdess": "CC-BY-NC-SA-4.0", "cremad": "ODbL-1.0", "x": "other"}
     assert "10.1371/journal.pone.0196391" in info["ravdess"]["citation"]
     assert info["cremad"]["classes"] == list(SCHEMES["six"])
     assert info["x"]["classes"] == ["happy"]
@@ -140,17 +127,10 @@ def test_corpus_info_of_filtered_joined_and_other_tables(miniature_table: datase
     savee = miniature_table.filter(lambda corpus: corpus == "savee", input_columns="corpus")
     assert corpus_info(savee) == {"savee": info["savee"]}
     assert corpus_info(datasets.concatenate_datasets([savee, miniature_table])).keys() == info.keys()
-    bare = datasets.Dataset.from_dict({"corpus": ["x", "x"], "emotion": [1, 0]}).cast_column(
-        "emotion", datasets.ClassLabel(names=["up", "down"])
-    )
-    assert corpus_info(bare)["x"] == {
-        "title": "x",
-        "license": "other",
-        "terms": "unknown",
-        "citation": "",
-        "note": "",
-        "classes": ["up", "down"],
-    }
+    bare = datasets.Dataset.from_dict({"corpus": ["x", "x"], "emotion": [1, 0]})
+    bare = bare.cast_column("emotion", datasets.ClassLabel(names=["up", "down"]))
+    unknown = {"license": "other", "terms": "unknown", "citation": "", "note": ""}
+    assert corpus_info(bare)["x"] == {"title": "x", **unknown, "classes": ["up", "down"]}
 
 
 def test_the_summary_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,21 +194,16 @@ def test_other_files_are_not_overwritten(tmp_path: Path, files: dict[str, bytes]
     assert modification_times(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "files", [None, {}, {"corpora.json": b'{"key": "old"}', "data.arrow": b"", "skipped.csv": b""}]
-)
-def test_an_empty_folder_and_an_older_table_are_replaced(tmp_path: Path, files: dict[str, bytes] | None) -> None:
-    if files is not None:
-        (tmp_path / "out").mkdir()
-        write(tmp_path / "out", files)
+@pytest.mark.parametrize("files", [{}, {"corpora.json": b'{"key": "old"}', "data.arrow": b"", "skipped.csv": b""}])
+def test_an_empty_folder_and_an_older_table_are_replaced(tmp_path: Path, files: dict[str, bytes]) -> None:
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out", files)
     assert len(prepare(write(tmp_path / "x", actor_clips(1)), tmp_path / "out", verbose=False)) == 8
     assert len(open_prepared(tmp_path / "out")) == 8
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failed_build_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
+def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
     root = write(tmp_path / "x", actor_clips(1) + actor_clips(2))
     prepare(write(tmp_path / "y", actor_clips(3)), tmp_path / "old", verbose=False)
     before = modification_times(tmp_path)
@@ -259,23 +234,20 @@ def test_missing_and_damaged_tables_are_refused(tmp_path: Path, miniature_folder
         open_prepared(write(tmp_path / "less", files))
 
 
-def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{code}/{number}.wav" for code in ("happy", "sad") for number in range(300)]
     catalog = catalog_of(write_zip(tmp_path / "mine.zip", names))
     decoded = builder._decode_in_threads(catalog.clips)
     started = []
-    init = builder._DecodedClip.__init__
+    decode = builder._DecodedClip
 
-    def count(self: Any, clip: Any) -> None:
+    def count(clip: Any) -> builder._DecodedClip:
         started.append(clip)
-        init(self, clip)
+        return decode(clip)
 
-    builder._DecodedClip.__init__ = count  # type: ignore[method-assign]
-    try:
-        next(decoded)
-        time.sleep(0.3)
-        assert len(started) < 100
-        decoded.close()
-    finally:
-        builder._DecodedClip.__init__ = init  # type: ignore[method-assign]
+    monkeypatch.setattr(builder, "_DecodedClip", count)
+    next(decoded)
+    time.sleep(0.3)
+    assert len(started) < 100
+    decoded.close()
     assert pa.total_allocated_bytes() < 1 << 28

@@ -29,9 +29,7 @@ def test_a_written_split_is_read_back(ravdess: datasets.Dataset, tmp_path: Path,
     assert read_split(file) == split
     again = make_split(ravdess.shuffle(seed=2), "file", file=file)
     assert again.speakers == split.speakers
-    assert {part: set(clips) for part, clips in again.parts.items()} == {
-        part: set(clips) for part, clips in split.parts.items()
-    }
+    assert all(set(again.parts[part]) == set(split.parts[part]) for part in PARTS)
     assert (again.name, again.seed, again.fold, again.leaking) == (split.name, 7, split.fold, kind == "random")
 
 
@@ -43,12 +41,8 @@ def test_a_written_split_is_read_back(ravdess: datasets.Dataset, tmp_path: Path,
             {"train": {"ravdess-01", "savee-DC"}, "validation": set(), "test": {"ravdess-02"}},
         ),
         (
-            {"train": ["01", "DC"], "dev": ["3"], "test": [2, "JE"]},
+            {"train": [1, "DC"], "val": ["3"], "test": ["02", "JE"]},
             {"train": {"ravdess-01", "savee-DC"}, "validation": {"ravdess-03"}, "test": {"ravdess-02", "savee-JE"}},
-        ),
-        (
-            {"train": [1], "val": [3], "test": [2]},
-            {"train": {"ravdess-01"}, "validation": {"ravdess-03"}, "test": {"ravdess-02"}},
         ),
         ({"train": ["my-own-7"], "test": ["8"]}, {"train": {"my-own-7"}, "validation": set(), "test": {"my-own-8"}}),
     ],
@@ -65,7 +59,6 @@ def test_lists_of_speakers_are_read(tmp_path: Path, lists: dict[str, list[Any]],
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"train": ["01", "02"], "test": ["02"]}, "speaker ravdess-02 is both in train and in test"),
         ({"train": ["01", "ravdess-02"], "test": [2]}, "speaker ravdess-02 is both in train and in test"),
         ({"train": ["01"], "test": ["99"]}, "'99' names no speaker of the data"),
         ({"train": ["01"]}, "a split file is a run's split.json, or an object with lists of speakers"),
@@ -98,9 +91,7 @@ def test_a_split_of_other_data_is_refused(ravdess: datasets.Dataset, tmp_path: P
     split = make_split(ravdess)
     (tmp_path / "split.json").write_text(json.dumps(split.to_dict()))
     fewer = ravdess.select(range(len(ravdess) - 5))
-    with pytest.raises(
-        InputError, match=r"5 of its clips are not in the data \(.* is the first\): is it the same data"
-    ):
+    with pytest.raises(InputError, match=r"5 of its clips are not in the data \(.* is the first\): is it the same"):
         make_split(fewer, "file", file=tmp_path / "split.json")
     with pytest.raises(InputError, match="5 clips of the split are not in the data"):
         split.row_indices(fewer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import datasets
+import pandas as pd
 
 from ser_ft.data.splits import PARTS, Split
 from ser_ft.labels import EMOTION_NAMES
@@ -21,22 +22,17 @@ def table_of(speakers: Mapping[str, Sequence[str]], clips: int = 2) -> datasets.
     """Return a table of some speakers as `load_corpora` does, without audio, with `clips` clips per emotion."""
     rows = []
     for corpus, names in speakers.items():
-        emotions = [name for name in EMOTION_NAMES if corpus == "ravdess" or (name != "calm")]
-        emotions = [name for name in emotions if corpus != "cremad" or name != "surprise"]
+        absent = {"ravdess": (), "cremad": ("calm", "surprise")}.get(corpus, ("calm",))
         for place, name in enumerate(names):
-            for emotion in emotions:
+            for label, emotion in enumerate(EMOTION_NAMES):
                 # Some speakers have fewer clips, as in CREMA-D.
-                for take in range(clips - (corpus == "cremad" and place % 3 == 0 and emotion == "neutral")):
-                    rows.append(
-                        {
-                            "id": f"{corpus}-{name}-{emotion}-{take}",
-                            "speaker": f"{corpus}-{name}",
-                            "corpus": corpus,
-                            "emotion": EMOTION_NAMES.index(emotion),
-                            "gender": "male" if place % 2 else "female",
-                        }
-                    )
-    return datasets.Dataset.from_list(rows).cast_column("emotion", datasets.ClassLabel(names=list(EMOTION_NAMES)))
+                num_takes = clips - (corpus == "cremad" and place % 3 == 0 and emotion == "neutral")
+                ids = [f"{corpus}-{name}-{emotion}-{take}" for take in range(num_takes if emotion not in absent else 0)]
+                gender = "male" if place % 2 else "female"
+                rows += [(clip, f"{corpus}-{name}", corpus, label, gender) for clip in ids]
+    frame = pd.DataFrame(rows, columns=["id", "speaker", "corpus", "emotion", "gender"])
+    table = datasets.Dataset.from_pandas(frame)
+    return table.cast_column("emotion", datasets.ClassLabel(names=list(EMOTION_NAMES)))
 
 
 def corpora_table(*corpora: str) -> datasets.Dataset:

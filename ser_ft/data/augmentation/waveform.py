@@ -108,7 +108,9 @@ class Augment:
         """
         names = list(batch)
         if not {"id", "audio"} <= set(names) or {"source", "copy"} & set(names):
-            raise InputError("only a prepared table can be augmented, only once: see load_corpora and open_prepared")
+            raise InputError(
+                "only a prepared table can be augmented, and only once: see load_corpora and open_prepared"
+            )
         rows: dict[str, list[Any]] = {name: [] for name in (*names, "source", "copy")}
         for values in zip(*(batch[name] for name in names), strict=True):
             clip = dict(zip(names, values, strict=True)) | {"source": values[names.index("id")], "copy": 0}

@@ -115,8 +115,6 @@ def test_mixup_weights_are_beta_distributed(alpha: float, deviation: float) -> N
     assert np.std(weights) == pytest.approx(deviation, abs=0.01)
     assert sample_mixup_weight(alpha, torch.Generator().manual_seed(0)) == weights[0]
 
-
-@pytest.mark.parametrize("alpha", [0, -1, float("inf"), float("nan")])
-def test_a_wrong_alpha_is_refused(alpha: float) -> None:
-    with pytest.raises(InputError, match="mixup's alpha must be a number above 0"):
-        sample_mixup_weight(alpha, torch.Generator())
+    for wrong_alpha in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="mixup's alpha must be a number above 0"):
+            sample_mixup_weight(wrong_alpha, torch.Generator())

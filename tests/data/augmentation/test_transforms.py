@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,7 @@ def test_the_output_is_valid_sound_and_the_input_is_not_changed(name: str, speec
         clip.setflags(write=False)
         version = augment(name, clip, strong(name, noise_dir))
         clip.setflags(write=True)
-        assert version.dtype == np.float32
-        assert version.ndim == 1
+        assert (version.dtype, version.ndim) == (np.float32, 1)
         assert np.isfinite(version).all()
         assert np.abs(version).max() <= 1
         assert not audio.is_silent(version)
@@ -142,26 +142,22 @@ def test_background_is_a_part_of_the_recording_at_its_ratio(speech: np.ndarray, 
     part = np.take(recording, np.arange(start, start + len(noise)), mode="wrap")
     assert np.corrcoef(part, noise)[0, 1] > 0.999
 
-
-def test_a_short_background_is_repeated_to_the_end_of_the_clip(noise_dir: Path) -> None:
     clip = tone(200, seconds=5, level=0.1)
     noise = augment("background", clip, {"sounds_path": noise_dir, "snr_db": 0}) - clip
-    assert all(abs(decibels(second) - decibels(noise)) < 0.5 for second in np.split(noise, 5))
+    assert all(abs(decibels(second) - decibels(noise)) < 0.5 for second in np.split(noise, 5)), "it is repeated"
 
 
-def test_background_uses_the_sound_in_a_mostly_silent_recording(tmp_path: Path) -> None:
+def test_background_uses_the_sound_in_a_mostly_silent_recording_and_refuses_a_silent_one(tmp_path: Path) -> None:
     recording = np.zeros(60 * SAMPLE_RATE, np.float32)
     recording[-100:] = 0.5
     (tmp_path / "door.wav").write_bytes(audio.to_wav(recording))
     clip = tone(200, seconds=1, level=0.02)
     noise = augment("background", clip, {"sounds_path": tmp_path, "snr_db": 10}) - clip
     assert decibels(clip) - decibels(noise) == pytest.approx(10, abs=0.01)
-
-
-def test_a_silent_background_recording_is_named(tmp_path: Path) -> None:
+    (tmp_path / "door.wav").rename(tmp_path / "door.txt")
     (tmp_path / "nothing.wav").write_bytes(audio.to_wav(np.zeros(SAMPLE_RATE, np.float32)))
     with pytest.raises(InputError, match=r"nothing\.wav: silent: remove it from the folder"):
-        augment("background", tone(200), {"sounds_path": tmp_path})
+        augment("background", clip, {"sounds_path": tmp_path})
 
 
 @pytest.mark.parametrize(("settings", "places"), [
@@ -275,32 +271,30 @@ def test_a_codec_is_lossy_and_adds_no_delay(codec: str, min_snr: float, speech: 
     assert lag(speech, version) == 0
     assert min_snr < decibels(speech) - decibels(version - speech) < 40
 
-
-@pytest.mark.parametrize("codec", ["mp3", "opus", "vorbis"])
-def test_more_compression_loses_more(codec: str, speech: np.ndarray) -> None:
-    errors = [augment("codec", speech, {"format": codec, "compression_level": c}) - speech for c in (0.3, 0.99)]
-    assert decibels(errors[1]) > decibels(errors[0]) + 3
+    if codec != "gsm":
+        low, high = (augment("codec", speech, {"format": codec, "compression_level": c}) - speech for c in (0.3, 0.99))
+        assert decibels(high) > decibels(low) + 3, "more compression loses more"
 
 
+@pytest.fixture
+def no_known_delays() -> Iterator[None]:
+    codec_delay.cache_clear()
+    yield
+    codec_delay.cache_clear()
+
+
+@pytest.mark.usefixtures("no_known_delays")
 def test_a_codecs_delay_is_removed_if_libsndfile_does_not(speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = transforms._decode
     monkeypatch.setattr(transforms, "_decode", lambda content: np.pad(decode(content), (1105, 47)))
-    codec_delay.cache_clear()
-    try:
-        assert codec_delay("mp3") == 1105
-        version = augment("codec", speech, {"format": "mp3", "compression_level": 0.8})
-        assert len(version) == len(speech)
-        assert lag(speech, version) == 0
-    finally:
-        codec_delay.cache_clear()
+    assert codec_delay("mp3") == 1105
+    version = augment("codec", speech, {"format": "mp3", "compression_level": 0.8})
+    assert (len(version), lag(speech, version)) == (len(speech), 0)
 
 
+@pytest.mark.usefixtures("no_known_delays")
 def test_a_codec_that_libsndfile_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CODECS, "mp3", ("MP3", "OPUS", SAMPLE_RATE))
-    codec_delay.cache_clear()
-    try:
-        with pytest.raises(InputError, match=r"cannot write mp3: remove it from codec\.format"):
-            Augment({"codec": {}})
-        Augment({"codec": {"format": ["vorbis", "gsm"]}})
-    finally:
-        codec_delay.cache_clear()
+    with pytest.raises(InputError, match=r"cannot write mp3: remove it from codec\.format"):
+        Augment({"codec": {}})
+    Augment({"codec": {"format": ["vorbis", "gsm"]}})

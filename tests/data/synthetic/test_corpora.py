@@ -177,7 +177,7 @@ def test_a_failed_replacement_keeps_the_old_miniature(
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
+def test_other_files_are_not_overwritten_and_wrong_numbers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="choose another"):
         write_miniature(tmp_path, progress=False)
@@ -185,8 +185,6 @@ def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
         write_miniature(tmp_path / "thesis.txt", progress=False)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
-
-@pytest.mark.parametrize("arguments", [{"seed": -1}, {"speakers": 0}])
-def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, int]) -> None:
-    with pytest.raises(InputError):
-        write_miniature(tmp_path / "root", progress=False, **arguments)
+    for wrong in ({"seed": -1}, {"speakers": 0}):
+        with pytest.raises(InputError, match="seed must be 0 or more, and its speakers 1 or more"):
+            write_miniature(tmp_path / "root", progress=False, **wrong)
