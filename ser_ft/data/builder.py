@@ -30,7 +30,7 @@ _TEXT_COLUMNS = ("gender", "intensity", "statement", "language")
 class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """Builds the prepared table of a `Catalog`.
 
-    Threads decode each clip once. Clips that cannot be used are listed in `skipped.csv` beside the table. If a
+    Threads decode each clip once. Clips that cannot be used are listed in `skipped.csv` next to the table. If a
     recording occurs twice, by its decoded content, it is kept once; if its labels differ, it is not kept at all.
     """
 

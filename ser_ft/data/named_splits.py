@@ -25,5 +25,5 @@ NAMED_FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
 NAMED_VALIDATION: dict[str, tuple[str, ...]] = {
     "audeering-cremad": _speakers(
         "cremad", "1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085"
-    )[0],
+    )[0]
 }

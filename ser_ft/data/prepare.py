@@ -111,7 +111,7 @@ def prepare(
 ) -> datasets.Dataset:
     """Write the table of `load_corpora` to a folder that `datasets.load_from_disk` reads.
 
-    `skipped.csv` and `corpora.json` (terms, citation and notes of each corpus) are written beside it. If the folder
+    `skipped.csv` and `corpora.json` (terms, citation and notes of each corpus) are written next to it. If the folder
     already holds the same table, nothing is done. The folder is replaced in one step.
 
     Raises:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ...utils.errors import InputError
 from .parameters import check_integer, is_fraction
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass
@@ -48,8 +45,6 @@ def spec_augment(
     the clip's real frames in the same band. Padding frames are not changed. `features` has the shape (clips, frames,
     bands); `mask`, shape (clips, frames), is true (or 1) for real frames, which come first in each clip.
     """
-    import torch
-
     real = mask.to(device=features.device, dtype=torch.bool)
     lengths = real.sum(dim=1)
 
@@ -83,8 +78,6 @@ class Mixup:
     @classmethod
     def sample(cls, alpha: float, num_clips: int, seed: tuple[int, ...]) -> Mixup:
         """Sample the weight from Beta(alpha, alpha), and the partners, reproducibly for any integers `seed`."""
-        import torch
-
         digest = hashlib.sha256(repr(seed).encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         weight = sample_mixup_weight(alpha, generator)
@@ -107,8 +100,6 @@ class Mixup:
 
 def sample_mixup_weight(alpha: float, generator: torch.Generator) -> float:
     """Sample the weight of a clip in mixup from Beta(alpha, alpha) (Zhang et al. 2018)."""
-    import torch
-
     if not 0 < alpha < float("inf"):
         raise InputError(f"mixup's alpha must be a number above 0, not {alpha!r}")
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))

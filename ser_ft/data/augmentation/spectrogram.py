@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
 
 from ...utils.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
 
 _DECIBELS = 10 / math.log(10)
 # Standard deviation of the noise level between frames in one band, in nepers: that of a few independent bins.
@@ -113,8 +111,6 @@ class _Sampler:
 
     def uniform(self, low: float, high: float) -> torch.Tensor:
         """Sample a number for each clip, shape (clips,)."""
-        import torch
-
         return low + (high - low) * torch.rand(len(self.features), generator=self.generator)
 
     def bernoulli(self, probability: float) -> torch.Tensor:
@@ -123,14 +119,10 @@ class _Sampler:
 
     def normal(self, *shape: int) -> torch.Tensor:
         """Sample standard normal numbers."""
-        import torch
-
         return torch.randn(*shape, generator=self.generator)
 
     def curves(self, kind: str, deviation_db: float = 0.0) -> torch.Tensor:
         """Sample a smooth curve over the bands for each clip, in nepers, shape (clips, 1, bands)."""
-        import torch
-
         deviations, num_bands = torch.tensor(_CURVES[kind]), self.features.shape[2]
         if kind == "channel":
             deviations = deviations * deviation_db / math.sqrt(len(deviations))
@@ -143,8 +135,6 @@ def _crop(
     features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, settings: SpectralAugment, frame_seconds: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Crop some clips to a part of their speech, and the others to their speech with a little silence around it."""
-    import torch
-
     first, num_speech = _speech_frames(features, lengths)
     margin = settings.max_silence_seconds / frame_seconds + 1
     before, after = ((sampler.uniform(0.0, margin)).floor().long() for _ in range(2))
@@ -163,8 +153,6 @@ def _crop(
 
 def _speech_frames(features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each clip's first audible frame, and the number of frames from it to the last audible one."""
-    import torch
-
     energies = torch.logsumexp(features, dim=2)
     frames = torch.arange(features.shape[1])[None]
     energies = energies.masked_fill(frames >= lengths[:, None], -math.inf)
@@ -177,8 +165,6 @@ def _warp(
     features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, settings: SpectralAugment
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change tempo and vocal tract length by interpolating between frames and between bands."""
-    import torch
-
     num_clips, num_frames, num_bands = features.shape
     tempo = sampler.uniform(-settings.max_tempo_change, settings.max_tempo_change).exp()
     warp = sampler.uniform(-settings.max_warp, settings.max_warp).exp()
@@ -200,8 +186,6 @@ def _add_reverberation(
     features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, probability: float, frame_seconds: float
 ) -> torch.Tensor:
     """Add exponentially decaying echoes to some clips (Polack 1988)."""
-    import torch
-
     selected = sampler.bernoulli(probability)
     rt60, first_echo_db = sampler.uniform(*_REVERBERATION_SECONDS), sampler.uniform(*_FIRST_ECHO_DB)
     if not selected.any():
@@ -225,8 +209,6 @@ def _add_noise(
     features: torch.Tensor, lengths: torch.Tensor, sampler: _Sampler, settings: SpectralAugment
 ) -> torch.Tensor:
     """Add stationary noise to some clips."""
-    import torch
-
     selected = sampler.bernoulli(settings.noise_prob)
     snr_db, colors = sampler.uniform(*settings.snr_db), sampler.curves("noise")
     flicker = sampler.normal(*features.shape) * _NOISE_FLICKER
@@ -242,8 +224,6 @@ def _add_noise(
 
 def _limit_band(features: torch.Tensor, sampler: _Sampler, probability: float) -> torch.Tensor:
     """Attenuate the lowest and highest bands of some clips."""
-    import torch
-
     num_bands = features.shape[2]
     selected = sampler.bernoulli(probability)
     low = sampler.uniform(0.0, num_bands / 6).floor()
