@@ -18,15 +18,11 @@ from ser_ft.cli.demo import Options
 from ser_ft.models import SHIPPED, resolve_model_path
 from tests.helpers.chromium import Page, open_browser
 
-NO_GRADIO = 'the page needs gradio: pip install "gradio>=6.31,<7"'
-NO_SELENIUM = "the tests of the page in a browser need selenium: pip install selenium"
-NO_BROWSER = "the tests of the page in a browser need chromium and chromedriver (Debian: chromium, chromium-driver)"
-
 
 @pytest.fixture(scope="session")
 def demo() -> Any:
     """The package of the page, with all its modules."""
-    pytest.importorskip("gradio", reason=NO_GRADIO)
+    pytest.importorskip("gradio", reason='the page needs gradio: pip install "gradio>=6.31,<7"')
     import ser_ft_demo.server
 
     return ser_ft_demo
@@ -61,10 +57,10 @@ def recordings(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser(recordings: Path) -> Iterator[Any]:
     """A headless Chromium whose microphone plays a recording."""
-    pytest.importorskip("selenium", reason=NO_SELENIUM)
+    pytest.importorskip("selenium", reason="the tests of the page in a browser need selenium: pip install selenium")
     programs = shutil.which("chromium"), shutil.which("chromedriver")
     if not all(programs):
-        pytest.skip(NO_BROWSER)
+        pytest.skip("the tests in a browser need chromium and chromedriver (Debian: chromium, chromium-driver)")
     driver = open_browser(*programs, recordings / "microphone.wav", os.geteuid() == 0)
     yield driver
     driver.quit()

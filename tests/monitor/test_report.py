@@ -113,13 +113,16 @@ def test_highlights_can_be_played(page: Page, numbers: dict[str, Any]) -> None:
         assert np.abs(samples).max() > 0.01
 
 
-def test_no_audio_leaves_all_voices_out_of_the_page(recordings: Path, tmp_path: Path) -> None:
-    assert run_monitor(recordings / "angry.wav", "--no-audio", "--out", tmp_path / "out") == 0
+def test_options_leave_out_all_voices_and_apply_a_speaker_baseline(recordings: Path, tmp_path: Path) -> None:
+    options = "--no-audio", "--speaker-baseline", "5", "--out", tmp_path / "out"
+    assert run_monitor(recordings / "angry.wav", *options) == 0
     page = Page(tmp_path / "out" / "report.html")
     assert page.all("audio") == []
     assert "data:audio" not in page.source
     assert "This page contains recorded voices" not in page.text
     assert any(attributes.get("id") == "highlight-1" for attributes in page.all("li"))
+    assert "The first 5 s of each speaker's speech are taken as ordinary speech" in page.text
+    assert "Subtracted from the log-odds: channel 1: " in page.text
     # The model that ships with ser_ft lies in its run folder.
     assert re.search(r"UAR 0\.\d{3} on test: [\d,]+ clips", page.text)
     assert UNKNOWN not in page.text
@@ -301,13 +304,6 @@ def test_a_metrics_file_of_other_software_is_ignored(recordings: Path, tmp_path:
     (tmp_path / "metrics.json").write_text(content)
     assert run_monitor(recordings / "mono.wav", "--model", tmp_path / "model", "--out", tmp_path / "out") == 0
     assert UNKNOWN in Page(tmp_path / "out" / "report.html").text
-
-
-def test_a_speaker_baseline_is_explained_with_its_numbers(recordings: Path, tmp_path: Path) -> None:
-    assert run_monitor(recordings / "angry.wav", "--speaker-baseline", "5", "--out", tmp_path / "out") == 0
-    text = Page(tmp_path / "out" / "report.html").text
-    assert "The first 5 s of each speaker's speech are taken as ordinary speech" in text
-    assert "Subtracted from the log-odds: channel 1: " in text
 
 
 def test_the_timeline_shows_all_classes_negative_segments_and_highlights(recordings: Path) -> None:
