@@ -122,7 +122,7 @@ def test_debug_shows_the_traceback(
 
 
 @pytest.mark.slow
-def test_the_command_runs_in_a_process_of_its_own(folder: Path) -> None:
+def test_the_command_runs_in_its_own_process(folder: Path) -> None:
     command = [sys.executable, "-c", "from ser_ft.cli import main; raise SystemExit(main())", "prepare"]
     result = subprocess.run([*command, "good", "--out", "out"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

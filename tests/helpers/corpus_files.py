@@ -16,6 +16,7 @@ import soundfile
 from ser_ft.audio import to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
 from ser_ft.data.catalog import Catalog, CatalogOptions
+from ser_ft.data.corpora import CORPORA
 from ser_ft.data.prepare import load_corpora
 from ser_ft.data.roots import Roots, build_catalog
 from ser_ft.labels import make_scheme
@@ -25,10 +26,8 @@ RAVDESS = "03-01-{emotion}-01-01-01-{actor}.wav"
 
 def distributed_names(manifests: Path) -> dict[str, list[str]]:
     """Return corpus -> paths of its distributed clips, from the manifests (sha256, bytes, path)."""
-    return {
-        corpus: [line.split("\t")[2] for line in (manifests / f"{corpus}.tsv").read_text(encoding="utf-8").splitlines()]
-        for corpus in ("ravdess", "tess", "cremad", "savee")
-    }
+    lines = {corpus: (manifests / f"{corpus}.tsv").read_text(encoding="utf-8").splitlines() for corpus in CORPORA}
+    return {corpus: [line.split("\t")[2] for line in names] for corpus, names in lines.items()}
 
 
 def samples(name: str, seconds: float = 0.06, level: float = 2000) -> np.ndarray:

@@ -216,7 +216,7 @@ def test_missing_settings_have_their_defaults() -> None:
     assert Augment({"noise": None}) == Augment({"noise": {}}) == Augment({"noise": {"snr_db": [5, 25], "p": 1}})  # type: ignore[dict-item]
 
 
-def test_tables_that_cannot_be_augmented_are_refused(table: datasets.Dataset) -> None:
+def test_tables_and_samples_that_cannot_be_augmented_are_refused(table: datasets.Dataset) -> None:
     volume: dict[str, Any] = {"volume": {}}
     with pytest.raises(InputError, match="and only once"):
         augment(augment(table, volume), volume)
@@ -226,9 +226,6 @@ def test_tables_that_cannot_be_augmented_are_refused(table: datasets.Dataset) ->
         augment(table.select([]), volume)
     with pytest.raises(InputError, match="WAV bytes, not decoded"):
         Augment(volume)({"id": ["a"], "audio": [[0.1, 0.2]]})
-
-
-@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros((2, 100)), np.full(10, np.nan)])
-def test_arrays_that_are_no_clip_are_refused(samples: np.ndarray) -> None:
-    with pytest.raises(InputError, match="one channel of one or more finite samples"):
-        Augment(SOME).apply(samples, "clip", 1)
+    for samples in (np.zeros(0), np.zeros((2, 100)), np.full(10, np.nan)):
+        with pytest.raises(InputError, match="one channel of one or more finite samples"):
+            Augment(volume).apply(samples, "clip", 1)
