@@ -6,8 +6,8 @@
 
 The recipe connects to the cluster of RAY_ADDRESS, or starts Ray on this machine if that is not set. The model and local
 sources must have the same path on every machine; the model that is part of ser_ft always has. Folders are searched as
-by `ser-ft predict`. The output is a folder of Parquet files with one row per clip, in no fixed order: path, emotion, one
-probability per class, uncertain, and error, the reason if there is no prediction. If a worker dies, Ray repeats its
+by `ser-ft predict`. The output is a folder of Parquet files with one row per clip, in no fixed order: path, emotion,
+one probability per class, uncertain, and error, the reason if there is no prediction. If a worker dies, Ray repeats its
 part, and each clip still has one row.
 """
 
@@ -93,7 +93,6 @@ def schema(classes: Sequence[str]) -> pa.Schema:
 
 
 def _files(batch: pa.Table) -> Iterator[AudioInput]:
-    """Yield the inputs of a batch of the file list: local paths, or the contents that `Reader` added."""
     for row in batch.to_pylist():
         path = os.fsdecode(row["name"])
         yield AudioInput(path, path, row["bytes"] or b"" if "bytes" in row else Path(path), row["error"])
@@ -115,7 +114,7 @@ def _cells(batch: pa.Table, column: str) -> Iterator[AudioInput]:
 def predict(
     sources: Sequence[str], out: str, model: str | None = None, column: str | None = None, workers: int | None = None
 ) -> int:
-    """Recognize an archive.
+    """Recognize an archive, and return the number of rows.
 
     Args:
         sources: Folders or files, at any address that fsspec supports.
@@ -124,11 +123,7 @@ def predict(
         column: The column with the audio, if the sources are Parquet files.
         workers: Number of workers. None: one per GPU of the cluster if the model can use it, else one per core.
 
-    Returns:
-        The number of rows.
-
-    Raises:
-        InputError: `out` exists, a source, its audio, the column or the model does not, or Ray is not installed.
+    Raises InputError if `out` exists, if a source, its audio, the column or the model does not, or if Ray is missing.
     """
     try:
         import ray
@@ -170,7 +165,6 @@ def predict(
 
 
 def _connect(ray: Any) -> dict[str, float]:
-    """Connect to the cluster, or start one; return its resources."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_ADDRESS" in os.environ:
         ray.init(ignore_reinit_error=True)
@@ -182,16 +176,14 @@ def _connect(ray: Any) -> dict[str, float]:
 
 
 def _list_files(sources: Sequence[str], suffixes: tuple[str, ...]) -> tuple[Any, list[SoundFile]]:
-    """Return the store of the sources, and their files without duplicates."""
     from fsspec.core import url_to_fs
 
     locations = [url_to_fs(source) for source in sources]
     store = locations[0][0]
     for source, (other_store, path) in zip(sources, locations, strict=True):
         if other_store != store:
-            raise InputError(
-                f"{source}: is in another store than {sources[0]}: pass the sources of one store at a time"
-            )
+            hint = "pass the sources of one store at a time"
+            raise InputError(f"{source}: is in another store than {sources[0]}: {hint}")
         if not store.exists(path):
             raise InputError(f"{source}: does not exist")
     paths = [path for _, path in locations]

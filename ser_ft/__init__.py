@@ -23,16 +23,21 @@ from typing import TYPE_CHECKING, Any
 from .utils.auto_classes import register_models
 
 if TYPE_CHECKING:
-    from .config.schema import Recipe
-    from .data.prepare import load_corpora, load_table, open_prepared, prepare
-    from .data.splits import make_split, read_split
-    from .evaluation.ensemble import fuse
-    from .evaluation.evaluate import evaluate
-    from .evaluation.run_folder import RunFolder
-    from .hub.publish import push
-    from .inference.recognizer import EmotionRecognizer
-    from .pipeline import run, sweep
-    from .utils.errors import InputError
+    from .config.schema import Recipe as Recipe
+    from .data.prepare import load_corpora as load_corpora
+    from .data.prepare import load_table as load_table
+    from .data.prepare import open_prepared as open_prepared
+    from .data.prepare import prepare as prepare
+    from .data.splits import make_split as make_split
+    from .data.splits import read_split as read_split
+    from .evaluation.ensemble import fuse as fuse
+    from .evaluation.evaluate import evaluate as evaluate
+    from .evaluation.run_folder import RunFolder as RunFolder
+    from .hub.publish import push as push
+    from .inference.recognizer import EmotionRecognizer as EmotionRecognizer
+    from .pipeline import run as run
+    from .pipeline import sweep as sweep
+    from .utils.errors import InputError as InputError
 
 _MODULES = {
     "EmotionRecognizer": "inference.recognizer",
@@ -51,23 +56,7 @@ _MODULES = {
     "run": "pipeline",
     "sweep": "pipeline",
 }
-__all__ = [
-    "EmotionRecognizer",
-    "InputError",
-    "Recipe",
-    "RunFolder",
-    "evaluate",
-    "fuse",
-    "load_corpora",
-    "load_table",
-    "make_split",
-    "open_prepared",
-    "prepare",
-    "push",
-    "read_split",
-    "run",
-    "sweep",
-]
+__all__ = list(_MODULES)
 __version__ = metadata.version("ser_ft")
 
 register_models()

@@ -57,12 +57,9 @@ def label_color(name: str, index: int = 0) -> str:
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """A set of classes, and the class of each source label.
+    """A set of classes in the order of their indices, and the class of each source label (lower case).
 
-    Attributes:
-        name: "eight", "seven", "six", "four" or "own".
-        classes: The classes, in the order of their indices.
-        class_by_label: Source label (lower case) -> class. Labels that are missing are not part of the scheme.
+    `name` is "eight", "seven", "six", "four" or "own". Labels missing from `class_by_label` are not part of the scheme.
     """
 
     name: str
@@ -76,15 +73,10 @@ class LabelScheme:
 
 
 def make_scheme(labels: str | Mapping[str, str] = "eight", calm: str = "keep") -> LabelScheme:
-    """Create a label scheme.
+    """Create a label scheme: one of `SCHEMES`, or "own" from a mapping of emotions (or source labels) to classes.
 
-    Args:
-        labels: "eight", "seven", "six", "four", or a mapping from emotion (or source label) to class.
-        calm: What happens to calm speech: "keep" it as a class if the scheme has one, count it as "neutral", or "drop"
-            it.
-
-    Raises:
-        InputError: The scheme or the value of `calm` is unknown, or there are fewer than two classes.
+    `calm` says what happens to calm speech: "keep" it as a class if the scheme has one, count it as "neutral", or
+    "drop" it. InputError is raised if the scheme or `calm` is unknown, or if there are fewer than two classes.
     """
     if calm not in CALM_POLICIES:
         raise InputError(f"calm must be one of {', '.join(CALM_POLICIES)}, not {calm!r}")

@@ -15,12 +15,7 @@ SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A file, or a folder that cannot be read.
-
-    Attributes:
-        path: The path as it was passed, or that of the passed folder with the path below it.
-        error: Why a folder cannot be read.
-    """
+    """A file, or a folder that cannot be read, with the reason; the path begins as the one that was passed."""
 
     path: str
     error: str | None = None
@@ -31,13 +26,9 @@ def find_sound_files(
 ) -> Iterator[SoundFile]:
     """Find files by their suffixes, in a reproducible order: a folder's own files by name, then its subfolders.
 
-    Folders are searched recursively. Links are followed, but each folder is searched once, so that circular links end.
-    Hidden entries (whose names begin with a dot), pipes and devices are ignored.
-
-    Args:
-        paths: Folders, and files, which are returned whatever their suffix.
-        suffixes: The suffixes, in lower case; ("",): every file.
-        hidden_files: Whether hidden files are found too. Hidden folders never are.
+    Folders are searched recursively; passed files are returned whatever their suffix. Links are followed, but each
+    folder is searched once, so that circular links end. Hidden entries (whose names begin with a dot), pipes and
+    devices are ignored; with `hidden_files`, only hidden folders are. Suffixes are in lower case; ("",): every file.
     """
     searched: set[tuple[int, int]] = set()
     for path in map(str, paths):
@@ -72,7 +63,6 @@ def _search(
 
 
 def _list_folder(folder: str, suffixes: tuple[str, ...], hidden_files: bool) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the files with these suffixes, and of the subfolders."""
     files, subfolders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:

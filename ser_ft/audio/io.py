@@ -46,15 +46,10 @@ class AudioError(InputError):
 
 
 def decode(source: Source, rate: int = SAMPLE_RATE, name: str | None = None) -> np.ndarray:
-    """Decode a file, average its channels and resample it.
+    """Decode a file, or the bytes of one, average its channels and resample it to `rate` (Hz).
 
     WAV, AIFF (whatever the suffix), FLAC, Ogg, Opus, MP3 and Opus in WebM are decoded by libsndfile, other formats
-    (m4a, AAC, ...) by ffmpeg if it is installed.
-
-    Args:
-        source: A path, or the bytes of a whole file.
-        rate: Sampling rate of the result, in Hz.
-        name: Name of the file if bytes are passed, for messages and for its suffix.
+    (m4a, AAC, ...) by ffmpeg if it is installed. `name` is the name of the file if bytes are passed.
 
     Returns:
         Float32 samples, shape (samples,), full scale at 1.0.
@@ -112,11 +107,7 @@ def mix_down(samples: np.ndarray) -> np.ndarray:
 
 
 def check_file(file: BinaryIO, name: str) -> None:
-    """Check a file before it is decoded, without reading all of it.
-
-    Raises:
-        AudioError: The file is empty, a git-LFS pointer, or cut short.
-    """
+    """Raise AudioError if a file is empty, a git-LFS pointer or cut short; not all of it is read."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if not size:
@@ -136,11 +127,10 @@ def check_sampling_rate(rate: int, name: str) -> None:
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Resample samples, shape (samples,), from one rate in Hz to another with the high-quality filter of soxr."""
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
     if from_rate == to_rate:
-        return np.ascontiguousarray(samples, dtype=np.float32)
-    resampled: np.ndarray = soxr.resample(
-        np.ascontiguousarray(samples, dtype=np.float32), from_rate, to_rate, quality="HQ"
-    )
+        return samples
+    resampled: np.ndarray = soxr.resample(samples, from_rate, to_rate, quality="HQ")
     return resampled
 
 
@@ -181,17 +171,11 @@ def from_wav(wav: bytes) -> np.ndarray:
     size = len(wav) - HEADER_BYTES
     if size <= 0 or size % 2 or wav[:HEADER_BYTES] != _header(size, SAMPLE_RATE):
         return decode(wav)
-    samples = np.frombuffer(wav, dtype="<i2", offset=HEADER_BYTES).astype(np.float32)
-    samples *= np.float32(1 / 32768)
-    return samples
+    return from_pcm16(np.frombuffer(wav, dtype="<i2", offset=HEADER_BYTES))
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises:
-        AudioError: The file does not exist, is not a regular file, cannot be read, or is larger than 2 GiB.
-    """
+    """Return the bytes of a regular file of up to 2 GiB; raise AudioError if that is not possible."""
     try:
         status = path.stat()
         # Opening a pipe or a device may block, and reading it may never end.
@@ -220,19 +204,13 @@ def _decode_ffmpeg(content: bytes, name: str, rate: int, reason: str) -> tuple[n
             raise AudioError("unreadable", f"{name}: ffmpeg did not finish in 10 minutes") from error
     if process.returncode != 0 or not process.stdout:
         lines = process.stderr.decode(errors="replace").strip().splitlines()
-        raise AudioError(
-            "unreadable", f"{name}: ffmpeg cannot decode it ({short_reason(lines[-1] if lines else 'no audio')})"
-        )
+        error_text = short_reason(lines[-1] if lines else "no audio")
+        raise AudioError("unreadable", f"{name}: ffmpeg cannot decode it ({error_text})")
     return np.frombuffer(process.stdout, dtype="<f4")[:, None], rate
 
 
 def find_ffmpeg(head: bytes, name: str, reason: str) -> str:
-    """Return the path of ffmpeg, for a file that libsndfile cannot decode.
-
-    Args:
-        head: The first bytes of the file, at least 12.
-        name: The name of the file.
-        reason: The error of libsndfile.
+    """Return the path of ffmpeg, for a file that libsndfile refused for a reason; `head`: its first 12 bytes or more.
 
     Raises:
         AudioError: ffmpeg is not installed, or libsndfile would decode this format if the file were intact.
@@ -248,10 +226,7 @@ def find_ffmpeg(head: bytes, name: str, reason: str) -> str:
 
 
 def _is_cut_short(file: BinaryIO, size: int) -> bool:
-    """Return whether a WAV or AIFF file has clearly fewer samples than its header says, which libsndfile ignores.
-
-    Most other formats cannot be decoded when they are cut short.
-    """
+    # libsndfile ignores that a WAV or AIFF file has fewer samples than its header says; most others fail to decode.
     file.seek(0)
     head = file.read(12)
     if head[:4] not in (b"RIFF", b"FORM") or head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
@@ -269,7 +244,7 @@ def _is_cut_short(file: BinaryIO, size: int) -> bool:
 
 
 def _is_foreign_container(head: bytes) -> bool:
-    """Return whether the bytes start an MP4/M4A (ftyp) or a Matroska/WebM (EBML) file."""
+    # MP4/M4A or Matroska/WebM.
     return head[4:8] == b"ftyp" or head[:4] == webm.MAGIC
 
 

@@ -44,13 +44,9 @@ _AU_HEADER_BYTES = 24
 
 @dataclass(frozen=True)
 class AudioReader:
-    """An open file.
+    """An open file, with its rate in Hz.
 
-    Attributes:
-        name: The name of the file.
-        rate: The sampling rate in Hz.
-        channels: The number of channels.
-        read: Returns the next n samples, fewer at the end: float32, shape (samples, channels).
+    `read` returns the next n samples, fewer at the end: float32, shape (samples, channels).
     """
 
     name: str
@@ -59,10 +55,7 @@ class AudioReader:
     read: Callable[[int], np.ndarray]
 
     def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
-        """Read the file to its end.
-
-        Args:
-            seconds: Length of a block; blocks are shorter at the end, and if there are many channels.
+        """Read the file to its end in blocks of this length, shorter at the end and if there are many channels.
 
         Yields:
             Float32 samples at the rate of the file, full scale at 1.0, shape (samples, channels).
@@ -88,11 +81,7 @@ class AudioReader:
 
 
 def check_samples(samples: np.ndarray, name: str) -> None:
-    """Check that floats of any shape can be samples with full scale at 1.0.
-
-    Raises:
-        AudioError: Some are not finite, or beyond `MAX_AMPLITUDE`.
-    """
+    """Raise AudioError if floats of any shape are not finite or beyond `MAX_AMPLITUDE`."""
     low, high = (float(samples.min()), float(samples.max())) if samples.size else (0.0, 0.0)
     if low >= -MAX_AMPLITUDE and high <= MAX_AMPLITUDE:
         return
@@ -103,14 +92,10 @@ def check_samples(samples: np.ndarray, name: str) -> None:
 
 @contextmanager
 def open_audio(source: Source, name: str | None = None) -> Iterator[AudioReader]:
-    """Open a file of any size, in the formats of `audio.decode`, to read it block by block.
+    """Open a file of any size, or the bytes of one, in the formats of `audio.decode`, to read it block by block.
 
-    Args:
-        source: A path, or the bytes of a whole file.
-        name: Name of the file if bytes are passed, for messages and for its suffix.
-
-    Raises:
-        AudioError: The file is missing, empty, cut short or a git-LFS pointer, or cannot be decoded.
+    `name` is the name of the file if bytes are passed. AudioError is raised if the file is missing, empty, cut short or
+    a git-LFS pointer, or cannot be decoded.
     """
     name = name or ("sound" if isinstance(source, bytes) else str(source))
     with ExitStack() as stack:
@@ -123,21 +108,10 @@ def open_audio(source: Source, name: str | None = None) -> Iterator[AudioReader]
 def blocks(
     source: Source, seconds: float = 10.0, rate: int = SAMPLE_RATE, name: str | None = None
 ) -> Iterator[np.ndarray]:
-    """Decode a file block by block, in bounded memory, and resample it.
+    """Decode a file block by block (each of about `seconds`), in bounded memory, and resample it to `rate` (Hz).
 
-    The samples of one channel are bit for bit those of `audio.decode` (MP3: within 1e-7).
-
-    Args:
-        source: A path, or the bytes of a whole file.
-        seconds: Approximate length of a block.
-        rate: Sampling rate of the result, in Hz.
-        name: Name of the file if bytes are passed.
-
-    Yields:
-        Float32 samples, full scale at 1.0, shape (samples, channels).
-
-    Raises:
-        AudioError: The file cannot be opened (see `open_audio`), or not decoded to its end.
+    The samples of one channel are bit for bit those of `audio.decode` (MP3: within 1e-7). Blocks are float32 with full
+    scale at 1.0, shape (samples, channels). AudioError is raised as by `open_audio` and `AudioReader.blocks`.
     """
     with open_audio(source, name) as reader:
         resampler = Resampler(reader.rate, rate, reader.channels)
@@ -174,11 +148,9 @@ class Resampler:
 
 
 class MonoResampler:
-    """Converts chunks of any size to mono at 16 kHz, with the result of `audio.decode` for the whole.
+    """Converts chunks of any size, at `rate` Hz, to mono at 16 kHz, with the result of `audio.decode` for the whole.
 
-    Args:
-        rate: Sampling rate of the chunks, in Hz.
-        channel: The channel that is used, from 0. None: the mean of all channels.
+    `channel` is the channel that is used, from 0. None: the mean of all channels.
     """
 
     def __init__(self, rate: int, channel: int | None = None) -> None:
@@ -187,16 +159,10 @@ class MonoResampler:
         self._resampler = Resampler(rate)
 
     def feed(self, chunk: np.ndarray) -> np.ndarray:
-        """Take a chunk and return the samples that are ready.
+        """Take a chunk and return the samples that are ready: float32 at 16 kHz, shape (samples,).
 
-        Args:
-            chunk: Float samples with full scale at 1.0, or int16, of shape (samples,) or (samples, channels).
-
-        Returns:
-            Float32 samples at 16 kHz, shape (samples,).
-
-        Raises:
-            InputError: The chunk has another type or shape, lacks the channel, or has samples that are not audio.
+        A chunk has shape (samples,) or (samples, channels), of int16 or floats with full scale at 1.0. InputError is
+        raised if it has another type or shape, lacks the channel, or has samples that are not audio.
         """
         samples = np.asarray(chunk)
         if samples.ndim not in (1, 2) or (samples.ndim == 2 and not samples.shape[1]):
@@ -207,23 +173,21 @@ class MonoResampler:
             raise InputError(f"the samples of a chunk are int16, or floats with full scale at 1.0, not {samples.dtype}")
         check_samples(samples, "a chunk")
         samples = samples.astype(np.float32, copy=False).reshape(len(samples), -1 if samples.size else 1)
-        return self._resampler.feed(self._select(samples)[:, None])[:, 0]
+        if self._channel is None or not len(samples):
+            mono = mix_down(samples)
+        elif self._channel in range(samples.shape[1]):
+            mono = samples[:, self._channel]
+        else:
+            raise InputError(f"there is no channel {self._channel}: the audio has {samples.shape[1]} channels, from 0")
+        return self._resampler.feed(mono[:, None])[:, 0]
 
     def finish(self) -> np.ndarray:
         """Return the remaining samples, shape (samples,)."""
         return self._resampler.finish()[:, 0]
 
-    def _select(self, samples: np.ndarray) -> np.ndarray:
-        if self._channel is None or not len(samples):
-            return mix_down(samples)
-        if self._channel not in range(samples.shape[1]):
-            raise InputError(f"there is no channel {self._channel}: the audio has {samples.shape[1]} channels, from 0")
-        return samples[:, self._channel]
-
 
 @contextmanager
 def _readable_errors(name: str, what: str = "cannot be read") -> Iterator[None]:
-    """Convert errors of the disk, the memory or a decoder's arguments to an AudioError."""
     try:
         yield
     except (OSError, TypeError, MemoryError) as error:
@@ -236,11 +200,10 @@ def _open_reader(stack: ExitStack, source: Source, name: str) -> AudioReader:
     raw = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else _open_file(Path(source)))
     check_file(raw, name)
     head = raw.read(12)
+    is_small_webm = head[:4] == MAGIC and raw.seek(0, io.SEEK_END) <= _MAX_WEBM_BYTES
     raw.seek(0)
-    if head[:4] == MAGIC and raw.seek(0, io.SEEK_END) <= _MAX_WEBM_BYTES:
-        raw.seek(0)
+    if is_small_webm:
         raw = io.BytesIO(remux_webm(raw.read()))
-    raw.seek(0)
     file = _NamelessFile(raw)
     try:
         decoder = stack.enter_context(soundfile.SoundFile(file))
@@ -267,19 +230,14 @@ def _open_file(path: Path) -> BinaryIO:
 
 
 class _NamelessFile:
-    """A file as it is passed to soundfile.
-
-    It has no name, because soundfile expects samples without a header in files named .raw. It keeps errors of the disk,
-    which libsndfile takes for the end of the file.
-    """
-
+    # soundfile expects samples without a header in files named .raw, and libsndfile takes errors of the disk for the
+    # end of the file.
     def __init__(self, file: BinaryIO) -> None:
         self._file: Any = file
         self._error: OSError | None = None
         self.seek, self.tell = file.seek, file.tell
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer as binary files do."""
         try:
             return int(self._file.readinto(buffer))
         except OSError as error:
@@ -287,14 +245,13 @@ class _NamelessFile:
             return 0
 
     def check(self) -> None:
-        """Raise the error of the disk, if there was one."""
         if self._error is not None:
             raise self._error
 
 
 @contextmanager
 def _decode_ffmpeg(ffmpeg: str, source: Source, name: str) -> Iterator[AudioReader]:
-    """Decode through a pipe at the file's own rate. Errors go to a file, because a second pipe could fill and block."""
+    # Through a pipe at the file's own rate. Errors go to a file, because a second pipe could fill and block.
     with tempfile.TemporaryDirectory() as folder, Path(folder, "errors").open("w+b") as errors:
         path = Path(folder, "sound") if isinstance(source, bytes) else Path(source).absolute()
         if isinstance(source, bytes):
@@ -311,7 +268,6 @@ def _decode_ffmpeg(ffmpeg: str, source: Source, name: str) -> Iterator[AudioRead
 
 
 def _error_of(process: subprocess.Popen[bytes], errors: BinaryIO) -> str | None:
-    """Wait for a decoder whose output has ended, and return its error, if there was one."""
     if process.wait() == 0:
         return None
     errors.seek(0)

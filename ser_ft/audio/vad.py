@@ -60,14 +60,7 @@ LATENCY = ((_BLOCKS_AFTER + 1) * _BLOCK + _FUTURE) * 0.01 + _OVERHANG / 16_000
 
 
 def speech_frames(samples: np.ndarray) -> np.ndarray:
-    """Return which frames of a recording are speech.
-
-    Args:
-        samples: Samples at 16 kHz, full scale at 1.0, shape (samples,).
-
-    Returns:
-        Booleans, one per complete frame of 10 ms, shape (samples // 160,).
-    """
+    """Return which complete frames of 10 ms in samples at 16 kHz are speech: booleans, shape (samples // 160,)."""
     detector = VoiceActivityDetector()
     return np.concatenate([detector.feed(samples), detector.finish()])
 
@@ -108,7 +101,6 @@ class VoiceActivityDetector:
         return self._decide(0)
 
     def _analyze(self, frames: int) -> None:
-        """Compute power spectra of frames, and the mean power per band of complete blocks."""
         if not frames:
             return
         samples = self._samples[: frames * FRAME + 2 * _OVERHANG]
@@ -126,7 +118,6 @@ class VoiceActivityDetector:
         self._block_means = np.concatenate([self._block_means, means])
 
     def _measure_cues(self, frames: int) -> None:
-        """Measure the cues of the first pending frames against the noise floor of their blocks."""
         if frames <= 0:
             return
         blocks = range(self._measured_blocks, self._measured_blocks + -(-frames // _BLOCK))
@@ -145,7 +136,6 @@ class VoiceActivityDetector:
         return np.maximum(np.where(np.isfinite(least), least * _MINIMUM_BIAS, 0), _MIN_POWER)
 
     def _decide(self, future: int) -> np.ndarray:
-        """Decide the frames that are followed by this many frames."""
         end = self._cues.shape[1] - future
         if end <= self._decided:
             return np.zeros(0, bool)
@@ -157,7 +147,6 @@ class VoiceActivityDetector:
 
 
 def _band_power(power: np.ndarray) -> np.ndarray:
-    """Sum power spectra, shape (frames, bins), over the bands: shape (frames, bands)."""
     if not len(power):
         return np.zeros((0, _BANDS), np.float32)
     sums: np.ndarray = np.add.reduceat(power, _EDGES[:-1], axis=1)
@@ -165,16 +154,10 @@ def _band_power(power: np.ndarray) -> np.ndarray:
 
 
 def _cues(power: np.ndarray, floor: np.ndarray, last_spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measure the cues to speech.
+    """Return the cues to speech, shape (4, frames), and the last normalized spectra.
 
-    Args:
-        power: Power spectra up to the last band, shape (frames, bins).
-        floor: Power of the noise, shape (frames, bands).
-        last_spectra: The normalized spectra of the frames before.
-
-    Returns:
-        The cues, shape (4, frames): the rise above the floor (dB), whether a frame is voiced and wide, whether it
-        changes, and the level of what is above the floor (dB); and the last normalized spectra.
+    The cues are the rise above the floor (dB), whether a frame is voiced and wide, whether it changes, and the level of
+    what is above the floor (dB). `power` has shape (frames, bins), `floor` has shape (frames, bands).
     """
     bands = _band_power(power)
     rises = np.clip(10 * np.log10(bands / floor), 0, 20)
@@ -197,7 +180,6 @@ def _cues(power: np.ndarray, floor: np.ndarray, last_spectra: np.ndarray) -> tup
 
 
 def _speech(rise: np.ndarray, voiced: np.ndarray, changes: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Decide from the cues, shape (frames,) each, which frames are speech: booleans, shape (frames,)."""
     active = _moving_sum(np.pad(rise, 2, mode="edge").astype(np.float64), 5) / 5 > _MIN_RISE
     voiced_level = np.where(active & (voiced > 0), level, -np.inf)
     padded = np.pad(voiced_level, _LOUDNESS_CONTEXT, constant_values=-np.inf)
@@ -213,7 +195,7 @@ def _speech(rise: np.ndarray, voiced: np.ndarray, changes: np.ndarray, level: np
 
 
 def _count(frames: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Count the true frames from `before` frames before to `after` frames after each frame: shape (frames,)."""
+    # The true frames from `before` frames before to `after` frames after each frame.
     return _moving_sum(np.pad(frames.astype(np.int64), (before, after)), before + after + 1)
 
 

@@ -24,13 +24,9 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def as_ogg(content: bytes) -> bytes | None:
-    """Convert the first Opus track of a WebM file to Ogg.
+    """Convert the first Opus track of a WebM file to Ogg. An interrupted recording is converted as far as it goes.
 
-    Args:
-        content: The whole file; an interrupted recording is converted as far as it goes.
-
-    Returns:
-        The bytes of an Ogg file; None if there is no Opus track, or one in a form that is not supported.
+    Returns None if there is no Opus track, or one in a form that is not supported.
     """
     track: dict[int, bytes] = {}
     opus_track: dict[int, bytes] | None = None
@@ -100,7 +96,6 @@ def _ogg(head: bytes, packets: Sequence[bytes]) -> bytes:
 
 
 def _count_samples(packet: bytes) -> int:
-    """Return the number of samples at 48 kHz in a packet."""
     if not packet:
         return 0
     frames = (1, 2, 2)[packet[0] & 3] if packet[0] & 3 < 3 else packet[1] & 63 if len(packet) > 1 else 0

@@ -31,11 +31,7 @@ _INT16 = 2**15
 
 
 def make_frontend(extractor: SequenceFeatureExtractor) -> nn.Module:
-    """Return a module that computes the features of float32 waveforms at 16 kHz, shape (clips, samples).
-
-    Raises:
-        InputError: The extractor is of a kind that cannot be exported.
-    """
+    """Return a module that computes an extractor's features of float32 waveforms at 16 kHz, shape (clips, samples)."""
     for kind, frontend in _FRONTENDS:
         if isinstance(extractor, kind):
             return frontend(extractor)
@@ -80,13 +76,7 @@ class WhisperLogMel(nn.Module):
 
 
 class KaldiFbank(nn.Module):
-    """Kaldi's log-mel filter banks.
-
-    Args:
-        window: The window function, shape (400,).
-        n_mels: Number of mel bands.
-        scale: Full scale of the samples.
-    """
+    """Kaldi's log-mel filter banks; the window has shape (400,), and `scale` is the full scale of the samples."""
 
     mel_bank: torch.Tensor
 

@@ -43,12 +43,9 @@ _REPEATS = 5
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An ONNX file and its comparison with the model that it was exported from.
+    """An ONNX file, its size in bytes, and its comparison with the model on a number of clips.
 
     Attributes:
-        path: The path of the file.
-        bytes: Its size.
-        clips: Number of clips of the comparison.
         source: Where the clips are from, in words.
         difference: The largest difference of a probability.
         agreement: Share of clips with the same most probable class.
@@ -91,8 +88,6 @@ def export_onnx(
         data: Clips for the comparison: a table that `ser-ft prepare` wrote, or a folder of sound files. None: the table
             that the model was trained on if it still exists, else synthetic voices.
         tolerance: Largest accepted difference of a probability. None: 1e-4, or 0.1 with `int8`.
-        overwrite: Whether an existing file is replaced.
-        verbose: Whether to show progress.
 
     Raises:
         InputError: The model cannot be loaded or exported, the file exists or cannot be written, there are no clips, or
@@ -127,27 +122,16 @@ def export_onnx(
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return ExportResult(
-        path=target,
-        bytes=target.stat().st_size,
-        clips=len(clips),
-        source=source,
-        difference=difference,
-        agreement=float((actual.argmax(axis=1) == expected.argmax(axis=1))[: len(clips)].mean()),
-        clip_seconds=len(clip) / SAMPLE_RATE,
-        onnx_seconds=onnx_seconds,
-        torch_seconds=torch_seconds,
-    )
+    size, clip_seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
+    agreement = float((actual.argmax(axis=1) == expected.argmax(axis=1))[: len(clips)].mean())
+    times = clip_seconds, onnx_seconds, torch_seconds
+    return ExportResult(target, size, len(clips), source, difference, agreement, *times)
 
 
 class WaveformClassifier(nn.Module):
     """A classifier with its features: waveforms of one length in, logits out.
 
-    Args:
-        saved: The classifier, whose weights are shared and whose weight normalization is removed.
-
-    Raises:
-        InputError: The feature extractor is of a kind that cannot be exported.
+    The weights of the saved classifier are shared, and its weight normalization is removed.
     """
 
     def __init__(self, saved: PretrainedClassifier) -> None:
@@ -165,14 +149,7 @@ class WaveformClassifier(nn.Module):
 
 
 def write_onnx(saved: PretrainedClassifier, path: Path, info: ModelInfo, int8: bool = False) -> None:
-    """Write a classifier to an ONNX file without verifying it.
-
-    Args:
-        saved: The classifier.
-        path: The file.
-        info: What the file's metadata tells about the model.
-        int8: Whether to store 8-bit weights.
-    """
+    """Write a classifier to an ONNX file, with `info` as metadata, without verifying it."""
     import onnx
 
     # The number of SEW's frames is odd for this length, so that the padding of odd numbers is traced.
@@ -239,7 +216,6 @@ def _check_target(saved: PretrainedClassifier, out: str | Path | None, int8: boo
 
 
 def _load_clips(folder: Path | None, data: str | Path | None, verbose: bool) -> tuple[str, list[np.ndarray]]:
-    """Return where the clips of the comparison are from, and the clips: float32 at 16 kHz, shape (samples,) each."""
     from ..data.prepare import CORPUS_INFO_FILE
 
     if data is not None:
@@ -268,7 +244,6 @@ def _from_files(path: Path) -> list[np.ndarray]:
 
 
 def _read_beginning(file: str) -> np.ndarray:
-    """Return the first seconds of a recording, which may last hours."""
     limit, blocks = round(_MAX_SECONDS * SAMPLE_RATE), [np.zeros(0, np.float32)]
     for block in AudioInput(file, file, Path(file)).blocks():
         blocks.append(block)
@@ -285,19 +260,16 @@ def _synthetic_voices(verbose: bool) -> list[np.ndarray]:
 
 
 def _spread(items: Sequence[Any]) -> list[Any]:
-    """Return at most `NUM_CLIPS` items at equal distances."""
     positions = np.linspace(0, len(items) - 1, min(NUM_CLIPS, len(items)))
     return [items[position] for position in np.unique(positions.astype(int))]
 
 
 def _predict(backend: Backend, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
-    """Return the probabilities of clips, each predicted alone, shape (clips, classes)."""
     progress = progress_bar(clips, desc=what, shown=verbose, delay=2)
     return np.concatenate([backend.probabilities(clip[None]) for clip in progress])
 
 
 def _measure_times(backends: Sequence[Backend], waveforms: np.ndarray) -> list[float]:
-    """Return the seconds that each backend takes: medians of alternating measurements."""
     durations = []
     for _ in range(_REPEATS):
         times = [time.perf_counter()]
@@ -310,7 +282,7 @@ def _measure_times(backends: Sequence[Backend], waveforms: np.ndarray) -> list[f
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide warnings that tracing follows one path and that a mel band may be empty, and hints on quantization."""
+    # Tracing warns that it follows one path and that a mel band may be empty; quantization gives hints.
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -28,14 +28,10 @@ from ..models.features import SpectralFeatureExtractor, safe_scale
 
 
 class PowerSpectrum(nn.Module):
-    """Power spectra of windows.
+    """Power spectra of windows, from a window function of shape (length,) and an even length of the transform.
 
     Cosines are even and sines are odd about the middle of the transform. The samples of both halves are therefore
     added, or subtracted, before the matrix products, which halves their size.
-
-    Args:
-        window: The window function, shape (length,).
-        n_fft: Length of the transform, in samples, even.
     """
 
     window: torch.Tensor
@@ -59,17 +55,9 @@ class PowerSpectrum(nn.Module):
 
 
 def split_frames(waveforms: torch.Tensor, lead: int, count: int, length: int, hop: int) -> torch.Tensor:
-    """Cut waveforms into overlapping windows.
+    """Cut waveforms into overlapping windows: (clips, samples) -> (clips, count, length), zero beyond the waveform.
 
-    Args:
-        waveforms: Shape (clips, samples).
-        lead: Samples of the first window that lie before the waveform.
-        count: Number of windows.
-        length: Length of a window, in samples.
-        hop: Samples from the start of a window to the start of the next.
-
-    Returns:
-        Shape (clips, count, length), zero beyond the waveform.
+    `lead` samples of the first window lie before the waveform.
     """
     per_window = -(-length // hop)
     total = count + per_window - 1
@@ -80,14 +68,10 @@ def split_frames(waveforms: torch.Tensor, lead: int, count: int, length: int, ho
 
 
 class SpectralFrontend(nn.Module):
-    """Waveforms of one length in, normalized and cropped frames of descriptors out, for each clip on its own.
+    """Waveforms of one length in, normalized and cropped frames of descriptors out, for each clip separately.
 
-    Args:
-        extractor: The feature extractor to reproduce. If it normalizes by "speaker", a clip is normalized by itself, as
-            the extractor does with a single clip.
-
-    Raises:
-        ValueError: The extractor normalizes by "training", and was not fitted.
+    If the extractor normalizes by "speaker", a clip is normalized by itself, as the extractor does with a single clip.
+    If it normalizes by "training" and was not fitted, ValueError is raised.
     """
 
     sums: torch.Tensor
@@ -131,7 +115,6 @@ class SpectralFrontend(nn.Module):
         return (features - self.mean) / self.scale if self.normalize == "training" else features
 
     def _describe(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute all descriptors but the deltas, each of shape (clips, frames, width)."""
         win_length, hop, n_fft = self.frontend.win_length, self.frontend.hop_length, self.frontend.n_fft
         count = 1 + waveforms.shape[1] // hop
         descriptors: dict[str, torch.Tensor] = {}
@@ -144,22 +127,15 @@ class SpectralFrontend(nn.Module):
             energy = energies.sum(dim=-1, keepdim=True) / win_length
             descriptors |= {"energy": energy, "rms": energy.sqrt(), "energy-entropy": entropy(energies)}
         if self.computed - ENERGY_DESCRIPTORS - {"zcr"}:
-            tables = Tables(
-                self.power_spectrum.window,
-                self.sums,
-                self.summed,
-                self.widths,
-                self.mel_bank,
-                self.cosines,
-                self.offsets,
-            )
+            sums, cosines = (self.sums, self.summed, self.widths), (self.cosines, self.offsets)
+            tables = Tables(self.power_spectrum.window, *sums, self.mel_bank, *cosines)
             descriptors |= spectral_descriptors(self.power_spectrum(windows), 0, self.computed, self.frontend, tables)
         return descriptors
 
     def _zero_crossing_rate(self, waveforms: torch.Tensor, count: int) -> torch.Tensor:
-        """Return the zero-crossing rate; neither end of the clip counts as a crossing."""
         win_length, n_fft = self.frontend.win_length, self.frontend.n_fft
         negative = waveforms < -LOG_FLOOR
+        # Neither end of the clip counts as a crossing.
         crossings = (negative[:, 1:] != negative[:, :-1]).to(waveforms.dtype)
         lead = n_fft // 2 - (n_fft - win_length) // 2
         windows = split_frames(crossings, lead, count, win_length - 1, self.frontend.hop_length)
@@ -173,12 +149,7 @@ class SpectralFrontend(nn.Module):
 
 
 def _deltas(features: torch.Tensor, order: int) -> torch.Tensor:
-    """Return slope (order 1) or curvature (order 2) over time: see `ser_ft.models.descriptors.deltas`.
-
-    Args:
-        features: Shape (clips, windows, size), with at least nine windows.
-        order: 1 or 2.
-    """
+    """Return slope (order 1) or curvature (order 2) over at least nine windows, as `models.descriptors.deltas` does."""
     weights = torch.tensor(derivative_weights(DELTA_WIDTH, order), dtype=features.dtype)
     inner = nn.functional.conv2d(features[:, None], weights[None, None, :, None])[:, 0]
     ends = [inner[:, place].expand(-1, DELTA_WIDTH // 2, -1) for place in (slice(0, 1), slice(-1, None))]

@@ -25,13 +25,10 @@ _ACCEPTED = 'a path, bytes, {"array": samples, "sampling_rate": Hz}, (Hz, sample
 
 @dataclass(frozen=True)
 class AudioInput:
-    """One clip or recording.
+    """One clip or recording, with its path if it has one and its name in messages.
 
-    Attributes:
-        path: The path of the file, if there is one.
-        name: The name in messages.
-        content: The path, the bytes of a file, or the sampling rate (Hz) and the samples.
-        error: Why it cannot be read, if that is known already.
+    `content` is the path, the bytes of a file, or the sampling rate (Hz) and the samples; `error` says why it cannot be
+    read, if that is known already.
     """
 
     path: str | None
@@ -40,16 +37,10 @@ class AudioInput:
     error: str | None = None
 
     def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
-        """Read the audio block by block; together, the blocks are what `audio.decode` returns for the whole.
+        """Read the audio in blocks of about this length (an array is one block): float32 at 16 kHz, shape (samples,).
 
-        Args:
-            seconds: Approximate length of a block. An array is one block.
-
-        Yields:
-            Float32 samples at 16 kHz, shape (samples,).
-
-        Raises:
-            AudioError: The input cannot be read or decoded, or is not audio.
+        Together, the blocks are what `audio.decode` returns for the whole. AudioError is raised if the input cannot be
+        read or decoded, or is not audio.
         """
         if self.error is not None:
             raise AudioError("unreadable", f"{self.name}: {self.error}")
@@ -64,14 +55,10 @@ class AudioInput:
 
 
 def iter_inputs(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
-    """Split an argument of `EmotionRecognizer` into single inputs.
+    """Split an argument of `EmotionRecognizer` (see `AudioLike`) into single inputs.
 
-    Args:
-        sound: See `AudioLike`.
-        name: The name, in messages, of an input without a path; in a list, its number is appended.
-
-    Raises:
-        InputError: The argument is not of a supported kind, or is a folder without sound files.
+    `name` is the name, in messages, of an input without a path; in a list, its number is appended. InputError is raised
+    if the argument is not of a supported kind, or is a folder without sound files.
     """
     if isinstance(sound, str | os.PathLike):
         yield from _from_path(os.fspath(sound))
@@ -117,17 +104,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _from_array(rate: Any, array: Any, name: str) -> np.ndarray:
-    """Convert samples of any supported type.
-
-    Args:
-        rate: Sampling rate in Hz.
-        array: Integers or floats, shape (samples,), (samples, channels) or (channels, samples). The longer axis holds
-            the samples.
-        name: The name in messages.
-
-    Returns:
-        Float32 samples at 16 kHz, shape (samples,).
-    """
+    """Convert numbers of shape (samples,), (samples, channels) or (channels, samples) to float32 at 16 kHz."""
     try:
         samples = np.asarray(array)
     except ValueError as error:
@@ -136,9 +113,8 @@ def _from_array(rate: Any, array: Any, name: str) -> np.ndarray:
         raise AudioError("unreadable", f"{name}: a sampling rate is a whole number of Hz, not {rate!r}")
     audio.check_sampling_rate(int(rate), name)
     if samples.ndim not in (1, 2):
-        raise AudioError(
-            "unreadable", f"{name}: the shape of samples is (samples,) or (samples, channels), not {samples.shape}"
-        )
+        shapes = "(samples,) or (samples, channels)"
+        raise AudioError("unreadable", f"{name}: the shape of samples is {shapes}, not {samples.shape}")
     scaled = _to_float(samples, name)
     if scaled.ndim == 2:
         scaled = audio.mix_down(scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T)

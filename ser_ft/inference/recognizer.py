@@ -58,14 +58,10 @@ class ClipPrediction(TypedDict):
 
 @dataclass(frozen=True)
 class _DecodedClip:
-    """An input that was read.
+    """An input that was read, and its samples, if it is still to be predicted.
 
-    Attributes:
-        item: The input.
-        samples: Its samples, if it is still to be predicted.
-        seconds: Its duration.
-        speech: Seconds of speech in it.
-        outcome: Its prediction if there is one already, or the error if it could not be read.
+    `seconds` is its duration. `outcome` is its prediction if there is one already, or the error if it could not be
+    read.
     """
 
     item: AudioInput
@@ -133,11 +129,8 @@ class EmotionRecognizer:
     ) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
         """Recognize any number of clips in bounded memory. The next clips are decoded while some are predicted.
 
-        Args:
-            sounds: The inputs, as `ser_ft.inference.inputs.iter_inputs` yields them.
-
-        Yields:
-            Each input with its prediction or its error, in order.
+        `sounds` are inputs as `ser_ft.inference.inputs.iter_inputs` yields them. Each is yielded with its prediction or
+        its error, in order.
         """
         pool, stopped = ThreadPoolExecutor(self._workers), Event()
         try:
@@ -194,9 +187,7 @@ class EmotionRecognizer:
 
         Args:
             rate: Sampling rate of the chunks, in Hz.
-            window: See `windows`.
-            hop: See `windows`.
-            smoothing: See `windows`.
+            window: See `windows`, as for `hop` and `smoothing`.
             channel: The channel that is used, from 0. None: the mean of all channels.
 
         Raises:
@@ -252,13 +243,9 @@ class EmotionRecognizer:
         scores = dict(zip(self.info.classes, probabilities.tolist(), strict=True))
         emotion = max(scores, key=lambda name: scores[name])
         below_threshold = self.info.threshold is not None and scores[emotion] < self.info.threshold
+        uncertain = below_threshold or not speech
         return ClipPrediction(
-            path=item.path,
-            emotion=emotion,
-            scores=scores,
-            uncertain=below_threshold or not speech,
-            duration=seconds,
-            speech=speech,
+            path=item.path, emotion=emotion, scores=scores, uncertain=uncertain, duration=seconds, speech=speech
         )
 
     def _predict_long_clip(
@@ -291,14 +278,12 @@ class _Extent:
         return self.samples / SAMPLE_RATE
 
     def add(self, block: np.ndarray) -> np.ndarray:
-        """Count a block, shape (samples,), and return it."""
         if len(block):
             self.samples += len(block)
             self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
         return block
 
     def check(self, name: str) -> None:
-        """Raise AudioError if the audio is too short, or silent by the rule of `audio.is_silent`."""
         if self.seconds < MIN_SECONDS:
             duration = f"{1000 * self.seconds:.1f} ms"
             raise AudioError("too-short", f"{name}: {duration} of audio is too short: the minimum is {MIN_SECONDS} s")
@@ -307,14 +292,13 @@ class _Extent:
 
 
 def _window_settings(window: float, hop: float, smoothing: float) -> WindowSettings:
-    """Create settings that do not require more speech than a short window can hold."""
+    # Not more speech is required than a short window can hold.
     return WindowSettings(window, hop, smoothing, min(WindowSettings.min_speech, window))
 
 
 def _decode_ahead(
     pool: ThreadPoolExecutor, decode: Callable[[AudioInput], _DecodedClip], sounds: Iterable[AudioInput]
 ) -> Iterator[list[_DecodedClip]]:
-    """Yield decoded clips, as many at a time as are ready, while the next are decoded."""
     waiting: Iterator[AudioInput] = iter(sounds)
     first = list(islice(waiting, 2))
     if len(first) == 1:
@@ -327,30 +311,21 @@ def _decode_ahead(
         if not futures:
             return
         ready = [futures.popleft().result()]
-        while futures and len(ready) < _BATCH_SIZE and _is_ready(futures[0]):
+        while futures and len(ready) < _BATCH_SIZE and wait([futures[0]], _WAIT).done:
+            if futures[0].exception() is not None:
+                break  # it is raised when the clip is first in line
             ready.append(futures.popleft().result())
         yield ready
 
 
-def _is_ready(future: Future[_DecodedClip]) -> bool:
-    """Return whether a clip is decoded within a moment. An exception is left for when the clip is first in line."""
-    return bool(wait([future], _WAIT).done) and future.exception() is None
-
-
 def _same_length(clips: Sequence[_DecodedClip], index: int) -> list[int]:
-    """Return the indices, from this one on, of clips of the same length, as many as fit into a batch."""
-    length = _length(clips[index])
-    most = max(1, int(_BATCH_SECONDS * SAMPLE_RATE / length))
-    return [other for other in range(index, len(clips)) if _length(clips[other]) == length][:most]
-
-
-def _length(clip: _DecodedClip) -> int:
-    return -1 if clip.samples is None else len(clip.samples)
+    lengths = [-1 if clip.samples is None else len(clip.samples) for clip in clips]
+    most = max(1, int(_BATCH_SECONDS * SAMPLE_RATE / lengths[index]))
+    return [other for other in range(index, len(clips)) if lengths[other] == lengths[index]][:most]
 
 
 def _speech_seconds(windows: Iterable[Window]) -> float:
-    """Return the seconds of speech in windows, which may overlap."""
-    seconds, covered = 0.0, 0.0
+    seconds, covered = 0.0, 0.0  # windows may overlap
     for window in windows:
         seconds += sum(max(0.0, end - max(start, covered)) for start, end in window.spans)
         covered = window.end

@@ -18,14 +18,8 @@ class WindowStream:
     from 8 kHz on); little more than one window and that second are kept in memory. The predictions do not depend on the
     size of the chunks, apart from the difference between a batch and a single clip in the backend (under 1e-5).
 
-    Args:
-        backend: The model.
-        settings: The lengths of the windows. None: the defaults.
-        rate: Sampling rate of the chunks, in Hz.
-        channel: The channel that is used, from 0. None: the mean of all channels.
-
-    Raises:
-        AudioError: The sampling rate is not valid.
+    `rate` is the sampling rate of the chunks in Hz; AudioError is raised if it is not valid. `channel` is the channel
+    that is used, from 0. None: the mean of all channels.
     """
 
     def __init__(
@@ -40,13 +34,9 @@ class WindowStream:
         self._open = True
 
     def feed(self, chunk: np.ndarray) -> list[Window]:
-        """Take a chunk and return the windows that are complete.
+        """Take a chunk, as `MonoResampler.feed` does, and return the windows that are complete.
 
-        Args:
-            chunk: Float samples with full scale at 1.0, or int16, of shape (samples,) or (samples, channels).
-
-        Raises:
-            InputError: The chunk is not audio, or the stream is finished.
+        InputError is raised if the chunk is not audio, or the stream is finished.
         """
         if not self._open:
             raise InputError("the stream is finished: open another one for more audio")
@@ -61,12 +51,7 @@ class WindowStream:
 
 
 class PredictionStream:
-    """A `WindowStream` whose windows are returned as `EmotionRecognizer.windows` returns them.
-
-    Args:
-        stream: The stream of windows.
-        info: The model that predicts them.
-    """
+    """A `WindowStream` whose windows are returned as `EmotionRecognizer.windows` returns them."""
 
     def __init__(self, stream: WindowStream, info: ModelInfo) -> None:
         self._stream = stream

@@ -27,7 +27,6 @@ class WindowSettings:
     """How a recording is cut into windows, and how these are merged into segments; all in seconds.
 
     Attributes:
-        window: Length of a window.
         hop: Time from the start of a window to the start of the next.
         smoothing: Time constant of the smoothing over windows (see `ExponentialSmoother`); 0: no smoothing.
         min_speech: A window with less speech than this gets no prediction. A recording shorter than one window needs
@@ -42,19 +41,16 @@ class WindowSettings:
     gap: float = 2.0
 
     def __post_init__(self) -> None:
-        """Check the lengths."""
         for name, least in (("window", 0.1), ("hop", 0.05), ("smoothing", 0.0), ("min_speech", 0.0), ("gap", 0.0)):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= least):
                 raise InputError(f"{name} must be {least:g} seconds or more, not {value}")
         if self.hop > self.window:
-            raise InputError(
-                f"a hop of {self.hop:g} s skips audio between windows of {self.window:g} s: make it shorter"
-            )
+            windows = f"windows of {self.window:g} s"
+            raise InputError(f"a hop of {self.hop:g} s skips audio between {windows}: make it shorter")
         if self.min_speech > self.window:
-            raise InputError(
-                f"a window of {self.window:g} s cannot hold {self.min_speech:g} s of speech: lower min_speech"
-            )
+            speech = f"{self.min_speech:g} s of speech"
+            raise InputError(f"a window of {self.window:g} s cannot hold {speech}: lower min_speech")
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,6 @@ class Window:
     """A window of a recording; times in seconds from the start of the recording.
 
     Attributes:
-        start: Start of the window.
-        end: End of the window.
         speech: Share of the window that is speech, 0 to 1.
         probabilities: One per class, shape (classes,); None if there is too little speech.
         smoothed: The probabilities smoothed with those of the windows before.
@@ -84,12 +78,8 @@ class Window:
 class Segment:
     """An interval with one predicted emotion; times in seconds, trimmed to the speech.
 
-    Attributes:
-        start: Start of the speech.
-        end: End of the speech.
-        emotion: The class with the highest smoothed probability.
-        probability: The class's mean smoothed probability over its windows, weighted by their speech.
-        uncertain: Whether this mean is below the model's threshold.
+    `emotion` is the class with the highest smoothed probability, `probability` its mean over the windows, weighted by
+    their speech; the segment is uncertain if this mean is below the model's threshold.
     """
 
     start: float
@@ -111,10 +101,7 @@ class WindowPrediction(TypedDict):
 
 
 def window_prediction(window: Window, info: ModelInfo) -> WindowPrediction:
-    """Convert a window to a dictionary.
-
-    A window is uncertain if its highest probability is below the model's threshold, or if it has no prediction.
-    """
+    """Convert a window, which is uncertain without a prediction or below the model's threshold, to a dictionary."""
     scores = None if window.smoothed is None else dict(zip(info.classes, window.smoothed.tolist(), strict=True))
     return WindowPrediction(
         start=window.start,
@@ -131,10 +118,7 @@ class ExponentialSmoother:
 
     With p the probabilities of a window, d the seconds since the start of the previous window with a prediction, and t
     the time constant, the smoothed probabilities s start as p and become a s + (1 - a) p, where a = exp(-d / t). A
-    long silence removes most of the influence of what was before.
-
-    Args:
-        seconds: The time constant; 0 returns the probabilities unchanged.
+    long silence removes most of the influence of what was before. A time constant of 0 changes nothing.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -168,11 +152,7 @@ class SlidingWindow:
     """Cuts mono audio that is fed in blocks into windows, and predicts them.
 
     A window starts every `hop` seconds. If the last one ends before the audio does, one more window is aligned with the
-    end. Audio shorter than one window becomes one window of its own length.
-
-    Args:
-        backend: The model.
-        settings: The lengths of the windows.
+    end. Audio shorter than one window becomes one window of its full length.
     """
 
     def __init__(self, backend: Backend, settings: WindowSettings) -> None:
@@ -189,11 +169,7 @@ class SlidingWindow:
         self._next = 0
 
     def feed(self, samples: np.ndarray) -> list[Window]:
-        """Take samples and return the windows that are complete.
-
-        Args:
-            samples: Float32 samples at 16 kHz, shape (samples,).
-        """
+        """Take float32 samples at 16 kHz, shape (samples,), and return the windows that are complete."""
         windows = []
         size = round(_BLOCK_SECONDS * SAMPLE_RATE)
         for start in range(0, len(samples), size):
@@ -215,7 +191,6 @@ class SlidingWindow:
         return self._predict(spans)
 
     def _complete_spans(self, known: int) -> list[tuple[int, int]]:
-        """Return start and end, in samples, of the next windows that end within the known samples."""
         spans = []
         while self._next + self._length <= known:
             spans.append((self._next, self._next + self._length))
@@ -246,7 +221,6 @@ class SlidingWindow:
         return np.pad(samples, (0, max(0, self._backend.info.min_samples - len(samples))))
 
     def _describe(self, start: int, end: int) -> Window:
-        """Measure speech and level of a window, without probabilities."""
         first, last = (round((edge - self._offset) / FRAME) for edge in (start, end))
         speech = self._speech[first:last]
         samples = self._samples[start - self._offset : end - self._offset]
@@ -260,7 +234,7 @@ class SlidingWindow:
             probabilities=None,
             smoothed=None,
             level=float(level),
-            spans=tuple((float(begin), float(until)) for begin, until in zip(times[::2], times[1::2], strict=True)),
+            spans=tuple((float(onset), float(offset)) for onset, offset in zip(times[::2], times[1::2], strict=True)),
         )
 
 
@@ -270,20 +244,11 @@ def iter_windows(
     settings: WindowSettings | None = None,
     channel: int | None = None,
 ) -> Iterator[Window]:
-    """Predict the windows of a file while it is read, in bounded memory.
+    """Predict the windows of a file, or of its bytes, while it is read, in bounded memory and in order.
 
-    Args:
-        backend: The model.
-        source: A path, or the bytes of a whole file.
-        settings: The lengths of the windows. None: the defaults.
-        channel: The channel that is used, from 0. None: the mean of all channels.
-
-    Yields:
-        The windows, in order.
-
-    Raises:
-        AudioError: The file cannot be decoded. If a later part is damaged, the windows before it are yielded first.
-        InputError: The file does not have this channel.
+    `channel` is the channel that is used, from 0. None: the mean of all channels. AudioError is raised if the file
+    cannot be decoded; if a later part is damaged, the windows before it are yielded first. InputError is raised if the
+    file does not have this channel.
     """
     sliding_window = SlidingWindow(backend, settings or WindowSettings())
     with open_audio(source) as reader:
@@ -295,15 +260,10 @@ def iter_windows(
 
 
 def merge_windows(windows: Sequence[Window], info: ModelInfo, settings: WindowSettings) -> list[Segment]:
-    """Merge windows into segments of one emotion.
+    """Merge the windows of one recording, in order, into segments of one emotion.
 
     Each moment belongs to the window whose center is closest. The speech of consecutive windows with the same smoothed
     top class forms one segment, unless it is interrupted by a silence longer than `settings.gap`.
-
-    Args:
-        windows: The windows of one recording, in order.
-        info: The model that predicted them.
-        settings: The settings with which they were cut.
     """
     segments: list[Segment] = []
     spoken = 0.0  # seconds of speech in the last segment
@@ -324,7 +284,6 @@ def merge_windows(windows: Sequence[Window], info: ModelInfo, settings: WindowSe
 
 
 def _nearest_speech(windows: Sequence[Window]) -> Iterator[tuple[Window, float, float]]:
-    """Yield the windows with a prediction, and each interval of speech that is closest to their centers."""
     centers = [(window.start + window.end) / 2 for window in windows]
     borders = [(before + after) / 2 for before, after in pairwise(centers)]
     for index, window in enumerate(windows):

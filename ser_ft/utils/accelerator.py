@@ -30,13 +30,12 @@ def create_accelerator(
 
     Args:
         mixed_precision: no, bf16, fp16, auto, or None for that of the launcher.
-        seed: seed of the run.
-        pretrained: whether some trained weights may be unused in a forward pass, as in pretrained encoders.
-        trackers: experiment trackers, any of `TRACKERS`.
-        out: folder that the trackers write to.
+        pretrained: Whether some trained weights may be unused in a forward pass, as in pretrained encoders.
+        trackers: Experiment trackers, any of `TRACKERS`.
+        out: The folder that the trackers write to.
 
     Raises:
-        InputError: the machine does not support the precision, a tracker is unknown or not installed, or the launcher
+        InputError: The machine does not support the precision, a tracker is unknown or not installed, or the launcher
             started one process instead of several.
     """
     # transformers' progress bars for the files of a checkpoint would interrupt ours; those of downloads stay.
@@ -74,11 +73,7 @@ def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> Non
 
 
 def _check_launch() -> None:
-    """Refuse to continue in one process if the launcher was asked for several.
-
-    `accelerate launch --cpu --num_processes 2` without mpirun starts one process and only sets the address of the
-    others.
-    """
+    # Without mpirun, `accelerate launch --cpu --num_processes 2` starts one process and sets the address of others.
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and PartialState().num_processes == 1:
         raise InputError(

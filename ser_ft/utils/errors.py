@@ -9,19 +9,14 @@ from collections.abc import Callable, Sequence
 
 
 class InputError(ValueError):
-    """Wrong input. Its message is one line that says what is wrong and what to do.
-
-    The commands print this line to stderr and exit with code 2.
-    """
+    """Wrong input, for which commands exit with code 2; the message is one line: what is wrong and what to do."""
 
 
 def run_command(work: Callable[[], int | None]) -> int:
     """Call a function, which may return an exit code, and return the exit code of the command.
 
-    Errors are reported in one line on stderr; with SER_FT_DEBUG or --debug, the traceback is printed too.
-
-    Returns:
-        0 on success; 2 for wrong input; 1 for any other error; 130 when interrupted.
+    It is 0 on success, 2 for wrong input, 1 for any other error, 130 when interrupted. Errors are reported in one line
+    on stderr; with SER_FT_DEBUG or --debug, the traceback is printed too.
     """
     try:
         return work() or 0

@@ -16,11 +16,7 @@ MODEL_FILE = "model.txt"
 
 
 def demo_folder() -> Path:
-    """Return the demo's folder: inside the installed package, or next to it in a checkout.
-
-    Raises:
-        InputError: Neither exists.
-    """
+    """Return the demo's folder: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "demo", package.parent / "demo"):
         if (folder / "app.py").is_file():
@@ -62,11 +58,7 @@ def check_output(
         overwrite: Whether an existing output may be replaced. None: it may not, and the command has no such option.
         resume: Whether an existing output is continued. None: the command has no such option.
 
-    Returns:
-        The path, with the user's home folder expanded.
-
-    Raises:
-        InputError: The output may not be written.
+    Returns the path, with the user's home folder expanded; raises InputError if the output may not be written.
     """
     output = Path(path).expanduser()
     instead = f"choose another {option}"
@@ -83,7 +75,8 @@ def check_output(
         if occupied and not os.access(output, os.W_OK):
             raise InputError(f"{path}: cannot be written to; {instead}")
     else:
-        entries = [entry for entry in _entries(output) if entry.name != ".DS_Store"]
+        entries = sorted(output.iterdir()) if output.is_dir() else []
+        entries = [entry for entry in entries if entry.name != ".DS_Store"]
         occupied = bool(entries) and (is_ours is not None or is_part is not None)
         foreign = next((entry for entry in entries if is_part is not None and not is_part(entry)), None)
         if foreign is not None:
@@ -97,10 +90,6 @@ def check_output(
         offered = "".join(f"pass {name}, or " for name, value in options if value is not None)
         raise InputError(f"{path}: {what} already exists; {offered}{instead}")
     return output
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def backup_path(folder: Path) -> Path:
@@ -129,15 +118,7 @@ def _move_to_backup(folder: Path) -> None:
 
 @contextmanager
 def exclusive_lock(folder: Path, job: str) -> Iterator[None]:
-    """Keep other processes with the same job out of a folder, until the context or this process ends.
-
-    Args:
-        folder: The folder; created if it does not exist.
-        job: What runs in the folder, for the name of the lock and the message.
-
-    Raises:
-        InputError: Another process holds the lock.
-    """
+    """Keep other processes with the same job out of a folder, which is created, until the context or process ends."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,8 @@ from urllib.request import getproxies
 def offline_if_unreachable(local: bool) -> Iterator[None]:
     """Use only cached files of the Hub within this context if the Hub cannot be reached.
 
-    The Hub's client retries for half a minute; here one attempt of at most five seconds decides.
-
-    Args:
-        local: Whether nothing of the Hub is needed, so that no attempt is made.
+    The Hub's client retries for half a minute; here one attempt of at most five seconds decides. No attempt is made if
+    `local`: nothing of the Hub is needed.
     """
     import datasets
     import huggingface_hub.constants

@@ -13,10 +13,9 @@ _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 
 
 def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str] = ()) -> str:
-    """Return rows as an aligned monospace table.
+    """Return rows as an aligned monospace table: numbers, and the columns named in `right`, are aligned to the right.
 
-    Numbers, and the columns named in `right`, are aligned to the right. Floats have three decimals, and missing values
-    are shown as "-". The column "interval" is made from "low" and "high"; "notes" shows the short form of each note.
+    The column "interval" is made from "low" and "high"; "notes" shows the short form of each note.
     """
     cells = [[_cell(row, column) for column in columns] for row in rows]
     headings = list(map(column_heading, columns))

@@ -23,8 +23,7 @@ def open_backend(model: str | Path | None = None, device: str | None = None, thr
         device: A PyTorch device. None: a GPU if there is one. An ONNX file runs on "cpu" only.
         threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
 
-    Raises:
-        InputError: The model does not exist, or does not run on the device.
+    Raises InputError if the model does not exist, or does not run on the device.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be 1 or more, not {threads}")

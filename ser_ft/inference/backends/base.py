@@ -10,11 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What callers need to know about a model.
+    """What callers need to know about a model, with the classes in the order of the probabilities.
 
     Attributes:
-        name: The name of the model.
-        classes: The classes, in the order of the probabilities.
         threshold: A prediction whose highest probability is below it is uncertain. None: no prediction is.
         min_samples: Samples at 16 kHz of the shortest clip that the model accepts; shorter ones are padded with zeros.
         max_seconds: Seconds of a clip that the model uses; the rest of a longer one is ignored. None: any length.
@@ -35,14 +33,8 @@ class Backend(Protocol):
         """The model's name, classes, threshold and lengths."""
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
-        """Predict the class probabilities of clips of one length.
+        """Predict clips of one length: float32 samples at 16 kHz with full scale at 1.0, shape (clips, samples).
 
         A clip's probabilities do not depend on the other clips of the batch. Clips that are too short are padded with
-        zeros.
-
-        Args:
-            waveforms: Float32 samples at 16 kHz, full scale at 1.0, shape (clips, samples).
-
-        Returns:
-            Float64 probabilities, shape (clips, classes); each row sums to one.
+        zeros. Returns float64 probabilities, shape (clips, classes); each row sums to one.
         """

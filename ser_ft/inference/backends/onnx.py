@@ -23,13 +23,9 @@ _SMALL_BYTES = 20_000_000
 class OnnxBackend:
     """A classifier in an ONNX file, from samples to logits.
 
-    Args:
-        path: The file.
-        threads: Threads that compute one batch. None: one per core, or a single one for files under 20 MB, which are
-            computed before further threads could start.
-
-    Raises:
-        InputError: The file does not exist, is damaged or was not written by ser_ft, or onnxruntime is not installed.
+    `threads` compute one batch. None: one per core, or a single one for files under 20 MB, which are computed before
+    further threads could start. InputError is raised if the file does not exist, is damaged or was not written by
+    ser_ft, or if onnxruntime is not installed.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:

@@ -23,13 +23,8 @@ from .base import ModelInfo
 class TorchBackend:
     """A classifier of a run folder, of another folder, or of the Hub.
 
-    Args:
-        model: The folder, or the name on the Hub.
-        device: A PyTorch device. None: a GPU if there is one.
-        threads: PyTorch threads of the whole process. None: unchanged.
-
-    Raises:
-        InputError: The model or the device does not exist.
+    `device` None: a GPU if there is one. `threads` are PyTorch threads of the whole process; None: unchanged.
+    InputError is raised if the model or the device does not exist.
     """
 
     def __init__(self, model: str, device: str | None = None, threads: int | None = None) -> None:
