@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from ser_ft.cli import main
+from tests.helpers.sound_files import encode
 
 RATE = 16_000
 ANSWER, EITHER = "answer", "either"
@@ -39,64 +39,50 @@ NAMES = (
 )  # fmt: skip
 
 
-def encoded(sound: np.ndarray, rate: int = RATE, kind: str = "wav", subtype: str | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, sound, rate, format=kind.upper(), subtype=subtype)
-    return file.getvalue()
-
-
 def valid_files(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     """Yield names, contents and what is expected of files that must have an answer."""
     for kind, subtypes in FORMATS.items():
         for subtype in subtypes:
-            yield (
-                f"{kind}-{subtype}.{kind if kind in ('flac', 'ogg', 'mp3') else 'wav'}",
-                encoded(voice, RATE, kind, subtype),
-                ANSWER,
-            )
+            suffix = kind if kind in ("flac", "ogg", "mp3") else "wav"
+            yield f"{kind}-{subtype}.{suffix}", encode(voice, RATE, kind, subtype), ANSWER
     for rate in RATES:
         sound = np.interp(np.arange(0, len(voice), RATE / rate), np.arange(len(voice)), voice)
-        yield f"{rate}.wav", encoded(sound, rate), ANSWER
+        yield f"{rate}.wav", encode(sound, rate), ANSWER
     for count in (2, 3, 4, 6, 8, 16):
-        yield f"{count}-channels.wav", encoded(np.stack([voice] * count, axis=1)), ANSWER
-    yield "gsm.wav", encoded(voice[::2], 8_000, "wav", "GSM610"), ANSWER
+        yield f"{count}-channels.wav", encode(np.stack([voice] * count, axis=1)), ANSWER
+    yield "gsm.wav", encode(voice[::2], 8_000, "wav", "GSM610"), ANSWER
     for name in NAMES:
-        yield name, encoded(voice), ANSWER
+        yield name, encode(voice), ANSWER
     for suffix in ("mp3", "flac", "ogg", "opus", "aif", "au"):
-        yield f"wav-named.{suffix}", encoded(voice), ANSWER
-    plain = encoded(voice)
+        yield f"wav-named.{suffix}", encode(voice), ANSWER
+    plain = encode(voice)
     yield "unknown-size.wav", plain[:4] + b"\xff" * 4 + plain[8:40] + b"\xff" * 4 + plain[44:], ANSWER
     extra = b"LIST" + struct.pack("<I", 5) + b"hello\0"
     yield "extra-chunk-before.wav", plain[:12] + extra + plain[12:], ANSWER
     yield "extra-chunk-after.wav", plain + extra, ANSWER
     yield "a-few-samples-short.wav", plain[:-100], ANSWER
-    yield "a-tenth-of-a-second.wav", encoded(voice[8_000:9_600]), ANSWER
-    yield "quiet.wav", encoded(voice * 0.01, subtype="FLOAT"), ANSWER
-    yield "offset.wav", encoded(voice * 0.5 + 0.5, subtype="FLOAT"), ANSWER
-    yield "clipped.wav", encoded(np.clip(voice * 30, -1, 1)), ANSWER
-    yield "over-full-scale.wav", encoded(voice * 30, subtype="FLOAT"), ANSWER
-    yield "twenty-one-seconds.wav", encoded(np.resize(voice, 21 * RATE)), ANSWER
+    yield "a-tenth-of-a-second.wav", encode(voice[8_000:9_600]), ANSWER
+    yield "quiet.wav", encode(voice * 0.01, subtype="FLOAT"), ANSWER
+    yield "offset.wav", encode(voice * 0.5 + 0.5, subtype="FLOAT"), ANSWER
+    yield "clipped.wav", encode(np.clip(voice * 30, -1, 1)), ANSWER
+    yield "over-full-scale.wav", encode(voice * 30, subtype="FLOAT"), ANSWER
+    yield "twenty-one-seconds.wav", encode(np.resize(voice, 21 * RATE)), ANSWER
 
 
 def damaged_files(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     """Yield names, contents and what is said of files that are not as they should be."""
-    plain = encoded(voice)
+    plain = encode(voice)
     yield "empty.wav", b"", "the file is empty"
     yield "half.wav", plain[: len(plain) // 2], "is cut short"
-    yield "half.aiff", encoded(voice, kind="aiff")[: len(voice)], "is cut short"
+    yield "half.aiff", encode(voice, kind="aiff")[: len(voice)], "is cut short"
     for length in (1, 4, 8, 12, 20, 36, 40):
         yield f"first-{length}-bytes.wav", plain[:length], "not a sound file that can be decoded"
     yield "header-alone.wav", plain[:44], "is cut short"
-    for kind, subtype in (
-        ("flac", "PCM_16"),
-        ("ogg", "VORBIS"),
-        ("ogg", "OPUS"),
-        ("mp3", "MPEG_LAYER_III"),
-        ("caf", "PCM_16"),
-    ):
-        content = encoded(voice, kind=kind, subtype=subtype)
-        for share in (0.02, 0.3, 0.9):
-            yield f"{subtype}-{share}.{kind}", content[: int(len(content) * share)], EITHER
+    compressed = [("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")]
+    for kind, subtype in (*compressed, ("ogg", "OPUS"), ("caf", "PCM_16")):
+        content = encode(voice, kind=kind, subtype=subtype)
+        for fraction in (0.02, 0.3, 0.9):
+            yield f"{subtype}-{fraction}.{kind}", content[: int(len(content) * fraction)], EITHER
     yield "text.wav", b"This is no sound.\n" * 99, "not a sound file that can be decoded"
     yield "page.mp3", b"<!DOCTYPE html><html><body>404 not found</body></html>", "not a sound file that can be decoded"
     yield "zeros.wav", bytes(5_000), "not a sound file that can be decoded"
@@ -110,22 +96,22 @@ def damaged_files(voice: np.ndarray) -> Iterator[tuple[str, bytes, str]]:
     for name, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):
         sound = voice.copy()
         sound[100] = value
-        yield f"{name}.wav", encoded(sound, subtype="FLOAT"), "not finite"
-    yield "silence.wav", encoded(np.zeros(RATE)), "silent: nothing in it is louder than -60 dBFS"
-    yield "silence.flac", encoded(np.zeros(RATE), kind="flac"), "silent"
-    yield "noise-of-a-converter.wav", encoded(np.random.default_rng(0).normal(0, 1e-5, RATE)), "silent"
-    yield "constant.wav", encoded(np.full(RATE, 0.5)), "silent"
-    yield "no-samples.wav", encoded(np.zeros(0)), "no samples"
+        yield f"{name}.wav", encode(sound, subtype="FLOAT"), "not finite"
+    yield "silence.wav", encode(np.zeros(RATE)), "silent: nothing in it is louder than -60 dBFS"
+    yield "silence.flac", encode(np.zeros(RATE), kind="flac"), "silent"
+    yield "noise-of-a-converter.wav", encode(np.random.default_rng(0).normal(0, 1e-5, RATE)), "silent"
+    yield "constant.wav", encode(np.full(RATE, 0.5)), "silent"
+    yield "no-samples.wav", encode(np.zeros(0)), "no samples"
     for samples in (1, 160, 1_599):
-        yield f"{samples}-samples.wav", encoded(voice[8_000 : 8_000 + samples]), "too short: the minimum is 0.1 s"
+        yield f"{samples}-samples.wav", encode(voice[8_000 : 8_000 + samples]), "too short: the minimum is 0.1 s"
     for rate in (0, 1, 999, 1_000_001, 2**31 - 1, 2**32 - 1):
         yield f"claims-{rate}-hz.wav", plain[:24] + struct.pack("<I", rate) + plain[28:], "Hz|decoded"
     for count in (0, 1025, 65_535):
         yield f"claims-{count}-channels.wav", plain[:22] + struct.pack("<H", count) + plain[24:], "decode"
     random = np.random.default_rng(1)
     for index in range(60):
-        kind, subtype = [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")][index % 4]
-        content = bytearray(encoded(voice, kind=kind, subtype=subtype))
+        kind, subtype = [("wav", "PCM_16"), *compressed][index % 4]
+        content = bytearray(encode(voice, kind=kind, subtype=subtype))
         for position in random.integers(0, len(content) if index % 8 > 3 else 64, 12):
             content[position] = random.integers(256)
         yield f"bytes-changed-{index}.{kind}", bytes(content), EITHER
@@ -140,11 +126,8 @@ def devices(folder: Path) -> dict[str, str]:
     (folder / "device.wav").symlink_to("/dev/zero")
     (folder / "nowhere.wav").symlink_to("gone.wav")
     (folder / "itself.wav").symlink_to("itself.wav")
-    reasons = {
-        "device.wav": "cannot be read",
-        "nowhere.wav": "no such file",
-        "itself.wav": "no such file|cannot be read",
-    }
+    unreadable, missing = "cannot be read", "no such file"
+    reasons = {"device.wav": unreadable, "nowhere.wav": missing, "itself.wav": f"{missing}|{unreadable}"}
     if os.geteuid():
         (folder / "locked.wav").write_bytes(b"RIFF")
         (folder / "locked.wav").chmod(0)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from ser_ft import audio
 from ser_ft.audio import AudioError
 from ser_ft.inference.inputs import iter_inputs
 from ser_ft.utils.errors import InputError
+from tests.helpers.sound_files import encode
 
 RATE = 16_000
 TONE = (0.4 * np.sin(2 * np.pi * 300 * np.arange(RATE) / RATE)).astype(np.float32)
@@ -26,9 +25,7 @@ def samples(sound: Any) -> np.ndarray:
 
 
 def wav(rate: int = RATE, sound: np.ndarray = TONE) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
-    return file.getvalue()
+    return encode(sound, rate, subtype="FLOAT")
 
 
 @pytest.mark.parametrize(
@@ -70,6 +67,9 @@ def test_paths_folders_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     actual = list(iter_inputs([tmp_path, (RATE, TONE), [wav()]]))
     assert [item.path for item in actual] == [f"{tmp_path}/a.wav", None, None]
     assert [item.name for item in actual] == [f"{tmp_path}/a.wav", "sound 2", "sound 3 1"]
+    (tmp_path / "a.wav").rename(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="no sound files in this folder"):
+        list(iter_inputs(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,3 @@ def test_invalid_arrays_are_refused(rate: Any, value: Any, message: str) -> None
     with pytest.raises(AudioError, match=message) as caught:
         samples({"array": value, "sampling_rate": rate})
     assert str(caught.value).startswith("sound: ")
-
-
-def test_a_folder_without_sound_files_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="no sound files in this folder"):
-        list(iter_inputs(tmp_path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 import ser_ft
 from ser_ft import audio
@@ -21,6 +19,7 @@ from ser_ft.inference.inputs import AudioInput, iter_inputs
 from ser_ft.inference.recognizer import ClipPrediction, EmotionRecognizer
 from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError
+from tests.helpers.sound_files import encode
 
 RATE = audio.SAMPLE_RATE
 
@@ -31,16 +30,26 @@ def recognizer(tiny_run: Path) -> EmotionRecognizer:
 
 
 def near(prediction: ClipPrediction, other: ClipPrediction, tolerance: float = 1e-5) -> bool:
-    """Whether two answers are the same, the path aside."""
-    difference = [abs(prediction["scores"][name] - other["scores"][name]) for name in prediction["scores"]]
-    rest = ("emotion", "uncertain", "duration", "speech")
-    return max(difference) < tolerance and all(prediction[key] == other[key] for key in rest)  # type: ignore[literal-required]
+    """Return whether two predictions agree, apart from the path."""
+    scores = pytest.approx(other["scores"], rel=0, abs=tolerance)
+    return prediction == {**other, "path": prediction["path"], "scores": scores}
 
 
-def wav(sound: np.ndarray, rate: int = RATE) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
-    return file.getvalue()
+def wav(samples: np.ndarray, rate: int = RATE) -> bytes:
+    return encode(samples, rate, subtype="FLOAT")
+
+
+def record_shapes(recognizer: EmotionRecognizer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Return a list to which the shape of each batch is added."""
+    shapes: list[tuple[int, ...]] = []
+    predict = recognizer.backend.probabilities
+
+    def predict_and_record(waveforms: np.ndarray) -> np.ndarray:
+        shapes.append(waveforms.shape)
+        return predict(waveforms)
+
+    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_record)
+    return shapes
 
 
 def test_a_prediction_has_all_fields(recognizer: EmotionRecognizer, tree: Path, voices: list[np.ndarray]) -> None:
@@ -61,9 +70,7 @@ def test_probabilities_are_those_of_the_saved_model(tiny_run: Path, voices: list
     stock = pipeline("audio-classification", model=str(tiny_run / "model"), top_k=None)
     actual = EmotionRecognizer(tiny_run)([(RATE, voice) for voice in voices[:3]])
     for voice, answer in zip(voices, actual, strict=False):
-        expected = {
-            predictions["label"]: predictions["score"] for predictions in stock({"raw": voice, "sampling_rate": RATE})
-        }
+        expected = {row["label"]: row["score"] for row in stock({"raw": voice, "sampling_rate": RATE})}
         assert answer["scores"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -76,29 +83,23 @@ def test_a_run_and_its_model_folder_are_one_model(tiny_run: Path, voices: list[n
 def test_a_clip_gets_the_same_prediction_alone_and_among_others(
     recognizer: EmotionRecognizer, voices: list[np.ndarray]
 ) -> None:
-    # Some of one length, so that there are batches, and lengths mixed, so that they are put together.
+    # Clips of one length form batches, with other clips between them.
     short = min(map(len, voices))
     clips = [voice[:short] if index % 2 else voice for index, voice in enumerate(voices)] * 5
-    together = recognizer([(RATE, clip) for clip in clips])
-    assert len(together) == 60
-    assert len({answer["emotion"] for answer in together}) > 1
-    for clip, answer in zip(clips[:12], together, strict=False):
-        assert near(recognizer((RATE, clip))[0], answer)
+    predictions = recognizer([(RATE, clip) for clip in clips])
+    assert len(predictions) == 60
+    assert len({prediction["emotion"] for prediction in predictions}) > 1
+    for clip, prediction in zip(clips[:12], predictions, strict=False):
+        assert near(recognizer((RATE, clip))[0], prediction)
 
 
 def test_clips_of_one_length_are_predicted_together(
     tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recognizer, sizes = EmotionRecognizer(tiny_run), []
-    predict = recognizer.backend.probabilities
-
-    def predict_and_count(waveforms: np.ndarray) -> np.ndarray:
-        sizes.append(len(waveforms))
-        return predict(waveforms)
-
-    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_count)
+    recognizer = EmotionRecognizer(tiny_run)
+    shapes = record_shapes(recognizer, monkeypatch)
     recognizer([(RATE, voices[index % 2]) for index in range(8)])
-    assert sizes == [4, 4]
+    assert [clips for clips, _ in shapes] == [4, 4]
 
 
 def test_all_forms_of_a_clip_get_one_prediction(
@@ -165,10 +166,6 @@ def test_silent_and_short_clips_are_refused(
     assert caught.value.reason == reason
 
 
-def test_the_shortest_clip_is_predicted(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
-    assert recognizer((RATE, voices[0][8000:9600]))[0]["duration"] == 0.1
-
-
 def test_a_bad_clip_among_others_is_named(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     sounds = [(RATE, voices[0]), (RATE, np.zeros(RATE)), (RATE, voices[1])]
     with pytest.raises(AudioError, match="sound 2: silent"):
@@ -190,17 +187,16 @@ def test_files_that_cannot_be_read_do_not_end_the_run(
 
 
 class Slow(AudioInput):
-    """A call that is read for as long as nobody lets go."""
+    """An input that cannot be read before `released` is set."""
 
-    let_go = threading.Event()
+    released = threading.Event()
 
     def blocks(self, seconds: float = 10.0) -> Iterator[np.ndarray]:
-        assert self.let_go.wait(60), "nobody was answered meanwhile"
+        assert self.released.wait(60), "no prediction was returned in the meantime"
         yield from super().blocks(seconds)
 
 
 def test_predictions_do_not_wait_for_a_long_recording(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
-    """What was answered is written, though the next in line takes an hour."""
     sounds: list[AudioInput] = [AudioInput(None, str(index), (RATE, voice)) for index, voice in enumerate(voices[:4])]
     sounds.insert(2, Slow(None, "slow", (RATE, voices[5])))
     actual = []
@@ -208,7 +204,7 @@ def test_predictions_do_not_wait_for_a_long_recording(recognizer: EmotionRecogni
         assert not isinstance(outcome, AudioError)
         actual.append(item.name)
         if len(actual) == 2:
-            Slow.let_go.set()
+            Slow.released.set()
     assert actual == ["0", "1", "slow", "2", "3"]
 
 
@@ -223,19 +219,15 @@ def test_an_error_of_the_backend_loses_no_predictions(recognizer: EmotionRecogni
         next(predictions)
 
 
-def test_no_inputs_no_predictions(recognizer: EmotionRecognizer) -> None:
-    assert recognizer([]) == []
-
-
 def test_a_long_clip_is_the_mean_of_its_windows(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     sound = np.concatenate(voices * 2)[: 25 * RATE]
     (actual,) = recognizer((RATE, sound))
     cuts = [(0, 10), (10, 20), (15, 25)]
     parts = recognizer([(RATE, sound[start * RATE : end * RATE]) for start, end in cuts])
     weights = [part["speech"] for part in parts]
-    for name, share in actual["scores"].items():
-        # The gate hears a window's edges a little differently where the sound goes on.
-        assert share == pytest.approx(np.average([part["scores"][name] for part in parts], weights=weights), abs=0.01)
+    for name, score in actual["scores"].items():
+        # Decisions about speech at a window's edges depend on the audio after them.
+        assert score == pytest.approx(np.average([part["scores"][name] for part in parts], weights=weights), abs=0.01)
     assert actual["duration"] == 25
     assert 0 < actual["speech"] <= 25
 
@@ -243,57 +235,46 @@ def test_a_long_clip_is_the_mean_of_its_windows(recognizer: EmotionRecognizer, v
 def test_twenty_seconds_are_predicted_as_a_whole(
     tiny_run: Path, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recognizer, lengths = EmotionRecognizer(tiny_run), []
-    predict = recognizer.backend.probabilities
-
-    def predict_and_record(waveforms: np.ndarray) -> np.ndarray:
-        lengths.append(waveforms.shape[1] / RATE)
-        return predict(waveforms)
-
-    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_record)
+    recognizer = EmotionRecognizer(tiny_run)
+    shapes = record_shapes(recognizer, monkeypatch)
     sound = np.concatenate(voices * 2)[: 20 * RATE + 1]
     recognizer((RATE, sound[:-1]))
-    assert lengths == [20]
+    assert shapes == [(1, 20 * RATE)]
     recognizer((RATE, sound))
-    assert set(lengths[1:]) == {10}
+    assert {samples for _, samples in shapes[1:]} == {10 * RATE}
 
 
 def test_a_clip_is_cut_to_what_the_model_uses(
     voices: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would hear the middle 4 s of 15, and answer as if these were all."""
     extractor, model = build_model("plain-cnn", ("happy", "sad"), {"max_frames": 250, "normalize": "clip"}, {})
-    for predictions in (extractor, model):
-        predictions.save_pretrained(tmp_path)
-    recognizer, lengths = EmotionRecognizer(tmp_path), []
-    predict = recognizer.backend.probabilities
-
-    def predict_and_record(waveforms: np.ndarray) -> np.ndarray:
-        lengths.append(waveforms.shape[1] / RATE)
-        return predict(waveforms)
-
-    monkeypatch.setattr(recognizer.backend, "probabilities", predict_and_record)
+    for part in (extractor, model):
+        part.save_pretrained(tmp_path)
+    recognizer = EmotionRecognizer(tmp_path)
+    shapes = record_shapes(recognizer, monkeypatch)
     assert recognizer.info.max_seconds == 250 * extractor.hop_length / RATE == 4
     sound = np.concatenate(voices * 2)[: 15 * RATE]
     recognizer((RATE, sound[: 4 * RATE]))
-    assert lengths == [4]
+    assert shapes == [(1, 4 * RATE)]
     (actual,) = recognizer((RATE, sound))
-    assert set(lengths[1:]) == {4}
+    assert {samples for _, samples in shapes[1:]} == {4 * RATE}
     assert actual["duration"] == 15
 
 
-def test_very_short_windows_are_predicted(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+def test_very_short_clips_and_windows_are_predicted(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
+    assert recognizer([]) == []
+    assert recognizer((RATE, voices[0][8000:9600]))[0]["duration"] == 0.1
     actual = recognizer.windows((RATE, voices[0]), window=0.2, hop=0.1)
-    assert {round(predictions["end"] - predictions["start"], 6) for predictions in actual} == {0.2}
+    assert {round(window["end"] - window["start"], 6) for window in actual} == {0.2}
     assert recognizer.segments((RATE, voices[0]), window=0.2, hop=0.1)
     assert recognizer.stream(window=0.2, hop=0.1).feed(voices[0])
 
 
 def test_silence_in_a_long_clip_does_not_count(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     voiced = np.concatenate(voices)[: 10 * RATE]
-    (alone,) = recognizer((RATE, voiced))
+    (expected,) = recognizer((RATE, voiced))
     (actual,) = recognizer((RATE, np.concatenate([voiced, np.zeros(30 * RATE, np.float32)])))
-    assert actual["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert actual["scores"] == pytest.approx(expected["scores"], abs=1e-5)
     assert actual["duration"] == 40
 
 
