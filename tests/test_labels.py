@@ -16,10 +16,8 @@ def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
     assert EMOTION_NAMES == ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
     assert len(words) == len(set(words))
     assert len(set(COLORS.values())) == 8
-    assert all(
-        re.fullmatch("#[0-9a-f]{6}", label_color(name, index))
-        for index, name in enumerate((*EMOTION_NAMES, *"abcdefghij"))
-    )
+    colors = [label_color(name, index) for index, name in enumerate((*EMOTION_NAMES, *"abcdefghij"))]
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in colors)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Decoding of Opus in WebM, as browsers record it, without ffmpeg."""
 
-import io
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from ser_ft import audio
 from ser_ft.audio import AudioError, webm
 from ser_ft.audio.streaming import blocks
+from tests.helpers.sound_files import encode
 
 UNKNOWN = b"\x01" + b"\xff" * 7
 
@@ -20,10 +19,9 @@ UNKNOWN = b"\x01" + b"\xff" * 7
 def opus(seconds: float = 2.0, rate: int = 48_000, channels: int = 1) -> tuple[bytes, list[bytes], np.ndarray]:
     """Encode a sweep; return the Opus header, the packets, and their samples as libsndfile decodes them."""
     time = np.arange(round(seconds * rate)) / rate
-    file = io.BytesIO()
     sweep = np.sin(2 * np.pi * (200 + 300 * time) * time) / 2
-    soundfile.write(file, np.stack([sweep] * channels, axis=1), rate, format="OGG", subtype="OPUS")
-    content, packets, rest, position = file.getvalue(), [], b"", 0
+    content = encode(np.stack([sweep] * channels, axis=1), rate, "OGG", "OPUS")
+    packets, rest, position = [], b"", 0
     while position < len(content):
         lacing = content[position + 27 : position + 27 + content[position + 26]]
         position += 27 + len(lacing)
@@ -71,11 +69,9 @@ def test_decoded_samples_equal_those_of_the_same_packets_in_ogg(
     head, packets, expected = opus(rate=rate, channels=channels)
     content = recorded(head, packets, grouped=grouped)
     actual = audio.decode(content, name="recorded.webm")
-    # The end differs, because the files end at different samples.
+    # The end differs by the final padding of the encoder.
     compared = min(len(actual), len(expected)) - 400
-    assert abs(len(actual) - len(expected)) < 0.05 * audio.SAMPLE_RATE, (
-        "only the final padding of the encoder may differ"
-    )
+    assert abs(len(actual) - len(expected)) < 0.05 * audio.SAMPLE_RATE
     np.testing.assert_array_equal(actual[:compared], expected[:compared])
     (tmp_path / "recorded.webm").write_bytes(content)
     streamed = np.concatenate(list(blocks(tmp_path / "recorded.webm", seconds=0.5))).mean(axis=1, dtype=np.float32)

@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from ser_ft.cli import main
 from ser_ft.inference.recognizer import EmotionRecognizer
+from tests.helpers.sound_files import encode
 
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command with the tiny model; return its exit code, stdout and stderr."""
 
-    def run_predict(*arguments: str | Path) -> Outcome:
+    def run_predict(*arguments: str | Path) -> tuple[int, str, str]:
         code = main(["predict", *map(str, arguments), "--model", str(tiny_run)])
         return code, *capsys.readouterr()
 
@@ -48,8 +47,7 @@ def rows(file: Path) -> list[dict[str, Any]]:
 def test_the_default_output_is_a_table(run: Run, tree: Path) -> None:
     code, out, err = run(tree)
     lines = out.splitlines()
-    assert code == 0
-    assert err == ""
+    assert (code, err) == (0, "")
     assert lines[0].split() == ["file", "emotion", "probability", "second", "best"]
     assert [line.split("  ")[0].strip() for line in lines[2:]] == [
         *(f"{tree}/clip {index}.wav" for index in range(2)),
@@ -95,9 +93,7 @@ def test_a_passed_file_is_read_whatever_its_name(run: Run, tree: Path) -> None:
 def test_the_output_file_equals_stdout(run: Run, tree: Path, tmp_path: Path, format: str) -> None:
     _, expected, _ = run(tree, "--format", format)
     out = tmp_path / "new" / f"answers.{format}"
-    code, message, _ = run(tree, "--out", out)
-    assert code == 0
-    assert message == ""
+    assert run(tree, "--out", out)[:2] == (0, "")
     assert out.read_text(encoding="utf-8") == expected
 
 
@@ -170,26 +166,19 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     for name in ("there.jsonl", "there.json"):
         Path(name).write_text("mine\n")
     code, out, err = run(*arguments)
-    assert code == 2
-    assert out == ""
+    assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
     assert Path("there.jsonl").read_text() == "mine\n"
 
 
 def test_unusual_file_names_work_in_every_format(run: Run, voices: list[np.ndarray], tmp_path: Path) -> None:
-    names = [
-        "ümläut 日本語 😀.wav",
-        "new\nline.wav",
-        "\x1b[31mred.wav",
-        f"{'long' * 60}.wav",
-        os.fsdecode(b"caf\xe9.wav"),
-    ]
+    stems = ("ümläut 日本語 😀", "new\nline", "\x1b[31mred", "long" * 60, os.fsdecode(b"caf\xe9"))
+    names = [f"{stem}.wav" for stem in stems]
     top = tmp_path / "recordings"
     top.mkdir()
     for name in names:
-        with (top / name).open("wb") as file:
-            soundfile.write(file, voices[0], 16_000, format="WAV")
+        (top / name).write_bytes(encode(voices[0]))
     _, out, _ = run(top, "--format", "json", "--out", tmp_path / "answers.json")
     actual = [row["path"] for row in json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))]
     assert sorted(actual) == sorted(str(top / name) for name in names)
@@ -212,11 +201,6 @@ def test_long_runs_show_a_progress_bar(run: Run, broken: Path, monkeypatch: pyte
     assert f"ser-ft: {broken}/clip 0b.wav: the file is empty\n" in err
 
 
-def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-
-
 HEAVY = ("torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "accelerate", "pyarrow")
 
 
@@ -225,7 +209,8 @@ def test_an_onnx_file_runs_without_torch(tiny_onnx: Path, run: Run, tree: Path) 
         "import sys; from ser_ft.cli import main; code = main(sys.argv[1:]);"
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
     )
-    process = python(code, "predict", tree, "--model", tiny_onnx, "--format", "jsonl")
+    command = [sys.executable, "-c", code, "predict", tree, "--model", tiny_onnx, "--format", "jsonl"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert process.returncode == 0
     assert process.stderr.strip() == "[]"
     _, out, _ = run(tree, "--format", "jsonl")

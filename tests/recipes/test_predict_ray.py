@@ -72,6 +72,12 @@ def expected(archive: Path, model: Path, tmp_path_factory: pytest.TempPathFactor
     return {row["path"]: row for row in map(json.loads, out.read_text().splitlines())}
 
 
+def run(*arguments: str | Path) -> None:
+    with start(*arguments) as process:
+        _, stderr = process.communicate()
+    assert process.returncode == 0, stderr[-2000:]
+
+
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, str(RECIPE), *map(str, arguments)]
     # Ray's workers have a low priority by default, below that of other tests.
@@ -80,14 +86,13 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The worker processes."""
-    actual = []
+    processes = []
     # Some end in the meantime.
     with suppress(psutil.Error):
-        for item in psutil.Process(process.pid).children(recursive=True):
+        for child in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.Error):
-                actual += [item] if "Recognizer" in " ".join(item.cmdline()) else []
-    return actual
+                processes += [child] if "Recognizer" in " ".join(child.cmdline()) else []
+    return processes
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -111,9 +116,9 @@ def test_each_file_gets_one_row_even_if_a_worker_dies(
         killed = None
         while process.poll() is None and killed is None:
             # Both have finished their first batch by then, and more remain.
-            for item in workers(process)[:1] if list(out.glob("*.parquet")) else []:
-                killed = item.pid
-                item.kill()
+            for worker in workers(process)[:1] if list(out.glob("*.parquet")) else []:
+                killed = worker.pid
+                worker.kill()
             time.sleep(0.01)
         message, stderr = process.communicate()
     assert process.returncode == 0, stderr[-2000:]
@@ -133,9 +138,7 @@ def test_files_in_another_store_are_predicted(
         for name in files:
             packed.write(archive / name, f"calls/{name}")
     out = tmp_path / "out"
-    with start(f"zip://calls::{tmp_path}/calls.zip", "--out", out, "--model", model) as process:
-        _, stderr = process.communicate()
-    assert process.returncode == 0, stderr[-2000:]
+    run(f"zip://calls::{tmp_path}/calls.zip", "--out", out, "--model", model)
     actual = {row["path"]: row for row in rows(out)}
     assert sorted(actual) == [f"calls/{name}" for name in files]
     assert all(agrees(actual[f"calls/{name}"], expected[str(archive / name)]) for name in files)
@@ -148,9 +151,7 @@ def test_tables_are_read_by_column(
     sounds = [{"bytes": file.read_bytes(), "path": str(file)} for file in files]
     parquet.write_table(pa.table({"audio": [*sounds, {"bytes": None, "path": "none.wav"}]}), tmp_path / "a.parquet")
     out = tmp_path / "out"
-    with start(tmp_path / "a.parquet", "--column", "audio", "--out", out, "--model", model) as process:
-        _, stderr = process.communicate()
-    assert process.returncode == 0, stderr[-2000:]
+    run(tmp_path / "a.parquet", "--column", "audio", "--out", out, "--model", model)
     actual = {row["path"]: row for row in rows(out)}
     assert actual.pop("none.wav")["error"] == "no bytes in this row"
     assert all(agrees(row, expected[path]) for path, row in actual.items())
