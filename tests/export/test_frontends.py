@@ -45,7 +45,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(settings) or "defaults")
 def test_every_descriptor_equals_that_of_the_extractor(settings: dict[str, Any], voices: list[np.ndarray]) -> None:
     names = tuple(name for name in DESCRIPTORS if name != "rolloff")
-    extractor, rolloff = (SpectralFeatureExtractor(some, **settings) for some in (names, ["rolloff"]))
+    extractor, rolloff = (SpectralFeatureExtractor(descriptors, **settings) for descriptors in (names, ["rolloff"]))
     graph, bins = SpectralFrontend(extractor), SpectralFrontend(rolloff)
     for voice in voices[:4]:
         assert_close(computed(graph, voice), extractor(voice)["input_features"])
@@ -90,11 +90,6 @@ def test_normalization_and_cropping_equal_those_of_a_single_clip(
         np.testing.assert_allclose(actual, computed(graph, clip)[0], atol=1e-5, rtol=1e-5)
 
 
-def test_an_extractor_that_is_not_fitted_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs mean and scale"):
-        SpectralFrontend(SpectralFeatureExtractor(normalize="training"))
-
-
 @pytest.mark.parametrize(
     ("family", "tolerance"),
     [("wav2vec2", 1e-5), ("wavlm", 0), ("sew", 1e-5), ("whisper", 1e-4), ("ast", 2e-4), ("wav2vec2-bert", 2e-3)],
@@ -117,6 +112,8 @@ def test_inputs_of_speech_encoders_are_equal(
         assert np.abs(actual - expected.numpy()).max() <= tolerance
 
 
-def test_an_unsupported_extractor_is_named() -> None:
+def test_unfitted_and_unsupported_extractors_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs mean and scale"):
+        SpectralFrontend(SpectralFeatureExtractor(normalize="training"))
     with pytest.raises(InputError, match="a SpeechT5FeatureExtractor cannot be exported: only Spectral"):
         make_frontend(SpeechT5FeatureExtractor())

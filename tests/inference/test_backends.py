@@ -80,13 +80,6 @@ def test_own_networks_predict_a_clip_the_same_alone_and_in_a_batch(name: str, no
         assert np.isfinite(check(backend, samples)).all()
 
 
-def test_the_model_info_is_complete(tiny_run: Path) -> None:
-    info = open_backend(tiny_run).info
-    assert info.name == "tiny"
-    assert info.classes == ("neutral", "happy", "sad", "angry")
-    assert info.threshold == 0.3
-
-
 def test_shipped_is_the_default_model() -> None:
     named = open_backend(SHIPPED, threads=1)
     assert isinstance(named, OnnxBackend)

@@ -115,11 +115,6 @@ def test_all_forms_of_a_clip_get_one_prediction(
     assert near(actual[0], stereo, 1e-3)
 
 
-def test_a_folder_is_predicted_in_the_order_of_its_files(recognizer: EmotionRecognizer, tree: Path) -> None:
-    actual = recognizer(tree)
-    assert [Path(answer["path"] or "").name for answer in actual] == [f"clip {index}.wav" for index in range(6)]
-
-
 def test_several_threads_can_use_one_recognizer(recognizer: EmotionRecognizer, voices: list[np.ndarray]) -> None:
     expected = [recognizer((RATE, voice))[0] for voice in voices]
     with ThreadPoolExecutor(6) as pool:

@@ -202,6 +202,7 @@ def test_a_long_silence_ends_a_segment_and_a_short_one_does_not() -> None:
     segments = merge_windows(make_windows(probabilities, spans), INFO, SETTINGS)
     assert [(segment.start, segment.end) for segment in segments] == [(0.5, 4.0), (8.5, 10.0)]
     assert len(merge_windows(make_windows(probabilities, spans), INFO, WindowSettings(gap=5.0))) == 1
+    assert merge_windows(make_windows([None, None], [(1.0, 1.1)]), INFO, SETTINGS) == []
 
 
 def test_a_segments_probability_is_the_mean_over_its_speech() -> None:
@@ -215,11 +216,6 @@ def test_segments_below_the_threshold_are_uncertain() -> None:
     windows = make_windows([[0.5, 0.4, 0.1, 0.0]], [(0.0, 3.0)])
     assert merge_windows(windows, INFO, SETTINGS)[0].uncertain
     assert not merge_windows(windows, ModelInfo("fake", CLASSES, None, 400), SETTINGS)[0].uncertain
-
-
-def test_no_speech_makes_no_segments() -> None:
-    assert merge_windows([], INFO, SETTINGS) == []
-    assert merge_windows(make_windows([None, None], [(1.0, 1.1)]), INFO, SETTINGS) == []
 
 
 def test_segments_of_a_recording_lie_in_order_within_its_speech(windows: list[Window]) -> None:
