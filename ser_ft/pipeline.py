@@ -105,7 +105,7 @@ def train(
         recipe.train.mixed_precision,
         recipe.seed,
         pretrained=recipe.model.kind != "own",
-        trackers=recipe.train.report_to,
+        report_to=recipe.train.report_to,
         out=recipe.out,
     )
     check_model(recipe.model, recipe.tuning, recipe.augment)

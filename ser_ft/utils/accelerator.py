@@ -23,7 +23,7 @@ def create_accelerator(
     seed: int,
     *,
     pretrained: bool = False,
-    trackers: Sequence[str] = (),
+    report_to: Sequence[str] = (),
     out: str | None = None,
 ) -> Accelerator:
     """Create the accelerator of a run, and seed all random generators.
@@ -31,7 +31,7 @@ def create_accelerator(
     Args:
         mixed_precision: no, bf16, fp16, auto, or None for that of the launcher.
         pretrained: Whether some trained weights may be unused in a forward pass, as in pretrained encoders.
-        trackers: Experiment trackers, any of `TRACKERS`.
+        report_to: Experiment trackers, any of `TRACKERS`.
         out: The folder that the trackers write to.
 
     Raises:
@@ -41,7 +41,7 @@ def create_accelerator(
     # transformers' progress bars for the files of a checkpoint would interrupt ours; those of downloads stay.
     logging.disable_progress_bar()
     enable_progress_bars()
-    for name in trackers:
+    for name in report_to:
         if name not in TRACKERS:
             raise InputError(f"unknown tracker {name!r}: use one of {', '.join(TRACKERS)}")
     # An earlier run in this process may have used another precision.
@@ -51,12 +51,12 @@ def create_accelerator(
         accelerator = Accelerator(
             mixed_precision=best_precision() if mixed_precision == "auto" else mixed_precision,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)] if pretrained else None,
-            log_with=list(trackers) or None,
+            log_with=list(report_to) or None,
             project_dir=out,
         )
     except (ValueError, ImportError) as error:
         raise InputError(f"train: {str(error).splitlines()[0]}") from error
-    missing = set(trackers) - {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    missing = set(report_to) - {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     if missing:
         raise InputError(f"the tracker {min(missing)} is not installed: pip install {min(missing)}")
     # The first process uses the seed itself; the others use other seeds, so that dropout differs between them.
