@@ -18,7 +18,7 @@ from ser_ft.report.comparison.pairs import SystemComparison, conclusion, holm, p
 from ser_ft.report.comparison.published import human_performance, published_results
 from ser_ft.report.comparison.report import compare, comparison_text, system_rows, write_comparison
 from ser_ft.utils.errors import InputError
-from ser_ft.utils.text import size_text, time_text
+from ser_ft.utils.text import count_text, size_text, time_text
 from tests.helpers.html_page import Page
 from tests.helpers.runs import CLASSES, write_folds, write_run
 
@@ -161,9 +161,8 @@ def test_clips_missed_by_all_models_can_be_played(sweep: Path, tmp_path: Path) -
         missed &= (system.predictions != system.labels).all(axis=0)
     table = prepared_table(comparisons)
     page = Page(write_comparison(comparisons, tmp_path / "page.html", table, num_examples=2, show_progress=False))
-    count = int(missed.sum())
-    assert count > 0
-    assert f"{count} clip{'' if count == 1 else 's'} of 64" in page.text
+    assert missed.any()
+    assert f"{count_text(int(missed.sum()), 'clip')} of 64" in page.text
     assert len(page.all("audio")) == 2
     samples = audio.from_wav(base64.b64decode(page.all("audio")[0]["src"].partition(",")[2]))
     assert len(samples) == audio.SAMPLE_RATE // 2
@@ -181,10 +180,9 @@ def test_the_table_of_other_clips_is_refused(comparisons: list[SystemComparison]
 
 
 def test_the_text_and_the_rows_have_the_same_figures(comparisons: list[SystemComparison]) -> None:
-    rows = system_rows(comparisons)
-    assert [row["model"] for row in rows][:2] == [WAV2VEC2, "plain-cnn"]
+    row, second = system_rows(comparisons)[:2]
+    assert [row["model"], second["model"]] == [WAV2VEC2, "plain-cnn"]
     line = next(line for line in comparison_text(comparisons).split("\n") if line.startswith(WAV2VEC2))
-    row = rows[0]
     assert f"{row['uar']:.3f}  {row['low']:.3f} to {row['high']:.3f}" in line
     assert f"{row['difference']:+.3f}" in line
     assert "0.1 M" in line
@@ -333,8 +331,8 @@ def test_wrong_input_is_one_line(
 
 
 def test_sizes_and_times_have_readable_units() -> None:
-    sizes = [size_text(number) for number in (98_000, 309_000, 94_600_000, 1_550_000_000)]
-    assert sizes == ["98 k", "0.309 M", "94.6 M", "1.55 G"]
+    sizes = {98_000: "98 k", 309_000: "0.309 M", 94_600_000: "94.6 M", 1_550_000_000: "1.55 G"}
+    assert list(map(size_text, sizes)) == list(sizes.values())
     assert [time_text(seconds) for seconds in (42.0, 90.0, 7380.0)] == ["42 s", "1.5 min", "2.05 h"]
 
 

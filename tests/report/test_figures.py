@@ -63,11 +63,9 @@ def test_without_validation_no_epoch_is_marked(make_run: MakeRun) -> None:
 
 
 def test_bars_of_recall_have_the_colors_of_the_emotions(run: RunFolder) -> None:
-    metrics = run.metrics
-    axes = figures.class_recalls(metrics).axes[0]
-    scores = metrics["parts"]["test"]
-    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [COLORS[name] for name in EMOTION_NAMES]
-    assert [bar.get_width() for bar in axes.patches] == [scores["recall"][name] for name in EMOTION_NAMES]
+    bars, recall = figures.class_recalls(run.metrics).axes[0].patches, run.metrics["parts"]["test"]["recall"]
+    assert [to_hex(bar.get_facecolor()) for bar in bars] == [COLORS[name] for name in EMOTION_NAMES]
+    assert [bar.get_width() for bar in bars] == [recall[name] for name in EMOTION_NAMES]
 
 
 def test_a_class_without_clips_is_marked(make_run: MakeRun) -> None:

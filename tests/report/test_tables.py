@@ -22,8 +22,7 @@ REBUILT = "CREMA-D, rebuilt audio"
 def test_comparison_rows_have_the_runs_figures(run: RunFolder) -> None:
     rows = comparison_rows([run, *run.baselines])
     assert [row["model"] for row in rows] == ["mfcc-cnn", "majority", "svm"]
-    scores = run.metrics["parts"]["test"]
-    first = rows[0]
+    first, scores = rows[0], run.metrics["parts"]["test"]
     assert first["split"] == "speaker fold 0"
     assert all(first[key] == scores[key] for key in ("clips", "speakers", "uar", "accuracy", "macro_f1"))
     assert (first["low"], first["high"]) == (scores["uar_interval"]["low"], scores["uar_interval"]["high"])

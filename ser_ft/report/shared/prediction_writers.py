@@ -16,7 +16,6 @@ from typing import Any
 
 from ...utils.errors import InputError
 from ...utils.text import MISSING, display_width, pad, printable, score_text
-from .tables import Format
 
 RESUMABLE_FORMATS = ("csv", "jsonl")
 """Formats in which an incomplete file can be resumed."""
@@ -29,7 +28,7 @@ _OTHER_CLASSES = "holds predictions of a model with other classes"
 
 
 def prediction_writer(
-    format: Format, classes: Sequence[str], longest: int = 40, terminal_width: int | None = None
+    format: str, classes: Sequence[str], longest: int = 40, terminal_width: int | None = None
 ) -> PredictionWriter:
     """Return the writer of a format.
 
