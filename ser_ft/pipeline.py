@@ -21,8 +21,7 @@ from .evaluation.provenance import check_no_seen_speakers
 from .evaluation.run_folder import RunFolder
 from .evaluation.scoring import SplitScorer
 from .hub.publish import publication_check, publish_run
-from .models import MODELS
-from .models.classical import CLASSICAL
+from .models import CLASSICAL, MODELS
 from .report.comparison.report import compare, comparison_text, write_comparison
 from .report.run.report import write_report
 from .report.shared.tables import comparison_rows, format_rows

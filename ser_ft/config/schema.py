@@ -13,8 +13,7 @@ from ..data.augmentation.batch import SpecAugment
 from ..data.augmentation.spectrogram import SpectralAugment
 from ..data.augmentation.waveform import Augment
 from ..data.splits import SPLIT_KINDS
-from ..models import MODELS, SHIPPED, model_kind
-from ..models.classical import CLASSICAL
+from ..models import CLASSICAL, MODELS, SHIPPED, model_kind
 from ..utils.errors import InputError
 from .training_loop import TrainingLoopConfig
 from .validation import check_choice, check_fraction, check_minimum, check_run_folder_flags, check_seed

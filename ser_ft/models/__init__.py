@@ -9,6 +9,9 @@ from typing import Any
 MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn", "compact-cnn")
 """Names of our own networks, which are trained from scratch."""
 
+CLASSICAL = ("majority", "logistic", "svm")
+"""Names of the classical baselines."""
+
 SHIPPED = "shipped"
 """Name of the model that comes with ser_ft."""
 
@@ -24,19 +27,14 @@ def resolve_model_path(name: str) -> str:
 def model_kind(name: str) -> str:
     """Return the kind of model that a name or folder stands for.
 
-    Returns:
-        "own": one of `MODELS`, the model that comes with ser_ft, or a folder with a saved network of ser_ft.
-        "image": an image backbone of timm or torchvision, or a folder where timm or ser_ft saved one.
-        "speech": any other name, which stands for a speech encoder.
+    "own" is one of `MODELS`, the model that comes with ser_ft, or a folder with a saved network of ser_ft; "image" is
+    an image backbone of timm or torchvision, or a folder where timm or ser_ft saved one; "speech" is any other name.
     """
     if name in MODELS:
         return "own"
     config = read_model_config(name)
-    if (
-        name.startswith(IMAGE_PREFIXES)
-        or "pretrained_cfg" in config
-        or config.get("model_type") == "ser_ft_spectrogram"
-    ):
+    is_saved_image = "pretrained_cfg" in config or config.get("model_type") == "ser_ft_spectrogram"
+    if name.startswith(IMAGE_PREFIXES) or is_saved_image:
         return "image"
     return "own" if is_own_model_folder(name) else "speech"
 

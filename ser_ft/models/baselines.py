@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from .classifier import FrameClassifier, check_sizes, halve_lengths, mask_padding, mean_and_std
+from .classifier import FrameClassifier, FrameClassifierConfig, halve_lengths, mask_padding, mean_and_std
 from .features import SpectralFeatureExtractor
 
 BLOCK_TYPES = ("plain", "residual", "wide")
 
 
-class MfccCnnConfig(PreTrainedConfig):
+class MfccCnnConfig(FrameClassifierConfig):
     """Configuration of `MfccCnnForAudioClassification`.
 
     Args:
@@ -30,23 +30,11 @@ class MfccCnnConfig(PreTrainedConfig):
     """
 
     model_type = "ser_ft_mfcc_cnn"
-
-    def __init__(
-        self,
-        feature_size: int = 20,
-        channels: Sequence[int] = (16, 32, 64, 128),
-        kernel_size: int = 3,
-        dropout: float = 0.1,
-        head_dropout: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        check_sizes(channels=channels, kernel_size=kernel_size, dropout=dropout, head_dropout=head_dropout)
-        self.feature_size = feature_size
-        self.channels = list(channels)
-        self.kernel_size = kernel_size
-        self.dropout = dropout
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+    feature_size: int = 20
+    channels: Sequence[int] = (16, 32, 64, 128)
+    kernel_size: int = 3
+    dropout: float = 0.1
+    head_dropout: float = 0.5
 
 
 class MfccCnnForAudioClassification(FrameClassifier):
@@ -80,7 +68,7 @@ class MfccCnnForAudioClassification(FrameClassifier):
         return mean_and_std(hidden.transpose(2, 3).flatten(1, 2), lengths)
 
 
-class Conv1dConfig(PreTrainedConfig):
+class Conv1dConfig(FrameClassifierConfig):
     """Configuration of `Conv1dForAudioClassification`.
 
     Args:
@@ -93,31 +81,12 @@ class Conv1dConfig(PreTrainedConfig):
     """
 
     model_type = "ser_ft_conv1d"
-
-    def __init__(
-        self,
-        feature_size: int = 34,
-        channels: Sequence[int] = (128, 128, 128, 128),
-        kernel_size: int = 5,
-        dropout: float = 0.1,
-        dense_size: int = 128,
-        head_dropout: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        check_sizes(
-            channels=channels,
-            kernel_size=kernel_size,
-            dense_size=dense_size,
-            dropout=dropout,
-            head_dropout=head_dropout,
-        )
-        self.feature_size = feature_size
-        self.channels = list(channels)
-        self.kernel_size = kernel_size
-        self.dropout = dropout
-        self.dense_size = dense_size
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+    feature_size: int = 34
+    channels: Sequence[int] = (128, 128, 128, 128)
+    kernel_size: int = 5
+    dropout: float = 0.1
+    dense_size: int = 128
+    head_dropout: float = 0.5
 
 
 class Conv1dForAudioClassification(FrameClassifier):
@@ -150,7 +119,7 @@ class Conv1dForAudioClassification(FrameClassifier):
         return torch.relu(self.dense(self.dense_dropout(mean_and_std(hidden, lengths))))
 
 
-class LstmConfig(PreTrainedConfig):
+class LstmConfig(FrameClassifierConfig):
     """Configuration of `LstmForAudioClassification`.
 
     Args:
@@ -164,34 +133,13 @@ class LstmConfig(PreTrainedConfig):
     """
 
     model_type = "ser_ft_lstm"
-
-    def __init__(
-        self,
-        feature_size: int = 34,
-        hidden_size: int = 128,
-        num_layers: int = 2,
-        frames_per_step: int = 8,
-        dropout: float = 0.2,
-        dense_size: int = 128,
-        head_dropout: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        check_sizes(
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            frames_per_step=frames_per_step,
-            dense_size=dense_size,
-            dropout=dropout,
-            head_dropout=head_dropout,
-        )
-        self.feature_size = feature_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.frames_per_step = frames_per_step
-        self.dropout = dropout
-        self.dense_size = dense_size
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+    feature_size: int = 34
+    hidden_size: int = 128
+    num_layers: int = 2
+    frames_per_step: int = 8
+    dropout: float = 0.2
+    dense_size: int = 128
+    head_dropout: float = 0.5
 
 
 class LstmForAudioClassification(FrameClassifier):
@@ -222,11 +170,10 @@ class LstmForAudioClassification(FrameClassifier):
         lengths = (lengths + step - 1) // step
         packed = nn.utils.rnn.pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
         hidden, _ = nn.utils.rnn.pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
-        mean = hidden.sum(dim=1) / lengths[:, None].to(hidden.dtype)
-        return torch.relu(self.dense(mean))
+        return torch.relu(self.dense(hidden.sum(dim=1) / lengths[:, None].to(hidden.dtype)))
 
 
-class StackedCnnConfig(PreTrainedConfig):
+class StackedCnnConfig(FrameClassifierConfig):
     """Configuration of `StackedCnnForAudioClassification`.
 
     Args:
@@ -241,30 +188,18 @@ class StackedCnnConfig(PreTrainedConfig):
     """
 
     model_type = "ser_ft_stacked_cnn"
+    feature_size: int = 73
+    block_type: str = "plain"
+    channels: Sequence[int] = (128, 128, 128, 128)
+    kernel_size: int = 5
+    branch_kernel_sizes: Sequence[int] = (1, 3, 7, 15)
+    dropout: float = 0.1
+    head_dropout: float = 0.5
 
-    def __init__(
-        self,
-        feature_size: int = 73,
-        block_type: str = "plain",
-        channels: Sequence[int] = (128, 128, 128, 128),
-        kernel_size: int = 5,
-        branch_kernel_sizes: Sequence[int] = (1, 3, 7, 15),
-        dropout: float = 0.1,
-        head_dropout: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        check_sizes(channels=channels, kernel_size=kernel_size, branch_kernel_sizes=branch_kernel_sizes)
-        check_sizes(dropout=dropout, head_dropout=head_dropout)
-        if block_type not in BLOCK_TYPES:
-            raise ValueError(f"block_type must be one of {', '.join(BLOCK_TYPES)}, not {block_type!r}")
-        self.feature_size = feature_size
-        self.block_type = block_type
-        self.channels = list(channels)
-        self.kernel_size = kernel_size
-        self.branch_kernel_sizes = list(branch_kernel_sizes)
-        self.dropout = dropout
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.block_type not in BLOCK_TYPES:
+            raise ValueError(f"block_type must be one of {', '.join(BLOCK_TYPES)}, not {self.block_type!r}")
+        super().__post_init__(**kwargs)
 
 
 class StackedCnnForAudioClassification(FrameClassifier):
@@ -317,11 +252,8 @@ class _Wide(nn.Module):
     def __init__(self, width: int, out: int, kernels: Sequence[int]) -> None:
         super().__init__()
         widths = [out // len(kernels) + (branch < out % len(kernels)) for branch in range(len(kernels))]
-        self.branches = nn.ModuleList(
-            _Plain(width, branch_width, kernel)
-            for branch_width, kernel in zip(widths, kernels, strict=True)
-            if branch_width
-        )
+        branches = zip(widths, kernels, strict=True)
+        self.branches = nn.ModuleList(_Plain(width, size, kernel) for size, kernel in branches if size)
 
     def forward(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         return torch.cat([branch(hidden, lengths) for branch in self.branches], dim=1)

@@ -10,19 +10,6 @@ import torch
 
 from .features import SpectralFeatureExtractor
 
-CLASSICAL = ("majority", "logistic", "svm")
-CLASSICAL_DESCRIPTORS = (
-    "mfcc",
-    "zcr",
-    "rms",
-    "energy-entropy",
-    "centroid",
-    "spread",
-    "spectral-entropy",
-    "flux",
-    "rolloff",
-    "chroma",
-)
 CLASSICAL_FUNCTIONALS = (
     *("mean", "deviation", "quartile-25", "median", "quartile-75"),
     *("change-mean", "change-deviation", "change-quartile-25", "change-median", "change-quartile-75"),
@@ -33,14 +20,8 @@ _LOGISTIC_C = 0.01
 class ClassicalModel(Protocol):
     """Classifies clips by their statistics."""
 
-    def fit(self, statistics: np.ndarray, labels: np.ndarray, num_num_classes: int) -> None:
-        """Fit the model on training clips.
-
-        Args:
-            statistics: statistics of each clip, shape (clips, size).
-            labels: class number of each clip, shape (clips,).
-            num_classes: number of classes.
-        """
+    def fit(self, statistics: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+        """Fit the model on clips: their statistics, shape (clips, size), and class numbers, shape (clips,)."""
 
     def predict_proba(self, statistics: np.ndarray) -> np.ndarray:
         """Return the probability of each class for each clip, shape (clips, classes)."""
@@ -48,7 +29,19 @@ class ClassicalModel(Protocol):
 
 def classical_feature_extractor() -> SpectralFeatureExtractor:
     """Return the extractor of the frames whose statistics are the inputs of classical baselines."""
-    return SpectralFeatureExtractor(descriptors=CLASSICAL_DESCRIPTORS, n_mfcc=20, n_mels=64, hop_length=256)
+    names = (
+        "mfcc",
+        "zcr",
+        "rms",
+        "energy-entropy",
+        "centroid",
+        "spread",
+        "spectral-entropy",
+        "flux",
+        "rolloff",
+        "chroma",
+    )
+    return SpectralFeatureExtractor(descriptors=names, n_mfcc=20, n_mels=64, hop_length=256)
 
 
 class _Majority:
@@ -103,7 +96,7 @@ class _Svm:
 
 
 def make_classical(name: str) -> ClassicalModel:
-    """Return a new baseline by its name from `CLASSICAL`."""
+    """Return a new baseline by its name from `ser_ft.models.CLASSICAL`."""
     models: dict[str, type[ClassicalModel]] = {"majority": _Majority, "logistic": _Logistic, "svm": _Svm}
     return models[name]()
 
@@ -130,9 +123,6 @@ def frame_statistics(
 
     Returns:
         All columns of the first functional, then of the second, and so on, shape (clips, functionals * size).
-
-    Raises:
-        ValueError: a functional is unknown, or a clip has no frame.
     """
     unknown = [name for name in functionals if name not in FUNCTIONALS]
     if unknown or not functionals:
@@ -152,7 +142,6 @@ def frame_statistics(
 
 
 def _compute(features: torch.Tensor, counts: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Compute statistics of the first `counts` frames of each clip, each of shape (clips, size)."""
     mask = torch.arange(features.shape[1], device=features.device) < counts[:, None]
     statistics: dict[str, torch.Tensor] = {}
     if _MOMENTS & set(names):
@@ -192,7 +181,6 @@ def _sorted(values: torch.Tensor) -> torch.Tensor:
 
 
 def _quantile(ordered: torch.Tensor, counts: torch.Tensor, level: float) -> torch.Tensor:
-    """Return a quantile of sorted frames by linear interpolation."""
     position = level * (counts - 1)
     low = position.floor().long()
     rows = torch.arange(len(ordered), device=ordered.device)

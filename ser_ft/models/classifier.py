@@ -13,6 +13,32 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
+class FrameClassifierConfig(PreTrainedConfig):
+    """Base class of the configurations of our own networks, which declare their settings as fields.
+
+    Raises:
+        ValueError: a count is below 1, a kernel size is even, or a dropout rate is not between 0 and 1; the message
+            names the setting.
+    """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name in type(self).__annotations__:
+            value, default = getattr(self, name), getattr(type(self), name)
+            if isinstance(default, tuple):
+                setattr(self, name, list(value))
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            if "dropout" in name:
+                if not all(0 <= number < 1 for number in values):
+                    raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
+            elif value is not None and not isinstance(default, float | str):
+                is_count = values and all(isinstance(number, int) and number >= 1 for number in values)
+                if not is_count:
+                    raise ValueError(f"{name} must be 1 or more, not {value}")
+            if "kernel" in name and any(number % 2 == 0 for number in values):
+                raise ValueError(f"{name} must be odd, not {value}")
+        super().__post_init__(**kwargs)
+
+
 @dataclass
 class FrameClassifierOutput(SequenceClassifierOutput):
     """Logits of clips; in training also `member_logits`, those of each member, shape (members, clips, classes)."""
@@ -44,14 +70,10 @@ class FrameClassifier(PreTrainedModel):
         self.post_init()
 
     def encode(self, features: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        """Return one vector per clip.
+        """Return one vector per clip, shape (clips, width).
 
-        Args:
-            features: frames, shape (clips, frames, feature_size), zero in the padding.
-            lengths: frames of each clip, shape (clips,), 1 or more; None: no clip is padded.
-
-        Returns:
-            Vectors, shape (clips, width).
+        `features` has shape (clips, frames, feature_size), zero in the padding; `lengths` are the frames of each clip,
+        1 or more; None: no clip is padded.
         """
         raise NotImplementedError
 
@@ -68,17 +90,18 @@ class FrameClassifier(PreTrainedModel):
         Args:
             input_features: frames, shape (clips, frames, feature_size).
             attention_mask: 1 for frames of the clip, 0 for padding, shape (clips, frames); None: no clip is padded.
-            labels: class numbers, shape (clips,); if given, the cross entropy is computed.
-            return_dict: False to return a tuple.
+            labels: class numbers, shape (clips,); None: no loss is computed.
+            return_dict: False to return a tuple; None: as in the configuration.
             **kwargs: ignored; transformers' pipelines pass them.
-
-        Returns:
-            `logits`, shape (clips, classes), and `loss` if there are labels.
         """
         features, lengths = input_features, None
         if attention_mask is not None:
             features, lengths = features * attention_mask[..., None].to(features.dtype), attention_mask.sum(dim=1)
-        features, lengths = _pad_to(features, lengths, self.min_frames)
+        missing = self.min_frames - features.shape[1]
+        if missing > 0:
+            if lengths is None:
+                lengths = torch.full((len(features),), features.shape[1], device=features.device)
+            features = nn.functional.pad(features, (0, 0, 0, missing))
         pooled = self.head_dropout(self.encode(features, lengths))
         logits = self.classifier(pooled)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
@@ -88,7 +111,6 @@ class FrameClassifier(PreTrainedModel):
         return FrameClassifierOutput(loss=loss, logits=logits, member_logits=member_logits)
 
     def _member_logits(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the logits of each member, shape (members, clips, classes); their mean is the model's logits."""
         parts, weights = pooled.chunk(self.num_members, dim=1), self.classifier.weight.chunk(self.num_members, dim=1)
         logits = [nn.functional.linear(part, weight) for part, weight in zip(parts, weights, strict=True)]
         return self.num_members * torch.stack(logits) + self.classifier.bias
@@ -118,34 +140,3 @@ def mean_and_std(hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Te
     mean = mask_padding(hidden, lengths).sum(dim=2) / count
     variance = mask_padding((hidden - mean[..., None]).square(), lengths).sum(dim=2) / count
     return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
-
-
-def _pad_to(
-    features: torch.Tensor, lengths: torch.Tensor | None, min_frames: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    frames = features.shape[1]
-    if frames >= min_frames:
-        return features, lengths
-    if lengths is None:
-        lengths = torch.full((len(features),), frames, device=features.device)
-    return nn.functional.pad(features, (0, 0, 0, min_frames - frames)), lengths
-
-
-def check_sizes(**settings: Any) -> None:
-    """Check that counts are 1 or more, kernel sizes odd, and dropout rates between 0 and 1.
-
-    Args:
-        **settings: names and values; each number of a list is checked.
-
-    Raises:
-        ValueError: a value is out of range; the message names the setting.
-    """
-    for name, value in settings.items():
-        values = list(value) if isinstance(value, list | tuple) else [value]
-        if "dropout" in name:
-            if not all(0 <= number < 1 for number in values):
-                raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
-        elif not values or not all(isinstance(number, int) and number >= 1 for number in values):
-            raise ValueError(f"{name} must be 1 or more, not {value}")
-        if "kernel" in name and any(number % 2 == 0 for number in values):
-            raise ValueError(f"{name} must be odd, not {value}")

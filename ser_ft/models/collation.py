@@ -17,40 +17,25 @@ from .features import SpectralFeatureExtractor
 def collate_waveforms(
     clips: Sequence[np.ndarray], extractor: SequenceFeatureExtractor, input_spec: InputSpec, pad_batch: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Compute the inputs of a batch for a pretrained model.
+    """Compute the keyword arguments of a pretrained model for a batch, with an attention mask if clips are padded.
 
-    A clip that is too short for one frame is padded with silence.
-
-    Args:
-        clips: waveforms at 16 kHz, each float32 of shape (samples,).
-        extractor: the model's own feature extractor.
-        input_spec: input requirements of the model.
-        pad_batch: whether to pad the batch to `input_spec.min_frames`, as training with SpecAugment requires.
-
-    Returns:
-        The keyword arguments of the model, with an attention mask if clips are padded.
+    `clips` are waveforms at 16 kHz, each float32 of shape (samples,). A clip that is too short for one frame is padded
+    with silence, and with `pad_batch` the batch to `input_spec.min_frames`, as training with SpecAugment requires.
     """
     extract: Any = extractor  # transformers does not declare it callable
     clips = [np.pad(clip, (0, max(0, input_spec.min_samples - len(clip)))) for clip in clips]
-    if input_spec.kind == "fixed_length":
+    if input_spec.kind != "waveform":
         inputs = extract(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        return {name: inputs[name] for name in extract.model_input_names if name != "attention_mask"}
-    if input_spec.kind == "frames":
-        inputs = extract(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        if input_spec.kind == "fixed_length":
+            return {name: inputs[name] for name in extract.model_input_names if name != "attention_mask"}
         missing = max(0, input_spec.min_frames - inputs["input_features"].shape[1]) if pad_batch else 0
         return {
             "input_features": torch.nn.functional.pad(inputs["input_features"], (0, 0, 0, missing)),
             "attention_mask": torch.nn.functional.pad(inputs["attention_mask"], (0, missing)),
         }
     length = max(input_spec.num_samples(input_spec.min_frames if pad_batch else 1), *map(len, clips))
-    inputs = extract(
-        clips,
-        sampling_rate=SAMPLE_RATE,
-        padding="max_length",
-        max_length=length,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
+    padding = {"padding": "max_length", "max_length": length, "return_attention_mask": True}
+    inputs = extract(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt", **padding)
     batch = {"input_values": inputs["input_values"]}
     if min(map(len, clips)) < length:
         batch["attention_mask"] = inputs["attention_mask"].long()
@@ -60,10 +45,9 @@ def collate_waveforms(
 def make_collator(
     model: PreTrainedModel, extractor: SequenceFeatureExtractor
 ) -> Callable[[Sequence[np.ndarray]], dict[str, torch.Tensor]]:
-    """Return a function that computes a saved model's inputs for clips of one length.
+    """Return a function that computes a saved model's inputs for waveforms at 16 kHz of one length, as float32.
 
-    The function takes waveforms at 16 kHz, each float32 of shape (samples,). The inputs of a clip do not depend on the
-    other clips of the batch.
+    The inputs of a clip do not depend on the other clips of the batch.
     """
     if not isinstance(extractor, SpectralFeatureExtractor):
         input_spec = EncoderParts.of(model).input_spec

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from .classifier import FrameClassifier, check_sizes, mask_padding
+from .classifier import FrameClassifier, FrameClassifierConfig, mask_padding
 from .features import SpectralFeatureExtractor
 
 _TO_DB = 10 / math.log(10)
@@ -30,7 +30,7 @@ _SILENCE_DB = -1000.0
 _SCALE_DB = 12.0
 
 
-class CompactCnnConfig(PreTrainedConfig):
+class CompactCnnConfig(FrameClassifierConfig):
     """Configuration of `CompactCnnForAudioClassification`.
 
     Args:
@@ -48,46 +48,25 @@ class CompactCnnConfig(PreTrainedConfig):
     """
 
     model_type = "ser_ft_compact_cnn"
+    feature_size: int = 80
+    dynamic_range_db: float = 25.0
+    num_members: int = 2
+    stride: int = 4
+    channels: int = 80
+    kernel_size: int = 5
+    num_blocks: int = 5
+    squeeze_reduction: int = 8
+    dropout: float = 0.05
+    head_dropout: float = 0.2
 
-    def __init__(
-        self,
-        feature_size: int = 80,
-        dynamic_range_db: float = 25.0,
-        num_members: int = 2,
-        stride: int = 4,
-        channels: int = 80,
-        kernel_size: int = 5,
-        num_blocks: int = 5,
-        squeeze_reduction: int = 8,
-        dropout: float = 0.05,
-        head_dropout: float = 0.2,
-        **kwargs: Any,
-    ) -> None:
-        check_sizes(
-            num_members=num_members,
-            channels=channels,
-            kernel_size=kernel_size,
-            num_blocks=num_blocks,
-            squeeze_reduction=squeeze_reduction,
-        )
-        check_sizes(dropout=dropout, head_dropout=head_dropout)
-        if dynamic_range_db <= 0:
-            raise ValueError(f"dynamic_range_db must be above 0 dB, not {dynamic_range_db:g}")
-        if stride not in (1, 2, 4, 8):
-            raise ValueError(f"stride must be 1, 2, 4 or 8 frames, not {stride}")
-        if squeeze_reduction > channels:
-            raise ValueError(f"squeeze_reduction must be at most channels: {squeeze_reduction} of {channels}")
-        self.feature_size = feature_size
-        self.dynamic_range_db = dynamic_range_db
-        self.num_members = num_members
-        self.stride = stride
-        self.channels = channels
-        self.kernel_size = kernel_size
-        self.num_blocks = num_blocks
-        self.squeeze_reduction = squeeze_reduction
-        self.dropout = dropout
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.dynamic_range_db <= 0:
+            raise ValueError(f"dynamic_range_db must be above 0 dB, not {self.dynamic_range_db:g}")
+        if self.stride not in (1, 2, 4, 8):
+            raise ValueError(f"stride must be 1, 2, 4 or 8 frames, not {self.stride}")
+        if self.squeeze_reduction > self.channels:
+            raise ValueError(f"squeeze_reduction must be at most channels: {self.squeeze_reduction} of {self.channels}")
 
 
 class CompactCnnForAudioClassification(FrameClassifier):
@@ -115,13 +94,8 @@ class CompactCnnForAudioClassification(FrameClassifier):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalize log-mel levels by the clip's own speech.
 
-        Args:
-            features: natural logarithms of mel energies, shape (clips, frames, bands).
-            lengths: frames of each clip, shape (clips,); None: no clip is padded.
-
-        Returns:
-            The levels minus each band's mean in units of 12 dB, shape (clips, frames, bands), and the speech weight
-            of each frame from 0 to 1, shape (clips, 1, frames), 0 in the padding.
+        Returns the levels minus each band's mean in units of 12 dB, shape (clips, frames, bands), and the speech weight
+        of each frame from 0 to 1, shape (clips, 1, frames), 0 in the padding.
         """
         levels = features.float() * _TO_DB
         energies = torch.logsumexp(features.float(), dim=2) * _TO_DB

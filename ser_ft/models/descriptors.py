@@ -76,19 +76,16 @@ class Frontend(NamedTuple):
 
 
 class PackedClips(NamedTuple):
-    """Clips in one row, separated by zeros so that no window overlaps two clips.
-
-    Attributes:
-        samples: samples of all clips, shape (samples,); window `slot` begins at sample `slot * hop_length`.
-        slots: slot of each clip's first window.
-        counts: windows of each clip.
-        borders: first sample of each clip and first sample after each clip, shape (2 * clips,).
-    """
+    """Clips in one row, separated by zeros so that no window overlaps two clips."""
 
     samples: torch.Tensor
+    """Samples of all clips, shape (samples,); window `slot` begins at sample `slot * hop_length`."""
     slots: list[int]
+    """Slot of each clip's first window."""
     counts: list[int]
+    """Windows of each clip."""
     borders: torch.Tensor
+    """First sample of each clip and first sample after each clip, shape (2 * clips,)."""
 
     @property
     def total(self) -> int:
@@ -114,30 +111,10 @@ def pack(clips: Sequence[torch.Tensor], frontend: Frontend) -> PackedClips:
     return PackedClips(samples, slots[:-1], counts, torch.tensor([*starts, *ends], device=samples.device))
 
 
-class Frames(NamedTuple):
-    """Descriptors of the windows of clips.
-
-    Attributes:
-        values: descriptors, zero in the padding, shape (clips, windows, size).
-        counts: windows of each clip.
-    """
-
-    values: torch.Tensor
-    counts: list[int]
-
-
-class _Chunk(NamedTuple):
-    """Windows `first` to `last` of packed clips, and the names of the descriptors to compute."""
-
-    packed: PackedClips
-    first: int
-    last: int
-    required: frozenset[str]
-    frontend: Frontend
-
-
-def compute_descriptors(clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Frontend) -> Frames:
-    """Compute descriptors of clips.
+def compute_descriptors(
+    clips: Sequence[torch.Tensor], names: Sequence[str], frontend: Frontend
+) -> tuple[torch.Tensor, list[int]]:
+    """Return descriptors of clips, zero in the padding, shape (clips, windows, size), and the windows of each clip.
 
     Args:
         clips: waveforms, each of shape (samples,), float with full scale at 1.0, on one device.
@@ -149,10 +126,11 @@ def compute_descriptors(clips: Sequence[torch.Tensor], names: Sequence[str], fro
     descriptors = {name: packed.samples.new_empty(packed.total, frontend.width(name)) for name in required}
     step = max(1, (_CHUNK_SAMPLES_CPU if packed.samples.device.type == "cpu" else _CHUNK_SAMPLES_GPU) // frontend.n_fft)
     for first in range(0, packed.total, step):
-        chunk = _Chunk(packed, first, min(first + step, packed.total), required, frontend)
-        computed = _from_samples(chunk) | _from_spectra(chunk)
+        last = min(first + step, packed.total)
+        computed = _from_samples(packed, first, last, required, frontend)
+        computed |= _from_spectra(packed, first, last, required, frontend)
         for name in required:
-            descriptors[name][chunk.first : chunk.last] = computed[name]
+            descriptors[name][first:last] = computed[name]
     if "flux" in required:
         descriptors["flux"][packed.slots] = 0
     for name in DELTA_ORDERS.keys() & set(names):
@@ -162,13 +140,14 @@ def compute_descriptors(clips: Sequence[torch.Tensor], names: Sequence[str], fro
     for row, slot, count in zip(values, packed.slots, packed.counts, strict=True):
         torch.cat([descriptors[name][slot : slot + count] for name in names], dim=1, out=row[:count])
         row[count:] = 0
-    return Frames(values, packed.counts)
+    return values, packed.counts
 
 
-def _from_samples(chunk: _Chunk) -> dict[str, torch.Tensor]:
+def _from_samples(
+    packed: PackedClips, first: int, last: int, required: frozenset[str], frontend: Frontend
+) -> dict[str, torch.Tensor]:
     """Compute the descriptors that follow from the samples, as differences of cumulative sums."""
     computed: dict[str, torch.Tensor] = {}
-    packed, first, last, required, frontend = chunk
     window = frontend.win_length
     start = first * frontend.hop_length + (frontend.n_fft - window) // 2
     samples = packed.samples[start : start + (last - 1 - first) * frontend.hop_length + window]
@@ -197,9 +176,9 @@ def _cumulative_sums(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return sums
 
 
-def _from_spectra(chunk: _Chunk) -> dict[str, torch.Tensor]:
-    """Compute the descriptors that follow from the spectra."""
-    packed, first, last, required, frontend = chunk
+def _from_spectra(
+    packed: PackedClips, first: int, last: int, required: frozenset[str], frontend: Frontend
+) -> dict[str, torch.Tensor]:
     if not required - ENERGY_DESCRIPTORS - {"zcr"}:
         return {}
     tables = make_tables(frontend, required, packed.samples.device)
@@ -221,7 +200,7 @@ def spectral_descriptors(
         extra: 1 if the first window is only used for the flux of the second, else 0; the first flux is then 0.
         required: names from `DESCRIPTORS`; further ones may be computed.
         frontend: settings of the computation.
-        tables: tables of these settings and names.
+        tables: result of `make_tables`.
 
     Returns:
         Name -> values, shape (windows - extra, width) or (clips, windows - extra, width).
@@ -237,7 +216,11 @@ def spectral_descriptors(
     sums = dict(zip(tables.summed, (power @ tables.sums).split(tables.widths, dim=-1), strict=False))
     if required & _OF_MELS:
         mel = sums["mel"] if frontend.power == 2 else power ** (frontend.power / 2) @ tables.mel_bank
-        computed |= _from_mels(mel, required, tables.cosines, frontend.log_offset)
+        computed["mel"] = mel
+        if required & {"log-mel", "mfcc"}:
+            computed["log-mel"] = log = (mel + frontend.log_offset).clamp_(min=LOG_FLOOR).log_()
+            if "mfcc" in required:
+                computed["mfcc"] = log @ tables.cosines
     if required & _OF_PITCHES:
         chroma = sums["chroma"] / sums["chroma"].amax(dim=-1, keepdim=True).clamp(min=_TINY)
         centered = chroma - chroma.mean(dim=-1, keepdim=True)
@@ -268,17 +251,6 @@ def _from_magnitudes(
     return computed
 
 
-def _from_mels(
-    mel: torch.Tensor, required: frozenset[str], cosines: torch.Tensor, offset: float
-) -> dict[str, torch.Tensor]:
-    computed = {"mel": mel}
-    if required & {"log-mel", "mfcc"}:
-        computed["log-mel"] = log = (mel + offset).clamp_(min=LOG_FLOOR).log_()
-        if "mfcc" in required:
-            computed["mfcc"] = log @ cosines
-    return computed
-
-
 def entropy(energies: torch.Tensor) -> torch.Tensor:
     """Return the entropy in bits of the energies of a window's parts; 0 for silence."""
     fractions = energies / energies.sum(dim=-1, keepdim=True).clamp(min=_TINY)
@@ -289,12 +261,8 @@ def deltas(values: torch.Tensor, packed: PackedClips, order: int) -> torch.Tenso
     """Return the slope (order 1) or curvature (order 2) over time.
 
     A line or a parabola is fitted to nine windows by least squares (Savitzky & Golay 1964, as in librosa): near the
-    ends of a clip to its first or last nine windows, and in shorter clips to all windows.
-
-    Args:
-        values: values of all slots, shape (slots, size).
-        packed: the packed clips.
-        order: order of the derivative.
+    ends of a clip to its first or last nine windows, and in shorter clips to all windows. `values` are those of all
+    slots, shape (slots, size).
     """
     inner = torch.zeros_like(values)
     if len(values) >= DELTA_WIDTH:
@@ -324,25 +292,22 @@ def derivative_weights(width: int, order: int) -> list[float]:
 
 
 class Tables(NamedTuple):
-    """Constant matrices of the computation.
-
-    Attributes:
-        hann: Hann window, padded to the transform's length, shape (n_fft,).
-        sums: weights of all required sums over the power spectrum, side by side, shape (bins, sum of `widths`).
-        summed: names of these sums.
-        widths: number of values of each sum, and of the padding at the end.
-        mel_bank: mel filter bank, shape (bins, n_mels).
-        cosines: discrete cosine transform, shape (n_mels, n_mfcc).
-        offsets: frequency of each bin minus that of the middle one in Hz, shape (bins,).
-    """
+    """Constant matrices of the computation."""
 
     hann: torch.Tensor
+    """Hann window, padded to the transform's length, shape (n_fft,)."""
     sums: torch.Tensor
+    """Weights of all required sums over the power spectrum, side by side, shape (bins, sum of `widths`)."""
     summed: list[str]
+    """Names of these sums."""
     widths: list[int]
+    """Number of values of each sum, and of the padding at the end."""
     mel_bank: torch.Tensor
+    """Mel filter bank, shape (bins, n_mels)."""
     cosines: torch.Tensor
+    """Discrete cosine transform, shape (n_mels, n_mfcc)."""
     offsets: torch.Tensor
+    """Frequency of each bin minus that of the middle one in Hz, shape (bins,)."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -353,7 +318,13 @@ def make_tables(frontend: Frontend, required: frozenset[str], device: torch.devi
     hann = np.zeros(fft)
     window, left = frontend.win_length, (fft - frontend.win_length) // 2
     hann[left : left + window] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    mel_bank = _mel_bank(frontend)
+    is_slaney = frontend.mel_scale == "slaney"
+    mel_bank = mel_filter_bank(
+        *(bins, frontend.n_mels, frontend.f_min, frontend.f_max, rate),
+        norm="slaney" if is_slaney else None,
+        mel_scale=frontend.mel_scale,
+        triangularize_in_mel_space=not is_slaney,
+    )
     summed: dict[str, np.ndarray] = {}
     if required & _OF_MELS and frontend.power == 2:
         summed["mel"] = mel_bank
@@ -373,21 +344,5 @@ def make_tables(frontend: Frontend, required: frozenset[str], device: torch.devi
         return torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32)).to(device)
 
     sums = np.concatenate([*summed.values(), np.zeros((bins, widths[-1]))], axis=1)
-    return Tables(
-        to_tensor(hann), to_tensor(sums), [*summed], widths, to_tensor(mel_bank), to_tensor(cosines), to_tensor(offsets)
-    )
-
-
-def _mel_bank(frontend: Frontend) -> np.ndarray:
-    slaney = frontend.mel_scale == "slaney"
-    bank: np.ndarray = mel_filter_bank(
-        frontend.n_fft // 2 + 1,
-        frontend.n_mels,
-        frontend.f_min,
-        frontend.f_max,
-        frontend.sampling_rate,
-        norm="slaney" if slaney else None,
-        mel_scale=frontend.mel_scale,
-        triangularize_in_mel_space=not slaney,
-    )
-    return bank
+    rest = map(to_tensor, (mel_bank, cosines, offsets))
+    return Tables(to_tensor(hann), to_tensor(sums), [*summed], widths, *rest)

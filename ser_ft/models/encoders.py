@@ -27,14 +27,7 @@ from transformers.utils import logging
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
 
-_ACCEPTED_TYPES: dict[type, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (int, float),
-    str: (str,),
-    tuple: (list, tuple),
-    list: (list, tuple),
-}
+_ACCEPTED_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple), list: (list, tuple)}
 # Settings that follow from the classes, or that the checkpoint's weights do not fit if they change.
 _FIXED = (
     *("num_labels", "id2label", "label2id", "model_type", "architectures", "dtype", "return_dict", "problem_type"),
@@ -47,12 +40,8 @@ _FIXED_LENGTH = ("whisper", "audio-spectrogram-transformer")
 # The layers of these families process pairs of frames, the last of which may be half padding.
 _PAIRED_FRAMES = ("sew", "sew-d")
 # Fewest samples with a finite output: one frame of the convolutions, two of SEW, or one of the spectrum.
-_MIN_SAMPLES = dict.fromkeys(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES, 400) | {
-    "sew": 720,
-    "sew-d": 720,
-    "wav2vec2-bert": 560,
-}
-
+_MIN_SAMPLES = dict.fromkeys(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES, 400)
+_MIN_SAMPLES |= {"sew": 720, "sew-d": 720, "wav2vec2-bert": 560}
 _FINAL_NORMS = {
     "whisper": "layer_norm",
     "audio-spectrogram-transformer": "layernorm",
@@ -103,12 +92,9 @@ class InputSpec:
 class EncoderParts:
     """The parts of a speech classifier, under one name for all families.
 
-    Attributes:
-        model: the whole model.
-        backbone: the pretrained part; all other parameters are the head's.
-        layers: transformer layers, from the input upwards.
-        feature_encoder: convolutions from the waveform to frames; None for families that take spectra (Whisper, AST
-            and wav2vec2-BERT).
+    All parameters outside `backbone` are the head's. `layers` are the transformer layers, from the input upwards.
+    `feature_encoder` has the convolutions from the waveform to frames; None in families that take spectra (Whisper, AST
+    and wav2vec2-BERT).
     """
 
     model: PreTrainedModel
@@ -122,13 +108,8 @@ class EncoderParts:
         backbone = max(model.children(), key=_num_parameters)
         feature_encoder = getattr(backbone, "feature_extractor", None)
         excluded = set() if feature_encoder is None else set(feature_encoder.modules())
-        lists = [
-            module
-            for module in backbone.modules()
-            if isinstance(module, nn.ModuleList)
-            and module not in excluded
-            and len(module) == model.config.num_hidden_layers
-        ]
+        lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+        lists = [item for item in lists if item not in excluded and len(item) == model.config.num_hidden_layers]
         return cls(model, backbone, max(lists, key=_num_parameters), feature_encoder)
 
     @property
@@ -141,9 +122,8 @@ class EncoderParts:
     def final_norms(self) -> list[nn.Module]:
         """The normalization between the last layer and the head, in families that have one."""
         config = self.model.config
-        name = _FINAL_NORMS.get(config.model_type)
-        if getattr(config, "do_stable_layer_norm", False):
-            name = "encoder.layer_norm"
+        is_stable = getattr(config, "do_stable_layer_norm", False)
+        name = "encoder.layer_norm" if is_stable else _FINAL_NORMS.get(config.model_type)
         return [] if name is None else [self.backbone.get_submodule(name)]
 
     @property
@@ -174,14 +154,10 @@ def _num_parameters(module: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A speech encoder before its weights are loaded.
+    """A speech encoder before its weights are loaded, see `find_encoder`.
 
-    Attributes:
-        name: name on the Hub, or a folder.
-        revision: commit, branch or tag on the Hub; None: the default branch.
-        config: configuration, with the classes and settings of the run.
-        extractor: the encoder's own feature extractor.
-        keeps_head: whether the checkpoint was fine-tuned for the same classes, so that its head is kept.
+    `config` has the classes and settings of the run. `keeps_head` is true if the checkpoint was fine-tuned for the same
+    classes, so that its head is kept.
     """
 
     name: str
@@ -204,7 +180,7 @@ def find_encoder(
     Args:
         name: name on the Hub, such as facebook/wav2vec2-base, or a folder.
         classes: class names, in the order of their numbers.
-        config_overrides: settings of the configuration to change, such as mask_time_prob or num_hidden_layers.
+        config_overrides: changed settings of the configuration, such as mask_time_prob or num_hidden_layers.
         dropout: rate of all dropouts of the family; None: those of the checkpoint.
         weighted_layer_sum: whether the head learns a weighted sum of the layers, in families that support it.
         revision: commit, branch or tag on the Hub; None: the default branch.
@@ -221,11 +197,7 @@ def find_encoder(
         extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
     overrides = dict(config_overrides or {})
     _check_overrides(name, config, overrides)
-    changes: dict[str, Any] = {}
-    if hasattr(config, "layerdrop"):
-        changes["layerdrop"] = 0.0
-    if hasattr(config, "encoder_layerdrop"):
-        changes["encoder_layerdrop"] = 0.0
+    changes: dict[str, Any] = {key: 0.0 for key in ("layerdrop", "encoder_layerdrop") if hasattr(config, key)}
     if weighted_layer_sum and hasattr(config, "use_weighted_layer_sum"):
         changes["use_weighted_layer_sum"] = True
     if dropout is not None:
@@ -249,8 +221,7 @@ def find_encoder(
 def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
     """Load the weights of an encoder, with a new head if the checkpoint has none for these classes.
 
-    Raises:
-        InputError: the weights are missing, or do not fit the configuration.
+    Raises `InputError` if weights are missing, or do not fit the configuration.
     """
     with quiet_loading(), readable_errors(spec.name):
         model, report = AutoModelForAudioClassification.from_pretrained(
@@ -285,7 +256,6 @@ def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
 
 
 def _check_overrides(name: str, config: PreTrainedConfig, overrides: Mapping[str, Any]) -> None:
-    """Check that the configuration has the settings, and that their types and ranges are right."""
     known = {**config.to_dict(), **config.attribute_map}
     for key, value in overrides.items():
         setting = f"model.config_overrides.{key}"
@@ -307,8 +277,8 @@ def _check_overrides(name: str, config: PreTrainedConfig, overrides: Mapping[str
 
 def _shorten_whisper(name: str, config: PreTrainedConfig, extractor: Any, positions: int) -> None:
     """Let Whisper process fewer than 30 s: 50 positions per second, and an extractor that cuts at that length."""
-    if not 0 < positions <= config.max_source_positions or positions % 50:
-        largest = config.max_source_positions
+    largest = config.max_source_positions
+    if not 0 < positions <= largest or positions % 50:
         raise InputError(f"{name}: max_source_positions must be a multiple of 50 up to {largest}, not {positions}")
     extractor.chunk_length = positions // 50
     extractor.n_samples = extractor.chunk_length * extractor.sampling_rate
@@ -357,6 +327,5 @@ def readable_errors(name: str) -> Iterator[None]:
 
 
 def _is_lfs_pointer(file: Path) -> bool:
-    if not file.is_file() or file.stat().st_size > 1024:
-        return False
-    return file.read_bytes().startswith(b"version https://git-lfs")
+    is_small = file.is_file() and file.stat().st_size <= 1024
+    return is_small and file.read_bytes().startswith(b"version https://git-lfs")

@@ -99,19 +99,14 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
     def _check(self) -> None:
         unknown = [name for name in self.descriptors if name not in DESCRIPTORS]
         if unknown or not self.descriptors:
-            raise ValueError(
-                f"descriptors must be some of {', '.join(DESCRIPTORS)}, not {', '.join(unknown) or 'none'}"
-            )
+            names = ", ".join(unknown) or "none"
+            raise ValueError(f"descriptors must be some of {', '.join(DESCRIPTORS)}, not {names}")
         if len(set(self.descriptors)) < len(self.descriptors):
             raise ValueError(f"descriptors must differ, but {', '.join(self.descriptors)} contains one twice")
-        for name, value, choices in (
-            ("normalize", self.normalize, NORMALIZATIONS),
-            ("mel_scale", self.mel_scale, MEL_SCALES),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        counts = ("n_mfcc", "n_mels", "win_length", "hop_length", "max_frames")
-        for name in counts:
+        for name, choices in (("normalize", NORMALIZATIONS), ("mel_scale", MEL_SCALES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name in ("n_mfcc", "n_mels", "win_length", "hop_length", "max_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
@@ -124,9 +119,8 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             nyquist = self.sampling_rate / 2
             raise ValueError(f"0 <= f_min < f_max <= {nyquist:g} Hz must hold, not {self.f_min:g} and {self.f_max:g}")
         if self.power <= 0 or self.log_offset < 0:
-            raise ValueError(
-                f"power must be above 0 and log_offset at least 0, not {self.power:g} and {self.log_offset:g}"
-            )
+            values = f"{self.power:g} and {self.log_offset:g}"
+            raise ValueError(f"power must be above 0 and log_offset at least 0, not {values}")
         if (self.mean is None) != (self.scale is None):
             raise ValueError("mean and scale must be set together")
         if self.mean is not None and self.scale is not None:
@@ -198,10 +192,6 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             `input_features`, shape (clips, frames, feature_size), and `attention_mask`, 1 for frames of the clip and 0
             for padding, shape (clips, frames).
-
-        Raises:
-            ValueError: the sampling rate is wrong, a clip is empty, not one-dimensional or of integers, or a clip has
-                more frames than it is to be padded to.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -235,16 +225,11 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
     def extract(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute descriptors, crop them, and normalize them with "clip-mean" and "clip".
 
-        Args:
-            waveforms: zero-padded waveforms, shape (clips, samples), on any device.
-            lengths: samples of each clip, shape (clips,).
-
-        Returns:
-            Frames, zero in the padding, shape (clips, frames, feature_size), and the mask, int64, shape
-            (clips, frames).
+        `waveforms` are zero-padded, shape (clips, samples), on any device; `lengths` are the samples of each clip.
+        Returns frames, zero in the padding, shape (clips, frames, feature_size), and the mask, int64, shape
+        (clips, frames).
         """
-        clips = [row[:length].float() for row, length in zip(waveforms, lengths.tolist(), strict=True)]
-        return self._compute(clips)
+        return self._compute([row[:length].float() for row, length in zip(waveforms, lengths.tolist(), strict=True)])
 
     def _compute(self, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         # Half precision is not exact enough here.
@@ -252,20 +237,12 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
             features, num_frames = compute_descriptors(clips, self.descriptors, self.frontend)
         counts = torch.tensor(num_frames, device=features.device)
         if self.normalize in ("clip-mean", "clip"):
-            features = self._normalize_clips(features, counts)
-        return self._crop(features, counts)
-
-    def _normalize_clips(self, features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        mask = _frame_mask(features, counts)
-        count = counts[:, None, None]
-        mean = features.sum(dim=1, keepdim=True) / count
-        features = (features - mean) * mask
-        if self.normalize == "clip":
-            std = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
-            features = features / safe_scale(mean, std)
-        return features
-
-    def _crop(self, features: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            count = counts[:, None, None]
+            mean = features.sum(dim=1, keepdim=True) / count
+            features = (features - mean) * _frame_mask(features, counts)
+            if self.normalize == "clip":
+                std = (features.square().sum(dim=1, keepdim=True) / count).sqrt()
+                features = features / safe_scale(mean, std)
         if self.max_frames is not None and features.shape[1] > self.max_frames:
             first = ((counts - self.max_frames) // 2).clamp(min=0)
             index = first[:, None] + torch.arange(self.max_frames, device=features.device)
@@ -274,15 +251,7 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         return features, _frame_mask(features, counts)[..., 0].long()
 
     def standardize(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Normalize the output of `extract` with "training" and "speaker"; return it unchanged otherwise.
-
-        Args:
-            features: frames, shape (clips, frames, feature_size).
-            mask: 1 for frames of the clip and 0 for padding, shape (clips, frames).
-
-        Raises:
-            ValueError: `normalize` is "training", but mean and scale are not set.
-        """
+        """Normalize the output of `extract` with "training" and "speaker"; return it unchanged otherwise."""
         if self.normalize not in ("training", "speaker"):
             return features
         weights = mask[..., None].to(features.dtype)
@@ -303,12 +272,10 @@ def safe_scale(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
 
 
 def _frame_mask(features: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return 1 for frames of the clip and 0 for padding, shape (clips, frames, 1)."""
     return (torch.arange(features.shape[1], device=features.device) < counts[:, None])[..., None].to(features.dtype)
 
 
 def _as_waveform(clip: Any) -> torch.Tensor:
-    """Return a clip as float32, shape (samples,)."""
     array = clip.detach().cpu() if isinstance(clip, torch.Tensor) else np.require(clip, None, ["C", "W"])
     waveform = torch.as_tensor(array)
     if waveform.ndim != 1 or not len(waveform):

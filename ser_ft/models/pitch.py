@@ -14,18 +14,14 @@ _MIN_CURVATURE = 1e-20
 
 
 class Pitch(NamedTuple):
-    """The pitch of each frame.
-
-    Attributes:
-        frequency: fundamental frequency in Hz, shape (clips, frames); nan in unvoiced frames and in padding.
-        aperiodicity: 0 for a perfectly periodic frame, about 1 for noise, shape (clips, frames); 1 in frames that are
-            too quiet to be analyzed.
-        mask: False in padding, shape (clips, frames).
-    """
+    """The pitch of each frame; each tensor has shape (clips, frames)."""
 
     frequency: torch.Tensor
+    """Fundamental frequency in Hz; nan in unvoiced frames and in padding."""
     aperiodicity: torch.Tensor
+    """0 for a perfectly periodic frame, about 1 for noise; 1 in frames that are too quiet to be analyzed."""
     mask: torch.Tensor
+    """False in padding."""
 
 
 def yin(
@@ -49,17 +45,14 @@ def yin(
         waveforms: zero-padded waveforms, shape (clips, samples), float with full scale at 1.0.
         lengths: samples of each clip without padding, shape (clips,).
         sampling_rate: sampling rate in Hz.
-        f_min: lowest frequency in Hz.
-        f_max: highest frequency in Hz.
+        f_min: lowest frequency in Hz, above 0.
+        f_max: highest frequency in Hz, at most half the sampling rate.
         window_seconds: length of the window that is compared with its lagged copies; 25 ms in the paper.
         hop_length: samples between frames.
         dip_threshold: the first dip of the difference function below this is chosen (step 4), or else the deepest
             dip; 0.1 in the paper.
         voicing_threshold: highest aperiodicity of a voiced frame.
         dynamic_range_db: a voiced frame is at most this many dB below the clip's loudest frame.
-
-    Raises:
-        ValueError: the frequencies are not 0 < f_min < f_max <= half the sampling rate.
     """
     if not 0 < f_min < f_max <= sampling_rate / 2:
         raise ValueError(f"0 < f_min < f_max <= {sampling_rate / 2:g} Hz must hold, not {f_min:g} and {f_max:g}")

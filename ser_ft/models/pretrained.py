@@ -29,14 +29,7 @@ _OWN_PREFIX = "ser_ft_"
 
 @dataclass(frozen=True)
 class PretrainedClassifier:
-    """A saved audio classifier.
-
-    Attributes:
-        name: folder, or name on the Hub.
-        model: the model in float32 and in evaluation mode.
-        extractor: the model's own feature extractor.
-        classes: class names of the model, in the order of their numbers.
-    """
+    """A saved audio classifier, in float32 and in evaluation mode; its name is a folder or a name on the Hub."""
 
     name: str
     model: PreTrainedModel
@@ -47,11 +40,8 @@ class PretrainedClassifier:
     def load(cls, name: str) -> PretrainedClassifier:
         """Load a classifier from a folder or the Hub, or the one that comes with ser_ft ("shipped").
 
-        No code that is saved with the classifier is run.
-
-        Raises:
-            InputError: there is no such classifier, the Hub cannot be reached, the model does not classify audio at
-                16 kHz, or weights are missing, for example because transformers does not know its kind of head.
+        No code that is saved with the classifier is run. Raises `InputError` if the classifier cannot be loaded, does
+        not classify audio at 16 kHz, or lacks weights, for example because transformers does not know its kind of head.
         """
         path = resolve_model_path(name)
         with quiet_loading(), readable_errors(name):
@@ -72,11 +62,10 @@ class PretrainedClassifier:
                 "...): the model is not fine-tuned yet, or its head is not one of transformers"
             )
         if extractor.sampling_rate != SAMPLE_RATE:
-            raise InputError(
-                f"{name}: the model takes audio at {extractor.sampling_rate} Hz, but prepared audio is at 16 kHz"
-            )
-        names = model.config.id2label or {}
-        return cls(name, model.eval(), extractor, tuple(str(names[number]) for number in sorted(names)))
+            rate = extractor.sampling_rate
+            raise InputError(f"{name}: the model takes audio at {rate} Hz, but prepared audio is at 16 kHz")
+        classes = tuple(str(label) for _, label in sorted((model.config.id2label or {}).items()))
+        return cls(name, model.eval(), extractor, classes)
 
     @property
     def display_name(self) -> str:
@@ -112,12 +101,8 @@ class PretrainedClassifier:
 def fold_temperature(model: Any, temperature: float) -> None:
     """Divide a classifier's logits by a temperature in the weights and bias of its last linear layer.
 
-    The saved model then gives calibrated probabilities with stock transformers, too.
-
-    Args:
-        model: a model whose head `classifier` is a linear layer, or modules of which the last linear layer gives the
-            logits.
-        temperature: temperature above 0.
+    The saved model then gives calibrated probabilities with stock transformers, too. Its head `classifier` is a linear
+    layer, or modules of which the last linear layer gives the logits.
     """
     last: nn.Linear = [module for module in model.classifier.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():

@@ -28,14 +28,7 @@ STACKED = ("zcr", "rms", "mfcc", "mfcc-delta", "chroma", "log-mel")
 
 @dataclass(frozen=True)
 class NetworkDefaults:
-    """A network's classes and default settings.
-
-    Attributes:
-        config: configuration class.
-        model: model class.
-        extractor_settings: settings of the feature extractor.
-        fixed_settings: settings of the configuration that define the network and cannot be changed.
-    """
+    """A network's classes and default settings; `fixed_settings` define the network and cannot be changed."""
 
     config: type[PreTrainedConfig]
     model: type[PreTrainedModel]
@@ -93,9 +86,9 @@ def build_model(
         name: one of `MODELS`, "shipped", a folder with a saved network of ser_ft, or an image backbone: timm/NAME on
             the Hub, a folder that timm saved, or torchvision/alexnet.
         classes: class names, in the order of their numbers.
-        extractor_settings: settings of the feature extractor that differ from the network's defaults.
-        config_overrides: settings of the network's configuration that differ from its defaults.
-        pretrained: whether an image backbone gets pretrained weights; otherwise random weights.
+        extractor_settings: changes of the feature extractor's default settings.
+        config_overrides: changes of the configuration's default settings.
+        pretrained: whether an image backbone gets pretrained weights.
 
     Raises:
         InputError: the name or a setting is unknown, a value is wrong, or the weights cannot be loaded.
@@ -140,7 +133,6 @@ def build_model(
 def _load_own(
     folder: str, classes: Sequence[str], extractor_settings: Mapping[str, Any], config_overrides: Mapping[str, Any]
 ) -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
-    """Load a saved network of ser_ft, with a new head if its classes differ."""
     for section, settings in (("feature_extractor", extractor_settings), ("config_overrides", config_overrides)):
         if settings:
             raise InputError(f"model.{section} cannot change the saved model {folder}: remove {', '.join(settings)}")
@@ -161,9 +153,8 @@ def _load_own(
 
 def _timm_name(name: str) -> str:
     """Return the name under which timm creates the same network without weights."""
-    return str(
-        read_model_config(name).get("architecture") or (name if name == image.ALEXNET else name.rpartition("/")[2])
-    )
+    architecture = read_model_config(name).get("architecture")
+    return str(architecture or (name if name == image.ALEXNET else name.rpartition("/")[2]))
 
 
 def _create_backbone(name: str, pretrained: bool) -> Any:
@@ -194,7 +185,6 @@ def _create_backbone(name: str, pretrained: bool) -> Any:
 
 
 def _alexnet_weights() -> dict[str, Any]:
-    """Download AlexNet's weights from torchvision's server, with a check of their hash."""
     from torchvision.models import AlexNet_Weights
 
     source, timeout = AlexNet_Weights.IMAGENET1K_V1, socket.getdefaulttimeout()
@@ -215,14 +205,14 @@ def _alexnet_weights() -> dict[str, Any]:
 def _check_settings(
     owner: type, settings: Mapping[str, Any], section: str, fixed_settings: Mapping[str, Any] | None = None
 ) -> None:
-    """Check that a constructor has the settings, and that the values have the types of its defaults."""
-    parameters = inspect.signature(owner).parameters.values()
+    """Check that a configuration or an extractor has the settings, and that the values have its defaults' types."""
     fixed = (*_FIXED.get(owner, ("feature_size",)), *(fixed_settings or ()))
-    defaults = {
-        parameter.name: parameter.default
-        for parameter in parameters
-        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in fixed
-    }
+    if issubclass(owner, PreTrainedConfig):
+        defaults = {name: getattr(owner, name) for name in owner.__annotations__}
+    else:
+        parameters = inspect.signature(owner).parameters.values()
+        defaults = {item.name: item.default for item in parameters if item.kind is not item.VAR_KEYWORD}
+    defaults = {name: default for name, default in defaults.items() if name not in fixed}
     for name, value in settings.items():
         if name not in defaults:
             raise InputError(f"{section} has no setting {name!r}: the settings are {', '.join(defaults)}")

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from .classifier import FrameClassifier, check_sizes
+from .classifier import FrameClassifier, FrameClassifierConfig
 from .features import SpectralFeatureExtractor
 
 ALEXNET = "torchvision/alexnet"
@@ -21,7 +21,7 @@ _MIN_SIZE = 64
 _Count = TypeVar("_Count", int, torch.Tensor)
 
 
-class SpectrogramConfig(PreTrainedConfig):
+class SpectrogramConfig(FrameClassifierConfig):
     """Configuration of `SpectrogramForAudioClassification`.
 
     Args:
@@ -33,32 +33,18 @@ class SpectrogramConfig(PreTrainedConfig):
     """
 
     model_type = "ser_ft_spectrogram"
-
-    def __init__(
-        self,
-        backbone: str = "vgg16_bn.tv_in1k",
-        feature_size: int = 64,
-        patch_frames: int | None = None,
-        head_dropout: float = 0.2,
-        **kwargs: Any,
-    ) -> None:
-        check_sizes(head_dropout=head_dropout, patch_frames=1 if patch_frames is None else patch_frames)
-        self.backbone = backbone
-        self.feature_size = feature_size
-        self.patch_frames = patch_frames
-        self.head_dropout = head_dropout
-        super().__init__(**kwargs)
+    backbone: str = "vgg16_bn.tv_in1k"
+    feature_size: int = 64
+    patch_frames: int | None = None
+    head_dropout: float = 0.2
 
 
 class SpectrogramForAudioClassification(FrameClassifier):
     """The convolutional stages of an image network on a log-mel spectrogram, mean over time, and a linear layer.
 
     The spectrogram is an image with one channel. In evaluation each clip is padded only to a whole frame of the feature
-    map, so that predictions do not depend on the other clips of the batch.
-
-    Args:
-        config: configuration of the model.
-        backbone: convolutional stages with their initial weights; None: created with random weights.
+    map, so that predictions do not depend on the other clips of the batch. `backbone` has the convolutional stages with
+    their initial weights; None: they are created with random weights.
     """
 
     config_class = SpectrogramConfig
@@ -106,7 +92,6 @@ class SpectrogramForAudioClassification(FrameClassifier):
         return ((hidden * weights[:, None]).sum(dim=2) / weights.sum(dim=1, keepdim=True)).to(hidden.dtype)
 
     def _patches(self, features: torch.Tensor, lengths: torch.Tensor | None, patch: int) -> torch.Tensor:
-        """Compute patches separately; each has the weight of its part of the clip."""
         clips, size = features.shape[0], features.shape[2]
         count = (features.shape[1] + patch - 1) // patch
         starts = patch * torch.arange(count, device=features.device)
@@ -138,7 +123,6 @@ class SpectrogramForAudioClassification(FrameClassifier):
 
 
 def _scatter(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return a tensor with the values in the rows of the mask and zeros elsewhere."""
     scattered = values.new_zeros(len(mask), *values.shape[1:])
     scattered[mask] = values
     return scattered
@@ -150,27 +134,20 @@ def _resize(features: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 def make_timm(name: str, pretrained: bool = False) -> nn.Module:
-    """Create the convolutional stages of a timm network for images with one channel.
+    """Create the convolutional stages of a timm network (NAME, hf-hub:NAME or local-dir:FOLDER) for one channel.
 
     timm adds up the first layer's weights of the three color channels.
-
-    Args:
-        name: name in timm, or hf-hub:NAME or local-dir:FOLDER.
-        pretrained: whether to load pretrained weights.
     """
     import timm
 
-    stages: nn.Module = timm.create_model(
-        name, pretrained=pretrained, in_chans=1, features_only=True, out_indices=(-1,)
-    )
+    stages: nn.Module = timm.create_model(name, pretrained, in_chans=1, features_only=True, out_indices=(-1,))
     return stages
 
 
 def make_alexnet(weights: dict[str, torch.Tensor] | None = None) -> nn.Module:
     """Create the convolutional stages of AlexNet, which timm lacks, for images with one channel.
 
-    Args:
-        weights: state dict of torchvision's `alexnet`; None: random weights.
+    `weights` is the state dict of torchvision's `alexnet`; None: random weights.
     """
     from torchvision.models import alexnet
 
@@ -202,18 +179,12 @@ def channels_and_reduction(backbone: nn.Module) -> tuple[int, int]:
 
 
 def check_accepts_any_size(backbone: nn.Module) -> None:
-    """Check that a backbone takes spectrograms of any length.
-
-    Raises:
-        ValueError: the backbone takes images of one size only, as most transformers do, or returns no feature map.
-    """
+    """Refuse a backbone that takes images of one size only, as most transformers do, or returns no feature map."""
     training = backbone.training
     try:
         with torch.no_grad():
-            shapes = [
-                feature_map(backbone.eval(), torch.zeros(1, 1, _MIN_SIZE, frames)).shape
-                for frames in (_MIN_SIZE, 3 * _MIN_SIZE)
-            ]
+            images = [torch.zeros(1, 1, _MIN_SIZE, frames) for frames in (_MIN_SIZE, 3 * _MIN_SIZE)]
+            shapes = [feature_map(backbone.eval(), image).shape for image in images]
         fits = all(len(shape) == 4 and shape[1] == channels_and_reduction(backbone)[0] for shape in shapes)
     except (AssertionError, RuntimeError):
         fits = False

@@ -131,10 +131,7 @@ _CHECKPOINTS: dict[str, _Checkpoint] = {
     "ast": _Checkpoint(
         "ASTModel",
         _SIZE | {"max_length": 400},
-        lambda config: (
-            "ASTFeatureExtractor",
-            {"max_length": config.max_length, "num_mel_bins": config.num_mel_bins},
-        ),
+        lambda config: ("ASTFeatureExtractor", {"max_length": config.max_length, "num_mel_bins": config.num_mel_bins}),
     ),
 }
 _CHECKPOINTS["ast-audioset"] = _Checkpoint(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ser_ft.models.classical import CLASSICAL, FUNCTIONALS, frame_statistics, make_classical
+from ser_ft.models import CLASSICAL
+from ser_ft.models.classical import FUNCTIONALS, frame_statistics, make_classical
 
 
 def clusters(labels: np.ndarray, seed: int = 0) -> np.ndarray:
