@@ -4,7 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The workers of pytest-xdist inherit this variable, so that all of them use the caches of one test run.
@@ -81,6 +81,19 @@ def fast_reports(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setattr("ser_ft.report.run.figures.save_figure", save_pixel)
         patch.setattr("ser_ft.evaluation.latency.NUM_CLIPS", 2)
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns the folder of a tiny encoder by its family. Read-only."""
+    from tests.helpers.tiny_encoders import write_tiny_backbone
+
+    folder = tmp_path_factory.mktemp("backbones")
+
+    def get(family: str) -> Path:
+        return folder / family if (folder / family).exists() else write_tiny_backbone(family, folder / family)
+
+    return get
 
 
 @pytest.fixture(scope="session")

@@ -29,18 +29,8 @@ class ClassicalModel(Protocol):
 
 def classical_feature_extractor() -> SpectralFeatureExtractor:
     """Return the extractor of the frames whose statistics are the inputs of classical baselines."""
-    names = (
-        "mfcc",
-        "zcr",
-        "rms",
-        "energy-entropy",
-        "centroid",
-        "spread",
-        "spectral-entropy",
-        "flux",
-        "rolloff",
-        "chroma",
-    )
+    spectral = ("centroid", "spread", "spectral-entropy", "flux", "rolloff", "chroma")
+    names = ("mfcc", "zcr", "rms", "energy-entropy", *spectral)
     return SpectralFeatureExtractor(descriptors=names, n_mfcc=20, n_mels=64, hop_length=256)
 
 

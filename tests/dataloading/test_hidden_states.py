@@ -22,7 +22,7 @@ from ser_ft.dataloading.hidden_states import compute_hidden_states
 from ser_ft.evaluation.predict import predict
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.utils.errors import InputError
-from tests.helpers.tiny_encoders import FAMILIES, VARIANTS, write_tiny_backbone
+from tests.helpers.tiny_encoders import FAMILIES, VARIANTS
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 LAYERS = 4
@@ -48,16 +48,6 @@ def table(*seconds: float, seed: int = 0) -> datasets.Dataset:
 
 def waveforms(clips: datasets.Dataset) -> list[np.ndarray]:
     return [audio.from_wav(sound["bytes"]) for sound in clips["audio"]]
-
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("backbones")
-
-    def get(family: str) -> Path:
-        return folder / family if (folder / family).exists() else write_tiny_backbone(family, folder / family)
-
-    return get
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +105,8 @@ def batches(family: str, clips: datasets.Dataset) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
-def test_states_give_the_logits_of_the_stock_model(family: str, folder_of: Callable[[str], Path]) -> None:
-    encoder, clips = load(folder_of(family)), table(0.3, 1.0, 1.6, 1.0)
+def test_states_give_the_logits_of_the_stock_model(family: str, tiny_encoder: Callable[[str], Path]) -> None:
+    encoder, clips = load(tiny_encoder(family)), table(0.3, 1.0, 1.6, 1.0)
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
     with torch.no_grad():
         expected = torch.stack([stock_logits(encoder, wave) for wave in waveforms(clips)])
@@ -138,9 +128,9 @@ def test_states_give_the_logits_of_the_stock_model(family: str, folder_of: Calla
 @pytest.mark.parametrize("weighted", [False, True], ids=["last", "weighted"])
 @pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
 def test_a_head_on_pooled_states_is_the_stock_head(
-    family: str, weighted: bool, folder_of: Callable[[str], Path]
+    family: str, weighted: bool, tiny_encoder: Callable[[str], Path]
 ) -> None:
-    encoder, clips = load(folder_of(family), weighted), table(0.3, 1.0, 1.6, 1.0)
+    encoder, clips = load(tiny_encoder(family), weighted), table(0.3, 1.0, 1.6, 1.0)
     if weighted and not encoder.parts.uses_weighted_layer_sum:
         pytest.skip("AST's head uses the last layer only")
     pooled = PooledBatches(
@@ -153,9 +143,9 @@ def test_a_head_on_pooled_states_is_the_stock_head(
 
 
 @pytest.mark.parametrize("family", [name for name in (*FAMILIES, *VARIANTS) if name != "sew"])
-def test_gradients_from_states_are_those_of_the_stock_model(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_gradients_from_states_are_those_of_the_stock_model(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """Measured relative differences by half precision: 2e-4 to 2e-3."""
-    encoder, clips, layer = load(folder_of(family)), table(0.3, 1.0, 1.6, 1.0), 2
+    encoder, clips, layer = load(tiny_encoder(family)), table(0.3, 1.0, 1.6, 1.0), 2
     lower_modules = [*encoder.parts.layers[:layer]] + (
         [encoder.parts.feature_encoder] if encoder.parts.feature_encoder is not None else []
     )
@@ -191,11 +181,11 @@ def test_gradients_from_states_are_those_of_the_stock_model(family: str, folder_
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_short_clips_train_and_evaluate(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_short_clips_train_and_evaluate(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     masks = {} if family in ("whisper", "ast") else {"mask_time_prob": 0.5}
     if family == "wav2vec2-bert":
         masks["apply_spec_augment"] = True
-    encoder, clips = load(folder_of(family), **masks), table(*SHORT_CLIPS)
+    encoder, clips = load(tiny_encoder(family), **masks), table(*SHORT_CLIPS)
     with torch.no_grad():
         expected = torch.stack([_padded(encoder, wave) for wave in waveforms(clips)])
     for entry, source, _ in entries(encoder, clips, family):
@@ -230,8 +220,8 @@ def _padded(encoder: SimpleNamespace, wave: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "sew", "data2vec-audio", "wav2vec2-conformer"])
-def test_one_frame_is_enough_without_spec_augment(family: str, folder_of: Callable[[str], Path]) -> None:
-    encoder, clips = load(folder_of(family), mask_time_prob=0.0), table(0.03, 1.0)
+def test_one_frame_is_enough_without_spec_augment(family: str, tiny_encoder: Callable[[str], Path]) -> None:
+    encoder, clips = load(tiny_encoder(family), mask_time_prob=0.0), table(0.03, 1.0)
     assert PooledHead(encoder.parts)(**_pooled(encoder, clips).collate([0, 1])).logits.isfinite().all()
     for _, source, _ in entries(encoder, clips, family):
         assert encoder.model(**source.collate([0])).logits.isfinite().all()
@@ -244,9 +234,9 @@ def _pooled(encoder: SimpleNamespace, clips: datasets.Dataset) -> PooledBatches:
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-conformer", "wav2vec2-conformer-rope", "wav2vec2-bert", "wavlm"])
-def test_training_continues_after_evaluation(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_training_continues_after_evaluation(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """Positions that a model caches without gradients must not break the next training step."""
-    encoder, clips = load(folder_of(family)), table(1.0, 1.0)
+    encoder, clips = load(tiny_encoder(family)), table(1.0, 1.0)
     cached = compute_hidden_states(clips, encoder.parts, encoder.extractor, 2, shown=False)
     source, hooks = (
         HiddenStateBatches(cached, clips, encoder.extractor, encoder.input_spec),
@@ -258,8 +248,8 @@ def test_training_continues_after_evaluation(family: str, folder_of: Callable[[s
     hooks.remove()
 
 
-def test_pooling_by_mean_and_std(folder_of: Callable[[str], Path]) -> None:
-    encoder, clips = load(folder_of("hubert")), table(0.3, 1.0)
+def test_pooling_by_mean_and_std(tiny_encoder: Callable[[str], Path]) -> None:
+    encoder, clips = load(tiny_encoder("hubert")), table(0.3, 1.0)
     mean, mean_and_std = (
         compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
         for output in ("mean", "mean+std")
@@ -276,9 +266,9 @@ def test_pooling_by_mean_and_std(folder_of: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("family", ["whisper", "ast", "hubert"])
-def test_cached_and_uncached_clips_have_the_same_duration(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_cached_and_uncached_clips_have_the_same_duration(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """Whisper computes 30 s for every clip, which `train.max_batch_seconds` must count in both cases."""
-    encoder, clips = load(folder_of(family)), table(0.3, 1.0)
+    encoder, clips = load(tiny_encoder(family)), table(0.3, 1.0)
     cached = HiddenStateBatches(
         compute_hidden_states(clips, encoder.parts, encoder.extractor, 1, shown=False),
         clips,
@@ -294,15 +284,15 @@ def fail_if_computed(*_: Any, **__: Any) -> None:
 
 @pytest.mark.parametrize("output", ["feature_encoder", 2, "mean"])
 def test_cached_states_are_reused(
-    output: str | int, folder_of: Callable[[str], Path], miniature_folder: Path, monkeypatch: pytest.MonkeyPatch
+    output: str | int, tiny_encoder: Callable[[str], Path], miniature_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another seed, other classes, dropout or masks, as in a sweep."""
-    encoder, clips = load(folder_of("hubert")), open_prepared(miniature_folder).select(range(6))
+    encoder, clips = load(tiny_encoder("hubert")), open_prepared(miniature_folder).select(range(6))
     first = compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
     monkeypatch.setattr(hidden_states, "iter_waveforms", fail_if_computed)
     torch.manual_seed(1)
     actual = find_encoder(
-        str(folder_of("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted_layer_sum=True
+        str(tiny_encoder("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted_layer_sum=True
     )
     restored = open_prepared(miniature_folder).select(range(6))
     second = compute_hidden_states(
@@ -314,9 +304,9 @@ def test_cached_states_are_reused(
 
 @pytest.mark.slow
 def test_cached_states_are_reused_by_another_process(
-    tmp_path: Path, folder_of: Callable[[str], Path], miniature_folder: Path
+    tmp_path: Path, tiny_encoder: Callable[[str], Path], miniature_folder: Path
 ) -> None:
-    backbone = folder_of("wavlm")
+    backbone = tiny_encoder("wavlm")
     script = f"""
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading import hidden_states
@@ -340,8 +330,8 @@ print([str(cache.folder) for cache in states])
     assert process.stdout.strip() == str(folders)
 
 
-def test_states_of_other_weights_tables_or_extractors_are_not_reused(folder_of: Callable[[str], Path]) -> None:
-    folder, clips = folder_of("wav2vec2-large"), table(0.3, 0.5)
+def test_states_of_other_weights_tables_or_extractors_are_not_reused(tiny_encoder: Callable[[str], Path]) -> None:
+    folder, clips = tiny_encoder("wav2vec2-large"), table(0.3, 0.5)
 
     def folder_for(encoder: SimpleNamespace, clips: datasets.Dataset, output: str | int = 1) -> Path:
         return compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False).folder
@@ -365,9 +355,9 @@ def test_states_of_other_weights_tables_or_extractors_are_not_reused(folder_of: 
 
 
 def test_a_full_disk_is_reported_in_one_line_and_leaves_no_files(
-    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny_encoder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    encoder, clips = load(folder_of("hubert")), table(1.0, 1.0)
+    encoder, clips = load(tiny_encoder("hubert")), table(1.0, 1.0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=7000, used=0, free=7000))
     for output in ("feature_encoder", 1):
         with pytest.raises(

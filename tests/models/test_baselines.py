@@ -136,7 +136,6 @@ def test_loss_is_the_cross_entropy_of_the_labels(name: str) -> None:
     loss, logits = model(**batch, labels=labels, return_dict=False)
     assert torch.equal(loss, outputs.loss)
     assert torch.equal(logits, outputs.logits)
-    assert torch.equal(model(**batch, return_dict=False)[0], logits)
 
 
 @all_networks
@@ -213,11 +212,7 @@ def test_a_saved_network_can_be_trained_for_other_classes(
     assert loaded.to_dict() == extractor.to_dict()
     assert list(other_model.config.id2label.values()) == list(classes)
     weights, loaded_weights = model.state_dict(), other_model.state_dict()
-    same = {
-        key
-        for key, value in weights.items()
-        if value.shape == loaded_weights[key].shape and torch.equal(value, loaded_weights[key])
-    }
+    same = {key for key, value in weights.items() if torch.equal(value, loaded_weights[key])}
     head = set() if classes == CLASSES else {"classifier.weight", "classifier.bias"}
     assert same == weights.keys() - head
     assert all(loaded_weights[key].isfinite().all() and loaded_weights[key].unique().numel() > 1 for key in head)
@@ -287,11 +282,8 @@ def test_wrong_settings_are_refused_in_one_line(
 def test_settings_of_a_saved_network_cannot_be_changed(saved: Callable[[str], tuple[Path, OwnModel]]) -> None:
     folder, _ = saved("lstm")
     for extractor_settings, config_overrides in (({"hop_length": 100}, {}), ({}, {"frames_per_step": 2})):
-        with pytest.raises(
-            InputError, match=r"cannot change the saved model .*: remove (hop_length|frames_per_step)"
-        ) as error:
+        with pytest.raises(InputError, match=r"cannot change the saved model .*: remove (hop_length|frames_per_step)$"):
             build_model(str(folder), CLASSES, extractor_settings, config_overrides)
-        assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_weights_is_refused_in_one_line(

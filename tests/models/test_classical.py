@@ -103,33 +103,33 @@ def reference(values: np.ndarray, name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", FUNCTIONALS)
 def test_a_statistic_follows_its_definition(name: str) -> None:
     features, mask = clips()
-    found = frame_statistics(features, mask, [name])
+    statistics = frame_statistics(features, mask, [name])
     for row, count in enumerate(LENGTHS):
         expected = reference(features[row, :count].numpy(), name)
         scales = 1 if name.endswith(("skewness", "kurtosis")) else SCALES
-        np.testing.assert_allclose(found[row] / scales, expected / scales, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(statistics[row] / scales, expected / scales, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_are_in_the_requested_order() -> None:
     features, mask = clips()
     names = ["change-mean", "maximum", "mean"]
-    found = frame_statistics(features, mask, names)
-    assert torch.equal(found, torch.cat([frame_statistics(features, mask, [name]) for name in names], dim=1))
+    statistics = frame_statistics(features, mask, names)
+    assert torch.equal(statistics, torch.cat([frame_statistics(features, mask, [name]) for name in names], dim=1))
     assert frame_statistics(features, mask).shape == (len(LENGTHS), 4 * len(FUNCTIONALS))
 
 
 def test_a_clip_has_the_same_statistics_alone_and_in_a_batch() -> None:
     features, mask = clips()
-    found = frame_statistics(features, mask)
+    statistics = frame_statistics(features, mask)
     for row, count in enumerate(LENGTHS):
-        alone = frame_statistics(features[row : row + 1, :count], mask[row : row + 1, :count])
-        torch.testing.assert_close(found[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+        single = frame_statistics(features[row : row + 1, :count], mask[row : row + 1, :count])
+        torch.testing.assert_close(statistics[row : row + 1], single, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0.0, -23.025852, 4321.1])
 def test_constant_values_have_no_deviation_skewness_or_kurtosis(value: float) -> None:
-    found = frame_statistics(torch.full((1, 400, 1), value), torch.ones(1, 400))[0]
-    for name, number in zip(FUNCTIONALS, found.tolist(), strict=True):
+    statistics = frame_statistics(torch.full((1, 400, 1), value), torch.ones(1, 400))[0]
+    for name, number in zip(FUNCTIONALS, statistics.tolist(), strict=True):
         is_level = name in ("mean", "minimum", "maximum", "median", "quartile-25", "quartile-75")
         assert number == pytest.approx(value if is_level else 0, rel=1e-5, abs=1e-3), name
 

@@ -27,20 +27,10 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 from ser_ft.pipeline import train
 from ser_ft.utils.errors import InputError
-from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
+from tests.helpers.tiny_encoders import FAMILIES
 
 CLASSES = ("neutral", "happy", "sad")
 WEIGHTED = tuple(family for family in FAMILIES if family != "ast")  # AST's head uses the last layer only
-
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("backbones")
-
-    def get(family: str) -> Path:
-        return folder / family if (folder / family).exists() else write_tiny_backbone(family, folder / family)
-
-    return get
 
 
 def loaded(folder: Path, classes: tuple[str, ...] = CLASSES, **settings: Any) -> PreTrainedModel:
@@ -102,7 +92,7 @@ def clips(table_folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def tuned(
-    folder_of: Callable[[str], Path], table_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_encoder: Callable[[str], Path], table_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, RunFolder]:
     """The runs of all cases, with learning rates that change the weights within one epoch."""
     root = tmp_path_factory.mktemp("runs")
@@ -110,7 +100,7 @@ def tuned(
     common += ["--train.epochs=1", "--train.learning_rate=0.01", "--tuning.learning_rate=0.003", "--baselines=[]"]
     runs = {}
     for number, (case, (family, tuning)) in enumerate(TUNED.items()):
-        options = [f"--model.name={folder_of(family)}", f"--out={root / f'run{number}'}", *tuning]
+        options = [f"--model.name={tiny_encoder(family)}", f"--out={root / f'run{number}'}", *tuning]
         runs[case] = train(parse([*common, *options], "test"), verbose=False).folder
     return runs
 
@@ -150,7 +140,7 @@ def test_stock_pipeline_gives_the_predictions_without_ser_ft(
 @pytest.mark.slow
 @pytest.mark.parametrize("case", TUNED)
 def test_a_saved_model_names_its_classes_and_no_local_path(
-    case: str, tuned: Mapping[str, RunFolder], folder_of: Callable[[str], Path], table_folder: Path
+    case: str, tuned: Mapping[str, RunFolder], tiny_encoder: Callable[[str], Path], table_folder: Path
 ) -> None:
     """A local path would reveal the user's name to everyone who downloads the model."""
     folder = tuned[case]
@@ -159,12 +149,9 @@ def test_a_saved_model_names_its_classes_and_no_local_path(
     assert (len(classes), config["dtype"]) == (8, "float32")
     assert [config["id2label"][str(number)] for number in range(len(classes))] == classes
     assert config["label2id"] == {label: number for number, label in enumerate(classes)}
-    assert {file.name for file in folder.model.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "preprocessor_config.json",
-    }
-    local = [folder.path.parent, folder_of(TUNED[case][0]).parent, table_folder.parent, Path.home(), Path.cwd()]
+    files = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {file.name for file in folder.model.iterdir()} == files
+    local = [folder.path.parent, tiny_encoder(TUNED[case][0]).parent, table_folder.parent, Path.home(), Path.cwd()]
     for file in folder.model.glob("*.json"):
         text = file.read_text()
         assert not [path for path in local if len(str(path)) > 1 and str(path) in text], file.name
@@ -182,15 +169,15 @@ def refused(message: str, work: Callable[[], Any]) -> None:
 
 
 @pytest.fixture
-def copy_of(folder_of: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    return lambda family: Path(shutil.copytree(folder_of(family), tmp_path / family))
+def copy_of(tiny_encoder: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    return lambda family: Path(shutil.copytree(tiny_encoder(family), tmp_path / family))
 
 
 def test_a_folder_without_an_encoder_or_its_extractor_is_refused(
-    tmp_path: Path, folder_of: Callable[[str], Path]
+    tmp_path: Path, tiny_encoder: Callable[[str], Path]
 ) -> None:
     refused(f"^{tmp_path}: transformers cannot load a speech model", lambda: find_encoder(str(tmp_path), CLASSES))
-    shutil.copy(folder_of("hubert") / "config.json", tmp_path)
+    shutil.copy(tiny_encoder("hubert") / "config.json", tmp_path)
     refused("preprocessor_config.json", lambda: find_encoder(str(tmp_path), CLASSES))
 
 
@@ -230,25 +217,25 @@ def test_an_unreachable_hub_is_reported_within_seconds() -> None:
     ],
 )
 def test_wrong_config_overrides_are_refused(
-    family: str, network: dict[str, Any], message: str, folder_of: Callable[[str], Path]
+    family: str, network: dict[str, Any], message: str, tiny_encoder: Callable[[str], Path]
 ) -> None:
     """Before weights are loaded, and instead of failing in the first training step."""
-    folder = folder_of(family)
+    folder = tiny_encoder(family)
     refused(message, lambda: find_encoder(str(folder), CLASSES, network))
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
-def test_more_layers_than_the_checkpoint_has_are_refused(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_more_layers_than_the_checkpoint_has_are_refused(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """The additional layers would have random weights."""
-    refused(
-        "from 1 to 4, the checkpoint's layers",
-        lambda: loaded(folder_of(family), config_overrides={"num_hidden_layers": 5}),
-    )
+    overrides = {"num_hidden_layers": 5}
+    refused("from 1 to 4, the checkpoint's", lambda: loaded(tiny_encoder(family), config_overrides=overrides))
 
 
 @pytest.mark.parametrize("network", [{"conv_stride": [5, 2]}, {"num_attention_heads": 3}, {"num_attention_heads": 0}])
-def test_impossible_settings_are_refused_in_one_line(network: dict[str, Any], folder_of: Callable[[str], Path]) -> None:
-    refused("wav2vec2", lambda: loaded(folder_of("wav2vec2"), config_overrides=network))
+def test_impossible_settings_are_refused_in_one_line(
+    network: dict[str, Any], tiny_encoder: Callable[[str], Path]
+) -> None:
+    refused("wav2vec2", lambda: loaded(tiny_encoder("wav2vec2"), config_overrides=network))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -285,32 +272,36 @@ def test_a_damaged_weights_file_is_refused_in_one_line(part: str, kind: str, cop
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_num_hidden_layers_keeps_the_lowest_layers(family: str, folder_of: Callable[[str], Path]) -> None:
-    complete = EncoderParts.of(loaded(folder_of(family)))
-    cut = EncoderParts.of(loaded(folder_of(family), config_overrides={"num_hidden_layers": 2}))
+def test_num_hidden_layers_keeps_the_lowest_layers(family: str, tiny_encoder: Callable[[str], Path]) -> None:
+    complete = EncoderParts.of(loaded(tiny_encoder(family)))
+    cut = EncoderParts.of(loaded(tiny_encoder(family), config_overrides={"num_hidden_layers": 2}))
     assert (len(complete.layers), len(cut.layers)) == (4, 2)
     before, after = complete.backbone.state_dict(), cut.backbone.state_dict()
     upper = re.compile(r"(^|encoder\.)layers\.[23]\.")
     assert after.keys() == {name for name in before if not upper.search(name)}
     # Compared by content, because some families rename weights during loading.
-    checkpoint = {value.numpy().tobytes() for value in saved(folder_of(family)).values()}
+    checkpoint = {value.numpy().tobytes() for value in saved(tiny_encoder(family)).values()}
     for name, value in after.items():
         if not name.endswith("masked_spec_embed"):
             assert torch.equal(value, before[name]), name
             assert value.numpy().tobytes() in checkpoint, name
 
 
-def test_a_shortened_whisper_keeps_its_first_positions(folder_of: Callable[[str], Path]) -> None:
-    spec = find_encoder(str(folder_of("whisper")), CLASSES, {"max_source_positions": 50})
+def test_a_shortened_whisper_keeps_its_first_positions(tiny_encoder: Callable[[str], Path]) -> None:
+    spec = find_encoder(str(tiny_encoder("whisper")), CLASSES, {"max_source_positions": 50})
     extract: Any = spec.extractor
     assert extract(np.ones(48_000), sampling_rate=16_000)["input_features"][0].shape == (80, 100)
-    cut, complete = (EncoderParts.of(module).backbone for module in (load_encoder(spec), loaded(folder_of("whisper"))))
+    cut, complete = (
+        EncoderParts.of(module).backbone for module in (load_encoder(spec), loaded(tiny_encoder("whisper")))
+    )
     assert torch.allclose(cut.embed_positions.weight, complete.embed_positions.weight[:50])
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
-def test_a_fine_tuned_checkpoint_gets_a_new_head(family: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    spec = find_encoder(str(folder_of(family)), CLASSES)
+def test_a_fine_tuned_checkpoint_gets_a_new_head(
+    family: str, tiny_encoder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    spec = find_encoder(str(tiny_encoder(family)), CLASSES)
     first = load_encoder(spec)
     with torch.no_grad():
         for value in EncoderParts.of(first).backbone.parameters():
@@ -319,10 +310,7 @@ def test_a_fine_tuned_checkpoint_gets_a_new_head(family: str, folder_of: Callabl
         part.save_pretrained(tmp_path / "tuned")
     second = loaded(tmp_path / "tuned", ("yes", "no", "maybe", "never", "always"))
     assert second.config.id2label == dict(enumerate(("yes", "no", "maybe", "never", "always")))
-    backbone_weights, loaded_weights = (
-        EncoderParts.of(first).backbone.state_dict(),
-        EncoderParts.of(second).backbone.state_dict(),
-    )
+    backbone_weights, loaded_weights = (EncoderParts.of(model).backbone.state_dict() for model in (first, second))
     assert backbone_weights.keys() == loaded_weights.keys()
     assert all(torch.equal(loaded_weights[name], value) for name, value in backbone_weights.items())
     heads = [value for value in EncoderParts.of(second).head if value.shape[0] == 5]
@@ -331,9 +319,9 @@ def test_a_fine_tuned_checkpoint_gets_a_new_head(family: str, folder_of: Callabl
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_dropout_sets_every_dropout(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_dropout_sets_every_dropout(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """In the modules, not only in the configuration; layerdrop is 0."""
-    model = loaded(folder_of(family), dropout=0.3)
+    model = loaded(tiny_encoder(family), dropout=0.3)
     modules = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     numbers = {
         f"{name}.{key}": value
@@ -347,16 +335,16 @@ def test_dropout_sets_every_dropout(family: str, folder_of: Callable[[str], Path
 
 
 @pytest.mark.parametrize("family", WEIGHTED)
-def test_a_new_weighted_layer_sum_starts_with_equal_weights(family: str, folder_of: Callable[[str], Path]) -> None:
+def test_a_new_weighted_layer_sum_starts_with_equal_weights(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """transformers 5.23 leaves it uninitialized, sometimes NaN."""
     littered = [torch.full((5,), float("nan")) for _ in range(200)]
     del littered
-    weights = loaded(folder_of(family), weighted_layer_sum=True).layer_weights
+    weights = loaded(tiny_encoder(family), weighted_layer_sum=True).layer_weights
     assert torch.equal(weights, torch.full((5,), weights[0].item()))
 
 
-def test_a_learned_weighted_layer_sum_is_kept(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
-    spec = find_encoder(str(folder_of("wavlm")), CLASSES, weighted_layer_sum=True)
+def test_a_learned_weighted_layer_sum_is_kept(tiny_encoder: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = find_encoder(str(tiny_encoder("wavlm")), CLASSES, weighted_layer_sum=True)
     model = load_encoder(spec)
     with torch.no_grad():
         model.layer_weights.copy_(torch.arange(5.0))
@@ -370,7 +358,7 @@ def test_a_learned_weighted_layer_sum_is_kept(folder_of: Callable[[str], Path], 
 @pytest.mark.parametrize("bars", [True, False])
 @pytest.mark.parametrize("bars_of_hub", [True, False])
 def test_loading_does_not_change_verbosity_and_progress_bars(
-    bars: bool, bars_of_hub: bool, folder_of: Callable[[str], Path]
+    bars: bool, bars_of_hub: bool, tiny_encoder: Callable[[str], Path]
 ) -> None:
     """In a notebook, the user's settings stay in force."""
 
@@ -385,16 +373,16 @@ def test_loading_does_not_change_verbosity_and_progress_bars(
     before = loudness()
     try:
         make(logging.INFO, bars, bars_of_hub)
-        loaded(folder_of("hubert"))
+        loaded(tiny_encoder("hubert"))
         assert loudness() == (logging.INFO, bars, bars_of_hub)
         with pytest.raises(InputError):
-            loaded(folder_of("hubert"), config_overrides={"num_hidden_layers": 5})
+            loaded(tiny_encoder("hubert"), config_overrides={"num_hidden_layers": 5})
         assert loudness() == (logging.INFO, bars, bars_of_hub)
     finally:
         make(*before)
 
 
-def test_loading_prints_nothing(folder_of: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing(tiny_encoder: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
     """transformers' table of unused and new weights would hide the relevant messages."""
-    loaded(folder_of("wav2vec2"))
+    loaded(tiny_encoder("wav2vec2"))
     assert capfd.readouterr() == ("", "")

@@ -239,11 +239,8 @@ def test_fitted_statistics_are_required_and_applied() -> None:
 
 
 def test_every_setting_survives_saving(tmp_path) -> None:
-    names = [
-        name
-        for name, parameter in inspect.signature(SpectralFeatureExtractor).parameters.items()
-        if parameter.kind != 4
-    ]
+    parameters = inspect.signature(SpectralFeatureExtractor).parameters
+    names = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
     default = SpectralFeatureExtractor()
     assert set(names) == set(NON_DEFAULT), "add a value for the new setting"
     assert all(getattr(default, name) != value for name, value in NON_DEFAULT.items())
@@ -264,12 +261,12 @@ def test_a_saved_extractor_works_without_ser_ft(tmp_path) -> None:
     extractor = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip")
     extractor.save_pretrained(tmp_path)
     np.save(tmp_path / "sound.npy", speech())
-    np.save(tmp_path / "wanted.npy", extractor(speech())["input_features"])
+    np.save(tmp_path / "expected.npy", extractor(speech())["input_features"])
     code = (
         "import sys; sys.modules['ser_ft'] = None\n"
         "import numpy as np, transformers\n"
         "make = transformers.AutoFeatureExtractor.from_pretrained('.', trust_remote_code=True)\n"
-        "found = make(np.load('sound.npy'))['input_features']\n"
-        "np.testing.assert_allclose(found, np.load('wanted.npy'), atol=1e-4)\n"
+        "actual = make(np.load('sound.npy'))['input_features']\n"
+        "np.testing.assert_allclose(actual, np.load('expected.npy'), atol=1e-4)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)

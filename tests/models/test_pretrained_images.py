@@ -136,8 +136,8 @@ def whole_alexnet() -> torch.nn.Module:
     with torch.device("meta"):
         network = alexnet()
     network.features = network.features.to_empty(device="cpu")
-    for each in network.features.parameters():
-        torch.nn.init.normal_(each, std=0.05)
+    for parameter in network.features.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
     network.classifier = torch.nn.Linear(2, 3)
     return network
 

@@ -298,12 +298,9 @@ def test_wrong_names_and_settings_are_refused_in_one_line(
 def test_kind_of_a_name_or_folder(tmp_path: Path) -> None:
     kinds = {"mfcc-cnn": "own", "lstm": "own", "timm/vgg16": "image", ALEXNET: "image", "facebook/hubert": "speech"}
     assert {name: model_kind(name) for name in kinds} == kinds
-    configs = (
-        {"model_type": "hubert"},
-        {"model_type": "ser_ft_lstm"},
-        {"architecture": "resnet18", "pretrained_cfg": {}},
-    )
-    for config, kind in zip(configs, ("speech", "own", "image"), strict=True):
+    image = {"architecture": "resnet18", "pretrained_cfg": {}}
+    configs = ({"model_type": "hubert"}, "speech"), ({"model_type": "ser_ft_lstm"}, "own"), (image, "image")
+    for config, kind in configs:
         (tmp_path / "config.json").write_text(json.dumps(config))
         assert model_kind(str(tmp_path)) == kind
 
