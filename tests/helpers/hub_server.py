@@ -109,7 +109,6 @@ class Hub:
         self.faults.append(Fault(pattern, **options))
 
     def count(self, pattern: str) -> int:
-        """Return the number of requests whose "METHOD PATH" contains a pattern."""
         return sum(bool(re.search(pattern, request)) for request in self.requests)
 
     def next_fault(self, request: str) -> Fault:
@@ -127,7 +126,6 @@ class Hub:
             hub = self
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.05), daemon=True)
         thread.start()

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from ser_ft.cli import main
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.utils.errors import InputError
+from tests.helpers.corpus_files import write
 from tests.helpers.hub_server import Hub, metadata_errors
 
 
@@ -33,11 +33,9 @@ def make_table(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -
     def make(corpus: str) -> Path:
         recordings = folder / f"{corpus}-recordings"
         if not recordings.exists():
-            for file in miniature_tree.rglob("*.wav"):
-                path = file.relative_to(miniature_tree)
-                if any(part.lower().startswith(corpus) for part in path.parts):
-                    (recordings / path).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(file, recordings / path)
+            paths = [file.relative_to(miniature_tree) for file in miniature_tree.rglob("*.wav")]
+            paths = [path for path in paths if any(part.lower().startswith(corpus) for part in path.parts)]
+            write(recordings, {str(path): (miniature_tree / path).read_bytes() for path in paths})
             prepare(recordings, folder / corpus, verbose=False)
         return folder / corpus
 
@@ -78,6 +76,8 @@ def test_recordings_of_other_corpora_are_never_published(
     for accepted in (False, True):
         with pytest.raises(InputError, match=f"{corpus}: its recordings cannot be published by ser_ft .*{reason}"):
             push(make_table(corpus), "someone/voices", dry_run=True, accept_terms=accepted)
+    with pytest.raises(InputError, match="--space needs a run"):
+        push(make_table(corpus), "someone/voices", dry_run=True, space=True)
 
 
 @pytest.mark.parametrize("corpus", ["ravdess", "tess"])
@@ -101,11 +101,8 @@ def test_own_recordings_need_accepted_terms_and_get_pseudonyms(
     hub: Hub, make_table: Callable[[str], Path], tmp_path: Path
 ) -> None:
     files = sorted((make_table("crema").parent / "crema-recordings").rglob("*.wav"))[:8]
-    for index, file in enumerate(files):
-        target = tmp_path / "acme" / ("angry" if index % 2 else "happy") / "jane-doe" / f"{index}.wav"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-    prepare({"acme": tmp_path / "acme"}, tmp_path / "table", verbose=False)
+    recordings = {f"{('angry', 'happy')[n % 2]}/jane-doe/{n}.wav": file.read_bytes() for n, file in enumerate(files)}
+    prepare({"acme": write(tmp_path / "acme", recordings)}, tmp_path / "table", verbose=False)
     with pytest.raises(InputError, match=r"acme: .*terms of your own recordings"):
         push(tmp_path / "table", "someone/voices", dry_run=True)
     push(tmp_path / "table", "someone/voices", accept_terms=True)
@@ -126,11 +123,6 @@ def test_a_model_is_published_with_the_card_of_its_data(hub: Hub, finished_run: 
         assert f"| {part} | {len(split[part]['clips'])} | {len(split[part]['speakers'])} |" in text
     assert hub.url not in text
     assert hub.model("someone/mine").files["metrics.json"] == finished_run.metrics_file.read_bytes()
-
-
-def test_a_table_has_no_space(make_table: Callable[[str], Path]) -> None:
-    with pytest.raises(InputError, match="--space needs a run"):
-        push(make_table("tess"), "someone/voices", dry_run=True, space=True)
 
 
 @pytest.mark.slow

@@ -98,6 +98,9 @@ def test_one_commit_holds_model_card_results_and_split(
     figures = {f"figures/{file.name}" for file in finished_run.figures.glob("*.png")}
     others = {"README.md", "metrics.json", "split.json", "history.jsonl", "config.yaml", "environment.json"}
     assert sent.keys() == figures | others | {file.name for file in model_files}
+    head, uploads = repository.head, hub.count("PUT")
+    push(finished_run.path, "someone/mine", private=True)
+    assert (repository.head, hub.count("PUT")) == (head, uploads), "a second push sends nothing"
 
 
 def test_no_local_path_is_sent(hub: Hub, make_run: Callable[[str], RunFolder], miniature_folder: Path) -> None:
@@ -113,14 +116,6 @@ def test_no_local_path_is_sent(hub: Hub, make_run: Callable[[str], RunFolder], m
     assert config["data"]["prepared"] == miniature_folder.name
     assert config["model"]["name"] == "tiny"
     assert config["train"] == run.config["train"]
-
-
-def test_a_second_push_of_the_same_run_sends_nothing(hub: Hub, finished_run: RunFolder) -> None:
-    push(finished_run.path, "someone/mine")
-    head, uploads = hub.model("someone/mine").head, hub.count("PUT")
-    push(finished_run.path, "someone/mine")
-    assert hub.model("someone/mine").head == head
-    assert hub.count("PUT") == uploads
 
 
 def test_other_files_are_replaced_only_with_overwrite(hub: Hub, finished_run: RunFolder) -> None:
@@ -219,20 +214,18 @@ def test_the_saved_token_of_a_login_is_used(
         ("model", "no model in this run"),
         ("model/model.safetensors", "no model in this run"),
         ("split.json", "cannot be read"),
+        ("test results", "this run has no test results"),
     ],
 )
 def test_an_incomplete_run_is_refused(run_copy: RunFolder, missing: str, message: str) -> None:
     path = run_copy.path / missing
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if missing == "test results":
+        metrics = run_copy.metrics
+        del metrics["parts"]["test"]
+        run_copy.write_json(run_copy.metrics_file, metrics)
+    else:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(InputError, match=message):
-        push(run_copy.path, "someone/mine", dry_run=True)
-
-
-def test_a_run_without_test_results_is_refused(run_copy: RunFolder) -> None:
-    metrics = run_copy.metrics
-    del metrics["parts"]["test"]
-    run_copy.write_json(run_copy.metrics_file, metrics)
-    with pytest.raises(InputError, match="this run has no test results"):
         push(run_copy.path, "someone/mine", dry_run=True)
 
 

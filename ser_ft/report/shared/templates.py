@@ -6,12 +6,16 @@ import base64
 import io
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...audio import SAMPLE_RATE
 from ...utils import text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _DISPLAY_SCALE = 0.66
 """Displayed size of a figure relative to its pixels, so that its text is about as large as the text of the page."""
@@ -29,9 +33,16 @@ def render_template(template: str, contents: Mapping[str, Any]) -> str:
 
     Values are escaped: as HTML in `.html.j2`, as one line of Markdown in `.md.j2`. A name without a value is an error.
     """
+    is_markdown = template.endswith(".md.j2")
+    page = _environment(is_markdown).get_template(template).render(contents)
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n" if is_markdown else page
+
+
+@cache
+def _environment(is_markdown: bool) -> Environment:
+    """Return what compiles templates, once, and keeps them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    is_markdown = template.endswith(".md.j2")
     environment = Environment(
         loader=PackageLoader("ser_ft", ""),
         autoescape=not is_markdown,
@@ -52,8 +63,7 @@ def render_template(template: str, contents: Mapping[str, Any]) -> str:
         "code": _code,
     }
     environment.globals["count_text"] = text.count_text
-    page = environment.get_template(template).render(contents)
-    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n" if is_markdown else page
+    return environment
 
 
 def front_matter(metadata: Mapping[str, Any]) -> str:
