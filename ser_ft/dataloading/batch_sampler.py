@@ -28,14 +28,14 @@ def epoch_batches(
     accumulation_steps: int = 1,
     max_batch_length: float | None = None,
 ) -> list[list[int]]:
-    """Return one process's batches of an epoch.
+    """Return one process's batches of an epoch, as positions in `lengths`.
 
     All processes compute the same steps from (seed, epoch). A step is `world_size * accumulation_steps` batches, which
-    are distributed over the processes: two processes take the same steps as one that accumulates twice as many
-    batches. All processes have the same number of batches, and no clip is left out. A batch has at least two clips, as
-    batch normalization requires, unless `batch_size` is 1, the clip is longer than half of `max_batch_length`, or the
-    clips cannot be distributed otherwise. The batches of a step have similar padded sizes, so that processes do not
-    wait for each other; the order of the steps is random.
+    are distributed over the processes: two processes take the same steps as one that accumulates twice as many batches.
+    All processes have the same number of batches, and no clip is left out. A batch has at least two clips, as batch
+    normalization requires, unless `batch_size` is 1, the clip is longer than half of `max_batch_length`, or the clips
+    cannot be distributed otherwise. The batches of a step have similar padded sizes, so that processes do not wait for
+    each other; the order of the steps is random.
 
     Args:
         lengths: length of each training clip in any unit, shape (clips,).
@@ -43,20 +43,13 @@ def epoch_batches(
             be distributed otherwise.
         seed: random seed of the run.
         epoch: number of the epoch.
-        weights: sampling weight of each clip, shape (clips,), for sampling with replacement; None: each clip occurs
-            once.
+        weights: sampling weight of each clip, for sampling with replacement; None: each clip occurs once.
         rank: number of this process.
         world_size: number of processes.
         accumulation_steps: batches of each process per step; fewer if there are not enough clips.
         max_batch_length: largest padded length of a batch (clips times the longest), in the unit of `lengths`. A longer
             clip is a batch by itself. If nearly all clips are, and cannot be distributed evenly, the shortest form
             pairs nevertheless, fewer than `world_size`.
-
-    Returns:
-        Batches of positions in `lengths`.
-
-    Raises:
-        InputError: there are fewer clips than processes.
     """
     count = len(lengths)
     if count < world_size:
@@ -118,7 +111,6 @@ def _sort_in_pools(places: np.ndarray, jittered: np.ndarray, loads: np.ndarray) 
 
 
 def _largest_end(lengths: list[float], start: int, max_clips: int, max_length: float) -> int:
-    """Return the end of the largest batch that begins at `start`."""
     longest, last = 0.0, min(start + max_clips, len(lengths))
     for end in range(start, last):
         longest = max(longest, lengths[end])

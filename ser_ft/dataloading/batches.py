@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 class BatchSource(Protocol):
     """Makes batches of clips.
 
-    Attributes:
-        lengths: length of each clip of the table, used to batch clips of similar length, shape (clips,).
-        seconds: duration that the model computes for each clip, shape (clips,).
-        requires_equal_lengths: whether predictions are exact only for batches of clips of one length.
+    `lengths` of all clips of the table serve to batch clips of similar length; `seconds` are the durations that the
+    model computes. `requires_equal_lengths`: predictions are exact only for batches of clips of one length.
     """
 
     lengths: np.ndarray
@@ -35,24 +33,11 @@ class BatchSource(Protocol):
     requires_equal_lengths: bool
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
-        """Return the keyword arguments of the model's forward pass.
-
-        Args:
-            rows: row numbers of the clips.
-            epoch: training epoch, in which clips may be augmented; None: no augmentation.
-        """
+        """Return the arguments of the model's forward pass for clips, augmented only if `epoch` is not None."""
 
 
 class FrameBatches:
-    """Frames of our own feature extractor: `input_features`, padded with zeros, and `attention_mask`.
-
-    Args:
-        frames: frames of each clip before standardization.
-        seconds: duration of each clip, shape (clips,).
-        extractor: the feature extractor that computed the frames.
-        standardizer: standardizes the frames; None: they are used unchanged.
-        augmentation: augments training clips; None: no augmentation.
-    """
+    """Frames of our own feature extractor: `input_features`, padded with zeros, and `attention_mask`."""
 
     requires_equal_lengths = False
 
@@ -86,14 +71,7 @@ class FrameBatches:
 
 
 class WaveformBatches:
-    """Inputs that a pretrained model's own feature extractor computes from waveforms; nothing is cached.
-
-    Args:
-        table: prepared table of the clips.
-        extractor: the model's own feature extractor.
-        input_spec: input requirements of the model.
-        augmentation: augments training clips; None: no augmentation.
-    """
+    """Inputs that a pretrained model's own feature extractor computes from waveforms; nothing is cached."""
 
     def __init__(
         self,
@@ -118,14 +96,7 @@ class WaveformBatches:
 
 
 class HiddenStateBatches:
-    """Hidden states of a frozen part: `states`, shape (clips, frames, size), and the mask that the model expects.
-
-    Args:
-        states: hidden states of each clip of the table.
-        table: prepared table of the clips.
-        extractor: the model's own feature extractor.
-        input_spec: input requirements of the model.
-    """
+    """Hidden states of a frozen part: `states`, shape (clips, frames, size), and the mask that the model expects."""
 
     def __init__(
         self, states: Cache, table: datasets.Dataset, extractor: SequenceFeatureExtractor, input_spec: InputSpec
@@ -182,7 +153,7 @@ def input_seconds(table: datasets.Dataset, extractor: SequenceFeatureExtractor, 
 
 
 def _pad(clips: Sequence[np.ndarray], min_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the clips' frames, padded with zeros to the longest clip or to `min_frames`, and their lengths."""
+    """Return the frames, padded with zeros to the longest clip or to `min_frames`, and their lengths."""
     lengths = np.array([len(clip) for clip in clips])
     padded = np.zeros((len(clips), max(min_frames, int(lengths.max())), clips[0].shape[1]), dtype=np.float32)
     for row, clip in enumerate(clips):

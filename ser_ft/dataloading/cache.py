@@ -43,12 +43,7 @@ ComputeArrays = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
 
 
 class FlatCache:
-    """Arrays of one width and different lengths, one per clip: `cache[row]` has shape (frames, size).
-
-    Attributes:
-        size: width of the arrays.
-        lengths: frames of each clip, shape (clips,).
-    """
+    """Arrays of one width and different lengths, one per clip: `cache[row]` has shape (frames, size)."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = folder = Path(folder)
@@ -82,13 +77,8 @@ class FlatCache:
     def make(cls, folder: Path, clips: int, compute: ComputeArrays, dtype: str = "float32") -> FlatCache:
         """Open the cache in a folder; if there is none, compute it first. A cache is either complete or absent.
 
-        The processes of a run divide the work; other runs on the same machine wait for it.
-
-        Args:
-            folder: folder of the cache.
-            clips: number of rows.
-            compute: yields the arrays of row numbers, in any order.
-            dtype: "float32" or "float16"; clips that exceed the range of float16 are scaled.
+        The processes of a run divide the work; other runs on the same machine wait for it. With `dtype` "float16",
+        clips that exceed its range are scaled.
         """
         state = PartialState()
         with _lock(folder) if state.num_processes == 1 and not _is_complete(folder) else nullcontext():
@@ -140,7 +130,6 @@ Cache = FlatCache | JoinedCache
 
 
 def _lock(folder: Path) -> BaseFileLock:
-    """Return a lock for a folder, whose file lies outside of it."""
     name = hashlib.sha256(f"{getpass.getuser()} {folder.absolute()}".encode()).hexdigest()[:20]
     return FileLock(Path(tempfile.gettempdir()) / f"ser_ft-{name}.lock", is_singleton=True)
 
@@ -149,7 +138,6 @@ _INDEX = np.dtype([("row", "i8"), ("file", "i4"), ("start", "i8"), ("length", "i
 
 
 def _write(partial: Path, number: int, arrays: Iterable[tuple[int, np.ndarray]], dtype: str) -> None:
-    """Write the arrays of one process, and an index of them."""
     entries, start, size = [], 0, 0
     with (partial / f"frames-{number}.bin").open("wb") as out:
         for row, array in arrays:
@@ -166,7 +154,6 @@ def _write(partial: Path, number: int, arrays: Iterable[tuple[int, np.ndarray]],
 
 
 def _join(partial: Path, files: int, clips: int, dtype: str) -> None:
-    """Join the indices of all processes, which completes the cache."""
     index = np.concatenate([np.load(partial / f"index-{number}.npy") for number in range(files)])
     index = index[np.argsort(index["row"])]
     assert np.array_equal(index["row"], np.arange(clips)), "a row is missing"
@@ -187,12 +174,7 @@ def _publish(partial: Path, folder: Path) -> None:
 
 
 def cache_folder(table: datasets.Dataset, *dependencies: str) -> Path:
-    """Return the folder of a cache of a prepared table, below `SER_FT_CACHE` or the user's cache.
-
-    Args:
-        table: prepared table, which is identified by its fingerprint.
-        *dependencies: everything else that the content depends on.
-    """
+    """Return the folder of a cache of a prepared table that depends on its fingerprint and on `dependencies`."""
     key = " ".join((str(table._fingerprint), str(len(table)), *dependencies))
     return cache_home() / "features" / hashlib.sha256(key.encode()).hexdigest()[:20]
 

@@ -28,12 +28,9 @@ _UNMASKED_CONVOLUTIONS = {
 class EncoderHooks:
     """Hooks on a stock model: padding does not reach its convolutions, and it may start from hidden states.
 
-    By default the model takes its usual inputs. With `skip_feature_encoder` or `layer` it takes `states` instead.
-
-    Args:
-        parts: parts of the model.
-        layer: number of the layer whose input `states` are, shape (clips, frames, size).
-        skip_feature_encoder: whether `states` are the output of the convolutions, shape (clips, frames, channels).
+    By default the model takes its usual inputs. Otherwise it takes `states`: the input of a layer if its number is
+    given, shape (clips, frames, size), or the output of the convolutions with `skip_feature_encoder`, shape (clips,
+    frames, channels).
     """
 
     def __init__(self, parts: EncoderParts, layer: int | None = None, skip_feature_encoder: bool = False) -> None:
@@ -95,7 +92,6 @@ class EncoderHooks:
         self._replaced.append(module)
 
     def _receive(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Take states and mask from the arguments of the forward pass."""
         self.set_mask(kwargs.get("attention_mask"))
         states = kwargs.pop("states", None)
         if states is not None:
@@ -190,9 +186,6 @@ class PooledHead(nn.Module):
 
     The stock head sums the layers with weights, projects each frame and takes the mean. All of this is linear, so that
     the mean may come first.
-
-    Args:
-        parts: parts of the model whose head is trained.
     """
 
     def __init__(self, parts: EncoderParts) -> None:

@@ -48,14 +48,10 @@ def compute_hidden_states(
     """Return the hidden states of a frozen model for each clip of a prepared table, computed once and cached.
 
     Args:
-        table: prepared table of the clips.
         parts: parts of the model, which is moved to the device and set to evaluation mode.
-        extractor: the model's own feature extractor.
         output: "feature_encoder" for the output of the convolutions, the number of a layer for its input, or a pooling
             from `POOLINGS` for the inputs of all layers, the output of the last one and the input of the head, pooled
             over time: shape (layers + 2, size).
-        shown: whether to show a progress bar.
-        device: device to compute on.
         autocast: creates the autocast context to compute in; None: float32.
 
     Returns:

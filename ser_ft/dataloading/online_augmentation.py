@@ -25,14 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OnlineAugmentation:
-    """Augments training clips; the result depends only on the seed, the epoch and the clips.
+    """Augments training clips: waveforms, log-mel spectrograms, and masks over time and frequency (None: not).
 
-    Attributes:
-        table: prepared table of the clips.
-        seed: random seed.
-        waveform: augmentation of the waveforms; None: none.
-        spectral: augmentation of the log-mel spectrograms; None: none.
-        spec_augment: masks over time and frequency; None: none.
+    The result depends only on the seed, the epoch and the clips.
     """
 
     table: datasets.Dataset

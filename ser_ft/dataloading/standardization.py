@@ -16,10 +16,7 @@ from .cache import Cache
 class Standardizer:
     """Standardizes frames: (frame - mean) / scale, with the statistics of the clip's group.
 
-    Attributes:
-        mean: mean of each group's frames, shape (groups, size), float32.
-        scale: divisor of each group's frames, shape (groups, size), float32.
-        groups: group of each clip, shape (clips,).
+    Mean and scale are float32, shape (groups, size). `groups` is the group of each clip.
     """
 
     mean: np.ndarray
@@ -30,19 +27,10 @@ class Standardizer:
     def fit(
         cls, extractor: SpectralFeatureExtractor, frames: Cache, speakers: Sequence[str], train_rows: np.ndarray
     ) -> Standardizer | None:
-        """Fit the statistics that a feature extractor's `normalize` setting asks for.
+        """Fit the statistics that a feature extractor's `normalize` setting asks for; None if it needs none.
 
         With "training" all clips are one group, fitted on the training clips; the statistics are also written to the
         extractor. With "speaker" each speaker is a group, fitted on all of that speaker's clips, without labels.
-
-        Args:
-            extractor: the feature extractor.
-            frames: frames of each clip before standardization.
-            speakers: speaker of each clip.
-            train_rows: row numbers of the training clips.
-
-        Returns:
-            The fitted standardizer; None if the extractor needs none.
         """
         if extractor.normalize == "training":
             groups = np.zeros(len(frames), dtype=np.int64)

@@ -21,15 +21,10 @@ Batch = TypeVar("Batch")
 
 @dataclass
 class ClipData:
-    """The clips of a prepared table, ready for a model.
+    """The clips of a prepared table, ready for a model with `classes`.
 
-    Attributes:
-        batch_source: makes batches of the clips.
-        classes: class names of the model, in the order of their numbers.
-        labels: class number of each clip, shape (clips,); -1 for a clip of another class.
-        targets: target probabilities, float32, shape (clips, classes).
-        allowed: whether the clip's corpus contains the class, bool, shape (clips, classes).
-        corpora: corpus of each clip.
+    Labels are class numbers, -1 for a clip of another class. `targets` (float32 probabilities) and `allowed` (whether
+    the clip's corpus contains the class) have shape (clips, classes).
     """
 
     batch_source: BatchSource
@@ -59,10 +54,7 @@ def allowed_classes(
 ) -> np.ndarray:
     """Return which classes each clip's corpus contains, bool, shape (clips, classes).
 
-    Args:
-        corpora: corpus of each clip.
-        info: description of each corpus, see `ser_ft.data.prepare.corpus_info`.
-        classes: class names, in the order of their numbers.
+    `info` describes each corpus: see `ser_ft.data.prepare.corpus_info`.
     """
     rows = {name: np.array([label in corpus["classes"] for label in classes]) for name, corpus in info.items()}
     return np.stack([rows[corpus] for corpus in corpora])
@@ -90,16 +82,10 @@ def iter_steps(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[list[Batch]]:
-    """Yield the batches of each training step.
+    """Yield the batches of each training step, which `collate` makes from row numbers.
 
-    Args:
-        rows: row numbers of a table.
-        batches: positions in `rows`, batch by batch.
-        collate: makes a batch of row numbers.
-        accumulation_steps: batches per step.
-        seed: random seed of the worker processes.
-        num_workers: processes that load batches; 0: this process.
-        pin_memory: whether to put batches into pinned memory, from which copies to a GPU are fast.
+    `batches` are positions in `rows`. `num_workers` processes load the batches (0: this process), into pinned memory,
+    from which copies to a GPU are fast, if `pin_memory` is set.
     """
     loader = DataLoader(
         RowDataset(rows),

@@ -18,12 +18,8 @@ def fused_attention(attention: Any) -> Attention:
     attention weights that are not used. In training on CPUs, plain matrix products replace the fused attention, whose
     backward pass is slow there.
 
-    Args:
-        attention: the module, whose parameters are used.
-
-    Returns:
-        A function of the hidden states, shape (clips, frames, size), the mask, shape (clips, frames), and the position
-        bias of the first layer, shape (heads, frames, frames). It returns the new states, None and the position bias.
+    The arguments are the hidden states, shape (clips, frames, size), the mask, shape (clips, frames), and the position
+    bias of the first layer, shape (heads, frames, frames). The results are the new states, None and the position bias.
     """
 
     def forward(

@@ -1,9 +1,8 @@
 """Calibration of probabilities: measuring it, temperature scaling, and the threshold for uncertain predictions.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): before the softmax, a network's logits are divided
-by one number, the temperature T, which is fitted on validation data. The order of a clip's classes does not change, so
-UAR and accuracy do not change either. All functions raise an `InputError` if labels or probabilities have the wrong
-shape or range.
+Guo et al. 2017, "On Calibration of Modern Neural Networks" (ICML): a network's logits are divided by a temperature T,
+which is fitted on validation data; UAR and accuracy do not change. Labels are class numbers of shape (N,),
+probabilities have shape (N, C). All functions raise an `InputError` if they have the wrong shape or range.
 """
 
 from __future__ import annotations
@@ -27,22 +26,13 @@ _FLAT = 1e-12
 
 
 def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Find the temperature that maximizes the likelihood of the labels.
+    """Find the temperature that maximizes the likelihood of the labels, from probabilities of an uncalibrated model.
 
     The mean of -ln(probability of the true class) is convex in 1 / T, so its slope has one zero, which is found with a
     precision of 1e-9 between the bounds T = 0.25 and T = 20. If the zero is outside, the nearest bound is returned.
-    Clips whose true class has probability 0 are ignored: no temperature changes it.
-
-    Args:
-        labels: class numbers of validation clips, shape (N,).
-        probabilities: probabilities of an uncalibrated model, shape (N, C), 0 for classes that a clip cannot have.
-
-    Returns:
-        T: above 1 for an overconfident model, below 1 for an underconfident one. 1 if all temperatures have the same
-        likelihood, because each prediction is certain or uniform.
-
-    Raises:
-        InputError: the labels or probabilities have the wrong shape or range.
+    Clips whose true class has probability 0 are ignored. T is above 1 for an overconfident model, below 1 for an
+    underconfident one, and 1 if all temperatures have the same likelihood, because each prediction is certain or
+    uniform.
     """
     true, values = check_probabilities(labels, probabilities)
     rows = values[np.arange(len(true)), true] > 0
@@ -65,17 +55,7 @@ def fit_temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
-    """Return the probabilities with the logits divided by a temperature: softmax(logits / T).
-
-    The logits are known up to a constant from the probabilities, so this is p^(1 / T), normalized to a sum of 1.
-
-    Args:
-        probabilities: shape (N, C). Zeros (classes that a clip cannot have) remain zeros.
-        temperature: T > 0. 1 changes nothing.
-
-    Raises:
-        InputError: the temperature is not above 0.
-    """
+    """Return softmax(logits / T), which is p^(1 / T) normalized to a sum of 1. Zeros remain zeros."""
     if not temperature > 0:
         raise InputError(f"a temperature must be above 0, not {temperature}")
     return np.asarray(softmax(_log(np.asarray(probabilities, dtype=np.float64)) / temperature, axis=1))
@@ -84,15 +64,10 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
 def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Find the confidence below which a prediction is more often wrong than right, and should be called uncertain.
 
-    The accuracy is fitted as a non-decreasing function of the confidence (isotonic regression: Zadrozny & Elkan 2002,
-    "Transforming Classifier Scores into Accurate Multiclass Probability Estimates", KDD).
-
-    Args:
-        labels: class numbers of validation clips, shape (N,).
-        probabilities: calibrated probabilities, shape (N, C).
-
-    Returns:
-        The lowest confidence with a fitted accuracy of at least 0.5; 0 if all confidences have it, 1 if none has it.
+    The accuracy is fitted as a non-decreasing function of the confidence of calibrated probabilities (isotonic
+    regression: Zadrozny & Elkan 2002, "Transforming Classifier Scores into Accurate Multiclass Probability Estimates",
+    KDD). The threshold is the lowest confidence with a fitted accuracy of at least 0.5; 0 if all confidences have it, 1
+    if none has it.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -107,14 +82,7 @@ def fit_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
 def abstention_metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
     """Return metrics of abstaining from predictions whose largest probability is below a threshold.
 
-    Args:
-        labels: class numbers, shape (N,).
-        probabilities: shape (N, C).
-        threshold: smallest confidence of a certain prediction.
-
-    Returns:
-        uncertain: fraction of uncertain predictions.
-        certain_accuracy: accuracy of the other predictions; None if there are none.
+    `uncertain` is the fraction of these; `certain_accuracy` is the accuracy of the others, None if there are none.
     """
     true, values = check_probabilities(labels, probabilities)
     certain = values.max(axis=1) >= threshold
@@ -128,7 +96,7 @@ def abstention_metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: f
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> float:
     """Return the mean difference of confidence and accuracy over bins of equal width, weighted by their clips.
 
-    Guo et al. 2017, equation 3. Arguments and errors as in `reliability_bins`.
+    Guo et al. 2017, equation 3.
     """
     confidence, correct, bin_numbers = _assign_bins(labels, probabilities, bins)
     return float(np.abs(np.bincount(bin_numbers, weights=correct - confidence)).sum() / len(bin_numbers))
@@ -137,19 +105,8 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
 def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = NUM_BINS) -> list[dict[str, Any]]:
     """Return confidence and accuracy per bin: the points of a reliability diagram (Guo et al. 2017, figure 1).
 
-    The confidence is a clip's largest probability. Bin m contains those in ((m - 1) / bins, m / bins].
-
-    Args:
-        labels: class numbers, shape (N,).
-        probabilities: shape (N, C).
-        bins: number of bins of equal width.
-
-    Returns:
-        The bins that contain a clip, in ascending order: low and high (the edges), clips, confidence (the mean) and
-        accuracy.
-
-    Raises:
-        InputError: the labels or probabilities have the wrong shape or range, or `bins` is below 1.
+    The confidence is a clip's largest probability. Bin m contains those in ((m - 1) / bins, m / bins]. The bins that
+    contain a clip are returned in ascending order: low and high (the edges), clips, confidence (the mean) and accuracy.
     """
     confidence, correct, bin_numbers = _assign_bins(labels, probabilities, bins)
     return [
@@ -165,7 +122,7 @@ def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = NU
 
 
 def _assign_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple[Floats, Floats, Ints]:
-    """Return the confidence, the correctness (0 or 1) and the bin of each clip, all of shape (N,)."""
+    """Return the confidence, the correctness (0 or 1) and the bin of each clip."""
     true, values = check_probabilities(labels, probabilities)
     if bins < 1:
         raise InputError(f"at least 1 bin is needed, not {bins}")

@@ -15,11 +15,8 @@ from ..utils.errors import InputError
 class ClassMapping:
     """The classes that a model and a data set share.
 
-    Attributes:
-        classes: shared classes under their names in the data, in the data's order.
-        model_classes: all classes of the model, in the order of their numbers.
-        indices: index in `classes` of each of the model's classes, -1 if the data have no such class, shape
-            (model classes,).
+    `classes` have their names in the data, in the data's order. `indices`, shape (model classes,), is the index in
+    `classes` of each of the model's classes, -1 if the data have no such class.
     """
 
     classes: tuple[str, ...]
@@ -30,12 +27,9 @@ class ClassMapping:
     def match(
         cls, model_classes: Sequence[str], data_classes: Sequence[str], overrides: Mapping[str, str]
     ) -> ClassMapping:
-        """Match a model's classes to the data's: by name, by synonym (`ser_ft.labels.canonical_name`), or as specified.
+        """Match a model's classes to the data's: by name, by synonym, or as specified.
 
-        Args:
-            model_classes: classes of the model, in the order of their numbers.
-            data_classes: classes of the data, in the order of their numbers.
-            overrides: the model's class -> the data's class, for names that do not match by themselves.
+        `overrides` maps a class of the model to a class of the data, for names that do not match by themselves.
 
         Raises:
             InputError: fewer than two classes are shared, or `overrides` names a class that does not exist.
@@ -70,10 +64,7 @@ class ClassMapping:
         return np.asarray(allowed[:, self.indices] & (self.indices >= 0))
 
     def merge_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """Convert probabilities of shape (clips, model classes) to shape (clips, classes).
-
-        The probabilities of several model classes that correspond to one class are added.
-        """
+        """Add the probabilities of model classes that correspond to one class: shape (clips, classes)."""
         return np.asarray(probabilities @ (self.indices[:, None] == np.arange(len(self.classes))))
 
 

@@ -39,14 +39,9 @@ MIN_STANDARD_ERROR = 1e-12
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """A confidence interval for UAR.
+    """A confidence interval for UAR, with its ends in [0, 1] and its nominal coverage, such as 0.95.
 
-    Attributes:
-        low: lower end, in [0, 1].
-        high: upper end, in [0, 1].
-        level: nominal coverage, such as 0.95.
-        method: "t" (of the mean of the per-speaker UARs) or "jackknife-t" (of the UAR of all clips pooled).
-        speakers: number of speakers.
+    The method is "t" (of the mean of the per-speaker UARs) or "jackknife-t" (of the UAR of all clips pooled).
     """
 
     low: float
@@ -68,20 +63,12 @@ class _Estimate:
 
 
 def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> ConfidenceInterval | None:
-    """Estimate a confidence interval for UAR from counts per speaker and class.
+    """Estimate a confidence interval for UAR from counts of correct and of all clips, shape (speakers, classes).
 
-    Args:
-        correct: numbers of correctly recognized clips, shape (speakers, classes).
-        clips: numbers of clips, same shape. Each speaker has at least one clip. Classes without clips are ignored.
-        level: nominal coverage.
-
-    Returns:
-        The interval. None if it would not be reliable: for fewer than 4 speakers; if the speakers do not differ (for
-        example, if all clips are correct); and, for speakers that are not balanced, for fewer than 5 speakers, a class
-        of fewer than 3 speakers, or an effective number of speakers below 4.
-
-    Raises:
-        InputError: `level` is not between 0 and 1.
+    Each speaker has at least one clip. Classes without clips are ignored. The result is None if an interval would not
+    be reliable: for fewer than 4 speakers; if the speakers do not differ (for example, if all clips are correct); and,
+    for speakers that are not balanced, for fewer than 5 speakers, a class of fewer than 3 speakers, or an effective
+    number of speakers below 4.
     """
     estimate = _estimate(correct.astype(np.float64), clips, level)
     if estimate is None:
@@ -93,19 +80,10 @@ def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Con
 
 
 def difference_interval_from_counts(difference: Floats, clips: Ints, level: float = 0.95) -> tuple[float, float] | None:
-    """Estimate a confidence interval for the difference of two systems' UARs on the same clips.
+    """Estimate a confidence interval for the difference of two systems' UARs on the same clips, in [-1, 1].
 
-    Args:
-        difference: numbers of clips that the first system recognizes minus those that the second one recognizes, shape
-            (speakers, classes).
-        clips: numbers of clips, as in `interval_from_counts`.
-        level: nominal coverage.
-
-    Returns:
-        Lower and upper end, in [-1, 1]. None for the reasons given in `interval_from_counts`.
-
-    Raises:
-        InputError: `level` is not between 0 and 1.
+    `difference` are the numbers of clips that the first system recognizes minus those that the second one recognizes,
+    shape (speakers, classes). The result is None for the reasons given in `interval_from_counts`.
     """
     estimate = _estimate(difference, clips, level)
     if estimate is None:
@@ -117,27 +95,17 @@ def difference_interval_from_counts(difference: Floats, clips: Ints, level: floa
 def is_balanced(clips: Ints) -> bool:
     """Return whether the mean of the per-speaker UARs can be used in place of the UAR of all clips.
 
-    This is so if each speaker has clips of every class, and the numbers of clips are similar: their effective number
-    is at least nine tenths of the number of speakers.
-
-    Args:
-        clips: numbers of clips, shape (speakers, classes).
+    This is so if each speaker has clips of every class, and the effective number of speakers is at least nine tenths of
+    their number. `clips` are numbers of clips, shape (speakers, classes).
     """
     present = clips[:, clips.any(axis=0)]
     return bool((present > 0).all()) and _effective_speakers(present) >= _MIN_BALANCE * len(present)
 
 
 def count_by_speaker(labels: Ints, predictions: Ints, speakers: NDArray[np.str_], classes: int) -> tuple[Ints, Ints]:
-    """Count each speaker's clips by class, summed over the seeds of a system.
+    """Count each speaker's correctly recognized clips and all clips by class, summed over the seeds of a system.
 
-    Args:
-        labels: class numbers, shape (N,).
-        predictions: class numbers, shape (N,), or (seeds, N) for a system that was trained several times.
-        speakers: speaker of each clip, shape (N,).
-        classes: number of classes C.
-
-    Returns:
-        Numbers of correctly recognized clips and of all clips, both of shape (speakers, C), speakers sorted by name.
+    `predictions` have shape (N,), or (seeds, N). Both counts have shape (speakers, classes), speakers sorted by name.
     """
     names, speaker_numbers = np.unique(speakers, return_inverse=True)
     predictions = np.atleast_2d(predictions)
@@ -176,7 +144,6 @@ def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
 def _effective_speakers(clips: Ints) -> float:
     """Return the number of equal speakers that would determine the standard error as precisely as these do.
 
-    Few speakers determine the standard error if a class has few speakers, or a speaker has many of the clips.
     Satterthwaite 1946, "An approximate distribution of estimates of variance components": (sum of v)^2 / sum of v^2,
     with v a speaker's contribution to the variance of the pooled UAR under equal variances, (n / N)^2 for n of the N
     clips of a class.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import yaml
@@ -70,11 +69,10 @@ def fuse(
 
 
 def _normalize_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:
-    """Return weights that add up to 1, shape (members,)."""
     if members < 2:
         raise InputError("a fusion needs two runs or more, or two folders of runs")
     values = np.ones(members) if weights is None else np.array(weights, dtype=np.float64)
-    if len(values) != members or not all(math.isfinite(value) and value > 0 for value in values):
+    if len(values) != members or not (np.isfinite(values) & (values > 0)).all():
         raise InputError(f"--weights takes a number above 0 for each of the {members} runs, such as 2,1")
     return np.asarray(values / values.sum())
 
@@ -131,8 +129,7 @@ def _fuse_predictions(members: Sequence[RunFolder], weights: np.ndarray) -> pd.D
             raise InputError(f"{run.path}: has other labels than {first_run.path}")
         total += weight * table.loc[fused.index, classes]
     fused[classes] = total
-    ordered: pd.DataFrame = fused.reset_index()[list(tables[0].columns)]
-    return ordered
+    return cast("pd.DataFrame", fused.reset_index()[list(tables[0].columns)])
 
 
 def _metrics(

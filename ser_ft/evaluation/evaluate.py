@@ -138,7 +138,7 @@ class EvaluatedModel:
         return {key: self.run.config[key] for key in ("model", "seed")}
 
     def seen_speakers(self, synthetic: bool | None = None) -> set[str]:
-        """Return the speakers it was trained or validated on; `synthetic` as in `speakers_seen_in_training`."""
+        """Return the speakers it was trained or validated on."""
         if self.run is None:
             return set()
         return speakers_seen_in_training(self.classifier.name, _LEARNING_PARTS, synthetic)
@@ -148,13 +148,9 @@ class EvaluatedModel:
 class EvaluationSet:
     """The clips of a table that a model is evaluated on, and those that are excluded.
 
-    Attributes:
-        table: the prepared table.
-        mapping: classes that the model and the table share.
-        rows: rows of the evaluated clips, shape (clips,).
-        excluded: class -> number of clips that are excluded because the model does not know the class.
-        seen_rows: rows of the clips, of shared classes, of speakers that the model was trained or validated on.
-        include_seen_speakers: whether these are evaluated too.
+    `rows` are the evaluated clips. `excluded` is class -> number of clips of a class that the model does not know.
+    `seen_rows` are the clips, of shared classes, of speakers that the model was trained or validated on; they are
+    evaluated too if `include_seen_speakers` is set.
     """
 
     table: datasets.Dataset
@@ -186,7 +182,7 @@ class EvaluationSet:
 
     @property
     def num_seen_speakers(self) -> int:
-        """The number of speakers in the table that the model was trained or validated on."""
+        """The number of speakers of `seen_rows`."""
         return len(set(self.table.select(self.seen_rows)["speaker"]))
 
     @property
@@ -235,7 +231,6 @@ def _short_name(model: str, run: RunFolder | None) -> str:
 
 
 def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: torch.device, show: bool) -> np.ndarray:
-    """Return the probabilities of the shared classes for the evaluated clips, shape (clips, classes)."""
     batches, mapping = _batch_source(classifier, clips.table, show), clips.mapping
     allowed = allowed_classes(clips.corpora, corpus_info(clips.table), mapping.classes)
     hooks = None if classifier.is_own_network else EncoderHooks(EncoderParts.of(classifier.model))
@@ -260,7 +255,6 @@ def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: tor
 
 
 def _batch_source(classifier: PretrainedClassifier, table: datasets.Dataset, show: bool) -> BatchSource:
-    """Return the source of a model's batches, with the processing that was used in training."""
     extractor = classifier.extractor
     if not isinstance(extractor, SpectralFeatureExtractor):
         return WaveformBatches(table, extractor, EncoderParts.of(classifier.model).input_spec)

@@ -23,32 +23,17 @@ _ORDER = (*DURATIONS, "low", "medium", "normal", "high", "strong")
 
 
 def duration_groups(durations: ArrayLike) -> list[str | None]:
-    """Return the duration group of each clip.
-
-    Args:
-        durations: in seconds, shape (N,), nan if unknown.
-
-    Returns:
-        Names from `DURATIONS`, None if the duration is unknown.
-    """
+    """Return the duration group of each clip, a name from `DURATIONS`, from seconds; None if it is unknown (nan)."""
     seconds = np.asarray(durations, dtype=np.float64)
     bins = np.digitize(seconds, DURATION_EDGES).tolist()
     return [None if missing else DURATIONS[index] for index, missing in zip(bins, np.isnan(seconds), strict=True)]
 
 
 def group_masks(values: Sequence[object], what: str, clips: int) -> dict[str, NDArray[np.bool_]]:
-    """Return which clips belong to each group.
+    """Return group -> mask of its clips, shape (clips,). A clip with an unknown value (see `is_known`) is in no group.
 
-    Args:
-        values: group of each clip, shape (clips,). A clip with an unknown value (see `is_known`) is in no group.
-        what: name of the values in the error message.
-        clips: number of clips.
-
-    Returns:
-        group -> mask of its clips, shape (clips,).
-
-    Raises:
-        InputError: the number of values is not the number of clips.
+    `values` is the group of each clip, and `what` names the values in the error message if there are not `clips` of
+    them.
     """
     if len(values) != clips:
         raise InputError(f"{clips} labels, but {len(values)} values of {what}")

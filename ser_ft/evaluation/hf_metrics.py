@@ -59,7 +59,7 @@ class WeightedAccuracy(evaluate.Metric):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """The metric's name. By default it would be "weighted_accuracy", after the class."""
+        """The metric's name, which would otherwise be "weighted_accuracy", after the class."""
         return "accuracy"
 
     def _info(self) -> evaluate.MetricInfo:

@@ -26,18 +26,12 @@ def real_time_factor(
     """Measure how long a model takes from samples in memory to probabilities, one clip at a time.
 
     Feature extraction is included; reading and decoding of files is not. After one unmeasured clip, the first
-    `NUM_CLIPS` clips are measured, or fewer if they take longer than about 8 s together. The result is their median.
-
-    Args:
-        model: the complete model, as saved. It is moved to the device; its mode is restored.
-        extractor: the model's feature extractor.
-        clips: one or more rows of a prepared table.
-        device: the device to compute on.
+    `NUM_CLIPS` clips are measured, or fewer if they take longer than about 8 s together. The model is moved to the
+    device; its mode is restored.
 
     Returns:
-        real_time_factor: seconds of computation per second of audio.
-        clips: the number of measured clips.
-        threads: the number of torch threads.
+        The median seconds of computation per second of audio (`real_time_factor`), and the numbers of measured `clips`
+        and of torch `threads`.
     """
     collate = make_collator(model, extractor)
     training = model.training

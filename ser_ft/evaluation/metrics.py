@@ -2,7 +2,9 @@
 
 UAR (unweighted average recall, macro recall) is the mean over the classes of the fraction of their clips that are
 recognized. All classes have the same weight, and a constant prediction has a UAR of 1 / classes (Schuller et al. 2009,
-"The INTERSPEECH 2009 Emotion Challenge"). Labels and predictions are class numbers from 0.
+"The INTERSPEECH 2009 Emotion Challenge"). Labels and predictions are class numbers from 0, shape (N,), and
+probabilities have shape (N, C). All functions raise an `InputError` if there are no clips, or lengths, values or shapes
+are wrong.
 """
 
 from __future__ import annotations
@@ -24,36 +26,24 @@ MIN_PROBABILITY = 1e-12
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Ints:
-    """Count the clips by label (row) and prediction (column).
-
-    Args:
-        labels: class numbers, shape (N,).
-        predictions: class numbers, shape (N,).
-        classes: number of classes C.
-
-    Returns:
-        Counts, shape (C, C).
-
-    Raises:
-        InputError: there are no clips, the lengths differ, or a number is not a class.
-    """
+    """Count the clips by label (row) and prediction (column)."""
     true, predicted = check_predictions(labels, predictions, classes)
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
 def recall_per_class(labels: ArrayLike, predictions: ArrayLike, classes: int) -> Floats:
-    """Return the recall per class, shape (C,), nan for a class without clips. Arguments as in `confusion_matrix`."""
+    """Return the recall per class, shape (C,), nan for a class without clips."""
     counts = confusion_matrix(labels, predictions, classes)
     return _ratio(np.diag(counts), counts.sum(axis=1))
 
 
 def uar(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
-    """Return the mean recall over the classes that occur in the labels. Arguments as in `confusion_matrix`."""
+    """Return the mean recall over the classes that occur in the labels."""
     return float(np.nanmean(recall_per_class(labels, predictions, classes)))
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Return the fraction of clips that are recognized ("weighted accuracy", WA); both arguments of shape (N,)."""
+    """Return the fraction of clips that are recognized ("weighted accuracy", WA)."""
     true, predicted = check_predictions(labels, predictions)
     return float((true == predicted).mean())
 
@@ -61,49 +51,25 @@ def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
 def macro_f1(labels: ArrayLike, predictions: ArrayLike, classes: int) -> float:
     """Return the mean F1 over the classes that occur in the labels or in the predictions.
 
-    A class that only occurs in the predictions counts as 0, as in scikit-learn's `f1_score(average="macro")`. Arguments
-    as in `confusion_matrix`.
+    A class that only occurs in the predictions counts as 0, as in scikit-learn's `f1_score(average="macro")`.
     """
     return _macro_f1(confusion_matrix(labels, predictions, classes))
 
 
 def negative_log_likelihood(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the mean of -ln(probability of the true class), in nats. A probability below 1e-12 counts as 1e-12.
-
-    Args:
-        labels: class numbers, shape (N,).
-        probabilities: shape (N, C).
-
-    Raises:
-        InputError: the labels or probabilities have the wrong shape or range.
-    """
+    """Return the mean of -ln(probability of the true class), in nats. A probability below 1e-12 counts as 1e-12."""
     true, values = check_probabilities(labels, probabilities)
     likelihoods = values[np.arange(len(true)), true]
     return float(np.maximum(0.0, -np.log(np.maximum(likelihoods, MIN_PROBABILITY))).mean())
 
 
 def uar_confidence_interval(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    speakers: Sequence[str],
-    classes: int,
-    level: float = 0.95,
+    labels: ArrayLike, predictions: ArrayLike, speakers: Sequence[str], classes: int, level: float = 0.95
 ) -> ConfidenceInterval | None:
     """Estimate a confidence interval of the UAR over speakers: see `ser_ft.evaluation.confidence_intervals`.
 
-    Args:
-        labels: class numbers, shape (N,).
-        predictions: class numbers, shape (N,).
-        speakers: speaker of each clip, shape (N,).
-        classes: number of classes C.
-        level: nominal coverage.
-
-    Returns:
-        The interval. None if a speaker is unknown, or if `ser_ft.evaluation.confidence_intervals.interval_from_counts`
-        returns None, for example for fewer than 4 speakers.
-
-    Raises:
-        InputError: as in `confusion_matrix`, or the number of speakers or the level is wrong.
+    The result is None if a speaker is unknown, or if `interval_from_counts` returns None, for example for fewer than 4
+    speakers.
     """
     true, predicted = check_predictions(labels, predictions, classes)
     names = check_names(speakers, "speakers", len(true))
@@ -123,34 +89,22 @@ def compute_metrics(
     """Return all metrics of a set of clips, ready for JSON: the entry of one part in metrics.json.
 
     The prediction for a clip is its most probable class. The probability of a class that the clip's corpus does not
-    contain may be 0.
-
-    Args:
-        labels: class numbers, shape (N,).
-        probabilities: shape (N, C); each row adds up to 1.
-        speakers: speaker of each clip, shape (N,).
-        classes: names of the C classes.
-        corpora: corpus of each clip, shape (N,). Without it there is no "by_corpus".
-        groups: name, such as "gender" -> value of each clip, shape (N,), None if unknown.
+    contain may be 0. Without `corpora` there is no "by_corpus". `groups` is name, such as "gender" -> value of each
+    clip, None if unknown.
 
     Returns:
-        clips, speakers: their numbers.
         uar, accuracy, macro_f1, ece, nll: as the functions of these names.
         uar_interval: {low, high, level, method} from `uar_confidence_interval`, or None.
         chance: the UAR of a constant prediction, 1 / number of classes in the labels.
+        clips, speakers: their numbers.
         recall, precision: class -> value, None if the class has no clips, or is never predicted.
         support: class -> number of clips.
         confusion: counts, a row per label, a column per prediction.
         reliability: list from `ser_ft.evaluation.calibration.reliability_bins`.
-        by_speaker: speaker -> clips, speakers, uar (over the speaker's classes), accuracy, chance and uar_interval
-            (None).
+        by_speaker: speaker -> clips, speakers, uar (over its classes), accuracy, chance and uar_interval (None).
         speaker_uar: {min, max, std} of the speakers' UARs; None for fewer than two speakers.
         by_corpus: corpus -> the entries from clips to confusion, for its clips.
-        by_NAME, for each of `groups`: value -> as for a speaker, with an interval if one can be estimated. The UAR is
-            over the classes in the group.
-
-    Raises:
-        InputError: there are no clips, lengths differ, a label is not a class, or probabilities are invalid.
+        by_NAME, for each of `groups`: value -> as for a speaker, with an interval if one can be estimated.
     """
     true, values = check_probabilities(labels, probabilities)
     if len(classes) != values.shape[1] or len(set(classes)) != len(classes):
@@ -226,7 +180,6 @@ def _by_class(classes: Sequence[str], values: Floats) -> dict[str, float | None]
 
 
 def _ratio(part: Ints, whole: Ints) -> Floats:
-    """Return part / whole, nan where the whole is 0."""
     ratio = np.full(len(whole), np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio

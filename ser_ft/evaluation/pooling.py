@@ -1,7 +1,7 @@
 """Finds runs, pools those that differ only in fold and seed into systems, and groups comparable systems.
 
-One fold is not reliable: the predictions on all folds together, in which each speaker is tested once per seed, are
-scored and compared. Systems are compared only on the same test clips and with the same classes.
+One fold is not reliable: the predictions on all folds together are scored and compared, only with systems that have the
+same test clips and classes.
 """
 
 from __future__ import annotations
@@ -27,22 +27,13 @@ if TYPE_CHECKING:
 
 BASELINE_MODEL = "mfcc-cnn"
 # Settings that may differ between two runs of one system, and settings that do not describe the model.
-_IGNORED_SETTINGS = (
-    *("seed", "out", "overwrite", "resume"),
-    *("embed_audio", "baselines", "push_to_hub", "hub"),
-)
+_IGNORED_SETTINGS = (*("seed", "out", "overwrite", "resume"), *("embed_audio", "baselines", "push_to_hub", "hub"))
 _IGNORED_SPLIT_SETTINGS = ("fold", "corpus", "seed")
 _FINE_TUNED = re.compile(r" \((probe|partial|full|lora)\)$")
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
-    """Find evaluated runs. Each path is a run folder, or a folder that contains runs, such as a sweep's.
-
-    The baselines of a run are not returned.
-
-    Raises:
-        InputError: a folder does not exist, or contains no evaluated run.
-    """
+    """Find evaluated runs, without baselines, in run folders and in folders that contain runs, such as a sweep's."""
     runs: dict[Path, RunFolder] = {}
     for path in paths:
         top = Path(path).expanduser()
@@ -59,12 +50,8 @@ def pool_runs(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None
     """Pool runs, and their baselines, into systems.
 
     Runs that differ only in fold, left-out corpus and seeds belong to one system. Baselines of the same name on the
-    same clips are one system, no matter which runs they were fitted with.
-
-    Args:
-        runs: evaluated runs.
-        names: resolved run folder -> name of its system, for systems named by the user.
-        shown: show a progress bar.
+    same clips are one system, no matter which runs they were fitted with. `names` is resolved run folder -> name of its
+    system, for systems named by the user.
 
     Raises:
         InputError: a run has no test part or lacks a file, or a clip was tested twice with the same seeds.

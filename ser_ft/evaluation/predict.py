@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,11 +21,7 @@ _TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "dur
 
 
 def corpus_notes_and_terms(corpora: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the entries of metrics.json that describe corpora: `notes` (only of corpora with a note) and `terms`.
-
-    Args:
-        corpora: corpus -> information, from `ser_ft.data.prepare.corpus_info`.
-    """
+    """Return the entries of metrics.json that describe corpora: `notes` (only of corpora with a note) and `terms`."""
     keys = ("title", "license", "terms", "citation")
     return {
         "notes": {name: info["note"] for name, info in corpora.items() if info["note"]},
@@ -47,20 +43,18 @@ def predict(
     """Return a model's probabilities for clips, over the classes that each clip's corpus contains.
 
     Args:
-        model: the model. Its training or evaluation mode is restored.
+        model: its training or evaluation mode is restored.
         collate: function from row numbers to the model's inputs.
         rows: rows of the clips, shape (clips,).
         lengths: lengths of all rows of the table. Clips of similar length share a batch.
         allowed: classes that each clip's corpus contains, bool, shape (clips, classes).
         batch_size: number of clips in a batch.
         equal_lengths: whether all clips of a batch must have the same length.
-        shard: index of this process and number of processes. Each process computes some of the batches, which do not
-            depend on the number of processes.
+        shard: index of this process and number of processes, which each compute some of the batches.
         context: factory of a context for each call of the model, such as autocast.
 
     Returns:
-        Probabilities, float64, shape (clips, classes). They are 0 for classes that are not allowed, and in rows of
-        other processes; other rows sum to one.
+        Float64, shape (clips, classes): 0 for classes that are not allowed, and in rows of other processes.
     """
     import torch
 
@@ -100,13 +94,8 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Return the content of `predictions.parquet`.
 
-    Args:
-        table: the prepared table.
-        classes: names of the model's classes, in the order of their numbers.
-        parts: part -> rows of the table; their labels are among `classes`.
-        probabilities: part -> probabilities, shape (clips, classes).
-        fold: fold of the run's split.
-        seed: seed of the run.
+    `parts` is part -> rows of the table, whose labels are among `classes`; `probabilities` is part -> shape (clips,
+    classes). `fold` and `seed` are those of the run.
     """
     import pandas as pd
 
@@ -122,8 +111,7 @@ def predictions_table(
     predictions = pd.concat(frames, ignore_index=True)
     predictions["fold"] = pd.Series([fold] * len(predictions), dtype="Int64")
     predictions["seed"] = seed
-    ordered: pd.DataFrame = predictions[[*PREDICTION_COLUMNS, *classes]]
-    return ordered
+    return cast("pd.DataFrame", predictions[[*PREDICTION_COLUMNS, *classes]])
 
 
 def metrics_per_part(
@@ -131,10 +119,7 @@ def metrics_per_part(
 ) -> dict[str, Any]:
     """Return part -> its metrics (`ser_ft.evaluation.metrics.compute_metrics`) from a table of predictions.
 
-    Args:
-        predictions: table from `predictions_table`.
-        classes: names of the classes, in the order of their numbers.
-        excluded: part -> class -> number of clips that are not in the table because the model does not know the class.
+    `excluded` is part -> class -> number of clips that are not in the table because the model does not know the class.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     metrics = {}

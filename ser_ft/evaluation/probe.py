@@ -66,24 +66,20 @@ def probe(
         pooling: pooling of the states over time, "mean" or "mean+std".
         folds: number of folds by speaker.
         seed: seed of the folds.
-        split: a run's split.json, or another split file: only its training part is probed. None: all clips.
+        split: a split file, such as a run's split.json: only its training part is probed. None: all clips.
         precision: precision of the encoders: "no" (float32), "bf16", or "auto" (the fastest on this machine).
         verbose: show progress.
 
     Returns:
         A dictionary ready for JSON: split {name, fold, leaking} (name None: all clips), notes (corpus -> note), clips,
-        speakers, chance, pooling, precision, seed; and layers, a list of
-        {backbone, layer, state, uar, std, folds, best}:
-        layer: 0 for the input of the first layer (state "input"), 1 and up for the output of each layer ("output"). If
-            the encoder processes the last output further, that layer occurs once more, with the state "head".
-        uar: mean over the folds.
-        std: standard deviation over the folds.
-        folds: UAR of each fold.
-        best: whether the UAR is the backbone's highest (of the lowest layer, if several have it).
+        speakers, chance, pooling, precision, seed; layers: a list of {backbone, layer, state, uar, std, folds, best}.
+        Layer 0 is the input of the first layer (state "input"), 1 and up are the outputs of the layers ("output"). If
+        the encoder processes the last output further, that layer occurs once more, with the state "head". `folds` is
+        the UAR of each fold, uar and std are their mean and standard deviation. `best` marks the backbone's best layer
+        (the lowest, if several have the highest UAR).
 
     Raises:
-        InputError: an encoder, the table or the split does not exist, an option is unknown, or there are too few
-            speakers.
+        InputError: an encoder, table or split does not exist, an option is unknown, or there are too few speakers.
     """
     _check_options(backbones, pooling, folds, seed, precision)
     table = open_prepared(data)
@@ -118,15 +114,9 @@ def _check_options(backbones: Sequence[str], pooling: str, folds: int, seed: int
 
 @dataclass(frozen=True)
 class _ProbedClips:
-    """The clips that are probed.
+    """The clips that are probed: rows of the table, labels, and allowed classes, shape (clips, classes).
 
-    Attributes:
-        rows: rows of the table, shape (clips,).
-        labels: class numbers, shape (clips,).
-        allowed: classes that each clip's corpus contains, bool, shape (clips, classes).
-        folds: (training, test) indices of the clips for each fold.
-        classes: names of all classes, in the order of their numbers.
-        summary: entries of the result that describe the clips.
+    `folds` are (training, test) indices of the clips; `summary` is the part of the result that describes the clips.
     """
 
     rows: np.ndarray
@@ -204,7 +194,6 @@ def _score_layers(name: str, states: FlatCache, clips: _ProbedClips, show: bool)
 
 
 def _fold_uar(values: np.ndarray, clips: _ProbedClips, train: np.ndarray, test: np.ndarray) -> float:
-    """Return the UAR on a fold's test clips. values: float32, shape (clips, size)."""
     scaler = StandardScaler().fit(values[train])
     weights = fit_logistic_regression(scaler.transform(values[train]), clips.labels[train], clips.allowed[train])
     logits = scaler.transform(values[test]) @ weights[:-1] + weights[-1]
@@ -219,13 +208,8 @@ def fit_logistic_regression(values: np.ndarray, labels: np.ndarray, allowed: np.
     clip's logits then have a prior variance of 10 for any size of the states, so that wide and narrow encoders are
     comparable. It corresponds to C of scikit-learn's LogisticRegression, which has no such mask.
 
-    Args:
-        values: standardized values, float32, shape (clips, size).
-        labels: class numbers, shape (clips,).
-        allowed: bool, shape (clips, classes).
-
-    Returns:
-        Weights, float32, with the biases in the last row: shape (size + 1, classes).
+    `values` are standardized, float32, shape (clips, size); `allowed` is bool, shape (clips, classes). The weights are
+    float32, with the biases in the last row: shape (size + 1, classes).
     """
     clips, size = values.shape
     classes = allowed.shape[1]

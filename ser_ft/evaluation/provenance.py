@@ -32,12 +32,8 @@ def is_pseudonym(speaker: str) -> bool:
 def training_runs(model: str | Path) -> Iterator[RunFolder]:
     """Yield the ser_ft runs that produced a model's weights, the latest first, as far as they can be found.
 
-    The run that trained the model is read from its files, then the run that trained the model it started from, and
-    so on.
-
-    Args:
-        model: a folder, "shipped", or a name on the Hub. split.json and config.yaml of a pretraining or fine-tuning run
-            lie in the folder or in its parent. They are downloaded for a name on the Hub, if the Hub can be reached.
+    The run that trained the model is read from split.json and config.yaml in the model's folder or its parent, or, for
+    a name on the Hub, downloaded if the Hub can be reached; then the run of the model it started from, and so on.
     """
     visited: set[Path] = set()
     run = _run_of_model(str(model))
@@ -50,16 +46,10 @@ def training_runs(model: str | Path) -> Iterator[RunFolder]:
 def speakers_seen_in_training(
     model: str | Path, parts: Sequence[str] = ("train",), synthetic: bool | None = None
 ) -> set[str]:
-    """Return the speakers whose clips a model's weights were trained on, as far as its runs are known.
+    """Return the speakers in parts of the runs behind a model's weights, as far as these are known (`training_runs`).
 
-    Args:
-        model: as in `training_runs`.
-        parts: parts of those runs' splits whose speakers count as seen.
-        synthetic: whether the speakers in question are the miniature's synthetic voices, which have the names of real
-            speakers. Runs that are known to use the other kind of voices are then ignored. None: all runs count.
-
-    Raises:
-        InputError: the split.json of a run is broken.
+    `synthetic` says whether the speakers in question are the miniature's synthetic voices, which have the names of real
+    speakers. Runs that are known to use the other kind of voices are then ignored. None: all runs count.
     """
     seen: set[str] = set()
     for run in training_runs(model):
@@ -71,11 +61,7 @@ def speakers_seen_in_training(
 
 
 def check_no_seen_speakers(model: str | Path, split: Split, synthetic: bool | None = None) -> None:
-    """Refuse to test a model on speakers that it was trained on; arguments as in `speakers_seen_in_training`.
-
-    Raises:
-        InputError: the test part of the split has speakers that the model was trained on.
-    """
+    """Raise an `InputError` if the test part of a split has speakers that a model was trained on."""
     seen = speakers_seen_in_training(model, synthetic=synthetic) & set(split.speakers["test"])
     if seen:
         raise InputError(
@@ -87,13 +73,8 @@ def check_no_seen_speakers(model: str | Path, split: Split, synthetic: bool | No
 def corpora_seen_in_training(model: str | Path) -> dict[str, dict[str, Any]]:
     """Return the corpora that a model, or a model it started from, was trained or validated on.
 
-    If a run's metrics.json is missing, its corpora are recognized by the names of its speakers.
-
-    Args:
-        model: as in `training_runs`, such as a run's `model/`.
-
-    Returns:
-        corpus -> title, license, terms, citation and note ("" if it has no note).
+    If a run's metrics.json is missing, its corpora are recognized by the names of its speakers. The result is corpus ->
+    title, license, terms, citation and note ("" if it has no note).
     """
     corpora: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
@@ -115,12 +96,9 @@ def corpora_seen_in_training(model: str | Path) -> dict[str, dict[str, Any]]:
 def corpora_of_new_run(
     model: str | Path, facts: Mapping[str, Mapping[str, Any]], split: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what `corpora_seen_in_training` will return for a run that does not exist yet.
+    """Return what `corpora_seen_in_training` will return for a run that does not exist yet, but starts from a model.
 
-    Args:
-        model: the model that the run starts from.
-        facts: facts about the table's corpora, from `ser_ft.data.prepare.corpus_info`.
-        split: part -> speakers.
+    `facts` are those of `ser_ft.data.prepare.corpus_info`; `split` is part -> speakers.
     """
     corpora = corpora_seen_in_training(model)
     notes = {name: fact["note"] for name, fact in facts.items()}
@@ -165,7 +143,6 @@ def _add_corpora(corpora: dict[str, dict[str, Any]], more: dict[str, dict[str, A
 
 
 def _run_of_model(model: str) -> RunFolder | None:
-    """Return the run that trained a model, or None if it is not known."""
     folder = Path(resolve_model_path(model)).expanduser().resolve()
     if not folder.is_dir():
         return _run_on_hub(model)

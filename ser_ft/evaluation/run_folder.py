@@ -53,11 +53,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Open a finished run.
-
-        Raises:
-            InputError: the folder does not exist, or contains no evaluated run.
-        """
+        """Open a finished run; an `InputError` is raised if there is none."""
         run = cls(path)
         if not run.path.is_dir():
             raise InputError(f"{path}: no such run folder")
@@ -136,11 +132,7 @@ class RunFolder:
 
 @contextmanager
 def explain_read_errors(run: RunFolder) -> Iterator[None]:
-    """Turn errors from reading a run's files into an `InputError` that names the run.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
+    """Turn errors from reading a run's missing or damaged files into an `InputError` that names the run."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
@@ -150,11 +142,7 @@ def explain_read_errors(run: RunFolder) -> Iterator[None]:
 
 
 def find_model_folder(path: Path) -> Path | None:
-    """Return the folder of a model: that of a run, or the folder itself. None if the path is a name on the Hub.
-
-    Raises:
-        InputError: the run contains no model, or the folder contains neither a run nor a model.
-    """
+    """Return the folder of a model: that of a run, or the folder itself. None if the path is a name on the Hub."""
     if (path / "model").is_dir():
         return path / "model"
     run = RunFolder(path)
@@ -168,15 +156,9 @@ def find_model_folder(path: Path) -> Path | None:
 
 
 def new_run_folder(path: str | Path, command: str, overwrite: bool = False) -> RunFolder:
-    """Return the run folder that a command will write. Nothing is created.
+    """Return the run folder that a command will write, if an earlier output of it there may be replaced.
 
-    Args:
-        path: the folder.
-        command: name of the command. It is a key in the config.yaml of the runs that the command writes.
-        overwrite: whether an earlier output of the command may be replaced.
-
-    Raises:
-        InputError: the folder cannot be written, or contains something that may not be replaced.
+    `command` is a key in the config.yaml of the runs that the command writes. Nothing is created.
     """
     folder = RunFolder(path)
     check_output(

@@ -32,12 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a model, fitted on validation clips.
-
-    Attributes:
-        temperature: divisor of the logits.
-        threshold: a clip whose largest calibrated probability is below it is uncertain.
-    """
+    """A model's divisor of the logits, and the smallest calibrated probability of a certain prediction."""
 
     temperature: float
     threshold: float
@@ -47,11 +42,8 @@ class Calibration:
 class SplitScorer:
     """Writes the calibrated predictions and the metrics of systems on one split.
 
-    Attributes:
-        table: the prepared table.
-        split: the split of its clips.
-        inputs: clips of the table, with labels for the classes of the model.
-        seed: seed of the run.
+    `inputs` are the clips of the table, with labels for the classes of the model. Below, `probabilities` are
+    uncalibrated: part -> shape (evaluated clips, classes).
     """
 
     table: datasets.Dataset
@@ -74,11 +66,7 @@ class SplitScorer:
         }
 
     def fit_calibration(self, probabilities: Mapping[str, np.ndarray]) -> Calibration | None:
-        """Fit temperature and threshold on the validation part; None if it is empty.
-
-        Args:
-            probabilities: part -> probabilities of its evaluated clips, shape (clips, classes).
-        """
+        """Fit temperature and threshold on the validation part; None if it is empty."""
         rows = self.rows["validation"]
         if not len(rows):
             return None
@@ -96,11 +84,7 @@ class SplitScorer:
     ) -> None:
         """Write predictions.parquet and metrics.json of a system.
 
-        Args:
-            folder: run folder of the system.
-            probabilities: part -> uncalibrated probabilities of its evaluated clips, shape (clips, classes).
-            calibration: calibration to apply, from `fit_calibration`.
-            description: further entries of metrics.json, such as `model` and the number of `parameters`.
+        `description` are further entries of metrics.json, such as `model` and the number of `parameters`.
         """
         labels, classes, split = self.inputs.labels, self.inputs.classes, self.split
         temperature = calibration.temperature if calibration else 1.0
@@ -133,11 +117,7 @@ class SplitScorer:
     def fit_baselines(self, folder: RunFolder, names: list[str], statistics: np.ndarray, show: bool) -> None:
         """Fit classical baselines on the training clips, and write their results below the run folder.
 
-        Args:
-            folder: the run folder.
-            names: names of the baselines.
-            statistics: feature statistics of all clips, shape (clips, features).
-            show: show a progress bar.
+        `statistics` are feature statistics of all clips, shape (clips, features).
         """
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]

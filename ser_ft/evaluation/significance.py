@@ -27,14 +27,10 @@ class PairedComparison:
     Attributes:
         difference: UAR of the first system minus that of the second: of the mean of the per-speaker UARs if the
             speakers are balanced (`ser_ft.evaluation.confidence_intervals.is_balanced`), otherwise of all clips pooled.
-        low: lower end of its confidence interval, None if no reliable one can be given.
-        high: upper end, likewise.
-        level: nominal coverage of the interval.
+        low, high: ends of its confidence interval, None if no reliable one can be given.
         p_value: two-sided p-value of a permutation test over speakers.
         smallest_p_value: smallest p-value that is possible with this number of speakers. Above 0.05, no difference can
             be significant.
-        speakers: number of speakers.
-        clips: number of clips.
     """
 
     difference: float
@@ -65,18 +61,8 @@ def compare_paired(
     `ser_ft.evaluation.confidence_intervals.difference_interval_from_counts`; for borderline differences it may disagree
     with the test. The order of the clips does not matter.
 
-    Args:
-        labels: class numbers, shape (N,).
-        first: predictions of the first system, shape (N,), or (seeds, N) if it was trained several times. A speaker's
-            correct predictions are averaged over the seeds.
-        second: predictions of the second system, likewise. Its number of seeds may be another one.
-        speakers: speaker of each clip, shape (N,).
-        classes: number of classes C.
-        level: nominal coverage of the interval.
-        seed: seed of the sampled permutations.
-
-    Raises:
-        InputError: there are no clips, lengths differ, a number is not a class, or the level is out of range.
+    Predictions have shape (N,), or (seeds, N) for a system that was trained several times: a speaker's correct
+    predictions are averaged over the seeds. `seed` is that of the sampled permutations.
     """
     true = check_class_numbers(labels, "labels", classes)
     names = check_names(speakers, "speakers", len(true))
@@ -96,7 +82,6 @@ def compare_paired(
 
 
 def _predictions_by_seed(predictions: ArrayLike, what: str, clips: int, classes: int) -> Ints:
-    """Return predictions of shape (seeds, N)."""
     numbers = as_array(predictions, what)
     rows = [numbers] if numbers.ndim < 2 else list(numbers)
     if not rows:
@@ -118,7 +103,6 @@ def _speaker_contributions(difference: Floats, clips: Ints) -> Floats:
 
 
 def _permutation_p_value(contributions: Floats, seed: int) -> float:
-    """Return the two-sided p-value of the sum of the contributions under random signs."""
     enumerated = len(contributions) <= MAX_ENUMERATED_SPEAKERS
     if enumerated:
         sums = np.zeros(1)

@@ -52,13 +52,8 @@ class SystemRun:
 class System:
     """Pooled runs that differ only in fold (or left-out corpus) and seed.
 
-    Attributes:
-        name: display name, unique on a leaderboard.
-        kind: kind of system.
-        runs: the pooled runs.
-        clips: a row per test clip with `CLIP_COLUMNS`, sorted by id.
-        labels: class numbers of the clips, shape (N,).
-        probabilities: shape (repetitions, N, C), one repetition for each pair of seeds.
+    `clips` has a row per test clip with `CLIP_COLUMNS`, sorted by id; `labels` are their class numbers. `probabilities`
+    have shape (repetitions, N, C), one repetition for each pair of seeds. The name is unique on a leaderboard.
     """
 
     name: str
@@ -149,13 +144,9 @@ class System:
         }
 
     def interval(self, rows: np.ndarray | None = None) -> ConfidenceInterval | None:
-        """Estimate the confidence interval of the UAR over speakers: see `interval_from_counts`.
+        """Estimate the confidence interval of the UAR over speakers, on some rows of the clips or on all.
 
-        Args:
-            rows: rows of the clips. None: all clips.
-
-        Returns:
-            The interval. None if it would not be reliable, or if a speaker is unknown.
+        None if it would not be reliable (see `interval_from_counts`), or if a speaker is unknown.
         """
         selected = np.arange(len(self.labels)) if rows is None else rows
         speakers = self.clips["speaker"].iloc[selected]
@@ -167,9 +158,7 @@ class System:
     def scores_by(self, column: str) -> dict[str, dict[str, Any]]:
         """Return scores for each group in a column of the clips, such as "corpus", "gender" or "intensity".
 
-        Returns:
-            group -> clips, speakers, uar (over the classes in the group), low, high, chance. Clips of an unknown group
-            are not included.
+        group -> clips, speakers, uar (over its classes), low, high, chance. Clips of an unknown group are not included.
         """
         scores = {}
         for group, mask in group_masks(self.clips[column].tolist(), column, len(self.labels)).items():

@@ -112,12 +112,7 @@ def test_wrong_labels_or_predictions_are_refused(labels, predictions, message):
     ],
 )
 def test_wrong_probabilities_are_refused(probabilities, message):
-    for function in (
-        negative_log_likelihood,
-        expected_calibration_error,
-        reliability_bins,
-        fit_temperature,
-    ):
+    for function in (negative_log_likelihood, expected_calibration_error, reliability_bins, fit_temperature):
         with pytest.raises(InputError, match=message):
             function([0, 1], probabilities)
     with pytest.raises(InputError, match=message):
@@ -164,12 +159,7 @@ def test_metrics_of_a_corpus_are_those_of_its_clips():
     assert is_plain_json(metrics)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     interval = uar_confidence_interval(labels, probabilities.argmax(axis=1), speakers, 5)
-    assert metrics["uar_interval"] == {
-        "low": interval.low,
-        "high": interval.high,
-        "level": 0.95,
-        "method": "t",
-    }
+    assert metrics["uar_interval"] == {"low": interval.low, "high": interval.high, "level": 0.95, "method": "t"}
     assert interval.low < metrics["uar"] < interval.high
     assert list(metrics["by_corpus"]) == ["cremad", "ravdess"]
     for corpus, part in metrics["by_corpus"].items():
