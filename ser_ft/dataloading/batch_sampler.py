@@ -41,11 +41,7 @@ def epoch_batches(
         lengths: length of each training clip in any unit, shape (clips,).
         batch_size: largest number of clips in a batch. With 1 to 3, batches may have up to 4 clips if the clips cannot
             be distributed otherwise.
-        seed: random seed of the run.
-        epoch: number of the epoch.
         weights: sampling weight of each clip, for sampling with replacement; None: each clip occurs once.
-        rank: number of this process.
-        world_size: number of processes.
         accumulation_steps: batches of each process per step; fewer if there are not enough clips.
         max_batch_length: largest padded length of a batch (clips times the longest), in the unit of `lengths`. A longer
             clip is a batch by itself. If nearly all clips are, and cannot be distributed evenly, the shortest form

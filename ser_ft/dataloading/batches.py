@@ -12,7 +12,7 @@ from .. import audio
 from ..models.collation import collate_waveforms
 from ..models.encoders import InputSpec
 from ..models.features import SpectralFeatureExtractor
-from .cache import Cache
+from .cache import Cache, extract_frames
 from .online_augmentation import OnlineAugmentation
 from .standardization import Standardizer
 
@@ -56,13 +56,14 @@ class FrameBatches:
         """Pad the frames of clips to the longest clip, shape (clips, frames, size)."""
         augmentation = self.augmentation if epoch is not None else None
         if augmentation is not None and augmentation.waveform is not None:
-            clips = augmentation.frames(rows, epoch or 0, self.extractor)
+            clips = extract_frames(augmentation.waveforms(rows, epoch or 0), self.extractor)
         else:
             clips = [self.frames[row] for row in rows]
         padded, counts = _pad(clips, 0)
         features, lengths = torch.from_numpy(padded), torch.from_numpy(counts)
         if augmentation is not None and augmentation.spectral is not None:
-            features, lengths = augmentation.augment_spectrograms(features, lengths, rows, epoch or 0, self.extractor)
+            hop_seconds = self.extractor.hop_length / self.extractor.sampling_rate
+            features, lengths = augmentation.augment_spectrograms(features, lengths, rows, epoch or 0, hop_seconds)
         if self.standardizer is not None:
             features = self.standardizer.apply(features, rows)
         mask = torch.arange(features.shape[1]) < lengths[:, None]

@@ -21,6 +21,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import BaseFileLock, FileLock
+from torch.nn.utils.rnn import pad_sequence
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import audio
@@ -88,26 +89,26 @@ class FlatCache:
 
     @staticmethod
     def _fill(folder: Path, clips: int, compute: ComputeArrays, dtype: str) -> None:
-        exists = _is_complete(folder)
+        state, exists = PartialState(), _is_complete(folder)
         # No process may start to write before all have checked.
-        PartialState().wait_for_everyone()
-        if not exists:
-            state = PartialState()
-            token = broadcast_object_list([secrets.token_hex(4)])[0]
-            partial = folder.with_name(f".{folder.name}.{token}.{os.environ.get('GROUP_RANK', 0)}")
-            world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
-            partial.mkdir(parents=True, exist_ok=True)
-            try:
-                rows = np.arange(state.local_process_index, clips, world)
-                _write(partial, state.local_process_index, compute(rows), dtype)
-                state.wait_for_everyone()
-                if state.is_local_main_process:
-                    _join(partial, world, clips, dtype)
-                    _publish(partial, folder)
-            finally:
-                if state.is_local_main_process:
-                    shutil.rmtree(partial, ignore_errors=True)
+        state.wait_for_everyone()
+        if exists:
+            return
+        token = broadcast_object_list([secrets.token_hex(4)])[0]
+        partial = folder.with_name(f".{folder.name}.{token}.{os.environ.get('GROUP_RANK', 0)}")
+        world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            rows = np.arange(state.local_process_index, clips, world)
+            _write(partial, state.local_process_index, compute(rows), dtype)
             state.wait_for_everyone()
+            if state.is_local_main_process:
+                _join(partial, world, clips, dtype)
+                _publish(partial, folder)
+        finally:
+            if state.is_local_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+        state.wait_for_everyone()
 
 
 class JoinedCache:
@@ -187,22 +188,17 @@ def update_hash(digest: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> N
 
 
 def make_room(folder: Path, expected: float) -> None:
-    """Delete caches that were not used for a week, the oldest first, if a new one does not fit on the disk.
-
-    Args:
-        folder: folder of the new cache.
-        expected: size of the new cache in bytes.
+    """Delete caches that were not used for a week, the oldest first, if `expected` bytes do not fit on the disk.
 
     Raises:
         InputError: the disk would be nearly full.
     """
     parent = nearest_existing(folder.absolute())
     outdated = sorted(folder.parent.glob("*/metadata.json"), key=lambda file: file.stat().st_mtime)
-    while not _is_complete(folder) and expected > 0.9 * shutil.disk_usage(parent).free:
+    while not _is_complete(folder) and expected > 0.9 * (free := shutil.disk_usage(parent).free):
         if outdated and time.time() - outdated[0].stat().st_mtime > _WEEK:
             shutil.rmtree(outdated.pop(0).parent, ignore_errors=True)
             continue
-        free = shutil.disk_usage(parent).free
         raise InputError(
             f"the frozen states need {expected / 1e9:.1f} GB below {parent}, where {free / 1e9:.1f} GB are free: "
             "set SER_FT_CACHE to a larger disk, or use --tuning.cache false to compute the states in each epoch"
@@ -220,9 +216,8 @@ def compute_frames(table: datasets.Dataset, extractor: SpectralFeatureExtractor,
     speakers, or of a speaker's clips, are not applied to the frames.
     """
     source = inspect.getfile(type(extractor))
-    code = "".join(
-        Path(file).read_text(encoding="utf-8") for file in (source, *sorted(get_relative_import_files(source)))
-    )
+    files = (source, *sorted(get_relative_import_files(source)))
+    code = "".join(Path(file).read_text(encoding="utf-8") for file in files)
     settings = {key: value for key, value in extractor.to_dict().items() if key not in ("mean", "scale")}
 
     def compute(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -244,10 +239,8 @@ def compute_statistics(table: datasets.Dataset, shown: bool = True) -> np.ndarra
         for start in range(0, len(rows), _BATCH_SIZE):
             batch = rows[start : start + _BATCH_SIZE].tolist()
             clips = [torch.from_numpy(np.array(frames[row])) for row in batch]
-            mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(clip)) for clip in clips], batch_first=True)
-            values = frame_statistics(
-                torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), mask, CLASSICAL_FUNCTIONALS
-            )
+            mask = pad_sequence([torch.ones(len(clip)) for clip in clips], batch_first=True)
+            values = frame_statistics(pad_sequence(clips, batch_first=True), mask, CLASSICAL_FUNCTIONALS)
             yield from zip(batch, values[:, None].numpy(), strict=True)
 
     folder = cache_folder(table, frames.folder.name, code, repr(CLASSICAL_FUNCTIONALS))
@@ -259,7 +252,7 @@ def extract_frames(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtrac
     """Return the frames of waveforms before standardization, each of shape (frames, size)."""
     waves = [torch.from_numpy(clip) for clip in clips]
     lengths = torch.tensor([len(wave) for wave in waves])
-    features, mask = extractor.extract(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lengths)
+    features, mask = extractor.extract(pad_sequence(waves, batch_first=True), lengths)
     return [frames[:length].numpy() for frames, length in zip(features, mask.sum(dim=1).tolist(), strict=True)]
 
 

@@ -15,8 +15,7 @@ from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import EncoderParts
-from .fft_convolution import as_fft_convolution
-from .wavlm_attention import fused_attention
+from .fast_layers import as_fft_convolution, fused_attention
 
 # Names of convolutions over time inside the transformer, which ignore the mask.
 _UNMASKED_CONVOLUTIONS = {
@@ -96,9 +95,8 @@ class EncoderHooks:
         states = kwargs.pop("states", None)
         if states is not None:
             self.states = states
-            kwargs[self.parts.model.main_input_name] = (
-                states if self.skip_feature_encoder else self._blank_input(states)
-            )
+            inputs = states if self.skip_feature_encoder else self._blank_input(states)
+            kwargs[self.parts.model.main_input_name] = inputs
         return args, kwargs
 
     def _blank_input(self, states: torch.Tensor) -> torch.Tensor:
@@ -157,9 +155,8 @@ class EncoderHooks:
                 rows = [row for row, clip_length in enumerate(lengths) if clip_length == length]
                 part = forward(waves[rows, :length])
                 if output is None:
-                    output = part.new_zeros(
-                        len(lengths), part.shape[1], int(self.parts.input_spec.num_frames(waves.shape[1]))
-                    )
+                    frames = int(self.parts.input_spec.num_frames(waves.shape[1]))
+                    output = part.new_zeros(len(lengths), part.shape[1], frames)
                 output[rows, :, : part.shape[2]] = part
             assert output is not None
             return output

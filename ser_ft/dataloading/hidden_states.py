@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import SequenceFeatureExtractor
 
-# Limits of a batch.
-_BATCH_SECONDS = 60.0
-_BATCH_CLIPS = 32
+_BATCH_SECONDS, _BATCH_CLIPS = 60.0, 32  # limits of a batch
 _STATES_PER_SECOND = 50
 # Settings that do not change the output of a frozen backbone.
 _ONLY_TRAINING = re.compile("drop|mask_|spec_augment|label|layer_sum|classifier|_name|version|archit|problem|return_")
@@ -85,9 +83,8 @@ def compute_hidden_states(
                     inputs = collate_waveforms(clips, extractor, input_spec, pad_batch=False)
                     # The feature extractor stays in float32.
                     with nullcontext() if autocast is None else autocast():
-                        outputs = _compute_batch(
-                            hooks, output, {name: value.to(device) for name, value in inputs.items()}
-                        )
+                        inputs = {name: value.to(device) for name, value in inputs.items()}
+                        outputs = _compute_batch(hooks, output, inputs)
                     for row, states in zip(batch, outputs, strict=True):
                         yield int(row), states.float().cpu().numpy()
         finally:
@@ -112,11 +109,9 @@ def _batches(rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec) -> It
     start = 0
     for end in range(1, len(ordered) + 1):
         full = (end - start + 1) * samples[ordered[start]] > max_samples or end - start >= _BATCH_CLIPS
-        if (
-            end == len(ordered)
-            or full
-            or (input_spec.requires_equal_lengths and samples[ordered[end]] != samples[ordered[start]])
-        ):
+        is_last = end == len(ordered)
+        equal_lengths = is_last or samples[ordered[end]] == samples[ordered[start]]
+        if is_last or full or (input_spec.requires_equal_lengths and not equal_lengths):
             yield ordered[start:end]
             start = end
 

@@ -14,8 +14,6 @@ from .. import audio
 from ..data.augmentation.batch import SpecAugment, spec_augment
 from ..data.augmentation.spectrogram import SpectralAugment, spectral_augment
 from ..data.augmentation.waveform import Augment
-from ..models.features import SpectralFeatureExtractor
-from .cache import extract_frames
 
 if TYPE_CHECKING:
     import datasets
@@ -51,10 +49,6 @@ class OnlineAugmentation:
         waveforms = [audio.from_wav(sound["bytes"]) for sound in clips["audio"]]
         return [self.waveform.apply(wave, name, epoch) for wave, name in zip(waveforms, clips["id"], strict=True)]
 
-    def frames(self, rows: Sequence[int], epoch: int, extractor: SpectralFeatureExtractor) -> list[np.ndarray]:
-        """Return the frames of augmented clips before standardization, each of shape (frames, size)."""
-        return extract_frames(self.waveforms(rows, epoch), extractor)
-
     def mask_features(self, batch: dict[str, torch.Tensor], rows: Sequence[int], epoch: int) -> dict[str, torch.Tensor]:
         """Apply SpecAugment to the features of a batch."""
         if self.spec_augment is None:
@@ -64,18 +58,11 @@ class OnlineAugmentation:
         return batch | {"input_features": masked}
 
     def augment_spectrograms(
-        self,
-        features: torch.Tensor,
-        lengths: torch.Tensor,
-        rows: Sequence[int],
-        epoch: int,
-        extractor: SpectralFeatureExtractor,
+        self, features: torch.Tensor, lengths: torch.Tensor, rows: Sequence[int], epoch: int, hop_seconds: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment log-mel spectrograms: see `ser_ft.data.augmentation.spectrogram.spectral_augment`."""
         assert self.spectral is not None
-        generator = self._generator((-1, *rows), epoch)
-        seconds = extractor.hop_length / extractor.sampling_rate
-        return spectral_augment(features, lengths, generator, self.spectral, seconds)
+        return spectral_augment(features, lengths, self._generator((-1, *rows), epoch), self.spectral, hop_seconds)
 
     def _generator(self, rows: Sequence[int], epoch: int) -> torch.Generator:
         key = f"{self.seed} {epoch} {list(rows)}".encode()

@@ -60,19 +60,6 @@ def allowed_classes(
     return np.stack([rows[corpus] for corpus in corpora])
 
 
-class RowDataset(torch.utils.data.Dataset[int]):
-    """Row numbers, for `torch.utils.data.DataLoader`."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> int:
-        return int(self.rows[index])
-
-
 def iter_steps(
     rows: np.ndarray,
     batches: list[list[int]],
@@ -88,7 +75,7 @@ def iter_steps(
     from which copies to a GPU are fast, if `pin_memory` is set.
     """
     loader = DataLoader(
-        RowDataset(rows),
+        rows.tolist(),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,

@@ -51,17 +51,6 @@ class ConfidenceInterval:
     speakers: int
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    mean: float
-    standard_error: float
-    degrees_of_freedom: float
-    balanced: bool
-
-    def half_width(self, level: float) -> float:
-        return float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * self.standard_error
-
-
 def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> ConfidenceInterval | None:
     """Estimate a confidence interval for UAR from counts of correct and of all clips, shape (speakers, classes).
 
@@ -73,10 +62,10 @@ def interval_from_counts(correct: Ints, clips: Ints, level: float = 0.95) -> Con
     estimate = _estimate(correct.astype(np.float64), clips, level)
     if estimate is None:
         return None
-    center = logit(estimate.mean)
-    half_width = estimate.half_width(level) / (estimate.mean * (1 - estimate.mean))
+    mean, plain_half_width = estimate
+    center, half_width = logit(mean), plain_half_width / (mean * (1 - mean))
     low, high = float(expit(center - half_width)), float(expit(center + half_width))
-    return ConfidenceInterval(low, high, level, "t" if estimate.balanced else "jackknife-t", len(clips))
+    return ConfidenceInterval(low, high, level, "t" if is_balanced(clips) else "jackknife-t", len(clips))
 
 
 def difference_interval_from_counts(difference: Floats, clips: Ints, level: float = 0.95) -> tuple[float, float] | None:
@@ -88,8 +77,8 @@ def difference_interval_from_counts(difference: Floats, clips: Ints, level: floa
     estimate = _estimate(difference, clips, level)
     if estimate is None:
         return None
-    half_width = estimate.half_width(level)
-    return max(estimate.mean - half_width, -1.0), min(estimate.mean + half_width, 1.0)
+    mean, half_width = estimate
+    return max(mean - half_width, -1.0), min(mean + half_width, 1.0)
 
 
 def is_balanced(clips: Ints) -> bool:
@@ -116,15 +105,16 @@ def count_by_speaker(labels: Ints, predictions: Ints, speakers: NDArray[np.str_]
     return correct.astype(np.int64).reshape(shape), clips.astype(np.int64).reshape(shape)
 
 
-def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
+def _estimate(counts: Floats, clips: Ints, level: float) -> tuple[float, float] | None:
+    """Return the mean UAR and half the width of its interval on the plain scale; None if it is not reliable."""
     if not 0 < level < 1:
         raise InputError(f"the level of a confidence interval must be between 0 and 1, not {level}")
     present = clips.any(axis=0)
     counts, clips = counts[:, present], clips[:, present]
-    speakers, balanced = len(clips), is_balanced(clips)
+    speakers = len(clips)
     if speakers < MIN_SPEAKERS:
         return None
-    if balanced:
+    if is_balanced(clips):
         per_speaker = (counts / clips).mean(axis=1)
         mean, error = per_speaker.mean(), per_speaker.std(ddof=1) / np.sqrt(speakers)
         degrees_of_freedom = speakers - 1.0
@@ -138,7 +128,7 @@ def _estimate(counts: Floats, clips: Ints, level: float) -> _Estimate | None:
         degrees_of_freedom = effective - 1.0
     if error < MIN_STANDARD_ERROR:
         return None
-    return _Estimate(float(mean), float(error), degrees_of_freedom, balanced)
+    return float(mean), float(stdtrit(degrees_of_freedom, (1 + level) / 2)) * float(error)
 
 
 def _effective_speakers(clips: Ints) -> float:

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 COMMAND = "evaluate"
 _LEARNING_PARTS = ("train", "validation")
-_TRAINING_UNKNOWN = "training unknown: the model's training data are not known; it may have seen these speakers"
-_SPEAKERS_UNKNOWN = "speakers unknown: some speakers have no name; the model may have seen the evaluated speakers"
 
 
 def evaluate(
@@ -312,10 +310,12 @@ def _write(
 def _seen_speakers_warning(evaluated: EvaluatedModel, clips: EvaluationSet) -> str | None:
     """Return why the model may have seen the evaluated speakers; None if it cannot have seen them."""
     if evaluated.run is None:
-        return _TRAINING_UNKNOWN
+        return "training unknown: the model's training data are not known; it may have seen these speakers"
     seen = evaluated.seen_speakers()
     named = all(map(is_known, [*seen, *clips.table.select(clips.rows)["speaker"]]))
-    return None if named and not any(map(is_pseudonym, seen)) else _SPEAKERS_UNKNOWN
+    if named and not any(map(is_pseudonym, seen)):
+        return None
+    return "speakers unknown: some speakers have no name; the model may have seen the evaluated speakers"
 
 
 def _split(run: RunFolder | None, clips: EvaluationSet, name: str) -> Split | None:

@@ -38,14 +38,11 @@ def group_masks(values: Sequence[object], what: str, clips: int) -> dict[str, ND
     if len(values) != clips:
         raise InputError(f"{clips} labels, but {len(values)} values of {what}")
     groups = np.array([value if is_known(value) else "" for value in values], dtype=np.str_)
-    names = sorted({*groups.tolist()} - {""}, key=lambda name: (_position(name), name))
+    positions = {name: position for position, name in enumerate(_ORDER)}
+    names = sorted({*groups.tolist()} - {""}, key=lambda name: (positions.get(name, len(_ORDER)), name))
     return {name: groups == name for name in names}
 
 
 def is_known(value: object) -> bool:
     """Return whether a value names a group: a text that is neither empty nor the name of an unknown speaker."""
     return isinstance(value, str) and bool(value) and value.rpartition("-")[2] != UNKNOWN_SPEAKER
-
-
-def _position(name: str) -> int:
-    return _ORDER.index(name) if name in _ORDER else len(_ORDER)

@@ -10,14 +10,12 @@ import numpy as np
 
 from .grouping import duration_groups
 from .metrics import compute_metrics
-from .run_folder import PARTS, PREDICTION_COLUMNS
+from .run_folder import PARTS, PREDICTION_COLUMNS, TABLE_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
     import torch
-
-_TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
 
 
 def corpus_notes_and_terms(corpora: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -100,7 +98,7 @@ def predictions_table(
     import pandas as pd
 
     names = table.features["emotion"].names
-    clips = table.select_columns([*_TABLE_COLUMNS, "emotion"]).to_pandas()
+    clips = table.select_columns([*TABLE_COLUMNS, "emotion"]).to_pandas()
     frames = []
     for part in PARTS:
         if part in probabilities and len(parts[part]):

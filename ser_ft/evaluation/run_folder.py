@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("train", "validation", "test")
-PREDICTION_COLUMNS = (
-    *("id", "path", "corpus", "speaker", "gender", "intensity", "duration"),
-    *("part", "fold", "seed", "label"),
-)
-_REPORTED_PACKAGES = (
-    *("ser_ft", "torch", "torchaudio", "transformers", "datasets", "accelerate"),
-    *("scikit-learn", "numpy", "soxr"),
-)
+TABLE_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration")
+PREDICTION_COLUMNS = (*TABLE_COLUMNS, "part", "fold", "seed", "label")
+_REPORTED_PACKAGES = "ser_ft torch torchaudio transformers datasets accelerate scikit-learn numpy soxr".split()
 
 
 class RunFolder:
@@ -183,10 +178,8 @@ def collect_environment() -> dict[str, Any]:
     """Return the versions of the packages, the machine, the commit and the command."""
     versions = {}
     for package in _REPORTED_PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -204,8 +197,7 @@ def _git_commit() -> str | None:
     if not (repository / ".git").exists():
         return None
     command = ["git", "rev-parse", "HEAD"]
-    try:
+    with suppress(OSError, subprocess.TimeoutExpired):
         result = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
+        return result.stdout.strip() or None
+    return None

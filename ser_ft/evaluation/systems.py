@@ -14,7 +14,7 @@ from . import metrics
 from .calibration import expected_calibration_error
 from .confidence_intervals import ConfidenceInterval, count_by_speaker, interval_from_counts
 from .grouping import group_masks, is_known
-from .run_folder import RunFolder
+from .run_folder import TABLE_COLUMNS, RunFolder
 from .validation import Floats, Ints
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kind = Literal["transfer", "baseline", "from-scratch", "fusion", "other", "classical"]
 CROSS_CORPUS_PREFIX = "cross-corpus-"
 LEAVE_ONE_CORPUS_PREFIX = "corpus-"
-CLIP_COLUMNS = ("id", "path", "corpus", "speaker", "gender", "intensity", "duration", "label")
+CLIP_COLUMNS = (*TABLE_COLUMNS, "label")
 
 
 @dataclass(frozen=True, eq=False)

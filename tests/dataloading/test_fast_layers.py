@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ser_ft.dataloading.fft_convolution import as_fft_convolution
+from ser_ft.dataloading.fast_layers import as_fft_convolution
 
 
 def convolution(channels: int = 16, kernel: int = 64, groups: int = 4, **settings: object) -> torch.nn.Conv1d:
