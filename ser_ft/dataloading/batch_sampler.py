@@ -12,8 +12,7 @@ from ..utils.errors import InputError
 
 # Clips are sorted by length within pools of this many batches, after multiplying the lengths by random factors of
 # 1 +/- jitter. This gives 1 to 3 % of padding on corpora of 1 to 5 s, and other batches in each epoch.
-_POOL_BATCHES = 50
-_LENGTH_JITTER = 0.02
+_POOL_BATCHES, _LENGTH_JITTER = 50, 0.02
 
 
 def epoch_batches(

@@ -54,11 +54,12 @@ class FlatCache:
         self._files, self._starts, self.lengths = index["file"], index["start"], index["length"]
         self._scales: np.ndarray = index["scale"]
         dtype = np.dtype(metadata["dtype"])
+        files = [folder / f"frames-{number}.bin" for number in range(int(metadata["files"]))]
         self._frames = [
-            np.memmap(folder / f"frames-{number}.bin", dtype=dtype, mode="r").reshape(-1, self.size)
-            if (folder / f"frames-{number}.bin").stat().st_size
+            np.memmap(file, dtype, "r").reshape(-1, self.size)
+            if file.stat().st_size
             else np.empty((0, self.size), dtype)
-            for number in range(int(metadata["files"]))
+            for file in files
         ]
 
     def __reduce__(self) -> tuple[type[FlatCache], tuple[Path]]:
@@ -212,8 +213,8 @@ def _is_complete(folder: Path) -> bool:
 def compute_frames(table: datasets.Dataset, extractor: SpectralFeatureExtractor, shown: bool = True) -> FlatCache:
     """Return the frames of each clip of a prepared table, computed once and cached.
 
-    The cache depends on the table's fingerprint, and on the extractor's settings and code. Statistics of the training
-    speakers, or of a speaker's clips, are not applied to the frames.
+    The cache depends on the table, and on the extractor's settings and code, but not on its statistics of the training
+    clips or of a speaker, which are not applied to the frames.
     """
     source = inspect.getfile(type(extractor))
     files = (source, *sorted(get_relative_import_files(source)))

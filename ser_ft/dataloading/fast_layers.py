@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-# With smaller kernels the direct convolution is as fast.
-_MIN_KERNEL_SIZE = 64
-
 
 class FourierConvolution(torch.autograd.Function):
     """`torch.nn.functional.conv1d` with padding of half an even kernel, in float32, by the correlation theorem.
@@ -66,7 +63,8 @@ def as_fft_convolution(convolution: nn.Conv1d) -> Callable[[torch.Tensor], torch
     """Return a `forward` for a convolution that is faster in training on a CPU; None if there is none."""
     kernel = convolution.kernel_size[0]
     centered = kernel % 2 == 0 and convolution.padding == (kernel // 2,) and convolution.stride == (1,)
-    if kernel < _MIN_KERNEL_SIZE or not centered or convolution.in_channels != convolution.out_channels:
+    # With kernels below 64 the direct convolution is as fast.
+    if kernel < 64 or not centered or convolution.in_channels != convolution.out_channels:
         return None
     direct = convolution.forward
 
@@ -75,9 +73,8 @@ def as_fft_convolution(convolution: nn.Conv1d) -> Callable[[torch.Tensor], torch
             return direct(frames)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else frames.dtype
         with torch.autocast("cpu", enabled=False):
-            output: torch.Tensor = FourierConvolution.apply(
-                frames.float(), convolution.weight.float(), convolution.groups
-            )
+            weight = convolution.weight.float()
+            output: torch.Tensor = FourierConvolution.apply(frames.float(), weight, convolution.groups)
             if convolution.bias is not None:
                 output = output + convolution.bias[:, None]
         return output.to(dtype)

@@ -67,9 +67,7 @@ def compute_hidden_states(
     frozen = cast(nn.Module, parts.feature_encoder) if is_convolution else parts.backbone
     folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts, frozen), kind, precision)
     input_spec, config = parts.input_spec, parts.model.config
-    label = f"{config.model_type}, {kind}"
-    samples = clip_lengths(table)
-    pooled = output in POOLINGS
+    label, samples, pooled = f"{config.model_type}, {kind}", clip_lengths(table), output in POOLINGS
     if not pooled:
         width = config.conv_dim[-1] if output == "feature_encoder" else config.hidden_size
         make_room(folder, 2.0 * width * _STATES_PER_SECOND * float(input_seconds(table, extractor, input_spec).sum()))

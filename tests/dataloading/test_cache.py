@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import numpy as np
@@ -23,7 +24,7 @@ from ser_ft.dataloading.cache import (
     compute_statistics,
     make_room,
 )
-from ser_ft.dataloading.targets import ClipData, RowDataset
+from ser_ft.dataloading.targets import ClipData
 from ser_ft.models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extractor, frame_statistics
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.utils.errors import InputError
@@ -40,6 +41,10 @@ def compute_arrays(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the longest first: rows may come in any order."""
     for row in sorted(rows.tolist(), key=lambda row: -LENGTHS[row]):
         yield row, array(row)
+
+
+def refuse(*_: object, **__: object) -> Any:
+    raise AssertionError("computed again")
 
 
 def make(folder: Path, compute: ComputeArrays = compute_arrays, dtype: str = "float32") -> FlatCache:
@@ -62,33 +67,24 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_FT_CACHE", str(tmp_path / "cache"))
 
 
-def test_rows_equal_what_was_computed(tmp_path: Path) -> None:
+def test_rows_equal_what_was_computed_and_are_memory_mapped(tmp_path: Path) -> None:
     cache = make(tmp_path / "x")
     assert (len(cache), cache.size, cache.lengths.tolist()) == (4, 2, list(LENGTHS))
     assert all(np.array_equal(cache[row], array(row)) for row in range(4))
-
-
-def test_rows_are_memory_mapped(tmp_path: Path) -> None:
-    row = make(tmp_path / "x")[2]
-    assert isinstance(row, np.memmap)
-    assert not row.flags.writeable
+    assert isinstance(cache[2], np.memmap)
+    assert not cache[2].flags.writeable
 
 
 def test_an_existing_cache_is_not_computed_again(tmp_path: Path) -> None:
     make(tmp_path / "x")
-
-    def unexpected(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        raise AssertionError("computed again")
-
-    assert np.array_equal(make(tmp_path / "x", unexpected)[2], array(2))
+    assert np.array_equal(make(tmp_path / "x", refuse)[2], array(2))
 
 
 def test_values_beyond_the_range_of_half_precision_are_scaled(tmp_path: Path) -> None:
     """Layers of large encoders give values above 65504."""
 
-    cache = make(
-        tmp_path / "x", lambda rows: ((row, 1e5 * (1 + values)) for row, values in compute_arrays(rows)), "float16"
-    )
+    large = lambda rows: ((row, 1e5 * (1 + values)) for row, values in compute_arrays(rows))  # noqa: E731
+    cache = make(tmp_path / "x", large, "float16")
     for row in range(4):
         np.testing.assert_allclose(cache[row], 1e5 * (1 + array(row)), rtol=1e-3)
     assert (tmp_path / "x" / "frames-0.bin").stat().st_size == 2 * 2 * sum(LENGTHS)
@@ -132,10 +128,6 @@ def test_frames_of_a_table_equal_those_of_the_extractor(monkeypatch: pytest.Monk
     for other, settings in ((clips, {"hop_length": 200}), (clips.select(range(39)), {})):
         with pytest.raises(AssertionError, match="computed again"):
             compute_frames(other, SpectralFeatureExtractor(**settings), shown=False)
-
-
-def refuse(*args: object, **kwargs: object) -> None:
-    raise AssertionError("computed again")
 
 
 def test_cached_frames_do_not_depend_on_the_training_clips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +208,6 @@ def test_targets_are_labels_or_votes_and_classes_depend_on_the_corpus() -> None:
     subset = ClipData.from_table(voted, batches, [names[0], names[2]])
     assert subset.labels.tolist() == [0, -1, 0, 1] * 2
     np.testing.assert_allclose(subset.targets, [[2 / 3, 1 / 3]] * 8, rtol=1e-6)
-
-
-def test_a_row_dataset_returns_row_numbers() -> None:
-    dataset = RowDataset(np.array([5, 9, 2]))
-    assert [dataset[index] for index in range(len(dataset))] == [5, 9, 2]
 
 
 def test_old_caches_are_deleted_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,21 +31,14 @@ def test_output_and_gradients_equal_those_of_the_direct_convolution(frames: int,
         torch.testing.assert_close(fourier, direct, rtol=1e-4, atol=1e-4 * float(direct.detach().abs().max()))
 
 
-def test_without_gradients_the_direct_convolution_is_used() -> None:
-    layer = convolution()
-    fft_forward = as_fft_convolution(layer)
-    frames_in = torch.randn(2, 16, 50)
-    with torch.no_grad():
-        assert fft_forward is not None
-        assert torch.equal(fft_forward(frames_in), layer(frames_in))
-
-
-def test_autocast_keeps_its_dtype() -> None:
-    layer = convolution()
+def test_the_direct_convolution_is_used_without_gradients_and_autocast_keeps_its_dtype() -> None:
+    layer, frames_in = convolution(), torch.randn(2, 16, 50)
     fft_forward = as_fft_convolution(layer)
     assert fft_forward is not None
+    with torch.no_grad():
+        assert torch.equal(fft_forward(frames_in), layer(frames_in))
     with torch.autocast("cpu", torch.bfloat16):
-        assert fft_forward(torch.randn(2, 16, 50)).dtype == layer(torch.randn(2, 16, 50)).dtype == torch.bfloat16
+        assert fft_forward(frames_in).dtype == layer(frames_in).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("settings", [{"stride": 2}, {"kernel": 19}, {"kernel": 32}])

@@ -17,6 +17,7 @@ from ser_ft import audio
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading import hidden_states
 from ser_ft.dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches, clip_lengths
+from ser_ft.dataloading.cache import FlatCache
 from ser_ft.dataloading.encoder_hooks import EncoderHooks, PooledHead
 from ser_ft.dataloading.hidden_states import compute_hidden_states
 from ser_ft.evaluation.predict import predict
@@ -69,13 +70,19 @@ def load(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamespac
 def stock_logits(encoder: SimpleNamespace, wave: np.ndarray, **options: Any) -> torch.Tensor:
     """The logits of stock transformers for a single clip."""
     inputs = encoder.extractor(wave, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt", **options)
-    return encoder.model(**{name: inputs[name] for name in inputs if name in _accepted(encoder)}).logits[0]
+    accepted = {
+        encoder.model.main_input_name,
+        *(["attention_mask"] if encoder.input_spec.kind != "fixed_length" else []),
+    }
+    return encoder.model(**{name: inputs[name] for name in inputs if name in accepted}).logits[0]
 
 
-def _accepted(encoder: SimpleNamespace) -> set[str]:
-    return {encoder.model.main_input_name} | (
-        set() if encoder.input_spec.kind == "fixed_length" else {"attention_mask"}
-    )
+def states_of(encoder: SimpleNamespace, clips: datasets.Dataset, output: str | int) -> FlatCache:
+    return compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
+
+
+def state_batches(encoder: SimpleNamespace, clips: datasets.Dataset, output: str | int) -> HiddenStateBatches:
+    return HiddenStateBatches(states_of(encoder, clips, output), clips, encoder.extractor, encoder.input_spec)
 
 
 def entries(
@@ -86,15 +93,15 @@ def entries(
     yield "waveform", WaveformBatches(clips, encoder.extractor, encoder.input_spec), hooks
     hooks.remove()
     if encoder.parts.feature_encoder is not None:
-        actual = compute_hidden_states(clips, encoder.parts, encoder.extractor, "feature_encoder", shown=False)
+        source = state_batches(encoder, clips, "feature_encoder")
         hooks = EncoderHooks(encoder.parts, skip_feature_encoder=True)
-        yield "feature_encoder", HiddenStateBatches(actual, clips, encoder.extractor, encoder.input_spec), hooks
+        yield "feature_encoder", source, hooks
         hooks.remove()
     # SEW's layers have half the frame rate of its input: training never starts there.
     for layer in range(LAYERS) if family != "sew" else ():
-        actual = compute_hidden_states(clips, encoder.parts, encoder.extractor, layer, shown=False)
+        source = state_batches(encoder, clips, layer)
         hooks = EncoderHooks(encoder.parts, layer=layer)
-        yield f"layer {layer}", HiddenStateBatches(actual, clips, encoder.extractor, encoder.input_spec), hooks
+        yield f"layer {layer}", source, hooks
         hooks.remove()
 
 
@@ -133,9 +140,7 @@ def test_a_head_on_pooled_states_is_the_stock_head(
     encoder, clips = load(tiny_encoder(family), weighted), table(0.3, 1.0, 1.6, 1.0)
     if weighted and not encoder.parts.uses_weighted_layer_sum:
         pytest.skip("AST's head uses the last layer only")
-    pooled = PooledBatches(
-        compute_hidden_states(clips, encoder.parts, encoder.extractor, "mean", shown=False), np.ones(4)
-    )
+    pooled = PooledBatches(states_of(encoder, clips, "mean"), np.ones(4))
     with torch.no_grad():
         actual = PooledHead(encoder.parts)(**pooled.collate(range(4))).logits
         expected = torch.stack([stock_logits(encoder, wave) for wave in waveforms(clips)])
@@ -146,15 +151,11 @@ def test_a_head_on_pooled_states_is_the_stock_head(
 def test_gradients_from_states_are_those_of_the_stock_model(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """Measured relative differences by half precision: 2e-4 to 2e-3."""
     encoder, clips, layer = load(tiny_encoder(family)), table(0.3, 1.0, 1.6, 1.0), 2
-    lower_modules = [*encoder.parts.layers[:layer]] + (
-        [encoder.parts.feature_encoder] if encoder.parts.feature_encoder is not None else []
-    )
-    trained = {
-        id(value)
-        for module in (*encoder.parts.layers[layer:], *encoder.parts.final_norms)
-        for value in module.parameters()
-    }
-    trained |= {id(value) for value in encoder.parts.head}
+    parts = encoder.parts
+    lower_modules = [*parts.layers[:layer], *([parts.feature_encoder] if parts.feature_encoder is not None else [])]
+    trained_modules = (*parts.layers[layer:], *parts.final_norms)
+    trained = {id(value) for module in trained_modules for value in module.parameters()}
+    trained |= {id(value) for value in parts.head}
     for value in encoder.model.parameters():
         value.requires_grad_(id(value) in trained)
     for wave in waveforms(clips):
@@ -162,13 +163,7 @@ def test_gradients_from_states_are_those_of_the_stock_model(family: str, tiny_en
     expected = {name: value.grad for name, value in encoder.model.named_parameters() if value.grad is not None}
     assert len(expected) > 30
     encoder.model.zero_grad()
-    source = HiddenStateBatches(
-        compute_hidden_states(clips, encoder.parts, encoder.extractor, layer, shown=False),
-        clips,
-        encoder.extractor,
-        encoder.input_spec,
-    )
-    hooks = EncoderHooks(encoder.parts, layer=layer)
+    source, hooks = state_batches(encoder, clips, layer), EncoderHooks(encoder.parts, layer=layer)
     for rows in batches(family, clips):
         encoder.model(**source.collate(rows)).logits.square().sum().backward()
     hooks.remove()
@@ -222,26 +217,17 @@ def _padded(encoder: SimpleNamespace, wave: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("family", ["wav2vec2", "sew", "data2vec-audio", "wav2vec2-conformer"])
 def test_one_frame_is_enough_without_spec_augment(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     encoder, clips = load(tiny_encoder(family), mask_time_prob=0.0), table(0.03, 1.0)
-    assert PooledHead(encoder.parts)(**_pooled(encoder, clips).collate([0, 1])).logits.isfinite().all()
+    pooled = PooledBatches(states_of(encoder, clips, "mean"), np.ones(2))
+    assert PooledHead(encoder.parts)(**pooled.collate([0, 1])).logits.isfinite().all()
     for _, source, _ in entries(encoder, clips, family):
         assert encoder.model(**source.collate([0])).logits.isfinite().all()
-
-
-def _pooled(encoder: SimpleNamespace, clips: datasets.Dataset) -> PooledBatches:
-    return PooledBatches(
-        compute_hidden_states(clips, encoder.parts, encoder.extractor, "mean", shown=False), np.ones(len(clips))
-    )
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-conformer", "wav2vec2-conformer-rope", "wav2vec2-bert", "wavlm"])
 def test_training_continues_after_evaluation(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """Positions that a model caches without gradients must not break the next training step."""
     encoder, clips = load(tiny_encoder(family)), table(1.0, 1.0)
-    cached = compute_hidden_states(clips, encoder.parts, encoder.extractor, 2, shown=False)
-    source, hooks = (
-        HiddenStateBatches(cached, clips, encoder.extractor, encoder.input_spec),
-        EncoderHooks(encoder.parts, layer=2),
-    )
+    source, hooks = state_batches(encoder, clips, 2), EncoderHooks(encoder.parts, layer=2)
     encoder.model(**source.collate([0, 1])).logits.sum().backward()
     predict(encoder.model, source.collate, np.arange(2), source.lengths, np.ones((2, len(CLASSES)), dtype=bool))
     encoder.model(**source.collate([0, 1])).logits.sum().backward()
@@ -250,10 +236,7 @@ def test_training_continues_after_evaluation(family: str, tiny_encoder: Callable
 
 def test_pooling_by_mean_and_std(tiny_encoder: Callable[[str], Path]) -> None:
     encoder, clips = load(tiny_encoder("hubert")), table(0.3, 1.0)
-    mean, mean_and_std = (
-        compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
-        for output in ("mean", "mean+std")
-    )
+    mean, mean_and_std = (states_of(encoder, clips, output) for output in ("mean", "mean+std"))
     assert mean[0].shape == (LAYERS + 2, 32)
     assert mean_and_std[0].shape == (LAYERS + 2, 64)
     for row, wave in enumerate(waveforms(clips)):
@@ -269,17 +252,8 @@ def test_pooling_by_mean_and_std(tiny_encoder: Callable[[str], Path]) -> None:
 def test_cached_and_uncached_clips_have_the_same_duration(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     """Whisper computes 30 s for every clip, which `train.max_batch_seconds` must count in both cases."""
     encoder, clips = load(tiny_encoder(family)), table(0.3, 1.0)
-    cached = HiddenStateBatches(
-        compute_hidden_states(clips, encoder.parts, encoder.extractor, 1, shown=False),
-        clips,
-        encoder.extractor,
-        encoder.input_spec,
-    )
+    cached = state_batches(encoder, clips, 1)
     assert np.allclose(cached.seconds, WaveformBatches(clips, encoder.extractor, encoder.input_spec).seconds)
-
-
-def fail_if_computed(*_: Any, **__: Any) -> None:
-    raise AssertionError("computed again")
 
 
 @pytest.mark.parametrize("output", ["feature_encoder", 2, "mean"])
@@ -288,16 +262,14 @@ def test_cached_states_are_reused(
 ) -> None:
     """With another seed, other classes, dropout or masks, as in a sweep."""
     encoder, clips = load(tiny_encoder("hubert")), open_prepared(miniature_folder).select(range(6))
-    first = compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
-    monkeypatch.setattr(hidden_states, "iter_waveforms", fail_if_computed)
+    first = states_of(encoder, clips, output)
+    monkeypatch.setattr(hidden_states, "iter_waveforms", None)
     torch.manual_seed(1)
-    actual = find_encoder(
-        str(tiny_encoder("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, dropout=0.5, weighted_layer_sum=True
-    )
+    settings = {"dropout": 0.5, "weighted_layer_sum": True}
+    actual = find_encoder(str(tiny_encoder("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, **settings)
     restored = open_prepared(miniature_folder).select(range(6))
-    second = compute_hidden_states(
-        restored, EncoderParts.of(load_encoder(actual)), actual.extractor, output, shown=False
-    )
+    parts = EncoderParts.of(load_encoder(actual))
+    second = compute_hidden_states(restored, parts, actual.extractor, output, shown=False)
     assert second.folder == first.folder
     assert np.array_equal(first[3], second[3])
 
@@ -320,10 +292,7 @@ print([str(cache.folder) for cache in states])
     # Another hash seed of strings, and another cache of `datasets`.
     environment = os.environ | {"PYTHONHASHSEED": "7", "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
     encoder, clips = load(backbone), open_prepared(miniature_folder)
-    folders = [
-        str(compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False).folder)
-        for output in ("mean", 1)
-    ]
+    folders = [str(states_of(encoder, clips, output).folder) for output in ("mean", 1)]
     command = [sys.executable, "-c", script]
     process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
     assert process.returncode == 0, process.stderr[-2000:]
@@ -334,13 +303,9 @@ def test_states_of_other_weights_tables_or_extractors_are_not_reused(tiny_encode
     folder, clips = tiny_encoder("wav2vec2-large"), table(0.3, 0.5)
 
     def folder_for(encoder: SimpleNamespace, clips: datasets.Dataset, output: str | int = 1) -> Path:
-        return compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False).folder
+        return states_of(encoder, clips, output).folder
 
-    folders = [
-        folder_for(load(folder), clips),
-        folder_for(load(folder), clips, 2),
-        folder_for(load(folder), clips, "mean"),
-    ]
+    folders = [folder_for(load(folder), clips, output) for output in (1, 2, "mean")]
     modified = load(folder)
     with torch.no_grad():
         modified.parts.backbone.feature_projection.projection.bias[0] += 1e-6
@@ -360,15 +325,13 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_files(
     encoder, clips = load(tiny_encoder("hubert")), table(1.0, 1.0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=7000, used=0, free=7000))
     for output in ("feature_encoder", 1):
-        with pytest.raises(
-            InputError, match=r"GB are free: set SER_FT_CACHE to a larger disk, or .*tuning\.cache"
-        ) as e:
-            compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
+        with pytest.raises(InputError, match=r"GB are free: set SER_FT_CACHE to a larger disk, .*tuning.cache") as e:
+            states_of(encoder, clips, output)
         assert "\n" not in str(e.value)
     assert not list((tmp_path / "cache").rglob("*.bin"))
     # An existing cache needs no space.
     monkeypatch.undo()
     monkeypatch.setenv("SER_FT_CACHE", str(tmp_path / "cache"))
-    compute_hidden_states(clips, encoder.parts, encoder.extractor, 1, shown=False)
+    states_of(encoder, clips, 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=7000, used=0, free=7000))
-    compute_hidden_states(clips, encoder.parts, encoder.extractor, 1, shown=False)
+    states_of(encoder, clips, 1)

@@ -24,17 +24,13 @@ def calibrated_clips(clips: int = 600, classes: int = 6, seed: int = 0) -> tuple
 
 
 def test_calibration_error_agrees_with_values_computed_by_hand():
-    probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]]
+    labels, probabilities = [0, 1, 1, 0], [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]]
     # Two bins: (0, 0.5] is empty, (0.5, 1] contains all clips; confidence 0.7375, accuracy 0.5.
-    assert expected_calibration_error([0, 1, 1, 0], probabilities, bins=2) == pytest.approx(0.2375)
+    assert expected_calibration_error(labels, probabilities, bins=2) == pytest.approx(0.2375)
     # Ten bins: each clip in its own bin: |1 - 0.9|, |0 - 0.8|, |1 - 0.7|, |0 - 0.55|.
-    assert expected_calibration_error([0, 1, 1, 0], probabilities, bins=10) == pytest.approx(
-        (0.1 + 0.8 + 0.3 + 0.55) / 4
-    )
-
-
-def test_bins_include_their_upper_edge():
-    # The lower of two bins ends at 0.5: one clip is on the edge, one above. In one bin their errors would cancel.
+    expected = (0.1 + 0.8 + 0.3 + 0.55) / 4
+    assert expected_calibration_error(labels, probabilities, bins=10) == pytest.approx(expected)
+    # Bins include their upper edge: one clip is on the edge at 0.5, one above. In one bin their errors would cancel.
     assert expected_calibration_error([0, 1], [[0.5, 0.5], [0.6, 0.4]], bins=2) == pytest.approx((0.5 + 0.6) / 2)
 
 
@@ -68,10 +64,10 @@ def test_bins_agree_with_a_simple_loop():
     assert expected_calibration_error(labels, probabilities) == pytest.approx(error)
 
 
-def test_at_least_one_bin_is_required():
-    for function in (expected_calibration_error, reliability_bins):
-        with pytest.raises(InputError, match="1 bin"):
-            function([0], [[1.0, 0.0]], bins=0)
+@pytest.mark.parametrize("function", [expected_calibration_error, reliability_bins])
+def test_at_least_one_bin_is_required(function):
+    with pytest.raises(InputError, match="1 bin"):
+        function([0], [[1.0, 0.0]], bins=0)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
@@ -90,9 +86,7 @@ def test_classes_with_probability_zero_keep_it():
     scaled = apply_temperature(softmax(np.where(allowed, logits, -np.inf), axis=1), 2.0)
     assert (scaled[~allowed] == 0).all()
     assert scaled == pytest.approx(softmax(np.where(allowed, logits / 2.0, -np.inf), axis=1))
-
-
-def test_apply_temperature_is_stable_for_extreme_logits():
+    # Extreme logits are no problem.
     assert apply_temperature([[1.0, 1e-300, 0.0]], 0.25).tolist() == [[1.0, 0.0, 0.0]]
     assert apply_temperature([[0.0, 1.0]], 10.0).tolist() == [[0.0, 1.0]]
 
@@ -121,23 +115,24 @@ def test_the_fit_ignores_masked_classes():
     logits[np.arange(600), (labels + 1) % 6] = -np.inf
     probabilities = softmax(logits, axis=1)
     fitted = fit_temperature(labels, probabilities)
-    for other in (0.97 * fitted, 1.03 * fitted):
-        assert negative_log_likelihood(labels, apply_temperature(probabilities, other)) > negative_log_likelihood(
-            labels, apply_temperature(probabilities, fitted)
-        )
+    lower, best, higher = (
+        negative_log_likelihood(labels, apply_temperature(probabilities, factor * fitted)) for factor in (0.97, 1, 1.03)
+    )
+    assert best < min(lower, higher)
 
 
-def test_the_temperature_is_bounded():
-    """All validation clips are recognized, or none."""
-    probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])
-    assert fit_temperature([0, 1], probabilities) == MIN_TEMPERATURE
-    assert fit_temperature([2, 0], probabilities) == MAX_TEMPERATURE
-
-
-def test_the_temperature_is_one_if_all_are_equally_good():
-    assert fit_temperature([0, 1], [[1.0, 0.0], [0.0, 1.0]]) == 1  # certain and correct
-    assert fit_temperature([1, 0], [[1.0, 0.0], [0.0, 1.0]]) == 1  # certain and wrong
-    assert fit_temperature([0, 2], np.full((2, 3), 1 / 3)) == 1  # uniform
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "temperature"),
+    [
+        ([0, 1], [[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]], MIN_TEMPERATURE),  # all validation clips are recognized
+        ([2, 0], [[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]], MAX_TEMPERATURE),  # none is
+        ([0, 1], [[1.0, 0.0], [0.0, 1.0]], 1),  # certain and correct
+        ([1, 0], [[1.0, 0.0], [0.0, 1.0]], 1),  # certain and wrong
+        ([0, 2], np.full((2, 3), 1 / 3), 1),  # uniform
+    ],
+)
+def test_the_temperature_is_bounded_and_one_if_all_are_equally_good(labels, probabilities, temperature):
+    assert fit_temperature(labels, probabilities) == temperature
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])

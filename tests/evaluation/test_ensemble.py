@@ -48,14 +48,12 @@ def write_run(
     run.write_predictions(table)
     split = {"name": "kfold", "fold": fold, "seed": 0, "leaking": leaking}
     metrics = {"model": model, "parameters": 1000, "seed": seed, "classes": list(classes), "split": split}
-    metrics |= {
-        "notes": {"tess": "made up"},
-        "terms": {"tess": {"title": "T", "license": "second", "terms": "none", "citation": ""}},
-    }
+    terms = {"title": "T", "license": "second", "terms": "none", "citation": ""}
+    metrics |= {"notes": {"tess": "made up"}, "terms": {"tess": terms}}
     run.write_json(run.metrics_file, metrics | extra | {"parts": metrics_per_part(table, classes)})
-    by_part = table.groupby("part")
     content = {
-        part: {"speakers": sorted(set(frame["speaker"])), "clips": sorted(frame["id"])} for part, frame in by_part
+        part: {"speakers": sorted(set(clips["speaker"])), "clips": sorted(clips["id"])}
+        for part, clips in table.groupby("part")
     }
     run.write_json(run.split_file, split | {"parts": content})
     run.write_environment(seconds=60.0, speed=SPEED, device="cpu")
@@ -69,10 +67,8 @@ def test_fusion_is_the_weighted_mean_of_the_probabilities_of_each_clip(tmp_path:
         (fused,) = fuse([first.path, second.path], tmp_path / "fused", weights, overwrite=True)
         first_predictions, second_predictions = (run.predictions.set_index("id")[CLASSES] for run in (first, second))
         predictions = fused.predictions.set_index("id")
-        assert np.allclose(
-            predictions[CLASSES],
-            weight * first_predictions + (1 - weight) * second_predictions.loc[first_predictions.index],
-        )
+        expected = weight * first_predictions + (1 - weight) * second_predictions.loc[first_predictions.index]
+        assert np.allclose(predictions[CLASSES], expected)
         assert fused.metrics["parts"] == metrics_per_part(fused.predictions, CLASSES)
         assert set(fused.predictions["part"]) == {"train", "validation", "test"}
         assert list(fused.predictions.columns) == list(first.predictions.columns)
@@ -103,12 +99,6 @@ def test_a_cost_that_a_member_lacks_is_not_summed(tmp_path: Path) -> None:
     (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     assert fused.metrics["parameters"] is None
     assert not {"speed", "seconds"} & fused.environment.keys()
-
-
-def test_a_leaking_member_makes_the_fusion_leak(tmp_path: Path) -> None:
-    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, leaking=True)
-    (fused,) = fuse([first.path, second.path], tmp_path / "fused")
-    assert fused.metrics["split"]["leaking"] is True
 
 
 def test_only_parts_that_all_members_have_are_fused(tmp_path: Path) -> None:
@@ -188,18 +178,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_error_names_a_run_that_cannot_be_read(tmp_path: Path) -> None:
     first, second = (write_run(tmp_path / name) for name in ("first", "second"))
-    second.predictions_file.unlink()
-    with pytest.raises(InputError, match="second: cannot be read"):
-        fuse([first.path, second.path], tmp_path / "fused")
-    second.metrics_file.write_text("{")
-    with pytest.raises(InputError, match="second: cannot be read"):
-        fuse([first.path, second.path], tmp_path / "fused")
+    for damage in (second.predictions_file.unlink, lambda: second.metrics_file.write_text("{")):
+        damage()
+        with pytest.raises(InputError, match="second: cannot be read"):
+            fuse([first.path, second.path], tmp_path / "fused")
 
 
-def test_unknown_training_speakers_of_a_member_are_unknown_for_the_fusion(tmp_path: Path) -> None:
-    first, second = (write_run(tmp_path / name) for name in ("first", "second"))
-    second.write_json(second.metrics_file, second.metrics | {"seen": None})
+def test_a_fusion_leaks_and_has_unknown_training_speakers_if_a_member_does(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", 1, leaking=True, seen=None)
     (fused,) = fuse([first.path, second.path], tmp_path / "fused")
+    assert fused.metrics["split"]["leaking"] is True
     assert fused.metrics["seen"] is None
     (without_unknown,) = fuse([first.path, first.path], tmp_path / "without_unknown")
     assert "seen" not in without_unknown.metrics

@@ -31,6 +31,7 @@ from tests.helpers.tiny_encoders import write_tiny_backbone
 TINY = ["--model.config_overrides={channels: [8, 8]}", "--train.epochs=1"]
 FOLDS = ["--split.kind=kfold", "--split.folds=2", "--baselines=[]"]
 FULL_TUNING = ["--train.epochs=1", "--tuning.mode=full", "--tuning.cache=false"]
+IMAGE_BACKBONE = ["--model.name=timm/test_resnet.r160_in1k", "--model.pretrained=false", "--train.epochs=1"]
 FOREIGN_CLASSES = ("ang", "HAP", "Neutrality", "Sadness")
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 
@@ -82,26 +83,15 @@ def foreign_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Settings = Callable[[Path], list[str]]
-
-
-def own_network(*settings: str) -> Settings:
-    return lambda _: [*TINY, *settings]
-
-
-def image_backbone(_: Path) -> list[str]:
-    return ["--model.name=timm/test_resnet.r160_in1k", "--model.pretrained=false", "--train.epochs=1"]
-
-
-def encoder(family: str) -> Settings:
+def encoder(family: str) -> Callable[[Path], list[str]]:
     return lambda folder: [f"--model.name={write_tiny_backbone(family, folder)}", *FULL_TUNING]
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(own_network("--model.feature_extractor={normalize: speaker}"), id="normalized-by-speaker"),
-        pytest.param(image_backbone, id="image"),
+        pytest.param(lambda _: [*TINY, "--model.feature_extractor={normalize: speaker}"], id="normalized-by-speaker"),
+        pytest.param(lambda _: IMAGE_BACKBONE, id="image"),
         # Padding changes the convolutions of the first; the second has a fixed length; padding changes later layers.
         pytest.param(encoder("wav2vec2"), id="wav2vec2"),
         pytest.param(encoder("whisper"), id="whisper"),
@@ -110,7 +100,7 @@ def encoder(family: str) -> Settings:
     ],
 )
 def test_a_run_has_the_same_predictions_when_it_is_evaluated_on_its_own_data(
-    settings: Settings, two_speakers: Path, tmp_path: Path
+    settings: Callable[[Path], list[str]], two_speakers: Path, tmp_path: Path
 ) -> None:
     run = train_run(two_speakers, tmp_path / "run", *settings(tmp_path / "backbone"))
     assert_same_test_predictions(run, evaluate_quietly(run.path, two_speakers, tmp_path / "evaluated"))
@@ -294,12 +284,8 @@ def test_models_that_are_not_classifiers_are_refused(
     (bert / "config.json").write_text('{"model_type": "bert"}')
     unfinished.mkdir()
     (unfinished / "metrics.json").write_text("{}")
-    for model, message in (
-        (backbone, "not fine-tuned yet"),
-        (other_head, r"2 weights of the classifier are missing"),
-        (bert, "bert"),
-        (unfinished, "no model in this run"),
-    ):
+    messages = {backbone: "not fine-tuned yet", other_head: "2 weights of the classifier are missing"}
+    for model, message in (messages | {bert: "bert", unfinished: "no model in this run"}).items():
         with pytest.raises(InputError, match=message):
             evaluate_quietly(model, miniature_folder, tmp_path / "never")
     assert not (tmp_path / "never").exists()

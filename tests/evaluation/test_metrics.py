@@ -34,12 +34,7 @@ def random_predictions(clips: int = 400, classes: int = 5, seed: int = 0) -> tup
     return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
-def test_metrics_agree_with_values_computed_by_hand():
-    assert confusion_matrix(LABELS, PREDICTIONS, 3).tolist() == [[3, 1, 0], [0, 1, 1], [0, 0, 2]]
-    assert recall_per_class(LABELS, PREDICTIONS, 3).tolist() == [0.75, 0.5, 1.0]
-    assert uar(LABELS, PREDICTIONS, 3) == 0.75
-    assert accuracy(LABELS, PREDICTIONS) == 0.75
-    assert macro_f1(LABELS, PREDICTIONS, 3) == pytest.approx((6 / 7 + 1 / 2 + 4 / 5) / 3)
+def test_a_constant_prediction_has_a_high_accuracy_but_not_a_high_uar():
     labels, predictions = [0] * 9 + [1], [0] * 10
     assert (uar(labels, predictions, 2), accuracy(labels, predictions)) == (0.5, 0.9)
 
@@ -53,26 +48,16 @@ def test_a_class_without_clips_does_not_count():
     assert macro_f1([0, 0, 2], [0, 1, 2], 4) == pytest.approx((2 / 3 + 0 + 1) / 3)
 
 
-def test_metrics_agree_with_sklearn():
+def test_likelihood_and_macro_f1_agree_with_sklearn():
     labels, probabilities = random_predictions()
     predictions = probabilities.argmax(axis=1)
-    assert (
-        confusion_matrix(labels, predictions, 5).tolist()
-        == sklearn_metrics.confusion_matrix(labels, predictions).tolist()
-    )
-    assert uar(labels, predictions, 5) == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, predictions))
-    assert accuracy(labels, predictions) == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
-    assert negative_log_likelihood(labels, probabilities) == pytest.approx(
-        sklearn_metrics.log_loss(labels, probabilities)
-    )
+    expected = sklearn_metrics.log_loss(labels, probabilities)
+    assert negative_log_likelihood(labels, probabilities) == pytest.approx(expected)
+    assert negative_log_likelihood([0], [[0.0, 1.0]]) == pytest.approx(-np.log(1e-12)), "the likelihood is finite"
+    assert negative_log_likelihood([1], [[0.0, 1.0]]) == 0
     for rows in (slice(None), labels < 3):
         expected = sklearn_metrics.f1_score(labels[rows], predictions[rows], average="macro")
         assert macro_f1(labels[rows], predictions[rows], 5) == pytest.approx(expected)
-
-
-def test_likelihood_of_a_probability_of_zero_is_finite():
-    assert negative_log_likelihood([0], [[0.0, 1.0]]) == pytest.approx(-np.log(1e-12))
-    assert negative_log_likelihood([1], [[0.0, 1.0]]) == 0
 
 
 @pytest.mark.parametrize(
@@ -131,7 +116,7 @@ def test_computed_metrics_agree_with_values_computed_by_hand():
     ]
     assert (metrics["clips"], metrics["speakers"]) == (8, 4)
     assert (metrics["uar"], metrics["accuracy"]) == (0.75, 0.75)
-    assert metrics["macro_f1"] == macro_f1(LABELS, PREDICTIONS, 3)
+    assert metrics["macro_f1"] == macro_f1(LABELS, PREDICTIONS, 3) == pytest.approx((6 / 7 + 1 / 2 + 4 / 5) / 3)
     assert metrics["ece"] == pytest.approx(0.05)
     assert metrics["nll"] == pytest.approx(-(6 * np.log(0.7) + 2 * np.log(0.15)) / 8)
     assert metrics["chance"] == pytest.approx(1 / 3)
@@ -199,9 +184,8 @@ def test_a_corpus_may_lack_a_class():
     ],
 )
 def test_tiny_sets_have_metrics_but_no_interval(labels, predictions, speakers):
-    metrics = compute_metrics(
-        labels, one_hot(predictions, 3, confidence=1.0), speakers, CLASSES, ["savee"] * len(labels)
-    )
+    probabilities = one_hot(predictions, 3, confidence=1.0)
+    metrics = compute_metrics(labels, probabilities, speakers, CLASSES, ["savee"] * len(labels))
     assert is_plain_json(metrics)
     assert "NaN" not in json.dumps(metrics, allow_nan=False)
     assert metrics["uar_interval"] is None
@@ -256,28 +240,17 @@ def test_hf_metrics_agree_with_ours_offline(tmp_path):
     hf_metrics = [metric(cache_dir=str(tmp_path)) for metric in (UAR, WeightedAccuracy, MacroF1)]
     assert evaluate.combine(hf_metrics).compute(predictions=predictions, references=labels) == expected
     for metric in hf_metrics:
-        assert metric.compute(predictions=predictions.tolist(), references=labels.tolist()) == {
-            metric.name: expected[metric.name]
-        }
+        result = metric.compute(predictions=predictions.tolist(), references=labels.tolist())
+        assert result == {metric.name: expected[metric.name]}
         assert isinstance(metric, evaluate.Metric)
         assert metric.description
         assert "@" in metric.citation
         assert metric.name in metric.inputs_description
-        assert {name: feature.dtype for name, feature in metric.features.items()} == {
-            "predictions": "int64",
-            "references": "int64",
-        }
-
-
-@pytest.mark.usefixtures("offline")
-def test_hf_metrics_accept_batches(tmp_path):
-    from ser_ft.evaluation.hf_metrics import UAR
-
+        assert {feature.dtype for feature in metric.features.values()} == {"int64"}
     metric = UAR(cache_dir=str(tmp_path))
     for start in range(0, 8, 3):
         metric.add_batch(predictions=PREDICTIONS[start : start + 3], references=LABELS[start : start + 3])
     assert metric.compute() == {"uar": 0.75}
-    assert metric.compute(predictions=[0, 3], references=[0, 1]) == {"uar": 0.5}
     with pytest.raises(InputError, match="labels contain -100 for clip 1"):
         metric.compute(predictions=[0, 1], references=[0, -100])
 
@@ -354,11 +327,6 @@ def test_groups_are_in_a_meaningful_order():
     intensity = ["strong", "normal", "high", "medium", "low", "other", "low", None]
     groups = {"duration": duration_groups(seconds), "intensity": intensity}
     metrics = compute_metrics(LABELS, probabilities, list("aabbccdd"), CLASSES, groups=groups)
-    assert {name: group["clips"] for name, group in metrics["by_duration"].items()} == {
-        "under 2 s": 2,
-        "2 to 3 s": 1,
-        "3 to 4 s": 2,
-        "4 s and over": 2,
-    }
-    assert list(metrics["by_duration"]) == ["under 2 s", "2 to 3 s", "3 to 4 s", "4 s and over"]
+    by_duration = [(name, group["clips"]) for name, group in metrics["by_duration"].items()]
+    assert by_duration == [("under 2 s", 2), ("2 to 3 s", 1), ("3 to 4 s", 2), ("4 s and over", 2)]
     assert list(metrics["by_intensity"]) == ["low", "medium", "normal", "high", "strong", "other"]

@@ -37,34 +37,25 @@ def p_value_by_enumeration(
     return float(np.mean(extreme))
 
 
-def test_difference_and_p_value_agree_with_enumeration():
-    labels, first, second, speakers = simulate(num_speakers=6, gain=0.15)
-    comparison = compare_paired(labels, first, second, speakers, 4)
-    assert comparison.difference == pytest.approx(uar(labels, first, 4) - uar(labels, second, 4))
-    assert comparison.p_value == p_value_by_enumeration(labels, first, second, speakers, 4)
-    assert comparison.smallest_p_value == 2 / 2**6
-    assert (comparison.speakers, comparison.clips, comparison.level) == (6, 120, 0.95)
-
-
-def test_difference_and_p_value_if_speakers_lack_classes():
-    labels, first, second, speakers = simulate(num_speakers=8, gain=0.1)
-    mask = (labels > 0) | (np.arange(len(labels)) > len(labels) // 2)
-    some = labels[mask], first[mask], second[mask], [name for name, keep in zip(speakers, mask, strict=True) if keep]
-    comparison = compare_paired(*some, 4)
-    assert comparison.difference == pytest.approx(uar(some[0], some[1], 4) - uar(some[0], some[2], 4))
-    assert comparison.p_value == p_value_by_enumeration(*some, 4)
+@pytest.mark.parametrize(("num_speakers", "lack_a_class"), [(6, False), (8, True)])
+def test_difference_and_p_value_agree_with_enumeration(num_speakers, lack_a_class):
+    labels, first, second, speakers = map(np.array, simulate(num_speakers, gain=0.15))
+    rows = np.arange(len(labels)) > len(labels) // 2 if lack_a_class else True
+    clips = [values[(labels > 0) | rows] for values in (labels, first, second)]
+    names = speakers[(labels > 0) | rows].tolist()
+    comparison = compare_paired(*clips, names, 4)
+    assert comparison.difference == pytest.approx(uar(clips[0], clips[1], 4) - uar(clips[0], clips[2], 4))
+    assert comparison.p_value == p_value_by_enumeration(*clips, names, 4)
+    assert comparison.smallest_p_value == 2 / 2**num_speakers
+    assert (comparison.speakers, comparison.clips, comparison.level) == (num_speakers, len(names), 0.95)
 
 
 def test_if_one_speaker_has_many_clips_the_difference_is_of_pooled_uars():
     labels, first, second, speakers = simulate(num_speakers=5, gain=0.2)
     times = np.where(np.array(speakers) == "speaker-04", 7, 1)
-    true, swapped_first, swapped_second, names = (
-        np.repeat(values, times) for values in (labels, first, second, speakers)
-    )
-    differences = uar(true, swapped_first, 4) - uar(true, swapped_second, 4)
-    assert compare_paired(true, swapped_first, swapped_second, names.tolist(), 4).difference == pytest.approx(
-        differences
-    )
+    labels, first, second, speakers = (np.repeat(values, times) for values in (labels, first, second, speakers))
+    comparison = compare_paired(labels, first, second, speakers.tolist(), 4)
+    assert comparison.difference == pytest.approx(uar(labels, first, 4) - uar(labels, second, 4))
 
 
 def test_the_interval_is_that_of_the_speakers_differences():
@@ -79,13 +70,10 @@ def test_the_interval_is_that_of_the_speakers_differences():
 
 def test_swapping_the_systems_only_changes_the_sign():
     labels, first, second, speakers = simulate(num_speakers=20, gain=0.05)
-    forward, backward = (
-        compare_paired(labels, first, second, speakers, 4),
-        compare_paired(labels, second, first, speakers, 4),
-    )
-    assert (backward.difference, backward.low, backward.high) == pytest.approx(
-        (-forward.difference, -forward.high, -forward.low)
-    )
+    forward = compare_paired(labels, first, second, speakers, 4)
+    backward = compare_paired(labels, second, first, speakers, 4)
+    expected = (-forward.difference, -forward.high, -forward.low)
+    assert (backward.difference, backward.low, backward.high) == pytest.approx(expected)
     assert backward.p_value == forward.p_value
 
 
@@ -102,10 +90,8 @@ def test_permutations_of_many_speakers_are_sampled():
     null = compare_paired(*simulate(num_speakers=30, seed=4), 4)
     assert null.p_value > 0.05
     assert null == compare_paired(*simulate(num_speakers=30, seed=4), 4)
-    assert null.p_value == pytest.approx(
-        compare_paired(*simulate(num_speakers=30, seed=4), 4, seed=1).p_value, abs=0.03
-    )
-    assert null.p_value != compare_paired(*simulate(num_speakers=30, seed=4), 4, seed=1).p_value
+    other_seed = compare_paired(*simulate(num_speakers=30, seed=4), 4, seed=1)
+    assert null.p_value != other_seed.p_value == pytest.approx(null.p_value, abs=0.03)
 
 
 @pytest.mark.parametrize("num_speakers", [9, 30])
@@ -119,13 +105,8 @@ def test_the_order_of_the_clips_does_not_matter(num_speakers):
 def test_few_speakers_have_no_small_p_value():
     labels, _, _, speakers = simulate(num_speakers=1)
     comparison = compare_paired(labels, labels, (labels + 1) % 4, speakers, 4)
-    assert (
-        comparison.difference,
-        comparison.low,
-        comparison.high,
-        comparison.p_value,
-        comparison.smallest_p_value,
-    ) == (1, None, None, 1, 1)
+    assert (comparison.difference, comparison.low, comparison.high) == (1, None, None)
+    assert (comparison.p_value, comparison.smallest_p_value) == (1, 1)
     labels, _, _, speakers = simulate(num_speakers=4)
     assert compare_paired(labels, labels, (labels + 1) % 4, speakers, 4).p_value == 0.125
 

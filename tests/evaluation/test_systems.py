@@ -33,14 +33,11 @@ def test_runs_in_a_sweep_are_found_without_baselines_and_unfinished_runs(tmp_pat
     assert names == ["mfcc/fold0-seed0", "mfcc/fold1-seed0", "mfcc/mixup/fold0-seed0"]
 
 
-def test_the_error_names_a_path_without_runs(tmp_path: Path) -> None:
+def test_the_error_names_a_path_without_tested_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluated run in it"):
         find_runs([tmp_path])
     with pytest.raises(InputError, match="nowhere: no such folder"):
         find_runs([tmp_path / "nowhere"])
-
-
-def test_a_run_without_test_part_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     run.write_json(run.metrics_file, run.metrics | {"parts": {"train": run.metrics["parts"]["test"]}})
     with pytest.raises(InputError, match="run: has no test part"):
@@ -52,9 +49,8 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
     (system,) = pooled_systems(tmp_path)
     files = {seed: [pd.read_parquet(p) for p in tmp_path.glob(f"mfcc/*seed{seed}/*.parquet")] for seed in (0, 1)}
     uars = []
-    for tables in files.values():
-        table = pd.concat(tables)
-        labels = [CLASSES.index(name) for name in table["label"]]
+    for table in map(pd.concat, files.values()):
+        labels = table["label"].map(CLASSES.index)
         uars.append(metrics.uar(labels, table[list(CLASSES)].to_numpy().argmax(axis=1), 4))
     assert len(system.runs) == 4
     assert system.probabilities.shape == (2, 64, 4)
@@ -67,7 +63,6 @@ def test_folds_are_pooled_and_seeds_averaged(tmp_path: Path) -> None:
     assert system.scores["std_folds"] == pytest.approx(np.std(folds, ddof=1))
     assert system.confusion.sum() == 2 * 64
     assert system.scores["low"] < system.scores["uar"] < system.scores["high"]
-    assert system.interval() is not None
     assert system.interval().speakers == 8
 
 
@@ -89,11 +84,8 @@ def test_a_clip_that_is_tested_twice_with_one_seed_is_refused(tmp_path: Path) ->
     shutil.copytree(tmp_path / "mfcc" / "fold0-seed0", tmp_path / "copy")
     with pytest.raises(InputError, match=r"copy and .*mfcc/fold0-seed0 are runs of one system and both test ravdess-"):
         pooled_systems(tmp_path)
-    runs = find_runs([tmp_path])
-    assert {system.name for system in pool_runs(runs, {(tmp_path / "copy").resolve(): "again"})} == {
-        "again",
-        "mfcc-cnn",
-    }
+    systems = pool_runs(find_runs([tmp_path]), {(tmp_path / "copy").resolve(): "again"})
+    assert {system.name for system in systems} == {"again", "mfcc-cnn"}
 
 
 def test_runs_with_other_settings_are_another_system_with_its_folder_in_the_name(tmp_path: Path) -> None:
@@ -101,12 +93,9 @@ def test_runs_with_other_settings_are_another_system_with_its_folder_in_the_name
     write_folds(tmp_path / "plain" / "mixup", model="plain-cnn", settings={"epochs": 5})
     write_folds(tmp_path / "wav2vec2", model=WAV2VEC2)
     assert [system.name for system in pooled_systems(tmp_path)] == ["plain-cnn, plain", "plain-cnn, mixup", WAV2VEC2]
-
-
-def test_a_folder_name_that_includes_the_model_is_used_alone(tmp_path: Path) -> None:
-    for name, epochs in (("plain_cnn_ravdess", 3), ("plain_cnn_augmented", 5)):
-        write_folds(tmp_path / name, model="plain-cnn", settings={"epochs": epochs})
-    assert [system.name for system in pooled_systems(tmp_path)] == ["plain_cnn_augmented", "plain_cnn_ravdess"]
+    # A folder's name that includes the model's is used alone.
+    write_folds(tmp_path / "plain_cnn_augmented", model="plain-cnn", settings={"epochs": 7})
+    assert "plain_cnn_augmented" in {system.name for system in pooled_systems(tmp_path)}
 
 
 def test_systems_on_other_clips_are_on_another_leaderboard(tmp_path: Path) -> None:
@@ -114,9 +103,8 @@ def test_systems_on_other_clips_are_on_another_leaderboard(tmp_path: Path) -> No
     write_folds(tmp_path / "plain", model="plain-cnn")
     shutil.rmtree(tmp_path / "mfcc" / "fold1-seed1")
     boards = leaderboards(pooled_systems(tmp_path))
-    assert [[(system.name, len(system.labels)) for system in board.systems] for board in boards][1:] == [
-        [("mfcc-cnn", 32)]
-    ]
+    (other_board,) = boards[1:]
+    assert [(system.name, len(system.labels)) for system in other_board.systems] == [("mfcc-cnn", 32)]
     assert {system.name for system in boards[0].systems} == {"mfcc-cnn", "plain-cnn"}
     assert boards[0].speakers == 8
 
