@@ -55,11 +55,9 @@ class FlatCache:
         self._scales: np.ndarray = index["scale"]
         dtype = np.dtype(metadata["dtype"])
         files = [folder / f"frames-{number}.bin" for number in range(int(metadata["files"]))]
+        empty = np.empty((0, self.size), dtype)
         self._frames = [
-            np.memmap(file, dtype, "r").reshape(-1, self.size)
-            if file.stat().st_size
-            else np.empty((0, self.size), dtype)
-            for file in files
+            np.memmap(file, dtype, "r").reshape(-1, self.size) if file.stat().st_size else empty for file in files
         ]
 
     def __reduce__(self) -> tuple[type[FlatCache], tuple[Path]]:

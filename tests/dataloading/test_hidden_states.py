@@ -70,10 +70,8 @@ def load(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamespac
 def stock_logits(encoder: SimpleNamespace, wave: np.ndarray, **options: Any) -> torch.Tensor:
     """The logits of stock transformers for a single clip."""
     inputs = encoder.extractor(wave, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt", **options)
-    accepted = {
-        encoder.model.main_input_name,
-        *(["attention_mask"] if encoder.input_spec.kind != "fixed_length" else []),
-    }
+    masks = [] if encoder.input_spec.kind == "fixed_length" else ["attention_mask"]
+    accepted = {encoder.model.main_input_name, *masks}
     return encoder.model(**{name: inputs[name] for name in inputs if name in accepted}).logits[0]
 
 

@@ -24,6 +24,7 @@ from ser_ft.training.from_scratch import frame_batches
 from ser_ft.training.losses import clip_losses
 
 SPEAKERS = ("ann", "bob", "eve", "ann", "bob", "eve")
+MASKS = {"num_time_masks": 3, "time_mask_width": 0.4, "num_freq_masks": 2, "freq_mask_width": 0.3}
 NOISE = {"noise": {"snr_db": [5, 5]}}
 
 
@@ -146,24 +147,13 @@ def test_waveform_augmentation_differs_between_epochs_and_is_for_training_only()
 
 
 @pytest.mark.parametrize(
-    ("extractor", "augmentation", "low", "high"),
-    [
-        (
-            {"normalize": "training"},
-            {"spec_augment": dict(num_time_masks=3, time_mask_width=0.4, num_freq_masks=2, freq_mask_width=0.3)},
-            *(0.05, 0.95),
-        ),
-        (
-            {"normalize": "none", "descriptors": ["log-mel"]},
-            {"spectral": {"crop_prob": 0.0, "max_tempo_change": 0.0}},
-            *(0.9, 1.0),
-        ),
-    ],
-    ids=["masks", "spectral"],
+    ("augmentation", "low", "high"),
+    [({"spec_augment": MASKS}, 0.05, 0.95), ({"spectral": {"crop_prob": 0.0, "max_tempo_change": 0.0}}, 0.8, 1.0)],
 )
 def test_augmentation_of_spectrograms_differs_between_epochs_and_is_for_training_only(
-    extractor: dict[str, Any], augmentation: dict[str, Any], low: float, high: float
+    augmentation: dict[str, Any], low: float, high: float
 ) -> None:
+    extractor = {"normalize": "none", "descriptors": ["log-mel"]}
     batches, rows = make_batches(SpectralFeatureExtractor(**extractor), table(), **augmentation), [5, 0, 3]
     unaugmented, first, second = batches.collate(rows), batches.collate(rows, 0), batches.collate(rows, 1)
     reference = make_batches(SpectralFeatureExtractor(**extractor), table()).collate(rows)

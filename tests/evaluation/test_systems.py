@@ -21,10 +21,6 @@ def pooled_systems(*paths: Path) -> list[System]:
     return pool_runs(find_runs(paths))
 
 
-def by_name(systems: list[System], name: str) -> System:
-    return next(system for system in systems if system.name == name)
-
-
 def test_runs_in_a_sweep_are_found_without_baselines_and_unfinished_runs(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", baselines=("svm",))
     write_run(tmp_path / "mfcc" / "mixup" / "fold0-seed0")
@@ -152,7 +148,7 @@ def test_leave_one_corpus_out_runs_are_folds_and_cross_corpus_runs_are_not(tmp_p
     splits = [(system.split, len(system.runs), len(system.labels)) for system in pooled_systems(tmp_path)]
     assert sorted(splits) == [("corpus", 2, 64), ("cross-corpus-ravdess", 1, 48), ("cross-corpus-tess", 1, 48)]
     assert len(leaderboards(pooled_systems(tmp_path))) == 3
-    folder = by_name([system for system in pooled_systems(tmp_path) if system.split == "corpus"], "mfcc-cnn")
+    (folder,) = (system for system in pooled_systems(tmp_path) if system.split == "corpus")
     assert {name: cell["speakers"] for name, cell in folder.scores_by("corpus").items()} == {"ravdess": 4, "tess": 4}
 
 
