@@ -74,7 +74,6 @@ class TrainResult:
     """The result of training.
 
     Attributes:
-        folder: the run folder.
         table: the prepared table; None if the run was finished before.
         is_main_process: whether this process writes the files.
     """
@@ -90,7 +89,6 @@ def train(
     """Train and evaluate a model as a recipe describes, with its baselines.
 
     Args:
-        recipe: the recipe.
         verbose: show the data, the split and progress.
         check: called with the table and its split before anything is written; it may raise an InputError.
 

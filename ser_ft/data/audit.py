@@ -64,7 +64,6 @@ def audit(table: datasets.Dataset, split: Split | str | Path | None = None, *, p
     same part as their clip.
 
     Args:
-        table: a prepared table.
         split: a split, a run folder, its `split.json`, or a split file (part -> list of speakers). A file's own
             statements on its speakers and on leakage are ignored.
         progress: show progress bars.

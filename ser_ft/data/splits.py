@@ -32,11 +32,9 @@ class Split:
 
     Attributes:
         name: how it was made.
-        seed: random seed.
         fold: number of the fold, or None.
         leaking: whether speakers may be in several parts; results then say nothing about unseen speakers.
         parts: part -> ids of its clips.
-        speakers: part -> its speakers.
         unused: number of clips that are in no part (a file may name some speakers only).
     """
 

@@ -65,10 +65,8 @@ def probe(
         data: folder of a prepared table.
         pooling: pooling of the states over time, "mean" or "mean+std".
         folds: number of folds by speaker.
-        seed: seed of the folds.
         split: a split file, such as a run's split.json: only its training part is probed. None: all clips.
         precision: precision of the encoders: "no" (float32), "bf16", or "auto" (the fastest on this machine).
-        verbose: show progress.
 
     Returns:
         A dictionary ready for JSON: split {name, fold, leaking} (name None: all clips), notes (corpus -> note), clips,

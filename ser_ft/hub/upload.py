@@ -43,7 +43,6 @@ class Upload:
     Attributes:
         name: of the repository, "user/name".
         files: path in the repository -> the file's bytes, or a local file.
-        summary: commit message.
         sdk: what runs a Space; None for other repositories.
         allow_audio: whether the files may contain recordings.
         package_files: whether the files belong to ser_ft itself, so that local paths in them are not the user's. Paths

@@ -119,7 +119,6 @@ def compute_descriptors(
     Args:
         clips: waveforms, each of shape (samples,), float with full scale at 1.0, on one device.
         names: names from `DESCRIPTORS`; their values are concatenated in this order.
-        frontend: settings of the computation.
     """
     packed = pack(clips, frontend)
     required = frozenset("mfcc" if name in DELTA_ORDERS else name for name in names)
@@ -199,7 +198,6 @@ def spectral_descriptors(
         power: power spectra of consecutive windows, shape (windows, bins) or (clips, windows, bins).
         extra: 1 if the first window is only used for the flux of the second, else 0; the first flux is then 0.
         required: names from `DESCRIPTORS`; further ones may be computed.
-        frontend: settings of the computation.
         tables: result of `make_tables`.
 
     Returns:

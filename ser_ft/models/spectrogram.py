@@ -26,7 +26,6 @@ class SpectrogramConfig(FrameClassifierConfig):
 
     Args:
         backbone: timm's name of a convolutional network, such as vgg16_bn.tv_in1k, or torchvision/alexnet.
-        feature_size: mel bands.
         patch_frames: length in frames of the patches that the spectrogram is cut into, for example 96 as in VGGish
             (Hershey et al. 2017); None: the spectrogram is not cut.
         head_dropout: dropout rate before the last layer.

@@ -30,7 +30,6 @@ class Highlight:
     Attributes:
         number: position in the recording, from 1.
         kind: "strong" for the strongest part of an emotion, "change" for a change between two emotions.
-        speaker: index of the speaker.
         emotion: for a change, the emotion after it.
         previous_emotion: the emotion before a change; None otherwise.
         strength: the emotion's mean probability; for a change, the distance as defined for `MIN_CHANGE`.

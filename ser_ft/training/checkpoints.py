@@ -24,7 +24,6 @@ class Checkpoints:
 
     Args:
         accelerator: has prepared the model and the optimizer; its hooks are set here.
-        folder: the run folder.
         model: the model, not wrapped for distributed training.
         trained: entries of the model's state dict that training changes. Frozen weights are not saved.
     """

@@ -64,7 +64,6 @@ def split_content(split: Split, model: str) -> dict[str, Any]:
     """Return the content of a run's split.json: the split, and the speakers that the model has seen before.
 
     Args:
-        split: the split of the run.
         model: the model that training starts from.
     """
     seen = speakers_seen_in_training(model, ("train", "validation"))
@@ -85,7 +84,6 @@ def augmented_copies(
     Args:
         clips: table of the training clips.
         augment: the transforms and the number of copies.
-        seed: seed of the run.
         shown: show a progress bar.
     """
     if not augment.copies:

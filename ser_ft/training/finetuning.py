@@ -68,15 +68,11 @@ def prepare_encoder(
 
     Args:
         model: the encoder with a head, from `ser_ft.models.encoders.load_encoder`.
-        extractor: its feature extractor.
         tables: the prepared table, followed by the augmented copies of training clips, if any. The row numbers of the
             batch source count through all of them.
         tuning: which parameters are trained.
         augment: augmentation of training clips.
-        head_learning_rate: peak learning rate of the head.
         device: device that computes the output of frozen layers.
-        seed: seed of the augmentation.
-        compile_layers: compile the transformer layers.
         shown: show progress bars.
 
     Raises:

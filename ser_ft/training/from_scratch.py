@@ -45,7 +45,6 @@ def frame_batches(
         tables: the prepared table, followed by the augmented copies of training clips, if any.
         train_rows: row numbers of the training clips, counted through all tables.
         augment: augmentation of training clips.
-        seed: seed of the augmentation.
         shown: show progress bars.
 
     Raises:
@@ -92,7 +91,6 @@ def prepare_image_backbone(
         batch_source: its spectrograms, from `frame_batches`.
         tables: the tables of the batch source.
         tuning: which stages are trained.
-        head_learning_rate: peak learning rate of the head.
         device: device that computes the output of a frozen backbone.
         shown: show progress bars.
 

@@ -60,15 +60,11 @@ def prepare_model(
     """Build a model and prepare it for training: see `ser_ft.training.finetuning` and `ser_ft.training.from_scratch`.
 
     Args:
-        model: the model.
         tuning: which parameters of a pretrained backbone are trained.
         augment: augmentation of training clips.
         train: the training loop, for the learning rate of the head and for compilation.
         tables: the prepared table, followed by the augmented copies of training clips, if any.
         train_rows: row numbers of the training clips, counted through all tables.
-        classes: the classes that are learned.
-        accelerator: of the run.
-        seed: seed of the augmentation.
         shown: show progress bars.
 
     Returns:
@@ -112,7 +108,6 @@ def display_name(model: ModelConfig, mode: str) -> str:
 
     Args:
         model: the model that training started from.
-        mode: the tuning mode.
     """
     name = model.name
     if name in MODELS:
@@ -146,7 +141,6 @@ def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
     """Return the recipe of a small network that is trained as a baseline of a recipe's model.
 
     Args:
-        recipe: the recipe of the model.
         name: one of `ser_ft.models.MODELS`.
     """
     return replace(

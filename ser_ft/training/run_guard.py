@@ -32,8 +32,6 @@ def can_resume(recipe: HasRunFolder, folder: RunFolder, what: str) -> bool:
     """Return whether a folder holds a run of this recipe that is to be resumed.
 
     Args:
-        recipe: the recipe of the new run.
-        folder: its run folder.
         what: name of such a run in messages: "run" or "pretraining".
 
     Raises:
@@ -61,8 +59,6 @@ def resumes(recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, An
     """Return whether training continues an earlier start.
 
     Args:
-        recipe: the recipe of the run.
-        folder: its run folder.
         split_content: content of split.json as it would be written now.
         what: as in `can_resume`.
 

@@ -80,7 +80,6 @@ def plan(
     in the data), each corpus of corpus and cross-corpus unless `split.corpus` names one, and one run otherwise.
 
     Args:
-        recipes: recipe files.
         out: the sweep's folder.
         seeds: each run is repeated with each seed.
         folds: only these folds; None: all.

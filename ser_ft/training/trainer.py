@@ -36,7 +36,6 @@ class TrainableModel:
 
     Attributes:
         model: its output has `logits` when it is called with a batch.
-        batch_source: makes the batches.
         learning_rates: groups of trained parameters, each with its peak learning rate; those of the head come first.
         finish: assembles the stock model to be saved; nothing can be trained afterwards.
         stages: groups of parameters in the order in which gradual unfreezing trains them, top first.
@@ -57,7 +56,6 @@ class TrainingJob:
 
     Attributes:
         trainable: the model and the source of its batches.
-        optimizer: the optimizer of its parameters.
         train_rows: row numbers of the training clips in the batch source.
     """
 
@@ -76,8 +74,6 @@ def create_optimizer(
 
     Args:
         learning_rates: groups of parameters, each with its peak learning rate.
-        weight_decay: weight decay of the matrices.
-        device: device of the training.
         settings: other arguments of AdamW.
     """
     groups = []
@@ -98,7 +94,6 @@ class Progress:
         epoch: number of finished epochs.
         batch: number of batches of the current epoch that were trained on.
         step: number of optimizer steps.
-        seconds: duration of training.
         totals: running totals of the current epoch: see `Trainer.new_totals`.
         stopped: whether training ended before its last epoch.
         best_uar: validation UAR of the best epoch.

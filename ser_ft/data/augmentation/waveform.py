@@ -82,7 +82,6 @@ class Augment:
 
         Args:
             samples: float32 at 16 kHz, shape (samples,).
-            clip_id: id of the clip.
             version: number of the version, 0 or more, for example the epoch.
 
         Returns:

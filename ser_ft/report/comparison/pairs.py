@@ -20,7 +20,6 @@ class SystemComparison:
     """The systems that were tested on the same clips, with the comparisons between them.
 
     Attributes:
-        tested: the systems.
         baseline: the system that the others are compared with.
         versus_baseline: a system's name -> the system minus the baseline.
         pairs: the names of two models -> the first minus the second.

@@ -34,7 +34,6 @@ def compare(
     Args:
         paths: run folders, or folders that contain runs; NAME=PATH names the model of these runs.
         baseline: the name of the model that the others are compared with: see `compare_systems`.
-        show_progress: show progress bars.
 
     Returns:
         One comparison per test set: speaker-independent splits first, then the rows of a cross-corpus matrix, then

@@ -92,7 +92,6 @@ class Example(NamedTuple):
 
     Attributes:
         name: its emotion, or its id if the clips have no labels.
-        color: of its waveform.
         samples: from `trim_silence`, float32, 16 kHz.
         pitch: median in Hz, or nan.
         level: of the speech, in dBFS.

@@ -32,7 +32,6 @@ class Separability:
     """How well a trait is predicted from a clip's nearest neighbors.
 
     Attributes:
-        classes: the values that are predicted.
         clips: number of clips that were classified.
         speaker_disjoint: whether the neighbors are clips of other speakers only.
         excluded: classes that cannot be predicted: nine tenths of their clips or more are from one speaker, or, where

@@ -52,7 +52,6 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     """Continue the pretraining of an encoder as a recipe describes.
 
     Args:
-        recipe: the recipe.
         verbose: show the data, the split and progress.
 
     Returns:
@@ -117,8 +116,6 @@ class PretrainingEncoder:
     """An encoder with its quantizer.
 
     Attributes:
-        parts: parts of the model.
-        extractor: its feature extractor.
         saved_config: the configuration that is saved: that of the checkpoint with the recipe's overrides, without what
             only this pretraining needs.
     """
@@ -132,7 +129,6 @@ def load_encoder(model: ModelConfig, mask_prob: float) -> PretrainingEncoder:
     """Load the encoder that a recipe names, with its quantizer.
 
     Args:
-        model: the encoder.
         mask_prob: fraction of the frames that the masked spans would cover without overlap.
 
     Raises:

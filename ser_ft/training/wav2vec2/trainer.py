@@ -35,7 +35,6 @@ def sample_masks(
         lengths: frames of each clip, each above `mask_length`.
         frames: frames of the longest clip, to which all are padded.
         mask_prob: fraction of the frames that the spans would cover without overlap.
-        mask_length: frames of a span.
         num_negatives: distractors per masked frame: other masked frames of the clip, with replacement.
 
     Returns:
@@ -59,7 +58,6 @@ def objective(
         outputs: output of a stock model for pretraining that was called with `mask_time_indices`.
         masked: masked frames, from `sample_masks`.
         negatives: distractors, from `sample_masks`.
-        config: configuration of the model.
 
     Returns:
         contrastive_loss; diversity_loss (relative difference of the codes' perplexity from their number); accuracy (of
