@@ -74,7 +74,7 @@ def start(recipe: str, arguments: list[str], processes: int = 1) -> subprocess.P
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for a process that must succeed; return its output."""
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output[-3000:]
     return output
 

@@ -19,8 +19,7 @@ from tests.helpers.training import RECIPES, assert_same_run, finish, kill_after_
 
 pytestmark = pytest.mark.slow
 # Without validation, no temperature is folded into the weights.
-ADAPTERS = (
-    "--tuning.mode=lora",
+SETTINGS = (
     "--train.learning_rate=0.01",
     "--train.epochs=2",
     "--train.save_steps=2",
@@ -49,9 +48,9 @@ def arguments(table: Path, model: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def two_process_run(miniature_folder: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Adapters trained on two processes, with dropout and SpecAugment. Read-only."""
+    """An encoder trained on two processes, with dropout and SpecAugment. Read-only."""
     out = tmp_path_factory.mktemp("two") / "whole"
-    output = finish(start("finetune", arguments(miniature_folder, backbone, out, *ADAPTERS), processes=2))
+    output = finish(start("finetune", arguments(miniature_folder, backbone, out, *SETTINGS), processes=2))
     assert output.count("report:") == 1, "only one process writes and prints"
     return RunFolder(out)
 
@@ -97,7 +96,7 @@ def test_a_killed_run_of_two_processes_ends_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "killed"
-    command = arguments(miniature_folder, backbone, out, *ADAPTERS)
+    command = arguments(miniature_folder, backbone, out, *SETTINGS)
     kill_after_checkpoint(start("finetune", command, processes=2), out, 4)
     assert not (out / "metrics.json").exists(), "the run ended before it was killed"
     assert main([*command, "--resume"]) == 2
