@@ -107,7 +107,9 @@ def train(
     )
     check_model(recipe.model, recipe.tuning, recipe.augment)
     table = _train_and_evaluate(recipe, folder, accelerator, verbose and accelerator.is_main_process, check)
-    # Only now, when the distributed model is released: its destructor can hang without the process group.
+    # The process group must outlive the distributed model, and gloo's thread must have freed the last reduction: their
+    # destructors can wait for each other.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     for name in dict.fromkeys(recipe.baselines):
         if name in MODELS:
@@ -122,6 +124,7 @@ def _train_and_evaluate(
     shown: bool,
     check: Callable[[datasets.Dataset, Split], None] | None,
 ) -> datasets.Dataset:
+    """Carry out all steps of `train` that need the accelerator; return the prepared table."""
     # Data
     with accelerator.local_main_process_first():
         table = load_data(recipe.data, shown)

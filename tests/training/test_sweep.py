@@ -97,7 +97,7 @@ def test_a_listed_command_makes_its_run_and_other_data_or_settings_stop_the_swee
     ("more", "message"),
     [
         (["--train.epoch", "3"], "train.epoch"),
-        (["--seeds", "0,0"], "--seeds takes different whole numbers, as 0,1,2, not '0,0'"),
+        (["--seeds", "0,0"], "--seeds takes different whole numbers, such as 0,1,2, not '0,0'"),
         (["--seeds", "a"], "--seeds takes different whole numbers"),
         (["--fold", "2"], "split.fold is 2: folds are numbered 0 to 1"),
         (["--fold", "0", "--split.kind", "speaker"], "--fold: the split 'speaker' has no folds"),
