@@ -121,13 +121,13 @@ def _train_and_evaluate(
     recipe: Recipe,
     folder: RunFolder,
     accelerator: Accelerator,
-    shown: bool,
+    show_progress: bool,
     check: Callable[[datasets.Dataset, Split], None] | None,
 ) -> datasets.Dataset:
     """Carry out all steps of `train` that need the accelerator; return the prepared table."""
     # Data
     with accelerator.local_main_process_first():
-        table = load_data(recipe.data, shown)
+        table = load_data(recipe.data, show_progress)
 
     # Split
     split = split_for_training(table, recipe.split)
@@ -135,12 +135,12 @@ def _train_and_evaluate(
         check_no_seen_speakers(recipe.model.name, split, is_synthetic(table))
     if check is not None:
         check(table, split)
-    if shown:
+    if show_progress:
         print(split.describe())
     train_rows = split.row_indices(table)["train"]
     classes = learned_classes(table, train_rows)
     with accelerator.local_main_process_first():
-        tables = [table, *augmented_copies(table.select(train_rows), recipe.augment, recipe.seed, shown)]
+        tables = [table, *augmented_copies(table.select(train_rows), recipe.augment, recipe.seed, show_progress)]
     train_rows = np.concatenate([train_rows, len(table) + np.arange(sum(map(len, tables[1:])))])
 
     # Model
@@ -154,12 +154,12 @@ def _train_and_evaluate(
         classes,
         accelerator,
         seed=recipe.seed,
-        shown=shown,
+        show_progress=show_progress,
     )
     all_clips = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
     clips = ClipData.from_table(all_clips, trainable.batch_source, classes)
     scorer = SplitScorer(table, split, clips, recipe.seed)
-    if shown:
+    if show_progress:
         for part, counts in scorer.excluded.items():
             if counts:
                 text = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -186,12 +186,12 @@ def _train_and_evaluate(
         create_run_folder(recipe, folder, content, accelerator)
     if recipe.train.report_to:
         start_trackers(accelerator, {"seed": recipe.seed} | vars(recipe.train))
-    trainer.fit(resume, shown)
+    trainer.fit(resume, show_progress)
 
     # Evaluation. All processes compute the probabilities and the statistics together.
     probabilities = {part: trainer.probabilities(rows) for part, rows in scorer.rows.items() if len(rows)}
     classical = [name for name in recipe.baselines if name in CLASSICAL]
-    statistics = compute_statistics(table, shown) if classical else np.empty(0)
+    statistics = compute_statistics(table, show_progress) if classical else np.empty(0)
     if accelerator.is_main_process:
         calibration = scorer.fit_calibration(probabilities)
         model = save_model(trainable.finish(), extractor, calibration, folder)
@@ -209,7 +209,7 @@ def _train_and_evaluate(
             "trained_parameters": num_trained,
         }
         scorer.write(folder, probabilities, calibration, **facts)
-        scorer.fit_baselines(folder, classical, statistics, shown)
+        scorer.fit_baselines(folder, classical, statistics, show_progress)
     return table
 
 
@@ -237,7 +237,7 @@ def sweep(
     Raises:
         InputError: a recipe does not fit (nothing is started then), or a run failed.
     """
-    runs = plan(recipes, out, seeds, folds, settings, variants, shown=not list_only)
+    runs = plan(recipes, out, seeds, folds, settings, variants, show_progress=not list_only)
     if list_only:
         print("\n".join(f"OMP_NUM_THREADS={threads} {item.command}" for item in runs))
         return []

@@ -108,7 +108,7 @@ def _fuse(args: argparse.Namespace) -> None:
     except ValueError:
         raise InputError(f"--weights takes numbers, such as 2,1, not {args.weights!r}") from None
     runs = fuse(args.runs, args.out, weights, args.overwrite)
-    for run in progress_bar(runs, desc="reports", shown=len(runs) > 1):
+    for run in progress_bar(runs, desc="reports", show_progress=len(runs) > 1):
         write_report(run)
     print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {args.out}")
 

@@ -92,7 +92,7 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
     in_terminal, failed = out is None and sys.stdout.isatty(), 0
     columns = shutil.get_terminal_size().columns if in_terminal else None
     writer = prediction_writer(format, classes, widest, columns)
-    progress = progress_bar(total=total, shown=not in_terminal, unit="file", delay=_BAR_DELAY)
+    progress = progress_bar(total=total, show_progress=not in_terminal, unit="file", delay=_BAR_DELAY)
     with _open_output(out) as file, progress:
         file.write("" if out and out.stat().st_size else writer.header())
         for item, outcome in recognizer.iter_predictions(_remaining_files(paths, format, done)):

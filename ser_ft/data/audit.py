@@ -203,7 +203,7 @@ def _find_recordings(
     index: DuplicateIndex[int] = DuplicateIndex()
     recordings: dict[int, tuple[Landmarks, list[int]]] = {}
     silent_rows = []
-    for row in progress_bar(originals.tolist(), desc="reading", unit=" clips", shown=progress):
+    for row in progress_bar(originals.tolist(), desc="reading", unit=" clips", show_progress=progress):
         samples = audio.from_wav(sounds[row]["audio"]["bytes"])
         if audio.is_silent(samples):
             silent_rows.append(row)
@@ -230,7 +230,7 @@ def _near_duplicates(
 
     rows = sorted(landmarks)
     index = LandmarkIndex([landmarks[row] for row in rows])
-    for position, row in enumerate(progress_bar(rows, desc="comparing", unit=" clips", shown=progress)):
+    for position, row in enumerate(progress_bar(rows, desc="comparing", unit=" clips", show_progress=progress)):
         for other_position, offset in index.find_later_matches(position):
             other = rows[other_position]
             if recording_of[row] != recording_of[other]:

@@ -92,7 +92,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         deduplicator = _Deduplicator(self.catalog.skipped)
         schema = self.info.features.arrow_schema
         bar = progress_bar(
-            _decode_in_threads(clips), total=len(clips), desc="reading", unit=" clips", shown=self.progress
+            _decode_in_threads(clips), total=len(clips), desc="reading", unit=" clips", show_progress=self.progress
         )
         accepted = (
             _row(clip, decoded, label_names.index(clip.label))

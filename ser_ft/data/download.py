@@ -191,7 +191,7 @@ def _fetch(corpus: Corpus, entries: Sequence[Download], cache: Path, mirror: str
         url = _address(entry.url, mirror)
         for pause in (*_RETRY_SECONDS, None):
             # With a single file, the bar shows its bytes; otherwise the bar below shows the number of files.
-            with progress_bar(total=1, desc=title, unit="B", unit_scale=True, shown=len(entries) == 1) as bar:
+            with progress_bar(total=1, desc=title, unit="B", unit_scale=True, show_progress=len(entries) == 1) as bar:
                 downloader = pooch.HTTPDownloader(bar, 1 << 16, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT))
                 name = hashlib.sha256(url.encode()).hexdigest()
                 try:
@@ -207,7 +207,7 @@ def _fetch(corpus: Corpus, entries: Sequence[Download], cache: Path, mirror: str
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
             futures = {pool.submit(fetch, entry): entry for entry in entries}
             many = len(entries) > 1
-            bar = progress_bar(as_completed(futures), total=len(entries), desc=title, unit="file", shown=many)
+            bar = progress_bar(as_completed(futures), total=len(entries), desc=title, unit="file", show_progress=many)
             try:
                 return {futures[future]: future.result() for future in bar}
             finally:

@@ -208,7 +208,9 @@ def _is_complete(folder: Path) -> bool:
     return (folder / "metadata.json").is_file()
 
 
-def compute_frames(table: datasets.Dataset, extractor: SpectralFeatureExtractor, shown: bool = True) -> FlatCache:
+def compute_frames(
+    table: datasets.Dataset, extractor: SpectralFeatureExtractor, show_progress: bool = True
+) -> FlatCache:
     """Return the frames of each clip of a prepared table, computed once and cached.
 
     The cache depends on the table, and on the extractor's settings and code, but not on its statistics of the training
@@ -221,7 +223,7 @@ def compute_frames(table: datasets.Dataset, extractor: SpectralFeatureExtractor,
 
     def compute(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         batches = (rows[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE))
-        for batch, clips in iter_waveforms(table, batches, len(rows), "features", shown):
+        for batch, clips in iter_waveforms(table, batches, len(rows), "features", show_progress):
             for row, frames in zip(batch, extract_frames(clips, extractor), strict=True):
                 yield int(row), frames
 
@@ -229,9 +231,9 @@ def compute_frames(table: datasets.Dataset, extractor: SpectralFeatureExtractor,
     return FlatCache.make(cache_folder(table, key, code), len(table), compute)
 
 
-def compute_statistics(table: datasets.Dataset, shown: bool = True) -> np.ndarray:
+def compute_statistics(table: datasets.Dataset, show_progress: bool = True) -> np.ndarray:
     """Return the inputs of classical baselines for a prepared table, computed once and cached: shape (clips, size)."""
-    frames = compute_frames(table, classical_feature_extractor(), shown)
+    frames = compute_frames(table, classical_feature_extractor(), show_progress)
     code = Path(inspect.getfile(frame_statistics)).read_text(encoding="utf-8")
 
     def compute(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -256,12 +258,12 @@ def extract_frames(clips: Sequence[np.ndarray], extractor: SpectralFeatureExtrac
 
 
 def iter_waveforms(
-    table: datasets.Dataset, batches: Iterable[np.ndarray], total: int, description: str, shown: bool
+    table: datasets.Dataset, batches: Iterable[np.ndarray], total: int, description: str, show_progress: bool
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Yield the row numbers and waveforms (float32) of each batch, and update a progress bar of `total` clips."""
     column = table.select_columns(["audio"])
     progress: Any
-    with progress_bar(total=total, desc=description, unit=" clips", shown=shown) as progress:
+    with progress_bar(total=total, desc=description, unit=" clips", show_progress=show_progress) as progress:
         for batch in batches:
             yield batch, [audio.from_wav(sound["bytes"]) for sound in column[batch.tolist()]["audio"]]
             progress.update(len(batch))

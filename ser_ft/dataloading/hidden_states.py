@@ -39,7 +39,7 @@ def compute_hidden_states(
     parts: EncoderParts,
     extractor: SequenceFeatureExtractor,
     output: str | int,
-    shown: bool = True,
+    show_progress: bool = True,
     device: torch.device | str = "cpu",
     autocast: Callable[[], Any] | None = None,
 ) -> FlatCache:
@@ -77,7 +77,9 @@ def compute_hidden_states(
         hooks = EncoderHooks(parts)
         try:
             with torch.no_grad():
-                for batch, clips in iter_waveforms(table, _batches(rows, samples, input_spec), len(rows), label, shown):
+                for batch, clips in iter_waveforms(
+                    table, _batches(rows, samples, input_spec), len(rows), label, show_progress
+                ):
                     inputs = collate_waveforms(clips, extractor, input_spec, pad_batch=False)
                     # The feature extractor stays in float32.
                     with nullcontext() if autocast is None else autocast():

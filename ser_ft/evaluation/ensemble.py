@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -129,7 +129,7 @@ def _fuse_predictions(members: Sequence[RunFolder], weights: np.ndarray) -> pd.D
             raise InputError(f"{run.path}: has other labels than {first_run.path}")
         total += weight * table.loc[fused.index, classes]
     fused[classes] = total
-    return cast("pd.DataFrame", fused.reset_index()[list(tables[0].columns)])
+    return fused.reset_index()[list(tables[0].columns)]
 
 
 def _metrics(

@@ -233,7 +233,7 @@ def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: tor
     allowed = allowed_classes(clips.corpora, corpus_info(clips.table), mapping.classes)
     hooks = None if classifier.is_own_network else EncoderHooks(EncoderParts.of(classifier.model))
     cast(nn.Module, classifier.model).to(device)
-    with progress_bar(total=len(clips.rows), desc="predictions", unit=" clips", shown=show) as progress:
+    with progress_bar(total=len(clips.rows), desc="predictions", unit=" clips", show_progress=show) as progress:
 
         def collate(rows: Sequence[int]) -> Mapping[str, Any]:
             progress.update(len(rows))

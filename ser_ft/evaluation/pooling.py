@@ -46,7 +46,9 @@ def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
     return list(runs.values())
 
 
-def pool_runs(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None, shown: bool = False) -> list[System]:
+def pool_runs(
+    runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None, show_progress: bool = False
+) -> list[System]:
     """Pool runs, and their baselines, into systems.
 
     Runs that differ only in fold, left-out corpus and seeds belong to one system. Baselines of the same name on the
@@ -57,7 +59,10 @@ def pool_runs(runs: Sequence[RunFolder], names: Mapping[Path, str] | None = None
         InputError: a run has no test part or lacks a file, or a clip was tested twice with the same seeds.
     """
     custom_names = names or {}
-    members = [_read(run, custom_names.get(run.path.resolve())) for run in progress_bar(runs, desc="runs", shown=shown)]
+    members = [
+        _read(run, custom_names.get(run.path.resolve()))
+        for run in progress_bar(runs, desc="runs", show_progress=show_progress)
+    ]
     groups: dict[Hashable, list[SystemRun]] = {}
     for member in members:
         groups.setdefault(_system_key(member), []).append(member)

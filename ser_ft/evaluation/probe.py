@@ -178,7 +178,7 @@ def _score_layers(name: str, states: FlatCache, clips: _ProbedClips, show: bool)
     if all(np.array_equal(states[row][-2], states[row][-1]) for row in clips.rows):
         layers.pop()
     scores: list[dict[str, Any]] = []
-    for layer, state in progress_bar(layers, desc=name, unit=" layers", shown=show):
+    for layer, state in progress_bar(layers, desc=name, unit=" layers", show_progress=show):
         values = np.stack([states[row][len(scores)] for row in clips.rows])
         if not np.isfinite(values).all():
             raise InputError(f"{name}: layer {layer} gives infinite values: try --precision no")

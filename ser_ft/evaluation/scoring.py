@@ -121,7 +121,7 @@ class SplitScorer:
         """
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
-        for name in progress_bar(names, desc="baselines", shown=show):
+        for name in progress_bar(names, desc="baselines", show_progress=show):
             baseline = make_classical(name)
             baseline.fit(statistics[train], labels[train], len(self.inputs.classes))
             probabilities = {}

@@ -255,7 +255,7 @@ def _read_beginning(file: str) -> np.ndarray:
 def _synthetic_voices(verbose: bool) -> list[np.ndarray]:
     from ..data.synthetic import corpora
 
-    clips = progress_bar(_spread(corpora.miniature_clips()), desc="synthetic voices", shown=verbose, delay=2)
+    clips = progress_bar(_spread(corpora.miniature_clips()), desc="synthetic voices", show_progress=verbose, delay=2)
     return [audio.resample(*corpora.synthesize_clip(clip)) for clip in clips]
 
 
@@ -265,7 +265,7 @@ def _spread(items: Sequence[Any]) -> list[Any]:
 
 
 def _predict(backend: Backend, clips: Sequence[np.ndarray], what: str, verbose: bool) -> np.ndarray:
-    progress = progress_bar(clips, desc=what, shown=verbose, delay=2)
+    progress = progress_bar(clips, desc=what, show_progress=verbose, delay=2)
     return np.concatenate([backend.probabilities(clip[None]) for clip in progress])
 
 

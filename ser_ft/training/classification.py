@@ -58,9 +58,9 @@ class ClassificationTrainer(Trainer):
             self.ema = EMA(self.trainable.model, self.trained_names, config.ema_decay)
             accelerator.register_for_checkpointing(self.ema)
 
-    def fit(self, resume: bool = False, shown: bool = True) -> None:
+    def fit(self, resume: bool = False, show_progress: bool = True) -> None:
         """Train the model as `Trainer.fit` does; afterwards the model has its best weights."""
-        super().fit(resume, shown)
+        super().fit(resume, show_progress)
         self.accelerator.wait_for_everyone()
         self.checkpoints.read_weights(self.folder.checkpoints / "best")
 

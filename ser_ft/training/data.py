@@ -77,18 +77,17 @@ def learned_classes(table: datasets.Dataset, train_rows: np.ndarray) -> tuple[st
 
 
 def augmented_copies(
-    clips: datasets.Dataset, augment: AugmentConfig, seed: int, shown: bool = False
+    clips: datasets.Dataset, augment: AugmentConfig, seed: int, show_progress: bool = False
 ) -> list[datasets.Dataset]:
     """Return a table of the augmented copies of training clips; none if the recipe asks for no copies.
 
     Args:
         clips: table of the training clips.
         augment: the transforms and the number of copies.
-        shown: show a progress bar.
     """
     if not augment.copies:
         return []
     transforms = Augment(augment.transforms, copies=augment.copies, seed=seed, originals=False)
-    copies = augment_table(clips, transforms, progress=shown)
+    copies = augment_table(clips, transforms, progress=show_progress)
     assert set(copies["source"]) <= set(clips["id"]), "a copy of a clip that is not a training clip"
     return [copies.select_columns(clips.column_names)]

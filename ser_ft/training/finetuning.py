@@ -60,7 +60,7 @@ def prepare_encoder(
     *,
     seed: int = 0,
     compile_layers: bool = False,
-    shown: bool = False,
+    show_progress: bool = False,
 ) -> TrainableModel:
     """Prepare a pretrained speech encoder for training.
 
@@ -73,7 +73,6 @@ def prepare_encoder(
         tuning: which parameters are trained.
         augment: augmentation of training clips.
         device: device that computes the output of frozen layers.
-        shown: show progress bars.
 
     Raises:
         InputError: the settings do not fit the family, or there is no disk space for the cached output.
@@ -88,7 +87,9 @@ def prepare_encoder(
     use_cache, first = tuning.cache and not augment.online, _first_trained_layer(parts, tuning)
 
     def cached(what: str | int) -> JoinedCache:
-        return JoinedCache([compute_hidden_states(part, parts, extractor, what, shown, device) for part in tables])
+        return JoinedCache(
+            [compute_hidden_states(part, parts, extractor, what, show_progress, device) for part in tables]
+        )
 
     if use_cache and tuning.mode == "probe":
         batch_source, trained = PooledBatches(cached("mean"), np.array(table["duration"])), PooledHead(parts)

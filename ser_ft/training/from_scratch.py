@@ -36,7 +36,7 @@ def frame_batches(
     augment: AugmentConfig,
     *,
     seed: int = 0,
-    shown: bool = False,
+    show_progress: bool = False,
 ) -> FrameBatches:
     """Compute the features of all clips, fit their standardization, and set up their augmentation.
 
@@ -45,7 +45,6 @@ def frame_batches(
         tables: the prepared table, followed by the augmented copies of training clips, if any.
         train_rows: row numbers of the training clips, counted through all tables.
         augment: augmentation of training clips.
-        shown: show progress bars.
 
     Raises:
         InputError: the augmentation does not fit the features.
@@ -57,7 +56,7 @@ def frame_batches(
         )
     if augment.spectral is not None and extractor.normalize in ("clip", "clip-mean"):
         raise InputError(f"augment.spectral: model.feature_extractor.normalize must be none, not {extractor.normalize}")
-    frames = JoinedCache([compute_frames(table, extractor, shown) for table in tables])
+    frames = JoinedCache([compute_frames(table, extractor, show_progress) for table in tables])
     speakers = [name for table in tables for name in table["speaker"]]
     # Copies add nothing about a speaker: the statistics are those of the original clips.
     original = frames.parts[0]
@@ -82,7 +81,7 @@ def prepare_image_backbone(
     head_learning_rate: float,
     device: torch.device,
     *,
-    shown: bool = False,
+    show_progress: bool = False,
 ) -> TrainableModel:
     """Prepare an image backbone: stages are frozen, the output of a frozen backbone is cached, rates are assigned.
 
@@ -92,7 +91,6 @@ def prepare_image_backbone(
         tables: the tables of the batch source.
         tuning: which stages are trained.
         device: device that computes the output of a frozen backbone.
-        shown: show progress bars.
 
     Raises:
         InputError: the backbone has fewer stages than the recipe asks for.
@@ -112,7 +110,7 @@ def prepare_image_backbone(
     if tuning.mode == "probe" and tuning.cache:
         _broadcast_weights(cast(nn.Module, model).to(device))
         pooled = JoinedCache(
-            [_pooled_outputs(model, batch_source, tables, index, device, shown) for index in range(len(tables))]
+            [_pooled_outputs(model, batch_source, tables, index, device, show_progress) for index in range(len(tables))]
         )
         cached_source = PooledBatches(pooled, batch_source.seconds)
         return TrainableModel(_PooledHead(model), cached_source, learning_rates, lambda: model)
@@ -146,7 +144,7 @@ def _pooled_outputs(
     tables: Sequence[datasets.Dataset],
     index: int,
     device: torch.device,
-    shown: bool,
+    show_progress: bool,
 ) -> FlatCache:
     """Return the pooled output of a frozen backbone for each clip of a table, shape (1, width), from the cache."""
     table, first_row = tables[index], sum(map(len, tables[:index]))
@@ -162,7 +160,9 @@ def _pooled_outputs(
         model.eval()
         ordered = rows[np.argsort(batch_source.lengths[first_row + rows], kind="stable")]
         with (
-            progress_bar(total=len(rows), desc=model.config.backbone, unit=" clips", shown=shown) as progress,
+            progress_bar(
+                total=len(rows), desc=model.config.backbone, unit=" clips", show_progress=show_progress
+            ) as progress,
             torch.no_grad(),
         ):
             for start in range(0, len(ordered), _BATCH):

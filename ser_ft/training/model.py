@@ -55,7 +55,7 @@ def prepare_model(
     accelerator: Accelerator,
     *,
     seed: int,
-    shown: bool = False,
+    show_progress: bool = False,
 ) -> tuple[TrainableModel, SequenceFeatureExtractor]:
     """Build a model and prepare it for training: see `ser_ft.training.finetuning` and `ser_ft.training.from_scratch`.
 
@@ -65,7 +65,6 @@ def prepare_model(
         train: the training loop, for the learning rate of the head and for compilation.
         tables: the prepared table, followed by the augmented copies of training clips, if any.
         train_rows: row numbers of the training clips, counted through all tables.
-        shown: show progress bars.
 
     Returns:
         The model, and its feature extractor.
@@ -85,17 +84,17 @@ def prepare_model(
             device,
             seed=seed,
             compile_layers=train.compile,
-            shown=shown,
+            show_progress=show_progress,
         )
         return trainable, spec.extractor
     with accelerator.local_main_process_first():
         extractor, network = build_model(
             model.name, classes, model.feature_extractor, model.config_overrides, model.pretrained
         )
-    batch_source = frame_batches(extractor, tables, train_rows, augment, seed=seed, shown=shown)
+    batch_source = frame_batches(extractor, tables, train_rows, augment, seed=seed, show_progress=show_progress)
     if isinstance(network, SpectrogramForAudioClassification):
         trainable = prepare_image_backbone(
-            network, batch_source, tables, tuning, train.learning_rate, device, shown=shown
+            network, batch_source, tables, tuning, train.learning_rate, device, show_progress=show_progress
         )
     else:
         learning_rates = [(list(network.parameters()), train.learning_rate)]

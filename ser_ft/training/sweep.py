@@ -72,7 +72,7 @@ def plan(
     folds: Sequence[int] | None = None,
     settings: Sequence[str] = (),
     variants: str | Path | None = None,
-    shown: bool = True,
+    show_progress: bool = True,
 ) -> list[SweepRun]:
     """List the runs of a sweep, and check each of them before any is started.
 
@@ -85,7 +85,7 @@ def plan(
         folds: only these folds; None: all.
         settings: arguments of `ser-ft train` that override each recipe: ["--train.epochs=2"].
         variants: a YAML file, name -> settings that override each recipe: `mixup: {augment: {mixup: 0.4}}`.
-        shown: show progress while the data are read.
+        show_progress: show progress while the data are read.
 
     Raises:
         InputError: a recipe or a setting is wrong or does not fit its data, or the folder of a run holds something else
@@ -106,7 +106,7 @@ def plan(
                 raise InputError(f"{file}: a sweep cannot use push_to_hub: publish one of its runs with ser-ft push")
             data = repr(recipe.data)
             if data not in tables:
-                tables[data] = load_data(recipe.data, shown)
+                tables[data] = load_data(recipe.data, show_progress)
             name = "/".join(filter(None, (file.stem, variant)))
             runs += _runs_of_recipe(recipe, arguments, tables[data], Path(out), name, folds, seeds)
     return runs
@@ -194,7 +194,9 @@ def _splits(
         yield prefix, settings, make_split(table, **asdict(replace(config, **settings)))
 
 
-def run_all(runs: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads: int = 1, shown: bool = True) -> None:
+def run_all(
+    runs: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads: int = 1, show_progress: bool = True
+) -> None:
     """Run all runs of a sweep that are not finished, each in its own process.
 
     The output of a run is written to the file NAME.log next to its folder. When this process ends, for whatever reason,
@@ -205,7 +207,6 @@ def run_all(runs: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads: i
         out: the sweep's folder; only one process may work in it.
         jobs: number of runs at a time.
         threads: CPU threads of each run. Unlike the number of jobs, it affects the last digits of the results.
-        shown: show a progress bar.
 
     Raises:
         InputError: `jobs` or `threads` is below 1, another sweep uses the folder, or a run failed (all others are run).
@@ -216,7 +217,11 @@ def run_all(runs: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads: i
     with exclusive_lock(Path(out).expanduser(), "sweep"):
         unfinished = [run for run in runs if not run.is_done]
         with progress_bar(
-            total=len(runs), initial=len(runs) - len(unfinished), desc="sweep", unit=" runs", shown=shown
+            total=len(runs),
+            initial=len(runs) - len(unfinished),
+            desc="sweep",
+            unit=" runs",
+            show_progress=show_progress,
         ) as progress:
             failures = _run_in_pool(unfinished, JobPool(jobs, threads), progress)
     if failures:

@@ -198,12 +198,11 @@ class Trainer:
         """Sampling probability of each training clip; None: each clip is used once per epoch."""
         return None
 
-    def fit(self, resume: bool = False, shown: bool = True) -> None:
+    def fit(self, resume: bool = False, show_progress: bool = True) -> None:
         """Train the model.
 
         Args:
             resume: continue from the newest checkpoint in the run folder.
-            shown: show a progress bar.
         """
         if resume:
             self._load()
@@ -211,7 +210,11 @@ class Trainer:
             self.folder.truncate_history(0)
         state = self.state
         with progress_bar(
-            total=self.total_steps, initial=state.step, desc=self.description, unit=" steps", shown=shown
+            total=self.total_steps,
+            initial=state.step,
+            desc=self.description,
+            unit=" steps",
+            show_progress=show_progress,
         ) as progress:
             while (state.step < self.total_steps or state.batch) and not state.stopped:
                 self._run_epoch(progress)

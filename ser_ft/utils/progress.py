@@ -10,20 +10,20 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(items: Iterable[Any] | None = None, *, shown: bool = True, **options: Any) -> tqdm[Any]:
+def progress_bar(items: Iterable[Any] | None = None, *, show_progress: bool = True, **options: Any) -> tqdm[Any]:
     """Return a tqdm bar on stderr, which is updated ten times a second in a terminal, else every ten seconds."""
     in_terminal = sys.stderr.isatty()
     interval = 0.1 if in_terminal else 10.0
-    return tqdm(items, disable=not shown, mininterval=interval, dynamic_ncols=in_terminal, **options)
+    return tqdm(items, disable=not show_progress, mininterval=interval, dynamic_ncols=in_terminal, **options)
 
 
 @contextmanager
-def dataset_progress_bars(shown: bool) -> Iterator[None]:
+def dataset_progress_bars(show_progress: bool) -> Iterator[None]:
     """Show or hide the progress bars of `datasets`."""
     import datasets
 
     enabled = datasets.is_progress_bar_enabled()
-    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+    (datasets.enable_progress_bars if show_progress else datasets.disable_progress_bars)()
     try:
         yield
     finally:

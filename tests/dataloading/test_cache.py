@@ -119,46 +119,46 @@ def test_an_incomplete_cache_is_replaced(tmp_path: Path) -> None:
 
 def test_frames_of_a_table_equal_those_of_the_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
-    cache = compute_frames(clips, extractor, shown=False)
+    cache = compute_frames(clips, extractor, show_progress=False)
     for row in (0, 31, 32, 39):
         single = extractor(audio.from_wav(clips[row]["audio"]["bytes"]))["input_features"][0]
         np.testing.assert_allclose(cache[row], single, atol=1e-3)
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    assert np.array_equal(compute_frames(clips, SpectralFeatureExtractor(), shown=False)[39], cache[39])
+    assert np.array_equal(compute_frames(clips, SpectralFeatureExtractor(), show_progress=False)[39], cache[39])
     for other, settings in ((clips, {"hop_length": 200}), (clips.select(range(39)), {})):
         with pytest.raises(AssertionError, match="computed again"):
-            compute_frames(other, SpectralFeatureExtractor(**settings), shown=False)
+            compute_frames(other, SpectralFeatureExtractor(**settings), show_progress=False)
 
 
 def test_cached_frames_do_not_depend_on_the_training_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """All folds share the frames, whatever mean and scale are fitted."""
     clips = table(4)
-    unnormalized = compute_frames(clips, SpectralFeatureExtractor(normalize="none"), shown=False)
+    unnormalized = compute_frames(clips, SpectralFeatureExtractor(normalize="none"), show_progress=False)
     fitted = SpectralFeatureExtractor(normalize="training", mean=[5.0] * 20, scale=[2.0] * 20)
-    cache = compute_frames(clips, fitted, shown=False)
+    cache = compute_frames(clips, fitted, show_progress=False)
     assert all(np.array_equal(cache[row], unnormalized[row]) for row in range(4))
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
     fitted.mean = [7.0] * 20
-    assert compute_frames(clips, fitted, shown=False).folder == cache.folder
+    assert compute_frames(clips, fitted, show_progress=False).folder == cache.folder
 
 
 def test_frames_are_computed_again_after_a_change_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     clips, read_text = table(2), Path.read_text
-    compute_frames(clips, SpectralFeatureExtractor(), shown=False)
+    compute_frames(clips, SpectralFeatureExtractor(), show_progress=False)
 
     def corrected(file: Path, *args: object, **kwargs: object) -> str:
         return read_text(file, *args, **kwargs) + ("# corrected" if file.name == "descriptors.py" else "")
 
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    compute_frames(clips, SpectralFeatureExtractor(), shown=False)
+    compute_frames(clips, SpectralFeatureExtractor(), show_progress=False)
     monkeypatch.setattr(Path, "read_text", corrected)
     with pytest.raises(AssertionError, match="computed again"):
-        compute_frames(clips, SpectralFeatureExtractor(), shown=False)
+        compute_frames(clips, SpectralFeatureExtractor(), show_progress=False)
 
 
 def test_statistics_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     clips, extractor = table(), classical_feature_extractor()
-    cache = compute_statistics(clips, shown=False)
+    cache = compute_statistics(clips, show_progress=False)
     assert cache.shape == (40, len(CLASSICAL_FUNCTIONALS) * len(extractor.columns))
     assert np.isfinite(cache).all()
     for row in (0, 33, 39):
@@ -166,7 +166,7 @@ def test_statistics_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) 
         expected = frame_statistics(single["input_features"], single["attention_mask"], CLASSICAL_FUNCTIONALS)[0]
         np.testing.assert_allclose(cache[row], expected, rtol=1e-3, atol=1e-3)
     monkeypatch.setattr(SpectralFeatureExtractor, "extract", refuse)
-    assert np.array_equal(compute_statistics(clips, shown=False), cache)
+    assert np.array_equal(compute_statistics(clips, show_progress=False), cache)
 
 
 def test_joined_caches_act_as_one(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_joined_caches_act_as_one(tmp_path: Path) -> None:
 
 def test_batches_are_padded_to_the_longest_clip_and_masked() -> None:
     clips = table()
-    frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
+    frames = compute_frames(clips, SpectralFeatureExtractor(), show_progress=False)
     batch = FrameBatches(frames, np.ones(40), SpectralFeatureExtractor()).collate([39, 0])
     assert batch["input_features"].shape == (2, frames.lengths[39], 20)
     assert batch["attention_mask"].sum(dim=1).tolist() == [frames.lengths[39], frames.lengths[0]]
@@ -195,7 +195,7 @@ def test_batches_are_padded_to_the_longest_clip_and_masked() -> None:
 
 def test_targets_are_labels_or_votes_and_classes_depend_on_the_corpus() -> None:
     clips = table(8)
-    frames = compute_frames(clips, SpectralFeatureExtractor(), shown=False)
+    frames = compute_frames(clips, SpectralFeatureExtractor(), show_progress=False)
     batches = FrameBatches(frames, np.ones(8), SpectralFeatureExtractor())
     names = clips.features["emotion"].names
     clip_data = ClipData.from_table(clips, batches, names)

@@ -76,7 +76,7 @@ def stock_logits(encoder: SimpleNamespace, wave: np.ndarray, **options: Any) -> 
 
 
 def states_of(encoder: SimpleNamespace, clips: datasets.Dataset, output: str | int) -> FlatCache:
-    return compute_hidden_states(clips, encoder.parts, encoder.extractor, output, shown=False)
+    return compute_hidden_states(clips, encoder.parts, encoder.extractor, output, show_progress=False)
 
 
 def state_batches(encoder: SimpleNamespace, clips: datasets.Dataset, output: str | int) -> HiddenStateBatches:
@@ -267,7 +267,7 @@ def test_cached_states_are_reused(
     actual = find_encoder(str(tiny_encoder("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, **settings)
     restored = open_prepared(miniature_folder).select(range(6))
     parts = EncoderParts.of(load_encoder(actual))
-    second = compute_hidden_states(restored, parts, actual.extractor, output, shown=False)
+    second = compute_hidden_states(restored, parts, actual.extractor, output, show_progress=False)
     assert second.folder == first.folder
     assert np.array_equal(first[3], second[3])
 
@@ -284,7 +284,7 @@ from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
 hidden_states.iter_waveforms = None
 spec = find_encoder({str(backbone)!r}, ("neutral", "happy"))
 arguments = open_prepared({str(miniature_folder)!r}), EncoderParts.of(load_encoder(spec)), spec.extractor
-states = [hidden_states.compute_hidden_states(*arguments, what, shown=False) for what in ("mean", 1)]
+states = [hidden_states.compute_hidden_states(*arguments, what, show_progress=False) for what in ("mean", 1)]
 print([str(cache.folder) for cache in states])
 """
     # Another hash seed of strings, and another cache of `datasets`.

@@ -187,7 +187,7 @@ def test_waveforms_of_pretrained_encoders_are_augmented_in_training_only() -> No
 
 def test_without_augmentation_all_epochs_are_equal() -> None:
     clips, extractor = table(), SpectralFeatureExtractor()
-    batches = FrameBatches(compute_frames(clips, extractor, shown=False), np.ones(6), extractor)
+    batches = FrameBatches(compute_frames(clips, extractor, show_progress=False), np.ones(6), extractor)
     batch = batches.collate([1])
     assert torch.equal(batches.collate([1], 0)["input_features"], batch["input_features"])
     augmentation = OnlineAugmentation(clips, 0, spec_augment=SpecAugment(num_time_masks=0, num_freq_masks=0))

@@ -204,7 +204,7 @@ def test_the_loss_of_mixed_clips_computed_by_hand(accumulation: int, miniature_f
     out = RunFolder(tmp_path / "run")
     trainer = ClassificationTrainer(accelerator, job, config, out, 5)
     batches = [rows[indices] for indices in trainer._batches(0)]
-    trainer.fit(shown=False)
+    trainer.fit(show_progress=False)
     model.train()
     total_loss, total_weight = 0.0, 0.0
     for index, batch in enumerate(batches):

@@ -155,7 +155,7 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     try:
         # The note comes first: if the process is killed, the remains have it too.
         (new / NOTE_FILE).write_text(SYNTHETIC_NOTE + "\n", encoding="utf-8")
-        for clip in progress_bar(clips, desc="synthetic voices", unit=" clips", shown=progress):
+        for clip in progress_bar(clips, desc="synthetic voices", unit=" clips", show_progress=progress):
             file = new / clip.path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(to_wav(*synthesize_clip(clip, seed)))

@@ -52,7 +52,7 @@ def page_contents(
     notes = {name: note for content in metrics for name, note in (content.get("notes") or {}).items() if note}
     corpora = {name for comparison in comparisons for name in comparison.tested.corpora}
     matrix = _matrix(comparisons, plots)
-    pictures = progress_bar(plots.items(), desc="figures", shown=show_progress)
+    pictures = progress_bar(plots.items(), desc="figures", show_progress=show_progress)
     return {
         "blocks": blocks,
         "matrix": matrix,

@@ -51,7 +51,10 @@ def compare(
         names |= dict.fromkeys(new_runs, name) if name else {}
     boards = leaderboards(pool_runs(list(runs.values()), names, show_progress))
     check_baseline(boards, baseline)
-    return [compare_systems(board, baseline) for board in progress_bar(boards, desc="comparisons", shown=show_progress)]
+    return [
+        compare_systems(board, baseline)
+        for board in progress_bar(boards, desc="comparisons", show_progress=show_progress)
+    ]
 
 
 def system_rows(comparisons: Sequence[SystemComparison]) -> list[dict[str, Any]]:

@@ -73,7 +73,9 @@ def measure_source(source: Source, show_progress: bool = True) -> MeasuredClips:
 
     measured: list[_Clip] = []
     errors: list[tuple[int, audio.AudioError]] = []
-    with progress_bar(total=len(source.metadata), desc="measuring", unit=" clips", shown=show_progress) as progress:
+    with progress_bar(
+        total=len(source.metadata), desc="measuring", unit=" clips", show_progress=show_progress
+    ) as progress:
         for batch, batch_errors in _measure_in_threads(source):
             measured += batch
             errors += batch_errors

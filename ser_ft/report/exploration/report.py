@@ -129,7 +129,7 @@ def _draw_figures(
     if len(data.clips) > 2:
         plots["map"] = plot_map
     files = {}
-    for name, plot in progress_bar(plots.items(), desc="drawing", unit=" figures", shown=verbose):
+    for name, plot in progress_bar(plots.items(), desc="drawing", unit=" figures", show_progress=verbose):
         large = name in ("examples", "map")
         files[name] = save_figure(plot(), folder / f"{name}.png", _PNG_COLORS if large else None)
     return files

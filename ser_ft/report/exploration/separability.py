@@ -116,7 +116,7 @@ def estimate_separability(
     """
     tasks = [task for trait in TRAITS if (task := _make_task(clips, trait, allowed_classes)) is not None]
     results, total = [], len(tasks) * len(normalized)
-    with progress_bar(total=total, desc="comparing", unit=" tables", shown=show_progress) as progress:
+    with progress_bar(total=total, desc="comparing", unit=" tables", show_progress=show_progress) as progress:
         for task in tasks:
             scores = {}
             for name, features in normalized.items():

@@ -68,18 +68,18 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
             print(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
     accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
-    shown = verbose and accelerator.is_main_process
+    show_progress = verbose and accelerator.is_main_process
     with accelerator.local_main_process_first():
         encoder = load_encoder(recipe.model, recipe.pretrain.mask_prob)
-        table = load_data(recipe.data, shown)
+        table = load_data(recipe.data, show_progress)
     split = _split(table, recipe.split, recipe.model.name)
-    if shown:
+    if show_progress:
         print(split.describe())
     input_spec = encoder.parts.input_spec
     train_rows = _long_enough(
-        split.row_indices(table)["train"], clip_lengths(table), input_spec, recipe.pretrain.mask_length, shown
+        split.row_indices(table)["train"], clip_lengths(table), input_spec, recipe.pretrain.mask_length, show_progress
     )
-    trainable = _prepare_encoder(encoder, table, recipe.pretrain, accelerator.device, shown)
+    trainable = _prepare_encoder(encoder, table, recipe.pretrain, accelerator.device, show_progress)
     optimizer = create_optimizer(
         trainable.learning_rates,
         recipe.pretrain.weight_decay,
@@ -94,7 +94,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     trainer = PretrainingTrainer(accelerator, job, recipe.pretrain, folder, recipe.seed)
     if not resume:
         create_run_folder(recipe, folder, content, accelerator)
-    trainer.fit(resume, shown)
+    trainer.fit(resume, show_progress)
     if accelerator.is_main_process:
         folder.write_environment(
             device=device_name(accelerator),
@@ -104,7 +104,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
             torch_threads=torch.get_num_threads(),
         )
         _save_model(trainable.finish(), encoder, folder)
-        if shown:
+        if show_progress:
             print(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -172,21 +172,25 @@ def _split(table: datasets.Dataset, config: SplitConfig, model: str) -> Split:
 
 
 def _long_enough(
-    rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec, mask_length: int, shown: bool
+    rows: np.ndarray, samples: np.ndarray, input_spec: InputSpec, mask_length: int, show_progress: bool
 ) -> np.ndarray:
     """Return the rows of the clips that are longer than a masked span."""
     long_rows: np.ndarray = rows[input_spec.num_frames(samples[rows]) > mask_length]
     seconds = input_spec.num_samples(mask_length + 1) / audio.SAMPLE_RATE
     if not len(long_rows):
         raise InputError(f"no training clip is longer than a masked span ({seconds:.2f} s): lower pretrain.mask_length")
-    if shown and len(long_rows) < len(rows):
+    if show_progress and len(long_rows) < len(rows):
         count = len(rows) - len(long_rows)
         print(f"  {count} training clips under {seconds:.2f} s are left out: a masked span would cover them")
     return long_rows
 
 
 def _prepare_encoder(
-    encoder: PretrainingEncoder, table: datasets.Dataset, config: PretrainConfig, device: torch.device, shown: bool
+    encoder: PretrainingEncoder,
+    table: datasets.Dataset,
+    config: PretrainConfig,
+    device: torch.device,
+    show_progress: bool,
 ) -> TrainableModel:
     """Prepare an encoder for training: everything but its convolutional feature encoder is trained.
 
@@ -197,7 +201,7 @@ def _prepare_encoder(
     model.freeze_feature_encoder()
     batch_source: BatchSource
     if config.cache:
-        states = compute_hidden_states(table, parts, encoder.extractor, "feature_encoder", shown, device)
+        states = compute_hidden_states(table, parts, encoder.extractor, "feature_encoder", show_progress, device)
         batch_source = HiddenStateBatches(states, table, encoder.extractor, parts.input_spec)
         hooks = EncoderHooks(parts, skip_feature_encoder=True)
     else:
