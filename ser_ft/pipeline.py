@@ -71,16 +71,11 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of training.
-
-    Attributes:
-        table: the prepared table; None if the run was finished before.
-        is_main_process: whether this process writes the files.
-    """
+    """The result of training."""
 
     folder: RunFolder
-    table: datasets.Dataset | None
-    is_main_process: bool
+    table: datasets.Dataset | None  # None if the run was finished before
+    is_main_process: bool  # whether this process writes the files
 
 
 def train(
@@ -89,7 +84,6 @@ def train(
     """Train and evaluate a model as a recipe describes, with its baselines.
 
     Args:
-        verbose: show the data, the split and progress.
         check: called with the table and its split before anything is written; it may raise an InputError.
 
     Raises:

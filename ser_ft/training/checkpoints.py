@@ -22,10 +22,7 @@ _WEIGHTS_FILE = "trained.safetensors"
 class Checkpoints:
     """The checkpoints of a run: weights, optimizer, schedule, random states, and the progress of the loop.
 
-    Args:
-        accelerator: has prepared the model and the optimizer; its hooks are set here.
-        model: the model, not wrapped for distributed training.
-        trained: entries of the model's state dict that training changes. Frozen weights are not saved.
+    `trained` names the entries of the model's state dict that training changes; frozen weights are not saved.
     """
 
     def __init__(self, accelerator: Accelerator, folder: RunFolder, model: torch.nn.Module, trained: set[str]) -> None:

@@ -61,11 +61,7 @@ def split_for_training(table: datasets.Dataset, config: SplitConfig) -> Split:
 
 
 def split_content(split: Split, model: str) -> dict[str, Any]:
-    """Return the content of a run's split.json: the split, and the speakers that the model has seen before.
-
-    Args:
-        model: the model that training starts from.
-    """
+    """Return the content of a run's split.json: the split, and the speakers that the model has seen before."""
     seen = speakers_seen_in_training(model, ("train", "validation"))
     return split.to_dict() | ({"seen": sorted(seen)} if seen else {})
 
@@ -79,12 +75,7 @@ def learned_classes(table: datasets.Dataset, train_rows: np.ndarray) -> tuple[st
 def augmented_copies(
     clips: datasets.Dataset, augment: AugmentConfig, seed: int, show_progress: bool = False
 ) -> list[datasets.Dataset]:
-    """Return a table of the augmented copies of training clips; none if the recipe asks for no copies.
-
-    Args:
-        clips: table of the training clips.
-        augment: the transforms and the number of copies.
-    """
+    """Return a table of the augmented copies of training clips; none if the recipe asks for no copies."""
     if not augment.copies:
         return []
     transforms = Augment(augment.transforms, copies=augment.copies, seed=seed, originals=False)

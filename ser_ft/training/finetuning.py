@@ -65,14 +65,8 @@ def prepare_encoder(
     """Prepare a pretrained speech encoder for training.
 
     Parameters are frozen, the output of frozen layers is cached, adapters are added, and learning rates are assigned.
-
-    Args:
-        model: the encoder with a head, from `ser_ft.models.encoders.load_encoder`.
-        tables: the prepared table, followed by the augmented copies of training clips, if any. The row numbers of the
-            batch source count through all of them.
-        tuning: which parameters are trained.
-        augment: augmentation of training clips.
-        device: device that computes the output of frozen layers.
+    `tables` are the prepared table and, after it, the augmented copies of training clips, if any; row numbers
+    count through all of them. `device` computes the output of frozen layers.
 
     Raises:
         InputError: the settings do not fit the family, or there is no disk space for the cached output.

@@ -40,11 +40,8 @@ def frame_batches(
 ) -> FrameBatches:
     """Compute the features of all clips, fit their standardization, and set up their augmentation.
 
-    Args:
-        extractor: the feature extractor; what it fits on training clips is fitted here.
-        tables: the prepared table, followed by the augmented copies of training clips, if any.
-        train_rows: row numbers of the training clips, counted through all tables.
-        augment: augmentation of training clips.
+    `tables` are the prepared table and, after it, the augmented copies of training clips, if any; row numbers
+    count through all of them.
 
     Raises:
         InputError: the augmentation does not fit the features.
@@ -84,13 +81,6 @@ def prepare_image_backbone(
     show_progress: bool = False,
 ) -> TrainableModel:
     """Prepare an image backbone: stages are frozen, the output of a frozen backbone is cached, rates are assigned.
-
-    Args:
-        model: the network, from `ser_ft.models.registry.build_model`.
-        batch_source: its spectrograms, from `frame_batches`.
-        tables: the tables of the batch source.
-        tuning: which stages are trained.
-        device: device that computes the output of a frozen backbone.
 
     Raises:
         InputError: the backbone has fewer stages than the recipe asks for.

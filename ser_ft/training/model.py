@@ -59,15 +59,8 @@ def prepare_model(
 ) -> tuple[TrainableModel, SequenceFeatureExtractor]:
     """Build a model and prepare it for training: see `ser_ft.training.finetuning` and `ser_ft.training.from_scratch`.
 
-    Args:
-        tuning: which parameters of a pretrained backbone are trained.
-        augment: augmentation of training clips.
-        train: the training loop, for the learning rate of the head and for compilation.
-        tables: the prepared table, followed by the augmented copies of training clips, if any.
-        train_rows: row numbers of the training clips, counted through all tables.
-
-    Returns:
-        The model, and its feature extractor.
+    `tables` are the prepared table and, after it, the augmented copies of training clips, if any; row numbers
+    count through all of them. Returns the model and its feature extractor.
     """
     device = accelerator.device
     if model.kind == "speech":
@@ -103,11 +96,7 @@ def prepare_model(
 
 
 def display_name(model: ModelConfig, mode: str) -> str:
-    """Return the name of a trained model in tables and reports; a path is shortened to the name of its folder.
-
-    Args:
-        model: the model that training started from.
-    """
+    """Return the name of a trained model in tables and reports; a path is shortened to the name of its folder."""
     name = model.name
     if name in MODELS:
         return name
@@ -137,11 +126,7 @@ def save_model(
 
 
 def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe of a small network that is trained as a baseline of a recipe's model.
-
-    Args:
-        name: one of `ser_ft.models.MODELS`.
-    """
+    """Return the recipe of a small network that is trained as a baseline of a recipe's model."""
     return replace(
         recipe,
         model=ModelConfig(name),

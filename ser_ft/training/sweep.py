@@ -37,16 +37,10 @@ PROGRAM = "ser-ft train"
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run of a sweep.
+    """A run of a sweep."""
 
-    Attributes:
-        name: its path inside the sweep's folder, such as "mfcc_cnn_ravdess/fold0-seed1".
-        arguments: arguments of `ser-ft train` that start or resume it.
-        recipe: the recipe that the arguments describe.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
+    name: str  # its path inside the sweep's folder, such as "mfcc_cnn_ravdess/fold0-seed1"
+    arguments: tuple[str, ...]  # arguments of `ser-ft train` that start or resume it
     recipe: Recipe
 
     @property
@@ -85,7 +79,6 @@ def plan(
         folds: only these folds; None: all.
         settings: arguments of `ser-ft train` that override each recipe: ["--train.epochs=2"].
         variants: a YAML file, name -> settings that override each recipe: `mixup: {augment: {mixup: 0.4}}`.
-        show_progress: show progress while the data are read.
 
     Raises:
         InputError: a recipe or a setting is wrong or does not fit its data, or the folder of a run holds something else
@@ -203,7 +196,6 @@ def run_all(
     its runs end too and can be resumed later. With several GPUs each run uses one of them.
 
     Args:
-        runs: the runs, from `plan`.
         out: the sweep's folder; only one process may work in it.
         jobs: number of runs at a time.
         threads: CPU threads of each run. Unlike the number of jobs, it affects the last digits of the results.

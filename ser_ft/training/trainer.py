@@ -52,12 +52,7 @@ class TrainableModel:
 
 @dataclass
 class TrainingJob:
-    """What a training loop trains.
-
-    Attributes:
-        trainable: the model and the source of its batches.
-        train_rows: row numbers of the training clips in the batch source.
-    """
+    """What a training loop trains. `train_rows` are row numbers of the batch source."""
 
     trainable: TrainableModel
     optimizer: torch.optim.Optimizer
@@ -88,41 +83,24 @@ def create_optimizer(
 
 @dataclass
 class Progress:
-    """The state of the loop that a checkpoint holds besides weights, optimizer and random states.
+    """The state of the loop that a checkpoint holds besides weights, optimizer and random states."""
 
-    Attributes:
-        epoch: number of finished epochs.
-        batch: number of batches of the current epoch that were trained on.
-        step: number of optimizer steps.
-        totals: running totals of the current epoch: see `Trainer.new_totals`.
-        stopped: whether training ended before its last epoch.
-        best_uar: validation UAR of the best epoch.
-        best_loss: validation loss of the best epoch.
-        best_epoch: the best epoch, counted from 1.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    totals: dict[str, Any] = field(default_factory=dict)
-    stopped: bool = False
-    best_uar: float = -1.0
-    best_loss: float = math.inf
-    best_epoch: int = 0
+    epoch: int = 0  # number of finished epochs
+    batch: int = 0  # number of batches of the current epoch that were trained on
+    step: int = 0  # number of optimizer steps
+    seconds: float = 0.0  # duration of training
+    totals: dict[str, Any] = field(default_factory=dict)  # of the current epoch: see `Trainer.new_totals`
+    stopped: bool = False  # whether training ended before its last epoch
+    best_uar: float = -1.0  # validation UAR of the best epoch
+    best_loss: float = math.inf  # validation loss of the best epoch
+    best_epoch: int = 0  # counted from 1
 
 
 class Trainer:
     """A training loop. Subclasses define the loss of a batch, the metrics of an epoch and the learning rate schedule.
 
     Training is deterministic: a run that was interrupted and resumed ends with the same weights, to the bit.
-
-    Args:
-        accelerator: created by `ser_ft.utils.accelerator.create_accelerator`.
-        job: the model, its optimizer and its clips.
-        config: the recipe's section `train` or `pretrain`.
-        folder: the run folder, for checkpoints and history.
-        seed: seed of the order of the clips.
+    `config` is the section `train` or `pretrain` of a recipe; `seed` determines the order of the clips.
     """
 
     description = "training"
