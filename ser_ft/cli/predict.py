@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from ..inference.inputs import AudioInput
     from ..inference.recognizer import EmotionRecognizer
 
-# The progress bar appears after this many seconds.
-_BAR_DELAY = 2.0
+_BAR_DELAY = 2.0  # seconds after which the progress bar appears
 
 
 def add_predict(commands: Commands) -> None:
@@ -66,8 +65,7 @@ def _predict(options: argparse.Namespace) -> int:
     from ..inference.recognizer import EmotionRecognizer
 
     out = Path(options.out) if options.out else None
-    format = options.format or _format_from_suffix(out)
-    _check_out(out, format, options.resume)
+    format = _check_out(out, options.format, options.resume)
     recognizer = EmotionRecognizer(options.model)
     try:
         with _silent_libraries():
@@ -134,21 +132,18 @@ def _count_files(items: Iterator[AudioInput], format: str, existing: ExistingPre
     return total, widest, retried
 
 
-def _format_from_suffix(out: Path | None) -> str:
-    if out is None:
-        return "table"
-    format = out.suffix.lower().removeprefix(".")
-    if format not in FORMATS:
-        raise InputError(f"--out {out}: its suffix is not .csv, .json or .jsonl: change it, or pass --format")
-    return format
-
-
-def _check_out(out: Path | None, format: str, resume: bool) -> None:
+def _check_out(out: Path | None, format: str | None, resume: bool) -> str:
+    """Return the format of the output, by default that of its suffix."""
+    if format is None:
+        format = out.suffix.lower().removeprefix(".") if out else "table"
+        if format not in FORMATS:
+            raise InputError(f"--out {out}: its suffix is not .csv, .json or .jsonl: change it, or pass --format")
     if resume and (out is None or format not in RESUMABLE_FORMATS):
         raise InputError(f"--resume continues a file: pass --out FILE, in {' or '.join(RESUMABLE_FORMATS)}")
     if out is not None:
         can_resume = resume if format in RESUMABLE_FORMATS else None
         check_output(out, kind="file", what="a file", overwrite=None, resume=can_resume)
+    return format
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..utils.errors import InputError
-from .upload import Content, Upload
+from .upload import Upload
 
 TIMEOUT = 120.0
 """Seconds without a byte after which a connection is closed and tried again."""
@@ -72,9 +72,7 @@ class Client:
             head, created = self._get_or_create(upload, private)
             remote = self._list_files(upload)
             stale = sorted(set(remote) - set(upload.files) - set(_HUB_FILES))
-            changed = sorted(
-                path for path, content in upload.files.items() if path in remote and not _equal(content, remote[path])
-            )
+            changed = sorted(path for path in upload.files if path in remote and not _equal(upload, path, remote[path]))
             if (stale or changed) and not (overwrite or created or self._is_untouched(upload, remote)):
                 others = changed + stale
                 names = ", ".join([*others[:3], *(["..."] if len(others) > 3 else [])])
@@ -176,11 +174,11 @@ def _without_xet() -> Iterator[None]:
         constants.HF_HUB_DISABLE_XET = before
 
 
-def _equal(content: Content, remote: Any) -> bool:
+def _equal(upload: Upload, path: str, remote: Any) -> bool:
     from huggingface_hub.utils import sha
 
-    size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    if size != (remote.lfs.size if remote.lfs else remote.size):
+    content = upload.files[path]
+    if upload.size(path) != (remote.lfs.size if remote.lfs else remote.size):
         return False
     if not remote.lfs:
         return bool(sha.git_hash(content if isinstance(content, bytes) else content.read_bytes()) == remote.blob_id)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _SHARD_BYTES = 400_000_000
 _BYTES_PER_SECOND = 32_000  # 16-bit samples at 16 kHz
 _ROW_GROUP_CLIPS = 100  # what a reader of one clip has to download
-_LOCAL_COLUMNS = ["path"]
 _CARD_COLUMNS = ["corpus", "speaker", "duration", "emotion"]
 
 
@@ -95,7 +94,7 @@ def _write_parquet(table: datasets.Dataset, file: Path, pseudonyms: Mapping[str,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = table.remove_columns(_LOCAL_COLUMNS).features.arrow_schema
+    schema = table.remove_columns(["path"]).features.arrow_schema
     with (
         pq.ParquetWriter(file, schema) as writer,
         progress_bar(total=len(table), desc=file.name, unit=" clips") as progress,

@@ -39,11 +39,6 @@ class Pseudonymizer:
         self.speakers = self._number([*speakers, *split.get("seen", [])], "speaker")
         self._clips = self._number([name for part in parts for name in part["clips"]], "clip")
 
-    @property
-    def any(self) -> bool:
-        """Whether there are names to replace."""
-        return bool(self.speakers)
-
     def in_split(self, split: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of split.json with pseudonyms."""
         parts = {}
@@ -87,13 +82,13 @@ def model_upload(run: RunFolder, name: str) -> Upload:
         files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         files["environment.json"] = as_json({key: run.environment[key] for key in run.environment if key != "command"})
         # Without pseudonyms, the published files equal the run's byte for byte.
-        files["metrics.json"] = as_json(names.in_metrics(metrics)) if names.any else run.metrics_file.read_bytes()
-        files["split.json"] = as_json(names.in_split(split)) if names.any else run.split_file.read_bytes()
+        files["metrics.json"] = as_json(names.in_metrics(metrics)) if names.speakers else run.metrics_file.read_bytes()
+        files["split.json"] = as_json(names.in_split(split)) if names.speakers else run.split_file.read_bytes()
         if run.history_file.is_file():
             files["history.jsonl"] = run.history_file.read_bytes()
         for figure in _FIGURES:
             file = run.figures / f"{figure}.png"
-            if file.is_file() and not (figure == "speakers" and names.any):
+            if file.is_file() and not (figure == "speakers" and names.speakers):
                 files[f"figures/{figure}.png"] = file
         files["README.md"] = str(model_card(run, name, config)).encode()
     paths = frozenset({str(run.path.resolve()), *_paths_in(run.config)})

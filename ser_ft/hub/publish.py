@@ -113,10 +113,8 @@ def _collect(
         return [card_upload(source, name) if dataset_card else table_upload(source, name, accept_terms, work)]
     run = RunFolder.open(source)
     if space and private:
-        raise InputError(
-            "--space does not work with --private: a Space downloads ser_ft and the model, which needs a token if they "
-            "are private"
-        )
+        reason = "a Space downloads ser_ft and the model, which needs a token if they are private"
+        raise InputError(f"--space does not work with --private: {reason}")
     uploads = [model_upload(run, name)]
     check_accepted(corpora_seen_in_training(run.model), accept_terms)
     if dataset_card:
@@ -129,10 +127,9 @@ def _collect(
 def _show(uploads: list[Upload], private: bool, out: str | Path | None, log: Callable[[str], None]) -> None:
     """List what would be sent, and write it to a folder if one is named."""
     for upload in uploads:
-        sizes = upload.sizes
-        log(f"{upload.kind} {upload.name}{' (private)' if private else ''}: {len(sizes)} files, one commit")
-        for path, size in sorted(sizes.items()):
-            log(f"  {size:>12,}  {path}")
+        log(f"{upload.kind} {upload.name}{' (private)' if private else ''}: {len(upload.files)} files, one commit")
+        for path in sorted(upload.files):
+            log(f"  {upload.size(path):>12,}  {path}")
     if out is not None:
         folder = check_output(out, what="this upload", is_part=lambda _: False)
         for upload in uploads:

@@ -93,13 +93,10 @@ class Upload:
         except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: cannot be searched ({error})") from error
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The size of each file in bytes, by its path in the repository."""
-        return {
-            path: len(content) if isinstance(content, bytes) else content.stat().st_size
-            for path, content in self.files.items()
-        }
+    def size(self, path: str) -> int:
+        """Return the size of a file in bytes."""
+        content = self.files[path]
+        return len(content) if isinstance(content, bytes) else content.stat().st_size
 
     def write(self, folder: Path) -> None:
         """Write the files to a folder exactly as they would be sent."""

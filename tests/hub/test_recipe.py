@@ -13,13 +13,11 @@ import pytest
 import yaml
 
 from ser_ft.cli import main, train
-from ser_ft.config.parser import parse
 from ser_ft.config.schema import HubConfig
 from ser_ft.data.prepare import corpus_info
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import UploadError
 from ser_ft.hub.publish import publish_run
-from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import TOKEN, Hub
 from tests.helpers.training import RECIPES, finish
 
@@ -141,8 +139,3 @@ def test_one_of_two_processes_publishes(hub: Hub, finished_run: RunFolder) -> No
     assert hub.count("POST .*/commit/") == 1
     assert hub.count("GET /api/whoami") == 2, "at the start and before the upload, by the main process only"
     assert hub.model("someone/mine").files["metrics.json"] == finished_run.metrics_file.read_bytes()
-
-
-def test_unknown_hub_settings_are_refused() -> None:
-    with pytest.raises(InputError, match="hub"):
-        parse(["--hub.model_ids=someone/mine"], "test")

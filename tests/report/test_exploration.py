@@ -97,12 +97,12 @@ def test_clips_csv_and_the_embedded_examples(report: Path, page: Page, miniature
     assert set(MEASURES) <= set(clips.columns)
     assert clips["pitch"].between(60, 600).mean() > 0.9
     assert np.allclose(clips["duration"], miniature_table["duration"], rtol=1e-3)
-    players = page.all("audio")
-    assert [player["aria-label"].split(", ")[1] for player in players] == list(EMOTION_NAMES)
-    examples = clips.set_index("id").loc[[player["aria-label"].split()[1].rstrip(",") for player in players]]
+    audio_tags = page.all("audio")
+    assert [player["aria-label"].split(", ")[1] for player in audio_tags] == list(EMOTION_NAMES)
+    examples = clips.set_index("id").loc[[player["aria-label"].split()[1].rstrip(",") for player in audio_tags]]
     assert examples["emotion"].tolist() == list(EMOTION_NAMES)
     assert examples["speaker"].nunique() == 1, "one speaker for all emotions"
-    for player in players:
+    for player in audio_tags:
         samples = audio.decode(base64.b64decode(player["src"].partition(",")[2]))
         assert 0.2 < len(samples) / audio.SAMPLE_RATE <= map.MAX_EXAMPLE_SECONDS
 

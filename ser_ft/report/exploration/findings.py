@@ -24,8 +24,8 @@ def find_notable(measured: MeasuredClips, data: PlotData, results: Sequence[Sepa
     """Return what is notable about a data set, the most serious first; an empty list if nothing is."""
     return [
         *interpret_separability(results)[:1],
-        *_speakers(data),
-        *_emotions(data),
+        *(_speakers(data) if data.classes else ()),
+        *(_emotions(data) if data.classes else ()),
         *_levels(data),
         *_durations(data),
         *_sampling_rates(data),
@@ -39,9 +39,8 @@ def interpret_separability(results: Sequence[Separability]) -> list[str]:
     if "emotion" not in by_trait:
         return []
     emotion = by_trait["emotion"]
-    other = by_trait.get("corpus") or by_trait.get("speaker")
     lines = []
-    if other is not None:
+    if other := by_trait.get("corpus") or by_trait.get("speaker"):
         gap = other.chance_corrected - emotion.chance_corrected
         how = "more than" if gap > _SCORE_GAP else "less than" if gap < -_SCORE_GAP else "about as much as"
         claim = f"The features show the {other.trait} {how} the emotion"
@@ -71,8 +70,6 @@ _ADVICE = {
 
 
 def _speakers(data: PlotData) -> Iterator[str]:
-    if not data.classes:
-        return
     known = known_speakers(data.clips)
     for corpus in data.corpora:
         in_corpus = data.clips["corpus"] == corpus
@@ -87,8 +84,6 @@ def _speakers(data: PlotData) -> Iterator[str]:
 
 
 def _emotions(data: PlotData) -> Iterator[str]:
-    if not data.classes:
-        return
     counts = data.clips["emotion"].value_counts()
     most, least = counts.index[0], counts.index[-1]
     if counts[most] >= _IMBALANCE * counts[least]:
@@ -112,8 +107,7 @@ def _levels(data: PlotData) -> Iterator[str]:
         if gap >= _BACKGROUND_GAP:
             plural = {"corpus": "corpora", "folder": "folders"}[data.group_name]
             yield f"The background of {quiet} is {gap:.0f} dB quieter than that of {loud}: pauses reveal the {plural}."
-    clipped = int((data.clips["peak"] >= FULL_SCALE).sum())
-    if clipped:
+    if clipped := int((data.clips["peak"] >= FULL_SCALE).sum()):
         yield f"{count_text(clipped, 'clip')} {'reaches' if clipped == 1 else 'reach'} full scale and may be clipped."
 
 
@@ -123,8 +117,7 @@ def _durations(data: PlotData) -> Iterator[str]:
         median = float(data.clips["duration"][data.clips["corpus"] == shortest].median())
         if gap >= (_DURATION_RATIO - 1) * median:
             yield f"The clips of {longest} are {1 + gap / median:.1f} times as long as those of {shortest}."
-    short = int((data.clips["duration"] < _SHORT_SECONDS).sum())
-    if short:
+    if short := int((data.clips["duration"] < _SHORT_SECONDS).sum()):
         yield f"{count_text(short, 'clip')} {'is' if short == 1 else 'are'} shorter than half a second."
 
 
@@ -134,8 +127,7 @@ def _sampling_rates(data: PlotData) -> Iterator[str]:
         counts = rates.value_counts()
         listing = [f"{rate:,} Hz ({counts[rate]:,})" for rate in counts.index[:6]]
         yield f"The files have several sampling rates: {', '.join(listing)}."
-    low = int((rates < SAMPLE_RATE).sum())
-    if low:
+    if low := int((rates < SAMPLE_RATE).sum()):
         yield f"{count_text(low, 'clip')} {'has' if low == 1 else 'have'} a sampling rate below 16 kHz."
 
 

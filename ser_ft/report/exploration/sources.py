@@ -96,7 +96,7 @@ def _from_folder(folder: Path) -> Source:
             f"{folder}: neither a prepared table nor a folder that holds sound files; "
             "name recordings, or make a table of them: ser-ft prepare FOLDER... --out TABLE"
         )
-    groups = _group_by_subfolder(files, folder)
+    groups = [escape_surrogates(name) for name in _group_by_subfolder(files, folder)]
     metadata = pd.DataFrame(
         {
             "id": [escape_surrogates(str(file.relative_path)) for file in files],
@@ -125,10 +125,8 @@ def _from_folder(folder: Path) -> Source:
 
 def _group_by_subfolder(files: list[ArchiveFile], folder: Path) -> list[str]:
     """Name the top-level subfolder of each file if there are 2 to 8 of them, else the folder itself."""
-    from ...data.builder import escape_surrogates
-
     subfolders = [file.relative_path.parts[0] if len(file.relative_path.parts) > 1 else "" for file in files]
     name = folder.resolve().name or str(folder)
     if not 2 <= len(set(subfolders)) <= _MAX_FOLDER_GROUPS:
-        return [escape_surrogates(name)] * len(files)
-    return [escape_surrogates(subfolder or name) for subfolder in subfolders]
+        return [name] * len(files)
+    return [subfolder or name for subfolder in subfolders]
