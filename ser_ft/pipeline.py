@@ -101,8 +101,7 @@ def train(
     )
     check_model(recipe.model, recipe.tuning, recipe.augment)
     table = _train_and_evaluate(recipe, folder, accelerator, verbose and accelerator.is_main_process, check)
-    # The process group must outlive the distributed model, and gloo's thread must have freed the last reduction: their
-    # destructors can wait for each other.
+    # The process group must outlive the distributed model and gloo's last reduction: their destructors can deadlock.
     accelerator.wait_for_everyone()
     accelerator.end_training()
     for name in dict.fromkeys(recipe.baselines):

@@ -130,10 +130,7 @@ class ClassificationTrainer(Trainer):
         """Return the training loss and the UAR of the training clips."""
         (loss, weight), (correct, clips) = totals["loss"].tolist(), totals["correct"].numpy()
         present = clips > 0
-        return {
-            "train_loss": loss / max(weight, 1e-12),
-            "train_uar": float((correct[present] / clips[present]).mean()),
-        }
+        return {"train_loss": loss / max(weight, 1e-12), "train_uar": float((correct[present] / clips[present]).mean())}
 
     def evaluate_epoch(self) -> dict[str, float]:
         """Validate the weights (or their moving average), keep the best, and stop if they no longer improve."""

@@ -19,12 +19,7 @@ from tests.helpers.training import RECIPES, assert_same_run, finish, kill_after_
 
 pytestmark = pytest.mark.slow
 # Without validation, no temperature is folded into the weights.
-SETTINGS = (
-    "--train.learning_rate=0.01",
-    "--train.epochs=2",
-    "--train.save_steps=2",
-    "--split.validation=0",
-)
+SETTINGS = ("--train.learning_rate=0.01", "--train.epochs=2", "--train.save_steps=2", "--split.validation=0")
 
 
 @pytest.fixture(scope="module")

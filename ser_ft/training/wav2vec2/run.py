@@ -81,11 +81,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     )
     trainable = _prepare_encoder(encoder, table, recipe.pretrain, accelerator.device, show_progress)
     optimizer = create_optimizer(
-        trainable.learning_rates,
-        recipe.pretrain.weight_decay,
-        accelerator.device,
-        betas=ADAM_BETAS,
-        eps=ADAM_EPSILON,
+        trainable.learning_rates, recipe.pretrain.weight_decay, accelerator.device, betas=ADAM_BETAS, eps=ADAM_EPSILON
     )
     seen = speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"])
     content = split.to_dict() | {"seen": sorted(seen)}
