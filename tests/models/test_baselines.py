@@ -14,6 +14,7 @@ from ser_ft.models import MODELS
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.models.registry import NETWORKS, build_model
 from ser_ft.utils.errors import InputError
+from tests.helpers.sound_files import noise
 from tests.helpers.without_ser_ft import answers
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -32,10 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
 NO_DROPOUT = {"dropout": 0.0, "head_dropout": 0.0}
 OwnModel = tuple[SpectralFeatureExtractor, PreTrainedModel]
 all_networks = pytest.mark.parametrize("name", MODELS)
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=0.02 * (1 + seed % 5), size=samples).astype(np.float32)
 
 
 def create(name: str, extractor_settings: dict[str, Any] | None = None, **config_overrides: Any) -> OwnModel:

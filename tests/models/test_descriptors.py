@@ -7,6 +7,7 @@ import torch
 from ser_ft.models import descriptors
 from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.features import SpectralFeatureExtractor
+from tests.helpers.sound_files import glide
 
 RATE = 16_000
 SHORT = (1, 100, 255, 256, 1023, 1024, 1100)
@@ -29,14 +30,6 @@ TOLERANCES = {
     "mel": (1e-7, 1e-4),
     "log-mel": (2e-3, 0),
 }
-
-
-def speech(samples: int = 20_000, seed: int = 0) -> np.ndarray:
-    """A gliding tone in noise, louder and softer."""
-    time = np.arange(samples) / RATE
-    noise = np.random.default_rng(seed).normal(size=samples)
-    sound = np.sin(2 * np.pi * (150 + 40 * time) * time) + 0.1 * noise
-    return (0.3 * sound * (0.6 + 0.4 * np.sin(9 * time))).astype(np.float32)
 
 
 def frames(sound: np.ndarray, *names: str, **settings: object) -> np.ndarray:
@@ -135,7 +128,7 @@ def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, m
 @pytest.mark.parametrize("name", DESCRIPTORS)
 @pytest.mark.parametrize("samples", [*SHORT, 20_000])
 def test_descriptors_follow_their_definition(name: str, samples: int) -> None:
-    sound = speech(samples)
+    sound = glide(samples)
     absolute, relative = TOLERANCES[name]
     np.testing.assert_allclose(frames(sound, name), reference(sound, name), atol=absolute, rtol=relative)
 
@@ -143,8 +136,8 @@ def test_descriptors_follow_their_definition(name: str, samples: int) -> None:
 @pytest.mark.parametrize("name", DESCRIPTORS)
 def test_descriptors_of_long_windows_follow_their_definition(name: str) -> None:
     absolute, relative = TOLERANCES[name]
-    actual = frames(speech(), name, win_length=1000, hop_length=300, n_mels=32, n_mfcc=13)
-    expected = reference(speech(), name, 1000, 300, 32, 13)
+    actual = frames(glide(), name, win_length=1000, hop_length=300, n_mels=32, n_mfcc=13)
+    expected = reference(glide(), name, 1000, 300, 32, 13)
     np.testing.assert_allclose(actual, expected, atol=4 * absolute, rtol=4 * relative)
 
 
@@ -166,7 +159,7 @@ LIBROSA = {
 @pytest.mark.parametrize("name", LIBROSA)
 def test_descriptors_equal_those_of_librosa(name: str) -> None:
     librosa = pytest.importorskip("librosa")
-    sound = speech()
+    sound = glide()
     magnitude = np.abs(librosa.stft(sound, n_fft=512, hop_length=128, pad_mode="constant"))
     expected = LIBROSA[name](librosa.feature, sound, magnitude).T
     absolute, relative = TOLERANCES[name]
@@ -176,15 +169,15 @@ def test_descriptors_equal_those_of_librosa(name: str) -> None:
 
 def test_combined_descriptors_equal_single_ones() -> None:
     names = [*DESCRIPTORS][::-1]
-    combined = frames(speech(), *names)
-    single = np.concatenate([frames(speech(), name).reshape(len(combined), -1) for name in names], axis=1)
+    combined = frames(glide(), *names)
+    single = np.concatenate([frames(glide(), name).reshape(len(combined), -1) for name in names], axis=1)
     np.testing.assert_allclose(combined, single, atol=1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
 def test_a_clip_has_the_same_frames_alone_and_in_a_batch(name: str) -> None:
     extractor = SpectralFeatureExtractor(descriptors=[name])
-    clips = [speech(samples, seed) for seed, samples in enumerate((9000, *SHORT, 4096))]
+    clips = [glide(samples, seed) for seed, samples in enumerate((9000, *SHORT, 4096))]
     batch = extractor(clips)
     for clip, actual, mask in zip(clips, batch["input_features"], batch["attention_mask"], strict=True):
         single = extractor(clip)["input_features"][0]
@@ -196,15 +189,15 @@ def test_a_clip_has_the_same_frames_alone_and_in_a_batch(name: str) -> None:
 
 def test_samples_after_the_end_of_a_clip_have_no_effect() -> None:
     extractor = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
-    waves = torch.from_numpy(np.stack([speech(5000), speech(5000, seed=1)]))
+    waves = torch.from_numpy(np.stack([glide(5000), glide(5000, seed=1)]))
     actual, mask = extractor.extract(waves, torch.tensor([5000, 1500]))
-    expected = extractor(speech(5000, seed=1)[:1500])["input_features"][0]
+    expected = extractor(glide(5000, seed=1)[:1500])["input_features"][0]
     assert mask.sum(dim=1).tolist() == [40, 12]
     np.testing.assert_allclose(actual[1, :12], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_long_recording_in_chunks_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    extractor, clips = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS]), [speech(9000), speech(700, seed=1)]
+    extractor, clips = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS]), [glide(9000), glide(700, seed=1)]
     whole = extractor(clips)["input_features"]
     monkeypatch.setattr(descriptors, "_CHUNK_SAMPLES_CPU", 7 * 512)
     np.testing.assert_allclose(extractor(clips)["input_features"], whole, atol=1e-5, rtol=1e-5)
@@ -220,7 +213,7 @@ def test_silence_has_finite_descriptors_and_no_energy() -> None:
             level = np.log(1e-10) * np.sqrt(40)
         np.testing.assert_allclose(values, level, atol=2e-4, err_msg=name)
     for level in (1e-30, 1e-8, 1.0, 1e4):
-        assert np.isfinite(extractor(np.float32(level) * speech(3000))["input_features"]).all(), level
+        assert np.isfinite(extractor(np.float32(level) * glide(3000))["input_features"]).all(), level
 
 
 def test_descriptors_of_a_tone_noise_and_a_click() -> None:
@@ -259,7 +252,7 @@ def test_settings_can_reproduce_vggish() -> None:
         hop_length=160,
         n_fft=512,
     )
-    sound = speech()
+    sound = glide()
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
     starts = np.arange(5, 100) * 160
     magnitude = np.abs(np.fft.rfft([sound[start : start + 400] * hann for start in starts], 512))
@@ -277,13 +270,13 @@ def test_spectra_are_computed_only_if_needed(monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("a spectrum was computed")
 
     monkeypatch.setattr(torch.fft, "rfft", refuse)
-    assert frames(speech(), "zcr", "rms").shape == (157, 2)
+    assert frames(glide(), "zcr", "rms").shape == (157, 2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_same_numbers() -> None:
     extractor = SpectralFeatureExtractor(descriptors=[*DESCRIPTORS])
-    waves, lengths = torch.from_numpy(np.stack([speech(), speech(seed=1)])), torch.tensor([20_000, 700])
+    waves, lengths = torch.from_numpy(np.stack([glide(), glide(seed=1)])), torch.tensor([20_000, 700])
     actual, mask = extractor.extract(waves.cuda(), lengths.cuda())
     expected, _ = extractor.extract(waves, lengths)
     assert actual.is_cuda

@@ -10,6 +10,7 @@ import torch
 
 from ser_ft.models.descriptors import DESCRIPTORS
 from ser_ft.models.features import SpectralFeatureExtractor
+from tests.helpers.sound_files import glide
 
 RATE = 16_000
 STACK = ("zcr", "rms", "flux", "mfcc", "chroma", "mel")
@@ -34,15 +35,7 @@ NON_DEFAULT = {
 }
 
 
-def speech(samples: int = 20_000, seed: int = 0) -> np.ndarray:
-    """A gliding tone in noise, louder and softer."""
-    time = np.arange(samples) / RATE
-    noise = np.random.default_rng(seed).normal(size=samples)
-    sound = np.sin(2 * np.pi * (150 + 40 * time) * time) + 0.1 * noise
-    return (0.3 * sound * (0.6 + 0.4 * np.sin(9 * time))).astype(np.float32)
-
-
-CLIPS = [speech(samples, seed) for seed, samples in enumerate((9000, 1, 300, 4096, 20_000))]
+CLIPS = [glide(samples, seed) for seed, samples in enumerate((9000, 1, 300, 4096, 20_000))]
 
 
 def real_frames(batch: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -56,12 +49,12 @@ def test_every_value_of_a_frame_has_a_name() -> None:
     assert extractor.columns[13:] == ["chroma_A#", "chroma_B", "mfcc-delta2_1", "mfcc-delta2_2"]
     for name in DESCRIPTORS:
         extractor = SpectralFeatureExtractor([name])
-        assert extractor(speech(500))["input_features"].shape[2] == len(extractor.columns) == extractor.feature_size
+        assert extractor(glide(500))["input_features"].shape[2] == len(extractor.columns) == extractor.feature_size
     assert SpectralFeatureExtractor("log-mel").columns[0] == "log-mel_1"
 
 
 def test_arrays_lists_and_tensors_give_the_same() -> None:
-    extractor, sound = SpectralFeatureExtractor(STACK), speech(3000)
+    extractor, sound = SpectralFeatureExtractor(STACK), glide(3000)
     expected = extractor(sound)["input_features"]
     read_only = sound.copy()
     read_only.flags.writeable = False
@@ -77,13 +70,13 @@ def test_arrays_lists_and_tensors_give_the_same() -> None:
 
 
 def test_the_input_is_not_modified() -> None:
-    extractor, sound = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip"), speech(3000)
+    extractor, sound = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip"), glide(3000)
     extractor(sound)
-    assert np.array_equal(sound, speech(3000))
+    assert np.array_equal(sound, glide(3000))
 
 
 def test_autocast_and_gradients_have_no_effect() -> None:
-    extractor, waves = SpectralFeatureExtractor([*DESCRIPTORS]), torch.from_numpy(speech(3000)[None])
+    extractor, waves = SpectralFeatureExtractor([*DESCRIPTORS]), torch.from_numpy(glide(3000)[None])
     expected, _ = extractor.extract(waves, torch.tensor([3000]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual, _ = extractor.extract(waves.requires_grad_(), torch.tensor([3000]))
@@ -94,13 +87,13 @@ def test_autocast_and_gradients_have_no_effect() -> None:
 @pytest.mark.parametrize(
     ("sound", "rate", "message"),
     [
-        (speech(100), 44_100, "44100 Hz"),
+        (glide(100), 44_100, "44100 Hz"),
         (np.zeros(0, dtype=np.float32), RATE, "at least one"),
         ([], RATE, "no clip"),
-        ([speech(100), speech(0)], RATE, "at least one"),
+        ([glide(100), glide(0)], RATE, "at least one"),
         (np.zeros((2, 100), dtype=np.float32), RATE, "one-dimensional"),
         ([np.zeros((100, 2), dtype=np.float32)], RATE, "one-dimensional"),
-        ((speech(100) * 32767).astype(np.int16), RATE, "int16"),
+        ((glide(100) * 32767).astype(np.int16), RATE, "int16"),
     ],
 )
 def test_wrong_inputs_are_refused_in_one_line(sound: object, rate: int, message: str) -> None:
@@ -191,20 +184,20 @@ def test_normalized_clips_have_mean_0_and_deviation_1() -> None:
     # Values from the energy of a quiet clip to a frequency.
     extractor = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip")
     for level in (1.0, 0.01):
-        frames = extractor(np.float32(level) * speech())["input_features"][0]
+        frames = extractor(np.float32(level) * glide())["input_features"][0]
         np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3)
         np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-3)
-    centered = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip-mean")(speech())["input_features"][0]
-    unnormalized = SpectralFeatureExtractor([*DESCRIPTORS])(speech())["input_features"][0]
+    centered = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip-mean")(glide())["input_features"][0]
+    unnormalized = SpectralFeatureExtractor([*DESCRIPTORS])(glide())["input_features"][0]
     np.testing.assert_allclose(centered, unnormalized - unnormalized.mean(axis=0), atol=1e-3, rtol=1e-3)
     level = SpectralFeatureExtractor(normalize="clip-mean")
-    np.testing.assert_allclose(level(speech())["input_features"], level(0.1 * speech())["input_features"], atol=1e-2)
+    np.testing.assert_allclose(level(glide())["input_features"], level(0.1 * glide())["input_features"], atol=1e-2)
 
 
 @pytest.mark.parametrize("normalize", ["none", "clip-mean", "clip", "speaker"])
 def test_constant_values_become_zero_and_not_noise(normalize: str) -> None:
     extractor = SpectralFeatureExtractor([*DESCRIPTORS], normalize=normalize)
-    for sound in (np.zeros(5000, dtype=np.float32), speech(1)):
+    for sound in (np.zeros(5000, dtype=np.float32), glide(1)):
         frames = extractor(sound)["input_features"]
         assert np.isfinite(frames).all()
         assert normalize == "none" or np.abs(frames).max() < 1e-3
@@ -212,7 +205,7 @@ def test_constant_values_become_zero_and_not_noise(normalize: str) -> None:
 
 def test_clips_of_a_speaker_are_normalized_together() -> None:
     extractor = SpectralFeatureExtractor(STACK, normalize="speaker")
-    clips = [0.1 * speech(3000), speech(9000, 1), 0.5 * speech(300, 2)]
+    clips = [0.1 * glide(3000), glide(9000, 1), 0.5 * glide(300, 2)]
     actual = real_frames(extractor(clips))
     frames = np.concatenate(actual)
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-3)
@@ -247,7 +240,7 @@ def test_every_setting_survives_saving(tmp_path) -> None:
     SpectralFeatureExtractor(**NON_DEFAULT).save_pretrained(tmp_path)
     loaded = SpectralFeatureExtractor.from_pretrained(tmp_path)
     assert {name: getattr(loaded, name) for name in names} == NON_DEFAULT
-    sound = speech()
+    sound = glide()
     assert np.array_equal(
         loaded(sound)["input_features"], SpectralFeatureExtractor(**NON_DEFAULT)(sound)["input_features"]
     )
@@ -260,8 +253,8 @@ def test_every_setting_survives_saving(tmp_path) -> None:
 def test_a_saved_extractor_works_without_ser_ft(tmp_path) -> None:
     extractor = SpectralFeatureExtractor([*DESCRIPTORS], normalize="clip")
     extractor.save_pretrained(tmp_path)
-    np.save(tmp_path / "sound.npy", speech())
-    np.save(tmp_path / "expected.npy", extractor(speech())["input_features"])
+    np.save(tmp_path / "sound.npy", glide())
+    np.save(tmp_path / "expected.npy", extractor(glide())["input_features"])
     code = (
         "import sys; sys.modules['ser_ft'] = None\n"
         "import numpy as np, transformers\n"

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -22,6 +21,7 @@ from ser_ft.models.spectrogram import (
     parameters_by_stage,
 )
 from ser_ft.utils.errors import InputError
+from tests.helpers.sound_files import noise
 from tests.helpers.without_ser_ft import answers
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -32,10 +32,6 @@ SMALLEST = (RESNET, EFFICIENT, CONVNEXT, ALEXNET)
 # Frames: one; fewer than an image; one image, one less and one more; more than a patch of 96, and one more.
 LENGTHS = (1, 5, 63, 64, 65, 97, 200, 129)
 ImageModel = tuple[SpectralFeatureExtractor, SpectrogramForAudioClassification]
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=0.02 * (1 + seed % 5), size=samples).astype(np.float32)
 
 
 def create(name: str, features: dict[str, Any] | None = None, **network: Any) -> ImageModel:

@@ -19,7 +19,7 @@ from ser_ft.pipeline import train
 from ser_ft.training.finetuning import find_encoder, prepare_encoder
 from ser_ft.training.trainer import TrainableModel, create_optimizer
 from ser_ft.utils.errors import InputError
-from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
+from tests.helpers.tiny_encoders import FAMILIES
 from tests.helpers.training import assert_same_run, changed_weights, interrupted_at, saved_weights
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
@@ -36,17 +36,6 @@ def ravdess_table(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("ravdess") / "table"
     prepare(miniature_tree / "RAVDESS", folder, verbose=False)
     return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that returns the folder of a tiny encoder of a family."""
-    folder = tmp_path_factory.mktemp("backbones")
-
-    def get(family: str) -> Path:
-        return folder / family if (folder / family).exists() else write_tiny_backbone(family, folder / family)
-
-    return get
 
 
 def run(table: Path, backbone: Path, out: Path, mode: str, *more: str) -> RunFolder:
