@@ -64,40 +64,33 @@ class ClassificationTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self.checkpoints.read_weights(self.folder.checkpoints / "best")
 
-    def create_schedule(self, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> Any:
-        """Return a linear rise and a fall along a cosine."""
+    def _create_schedule(self, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> Any:
         return get_cosine_schedule_with_warmup(optimizer, warmup_steps, steps)
 
     @cached_property
-    def sampling_weights(self) -> np.ndarray | None:
-        """Equal probability of each combination of corpus and emotion, if the recipe asks for balanced batches."""
+    def _sampling_weights(self) -> np.ndarray | None:
         if not self.config.balanced:
             return None
         groups = [(self.clips.corpora[row], int(self.clips.labels[row])) for row in self.job.train_rows]
         return balancing_weights(groups)
 
-    def new_totals(self) -> dict[str, torch.Tensor]:
-        """Return the loss and the weight of the clips; and per class the correct predictions and the clips."""
+    def _new_totals(self) -> dict[str, torch.Tensor]:
         dtype = torch.float64 if self.accelerator.device.type != "mps" else torch.float32
-        return {
-            "loss": torch.zeros(2, dtype=dtype),
-            "correct": torch.zeros(2, len(self.clips.classes), dtype=torch.int64),
-        }
+        # The summed loss and weight of the clips; per class, the correct predictions and the clips.
+        correct = torch.zeros(2, len(self.clips.classes), dtype=torch.int64)
+        return {"loss": torch.zeros(2, dtype=dtype), "correct": correct}
 
-    def on_epoch_start(self) -> None:
-        """Unfreeze as many stages, from the top, as the epoch asks for."""
+    def _on_epoch_start(self) -> None:
         every = self.job.unfreeze_every
         if every is not None:
             for index, stage in enumerate(self.trainable.stages):
                 for parameter in stage:
                     parameter.requires_grad_(index < self.state.epoch // every)
 
-    def prepare_step(self, batches: list[Batch]) -> tuple[list[Any], float]:
-        """Return the batches and the sum of their clips' weights."""
+    def _prepare_step(self, batches: list[Batch]) -> tuple[list[Any], float]:
         return batches, sum(float(self.clip_weights[rows].sum()) for rows, _ in batches)
 
-    def batch_loss(self, prepared: Batch, index: int) -> torch.Tensor:
-        """Return the weighted sum of the clips' losses."""
+    def _batch_loss(self, prepared: Batch, index: int) -> torch.Tensor:
         device, (rows, inputs) = self.accelerator.device, prepared
         inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
         targets, allowed, weights, labels = (
@@ -121,19 +114,16 @@ class ClassificationTrainer(Trainer):
         self.totals["loss"] += torch.stack((loss.detach(), weights.sum())).to(self.totals["loss"].dtype)
         return loss
 
-    def on_step_end(self) -> None:
-        """Update the moving average of the weights."""
+    def _on_step_end(self) -> None:
         if self.ema is not None:
             self.ema.update()
 
-    def training_metrics(self, totals: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Return the training loss and the UAR of the training clips."""
+    def _training_metrics(self, totals: dict[str, torch.Tensor]) -> dict[str, float]:
         (loss, weight), (correct, clips) = totals["loss"].tolist(), totals["correct"].numpy()
         present = clips > 0
         return {"train_loss": loss / max(weight, 1e-12), "train_uar": float((correct[present] / clips[present]).mean())}
 
-    def evaluate_epoch(self) -> dict[str, float]:
-        """Validate the weights (or their moving average), keep the best, and stop if they no longer improve."""
+    def _evaluate_epoch(self) -> dict[str, float]:
         state, has_validation, patience = self.state, len(self.job.validation_rows) > 0, None
         with nullcontext() if self.ema is None else self.ema.applied():
             metrics = self._validate() if has_validation else {}
@@ -148,8 +138,7 @@ class ClassificationTrainer(Trainer):
         state.stopped = bool(patience and state.epoch - state.best_epoch >= patience)
         return metrics
 
-    def summary(self, metrics: dict[str, Any]) -> str:
-        """Return the UAR of the training and validation clips."""
+    def _summary(self, metrics: dict[str, Any]) -> str:
         text = f"UAR train {metrics['train_uar']:.3f}"
         if "validation_uar" in metrics:
             text += f", validation {metrics['validation_uar']:.3f} (best {self.state.best_uar:.3f})"

@@ -89,7 +89,7 @@ class Progress:
     batch: int = 0  # number of batches of the current epoch that were trained on
     step: int = 0  # number of optimizer steps
     seconds: float = 0.0  # duration of training
-    totals: dict[str, Any] = field(default_factory=dict)  # of the current epoch: see `Trainer.new_totals`
+    totals: dict[str, Any] = field(default_factory=dict)  # of the current epoch: see `Trainer._new_totals`
     stopped: bool = False  # whether training ended before its last epoch
     best_uar: float = -1.0  # validation UAR of the best epoch
     best_loss: float = math.inf  # validation loss of the best epoch
@@ -118,7 +118,7 @@ class Trainer:
         # With a limit on seconds, the number of batches can differ between epochs.
         steps = sum(len(self._batches(epoch)) for epoch in range(config.epochs)) // self.accumulation
         self.total_steps = min(steps, config.max_steps or steps)
-        self.schedule = self.create_schedule(
+        self.schedule = self._create_schedule(
             job.optimizer, round(config.warmup_ratio * self.total_steps), self.total_steps
         )
         model = self.trainable.model
@@ -130,49 +130,44 @@ class Trainer:
         self.trained_names = trained_names(model, job.optimizer.param_groups)
         self.checkpoints = Checkpoints(accelerator, folder, model, self.trained_names)
         # Totals stay on the device: reading them in every step would make it wait.
-        self.totals = {name: value.to(accelerator.device) for name, value in self.new_totals().items()}
+        self.totals = {name: value.to(accelerator.device) for name, value in self._new_totals().items()}
 
-    def create_schedule(self, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> Any:
+    def _create_schedule(self, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> Any:
         """Return the learning rate schedule."""
         raise NotImplementedError
 
-    def new_totals(self) -> dict[str, torch.Tensor]:
+    def _new_totals(self) -> dict[str, torch.Tensor]:
         """Return the running totals of an epoch, all zero; they are summed over the processes."""
         raise NotImplementedError
 
-    def prepare_step(self, batches: list[Batch]) -> tuple[list[Any], float]:
-        """Return what `batch_loss` needs for each batch of a step, and the total weight of this process's clips."""
+    def _prepare_step(self, batches: list[Batch]) -> tuple[list[Any], float]:
+        """Return what `_batch_loss` needs for each batch of a step, and the total weight of this process's clips."""
         raise NotImplementedError
 
-    def batch_loss(self, prepared: Any, index: int) -> torch.Tensor:
-        """Return the summed loss of a batch, and add to the running totals.
-
-        Args:
-            prepared: an item that `prepare_step` returned.
-            index: position of the batch in its step.
-        """
+    def _batch_loss(self, prepared: Any, index: int) -> torch.Tensor:
+        """Return the summed loss of a batch, an item of `_prepare_step`, and add to the running totals."""
         raise NotImplementedError
 
-    def training_metrics(self, totals: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _training_metrics(self, totals: dict[str, torch.Tensor]) -> dict[str, float]:
         """Return the metrics of a finished epoch from its totals over all processes."""
         raise NotImplementedError
 
-    def summary(self, metrics: dict[str, Any]) -> str:
+    def _summary(self, metrics: dict[str, Any]) -> str:
         """Return the metrics of an epoch as a short text for the progress bar."""
         raise NotImplementedError
 
-    def on_epoch_start(self) -> None:
+    def _on_epoch_start(self) -> None:
         """Run before the batches of an epoch."""
 
-    def on_step_end(self) -> None:
+    def _on_step_end(self) -> None:
         """Run after an optimizer step that was not skipped."""
 
-    def evaluate_epoch(self) -> dict[str, float]:
+    def _evaluate_epoch(self) -> dict[str, float]:
         """Evaluate the model after an epoch; return the metrics, and set `state.stopped` to end training."""
         return {}
 
     @cached_property
-    def sampling_weights(self) -> np.ndarray | None:
+    def _sampling_weights(self) -> np.ndarray | None:
         """Sampling probability of each training clip; None: each clip is used once per epoch."""
         return None
 
@@ -205,7 +200,7 @@ class Trainer:
             self._config.batch_size,
             self.seed,
             epoch,
-            weights=self.sampling_weights,
+            weights=self._sampling_weights,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             accumulation_steps=self._config.gradient_accumulation_steps,
@@ -226,7 +221,7 @@ class Trainer:
         return islice(steps, self.total_steps - self.state.step)
 
     def _run_epoch(self, progress: Any) -> None:
-        self.on_epoch_start()
+        self._on_epoch_start()
         self.model.train()
         for module in self.trainable.frozen_modules:
             module.training = False
@@ -242,7 +237,7 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> None:
         """Take one optimizer step: the loss is divided by the total weight of the step over all processes."""
         accelerator = self.accelerator
-        prepared, own_weight = self.prepare_step(batches)
+        prepared, own_weight = self._prepare_step(batches)
         weight = torch.tensor(own_weight)
         if accelerator.num_processes > 1:
             weight = accelerator.reduce(weight.to(accelerator.device), "sum")
@@ -250,20 +245,20 @@ class Trainer:
         scale = accelerator.num_processes / weight.clamp(min=1e-12)
         for index, item in enumerate(prepared):
             with nullcontext() if index == len(prepared) - 1 else accelerator.no_sync(self.model):
-                accelerator.backward(self.batch_loss(item, index) * scale)
+                accelerator.backward(self._batch_loss(item, index) * scale)
         if accelerator.sync_gradients:
             accelerator.clip_grad_norm_(self.model.parameters(), self._config.max_grad_norm)
         self.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
-            self.on_step_end()
+            self._on_step_end()
         self.optimizer.zero_grad()
 
     def _end_epoch(self) -> str:
         """Compute the metrics, evaluate, write history and checkpoint; return a text for the progress bar."""
         state, accelerator = self.state, self.accelerator
         totals = {name: accelerator.reduce(value.clone(), "sum").cpu() for name, value in self.totals.items()}
-        metrics: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step} | self.training_metrics(totals)
+        metrics: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step} | self._training_metrics(totals)
         if not all(map(math.isfinite, metrics.values())):
             setting = f"{self._config.section}.learning_rate"
             raise InputError(f"the loss is no longer a number in epoch {metrics['epoch']}: lower {setting}")
@@ -271,12 +266,12 @@ class Trainer:
         state.epoch, state.batch = state.epoch + 1, 0
         for value in self.totals.values():
             value.zero_()
-        metrics |= self.evaluate_epoch()
+        metrics |= self._evaluate_epoch()
         if accelerator.is_main_process:
             self.folder.append_history(metrics)
         accelerator.log({name: value for name, value in metrics.items() if name != "step"}, step=state.step)
         self._save()
-        return self.summary(metrics)
+        return self._summary(metrics)
 
     def _save(self) -> None:
         now = time.monotonic()

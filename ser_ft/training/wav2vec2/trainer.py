@@ -108,8 +108,7 @@ class PretrainingTrainer(Trainer):
         self.encoder: Any = job.trainable.model
         super().__init__(accelerator, job, config, folder, seed)
 
-    def create_schedule(self, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> Any:
-        """Return a linear rise and a linear fall."""
+    def _create_schedule(self, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int) -> Any:
         return get_linear_schedule_with_warmup(optimizer, warmup_steps, steps)
 
     @property
@@ -118,13 +117,11 @@ class PretrainingTrainer(Trainer):
         config = self.config
         return max(config.temperature * config.temperature_decay**self.state.step, config.least_temperature)
 
-    def new_totals(self) -> dict[str, torch.Tensor]:
-        """Return the metrics, and the number of masked frames."""
+    def _new_totals(self) -> dict[str, torch.Tensor]:
         dtype = torch.float64 if self.accelerator.device.type != "mps" else torch.float32
         return {"metrics": torch.zeros(len(_METRICS) + 1, dtype=dtype)}
 
-    def prepare_step(self, batches: list[Batch]) -> tuple[list[Any], float]:
-        """Sample the masks of all batches; return them with the inputs, and the number of masked frames."""
+    def _prepare_step(self, batches: list[Batch]) -> tuple[list[Any], float]:
         config = self.config
         masks = [
             sample_masks(*self._frames(inputs), config.mask_prob, config.mask_length, config.negatives)
@@ -134,8 +131,7 @@ class PretrainingTrainer(Trainer):
         prepared = [(inputs, *mask) for (_, inputs), mask in zip(batches, masks, strict=True)]
         return prepared, float(sum(len(negatives) for _, negatives in masks))
 
-    def batch_loss(self, prepared: Any, index: int) -> torch.Tensor:  # noqa: ARG002
-        """Return the sum of the contrastive and the diversity loss over the masked frames."""
+    def _batch_loss(self, prepared: Any, index: int) -> torch.Tensor:  # noqa: ARG002
         device, (inputs, masked, negatives) = self.accelerator.device, prepared
         inputs = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
         masked, negatives = masked.to(device, non_blocking=True), negatives.to(device, non_blocking=True)
@@ -148,14 +144,12 @@ class PretrainingTrainer(Trainer):
         totals += torch.stack([value.to(totals.dtype) for value in values])
         return metrics["contrastive_loss"] + self.config.diversity * metrics["diversity_loss"]
 
-    def training_metrics(self, totals: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Return the means over the masked frames, and the temperature."""
+    def _training_metrics(self, totals: dict[str, torch.Tensor]) -> dict[str, float]:
         *sums, count = totals["metrics"].tolist()
         means = {name: value / count for name, value in zip(_METRICS, sums, strict=True)}
         return means | {"temperature": self.temperature}
 
-    def summary(self, metrics: dict[str, Any]) -> str:
-        """Return loss, accuracy and chance."""
+    def _summary(self, metrics: dict[str, Any]) -> str:
         loss, accuracy, chance = (metrics[name] for name in ("contrastive_loss", "accuracy", "chance"))
         return f"loss {loss:.3f}, accuracy {accuracy:.3f} (chance {chance:.3f})"
 
