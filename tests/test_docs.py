@@ -27,8 +27,8 @@ OTHERS = {"hf", "pip", ".venv/bin/pip", "ruff", "mypy", "mkdocs", "pytest", "bas
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        for found, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-            if found == language:
+        for name, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if name == language:
                 yield page.name, text
 
 

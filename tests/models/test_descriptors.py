@@ -42,11 +42,11 @@ def slaney_mel(hertz: np.ndarray) -> np.ndarray:
     return np.where(hertz < 1000, hertz * 3 / 200, 15 + np.log(np.maximum(hertz, 1000) / 1000) * 27 / np.log(6.4))
 
 
-def slaney_bank(mels: int, fft: int) -> np.ndarray:
+def slaney_bank(n_mels: int, fft: int) -> np.ndarray:
     grid = np.arange(20, 8000.01, 0.01)
-    edges = np.interp(np.linspace(*slaney_mel(np.array([20.0, 8000.0])), mels + 2), slaney_mel(grid), grid)
+    edges = np.interp(np.linspace(*slaney_mel(np.array([20.0, 8000.0])), n_mels + 2), slaney_mel(grid), grid)
     bins = np.fft.rfftfreq(fft, 1 / RATE)
-    bank = np.stack([np.interp(bins, edges[at : at + 3], (0, 1, 0)) for at in range(mels)])
+    bank = np.stack([np.interp(bins, edges[index : index + 3], (0, 1, 0)) for index in range(n_mels)])
     return bank * (2 / (edges[2:] - edges[:-2]))[:, None]
 
 
@@ -55,16 +55,16 @@ def pitch_bank(fft: int) -> np.ndarray:
     semitones = 12 * np.log2(np.fft.rfftfreq(fft, 1 / RATE)[1:] / 440 * 16)
     semitones = np.concatenate(([semitones[0] - 18], semitones))
     width = np.append(np.maximum(np.diff(semitones), 1), np.maximum(12 * np.log2(1 + 2 / fft), 1))
-    apart = (semitones - np.arange(12)[:, None] + 126) % 12 - 6
-    bank = np.exp(-0.5 * (2 * apart / width) ** 2)
+    distance = (semitones - np.arange(12)[:, None] + 126) % 12 - 6
+    bank = np.exp(-0.5 * (2 * distance / width) ** 2)
     bank /= np.sqrt((bank**2).sum(axis=0))
     bank *= np.exp(-0.5 * ((semitones / 12 - 5) / 2) ** 2)
     return np.roll(bank, -3, axis=0)
 
 
 def entropy(energies: np.ndarray) -> np.ndarray:
-    shares = energies / np.maximum(energies.sum(axis=1, keepdims=True), 1e-20)
-    return -(shares * np.log2(np.maximum(shares, 1e-300))).sum(axis=1)
+    normalized = energies / np.maximum(energies.sum(axis=1, keepdims=True), 1e-20)
+    return -(normalized * np.log2(np.maximum(normalized, 1e-300))).sum(axis=1)
 
 
 def slopes(values: np.ndarray, order: int) -> np.ndarray:
@@ -74,13 +74,13 @@ def slopes(values: np.ndarray, order: int) -> np.ndarray:
     if width <= order:
         return np.zeros_like(values)
     actual = []
-    for at in range(count):
-        first = min(max(at - width // 2, 0), count - width)
+    for index in range(count):
+        first = min(max(index - width // 2, 0), count - width)
         actual.append(np.polyfit(np.arange(width), values[first : first + width], order)[0] * order)
     return np.array(actual)
 
 
-def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, mels: int = 40, size: int = 20):
+def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, n_mels: int = 40, size: int = 20):
     """Compute a descriptor window by window in float64."""
     padded = np.pad(sound.astype(np.float64), window // 2)
     starts = np.arange(1 + len(sound) // hop) * hop
@@ -97,13 +97,13 @@ def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, m
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     magnitude = np.abs(np.fft.rfft(waves * hann))
     power, hertz = magnitude**2, np.fft.rfftfreq(window, 1 / RATE)
-    shares = magnitude / magnitude.sum(axis=1, keepdims=True)
+    normalized = magnitude / magnitude.sum(axis=1, keepdims=True)
     if name == "centroid":
-        return shares @ hertz
+        return normalized @ hertz
     if name == "spread":
-        return np.sqrt((shares * (hertz - (shares @ hertz)[:, None]) ** 2).sum(axis=1))
+        return np.sqrt((normalized * (hertz - (normalized @ hertz)[:, None]) ** 2).sum(axis=1))
     if name == "flux":
-        return np.concatenate(([0], (np.diff(shares, axis=0) ** 2).sum(axis=1)))
+        return np.concatenate(([0], (np.diff(normalized, axis=0) ** 2).sum(axis=1)))
     if name == "spectral-entropy":
         bands = np.arange(len(hertz)) * 10 // len(hertz)
         return entropy(np.add.reduceat(power, np.searchsorted(bands, np.arange(10)), axis=1))
@@ -114,11 +114,11 @@ def reference(sound: np.ndarray, name: str, window: int = 512, hop: int = 128, m
         chroma = power @ pitch_bank(window).T
         chroma /= chroma.max(axis=1, keepdims=True)
         return chroma if name == "chroma" else chroma.std(axis=1)
-    mel = power @ slaney_bank(mels, window).T
+    mel = power @ slaney_bank(n_mels, window).T
     log = np.log(np.maximum(mel, 1e-10))
     if not name.startswith("mfcc"):
         return mel if name == "mel" else log
-    cosines = np.cos(np.pi / mels * np.outer(np.arange(mels) + 0.5, np.arange(size))) * np.sqrt(2 / mels)
+    cosines = np.cos(np.pi / n_mels * np.outer(np.arange(n_mels) + 0.5, np.arange(size))) * np.sqrt(2 / n_mels)
     cosines[:, 0] /= np.sqrt(2)
     return {"mfcc": lambda x: x, "mfcc-delta": lambda x: slopes(x, 1), "mfcc-delta2": lambda x: slopes(x, 2)}[name](
         log @ cosines
@@ -258,7 +258,7 @@ def test_settings_can_reproduce_vggish() -> None:
     magnitude = np.abs(np.fft.rfft([sound[start : start + 400] * hann for start in starts], 512))
     mel = 1127 * np.log1p(np.fft.rfftfreq(512, 1 / RATE) / 700)
     edges = np.linspace(*1127 * np.log1p(np.array([125, 7500]) / 700), 66)
-    bank = np.stack([np.interp(mel, edges[at : at + 3], (0, 1, 0)) for at in range(64)])
+    bank = np.stack([np.interp(mel, edges[index : index + 3], (0, 1, 0)) for index in range(64)])
     expected = np.log(magnitude @ bank.T + 0.01)
     # Frames are positioned by their center here, and by their start in VGGish.
     actual = extractor(np.concatenate((np.zeros(120, np.float32), sound)))["input_features"][0, 7:102]
