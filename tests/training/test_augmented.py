@@ -1,6 +1,7 @@
 """Augmentation in a run: only training clips are augmented, repeatably, and the loss of mixed clips is exact."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ser_ft.config.parser import parse
 from ser_ft.config.schema import AugmentConfig, TrainConfig
 from ser_ft.data.augmentation.batch import Mixup
 from ser_ft.data.augmentation.waveform import Augment
-from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.registry import build_model
@@ -24,7 +25,6 @@ from ser_ft.training.from_scratch import frame_batches
 from ser_ft.training.losses import clip_losses
 from ser_ft.training.trainer import TrainableModel, Trainer, create_optimizer
 from ser_ft.utils.accelerator import create_accelerator
-from tests.helpers.tiny_encoders import write_tiny_backbone
 from tests.helpers.training import assert_same_run, interrupted_at
 
 TRANSFORMS = "--augment.transforms={noise: {p: 0.7}, speed: {}}"
@@ -117,16 +117,8 @@ def test_copies_are_made_of_training_clips_and_trained_on(
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_backbone("hubert", tmp_path_factory.mktemp("backbone") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def ravdess_table(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared table of RAVDESS's two synthetic speakers: 60 clips, half of them for training."""
-    folder = tmp_path_factory.mktemp("ravdess") / "table"
-    prepare(miniature_tree / "RAVDESS", folder, verbose=False)
-    return folder
+def backbone(tiny_encoder: Callable[[str], Path]) -> Path:
+    return tiny_encoder("hubert")
 
 
 def finetune(table: Path, backbone: Path, out: Path, mode: str, *more: str) -> RunFolder:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import AugmentConfig, ModelConfig, TuningConfig
-from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import encoders
 from ser_ft.models.encoders import EncoderParts
@@ -28,14 +28,6 @@ DETERMINISTIC = ["--tuning.dropout=0", "--model.config_overrides={mask_time_prob
 # The bias of the keys shifts all attention scores of a query equally and so has no effect.
 NO_EFFECT = ("k_proj.bias", "key.bias", "linear_k.bias")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def ravdess_table(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared table of RAVDESS's two synthetic speakers: 60 clips."""
-    folder = tmp_path_factory.mktemp("ravdess") / "table"
-    prepare(miniature_tree / "RAVDESS", folder, verbose=False)
-    return folder
 
 
 def run(table: Path, backbone: Path, out: Path, mode: str, *more: str) -> RunFolder:

@@ -12,7 +12,7 @@ import torch
 from ser_ft import audio
 from ser_ft.config.parser import parse
 from ser_ft.config.schema import AugmentConfig, TuningConfig
-from ser_ft.data.prepare import open_prepared, prepare
+from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build_model
@@ -167,14 +167,6 @@ def test_outputs_are_cached_once_for_the_same_weights_and_features(
     # Another version of the code may compute other frames with the same settings.
     monkeypatch.setattr("ser_ft.dataloading.cache.get_relative_import_files", lambda file: [file])
     assert computed() == 12
-
-
-@pytest.fixture(scope="module")
-def ravdess_table(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prepared table of RAVDESS's two synthetic speakers: 60 clips, one speaker for training."""
-    folder = tmp_path_factory.mktemp("ravdess") / "table"
-    prepare(miniature_tree / "RAVDESS", folder, verbose=False)
-    return folder
 
 
 def run(table: Path, out: Path, *more: str) -> RunFolder:

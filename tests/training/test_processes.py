@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run
-from tests.helpers.tiny_encoders import write_tiny_backbone
 from tests.helpers.training import RECIPES, assert_same_run, finish, kill_after_checkpoint, start
 
 pytestmark = pytest.mark.slow
@@ -23,8 +23,8 @@ SETTINGS = ("--train.learning_rate=0.01", "--train.epochs=2", "--train.save_step
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_backbone("wav2vec2", tmp_path_factory.mktemp("backbone") / "tiny")
+def backbone(tiny_encoder: Callable[[str], Path]) -> Path:
+    return tiny_encoder("wav2vec2")
 
 
 def arguments(table: Path, model: Path, out: Path, *more: str) -> list[str]:

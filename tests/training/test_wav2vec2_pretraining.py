@@ -36,8 +36,8 @@ SPLIT = ("--split.kind=kfold", "--split.folds=2")
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_backbone("wav2vec2", tmp_path_factory.mktemp("backbone") / "tiny")
+def backbone(tiny_encoder: Callable[[str], Path]) -> Path:
+    return tiny_encoder("wav2vec2")
 
 
 def arguments(table: Path, backbone: Path, out: Path, *more: str) -> list[str]:
