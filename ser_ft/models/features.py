@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -95,6 +96,18 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         kwargs["feature_size"] = len(self.columns)
         super().__init__(sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.return_attention_mask = True
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Create an extractor from saved settings; a missing one raises ValueError, since its default might not fit."""
+        settings = inspect.signature(cls).parameters.values()
+        names = {setting.name for setting in settings if setting.kind is not setting.VAR_KEYWORD}
+        if missing := sorted(names - feature_extractor_dict.keys()):
+            raise ValueError(
+                f"{', '.join(missing)} missing in preprocessor_config.json: another version of ser_ft saved it, "
+                "train the model again"
+            )
+        return super().from_dict(feature_extractor_dict, **kwargs)
 
     def _check(self) -> None:
         unknown = [name for name in self.descriptors if name not in DESCRIPTORS]

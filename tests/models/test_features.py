@@ -247,6 +247,10 @@ def test_every_setting_survives_saving(tmp_path) -> None:
     # The feature size follows from the descriptors, not from the saved value.
     other = SpectralFeatureExtractor.from_pretrained(tmp_path, descriptors=["zcr"], mean=None, scale=None)
     assert other.feature_size == len(other.columns) == 1
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(file.read_text().replace('"n_mels"', '"mels"'))
+    with pytest.raises(ValueError, match=r"n_mels missing in .*: another version of ser_ft saved it"):
+        SpectralFeatureExtractor.from_pretrained(tmp_path)
 
 
 @pytest.mark.slow
