@@ -30,7 +30,7 @@ from ser_ft.inference.backends import open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.inputs import AudioInput
 from ser_ft.inference.recognizer import EmotionRecognizer
-from ser_ft.utils.errors import InputError, run_command, strip_debug_flag
+from ser_ft.utils.errors import InputError, raise_machine_failure, run_command, strip_debug_flag
 
 # Shares of a core for Ray's scheduler. Reading and writing mostly wait. If the workers took whole cores, Ray's own
 # first tasks would never get one, and the workers would wait for them forever.
@@ -57,6 +57,7 @@ class Reader:
                 try:
                     content = self.store.cat_file(os.fsdecode(row["name"]))
                 except Exception as problem:  # each store has exceptions of its own
+                    raise_machine_failure(problem)
                     error = f"cannot be read ({' '.join(str(problem).split())[:200] or type(problem).__name__})"
             contents.append(content)
             errors.append(error)

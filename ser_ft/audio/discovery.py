@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..utils.errors import raise_machine_failure
 from .io import FFMPEG_SUFFIXES, SUFFIXES
 
 SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
@@ -56,6 +57,7 @@ def _search(
             searched.add((status.st_dev, status.st_ino))
             files, subfolders = _list_folder(folder, suffixes, hidden_files)
         except OSError as error:
+            raise_machine_failure(error)
             yield SoundFile(folder, f"cannot be read ({error.strerror})")
             continue
         yield from (SoundFile(os.path.join(folder, name)) for name in files)

@@ -16,6 +16,7 @@ import datasets
 import pyarrow as pa
 
 from .. import audio
+from ..utils.errors import raise_machine_failure
 from ..utils.progress import progress_bar
 from .catalog import Catalog, Clip, Skipped
 from .corpora import REASONS
@@ -128,10 +129,10 @@ class _DecodedClip:
             self.duration = len(pcm) / audio.SAMPLE_RATE
             self.signatures = signatures(pcm)
             self.wav = audio.to_wav(pcm)
-        except audio.AudioError as error:
-            self.error = error
         except Exception as error:  # whatever a broken file does to a decoder, it must not stop the build
-            self.error = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
+            raise_machine_failure(error)
+            unreadable = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
+            self.error = error if isinstance(error, audio.AudioError) else unreadable
 
 
 class _Deduplicator:

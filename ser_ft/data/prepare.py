@@ -13,9 +13,10 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+from datasets.exceptions import DatasetGenerationError
 
 from ..labels import make_scheme
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, nearest_existing
 from ..utils.progress import dataset_progress_bars
 from ..utils.text import text_table
@@ -251,7 +252,10 @@ def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> data
 
 def _build(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
     with dataset_progress_bars(False):  # the builder's own bar knows the total
-        builder.download_and_prepare(**options)
+        try:
+            builder.download_and_prepare(**options)
+        except DatasetGenerationError as error:
+            raise error.__cause__ or error from None
         skipped = read_skipped(builder.folder / SKIPPED_FILE)
         if len(builder.retracted) == builder.info.splits["train"].num_examples:
             shutil.rmtree(builder.folder)
@@ -310,6 +314,7 @@ def _key_of_table(folder: Path) -> str | None:
     """Return the key of the prepared table in a folder, or None."""
     try:
         content = json.loads((folder / CORPUS_INFO_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_machine_failure(error)
         return None
     return content.get("key") if isinstance(content, dict) else None

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from .. import audio
 from ..labels import LabelScheme, canonical_name
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message, normalize_corpus_name
 from .corpora import CORPORA, Corpus, Skip, Utterance, ravdess
 from .corpora.folder import folder_parser, read_manifest, user_corpus
@@ -177,6 +177,7 @@ def _file_of_manifest(manifest: ArchiveFile, path: PurePosixPath) -> ArchiveFile
     file = Path(manifest.path).parent / path
     try:
         status = file.stat()
-    except OSError:
+    except OSError as error:
+        raise_machine_failure(error)
         return ArchiveFile(manifest.root, str(file), path, 0, 0)
     return ArchiveFile(manifest.root, str(file), path, status.st_size, status.st_mtime_ns)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .. import audio
 from ..audio.discovery import SOUND_SUFFIXES, find_sound_files
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 
 NOTE_FILE = "ser_ft_note.txt"
 SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
@@ -40,6 +40,7 @@ class ArchiveFile:
         try:
             return _archives.open(self.archive).read(self.path.removeprefix("zip://").split("::", 1)[0])
         except (OSError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise_machine_failure(error)
             raise audio.AudioError("unreadable", f"{self.path}: cannot be read ({error})") from error
 
 
@@ -101,6 +102,7 @@ def _add_file(files: Scan, root: Path, path: Path) -> None:
             files.notes[f"{path.parent}{os.sep}"] = path.read_text(encoding="utf-8", errors="replace").strip()
             return
     except OSError as error:
+        raise_machine_failure(error)
         files.broken.append((str(path), f"cannot be read ({error.strerror})"))
         return
     relative_path = PurePosixPath(path.relative_to(root).as_posix())
@@ -113,6 +115,7 @@ def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) 
     try:
         entries, mtime_ns = _archives.open(archive).infolist(), archive.stat().st_mtime_ns
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise_machine_failure(error)
         files.broken.append((str(archive), f"not a zip archive that can be read ({error})"))
         return
     for entry in entries:

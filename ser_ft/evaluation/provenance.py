@@ -14,7 +14,7 @@ from ..data.licenses import OWN_LICENSE
 from ..data.scan import SYNTHETIC_NOTE
 from ..data.splits import Split, read_split
 from ..models import IMAGE_PREFIXES, resolve_model_path
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.hub_offline import offline_if_unreachable
 from .run_folder import RunFolder
 
@@ -194,6 +194,7 @@ def _pushed_run(folder: Path) -> RunFolder | None:
     try:
         split = json.loads(run.split_file.read_text(encoding="utf-8"))
         from_ser_ft = {"parts", "leaking"} <= set(split) and "name" in run.config["model"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise_machine_failure(error)
         return None
     return run if from_ser_ft else None

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ def _is_output_of(folder: RunFolder, command: str) -> bool:
 
     try:
         return command in folder.config
-    except (OSError, TypeError, ValueError, yaml.YAMLError):
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise_machine_failure(error)
         return False
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE, SILENCE_PEAK, AudioError
 from ..audio.vad import speech_frames
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from .backends import open_backend
 from .inputs import AudioInput, AudioLike, iter_inputs
 from .streaming import PredictionStream, WindowStream
@@ -221,6 +221,7 @@ class EmotionRecognizer:
                     return _DecodedClip(item, outcome=self._predict_long_clip(item, chain(pieces, blocks), read))
             extent.check(item.name)
         except AudioError as error:
+            raise_machine_failure(error)
             return _DecodedClip(item, outcome=error)
         samples = np.concatenate(pieces)
         speech = min(extent.seconds, float(speech_frames(samples).sum()) * FRAME_SECONDS)

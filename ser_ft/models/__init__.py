@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..utils.errors import raise_machine_failure
+
 MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn", "compact-cnn")
 """Names of our own networks, which are trained from scratch."""
 
@@ -48,6 +50,7 @@ def read_model_config(folder: str) -> dict[str, Any]:
     """Return the content of a folder's config.json; an empty dictionary if there is none."""
     try:
         config = json.loads((Path(resolve_model_path(folder)) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_machine_failure(error)
         return {}
     return config if isinstance(config, dict) else {}

@@ -16,7 +16,7 @@ from ..audio.discovery import SoundFile, find_sound_files
 from ..inference.backends import Backend
 from ..report.shared.tables import format_rows
 from ..report.shared.templates import render_template
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output
 from ..utils.progress import progress_bar
 from . import negative_segments, speaker_baseline
@@ -91,6 +91,7 @@ def write_reports(
                 try:
                     analyze(file, name)
                 except Exception as error:
+                    raise_machine_failure(error)
                     result.rows.append(error_row(file.path, error))
                     on_error(result.rows[-1]["error"])
                 progress.update(num_done - progress.n)

@@ -10,7 +10,7 @@ import yaml
 from accelerate import Accelerator
 
 from ..evaluation.run_folder import RunFolder
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, remove_folder
 
 # Settings that may differ between a run and its continuation: the folder, the flags, and what happens after training.
@@ -101,5 +101,6 @@ def create_run_folder(
 def _is_run(folder: RunFolder, keys: set[str]) -> bool:
     try:
         return keys <= folder.config.keys()
-    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise_machine_failure(error)
         return False

@@ -1,22 +1,77 @@
-"""The error that users see, and how the commands report it."""
+"""The error that users see, failures of the machine, and how the commands report both."""
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+
+_MEMORY_ADVICE = "not enough memory: close other programs, or use a machine with more"
+_FILES_ADVICE = "too many open files: raise the limit (ulimit -n)"
+_SPACE_ADVICE = "the disk is full: free some space"
+_DISK_ADVICE = "the disk, or the connection to it, fails: check it"
+_MACHINE_ERRORS = {
+    errno.ENOMEM: _MEMORY_ADVICE,
+    errno.EMFILE: _FILES_ADVICE,
+    errno.ENFILE: _FILES_ADVICE,
+    errno.ENOSPC: _SPACE_ADVICE,
+    errno.EDQUOT: _SPACE_ADVICE,
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), _DISK_ADVICE),
+}
+# What PyTorch, ONNX Runtime, soxr and threads say when memory is short.
+_NO_MEMORY = re.compile(r"bad_alloc|out of memory|allocate memory|malloc|can't start new thread", re.IGNORECASE)
+_PROBE_BYTES = 64 * 1024**2
 
 
 class InputError(ValueError):
     """Wrong input, for which commands exit with code 2; the message is one line: what is wrong and what to do."""
 
 
+def machine_failure(error: BaseException | None) -> BaseException | None:
+    """Return the failure of the machine behind an error: itself, or one that it was raised from; None if there is none.
+
+    Memory, open files, disk space and disks fail, whatever the input is.
+    """
+    while error is not None and _machine_advice(error) is None:
+        error = error.__cause__
+    return error
+
+
+def raise_machine_failure(error: BaseException) -> None:
+    """Raise the failure of the machine behind an error, if there is one: call this before blaming a file for it."""
+    failure = machine_failure(error)
+    if failure is not None:
+        raise failure
+
+
+def _machine_advice(error: BaseException) -> str | None:
+    """Return what the user can do about an error, if it is a failure of the machine."""
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+        return _MACHINE_ERRORS[error.errno]
+    if type(error).__name__ == "LibsndfileError":
+        # It does not tell a damaged file from a lack of memory.
+        return None if _has_memory() else _MEMORY_ADVICE
+    of_library = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    return _MEMORY_ADVICE if isinstance(error, MemoryError) or (of_library and _NO_MEMORY.search(str(error))) else None
+
+
+def _has_memory() -> bool:
+    try:
+        mmap.mmap(-1, _PROBE_BYTES).close()
+    except OSError:
+        return False
+    return True
+
+
 def run_command(work: Callable[[], int | None]) -> int:
     """Call a function, which may return an exit code, and return the exit code of the command.
 
-    It is 0 on success, 2 for wrong input, 1 for any other error, 130 when interrupted. Errors are reported in one line
-    on stderr; with SER_FT_DEBUG or --debug, the traceback is printed too.
+    It is 0 on success, 2 for wrong input, 1 for any other error and for failures of the machine, 130 when interrupted.
+    Errors are reported in one line on stderr; with SER_FT_DEBUG or --debug, the traceback is printed too.
     """
     try:
         return work() or 0
@@ -27,6 +82,11 @@ def run_command(work: Callable[[], int | None]) -> int:
         if os.environ.get("SER_FT_DEBUG"):
             traceback.print_exc()
         message = " ".join(str(error).split())
+        failure = machine_failure(error)
+        if failure is not None:
+            reason = " ".join(str(failure).split())[:500] or type(failure).__name__
+            print(f"ser-ft: failed: {_machine_advice(failure)} ({reason})", file=sys.stderr)
+            return 1
         if isinstance(error, InputError):
             print(f"ser-ft: {message}", file=sys.stderr)
             return 2

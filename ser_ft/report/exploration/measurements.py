@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from ... import audio
-from ...utils.errors import InputError
+from ...utils.errors import InputError, raise_machine_failure
 from ...utils.progress import progress_bar
 from .sources import Source
 
@@ -128,6 +128,7 @@ def _measure_rows(source: Source, rows: Sequence[int]) -> _Batch:
         try:
             samples, basic = _read(source, row)
         except Exception as error:  # a damaged file must not stop the others, whatever its decoder raises
+            raise_machine_failure(error)
             unreadable = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
             errors.append((row, error if isinstance(error, audio.AudioError) else unreadable))
             continue
