@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .utils.errors import InputError
+from .utils.text import fold, nfc
 
 
 @dataclass(frozen=True)
@@ -17,24 +19,77 @@ class Emotion:
     synonyms: tuple[str, ...]
 
 
+def _words(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+def _plain(word: str) -> str:
+    """Return a word without case and accents, with underscores between its parts: "En colère" -> "en_colere"."""
+    decomposed = unicodedata.normalize("NFD", fold(word).replace(" ", "_").replace("-", "_"))
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
 # Colors of Okabe & Ito (2008), "Color Universal Design", which can be distinguished with any color vision. Black is
 # lightened to gray and yellow is darkened, so that both are visible on white and on black.
+# The synonyms are English, German, French, Spanish and Italian nouns and adjectives, and common abbreviations.
 EMOTIONS: tuple[Emotion, ...] = (
-    Emotion("neutral", "#7f7f7f", ("neu", "neutrality")),
-    Emotion("calm", "#56b4e9", ("calmness", "relaxed", "serene")),
-    Emotion("happy", "#e69f00", ("hap", "happiness", "joy", "joyful", "amused")),
-    Emotion("sad", "#0072b2", ("sadness", "sorrow")),
-    Emotion("angry", "#d55e00", ("ang", "anger")),
-    Emotion("fear", "#cc79a7", ("fea", "fearful", "afraid", "scared")),
-    Emotion("disgust", "#009e73", ("dis", "disgusted")),
-    Emotion("surprise", "#c8b400", ("sur", "surprised", "ps", "pleasant_surprise", "pleasant_surprised")),
+    Emotion(
+        "neutral",
+        "#7f7f7f",
+        _words("neu neutrality neutralität neutre neutralité neutro neutra neutralidad neutrale neutralità"),
+    ),
+    Emotion(
+        "calm",
+        "#56b4e9",
+        _words(
+            "calmness relaxed serene ruhig ruhe gelassen entspannt calme calma calmo tranquilo tranquilla tranquillo"
+        ),
+    ),
+    Emotion(
+        "happy",
+        "#e69f00",
+        _words(
+            "hap happiness joy joyful amused freude fröhlich froehlich glücklich gluecklich joie joyeux joyeuse "
+            "heureux heureuse alegría alegre felicidad feliz gioia felice felicità allegria"
+        ),
+    ),
+    Emotion("sad", "#0072b2", _words("sadness sorrow trauer traurig traurigkeit tristesse triste tristeza tristezza")),
+    Emotion(
+        "angry",
+        "#d55e00",
+        _words(
+            "ang anger wut wütend wuetend ärger aerger ärgerlich aergerlich zorn zornig colère en_colère fâché fâchée "
+            "ira enojo enojado enojada enfado enfadado enfadada rabia rabbia arrabbiato arrabbiata"
+        ),
+    ),
+    Emotion(
+        "fear",
+        "#cc79a7",
+        _words(
+            "fea fearful afraid scared angst ängstlich aengstlich furcht peur apeuré apeurée effrayé effrayée miedo "
+            "asustado asustada temor paura spaventato spaventata"
+        ),
+    ),
+    Emotion(
+        "disgust",
+        "#009e73",
+        _words("dis disgusted ekel angeekelt dégoût dégoûté dégoûtée asco disgusto disgustato disgustata"),
+    ),
+    Emotion(
+        "surprise",
+        "#c8b400",
+        _words(
+            "sur surprised ps pleasant_surprise pleasant_surprised überraschung ueberraschung überrascht ueberrascht "
+            "surpris sorpresa sorprendido sorprendida sorpreso"
+        ),
+    ),
 )
 EMOTION_NAMES: tuple[str, ...] = tuple(emotion.name for emotion in EMOTIONS)
 COLORS: dict[str, str] = {emotion.name: emotion.color for emotion in EMOTIONS}
 # For classes of a user's own mapping that are not in the table, by their index in the scheme.
 OTHER_COLORS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#882255", "#aa4499")
 
-_NAME_BY_WORD = {word: emotion.name for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)}
+_NAME_BY_WORD = {_plain(word): emotion.name for emotion in EMOTIONS for word in (emotion.name, *emotion.synonyms)}
 
 SCHEMES: dict[str, tuple[str, ...]] = {
     "eight": EMOTION_NAMES,
@@ -46,8 +101,16 @@ CALM_POLICIES = ("keep", "neutral", "drop")
 
 
 def canonical_name(word: str) -> str | None:
-    """Return the table's name for a word ("Anger" -> "angry"), or None if the table does not contain the word."""
-    return _NAME_BY_WORD.get(word.strip().lower().replace(" ", "_").replace("-", "_"))
+    """Return the table's name for a word ("Anger" -> "angry"), or None if the table does not contain the word.
+
+    Words with and without accents, in Unicode NFC and NFD, are the same.
+    """
+    return _NAME_BY_WORD.get(_plain(word))
+
+
+def same_emotion(label: str, other: str) -> bool:
+    """Return whether two labels are one word, or synonyms in the table."""
+    return (canonical_name(label) or fold(label)) == (canonical_name(other) or fold(other))
 
 
 def label_color(name: str, index: int = 0) -> str:
@@ -57,7 +120,7 @@ def label_color(name: str, index: int = 0) -> str:
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """A set of classes in the order of their indices, and the class of each source label (lower case).
+    """A set of classes in the order of their indices, and the class of each source label (folded).
 
     `name` is "eight", "seven", "six", "four" or "own". Labels missing from `class_by_label` are not part of the scheme.
     """
@@ -68,7 +131,7 @@ class LabelScheme:
 
     def class_of(self, label: str) -> str | None:
         """Return the class of a source label, or None if the label is not part of the scheme."""
-        word = label.strip().lower()
+        word = fold(label)
         return self.class_by_label.get(word) or self.class_by_label.get(canonical_name(word) or "")
 
 
@@ -88,7 +151,7 @@ def make_scheme(labels: str | Mapping[str, str] = "eight", calm: str = "keep") -
     else:
         if not labels:
             raise InputError("the label mapping is empty: give at least two pairs, emotion: class")
-        mapping = {str(label).strip().lower(): str(value or "").strip() for label, value in labels.items()}
+        mapping = {fold(str(label)): nfc(str(value or "")).strip() for label, value in labels.items()}
         if "" in mapping.values():
             raise InputError("the label mapping has an emotion without a class: leave that emotion out")
         order = {value: (*EMOTION_NAMES, value).index(value) for value in mapping.values()}

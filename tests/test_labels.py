@@ -31,6 +31,14 @@ def test_the_table_has_eight_emotions_and_no_word_twice() -> None:
         ("none", None),
         ("boredom", None),
         ("", None),
+        *[
+            (word, "angry")
+            for word in ("Wut", "ÄRGER", "A\u0308rger", "Arger", "Aerger", "colère", "COLERE", "ira", "rabbia")
+        ],
+        *[(word, "surprise") for word in ("Überraschung", "Uberraschung", "sorpresa", "surpris")],
+        *[(word, "fear") for word in ("Angst", "peur", "miedo", "paura")],
+        *[(word, "happy") for word in ("Freude", "joie", "alegría", "alegria", "felicità")],
+        *[(word, None) for word in "WLEAFTN"],  # EMO-DB's letters: A is Angst, not anger, and F is Freude, not fear
     ],
 )
 def test_synonyms_have_canonical_names(word: str, name: str | None) -> None:

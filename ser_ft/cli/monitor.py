@@ -8,7 +8,7 @@ from typing import Any
 
 from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
-from ..utils.text import MISSING, printable, text_table
+from ..utils.text import MISSING, fold, printable, text_table
 from .arguments import Commands, add_command, add_format
 
 
@@ -85,7 +85,7 @@ def _names(text: str | None, option: str) -> tuple[str, ...] | None:
     if text is None:
         return None
     names = tuple(escape_undecodable(name.strip()) for name in text.split(","))
-    if not all(names) or len({name.casefold() for name in names}) < len(names):
+    if not all(names) or len({fold(name) for name in names}) < len(names):
         raise InputError(f"{option} must be different names separated by commas, such as a,b, not {text!r}")
     return names
 

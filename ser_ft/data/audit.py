@@ -13,6 +13,7 @@ import numpy as np
 from .. import audio
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
+from ..utils.text import nfc
 from .deduplication import DuplicateIndex, signatures
 from .fingerprints import SAME_RECORDING, LandmarkIndex, Landmarks, find_landmarks, similarity, to_narrowband
 from .splits import PARTS, Split, read_json, speaker_lists
@@ -118,7 +119,7 @@ def _parts_of_clips(frame: pd.DataFrame, split: Split | str | Path) -> _PartsOfC
     content = read_json(file)
     if isinstance(content, dict) and "parts" in content:
         try:
-            parts = _by_clip({part: list(map(str, content["parts"][part]["clips"])) for part in PARTS})
+            parts = _by_clip({part: [nfc(str(clip)) for clip in content["parts"][part]["clips"]] for part in PARTS})
         except (KeyError, TypeError) as error:
             raise InputError(f"{file}: not a split ({error} is missing)") from error
         if not parts.keys() & set(frame["id"]):

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from ..labels import LabelScheme
 from ..utils.errors import InputError
-from .corpora import CORPORA, REASONS, Corpus, Utterance, cremad
+from .corpora import REASONS, Corpus, Utterance, cremad, normalize_corpus_name
 from .scan import SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Scan
 
 CremadLabels = Literal["intended", "voice", "voice-soft"]
@@ -88,12 +88,6 @@ class CatalogOptions:
         choices = get_args(CremadLabels)
         if self.cremad_labels not in choices:
             raise InputError(f"cremad_labels must be one of {', '.join(choices)}, not {self.cremad_labels!r}")
-
-
-def normalize_corpus_name(name: str) -> str:
-    """Return the name of a known corpus in its usual spelling ("CREMA-D" -> "cremad"), and other names unchanged."""
-    plain = name.lower().replace("-", "").replace("_", "")
-    return plain if plain in CORPORA else name
 
 
 class CatalogBuilder:

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeAlias
 from .. import audio
 from ..labels import LabelScheme, canonical_name
 from ..utils.errors import InputError, raise_machine_failure
-from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message, normalize_corpus_name
-from .corpora import CORPORA, Corpus, Skip, Utterance, ravdess
+from ..utils.text import nfc
+from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message
 from .corpora.folder import folder_parser, read_manifest, user_corpus
 from .scan import MANIFEST_FILE, ArchiveFile, Scan, scan
 
@@ -87,15 +87,15 @@ def _named_roots(roots: Roots) -> Iterator[tuple[str | None, Path, str]]:
         pairs = [(None, root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     counts: Counter[str] = Counter()
     for name, root in pairs:
-        path = Path(root).expanduser()
-        if name is not None and (not name or not name.replace("-", "").replace("_", "").isalnum()):
+        path, name = Path(root).expanduser(), name if name is None else normalize_corpus_name(name)
+        if name is not None and not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"the name of a corpus must consist of letters, digits, - and _, not {name!r}")
         if not path.exists():
             raise InputError(f"{root}: no such folder or archive")
         user_name = _user_corpus_name(path)
         counts[user_name] += 1
         number = counts[user_name]
-        yield normalize_corpus_name(name) if name else None, path, user_name + (f"-{number}" if number > 1 else "")
+        yield name, path, user_name + (f"-{number}" if number > 1 else "")
     if not counts:
         raise InputError("no folder was named: give one or more folders or .zip archives of recordings")
 
@@ -104,7 +104,7 @@ def _user_corpus_name(root: Path) -> str:
     stem = root.resolve().stem if root.suffix.lower() in (".zip", ".csv") else root.resolve().name
     if stem == Path(MANIFEST_FILE).stem:
         stem = root.resolve().parent.name
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem) or "own"
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in nfc(stem)) or "own"
     return f"{name}-own" if normalize_corpus_name(name) in CORPORA else name
 
 

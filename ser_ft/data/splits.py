@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import InputError
+from ..utils.text import nfc
+from .corpora import normalize_corpus_name
 from .corpora.folder import UNKNOWN_SPEAKER
 from .named_splits import NAMED_FOLDS, NAMED_VALIDATION
 
@@ -117,6 +119,7 @@ def make_split(
         InputError: there are too few speakers, the fold does not exist, or the file does not fit the data.
     """
     frame = table.select_columns(["id", "speaker", "corpus", "emotion", "gender"]).to_pandas()
+    corpus = corpus and normalize_corpus_name(corpus)
     if not 0 <= seed < 2**32:
         raise InputError(f"split.seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
     for name, fraction in (("test", test), ("validation", validation)):
@@ -148,8 +151,8 @@ def read_split(file: str | Path) -> Split:
     """
     content = read_json(file)
     try:
-        parts = {part: tuple(content["parts"][part]["clips"]) for part in PARTS}
-        speakers = {part: tuple(content["parts"][part]["speakers"]) for part in PARTS}
+        parts = {part: tuple(map(nfc, content["parts"][part]["clips"])) for part in PARTS}
+        speakers = {part: tuple(map(nfc, content["parts"][part]["speakers"])) for part in PARTS}
         return Split(content["name"], content["seed"], content["fold"], content["leaking"], parts, speakers)
     except (KeyError, TypeError) as error:
         raise InputError(f"{file}: not a split ({error} is missing)") from error
@@ -369,7 +372,7 @@ def _speakers_by_short_name(frame: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def _full_name(name: str, speakers_of_name: Mapping[str, set[str]], file: str) -> str:
-    matches = sorted(speakers_of_name.get(name, ()))
+    matches = sorted(speakers_of_name.get(nfc(name), ()))
     if len(matches) != 1:
         what = "no speaker" if not matches else f"several speakers ({', '.join(matches)})"
         raise InputError(f"{file}: {name!r} names {what} of the data; write CORPUS-SPEAKER")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..labels import canonical_name
 from ..utils.errors import InputError
+from ..utils.text import fold
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class ClassMapping:
 
 def _find_class(classes: Sequence[str], name: str) -> int | None:
     """Return the index of a class: of the same name in any case, otherwise of a synonym."""
-    lower = [other.strip().lower() for other in classes]
-    if name.strip().lower() in lower:
-        return lower.index(name.strip().lower())
+    names = [fold(other) for other in classes]
+    if fold(name) in names:
+        return names.index(fold(name))
     emotion = canonical_name(name)
     emotions = [canonical_name(other) for other in classes]
     return emotions.index(emotion) if emotion is not None and emotion in emotions else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..inference.windows import Segment
 from ..labels import canonical_name
+from ..utils.text import fold
 from .intervals import Intervals, total_seconds
 
 NEGATIVE_EMOTIONS = ("angry", "sad", "fear", "disgust")
@@ -41,8 +42,8 @@ def adjective(emotion: str) -> str:
 
 def negative_classes(classes: Sequence[str], emotions: Collection[str] = NEGATIVE_EMOTIONS) -> tuple[str, ...]:
     """Return the model's classes that are among the emotions or their synonyms, in the model's order."""
-    names = {canonical_name(name) or name for name in emotions}
-    return tuple(name for name in classes if (canonical_name(name) or name) in names)
+    names = {canonical_name(name) or fold(name) for name in emotions}
+    return tuple(name for name in classes if (canonical_name(name) or fold(name)) in names)
 
 
 def find_negative_segments(

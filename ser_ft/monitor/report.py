@@ -19,6 +19,7 @@ from ..report.shared.templates import render_template
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output
 from ..utils.progress import progress_bar
+from ..utils.text import fold
 from . import negative_segments, speaker_baseline
 from .analysis import analyze_conversation
 from .conversation import Conversation, MonitorSettings
@@ -220,8 +221,8 @@ def _folder_names(paths: Iterable[str]) -> list[str]:
         characters = Path(path).stem.lstrip(".")[:100]
         stem = "".join(character if character.isprintable() else "_" for character in characters) or "conversation"
         candidates = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
-        name = next(name for name in candidates if name.casefold() not in names)
-        names[name.casefold()] = name
+        name = next(name for name in candidates if fold(name) not in names)
+        names[fold(name)] = name
     return list(names.values())
 
 

@@ -12,6 +12,16 @@ MISSING = "-"
 _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 
 
+def nfc(name: str) -> str:
+    """Return a name in Unicode NFC: macOS writes "ö" as two characters (NFD), other systems as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def fold(name: str) -> str:
+    """Return the form in which names are compared: NFC, in lower case, without spaces at the ends."""
+    return nfc(nfc(name).strip().casefold())
+
+
 def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right: Collection[str] = ()) -> str:
     """Return rows as an aligned monospace table: numbers, and the columns named in `right`, are aligned to the right.
 

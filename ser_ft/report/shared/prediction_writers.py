@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.errors import InputError
-from ...utils.text import MISSING, display_width, pad, printable, score_text
+from ...utils.text import MISSING, display_width, nfc, pad, printable, score_text
 
 RESUMABLE_FORMATS = ("csv", "jsonl")
 """Formats in which an incomplete file can be resumed."""
@@ -208,8 +208,8 @@ def remove_errors(file: Path, format: str, classes: Sequence[str], paths: Contai
 
 
 def path_key(path: str, format: str) -> str:
-    """Return a path as a file of predictions holds it."""
-    return escape_control_characters(path) if format == "csv" else path
+    """Return a path as a file of predictions holds it, in Unicode NFC, in which paths are compared."""
+    return nfc(escape_control_characters(path) if format == "csv" else path)
 
 
 def _check_start(line: str, start: str) -> None:
@@ -225,14 +225,14 @@ def _read_csv(line: str, classes: Sequence[str]) -> tuple[str, bool]:
     (row,) = csv.reader([line])
     if len(row) != len(csv_columns(classes)):
         raise ValueError
-    return row[0], bool(row[-1])
+    return nfc(row[0]), bool(row[-1])
 
 
 def _read_json(line: str, classes: Sequence[str]) -> tuple[str, bool]:
     row = json.loads(line)
     if "error" not in row and list(row["scores"]) != list(classes):
         raise InputError(_OTHER_CLASSES)
-    return str(row["path"]), "error" in row
+    return nfc(str(row["path"])), "error" in row
 
 
 _READERS = {"csv": _read_csv, "jsonl": _read_json}
