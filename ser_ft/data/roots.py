@@ -13,6 +13,7 @@ from ..labels import LabelScheme, canonical_name
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message
+from .corpora import CORPORA, Corpus, Skip, Utterance, normalize_corpus_name, ravdess
 from .corpora.folder import folder_parser, read_manifest, user_corpus
 from .scan import MANIFEST_FILE, ArchiveFile, Scan, scan
 
