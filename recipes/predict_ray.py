@@ -31,6 +31,7 @@ from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.inputs import AudioInput
 from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.utils.errors import InputError, raise_machine_failure, run_command, strip_debug_flag
+from ser_ft.utils.text import print_text
 
 # Shares of a core for Ray's scheduler. Reading and writing mostly wait. If the workers took whole cores, Ray's own
 # first tasks would never get one, and the workers would wait for them forever.
@@ -254,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         rows = predict(options.sources, options.out, options.model, options.column, options.workers)
-        print(f"{rows} clips: {options.out}")
+        print_text(f"{rows} clips: {options.out}")
 
     return run_command(work)
 

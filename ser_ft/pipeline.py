@@ -32,6 +32,7 @@ from .training.run_guard import create_run_folder, is_finished, resumes
 from .training.sweep import plan, run_all
 from .training.trainer import create_optimizer
 from .utils.accelerator import create_accelerator, device_name, is_main_process, start_trackers
+from .utils.text import print_text
 
 
 def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
@@ -59,11 +60,11 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
             table = result.table if result.table is not None else load_data(recipe.data, verbose)
         write_report(folder, table)
     elif verbose:
-        print(f"{folder.path}: this run is finished; nothing to do")
+        print_text(f"{folder.path}: this run is finished; nothing to do")
     if verbose:
-        print()
-        print(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
-        print(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
+        print_text()
+        print_text(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
+        print_text(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
     if recipe.push_to_hub:
         publish_run(folder, recipe.hub)
     return folder
@@ -129,7 +130,7 @@ def _train_and_evaluate(
     if check is not None:
         check(table, split)
     if show_progress:
-        print(split.describe())
+        print_text(split.describe())
     train_rows = split.row_indices(table)["train"]
     classes = learned_classes(table, train_rows)
     with accelerator.local_main_process_first():
@@ -156,7 +157,7 @@ def _train_and_evaluate(
         for part, counts in scorer.excluded.items():
             if counts:
                 text = ", ".join(f"{count} {name}" for name, count in counts.items())
-                print(f"  {part}: clips of classes without training clips are excluded: {text}")
+                print_text(f"  {part}: clips of classes without training clips are excluded: {text}")
 
     # Optimizer
     optimizer = create_optimizer(trainable.learning_rates, recipe.train.weight_decay, accelerator.device)
@@ -232,11 +233,11 @@ def sweep(
     """
     runs = plan(recipes, out, seeds, folds, settings, variants, show_progress=not list_only)
     if list_only:
-        print("\n".join(f"OMP_NUM_THREADS={threads} {item.command}" for item in runs))
+        print_text("\n".join(f"OMP_NUM_THREADS={threads} {item.command}" for item in runs))
         return []
     run_all(runs, out, jobs, threads)
     folders = [item.folder for item in runs]
     comparison = compare([folder.path for folder in folders])
-    print(comparison_text(comparison))
-    print(f"\nruns: {out}\nreport: {write_comparison(comparison, Path(out) / 'comparison.html')}")
+    print_text(comparison_text(comparison))
+    print_text(f"\nruns: {out}\nreport: {write_comparison(comparison, Path(out) / 'comparison.html')}")
     return folders

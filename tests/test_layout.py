@@ -79,3 +79,12 @@ def test_only_the_demo_needs_gradio() -> None:
 def test_no_module_is_too_long_to_be_read_in_one_sitting() -> None:
     lengths = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in FILES.items()}
     assert not {name: lines for name, lines in lengths.items() if lines > 400}
+
+
+def test_everything_printed_has_visible_control_characters() -> None:
+    trees = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in FILES.items()}
+    calls = {
+        name: [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        for name, tree in trees.items()
+    }
+    assert [name for name in calls if "print" in calls[name]] == ["ser_ft.utils.text"], "print_text escapes them"

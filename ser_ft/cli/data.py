@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..labels import make_scheme
 from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
-from ..utils.text import text_table
+from ..utils.text import print_text, text_table
 from .arguments import Commands, add_command, add_format, parse_mapping, parse_pairs
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _audit(args: argparse.Namespace) -> int:
     table = open_prepared(args.prepared)
     findings = audit(table, args.split)
     is_table, split = args.format == "table", args.split is not None
-    print(_findings_text(findings, table, split) if is_table else format_rows(finding_rows(findings), args.format))
+    print_text(_findings_text(findings, table, split) if is_table else format_rows(finding_rows(findings), args.format))
     return 1 if findings else 0
 
 
@@ -179,7 +179,7 @@ def _findings_text(findings: list[Finding], table: datasets.Dataset, split: bool
 def _explore(args: argparse.Namespace) -> None:
     from ..report.exploration.report import explore
 
-    print(explore(args.source, args.out, args.embed_audio))
+    print_text(explore(args.source, args.out, args.embed_audio))
 
 
 def _augment(args: argparse.Namespace) -> None:
@@ -187,4 +187,4 @@ def _augment(args: argparse.Namespace) -> None:
 
     only = [name.strip() for name in args.only.split(",")] if args.only is not None else None
     for file in write_augmentations(args.clip, args.out, args.seed, only, args.noise_dir):
-        print(file)
+        print_text(file)

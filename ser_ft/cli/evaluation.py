@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..report.shared.tables import comparison_rows, format_rows
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
+from ..utils.text import print_text
 from .arguments import Commands, add_command, add_format, add_model, parse_pairs
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         args.model, args.data, args.out, mapping=mapping, include_seen_speakers=seen, overwrite=args.overwrite
     )
     write_report(run)
-    print(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
+    print_text(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")
 
 
 def _fuse(args: argparse.Namespace) -> None:
@@ -110,7 +111,7 @@ def _fuse(args: argparse.Namespace) -> None:
     runs = fuse(args.runs, args.out, weights, args.overwrite)
     for run in progress_bar(runs, desc="reports", show_progress=len(runs) > 1):
         write_report(run)
-    print(f"{format_rows(comparison_rows(runs))}\n\nwritten: {args.out}")
+    print_text(f"{format_rows(comparison_rows(runs))}\n\nwritten: {args.out}")
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -120,9 +121,11 @@ def _compare(args: argparse.Namespace) -> None:
     data = _open_data(args.data)
     comparison = compare(args.runs, args.baseline)
     as_text = args.format == "table"
-    print(comparison_text(comparison) if as_text else format_rows(system_rows(comparison), args.format), flush=True)
+    print_text(
+        comparison_text(comparison) if as_text else format_rows(system_rows(comparison), args.format), flush=True
+    )
     page = write_comparison(comparison, out, data)
-    print(f"\nreport: {page}" if as_text else f"report: {page}", file=sys.stdout if as_text else sys.stderr)
+    print_text(f"\nreport: {page}" if as_text else f"report: {page}", file=sys.stdout if as_text else sys.stderr)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -130,7 +133,7 @@ def _report(args: argparse.Namespace) -> None:
     from ..report.run.report import write_report
 
     run = RunFolder.open(args.run)
-    print(write_report(run, _open_data(args.data)))
+    print_text(write_report(run, _open_data(args.data)))
 
 
 def _open_data(folder: str | None) -> datasets.Dataset | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
-from ..utils.text import MISSING, fold, printable, text_table
+from ..utils.text import MISSING, fold, print_text, printable, text_table
 from .arguments import Commands, add_command, add_format
 
 
@@ -71,10 +71,10 @@ def _monitor(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     is_table = arguments.format == "table"
-    print(_table(result.rows) if is_table else format_rows(result.rows, arguments.format), flush=True)
+    print_text(_table(result.rows) if is_table else format_rows(result.rows, arguments.format), flush=True)
     if result.page:
         page = escape_undecodable(str(result.page))
-        print(f"\nreport: {page}" if is_table else f"report: {page}", file=sys.stdout if is_table else sys.stderr)
+        print_text(f"\nreport: {page}" if is_table else f"report: {page}", file=sys.stdout if is_table else sys.stderr)
     return 1 if any(row["error"] for row in result.rows) else 0
 
 
@@ -94,7 +94,7 @@ def _print_error(line: str) -> None:
     from tqdm import tqdm
 
     # tqdm prints above a progress bar.
-    tqdm.write(f"ser-ft: {' '.join(line.split())}", file=sys.stderr)
+    tqdm.write(printable(f"ser-ft: {' '.join(line.split())}"), file=sys.stderr)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

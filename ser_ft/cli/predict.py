@@ -24,7 +24,7 @@ from ..report.shared.tables import FORMATS
 from ..utils.errors import InputError
 from ..utils.files import check_output
 from ..utils.progress import progress_bar
-from ..utils.text import display_width, printable
+from ..utils.text import display_width, print_text, printable
 from .arguments import Commands, add_command
 
 if TYPE_CHECKING:
@@ -101,15 +101,15 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
                 failed += 1
                 if not progress.disable and progress.last_print_t > progress.start_t:
                     progress.clear()
-                print(f"ser-ft: {printable(item.name)}: {printable(row['error'])}", file=sys.stderr)
+                print_text(f"ser-ft: {printable(item.name)}: {printable(row['error'])}", file=sys.stderr)
             file.write(writer.row(row))
             file.flush()
             progress.update()
         file.write(writer.footer())
     if failed:
-        print(f"ser-ft: {failed} of {total} files could not be recognized", file=sys.stderr)
+        print_text(f"ser-ft: {failed} of {total} files could not be recognized", file=sys.stderr)
     if others := len(existing.failed) - len(retried):
-        print(f"ser-ft: {out}: contains errors of {others} more files, which were not passed", file=sys.stderr)
+        print_text(f"ser-ft: {out}: contains errors of {others} more files, which were not passed", file=sys.stderr)
     return 1 if failed or others else 0
 
 

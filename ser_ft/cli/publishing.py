@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..utils.errors import InputError
+from ..utils.text import print_text
 from .arguments import Commands, add_command, add_model
 
 
@@ -64,11 +65,13 @@ def _export(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in ("int8", "data", "tolerance", "overwrite")}
     result = export_onnx(options.model, options.out, **settings)
     same = round(result.agreement * result.clips)
-    print(f"written: {result.path} ({result.bytes / 1e6:.1f} MB)")
-    print(f"compared on {result.clips} clips of {result.source}:")
-    print(f"  largest difference of a probability: {result.difference:.1e}; same class: {same} of {result.clips} clips")
+    print_text(f"written: {result.path} ({result.bytes / 1e6:.1f} MB)")
+    print_text(f"compared on {result.clips} clips of {result.source}:")
+    print_text(
+        f"  largest difference of a probability: {result.difference:.1e}; same class: {same} of {result.clips} clips"
+    )
     times = f"{1000 * result.onnx_seconds:.1f} ms; with PyTorch: {1000 * result.torch_seconds:.1f} ms"
-    print(f"  time for a clip of {result.clip_seconds:.1f} s: {times}")
+    print_text(f"  time for a clip of {result.clip_seconds:.1f} s: {times}")
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 from ..utils.errors import run_command, strip_debug_flag
+from ..utils.text import print_text
 from .arguments import Commands, add_command, add_format, parse_integers
 
 _PRETRAIN_DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder on the speech of a split's training
@@ -131,10 +132,10 @@ def _probe(options: argparse.Namespace) -> None:
         options.backbones, options.data, options.pooling, options.folds, options.seed, options.split, options.precision
     )
     if options.format == "table":
-        print(layer_text(result))
+        print_text(layer_text(result))
     else:
-        print(format_rows(layer_rows(result), options.format))
+        print_text(format_rows(layer_rows(result), options.format))
         if options.split is None:
-            print(f"note: {ALL_SEEN}", file=sys.stderr)
+            print_text(f"note: {ALL_SEEN}", file=sys.stderr)
     if figure is not None:
-        print(f"figure: {write_layers(result, figure)}", file=sys.stderr)
+        print_text(f"figure: {write_layers(result, figure)}", file=sys.stderr)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from .. import audio
 from ..utils.errors import raise_machine_failure
 from ..utils.progress import progress_bar
+from ..utils.text import csv_line, restore_csv_cell
 from .catalog import Catalog, Clip, Skipped
 from .corpora import REASONS
 from .deduplication import DuplicateIndex, Signature, signatures
@@ -222,14 +223,14 @@ def escape_surrogates(name: str) -> str:
 
 def write_skipped(skipped: list[Skipped], file: Path) -> None:
     """Write the list of skipped files: path, corpus, reason, detail."""
+    rows = (
+        (escape_surrogates(skip.path), skip.corpus, skip.reason, escape_surrogates(skip.detail)) for skip in skipped
+    )
     with file.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(("path", "corpus", "reason", "detail"))
-        for skip in skipped:
-            writer.writerow((escape_surrogates(skip.path), skip.corpus, skip.reason, escape_surrogates(skip.detail)))
+        lines.writelines(map(csv_line, [("path", "corpus", "reason", "detail"), *rows]))
 
 
 def read_skipped(file: Path) -> list[Skipped]:
     """Read `skipped.csv`."""
     with file.open(encoding="utf-8", newline="") as lines:
-        return [Skipped(row["path"], row["corpus"], row["reason"], row["detail"]) for row in csv.DictReader(lines)]
+        return [Skipped(*map(restore_csv_cell, row)) for row in islice(csv.reader(lines), 1, None)]

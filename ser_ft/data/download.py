@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
+from ..utils.text import print_text
 from .corpora import CORPORA, Corpus, Download
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def _download(corpus: Corpus, target: Path, mirror: str | None) -> None:
             return
         size = sum(entry.megabytes for entry in corpus.downloads)
         host = urlsplit(_address(corpus.downloads[0].url, mirror)).netloc
-        print(f"{corpus.name}: {corpus.title}, {size} MB from {host}")
-        print(f"License: {corpus.license} ({corpus.terms})\nPlease cite: {corpus.citation}", flush=True)
+        print_text(f"{corpus.name}: {corpus.title}, {size} MB from {host}")
+        print_text(f"License: {corpus.license} ({corpus.terms})\nPlease cite: {corpus.citation}", flush=True)
         try:
             files = _fetch(corpus, corpus.downloads, cache, mirror)
             _verify(corpus, files)

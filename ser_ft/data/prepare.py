@@ -19,7 +19,7 @@ from ..labels import make_scheme
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, nearest_existing
 from ..utils.progress import dataset_progress_bars
-from ..utils.text import text_table
+from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, CatalogOptions, CremadLabels, Skipped, no_clips_message
 from .corpora import REASONS
@@ -246,7 +246,7 @@ def _catalog_of_table(
 def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> datasets.Dataset:
     table, skipped = _build(SerCorpora(catalog, cache_dir=cache_dir, progress=verbose))
     if verbose:
-        print(summary(table, skipped))
+        print_text(summary(table, skipped))
     return table
 
 
@@ -267,8 +267,8 @@ def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
     if _key_of_table(out) == catalog.key:
         table = open_prepared(out)
         if verbose:
-            print(summary(table, read_skipped(out / SKIPPED_FILE)))
-            print(f"{out} is up to date: nothing changed under the roots")
+            print_text(summary(table, read_skipped(out / SKIPPED_FILE)))
+            print_text(f"{out} is up to date: nothing changed under the roots")
         return table
     folder = out.resolve()
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=nearest_existing(folder.parent)) as temp_dir:
@@ -291,8 +291,8 @@ def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
         os.replace(new, folder)
     table = open_prepared(out)
     if verbose:
-        print(summary(table, skipped))
-        print(f"written: {out} (every skipped file: {out / SKIPPED_FILE})")
+        print_text(summary(table, skipped))
+        print_text(f"written: {out} (every skipped file: {out / SKIPPED_FILE})")
     return table
 
 

@@ -30,6 +30,7 @@ from ..utils.accelerator import device_name
 from ..utils.errors import InputError
 from ..utils.files import remove_folder
 from ..utils.progress import progress_bar
+from ..utils.text import print_text
 from .class_mapping import ClassMapping
 from .grouping import is_known
 from .latency import real_time_factor
@@ -91,7 +92,7 @@ def evaluate(
         table, mapped, evaluated.seen_speakers(synthetic=is_synthetic(table)), include_seen_speakers
     )
     if verbose:
-        print("\n".join((f"{evaluated.display_name} on {data_name}", *clips.summary_lines())))
+        print_text("\n".join((f"{evaluated.display_name} on {data_name}", *clips.summary_lines())))
     clips.check_not_empty()
     device = PartialState().device
     probabilities = _predict(classifier, clips, device, verbose)

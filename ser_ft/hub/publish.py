@@ -15,6 +15,7 @@ from ..evaluation.provenance import corpora_of_new_run, corpora_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import check_output
+from ..utils.text import print_text
 from .client import Client, UploadError
 from .data import card_upload, card_upload_of_run, table_upload
 from .files import model_upload
@@ -39,7 +40,7 @@ def push(
     overwrite: bool = False,
     dry_run: bool = False,
     out: str | Path | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = print_text,
 ) -> list[str]:
     """Publish a run's model with its card, or a prepared table, on the Hub.
 

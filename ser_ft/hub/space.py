@@ -12,6 +12,7 @@ import yaml
 
 from ..utils.errors import InputError
 from ..utils.files import MODEL_FILE, demo_folder
+from ..utils.text import print_text
 from .upload import Content, Upload
 
 _SER_FT_REQUIREMENT = re.compile(r"\s*(?:\./)?ser[-_]ft(?P<extras>\[[^\]]*\])?(?=[\s@<>=!~-]|$)", re.IGNORECASE)
@@ -50,7 +51,7 @@ def build_wheel() -> tuple[bytes, str]:
             "ser_ft was installed without its sources, from which the Space's wheel is built: push from a checkout "
             "(pip install -e .)"
         )
-    print("building the wheel of ser_ft that the Space installs", file=sys.stderr)
+    print_text("building the wheel of ser_ft that the Space installs", file=sys.stderr)
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", work, str(root)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

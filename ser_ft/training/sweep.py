@@ -26,6 +26,7 @@ from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import exclusive_lock
 from ..utils.progress import progress_bar
+from ..utils.text import printable
 from .data import load_data, split_content
 from .run_guard import is_finished, resumes
 
@@ -234,7 +235,7 @@ def _run_in_pool(runs: Sequence[SweepRun], job_pool: JobPool, progress: Any) -> 
                 if not run.is_done:
                     failures.append(f"{run.name} ({result})")
                 elif not progress.disable:
-                    progress.write(f"{run.name}: {result}", file=sys.stderr)
+                    progress.write(printable(f"{run.name}: {result}"), file=sys.stderr)
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             job_pool.stop()

@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from .text import print_text
+
 _MEMORY_ADVICE = "not enough memory: close other programs, or use a machine with more"
 _FILES_ADVICE = "too many open files: raise the limit (ulimit -n)"
 _SPACE_ADVICE = "the disk is full: free some space"
@@ -76,22 +78,22 @@ def run_command(work: Callable[[], int | None]) -> int:
     try:
         return work() or 0
     except KeyboardInterrupt:
-        print("ser-ft: interrupted", file=sys.stderr)
+        print_text("ser-ft: interrupted", sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("SER_FT_DEBUG"):
-            traceback.print_exc()
+            print_text(traceback.format_exc(), sys.stderr)
         message = " ".join(str(error).split())
         failure = machine_failure(error)
         if failure is not None:
             reason = " ".join(str(failure).split())[:500] or type(failure).__name__
-            print(f"ser-ft: failed: {_machine_advice(failure)} ({reason})", file=sys.stderr)
+            print_text(f"ser-ft: failed: {_machine_advice(failure)} ({reason})", sys.stderr)
             return 1
         if isinstance(error, InputError):
-            print(f"ser-ft: {message}", file=sys.stderr)
+            print_text(f"ser-ft: {message}", sys.stderr)
             return 2
         message = message[:500] or "no reason given"
-        print(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", file=sys.stderr)
+        print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
         return 1
 
 

@@ -1,14 +1,25 @@
-"""Text for terminals and reports: numbers, counts, and aligned tables."""
+"""Text for terminals, reports and CSV files: numbers, counts, aligned tables, and names that cannot do harm."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 MISSING = "-"
 """What tables show for a value that does not exist."""
+_SHORT_ESCAPES = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_CONTROL_CHARACTERS = (
+    *(range(0x20), range(0x7F, 0xA0), range(0x2028, 0x202F), range(0xD800, 0xE000)),
+    *(range(0x2066, 0x206A), range(0x200E, 0x2010), range(0x61C, 0x61D)),
+)
+"""What terminals obey, what ends a line, what reverses the text after it, and bytes that are not valid text."""
+_ESCAPES = {code: _SHORT_ESCAPES.get(chr(code), f"\\u{code:04x}") for codes in _CONTROL_CHARACTERS for code in codes}
+_ESCAPES_WITHIN_LINES = {code: escape for code, escape in _ESCAPES.items() if code != ord("\n")}
+_FORMULA_STARTS = tuple("=+-@\t\r＝＋－＠")
 _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 
 
@@ -28,7 +39,7 @@ def text_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], right:
     The column "interval" is made from "low" and "high"; "notes" shows the short form of each note.
     """
     cells = [[_cell(row, column) for column in columns] for row in rows]
-    headings = list(map(column_heading, columns))
+    headings = [printable(column_heading(column)) for column in columns]
     widths = [max(map(display_width, column)) for column in zip(headings, *cells, strict=True)]
     to_right = [column in right or _is_numeric(column, [row.get(column) for row in rows]) for column in columns]
     lines = [headings, ["-" * width for width in widths], *cells]
@@ -74,9 +85,33 @@ def short_note(note: str) -> str:
     return note.partition(":")[0].partition(" (")[0]
 
 
-def printable(text: str) -> str:
-    """Replace control characters by spaces: names chosen by users must not control the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
+def printable(text: str, keep_lines: bool = False) -> str:
+    r"""Write control characters as escapes, "\u001b": names chosen by others must not control the terminal.
+
+    The escapes are those of JSON. With `keep_lines`, line feeds are left as they are.
+    """
+    return text.translate(_ESCAPES_WITHIN_LINES if keep_lines else _ESCAPES)
+
+
+def print_text(text: object = "", file: IO[str] | None = None, flush: bool = False) -> None:
+    """Print text of one or several lines, with control characters as escapes."""
+    print(printable(str(text), keep_lines=True), file=file, flush=flush)
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    """Return cells as a line of CSV that is safe in a spreadsheet.
+
+    Control characters are written as escapes. Text that a spreadsheet would take for a formula, because it begins with
+    = + - or @, gets an apostrophe in front (OWASP, "CSV Injection"); numbers are written as they are.
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(map(_csv_cell, cells))
+    return line.getvalue()
+
+
+def restore_csv_cell(cell: str) -> str:
+    """Remove the apostrophe that `csv_line` has put in front of a cell."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
 
 
 def display_width(text: str) -> int:
@@ -91,6 +126,17 @@ def pad(text: str, width: int, right: bool = False) -> str:
     """Fill a text with spaces up to a width in terminal cells, aligned to the left or to the right."""
     spaces = " " * (width - display_width(text))
     return spaces + text if right else text + spaces
+
+
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if _is_formula(value) else printable(value)
+
+
+def _is_formula(text: str) -> bool:
+    # Apostrophes are skipped so that those of the text itself can be told from ours.
+    return text.lstrip("'").startswith(_FORMULA_STARTS)
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

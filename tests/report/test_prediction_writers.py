@@ -19,7 +19,7 @@ from ser_ft.report.shared.prediction_writers import (
     shorten_middle,
 )
 from ser_ft.utils.errors import InputError
-from ser_ft.utils.text import display_width
+from ser_ft.utils.text import display_width, printable
 
 CLASSES = ("neutral", "happy", "sad")
 SCORES = {"neutral": 0.25, "happy": 0.6000000004, "sad": 0.15}
@@ -89,7 +89,7 @@ def test_unusual_names_are_read_back_and_never_control_the_terminal(path: str, t
         assert read_existing(out, format, CLASSES) == expected
         assert len(out.read_text(encoding="utf-8").splitlines()) == (3 if format == "csv" else 2)
     table = text("table", {**CERTAIN, "path": path}, {**FAILED, "path": path})
-    assert table.replace("\n", "").isprintable()
+    assert printable(table, keep_lines=True) == table
 
 
 @each_format

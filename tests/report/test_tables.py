@@ -56,11 +56,11 @@ def test_text_table_is_aligned() -> None:
         {"name": "tab\there\x1b[31m", "clips": 12, "uar": 1.0, "low": 0.0, "high": 1.0},
     ]
     assert format_rows(rows).split("\n") == [
-        "name           clips    UAR        interval",
-        "-------------  -----  -----  --------------",
-        "a               1440  0.412  0.412 to 0.530",
-        "喜び               7      -               -",
-        "tab here [31m     12  1.000  0.000 to 1.000",
+        "name                 clips    UAR        interval",
+        "-------------------  -----  -----  --------------",
+        "a                     1440  0.412  0.412 to 0.530",
+        "喜び                     7      -               -",
+        r"tab\there\u001b[31m     12  1.000  0.000 to 1.000",
     ]
 
 

@@ -17,6 +17,7 @@ from ...data.corpora import REASONS
 from ...utils.files import check_output, replace_atomically
 from ...utils.progress import progress_bar
 from ..shared.plotting import save_figure
+from ..shared.tables import format_rows
 from ..shared.templates import embed_png, render_template
 from . import figures, findings, map, measurements, separability, tables
 from .measurements import MeasuredClips
@@ -83,7 +84,11 @@ def _write(measured: MeasuredClips, folder: Path, embed_audio: bool, verbose: bo
     figures_folder.mkdir(parents=True)
     pictures = _draw_figures(data, normalized, compared, examples, figures_folder, verbose)
     clips = measured.clips[["id", *_METADATA, *measurements.MEASURES]]
-    clips.to_csv(folder / CLIPS_FILE, index=False, float_format="%.4g")
+    rows = [
+        {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
+        for row in clips.to_dict("records")
+    ]
+    (folder / CLIPS_FILE).write_text(format_rows(rows, "csv") + "\n", encoding="utf-8")
     context = _template_context(measured, data, results, examples, pictures, embed_audio)
     page = render_template("report/exploration/exploration.html.j2", context)
     (folder / REPORT_FILE).write_text(page, encoding="utf-8")

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...utils.errors import InputError
-from ...utils.text import MISSING, display_width, nfc, pad, printable, score_text
+from ...utils.text import MISSING, csv_line, display_width, nfc, pad, printable, restore_csv_cell, score_text
 
 RESUMABLE_FORMATS = ("csv", "jsonl")
 """Formats in which an incomplete file can be resumed."""
 _FIXED_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech")
 _SECOND = "second best"
 _MIN_NAME_WIDTH = 20
-_LINE_SEPARATORS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "\x85\u2028\u2029"}
-"""Characters that some readers of JSON Lines take for the end of a line."""
 _OTHER_CLASSES = "holds predictions of a model with other classes"
 
 
@@ -52,7 +48,7 @@ class PredictionWriter:
 
     def row(self, row: Mapping[str, Any]) -> str:
         """Return the text of a row."""
-        return json.dumps(_rounded(row), ensure_ascii=False, allow_nan=False).translate(_LINE_SEPARATORS) + "\n"
+        return printable(json.dumps(_rounded(row), ensure_ascii=False, allow_nan=False)) + "\n"
 
     def footer(self) -> str:
         """Return the text after the rows."""
@@ -75,17 +71,15 @@ class _JsonWriter(PredictionWriter):
 
 class _CsvWriter(PredictionWriter):
     def header(self) -> str:
-        return _csv_line(csv_columns(self.classes))
+        return csv_line(csv_columns(self.classes))
 
     def row(self, row: Mapping[str, Any]) -> str:
         cells = _rounded(row)
         scores = cells.get("scores", {})
-        cells["path"] = escape_control_characters(cells["path"] or "")
-        error = escape_control_characters(cells.get("error", ""))
         if scores:
             cells |= {"probability": max(scores.values()), "uncertain": str(cells["uncertain"]).lower()}
         fixed = [cells.get(name, "") for name in _FIXED_COLUMNS]
-        return _csv_line([*fixed, *(scores.get(name, "") for name in self.classes), error])
+        return csv_line([*fixed, *(scores.get(name, "") for name in self.classes), cells.get("error", "")])
 
 
 class _TableWriter(PredictionWriter):
@@ -138,18 +132,6 @@ def shorten_middle(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
-def escape_control_characters(text: str) -> str:
-    """Write control characters, and bytes of a file's name that are not UTF-8, as backslash escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-        else character
-        for character in text
-    )
-
-
 @dataclass
 class ExistingPredictions:
     """The paths with a prediction and the paths with an error in a file, as `path_key` writes them."""
@@ -165,7 +147,7 @@ def read_existing(file: Path, format: str, classes: Sequence[str]) -> ExistingPr
         InputError: the file has another content, or holds predictions of a model with other classes.
     """
     existing, complete_bytes = ExistingPredictions(), 0
-    start = _csv_line(csv_columns(classes)) if format == "csv" else '{"path": '
+    start = csv_line(csv_columns(classes)) if format == "csv" else '{"path": '
     with file.open("rb") as lines:
         for line in lines:
             try:
@@ -209,7 +191,7 @@ def remove_errors(file: Path, format: str, classes: Sequence[str], paths: Contai
 
 def path_key(path: str, format: str) -> str:
     """Return a path as a file of predictions holds it, in Unicode NFC, in which paths are compared."""
-    return nfc(escape_control_characters(path) if format == "csv" else path)
+    return nfc(printable(path) if format == "csv" else path)
 
 
 def _check_start(line: str, start: str) -> None:
@@ -225,7 +207,7 @@ def _read_csv(line: str, classes: Sequence[str]) -> tuple[str, bool]:
     (row,) = csv.reader([line])
     if len(row) != len(csv_columns(classes)):
         raise ValueError
-    return nfc(row[0]), bool(row[-1])
+    return nfc(restore_csv_cell(row[0])), bool(row[-1])
 
 
 def _read_json(line: str, classes: Sequence[str]) -> tuple[str, bool]:
@@ -237,12 +219,6 @@ def _read_json(line: str, classes: Sequence[str]) -> tuple[str, bool]:
 
 _READERS = {"csv": _read_csv, "jsonl": _read_json}
 """Functions that return the path in a line, and whether the line holds an error."""
-
-
-def _csv_line(cells: Sequence[Any]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...utils.errors import InputError
-from ...utils.text import count_text, printable, score_text, text_table
+from ...utils.text import count_text, csv_line, printable, score_text, text_table
 
 Format = Literal["table", "csv", "json", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -134,11 +132,8 @@ def format_rows(rows: Sequence[Mapping[str, Any]], format: Format = "table") -> 
 
 
 def _to_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _csv_cell(value) for key, value in row.items()} for row in rows)
-    return file.getvalue().rstrip("\n")
+    lines = [csv_line(keys), *(csv_line([_csv_cell(row.get(key)) for key in keys]) for row in rows)]
+    return "".join(lines).rstrip("\n")
 
 
 def _csv_cell(value: Any) -> Any:

@@ -35,6 +35,7 @@ from ...models.encoders import EncoderParts, InputSpec
 from ...utils.accelerator import create_accelerator, device_name, is_main_process
 from ...utils.errors import InputError
 from ...utils.files import replace_atomically
+from ...utils.text import print_text
 from ..data import load_data
 from ..finetuning import use_fast_attention
 from ..run_guard import can_resume, create_run_folder, resumes
@@ -65,7 +66,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
     folder = RunFolder(recipe.out)
     if can_resume(recipe, folder, "pretraining") and folder.model.is_dir():
         if verbose and is_main_process():
-            print(f"{folder.path}: this pretraining is finished; nothing to do")
+            print_text(f"{folder.path}: this pretraining is finished; nothing to do")
         return folder
     accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
     show_progress = verbose and accelerator.is_main_process
@@ -74,7 +75,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         table = load_data(recipe.data, show_progress)
     split = _split(table, recipe.split, recipe.model.name)
     if show_progress:
-        print(split.describe())
+        print_text(split.describe())
     input_spec = encoder.parts.input_spec
     train_rows = _long_enough(
         split.row_indices(table)["train"], clip_lengths(table), input_spec, recipe.pretrain.mask_length, show_progress
@@ -101,7 +102,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
         )
         _save_model(trainable.finish(), encoder, folder)
         if show_progress:
-            print(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
+            print_text(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
@@ -177,7 +178,7 @@ def _long_enough(
         raise InputError(f"no training clip is longer than a masked span ({seconds:.2f} s): lower pretrain.mask_length")
     if show_progress and len(long_rows) < len(rows):
         count = len(rows) - len(long_rows)
-        print(f"  {count} training clips under {seconds:.2f} s are left out: a masked span would cover them")
+        print_text(f"  {count} training clips under {seconds:.2f} s are left out: a masked span would cover them")
     return long_rows
 
 
