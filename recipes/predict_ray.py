@@ -167,7 +167,6 @@ def predict(
 
 
 def _connect(ray: Any) -> dict[str, float]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_ADDRESS" in os.environ:
         ray.init(ignore_reinit_error=True)
     else:

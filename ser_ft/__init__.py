@@ -21,6 +21,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from .utils.auto_classes import register_models
+from .utils.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from .config.schema import Recipe as Recipe
@@ -59,6 +60,7 @@ _MODULES = {
 __all__ = list(_MODULES)
 __version__ = metadata.version("ser_ft")
 
+disable_telemetry()
 register_models()
 
 

@@ -11,22 +11,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ser_ft.cli.demo import Options
+from ser_ft.utils.errors import InputError
+
 from .temp_dir import make_temp_dir, start_cleanup
 
-# Set before gradio is imported, because it reads these variables only once.
+# Set before gradio is imported, because it reads this variable only once.
 TEMP_DIR = make_temp_dir()
 atexit.register(shutil.rmtree, TEMP_DIR, ignore_errors=True)
-os.environ |= {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GRADIO_TEMP_DIR": str(TEMP_DIR / "files"),
-}
+os.environ["GRADIO_TEMP_DIR"] = str(TEMP_DIR / "files")
 
 import gradio as gr  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
-
-from ser_ft.cli.demo import Options  # noqa: E402
-from ser_ft.utils.errors import InputError  # noqa: E402
 
 from . import about, analysis, compare, endpoints, examples, live, monitor, speak  # noqa: E402
 from .middleware import SecurityMiddleware  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def _open_session(path: Path, threads: int | None) -> Any:
         import onnxruntime
     except ImportError as error:
         raise InputError(f"{path}: an .onnx file needs onnxruntime ({error}): pip install onnxruntime") from error
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
+        onnxruntime.disable_telemetry_events()  # it may have been imported before ser_ft set the variable
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or (1 if path.stat().st_size < _SMALL_BYTES else 0)
