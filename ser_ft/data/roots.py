@@ -14,7 +14,8 @@ from ..utils.errors import InputError, raise_machine_failure
 from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message
 from .corpora import CORPORA, Corpus, Skip, Utterance, normalize_corpus_name, ravdess
-from .corpora.folder import folder_parser, read_manifest, user_corpus
+from .corpora.folder import folder_parser, user_corpus
+from .corpora.manifest import read_manifest
 from .scan import MANIFEST_FILE, ArchiveFile, Scan, scan
 
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
@@ -155,9 +156,9 @@ def _entries_of_manifest(catalog: Catalog, name: str, manifest: ArchiveFile, fil
     """Yield the files in a manifest, and list its invalid lines and the recordings that it lacks as skipped."""
     corpus = CORPORA.get(name) or user_corpus(name)
     sounds = {_file_key(file): file for file in files.sounds}
-    for path, row in read_manifest(manifest.read(), name, manifest.path):
+    for line, path, row in read_manifest(manifest.read(), name, manifest.path):
         if isinstance(row, Skip):
-            catalog.skip(path, name, row.reason, row.detail)
+            catalog.skip(f"{manifest.path}, line {line}", name, row.reason, row.detail)
             continue
         file = _file_of_manifest(manifest, PurePosixPath(path.replace("\\", "/")))
         yield _Entry(sounds.pop(_file_key(file), file), corpus, row)

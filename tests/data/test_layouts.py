@@ -254,9 +254,8 @@ def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "no column path and emotion"),
-        (b"path,label\na.wav,sad\n", "no column emotion"),
-        (b"path;emotion\na.wav;sad\n", "no column path and emotion"),
-        (b"path,emotion\nfr\xf6hlich.wav,sad\n", "not a CSV file in UTF-8"),
+        (b"path,mood\na.wav,sad\n", "no column emotion"),
+        (b"path,emotion\nfr\xf6hlich.wav,sad\n", "line 2 is not text in UTF-8: save it as UTF-8 (in Excel: Save As, CSV UTF-8"),
         (b"path,emotion,age\na.wav,sad,old\n", "line 2: age is 'old', not a number of years"),
         (b"path,emotion\n", "no sound files"),
         (b"path,emotion\na.wav,boredom\n", "its label is not in the label scheme: 1"),
