@@ -98,7 +98,7 @@ def test_an_unexpected_error_skips_one_file_only(tmp_path: Path, monkeypatch: py
 
     def fail_if_long(pcm: np.ndarray) -> Any:
         if len(pcm) > 1500:
-            raise MemoryError("too much")
+            raise ValueError("too much")
         return signatures(pcm)
 
     monkeypatch.setattr(builder, "signatures", fail_if_long)
