@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..utils.errors import raise_machine_failure
+from ..utils.files import is_below
 from .io import FFMPEG_SUFFIXES, SUFFIXES
 
 SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
@@ -16,25 +17,33 @@ SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A file, or a folder that cannot be read, with the reason; the path begins as the one that was passed."""
+    """A file, or a folder that cannot be read, with the reason; the path begins as the one that was passed.
+
+    `outside`: whether it is a link that leads out of its folder.
+    """
 
     path: str
     error: str | None = None
+    outside: bool = False
 
 
 def find_sound_files(
-    paths: Iterable[str | Path], suffixes: tuple[str, ...] = SOUND_SUFFIXES, hidden_files: bool = False
+    paths: Iterable[str | Path],
+    suffixes: tuple[str, ...] = SOUND_SUFFIXES,
+    hidden_files: bool = False,
+    home: Path | None = None,
 ) -> Iterator[SoundFile]:
     """Find files by their suffixes, in a reproducible order: a folder's own files by name, then its subfolders.
 
     Folders are searched recursively; passed files are returned whatever their suffix. Links are followed, but each
     folder is searched once, so that circular links end. Hidden entries (whose names begin with a dot), pipes and
     devices are ignored; with `hidden_files`, only hidden folders are. Suffixes are in lower case; ("",): every file.
+    With `home`, links that lead out of this folder are not followed, and are returned as `outside`.
     """
     searched: set[tuple[int, int]] = set()
     for path in map(str, paths):
         if os.path.isdir(path):
-            yield from _search(path, searched, suffixes, hidden_files)
+            yield from _search(path, searched, suffixes, hidden_files, home)
         else:
             yield SoundFile(path)
 
@@ -45,7 +54,7 @@ def is_hidden(path: str) -> bool:
 
 
 def _search(
-    top: str, searched: set[tuple[int, int]], suffixes: tuple[str, ...], hidden_files: bool
+    top: str, searched: set[tuple[int, int]], suffixes: tuple[str, ...], hidden_files: bool, home: Path | None
 ) -> Iterator[SoundFile]:
     folders = [top]
     while folders:
@@ -56,12 +65,22 @@ def _search(
                 continue
             searched.add((status.st_dev, status.st_ino))
             files, subfolders = _list_folder(folder, suffixes, hidden_files)
+            links = {name for name in (*files, *subfolders) if home and _leads_out(os.path.join(folder, name), home)}
         except OSError as error:
             raise_machine_failure(error)
             yield SoundFile(folder, f"cannot be read ({error.strerror})")
             continue
-        yield from (SoundFile(os.path.join(folder, name)) for name in files)
-        folders += [os.path.join(folder, name) for name in reversed(subfolders)]
+        for name in files:
+            yield SoundFile(os.path.join(folder, name), outside=name in links)
+        for name in reversed(subfolders):
+            if name in links:
+                yield SoundFile(os.path.join(folder, name), outside=True)
+            else:
+                folders.append(os.path.join(folder, name))
+
+
+def _leads_out(path: str, home: Path) -> bool:
+    return os.path.islink(path) and not is_below(path, home)
 
 
 def _list_folder(folder: str, suffixes: tuple[str, ...], hidden_files: bool) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from .corpora import REASONS, Corpus, Utterance, cremad, normalize_corpus_name
-from .scan import SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Scan
+from .scan import MAX_TABLE_BYTES, SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Scan
 
 CremadLabels = Literal["intended", "voice", "voice-soft"]
 _SYNTHETIC_INFO = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""}
@@ -142,7 +142,7 @@ class CatalogBuilder:
             )
         soft = self.options.cremad_labels == "voice-soft"
         table = min(self._vote_tables, key=lambda table: VOTE_TABLES.index(table.relative_path.name.lower()))
-        votes = cremad.read_votes(table.read(), table.path)
+        votes = cremad.read_votes(table.read(MAX_TABLE_BYTES), table.path)
         clips, catalog.clips = catalog.clips, []
         for clip in clips:
             fractions = votes.get(clip.utterance.id, {}) if clip.corpus == "cremad" else {clip.utterance.emotion: 1.0}

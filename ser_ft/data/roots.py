@@ -11,12 +11,13 @@ from typing import NamedTuple, TypeAlias
 from .. import audio
 from ..labels import LabelScheme, canonical_name
 from ..utils.errors import InputError, raise_machine_failure
+from ..utils.files import is_below
 from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message
 from .corpora import CORPORA, Corpus, Skip, Utterance, normalize_corpus_name, ravdess
 from .corpora.folder import folder_parser, user_corpus
 from .corpora.manifest import read_manifest
-from .scan import MANIFEST_FILE, ArchiveFile, Scan, scan
+from .scan import MANIFEST_FILE, MAX_TABLE_BYTES, ArchiveFile, Scan, home_of, scan
 
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
 _LOSSY = frozenset({".mp3", ".ogg", ".oga", ".opus", *audio.FFMPEG_SUFFIXES})
@@ -73,8 +74,8 @@ def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, Archive
         and all(file.relative_path.is_relative_to(table.relative_path.parent) for file in files.sounds)
     )
     manifest = next(usable, None)
-    for path, detail in files.broken:
-        catalog.skip(path, "", "unreadable", detail)
+    for path, reason, detail in files.broken:
+        catalog.skip(path, "", reason, detail)
     for table in manifests:
         if table is not manifest:
             catalog.skip(table.path, "", "unused-manifest")
@@ -156,11 +157,18 @@ def _entries_of_manifest(catalog: Catalog, name: str, manifest: ArchiveFile, fil
     """Yield the files in a manifest, and list its invalid lines and the recordings that it lacks as skipped."""
     corpus = CORPORA.get(name) or user_corpus(name)
     sounds = {_file_key(file): file for file in files.sounds}
-    for line, path, row in read_manifest(manifest.read(), name, manifest.path):
+    # Only a manifest that the user named may name files anywhere.
+    home = home_of(manifest.root) if files.tables else None
+    for line, path, row in read_manifest(manifest.read(MAX_TABLE_BYTES), name, manifest.path):
         if isinstance(row, Skip):
             catalog.skip(f"{manifest.path}, line {line}", name, row.reason, row.detail)
             continue
-        file = _file_of_manifest(manifest, PurePosixPath(path.replace("\\", "/")))
+        posix_path = PurePosixPath(path.replace("\\", "/"))
+        location = Path(manifest.path).parent / posix_path
+        if home is not None and manifest.archive is None and not is_below(location, home):
+            catalog.skip(path, name, "outside", f"outside of {home}: pass the manifest itself as a root")
+            continue
+        file = _file_of_manifest(manifest, posix_path)
         yield _Entry(sounds.pop(_file_key(file), file), corpus, row)
     for file in sounds.values():
         catalog.skip(file.path, name, "not-listed")
@@ -174,7 +182,8 @@ def _file_of_manifest(manifest: ArchiveFile, path: PurePosixPath) -> ArchiveFile
     """Return a file that a manifest names: in its archive, or on disk relative to its folder."""
     if manifest.archive is not None:
         relative_path = manifest.relative_path.parent / path
-        url = f"zip://{path}::{manifest.archive}"
+        inner = PurePosixPath(manifest.path.removeprefix("zip://").partition("::")[0]).parent / path
+        url = f"zip://{inner}::{manifest.archive}"
         return ArchiveFile(manifest.root, url, relative_path, 0, manifest.mtime_ns, manifest.archive)
     file = Path(manifest.path).parent / path
     try:

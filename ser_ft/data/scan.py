@@ -17,7 +17,13 @@ NOTE_FILE = "ser_ft_note.txt"
 SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
 MANIFEST_FILE = "manifest.csv"
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
+MAX_CLIP_BYTES = 256 * 1024**2
+"""Size of the largest clip that is read into memory."""
+MAX_TABLE_BYTES = 64 * 1024**2
+"""Size of the largest manifest."""
 _TABLES = frozenset({MANIFEST_FILE, *VOTE_TABLES})
+# Speech is compressed two times, and digital silence a thousand times.
+_MAX_RATIO, _MIN_BOMB_BYTES = 200, 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +37,26 @@ class ArchiveFile:
     mtime_ns: int  # time of the last change, in ns; in an archive, that of the archive
     archive: Path | None = None
 
-    def read(self) -> bytes:
-        """Return the file's bytes, or raise `AudioError`."""
-        if self.size > audio.MAX_BYTES:
-            raise audio.AudioError("too-large", f"{self.path}: larger than 2 GiB: cut it into shorter files")
+    def read(self, limit: int = MAX_CLIP_BYTES) -> bytes:
+        """Return the file's bytes; raise `AudioError` if it cannot be read or has more than `limit` bytes."""
+        message = f"{self.path}: larger than {limit >> 20} MiB: cut it into shorter files"
+        too_large = audio.AudioError("too-large", message)
+        if self.size > limit:
+            raise too_large
         if self.archive is None:
             return audio.read_file(Path(self.path))
+        archive, name = _archives.open(self.archive), self.path.removeprefix("zip://").split("::", 1)[0]
         try:
-            return _archives.open(self.archive).read(self.path.removeprefix("zip://").split("::", 1)[0])
+            entry = archive.getinfo(name)
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # zipfile decompresses other methods without a bound.
+                raise zipfile.BadZipFile("compressed by another method than deflate: pack it again")
+            if entry.file_size > limit:
+                raise too_large
+            if entry.file_size > max(_MIN_BOMB_BYTES, _MAX_RATIO * entry.compress_size):
+                raise zipfile.BadZipFile(f"more than {_MAX_RATIO} times as large as in the archive: this is not sound")
+            with archive.open(entry) as file:
+                return file.read(entry.file_size)
         except (OSError, RuntimeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise_machine_failure(error)
             raise audio.AudioError("unreadable", f"{self.path}: cannot be read ({error})") from error
@@ -51,7 +69,7 @@ class Scan:
     sounds: list[ArchiveFile] = field(default_factory=list)
     tables: list[ArchiveFile] = field(default_factory=list)  # manifests and tables of votes
     notes: dict[str, str] = field(default_factory=dict)  # folder -> the text of its note on the origin of the sound
-    broken: list[tuple[str, str]] = field(default_factory=list)  # path and reason of what cannot be read
+    broken: list[tuple[str, str, str]] = field(default_factory=list)  # path, reason, detail of what cannot be read
 
     def note_for(self, path: str) -> str | None:
         """Return the note of the nearest folder above a path that has one."""
@@ -70,16 +88,19 @@ def scan(root: Path) -> Scan:
     """List the files below a root: a folder, a zip archive, or a single sound file."""
     files = Scan()
     if root.is_dir():
-        for file in find_sound_files([root], suffixes=("",), hidden_files=True):
+        for file in find_sound_files([root], suffixes=("",), hidden_files=True, home=home_of(root)):
             path = Path(file.path)
             if file.error is not None:
-                files.broken.append((file.path, file.error))
+                files.broken.append((file.path, "unreadable", file.error))
+            elif file.outside:
+                if path.is_dir() or _is_read(path):
+                    files.broken.append((file.path, "outside", f"a link that leads out of {root}: pass it as a root"))
             elif "__MACOSX" not in path.relative_to(root).parts:
                 _add_file(files, root, path)
     elif root.is_file() and root.suffix.lower() == ".zip":
         _add_archive(files, root, root, PurePosixPath())
         if files.broken and files.broken[0][0] == str(root):
-            raise InputError(f"{root}: {files.broken[0][1]}")
+            raise InputError(f"{root}: {files.broken[0][2]}")
     elif root.is_file() and root.suffix.lower() in SOUND_SUFFIXES:
         _add_file(files, root.parent, root)
     elif root.exists():
@@ -90,11 +111,25 @@ def scan(root: Path) -> Scan:
     return files
 
 
+def home_of(root: Path) -> Path:
+    """Return the folder that links and manifests below a root may not leave.
+
+    It is the root itself, except for a data set in the Hub's cache, whose files are links to its folder `blobs`.
+    """
+    repository = root.resolve().parent.parent
+    return repository if root.resolve().parent.name == "snapshots" and (repository / "blobs").is_dir() else root
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in (".zip", *SOUND_SUFFIXES) or path.name.lower() in (NOTE_FILE, *_TABLES)
+
+
 def _add_file(files: Scan, root: Path, path: Path) -> None:
-    suffix, name = path.suffix.lower(), path.name.lower()
-    if suffix == ".zip":
+    name = path.name.lower()
+    if not _is_read(path):
+        return
+    if path.suffix.lower() == ".zip":
         _add_archive(files, root, path, PurePosixPath(path.relative_to(root).with_suffix("").as_posix()))
-    if suffix not in SOUND_SUFFIXES and name not in _TABLES and name != NOTE_FILE:
         return
     try:
         status = path.stat()
@@ -103,7 +138,7 @@ def _add_file(files: Scan, root: Path, path: Path) -> None:
             return
     except OSError as error:
         raise_machine_failure(error)
-        files.broken.append((str(path), f"cannot be read ({error.strerror})"))
+        files.broken.append((str(path), "unreadable", f"cannot be read ({error.strerror})"))
         return
     relative_path = PurePosixPath(path.relative_to(root).as_posix())
     file = ArchiveFile(root, str(path), relative_path, status.st_size, status.st_mtime_ns)
@@ -116,7 +151,7 @@ def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) 
         entries, mtime_ns = _archives.open(archive).infolist(), archive.stat().st_mtime_ns
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise_machine_failure(error)
-        files.broken.append((str(archive), f"not a zip archive that can be read ({error})"))
+        files.broken.append((str(archive), "unreadable", f"not a zip archive that can be read ({error})"))
         return
     for entry in entries:
         # Archives made on Windows may use its separators.
@@ -128,15 +163,15 @@ def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) 
         file = ArchiveFile(root, path, folder / inner, entry.file_size, mtime_ns, archive)
         if name == NOTE_FILE:
             try:
-                note = file.read().decode(errors="replace").strip()
+                note = file.read(MAX_TABLE_BYTES).decode(errors="replace").strip()
             except audio.AudioError as error:
-                files.broken.append((file.path, str(error)))
+                files.broken.append((file.path, error.reason, str(error)))
             else:
                 files.notes[_archive_first(file.path)[: -len(NOTE_FILE)]] = note
         elif name in _TABLES or suffix in SOUND_SUFFIXES:
             (files.tables if name in _TABLES else files.sounds).append(file)
         elif suffix == ".zip":
-            files.broken.append((file.path, "an archive inside an archive: unpack the outer one"))
+            files.broken.append((file.path, "unreadable", "an archive inside an archive: unpack the outer one"))
 
 
 class _Archives(threading.local):

@@ -29,6 +29,11 @@ def nearest_existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
+def is_below(path: str | Path, folder: str | Path) -> bool:
+    """Return whether a path lies below a folder, or is the folder, after all links are followed; neither need exist."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def check_output(
     path: str | Path,
     *,

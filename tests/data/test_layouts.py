@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_song_is_optional_and_video_is_skipped(tmp_path: Path) -> None:
 def test_link_cycles_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
     root = write(tmp_path / "x", ["DC_a01.wav", ".trash/DC_a02.wav", "__MACOSX/DC_a03.wav", "in/DC_a04.wav"])
     (root / "in" / "again").symlink_to(root, target_is_directory=True)
-    (root / "DC_a05.wav").symlink_to(tmp_path / "gone.wav")
+    (root / "DC_a05.wav").symlink_to("gone.wav")
     catalog = catalog_of(root)
     assert list(corpus_files.speakers_and_labels(catalog)) == ["savee-DC_a01", "savee-DC_a04"]
     assert reasons(catalog) == {"DC_a05.wav": "unreadable"}
@@ -234,9 +235,9 @@ def test_a_manifest_is_read(tmp_path: Path, where: str) -> None:
 
 
 def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
-    other = write(tmp_path / "other", ["3.wav"])
     root = write(tmp_path / "mine", ["1.wav", "2.wav", "old/manifest.csv"])
-    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{other / '3.wav'},happy", "4.wav,", ",sad", "1.wav,happy"]
+    write(root, ["3.wav"])
+    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{root / '3.wav'},happy", "4.wav,", ",sad", "1.wav,happy"]
     (root / "manifest.csv").write_text("\n".join(lines))
     table = load(root, tmp_path / "cache")
     assert sorted(labels_of(table).values()) == ["happy", "sad"]
@@ -275,6 +276,71 @@ def test_a_manifest_in_an_archive_reads_nothing_outside(tmp_path: Path) -> None:
     table = load(write_zip(tmp_path / "mine.zip", files), tmp_path / "cache")
     assert set(table["id"]) == {"mine-1", "mine-2"}
     assert skipped(table) == {"secret.wav": "unreadable"}
+
+
+@pytest.mark.parametrize("name", ["{secret}", "../secret.wav", "in/../../secret.wav", "up/secret.wav", "up.wav"])
+def test_a_manifest_below_a_root_reads_nothing_outside_unless_it_is_named(tmp_path: Path, name: str) -> None:
+    secret = write(tmp_path, ["secret.wav"]) / "secret.wav"
+    root = write(tmp_path / "mine", ["in/1.wav"])
+    (root / "up").symlink_to(tmp_path)
+    (root / "up.wav").symlink_to(secret)
+    (root / "manifest.csv").write_text(f"path,emotion\nin/1.wav,happy\n{name.format(secret=secret)},sad\n")
+    table = load(root, tmp_path / "cache")
+    assert table["id"][:] == ["mine-in/1"]
+    assert skipped(table)[Path(name.format(secret=secret)).name] == "outside"
+    assert len(load(root / "manifest.csv", tmp_path / "cache")) == 2
+
+
+def test_links_below_a_root_that_lead_out_of_it_are_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "private", ["happy/9.wav"])
+    write_zip(tmp_path / "private.zip", ["happy/8.wav"])
+    root = write(tmp_path / "mine", ["happy/1.wav", "sad/2.wav", "README"])
+    for name, target in {
+        "sad/9.wav": "../../private/happy/9.wav", "others": tmp_path / "private", "more.zip": "../private.zip",
+        "manifest.csv": "../private.csv", "notes.txt": "../notes.txt", "happy/2.wav": "../sad/2.wav", "so": "sad",
+    }.items():  # fmt: skip
+        (root / name).symlink_to(target)
+    (tmp_path / "linked").symlink_to(root)
+    for top in (root, tmp_path / "linked"):
+        catalog = catalog_of(top)
+        assert {Path(clip.path).relative_to(top).as_posix() for clip in catalog.clips} == {
+            "happy/1.wav", "happy/2.wav", "sad/2.wav",
+        }  # fmt: skip
+        assert reasons(catalog) == dict.fromkeys(["9.wav", "others", "more.zip", "manifest.csv"], "outside")
+
+
+def test_a_data_set_in_the_cache_of_the_hub_is_read(tmp_path: Path) -> None:
+    write(tmp_path, {"blobs/0a": noise("0a"), "blobs/0b": noise("0b")})
+    root = tmp_path / "snapshots" / "main"
+    for name, blob in (("happy/1.wav", "0a"), ("sad/2.wav", "0b")):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).symlink_to(f"../../../blobs/{blob}")
+    (root / "sad" / "3.wav").symlink_to(write(tmp_path.parent / "else", ["3.wav"]) / "3.wav")
+    assert len(load(root, tmp_path / "cache")) == 2
+
+
+BOMBS: dict[str, tuple[bytes, int, int | None]] = {
+    "just under 2 GiB": (noise("9"), zipfile.ZIP_DEFLATED, 2**31 - 1),
+    "larger than it declares": (noise("9", 3.0), zipfile.ZIP_DEFLATED, 2000),
+    "a thousand times as large": (bytes(3 << 20), zipfile.ZIP_DEFLATED, None),
+    "bzip2": (noise("9"), zipfile.ZIP_BZIP2, None),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("name", ["sad/9.wav", "9.dat"])
+def test_an_entry_that_would_fill_the_memory_is_skipped(tmp_path: Path, bomb: str, name: str) -> None:
+    content, method, declared_size = BOMBS[bomb]
+    archive = write_zip(tmp_path / "mine.zip", {"happy/1.wav": noise("1")})
+    with zipfile.ZipFile(archive, "a") as file:
+        if name == "9.dat":
+            file.writestr("manifest.csv", f"path,emotion\nhappy/1.wav,happy\n{name},sad\n")
+        file.writestr(name, content, method)
+        if declared_size is not None:
+            file.getinfo(name).file_size = declared_size
+    table = load(archive, tmp_path / "cache")
+    assert labels_of(table) == {"mine-happy/1": "happy"}
+    assert skipped(table) == {Path(name).name: "too-large" if bomb == "just under 2 GiB" else "unreadable"}
 
 
 def test_notes_apply_to_the_files_below_them(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def _from_folder(folder: Path) -> Source:
             raise audio.AudioError("silent", REASONS["silent"])
         return samples, rate
 
-    skipped = [Skipped(escape_surrogates(path), "", "unreadable", error) for path, error in listing.broken]
+    skipped = [Skipped(escape_surrogates(path), "", reason, detail) for path, reason, detail in listing.broken]
     return Source(folder, metadata, (), corpora, skipped, np.array([file.size for file in files]), read)
 
 
