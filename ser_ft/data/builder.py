@@ -16,12 +16,14 @@ import datasets
 import pyarrow as pa
 
 from .. import audio
+from ..labels import same_emotion
 from ..utils.errors import raise_machine_failure
 from ..utils.progress import progress_bar
 from ..utils.text import csv_line, restore_csv_cell
-from .catalog import Catalog, Clip, Skipped
+from .catalog import Catalog, Clip
 from .corpora import REASONS
 from .deduplication import DuplicateIndex, Signature, signatures
+from .skipped import Skipped
 
 SKIPPED_FILE = "skipped.csv"
 RETRACTED_FILE = "retracted.json"
@@ -151,7 +153,7 @@ class _Deduplicator:
         first = self._index.find_or_add(decoded.signatures, clip)
         if first is None:
             return True
-        if first.utterance.emotion == clip.utterance.emotion and first.label == clip.label:
+        if same_emotion(first.utterance.emotion, clip.utterance.emotion) and first.label == clip.label:
             self._skip(clip, "same-sound", f"the same recording as {first.utterance.id}")
             return False
         self._skip_two_labels(clip, first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from ..labels import LabelScheme
 from ..utils.errors import InputError
 from .corpora import REASONS, Corpus, Utterance, cremad, normalize_corpus_name
 from .scan import MAX_TABLE_BYTES, SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Scan
+from .skipped import NoClipsError, Skipped, skip_label
 
 CremadLabels = Literal["intended", "voice", "voice-soft"]
 _SYNTHETIC_INFO = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""}
@@ -30,21 +30,12 @@ class Clip:
     votes: tuple[float, ...] | None = None  # fraction of the listeners' votes for each class, or None
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that was skipped; `reason` is a key of `ser_ft.data.corpora.REASONS`."""
-
-    path: str
-    corpus: str
-    reason: str
-    detail: str
-
-
 @dataclass
 class Catalog:
     """The clips below the roots, the skipped files, and information on each corpus."""
 
     scheme: LabelScheme
+    location: str = ""  # the roots, for messages
     key: str = ""  # changes when a file is added, removed or changed, or when the files are read in another way
     clips: list[Clip] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -123,7 +114,7 @@ class CatalogBuilder:
         label = catalog.scheme.class_of(utterance.emotion)
         # The listeners' labels are looked up later, when all tables of votes are known.
         if label is None and not (name == "cremad" and self.options.cremad_labels != "intended"):
-            catalog.skip(path, name, "not-in-scheme", _not_in_scheme(utterance.emotion, catalog.scheme))
+            catalog.skip(path, name, *skip_label(utterance.emotion, catalog.scheme))
             return
         note = note or (cremad.provenance(PurePosixPath(path.split("::")[0])) if name == "cremad" else None)
         self._notes.setdefault(name, {})[note] = None
@@ -152,11 +143,15 @@ class CatalogBuilder:
             else:
                 catalog.skipped.append(voted)
 
-    def finish(self, roots: object) -> None:
-        """Check the clips, and set the corpora's notes and the key, a hash of files, options and the reading code."""
+    def finish(self, location: str) -> None:
+        """Check the clips, and set the corpora's notes and the key, a hash of files, options and the reading code.
+
+        `location` names the data in messages.
+        """
         catalog, options = self.catalog, self.options
+        catalog.location = location
         if not catalog.clips:
-            raise InputError(no_clips_message(roots, catalog.skipped))
+            raise NoClipsError(location, catalog.skipped)
         corpora = sorted({clip.corpus for clip in catalog.clips})
         for name in options.notes:
             if name not in corpora:
@@ -189,8 +184,8 @@ def _apply_votes(clip: Clip, fractions: Mapping[str, float], scheme: LabelScheme
         tied = " and ".join(label.removeprefix("?") for label in winners)
         return Skipped(clip.path, clip.corpus, "no-vote", f"a tie of {tied}")
     if not in_scheme:
-        detail = f"the listeners' label {_not_in_scheme(winners[0].removeprefix('?'), scheme)}"
-        return Skipped(clip.path, clip.corpus, "not-in-scheme", detail)
+        reason, detail = skip_label(winners[0].removeprefix("?"), scheme)
+        return Skipped(clip.path, clip.corpus, reason, f"the listeners' label {detail}")
     votes = None
     if soft:
         total = sum(totals[label] for label in scheme.classes)
@@ -198,25 +193,10 @@ def _apply_votes(clip: Clip, fractions: Mapping[str, float], scheme: LabelScheme
     return replace(clip, label=clip.label if clip.label in in_scheme else in_scheme[0], votes=votes)
 
 
-def _not_in_scheme(emotion: str, scheme: LabelScheme) -> str:
-    return f"{emotion!r} is not in the label scheme {scheme.name!r}"
-
-
-def no_clips_message(roots: object, skipped: Sequence[Skipped]) -> str:
-    """Return a line saying that no clip is left below the roots, and why."""
-    roots = list(roots.values()) if isinstance(roots, Mapping) else roots
-    location = ", ".join(map(str, roots)) if isinstance(roots, list | tuple) else str(roots)
-    if not skipped:
-        return f"{location}: no sound files found there"
-    counts = Counter(skip.reason for skip in skipped)
-    reasons = "; ".join(f"{REASONS[reason]}: {count}" for reason, count in counts.most_common())
-    return f"{location}: none of the recordings found there can be used ({reasons})"
-
-
 def _code_hash() -> str:
     """Hash the code that reads files and names: another version of it builds new tables."""
     data = Path(__file__).parent
-    modules = ("scan", "roots", "catalog", "hub_import", "builder", "deduplication")
+    modules = ("scan", "roots", "catalog", "skipped", "hub_import", "builder", "deduplication")
     files = [*sorted((data / "corpora").glob("*.py")), *(data / f"{name}.py" for name in modules)]
     files += [data.parent / "audio" / "io.py", data.parent / "labels.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,26 @@ from ..utils.files import check_output, nearest_existing
 from ..utils.progress import dataset_progress_bars
 from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
-from .catalog import Catalog, CatalogOptions, CremadLabels, Skipped, no_clips_message
+from .catalog import Catalog, CatalogOptions, CremadLabels
 from .corpora import REASONS
 from .hub_import import catalog_from_table, open_dataset
 from .roots import Roots, build_catalog
 from .scan import SYNTHETIC_NOTE
+from .skipped import NoClipsError, Skipped, loss_warning
 
 MINIATURE = "miniature"
 CORPUS_INFO_FILE = "corpora.json"
-_TABLE_FILES = {CORPUS_INFO_FILE, SKIPPED_FILE, RETRACTED_FILE, "dataset_info.json", "state.json", "LICENSE"}
+FAILED_FILE = "skipped_in_failed_run.csv"
+"""The list of skipped files of a run that left no clip, next to the table of an earlier run."""
+_TABLE_FILES = {
+    CORPUS_INFO_FILE,
+    SKIPPED_FILE,
+    FAILED_FILE,
+    RETRACTED_FILE,
+    "dataset_info.json",
+    "state.json",
+    "LICENSE",
+}
 
 
 def load_corpora(
@@ -113,14 +126,16 @@ def prepare(
     """Write the table of `load_corpora` to a folder that `datasets.load_from_disk` reads.
 
     `skipped.csv` and `corpora.json` (terms, citation and notes of each corpus) are written next to it. If the folder
-    already holds the same table, nothing is done. The folder is replaced in one step.
+    already holds the same table, nothing is done. The folder is replaced in one step. If no clip can be used, only the
+    list of skipped files is written, and a table that the folder holds is kept.
 
     Raises:
         InputError: as `load_corpora`, or the folder contains something else.
     """
     out = check_prepare_output(out)
     options = CatalogOptions(include_song, cremad_labels, notes or {})
-    return _write(_catalog_of_roots(roots, labels, calm, options, verbose), out, verbose)
+    with _skipped_files_listed(out):
+        return _write(_catalog_of_roots(roots, labels, calm, options, verbose), out, verbose)
 
 
 def prepare_table(
@@ -136,7 +151,8 @@ def prepare_table(
 ) -> datasets.Dataset:
     """Write the table of `load_table` to a folder; see `prepare`."""
     out = check_prepare_output(out)
-    return _write(_catalog_of_table(table, columns, name, split, labels, calm), out, verbose)
+    with _skipped_files_listed(out):
+        return _write(_catalog_of_table(table, columns, name, split, labels, calm), out, verbose)
 
 
 def check_prepare_output(out: str | Path) -> Path:
@@ -145,7 +161,7 @@ def check_prepare_output(out: str | Path) -> Path:
         out,
         what="a prepared table",
         is_part=lambda entry: entry.name in _TABLE_FILES or entry.suffix == ".arrow",
-        is_ours=lambda folder: _key_of_table(folder) is not None,
+        is_ours=lambda folder: _key_of_table(folder) is not None or _holds_only_a_list(folder),
     )
 
 
@@ -244,10 +260,31 @@ def _catalog_of_table(
 
 
 def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> datasets.Dataset:
-    table, skipped = _build(SerCorpora(catalog, cache_dir=cache_dir, progress=verbose))
+    builder = SerCorpora(catalog, cache_dir=cache_dir, progress=verbose)
+    table, skipped = _build(builder)
     if verbose:
         print_text(summary(table, skipped))
+    _warn(table, skipped, builder.folder / SKIPPED_FILE)
     return table
+
+
+def _warn(table: datasets.Dataset, skipped: list[Skipped], file: Path) -> None:
+    if warning := loss_warning(len(table), skipped, file):
+        print_text(f"ser-ft: {warning}", sys.stderr)
+
+
+@contextmanager
+def _skipped_files_listed(out: Path) -> Iterator[None]:
+    """Write the list of skipped files even if no clip is left. A table that the folder holds is kept."""
+    try:
+        yield
+    except NoClipsError as error:
+        if not error.skipped:
+            raise
+        file = out / (SKIPPED_FILE if _key_of_table(out) is None else FAILED_FILE)
+        out.mkdir(parents=True, exist_ok=True)
+        write_skipped(error.skipped, file)
+        raise InputError(f"{error}; all are listed in {file}") from None
 
 
 def _build(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[Skipped]]:
@@ -259,16 +296,18 @@ def _build(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[
         skipped = read_skipped(builder.folder / SKIPPED_FILE)
         if len(builder.retracted) == builder.info.splits["train"].num_examples:
             shutil.rmtree(builder.folder)
-            raise InputError(no_clips_message("the data", skipped))
+            raise NoClipsError(builder.catalog.location, skipped)
         return builder.as_dataset(split="train"), skipped
 
 
 def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
     if _key_of_table(out) == catalog.key:
         table = open_prepared(out)
+        skipped = read_skipped(out / SKIPPED_FILE)
         if verbose:
-            print_text(summary(table, read_skipped(out / SKIPPED_FILE)))
+            print_text(summary(table, skipped))
             print_text(f"{out} is up to date: nothing changed under the roots")
+        _warn(table, skipped, out / SKIPPED_FILE)
         return table
     folder = out.resolve()
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=nearest_existing(folder.parent)) as temp_dir:
@@ -293,6 +332,7 @@ def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
     if verbose:
         print_text(summary(table, skipped))
         print_text(f"written: {out} (every skipped file: {out / SKIPPED_FILE})")
+    _warn(table, skipped, out / SKIPPED_FILE)
     return table
 
 
@@ -308,6 +348,10 @@ def _write_state(folder: Path, table: datasets.Dataset) -> None:
         "_split": "train",
     }
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+
+def _holds_only_a_list(folder: Path) -> bool:
+    return {entry.name for entry in folder.iterdir()} <= {SKIPPED_FILE, ".DS_Store"}
 
 
 def _key_of_table(folder: Path) -> str | None:

@@ -13,11 +13,12 @@ from ..labels import LabelScheme, canonical_name
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import is_below
 from ..utils.text import nfc
-from .catalog import Catalog, CatalogBuilder, CatalogOptions, no_clips_message
+from .catalog import Catalog, CatalogBuilder, CatalogOptions
 from .corpora import CORPORA, Corpus, Skip, Utterance, normalize_corpus_name, ravdess
 from .corpora.folder import folder_parser, user_corpus
 from .corpora.manifest import read_manifest
 from .scan import MANIFEST_FILE, MAX_TABLE_BYTES, ArchiveFile, Scan, home_of, scan
+from .skipped import NoClipsError
 
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
 _LOSSY = frozenset({".mp3", ".ogg", ".oga", ".opus", *audio.FFMPEG_SUFFIXES})
@@ -38,7 +39,8 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
     catalog = Catalog(scheme)
     builder = CatalogBuilder(catalog, options)
     entries: list[tuple[_Entry, str | None]] = []
-    for name, root, user_name in _named_roots(roots):
+    named_roots = list(_named_roots(roots))
+    for name, root, user_name in named_roots:
         num_skipped = len(catalog.skipped)
         files, manifest = _scan(catalog, root, name)
         if manifest is not None:
@@ -48,7 +50,7 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
             root_entries = list(_entries_of_names(catalog, files.sounds, corpora, options))
         builder.add_root(name, root, files, [entry.file for entry in root_entries])
         if not root_entries:
-            raise InputError(no_clips_message(root, catalog.skipped[num_skipped:]))
+            raise NoClipsError(str(root), catalog.skipped[num_skipped:])
         entries += [(entry, files.note_for(entry.file.path)) for entry in root_entries]
     # The first of several copies of a clip is used: whole ones first, then lossless ones (CREMA-D has MP3 and WAV).
     entries.sort(key=lambda pair: pair[0].file.relative_path.suffix.lower() in _LOSSY)
@@ -56,7 +58,7 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
     for (file, corpus, utterance), note in entries:
         builder.add_clip(file.path, corpus, utterance, file.read, note)
     builder.apply_votes()
-    builder.finish(roots)
+    builder.finish(", ".join(str(root) for _, root, _ in named_roots))
     return catalog
 
 

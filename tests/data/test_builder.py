@@ -123,7 +123,9 @@ def test_a_root_without_usable_clips_is_refused(tmp_path: Path) -> None:
         load(root, tmp_path / "c")
     with pytest.raises(InputError, match="a git-LFS pointer"):
         prepare(root, tmp_path / "deep" / "out", verbose=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x"]
+    listed = builder.read_skipped(tmp_path / "deep" / "out" / "skipped.csv")
+    assert [skip.reason for skip in listed] == ["lfs-pointer"] * 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "deep", "x"]
 
 
 COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

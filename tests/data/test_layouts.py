@@ -170,7 +170,7 @@ def test_a_folder_per_emotion_is_read(tmp_path: Path, layout: str, where: str) -
 def test_folders_that_are_no_emotion_are_skipped(tmp_path: Path) -> None:
     files = ["happy/1.wav", "boredom/2.wav", "3.wav"]
     catalog = catalog_of({"mine": write(tmp_path / "named", files)})
-    assert reasons(catalog) == {"2.wav": "not-in-scheme", "3.wav": "unknown-name"}
+    assert reasons(catalog) == {"2.wav": "unknown-label", "3.wav": "unknown-name"}
     catalog = catalog_of(write(tmp_path / "unnamed", files))
     assert reasons(catalog) == {"2.wav": "unknown-name", "3.wav": "unknown-name"}
     catalog = catalog_of(tmp_path / "unnamed", {"boredom": "low", "happy": "high"})
@@ -256,10 +256,10 @@ def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
     [
         (b"", "no column path and emotion"),
         (b"path,mood\na.wav,sad\n", "no column emotion"),
-        (b"path,emotion\nfr\xf6hlich.wav,sad\n", "line 2 is not text in UTF-8: save it as UTF-8 (in Excel: Save As, CSV UTF-8"),
+        (b"path,emotion\nfr\xf6hlich.wav,sad\n", "line 2 is not text in UTF-8: save it as UTF-8 (in Excel: Save As"),
         (b"path,emotion,age\na.wav,sad,old\n", "line 2: age is 'old', not a number of years"),
         (b"path,emotion\n", "no sound files"),
-        (b"path,emotion\na.wav,boredom\n", "its label is not in the label scheme: 1"),
+        (b"path,emotion\na.wav,boredom\n", "its label is no known emotion: 1"),
     ],
 )
 def test_wrong_manifests_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -145,7 +145,7 @@ def test_the_summary_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert lines[4].split() == ["all", "15", "3", "0.00", *"2223222", "5"]
     for text in (
         "2  ravdess: its label is not in the label scheme",
-        "1  -: the file's name fits no corpus",
+        "1  -: its name fits no corpus",
         "1  ravdess: sung, not spoken",
         "1  savee: no samples in the file",
         "License: CC-BY-NC-SA-4.0 (non-commercial; share alike; name the authors)",

@@ -14,7 +14,7 @@ from ..shared.templates import front_matter, render_template
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ...data.catalog import Skipped
+    from ...data.skipped import Skipped
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from ...data.catalog import Skipped
+    from ...data.skipped import Skipped
 
 MAX_SECONDS = 60.0  # of a longer recording, this much from its middle is analyzed
 MEASURES = ("peak", "level", "background", "speech", "pitch", "pitch_range", "voiced")
@@ -69,7 +69,7 @@ def measure_source(source: Source, show_progress: bool = True) -> MeasuredClips:
     """Read and measure every clip of a source; raise an InputError if none of them can be read."""
     import pandas as pd
 
-    from ...data.catalog import Skipped
+    from ...data.skipped import Skipped
 
     measured: list[_Clip] = []
     errors: list[tuple[int, audio.AudioError]] = []

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-    from ...data.catalog import Skipped
     from ...data.scan import ArchiveFile
+    from ...data.skipped import Skipped
 
 _COLUMNS = ("id", "emotion", "corpus", "speaker", "gender", "age", "intensity", "statement", "duration", "path")
 _MAX_FOLDER_GROUPS = 8  # more subfolders than colors are shown as one group
@@ -86,8 +86,8 @@ def _from_folder(folder: Path) -> Source:
     import pandas as pd
 
     from ...data.builder import escape_surrogates
-    from ...data.catalog import Skipped
     from ...data.scan import scan
+    from ...data.skipped import Skipped
 
     listing = scan(folder)
     files = listing.sounds

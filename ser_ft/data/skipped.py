@@ -1,0 +1,85 @@
+"""The skipped files, and the messages that say why all or most of them were skipped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..labels import LabelScheme, canonical_name
+from ..utils.errors import InputError
+from ..utils.text import count_text
+from .corpora import REASONS
+
+# Files that are skipped on purpose: copies, what is no clip, and emotions that the chosen scheme does not have.
+_INTENDED = frozenset(
+    "song other-recording resource-fork same-name same-sound known-bad not-in-scheme unused-manifest".split()
+)
+_ADVICE = {
+    "unknown-name": "make a folder per emotion (angry/SPEAKER/clip.wav), or list the files in a manifest.csv with the "
+    "columns path, emotion and speaker",
+    "not-found": "write the paths in a manifest relative to its folder",
+    "not-in-scheme": "choose other --labels",
+}
+_LABEL = "the label "
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was skipped; `reason` is a key of `ser_ft.data.corpora.REASONS`."""
+
+    path: str
+    corpus: str
+    reason: str
+    detail: str
+
+
+class NoClipsError(InputError):
+    """No clip that can be used is at a location; `skipped` lists the files that were found."""
+
+    def __init__(self, location: str, skipped: Sequence[Skipped]) -> None:
+        self.skipped = list(skipped)
+        found = "no sound files found there"
+        if skipped:
+            found = f"none of {count_text(len(skipped), 'file')} can be used: {_explain(skipped)}"
+        super().__init__(f"{location}: {found}")
+
+
+def loss_warning(num_clips: int, skipped: Sequence[Skipped], file: Path) -> str | None:
+    """Return a line that says why most files of the data are not among its clips, or None if most are.
+
+    Files that are skipped on purpose do not count. `file` is the list of skipped files.
+    """
+    lost = [skip for skip in skipped if skip.reason not in _INTENDED]
+    if len(lost) <= num_clips:
+        return None
+    total = count_text(len(lost) + num_clips, "file")
+    return f"warning: {len(lost):,} of {total} cannot be used: {_explain(lost)}; all are listed in {file}"
+
+
+def skip_label(emotion: str, scheme: LabelScheme) -> tuple[str, str]:
+    """Return the reason and the detail of a clip whose label is not in the scheme."""
+    if canonical_name(emotion) is None and scheme.name != "own":
+        return "unknown-label", f"{_LABEL}{emotion!r}"
+    return "not-in-scheme", f"{emotion!r} is not in the label scheme {scheme.name!r}"
+
+
+def _explain(skipped: Sequence[Skipped]) -> str:
+    """Return the reasons with their numbers of files, and an example and advice for the main one."""
+    counts = Counter(skip.reason for skip in skipped)
+    # Where a manifest's paths are wrong, its lines say more than the files that it lacks.
+    order = sorted(counts, key=lambda reason: (reason == "not-listed", -counts[reason]))
+    main = [skip for skip in skipped if skip.reason == order[0]]
+    reasons = "; ".join(f"{REASONS[reason]}: {counts[reason]:,}" for reason in order)
+    path, detail = main[0].path, main[0].detail.removeprefix(f"{main[0].path}: ")
+    example = f"for example {path}" + (f" ({detail})" if detail != REASONS[order[0]] else "")
+    advice = _label_advice(main) if order[0] == "unknown-label" else _ADVICE.get(order[0], "")
+    return "; ".join(filter(None, (reasons, example, advice)))
+
+
+def _label_advice(skipped: Sequence[Skipped]) -> str:
+    labels = [label.strip("'\"") for label in dict.fromkeys(skip.detail.removeprefix(_LABEL) for skip in skipped)]
+    mapping = ",".join(f"{label}=CLASS" for label in labels[:4]) + (",..." if len(labels) > 4 else "")
+    numbers = "numbers have the meaning that the data's description gives: " if labels[0].isdigit() else ""
+    return f"{numbers}give each label a class, as in --labels {mapping}"
