@@ -26,6 +26,7 @@ from pyarrow.dataset import dataset
 
 from ser_ft.audio import AudioError
 from ser_ft.audio.discovery import SOUND_SUFFIXES, SoundFile, find_sound_files, is_hidden
+from ser_ft.cli.arguments import Parser
 from ser_ft.inference.backends import open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.inputs import AudioInput
@@ -240,7 +241,7 @@ def _check_column(store: Any, files: Sequence[SoundFile], column: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the recipe and return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders or files, local or at s3://, gs://, ...")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the predictions")
     parser.add_argument(
@@ -250,9 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, help="number of workers (default: one per GPU that the model can use, or per core)"
     )
-    options = parser.parse_args(strip_debug_flag(arguments))
 
     def work() -> None:
+        options = parser.parse_args(strip_debug_flag(arguments))
         rows = predict(options.sources, options.out, options.model, options.column, options.workers)
         print_text(f"{rows} clips: {options.out}")
 

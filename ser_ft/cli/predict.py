@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import shutil
 import sys
 from collections.abc import Container, Iterator, Sequence
@@ -24,6 +23,7 @@ from ..report.shared.tables import FORMATS
 from ..utils.errors import InputError
 from ..utils.files import check_output
 from ..utils.progress import progress_bar
+from ..utils.streams import pipe_ended, silent_libraries
 from ..utils.text import display_width, print_text, printable
 from .arguments import Commands, add_command
 
@@ -67,13 +67,8 @@ def _predict(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else None
     format = _check_out(out, options.format, options.resume)
     recognizer = EmotionRecognizer(options.model)
-    try:
-        with _silent_libraries():
-            return _write_predictions(recognizer, options.paths, format, out)
-    except BrokenPipeError:
-        # The reader has closed the pipe. Without this, Python would print another error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    with silent_libraries():
+        return _write_predictions(recognizer, options.paths, format, out)
 
 
 def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
@@ -105,6 +100,8 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
             file.write(writer.row(row))
             file.flush()
             progress.update()
+            if out is None and pipe_ended():
+                break
         file.write(writer.footer())
     if failed:
         print_text(f"ser-ft: {failed} of {total} files could not be recognized", file=sys.stderr)
@@ -158,23 +155,3 @@ def _open_output(out: Path | None) -> Iterator[IO[str]]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         yield file
-
-
-@contextmanager
-def _silent_libraries() -> Iterator[None]:
-    """Hide what C libraries write to stderr directly, such as libmpg123 about damaged files."""
-    python_stderr = sys.stderr
-    original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    encoding, errors = python_stderr.encoding, python_stderr.errors
-    try:
-        with open(original, "w", encoding=encoding, errors=errors, buffering=1, closefd=False) as direct:
-            python_stderr.flush()
-            os.dup2(null, 2)
-            if python_stderr is sys.__stderr__:
-                sys.stderr = direct
-            yield
-    finally:
-        sys.stderr = python_stderr
-        os.dup2(original, 2)
-        os.close(original)
-        os.close(null)

@@ -9,7 +9,9 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from .streams import PIPE_ENDED, pipe_ended, protect_streams
 from .text import print_text
 
 _MEMORY_ADVICE = "not enough memory: close other programs, or use a machine with more"
@@ -72,29 +74,44 @@ def _has_memory() -> bool:
 def run_command(work: Callable[[], int | None]) -> int:
     """Call a function, which may return an exit code, and return the exit code of the command.
 
-    It is 0 on success, 2 for wrong input, 1 for any other error and for failures of the machine, 130 when interrupted.
-    Errors are reported in one line on stderr; with SER_FT_DEBUG or --debug, the traceback is printed too.
+    It is 0 on success, 2 for wrong input, 1 for any other error and for failures of the machine, 130 when interrupted,
+    141 if the reader of standard output ended first. Errors are reported in one line on stderr; with SER_FT_DEBUG or
+    --debug, the traceback is printed too.
     """
+    protect_streams()
     try:
-        return work() or 0
+        try:
+            code = work() or 0
+        except SystemExit as end:  # after --help
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        return PIPE_ENDED if pipe_ended() else code
     except KeyboardInterrupt:
         print_text("ser-ft: interrupted", sys.stderr)
-        return 130
+        code = 130
     except Exception as error:
-        if os.environ.get("SER_FT_DEBUG"):
-            print_text(traceback.format_exc(), sys.stderr)
-        message = " ".join(str(error).split())
-        failure = machine_failure(error)
-        if failure is not None:
-            reason = " ".join(str(failure).split())[:500] or type(failure).__name__
-            print_text(f"ser-ft: failed: {_machine_advice(failure)} ({reason})", sys.stderr)
-            return 1
-        if isinstance(error, InputError):
-            print_text(f"ser-ft: {message}", sys.stderr)
-            return 2
-        message = message[:500] or "no reason given"
-        print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
+        code = _report(error)
+    with suppress(OSError):
+        sys.stdout.flush()
+    return code
+
+
+def _report(error: Exception) -> int:
+    """Print an error, and return the exit code."""
+    if os.environ.get("SER_FT_DEBUG"):
+        print_text(traceback.format_exc(), sys.stderr)
+    message = " ".join(str(error).split())
+    failure = machine_failure(error)
+    if failure is not None:
+        reason = " ".join(str(failure).split())[:500] or type(failure).__name__
+        print_text(f"ser-ft: failed: {_machine_advice(failure)} ({reason})", sys.stderr)
         return 1
+    if isinstance(error, InputError):
+        print_text(f"ser-ft: {message}", sys.stderr)
+        return 2
+    message = message[:500] or "no reason given"
+    print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
+    return 1
 
 
 def strip_debug_flag(arguments: Sequence[str] | None) -> list[str]:

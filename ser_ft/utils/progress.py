@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 def progress_bar(items: Iterable[Any] | None = None, *, show_progress: bool = True, **options: Any) -> tqdm[Any]:
     """Return a tqdm bar on stderr, which is updated ten times a second in a terminal, else every ten seconds."""
-    in_terminal = sys.stderr.isatty()
+    show_progress &= sys.stderr is not None  # it is None in a program whose stderr is closed
+    in_terminal = show_progress and sys.stderr.isatty()
     interval = 0.1 if in_terminal else 10.0
     return tqdm(items, disable=not show_progress, mininterval=interval, dynamic_ncols=in_terminal, **options)
 
