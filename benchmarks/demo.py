@@ -1,13 +1,15 @@
 """The demo page: start time, many simultaneous users, memory over time, live streams, and requests of the page.
 
     python benchmarks/demo.py            # all parts
-    python benchmarks/demo.py --only start,users,memory,live,requests
+    python benchmarks/demo.py --only start,load,attack,burst,live,requests
 
 Each part starts `ser-ft demo` as a separate process with the shipped model; clips are synthetic voices of about 3 s.
 
-start: seconds from the command to a page that responds, median of five. users: 20 simultaneous clients of
-`gradio_client`, each with ten successive requests to `/recognize`: errors, and the 95th percentile of the response
-time. memory: memory of the server before and after 500 requests of 8 clients, after 50 first ones. live: four
+start: seconds from the command to a page that responds, median of five. load: 20 simultaneous users send 2,000 requests
+to `/recognize`: errors, response times, and the server's memory at the start and after 100, 500, 1,000, 1,500 and 2,000
+requests. attack: 21 connections announce uploads of 4 GB in all and stop, 20 send theirs with one byte per second, and 20
+do so with their headers; meanwhile another visitor's requests must succeed. burst: 500 requests at once: how many are
+answered, and what the others are told. live: four
 simultaneous live streams of two minutes each, as fast as possible: the share of real time that is needed. requests: a
 headless Chromium opens every tab, uploads a file in each and starts the live tab; all addresses that it requests
 (needs selenium, chromium and its driver).
@@ -31,10 +33,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import soundfile
 
@@ -43,16 +47,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo")]
 
 from ser_ft_demo import examples  # noqa: E402
 
-STARTS, USERS, REQUESTS_PER_USER, WARMUP_REQUESTS, REQUESTS, CLIENTS, STREAMS, STREAM_SECONDS = (
-    5,
-    20,
-    10,
-    50,
-    500,
-    8,
-    4,
-    120,
-)
+STARTS, USERS, BURST, STREAMS, STREAM_SECONDS = 5, 20, 500, 4, 120
+MARKS = (100, 500, 1000, 1500, 2000)  # numbers of requests after which memory is measured
+ANNOUNCED_BYTES = 201 * 2**20
+IDLE_UPLOADS, SLOW_UPLOADS, SLOW_HEADERS = 21, 20, 20
 
 
 @contextmanager
@@ -89,39 +87,47 @@ def start(_: Path) -> None:
     print(f"start_seconds: {statistics.median(results):.1f}")
 
 
-def send_requests(address: str, clips: list[Path], counts: list[int]) -> tuple[list[float], int]:
-    """Send requests from one client per count; return response times in seconds, and the number of errors."""
-    from gradio_client import Client, handle_file
+class Visitor:
+    """A visitor with one HTTP connection; each of their requests is a session of its own for the server."""
 
-    def user(number: int) -> tuple[list[float], int]:
-        client, times, errors = Client(address, verbose=False), [], 0
-        for turn in range(counts[number]):
+    def __init__(self, address: str) -> None:
+        self._client = httpx.Client(base_url=f"{address}gradio_api", timeout=120)
+
+    def upload(self, clip: Path) -> httpx.Response:
+        return self._client.post("/upload", files={"files": (clip.name, clip.read_bytes())})
+
+    def recognize(self, clip: Path) -> str:
+        """Upload and recognize a clip; return nothing on success, and otherwise what went wrong."""
+        try:
+            response = self.upload(clip)
+            if response.status_code == 200:
+                file = {"path": response.json()[0], "orig_name": clip.name, "meta": {"_type": "gradio.FileData"}}
+                response = self._client.post("/call/recognize", json={"data": [file]})
+            if response.status_code == 200:
+                response = self._client.get(f"/call/recognize/{response.json()['event_id']}")
+            done = response.status_code == 200 and "event: complete" in response.text and '"scores"' in response.text
+            return "" if done else f"{response.status_code}: {response.text.strip()[:150]}"
+        except httpx.HTTPError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def send_requests(address: str, clips: list[Path], users: int, requests_each: int) -> tuple[list[float], Counter[str]]:
+    """Send requests of simultaneous users; return the response times in seconds, and the errors with their numbers."""
+
+    def user(number: int) -> tuple[list[float], list[str]]:
+        visitor, times, errors = Visitor(address), [], []
+        for turn in range(requests_each):
             start_time = time.perf_counter()
-            try:
-                response = client.predict(handle_file(str(clips[(number + turn) % len(clips)])), api_name="/recognize")
-                assert response["scores"]
-                times.append(time.perf_counter() - start_time)
-            except Exception as error:
-                errors += 1
-                print(f"{type(error).__name__}: {error}")
+            error = visitor.recognize(clips[(number + turn) % len(clips)])
+            errors.append(error) if error else times.append(time.perf_counter() - start_time)
         return times, errors
 
-    with ThreadPoolExecutor(len(counts)) as pool:
-        results = list(pool.map(user, range(len(counts))))
-    return [seconds for times, _ in results for seconds in times], sum(errors for _, errors in results)
-
-
-def users(folder: Path) -> None:
-    clips = [file for _, file in examples.write_clips(folder)]
-    with running_page() as (address, _pid, _seconds):
-        send_requests(address, clips, [2])
-        times, errors = send_requests(address, clips, [REQUESTS_PER_USER] * USERS)
-    print(
-        f"{USERS} users, {REQUESTS_PER_USER} requests each: median {statistics.median(times):.2f} s, "
-        f"maximum {max(times):.2f} s"
-    )
-    print(f"users_errors: {errors}")
-    print(f"users_p95_seconds: {np.percentile(times, 95):.2f}")
+    with ThreadPoolExecutor(users) as pool:
+        results = list(pool.map(user, range(users)))
+    errors = Counter(error for _, user_errors in results for error in user_errors)
+    for error, count in errors.items():
+        print(f"{count} x {error}")
+    return [seconds for times, _ in results for seconds in times], errors
 
 
 def resident(pid: int) -> float:
@@ -130,18 +136,79 @@ def resident(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def memory(folder: Path) -> None:
+def load(folder: Path) -> None:
     clips = [file for _, file in examples.write_clips(folder)]
     with running_page() as (address, pid, _seconds):
-        send_requests(address, clips, [-(-WARMUP_REQUESTS // CLIENTS)] * CLIENTS)
-        before, errors = resident(pid), 0
-        for part in range(5):
-            errors += send_requests(address, clips, [-(-REQUESTS // 5 // CLIENTS)] * CLIENTS)[1]
-            print(f"after {REQUESTS * (part + 1) // 5} requests: {resident(pid):.0f} MB")
-        after = resident(pid)
-    print(f"memory_errors: {errors}")
-    print(f"memory_before_mb: {before:.0f}")
-    print(f"memory_after_mb: {after:.0f}")
+        all_times: list[float] = []
+        num_errors, memory = 0, [resident(pid)]
+        for before, after in pairwise((0, *MARKS)):
+            times, errors = send_requests(address, clips, USERS, (after - before) // USERS)
+            all_times += times
+            num_errors += errors.total()
+            memory.append(resident(pid))
+            print(f"after {after} requests: {memory[-1]:.0f} MB", flush=True)
+    p50, p95, p99 = np.percentile(all_times, [50, 95, 99])
+    print(f"{USERS} users, {MARKS[-1]} requests: median {p50:.2f} s, 99th percentile {p99:.2f} s")
+    print(f"load_errors: {num_errors}")
+    print(f"load_p95_seconds: {p95:.2f}")
+    print(f"load_memory_mb: {', '.join(f'{value:.0f}' for value in memory)}")
+    print(f"load_growth_after_500_percent: {100 * (max(memory[3:]) / memory[2] - 1):.1f}")
+
+
+def attack(folder: Path) -> None:
+    clip = examples.write_clips(folder)[0][1]
+    with running_page() as (address, pid, _seconds):
+        host, port = urlsplit(address).hostname, urlsplit(address).port
+        before, connections = resident(pid), []
+        sizes = [ANNOUNCED_BYTES] * (IDLE_UPLOADS - 1) + [2**32 - (IDLE_UPLOADS - 1) * ANNOUNCED_BYTES]
+        for number in range(IDLE_UPLOADS + SLOW_UPLOADS + SLOW_HEADERS):
+            connection = socket.create_connection((host, port), timeout=5)  # type: ignore[arg-type]
+            head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            if number < IDLE_UPLOADS + SLOW_UPLOADS:
+                size = sizes[number] if number < IDLE_UPLOADS else 2**20
+                head += f"Content-Length: {size}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            connection.sendall(head.encode() + b"x" * (300 if number < IDLE_UPLOADS else 1))
+            connections.append(connection)
+            time.sleep(0.05)
+        visitor, start_time, errors, open_connections = (
+            Visitor(address),
+            time.perf_counter(),
+            Counter[str](),
+            set(connections),
+        )
+        lasted = 0.0
+        while open_connections and time.perf_counter() - start_time < 120:
+            errors[visitor.recognize(clip)] += 1
+            for connection in [*open_connections]:
+                try:
+                    if connection not in connections[:IDLE_UPLOADS]:
+                        connection.sendall(b"x")
+                    connection.setblocking(False)
+                    if not connection.recv(1000):
+                        raise ConnectionError
+                except BlockingIOError:
+                    connection.setblocking(True)
+                except OSError:
+                    open_connections.discard(connection)
+                    lasted = time.perf_counter() - start_time
+            time.sleep(1)
+        print(f"memory: {before:.0f} MB before, {resident(pid):.0f} MB after")
+    print(f"attack_other_requests: {errors.total()}, errors: {dict(errors - Counter({'': errors['']}))}")
+    print(
+        f"attack_connections_left: {len(open_connections)} of {len(connections)}, the last ended after {lasted:.0f} s"
+    )
+
+
+def burst(folder: Path) -> None:
+    clips = [file for _, file in examples.write_clips(folder)]
+    with running_page() as (address, pid, _seconds):
+        send_requests(address, clips, 4, 5)
+        before = resident(pid)
+        times, errors = send_requests(address, clips, BURST, 1)
+        during = resident(pid)
+        print(f"memory: {before:.0f} MB before, {during:.0f} MB after")
+        print(f"burst_answered: {len(times)} of {BURST}, the last after {max(times):.1f} s; refused: {errors.total()}")
+        print(f"burst_errors_afterwards: {send_requests(address, clips, 1, 5)[1].total()}")
 
 
 def live(folder: Path) -> None:
@@ -219,8 +286,9 @@ def requests(folder: Path) -> None:
 
 PARTS: dict[str, Callable[[Path], Any]] = {
     "start": start,
-    "users": users,
-    "memory": memory,
+    "load": load,
+    "attack": attack,
+    "burst": burst,
     "live": live,
     "requests": requests,
 }

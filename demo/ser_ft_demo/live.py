@@ -37,6 +37,7 @@ _MAX_LEVEL, _MIN_LEVEL = -10.0, -60.0  # dBFS, range of the level meter
 _IDLE_SECONDS = 15.0  # without sound, after which a stream is closed
 _MAX_CHARACTERS = 2**22  # of the sound in one request
 _MAX_KEY_LENGTH = 64
+_MIN_RATE, _MAX_RATE = 3000, 768_000  # Hz, of an AudioContext in Chromium
 
 
 @dataclass
@@ -101,7 +102,7 @@ def server_functions(state: AppState) -> list[Callable[..., Any]]:
     """Return the functions that live.js calls on the server."""
     streams = LiveStreams(state)
 
-    def feed(data: list[Any]) -> dict[str, Any]:
+    def feed(data: Any) -> dict[str, Any]:
         """Process [key, rate, int16 samples in base64]; return HTML, and whether the stream has ended."""
         key = ""
         try:
@@ -111,9 +112,10 @@ def server_functions(state: AppState) -> list[Callable[..., Any]]:
             streams.close(key)
             return {"html": alert(error_message(error)), "ended": True}
 
-    def close(data: list[Any]) -> None:
-        """Close the stream of [key]."""
-        streams.close(str(data[0])[:_MAX_KEY_LENGTH] if data else "")
+    def close(key: Any) -> None:
+        """Close the stream with a key."""
+        if isinstance(key, str):
+            streams.close(key)
 
     return [feed, close]
 
@@ -124,9 +126,15 @@ def _parse(data: Any) -> tuple[str, int, np.ndarray]:
         key, rate, text = data
         if not (isinstance(key, str) and 8 <= len(key) <= _MAX_KEY_LENGTH and len(text) <= _MAX_CHARACTERS):
             raise ValueError
-        return key, int(rate), from_pcm16(np.frombuffer(base64.b64decode(text, validate=True), "<i2"))
+        samples = from_pcm16(np.frombuffer(base64.b64decode(text, validate=True), "<i2"))
     except (TypeError, ValueError, binascii.Error) as error:
         raise InputError("the request does not contain sound from a microphone: press the button again") from error
+    # Any number, or none at all: JSON has Infinity and NaN for Python.
+    if type(rate) not in (int, float) or not _MIN_RATE <= rate <= _MAX_RATE:
+        raise InputError(
+            f"the sampling rate of the microphone must be from {_MIN_RATE} to {_MAX_RATE} Hz: choose another microphone"
+        )
+    return key, int(rate), samples
 
 
 def to_html(state: AppState, live_stream: LiveStream) -> str:

@@ -1,104 +1,98 @@
-"""Middleware that blocks requests which the page does not need, limits uploads, and sets security headers."""
+"""Middleware that answers only the page's own hosts and pages, blocks what it does not need, and sets headers."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
+from .bodies import App, Bodies, Message, Receive, Send, refuse
+from .network import ServedHosts
 from .state import Limits
-from .temp_dir import used_bytes
-
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
-_App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 # All scripts and styles of the page come from its own server; browsers refuse everything else.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
+    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'self'"
 )
-HEADERS = {
-    b"content-security-policy": CONTENT_SECURITY_POLICY.encode(),
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-}
+_HUB = "https://huggingface.co"
 # Endpoints of gradio that download URLs, build apps, store runs or show the requests of others.
 _BLOCKED = (
     *("/proxy=", "/file=http:", "/file=https:", "/vibe-", "/undo-vibe-"),
     *("/run-history", "/monitoring", "/deep_link", "/process_recording"),
 )
-_MAX_BODY_BYTES = 2**23  # of a request that is not an upload
-_UPLOAD_OVERHEAD_BYTES = 2**20  # of an upload, in addition to its file
+_ORIGIN = re.compile("^https?://")
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+# Headers with which a proxy, or anybody else, can tell gradio another address of the page.
+_FORWARDED_HOST, _GRADIO_SERVER = b"x-forwarded-host", b"x-gradio-server"
 
 
 class SecurityMiddleware:
-    """Blocks endpoints, limits the size of uploads and of all files together, and sets security headers."""
+    """Refuses requests to other hosts and of other sites' pages, blocks endpoints, limits bodies, and sets headers.
 
-    def __init__(self, app: _App, temp_dir: Path, limits: Limits) -> None:
+    On a Space (`is_space`), pages of the Hub may show the page, and all pages may send requests, without credentials.
+    """
+
+    def __init__(self, app: App, temp_dir: Path, limits: Limits, hosts: ServedHosts, is_space: bool = False) -> None:
         self._app = app
-        self._temp_dir = temp_dir
-        self._limits = limits
-        self._incoming_bytes = 0  # of the uploads in progress
+        self._bodies = Bodies(temp_dir, limits)
+        self._hosts = hosts
+        self._is_space = is_space
+        self._headers = {
+            b"content-security-policy": f"{CONTENT_SECURITY_POLICY}{f' {_HUB}' if is_space else ''}".encode(),
+            b"referrer-policy": b"no-referrer",
+            b"x-content-type-options": b"nosniff",
+        }
 
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = unquote(unquote(scope["path"])).replace("\\", "/").lower()
 
-        async def send_with_headers(message: _Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                others = [pair for pair in message["headers"] if pair[0].lower() not in HEADERS]
-                message["headers"] = [*others, *HEADERS.items()]
+                message["headers"] = self._response_headers(message["headers"])
             await send(message)
 
-        is_post, is_upload = scope["method"] == "POST", path.endswith("/upload")
-        if any(part in path for part in _BLOCKED):
-            await _refuse(send_with_headers, 404, "Not found.")
-        elif is_post and not is_upload and _declared_bytes(scope) > _MAX_BODY_BYTES:
-            await _refuse(send_with_headers, 413, "The request is too large.")
-        elif is_post and is_upload:
-            await self._upload(scope, receive, send_with_headers)
+        path = unquote(unquote(scope["path"])).replace("\\", "/").lower()
+        if not all(host in self._hosts for host in _values(scope, b"host") or [""]):
+            text = "The page is not served at this host. ser-ft demo --allow-host NAME serves it at another one."
+            await refuse(send_with_headers, 421, text)
+        elif scope["method"] not in _SAFE_METHODS and not self._is_allowed_origin(scope):
+            await refuse(send_with_headers, 403, "Pages of other sites cannot send requests to this one.")
+        elif any(part in path for part in _BLOCKED):
+            await refuse(send_with_headers, 404, "Not found.")
         else:
-            await self._app(scope, receive, send_with_headers)
+            scope = {**scope, "headers": self._request_headers(scope)}
+            if scope["method"] in _SAFE_METHODS:
+                await self._app(scope, receive, send_with_headers)
+            else:
+                is_upload = path.rstrip("/").endswith("/upload")
+                await self._bodies.run(self._app, scope, receive, send_with_headers, is_upload)
 
-    async def _upload(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        # The server reads no more bytes than declared.
-        size = _declared_bytes(scope)
-        if b"content-length" not in dict(scope["headers"]):
-            await _refuse(send, 411, "The request must declare its size.")
-        elif size > self._limits.file_bytes + _UPLOAD_OVERHEAD_BYTES:
-            await _refuse(send, 413, "The request is too large.")
-        else:
-            incoming_before = self._incoming_bytes
-            stored = await asyncio.to_thread(used_bytes, self._temp_dir)
-            # Files that arrived while the folder was read may not be counted in it.
-            if stored + max(incoming_before, self._incoming_bytes) + size > self._limits.disk_bytes:
-                await _refuse(send, 507, "The server has no space left at the moment: try again in some minutes.")
-                return
-            self._incoming_bytes += size
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._incoming_bytes -= size
+    def _is_allowed_origin(self, scope: Message) -> bool:
+        return self._is_space or all(_ORIGIN.sub("", origin) in self._hosts for origin in _values(scope, b"origin"))
 
+    def _request_headers(self, scope: Message) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a request without other addresses of the page."""
+        dropped = {_GRADIO_SERVER}
+        hosts = ",".join(_values(scope, _FORWARDED_HOST)).split(",")
+        if not all(host.strip() in self._hosts for host in hosts):
+            dropped.add(_FORWARDED_HOST)
+        return [pair for pair in scope["headers"] if pair[0] not in dropped]
 
-def _declared_bytes(scope: _Message) -> int:
-    """Return the size that a request declares, or a very large number if its body has none."""
-    headers = dict(scope["headers"])
-    length = headers.get(b"content-length")
-    if length is not None:
-        return int(length) if length.isdigit() else sys.maxsize
-    return sys.maxsize if b"transfer-encoding" in headers else 0
+    def _response_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response with those of the page, and without gradio's access for other pages."""
+        kept = [pair for pair in headers if pair[0].lower() not in self._headers]
+        others = [pair for pair in kept if not pair[0].lower().startswith(b"access-control-")]
+        if self._is_space:
+            preflight = {b"access-control-allow-methods", b"access-control-allow-headers", b"access-control-max-age"}
+            others += [pair for pair in kept if pair[0].lower() in preflight]
+            others.append((b"access-control-allow-origin", b"*"))
+        return [*others, *self._headers.items()]
 
 
-async def _refuse(send: _Send, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+def _values(scope: Message, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]

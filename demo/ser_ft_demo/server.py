@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ser_ft.cli.demo import Options
-from ser_ft.utils.errors import InputError
 
 from .temp_dir import make_temp_dir, start_cleanup
 
@@ -22,11 +21,13 @@ atexit.register(shutil.rmtree, TEMP_DIR, ignore_errors=True)
 os.environ["GRADIO_TEMP_DIR"] = str(TEMP_DIR / "files")
 
 import gradio as gr  # noqa: E402
-from starlette.middleware import Middleware  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
 
 from . import about, analysis, compare, endpoints, examples, live, monitor, speak  # noqa: E402
+from .http_server import start_server  # noqa: E402
 from .middleware import SecurityMiddleware  # noqa: E402
-from .network import check_address, url_host  # noqa: E402
+from .network import is_space, open_sockets, page_address, served_hosts  # noqa: E402
+from .sessions import Requests, forget_files, paths_in_use  # noqa: E402
 from .state import LIMITS, AppState, Limits, open_models  # noqa: E402
 
 TITLE = "ser_ft: speech emotion recognition"
@@ -79,7 +80,7 @@ def build(state: AppState) -> gr.Blocks:
                 with gr.Tab(name, id=name.lower()):
                     tab.build(state)
         endpoints.build(state)
-    page.queue(max_size=limits.waiting_requests, default_concurrency_limit=limits.concurrent_requests)
+    page.queue(default_concurrency_limit=limits.concurrent_requests)
     return page
 
 
@@ -92,49 +93,41 @@ def start(state: AppState, options: Options) -> tuple[str, Callable[[], None]]:
     Raises:
         InputError: the page cannot be served at the host and port of the options.
     """
-    check_address(options)
+    sockets = open_sockets(options)
     page = build(state)
+    Requests(page, state.limits)
     # gradio logs its requests, which may contain file names of visitors.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    security = Middleware(SecurityMiddleware, temp_dir=state.temp_dir, limits=state.limits)  # type: ignore[arg-type]
-    try:
-        _, address, _ = page.launch(
-            server_name=url_host(options.host),
-            server_port=options.port,
-            ssl_certfile=options.certificate,
-            ssl_keyfile=options.key,
-            ssl_verify=False,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            theme=_theme(),
-            css_paths=_FOLDER / "style.css",
-            head=_HEAD + f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
-            app_kwargs={"middleware": [security]},
-            max_file_size=state.limits.file_bytes,
-            footer_links=["api"],
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            ssr_mode=False,
-            pwa=False,
-        )
-    except OSError as error:
-        raise InputError(f"cannot serve the page: {error}") from error
-    stop_cleanup = start_cleanup(state.temp_dir, state.limits.retention_seconds, lambda: paths_in_use(page))
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        "/",
+        theme=_theme(),
+        css_paths=_FOLDER / "style.css",
+        head=_HEAD + f"<script>{(_FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+        max_file_size=state.limits.file_bytes,
+        footer_links=["api"],
+        show_error=False,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+    )
+    # gradio checks which files it may read only where this is set, which it does for pages that it serves itself.
+    page.has_launched = True
+    secured = SecurityMiddleware(app, state.temp_dir, state.limits, served_hosts(options), is_space())
+    address, stop_server = page_address(options, sockets), start_server(secured, sockets, options)
+    stop_cleanup = start_cleanup(
+        state.temp_dir, state.limits.retention_seconds, lambda: paths_in_use(page), lambda: forget_files(page)
+    )
 
     def stop() -> None:
         page.close(verbose=False)
+        stop_server()
         stop_cleanup()
 
     return address, stop
-
-
-def paths_in_use(page: gr.Blocks) -> list[str]:
-    """Return the paths in a page's waiting and running requests."""
-    events = list(page._queue.event_ids_to_events.values())
-    values = [value for event in events if event.data for value in event.data.data if isinstance(value, dict)]
-    return [value["path"] for value in values if isinstance(value.get("path"), str)]
 
 
 def _theme() -> gr.themes.Base:

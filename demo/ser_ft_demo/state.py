@@ -21,19 +21,35 @@ class Limits:
         file_bytes: size of one upload.
         disk_bytes: size of all files of the page, including uploads in progress.
         clip_seconds: length of a recording that is recognized as a whole.
+        client_bytes: size of what one client uploads within `retention_seconds`.
+        client_uploads: uploads of one client that are read at a time; others wait.
+        memory_bytes: size of all requests, except uploads, that are being read.
+        bytes_per_second: the least rate of a request after its first `grace_seconds`.
         concurrent_requests: requests, except those of live streams, that are processed at a time.
+        waiting_requests: requests that wait, are processed, or have a result that was not fetched yet.
+        client_requests: such requests of one client.
+        unread_seconds: time for which a result can be fetched.
+        sessions: visitors whose settings of the page are remembered by the server.
         retention_seconds: age at which files are deleted that no request refers to.
     """
 
     file_bytes: int = 200 * 2**20
     disk_bytes: int = 4 * 2**30
+    client_bytes: int = 2**30
+    client_uploads: int = 16
+    memory_bytes: int = 2**26
+    bytes_per_second: float = 2.0**14
+    grace_seconds: float = 20.0
     clip_seconds: float = 120.0
     analysis_seconds: float = 15.0
     conversation_seconds: float = 3600.0
     live_seconds: int = 600
     live_streams: int = 4
     concurrent_requests: int = 2
-    waiting_requests: int = 40
+    waiting_requests: int = 200
+    client_requests: int = 50
+    unread_seconds: float = 120.0
+    sessions: int = 50
     retention_seconds: int = 600
 
 

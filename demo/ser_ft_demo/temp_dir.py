@@ -95,9 +95,12 @@ def touch_files(folder: Path, paths: Iterable[str]) -> None:
 
 
 def start_cleanup(
-    folder: Path, max_age: float, paths_in_use: Callable[[], Iterable[str]] = lambda: ()
+    folder: Path,
+    max_age: float,
+    paths_in_use: Callable[[], Iterable[str]] = lambda: (),
+    on_deleted: Callable[[], None] = lambda: None,
 ) -> Callable[[], None]:
-    """Start a thread that deletes files older than `max_age` seconds that are not in use.
+    """Start a thread that deletes files older than `max_age` seconds that are not in use, then calls `on_deleted`.
 
     Returns:
         A function that stops the thread and deletes the folder.
@@ -108,6 +111,7 @@ def start_cleanup(
         while not stopped.wait(min(60.0, max_age / 4)):
             touch_files(folder, paths_in_use())
             delete_old(folder, max_age)
+            on_deleted()
 
     thread = threading.Thread(target=run, daemon=True, name="cleanup")
     thread.start()

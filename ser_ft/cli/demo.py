@@ -28,6 +28,7 @@ class Options:
     Attributes:
         compare: further models for the tab Compare.
         host: address to listen at; None for this machine only, or GRADIO_SERVER_NAME.
+        allow_host: further names at which the page is opened, such as that of a proxy.
         port: None for the first free port from 7860 on, or GRADIO_SERVER_PORT.
         certificate: file with the certificate for https; `key` is the file with its key.
     """
@@ -35,6 +36,7 @@ class Options:
     model: str = SHIPPED
     compare: tuple[str, ...] = ()
     host: str | None = None
+    allow_host: tuple[str, ...] = ()
     port: int | None = None
     certificate: str | None = None
     key: str | None = None
@@ -60,6 +62,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--compare", action="append", default=[], metavar="MODEL", help=compare)
     host = "address to listen at; 0.0.0.0 for all networks (default: this machine only)"
     add("--host", metavar="ADDRESS", help=host)
+    allow_host = (
+        "name at which the page is opened, besides the address and the name of this machine, such as that of a proxy; "
+        "may be repeated (requests to other names are refused, so that other sites cannot reach the page)"
+    )
+    add("--allow-host", action="append", default=[], metavar="NAME", help=allow_host)
     add("--port", type=int, metavar="N", help="port (default: the first free port from 7860 on)")
     certificate = "certificate for https, which browsers of other machines need to use the microphone"
     add("--certificate", metavar="FILE", help=certificate)
@@ -75,7 +82,7 @@ def _to_options(arguments: argparse.Namespace) -> Options:
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise InputError(f"--port must be a number from 1 to 65535, not {arguments.port}")
     values = {name: value for name, value in vars(arguments).items() if name in Options.__dataclass_fields__}
-    return Options(**values | {"compare": tuple(arguments.compare)})
+    return Options(**values | {"compare": tuple(arguments.compare), "allow_host": tuple(arguments.allow_host)})
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -30,10 +30,12 @@ def demo() -> Any:
 
 @pytest.fixture(scope="session")
 def served(demo: Any) -> Iterator[SimpleNamespace]:
-    """The served page with two models: its address and its state."""
-    state = demo.server.make_state(Options(compare=(resolve_model_path(SHIPPED),)))
-    address, stop = demo.server.start(state, Options())
-    yield SimpleNamespace(address=address, state=state)
+    """The served page with two models: its address, its state, and gradio's object."""
+    state, pages, build = demo.server.make_state(Options(compare=(resolve_model_path(SHIPPED),))), [], demo.server.build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.server, "build", lambda state: pages.append(build(state)) or pages[0])
+        address, stop = demo.server.start(state, Options(allow_host=("elsewhere.test",)))
+    yield SimpleNamespace(address=address, state=state, page=pages[0])
     stop()
 
 

@@ -1,12 +1,12 @@
 """The modules of the page by themselves: messages, limits, cleanup, uploads, examples, live streams."""
 
-import asyncio
 import base64
 import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,6 @@ def test_limits_are_written_for_people(demo: Any) -> None:
     assert demo.messages.size_text(200 * 2**20) == "200 MB"
 
 
-def test_ipv6_hosts_are_in_brackets_in_urls(demo: Any) -> None:
-    hosts = "::1", "[::1]", "localhost", "0.0.0.0", None
-    assert [demo.network.url_host(host) for host in hosts] == ["[::1]", "[::1]", "localhost", "0.0.0.0", None]
-
-
 def test_old_files_are_deleted_and_new_ones_kept(demo: Any, tmp_path: Path) -> None:
     write_file(tmp_path / "a" / "old.wav", 700)
     write_file(tmp_path / "b" / "new.wav", 10)
@@ -131,60 +126,6 @@ def test_only_files_of_the_page_are_touched(demo: Any, tmp_path: Path) -> None:
     demo.temp_dir.delete_old(folder, 600)
     assert [file.exists() for file in files] == [True, False]
     assert outside.stat().st_mtime == before
-
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@pytest.fixture
-def upload_statuses(demo: Any, tmp_path: Path) -> Any:
-    """A function that returns the statuses of simultaneous uploads to a folder of five bytes, and of a later one.
-
-    Each upload is given by its headers; the later one repeats the first.
-    """
-    write_file(tmp_path / "stored.wav")
-
-    async def app(_: Any, __: Any, send: Any) -> None:
-        await asyncio.sleep(0.3)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    async def receive() -> Any:
-        return {}
-
-    async def upload(middleware: Any, headers: Headers) -> int:
-        messages: list[Any] = []
-
-        async def send(message: Any) -> None:
-            messages.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
-        await middleware(scope, receive, send)
-        return int(messages[0]["status"])
-
-    async def upload_all(uploads: list[Headers], limits: Any) -> list[int]:
-        middleware = demo.middleware.SecurityMiddleware(app, tmp_path, replace(demo.state.LIMITS, **limits))
-        simultaneous = await asyncio.gather(*(upload(middleware, headers) for headers in uploads))
-        return [*simultaneous, await upload(middleware, uploads[0])]
-
-    return lambda uploads, **limits: asyncio.run(upload_all(uploads, limits))
-
-
-def with_size(num_bytes: int) -> Headers:
-    return [(b"content-length", str(num_bytes).encode())]
-
-
-def test_uploads_do_not_fill_the_disk(upload_statuses: Any) -> None:
-    assert upload_statuses([with_size(1)], disk_bytes=5) == [507, 507]
-    assert upload_statuses([with_size(1)], disk_bytes=6) == [200, 200]
-    *simultaneous, later = upload_statuses([with_size(10)] * 3, disk_bytes=25)
-    assert sorted(simultaneous) == [200, 200, 507], "uploads in progress count"
-    assert later == 200
-
-
-def test_an_upload_must_declare_its_size_and_not_exceed_the_limit(upload_statuses: Any) -> None:
-    assert upload_statuses([[(b"transfer-encoding", b"chunked")], []]) == [411] * 3
-    uploads = [with_size(2**20 + 100), with_size(2**20 + 101), with_size(-1)]
-    assert upload_statuses(uploads, file_bytes=100)[:3] == [200, 413, 413]
 
 
 def test_examples_are_always_the_same(demo: Any, tmp_path: Path) -> None:
@@ -245,15 +186,38 @@ def test_the_number_of_live_streams_is_limited(demo: Any, state: Any) -> None:
     "data",
     [
         *(None, [], [1, 2, 3], ["short", 16_000, ""], ["long enough", 16_000, "no base64!"]),
-        *(["long enough", rate, "AAA="] for rate in (0, "rate")),
+        *(
+            ["long enough", rate, "AAA="]
+            for rate in (0, -1, 1e300, inf, -inf, nan, 10**400, True, None, "rate", [8000])
+        ),
         ["long enough", 16_000, "AAAA" * (2**20 + 1)],
+        *(["long enough", 16_000, text] for text in ("AAAA", "\u00e4", None, 5, ["AAA="], {"a": 1})),
+        *(
+            ["long enough", 16_000, "AAA=", 2],
+            {"key": "long enough"},
+            "long enough",
+            5,
+            [["long enough"], 16_000, "AAA="],
+        ),
     ],
-    ids=range(8),
+    ids=range(28),
 )
 def test_invalid_live_requests_get_one_plain_sentence(demo: Any, state: Any, data: Any) -> None:
     reply = demo.live.server_functions(state)[0](data)
     assert reply["ended"]
-    assert 'role="alert"' in reply["html"]
+    text = reply["html"].partition('role="alert">')[2].partition("<")[0]
+    assert text.startswith(("The request does not contain sound", "The sampling rate of the microphone must be"))
+
+
+@pytest.mark.parametrize("key", [None, 5, [], {"a": 1}, ["the key"], ""])
+def test_a_stream_is_closed_by_its_key_and_other_values_are_ignored(demo: Any, state: Any, key: Any) -> None:
+    feed, close = demo.live.server_functions(replace(state, limits=replace(state.limits, live_streams=1)))
+    sound = base64.b64encode(bytes(3200)).decode()
+    assert not feed(["the first visitor", 16_000, sound])["ended"]
+    close(key)
+    assert "too many visitors" in feed(["the second visitor", 16_000, sound])["html"].lower()
+    close("the first visitor")
+    assert not feed(["the second visitor", 16_000, sound])["ended"]
 
 
 def test_names_cannot_inject_html(demo: Any, state: Any, tmp_path: Path) -> None:
