@@ -32,6 +32,7 @@ from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.inputs import AudioInput
 from ser_ft.inference.recognizer import EmotionRecognizer
 from ser_ft.utils.errors import InputError, raise_machine_failure, run_command, strip_debug_flag
+from ser_ft.utils.files import output_lock
 from ser_ft.utils.text import print_text
 
 # Shares of a core for Ray's scheduler. Reading and writing mostly wait. If the workers took whole cores, Ray's own
@@ -137,34 +138,39 @@ def predict(
     if workers is not None and workers < 1:
         raise InputError(f"--workers must be 1 or more, not {workers}")
     target, folder = url_to_fs(out)
-    if target.exists(folder) and (not target.isdir(folder) or target.ls(folder)):
-        raise InputError(f"{out}: already exists; choose another --out")
-    store, files = _list_files(sources, SOUND_SUFFIXES if column is None else (".parquet",))
-    if column is not None:
-        _check_column(store, files, column)
-    backend = open_backend(model, "cpu")  # raises InputError if there is something wrong with it
-    resources = _connect(ray)
-    on_gpus = bool(resources.get("GPU")) and not isinstance(backend, OnnxBackend)
-    count = workers or int(resources["GPU"] if on_gpus else resources["CPU"])
-    if column is None:
-        batch_size = max(1, min(_MAX_BATCH_SIZE, len(files) // (4 * count)))
-        inputs: Any = ray.data.from_arrow(_file_tables(files, batch_size))
-        if not _is_local(store):
-            inputs = inputs.map_batches(Reader(store), batch_size=8, batch_format="pyarrow", **_IO_RESOURCES)
-    else:
-        batch_size, paths = _MAX_BATCH_SIZE, [file.path for file in files]
-        reader: Any = None if _is_local(store) else store
-        inputs = ray.data.read_parquet(paths, filesystem=reader, file_extensions=None, ray_remote_args=_IO_RESOURCES)
-    predictions = inputs.map_batches(
-        Recognizer,
-        fn_constructor_args=(model, column),
-        batch_size=batch_size,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=count),
-        **({"num_gpus": 1} if on_gpus else _WORKER_RESOURCES),
-    )
-    predictions.write_parquet(folder, filesystem=None if _is_local(target) else target, ray_remote_args=_IO_RESOURCES)
-    return int(dataset(folder, filesystem=target, format="parquet").count_rows())
+    with output_lock(folder if _is_local(target) else None):
+        if target.exists(folder) and (not target.isdir(folder) or target.ls(folder)):
+            raise InputError(f"{out}: already exists; choose another --out")
+        store, files = _list_files(sources, SOUND_SUFFIXES if column is None else (".parquet",))
+        if column is not None:
+            _check_column(store, files, column)
+        backend = open_backend(model, "cpu")  # raises InputError if there is something wrong with it
+        resources = _connect(ray)
+        on_gpus = bool(resources.get("GPU")) and not isinstance(backend, OnnxBackend)
+        count = workers or int(resources["GPU"] if on_gpus else resources["CPU"])
+        if column is None:
+            batch_size = max(1, min(_MAX_BATCH_SIZE, len(files) // (4 * count)))
+            inputs: Any = ray.data.from_arrow(_file_tables(files, batch_size))
+            if not _is_local(store):
+                inputs = inputs.map_batches(Reader(store), batch_size=8, batch_format="pyarrow", **_IO_RESOURCES)
+        else:
+            batch_size, paths = _MAX_BATCH_SIZE, [file.path for file in files]
+            reader: Any = None if _is_local(store) else store
+            inputs = ray.data.read_parquet(
+                paths, filesystem=reader, file_extensions=None, ray_remote_args=_IO_RESOURCES
+            )
+        predictions = inputs.map_batches(
+            Recognizer,
+            fn_constructor_args=(model, column),
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=count),
+            **({"num_gpus": 1} if on_gpus else _WORKER_RESOURCES),
+        )
+        predictions.write_parquet(
+            folder, filesystem=None if _is_local(target) else target, ray_remote_args=_IO_RESOURCES
+        )
+        return int(dataset(folder, filesystem=target, format="parquet").count_rows())
 
 
 def _connect(ray: Any) -> dict[str, float]:

@@ -32,6 +32,7 @@ from .training.run_guard import create_run_folder, is_finished, resumes
 from .training.sweep import plan, run_all
 from .training.trainer import create_optimizer
 from .utils.accelerator import create_accelerator, device_name, is_main_process, start_trackers
+from .utils.files import output_lock
 from .utils.text import print_text
 
 
@@ -50,24 +51,25 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
             nothing is written then.
     """
     check = publication_check(recipe.hub, recipe.model.name) if recipe.push_to_hub else None
-    result = train(recipe, verbose, check)
-    folder = result.folder
-    if not result.is_main_process:
+    with output_lock(recipe.out):
+        result = train(recipe, verbose, check)
+        folder = result.folder
+        if not result.is_main_process:
+            return folder
+        if result.table is not None or not folder.report_file.is_file():
+            table = None
+            if recipe.embed_audio:
+                table = result.table if result.table is not None else load_data(recipe.data, verbose)
+            write_report(folder, table)
+        elif verbose:
+            print_text(f"{folder.path}: this run is finished; nothing to do")
+        if verbose:
+            print_text()
+            print_text(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
+            print_text(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
+        if recipe.push_to_hub:
+            publish_run(folder, recipe.hub)
         return folder
-    if result.table is not None or not folder.report_file.is_file():
-        table = None
-        if recipe.embed_audio:
-            table = result.table if result.table is not None else load_data(recipe.data, verbose)
-        write_report(folder, table)
-    elif verbose:
-        print_text(f"{folder.path}: this run is finished; nothing to do")
-    if verbose:
-        print_text()
-        print_text(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
-        print_text(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
-    if recipe.push_to_hub:
-        publish_run(folder, recipe.hub)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -231,13 +233,14 @@ def sweep(
     Raises:
         InputError: a recipe does not fit (nothing is started then), or a run failed.
     """
-    runs = plan(recipes, out, seeds, folds, settings, variants, show_progress=not list_only)
-    if list_only:
-        print_text("\n".join(f"OMP_NUM_THREADS={threads} {item.command}" for item in runs))
-        return []
-    run_all(runs, out, jobs, threads)
-    folders = [item.folder for item in runs]
-    comparison = compare([folder.path for folder in folders])
-    print_text(comparison_text(comparison))
-    print_text(f"\nruns: {out}\nreport: {write_comparison(comparison, Path(out) / 'comparison.html')}")
-    return folders
+    with output_lock(None if list_only else out):
+        runs = plan(recipes, out, seeds, folds, settings, variants, show_progress=not list_only)
+        if list_only:
+            print_text("\n".join(f"OMP_NUM_THREADS={threads} {item.command}" for item in runs))
+            return []
+        run_all(runs, jobs, threads)
+        folders = [item.folder for item in runs]
+        comparison = compare([folder.path for folder in folders])
+        print_text(comparison_text(comparison))
+        print_text(f"\nruns: {out}\nreport: {write_comparison(comparison, Path(out) / 'comparison.html')}")
+        return folders

@@ -21,7 +21,7 @@ from ..report.shared.prediction_writers import (
 )
 from ..report.shared.tables import FORMATS
 from ..utils.errors import InputError
-from ..utils.files import check_output
+from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
 from ..utils.streams import pipe_ended, silent_libraries
 from ..utils.text import display_width, print_text, printable
@@ -62,9 +62,14 @@ def add_predict(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    out = Path(options.out) if options.out else None
+    with output_lock(out):
+        return _predict_files(options, out)
+
+
+def _predict_files(options: argparse.Namespace, out: Path | None) -> int:
     from ..inference.recognizer import EmotionRecognizer
 
-    out = Path(options.out) if options.out else None
     format = _check_out(out, options.format, options.resume)
     recognizer = EmotionRecognizer(options.model)
     with silent_libraries():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 from ..utils.errors import run_command, strip_debug_flag
+from ..utils.files import output_lock
 from ..utils.text import print_text
 from .arguments import Commands, add_command, add_format, parse_integers
 
@@ -125,17 +126,24 @@ def _sweep(options: argparse.Namespace) -> None:
 def _probe(options: argparse.Namespace) -> None:
     from ..report.run.figures import check_figure_file, write_layers
 
-    figure = check_figure_file(options.figure) if options.figure else None
-    from ..evaluation.probe import probe
+    with output_lock(options.figure):
+        figure = check_figure_file(options.figure) if options.figure else None
+        from ..evaluation.probe import probe
 
-    result = probe(
-        options.backbones, options.data, options.pooling, options.folds, options.seed, options.split, options.precision
-    )
-    if options.format == "table":
-        print_text(layer_text(result))
-    else:
-        print_text(format_rows(layer_rows(result), options.format))
-        if options.split is None:
-            print_text(f"note: {ALL_SEEN}", file=sys.stderr)
-    if figure is not None:
-        print_text(f"figure: {write_layers(result, figure)}", file=sys.stderr)
+        result = probe(
+            options.backbones,
+            options.data,
+            options.pooling,
+            options.folds,
+            options.seed,
+            options.split,
+            options.precision,
+        )
+        if options.format == "table":
+            print_text(layer_text(result))
+        else:
+            print_text(format_rows(layer_rows(result), options.format))
+            if options.split is None:
+                print_text(f"note: {ALL_SEEN}", file=sys.stderr)
+        if figure is not None:
+            print_text(f"figure: {write_layers(result, figure)}", file=sys.stderr)

@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..labels import make_scheme
 from ..utils.errors import InputError, raise_machine_failure
-from ..utils.files import check_output, nearest_existing
+from ..utils.files import check_output, nearest_existing, output_lock
 from ..utils.progress import dataset_progress_bars
 from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
@@ -132,10 +132,11 @@ def prepare(
     Raises:
         InputError: as `load_corpora`, or the folder contains something else.
     """
-    out = check_prepare_output(out)
     options = CatalogOptions(include_song, cremad_labels, notes or {})
-    with _skipped_files_listed(out):
-        return _write(_catalog_of_roots(roots, labels, calm, options, verbose), out, verbose)
+    with output_lock(out):
+        out = check_prepare_output(out)
+        with _skipped_files_listed(out):
+            return _write(_catalog_of_roots(roots, labels, calm, options, verbose), out, verbose)
 
 
 def prepare_table(
@@ -150,9 +151,10 @@ def prepare_table(
     verbose: bool = True,
 ) -> datasets.Dataset:
     """Write the table of `load_table` to a folder; see `prepare`."""
-    out = check_prepare_output(out)
-    with _skipped_files_listed(out):
-        return _write(_catalog_of_table(table, columns, name, split, labels, calm), out, verbose)
+    with output_lock(out):
+        out = check_prepare_output(out)
+        with _skipped_files_listed(out):
+            return _write(_catalog_of_table(table, columns, name, split, labels, calm), out, verbose)
 
 
 def check_prepare_output(out: str | Path) -> Path:

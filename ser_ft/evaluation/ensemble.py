@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from ..utils.errors import InputError
-from ..utils.files import remove_folder
+from ..utils.files import output_lock, remove_folder
 from .pooling import find_runs
 from .predict import metrics_per_part
 from .run_folder import PARTS, RunFolder, explain_read_errors, new_run_folder
@@ -45,27 +45,28 @@ def fuse(
         InputError: the runs have different clips, classes or labels, a run has no counterpart, or a folder is in use.
     """
     normalized = _normalize_weights(weights, len(paths))
-    groups = [find_runs([path]) for path in paths]
-    for run in (run for group in groups for run in group):
-        with explain_read_errors(run):
-            _ = run.metrics["classes"], run.predictions
     settings = {"members": [str(path) for path in paths], "weights": None if weights is None else list(weights)}
-    fused = []
-    for relative_path, members in _match_runs(paths, groups).items():
-        output = new_run_folder(Path(out) / relative_path, COMMAND, overwrite)
-        predictions = _fuse_predictions(members, normalized)
-        fused.append((output, members, predictions, _metrics(members, predictions, weights)))
-    for output, members, predictions, metrics in fused:
-        remove_folder(output.path)
-        output.path.mkdir(parents=True)
-        config = {COMMAND: settings, "seed": metrics["seed"]}
-        output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        output.write_environment(**_cost(members))
-        if (split := _common_split(members)) is not None:
-            output.write_json(output.split_file, split)
-        output.write_predictions(predictions)
-        output.write_json(output.metrics_file, metrics)
-    return [output for output, *_ in fused]
+    with output_lock(out):
+        groups = [find_runs([path]) for path in paths]
+        for run in (run for group in groups for run in group):
+            with explain_read_errors(run):
+                _ = run.metrics["classes"], run.predictions
+        fused = []
+        for relative_path, members in _match_runs(paths, groups).items():
+            output = new_run_folder(Path(out) / relative_path, COMMAND, overwrite)
+            predictions = _fuse_predictions(members, normalized)
+            fused.append((output, members, predictions, _metrics(members, predictions, weights)))
+        for output, members, predictions, metrics in fused:
+            remove_folder(output.path)
+            output.path.mkdir(parents=True)
+            config = {COMMAND: settings, "seed": metrics["seed"]}
+            output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            output.write_environment(**_cost(members))
+            if (split := _common_split(members)) is not None:
+                output.write_json(output.split_file, split)
+            output.write_predictions(predictions)
+            output.write_json(output.metrics_file, metrics)
+        return [output for output, *_ in fused]
 
 
 def _normalize_weights(weights: Sequence[float] | None, members: int) -> np.ndarray:

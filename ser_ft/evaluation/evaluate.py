@@ -28,7 +28,7 @@ from ..models.features import SpectralFeatureExtractor
 from ..models.pretrained import PretrainedClassifier
 from ..utils.accelerator import device_name
 from ..utils.errors import InputError
-from ..utils.files import remove_folder
+from ..utils.files import output_lock, remove_folder
 from ..utils.progress import progress_bar
 from ..utils.text import print_text
 from .class_mapping import ClassMapping
@@ -81,38 +81,39 @@ def evaluate(
     """
     folder = find_model_folder(Path(resolve_model_path(str(model))).expanduser())
     run = next(training_runs(folder), None) if folder else None
-    table, data_name = open_prepared(data), Path(data).expanduser().resolve().name
-    output = new_run_folder(
-        out or Path("evaluations") / f"{_short_name(str(model), run)}-on-{data_name}", COMMAND, overwrite
-    )
-    evaluated = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
-    classifier = evaluated.classifier
-    mapped = ClassMapping.match(classifier.classes, table.features["emotion"].names, mapping or {})
-    clips = EvaluationSet.select(
-        table, mapped, evaluated.seen_speakers(synthetic=is_synthetic(table)), include_seen_speakers
-    )
-    if verbose:
-        print_text("\n".join((f"{evaluated.display_name} on {data_name}", *clips.summary_lines())))
-    clips.check_not_empty()
-    device = PartialState().device
-    probabilities = _predict(classifier, clips, device, verbose)
-    speed = real_time_factor(classifier.model, classifier.extractor, table.select(clips.rows), device)
-    settings = {
-        "model": str(model),
-        "data": str(data),
-        "map": dict(mapping or {}),
-        "include_seen_speakers": include_seen_speakers,
-    }
-    _write(
-        output,
-        settings,
-        evaluated,
-        clips,
-        probabilities,
-        data_name,
-        {"device": device_name(PartialState()), "speed": speed},
-    )
-    return output
+    data_name = Path(data).expanduser().resolve().name
+    out = out or Path("evaluations") / f"{_short_name(str(model), run)}-on-{data_name}"
+    with output_lock(out):
+        table = open_prepared(data)
+        output = new_run_folder(out, COMMAND, overwrite)
+        evaluated = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
+        classifier = evaluated.classifier
+        mapped = ClassMapping.match(classifier.classes, table.features["emotion"].names, mapping or {})
+        clips = EvaluationSet.select(
+            table, mapped, evaluated.seen_speakers(synthetic=is_synthetic(table)), include_seen_speakers
+        )
+        if verbose:
+            print_text("\n".join((f"{evaluated.display_name} on {data_name}", *clips.summary_lines())))
+        clips.check_not_empty()
+        device = PartialState().device
+        probabilities = _predict(classifier, clips, device, verbose)
+        speed = real_time_factor(classifier.model, classifier.extractor, table.select(clips.rows), device)
+        settings = {
+            "model": str(model),
+            "data": str(data),
+            "map": dict(mapping or {}),
+            "include_seen_speakers": include_seen_speakers,
+        }
+        _write(
+            output,
+            settings,
+            evaluated,
+            clips,
+            probabilities,
+            data_name,
+            {"device": device_name(PartialState()), "speed": speed},
+        )
+        return output
 
 
 @dataclass(frozen=True)

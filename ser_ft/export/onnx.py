@@ -27,7 +27,7 @@ from ..inference.backends.torch import TorchBackend
 from ..inference.inputs import AudioInput
 from ..models.pretrained import PretrainedClassifier
 from ..utils.errors import InputError
-from ..utils.files import check_output
+from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
 from .encoder_frontends import make_frontend
 
@@ -96,36 +96,38 @@ def export_onnx(
     _check_packages()
     folder = find_model_folder(Path(model).expanduser())
     saved = PretrainedClassifier.load(str(folder or model))
-    target = _check_target(saved, out, int8, overwrite)
-    source, clips = _load_clips(folder, data, verbose)
-    reference = TorchBackend(str(model), "cpu")
-    info = reference.info
-    # The first clip is also compared at the shortest length, one sample more, and a long one.
-    lengths = (info.min_samples, info.min_samples + 1, int(_MAX_SECONDS * SAMPLE_RATE) + 1)
-    compared = [*clips, *(np.resize(clips[0], length) for length in lengths)]
-    expected = _predict(reference, compared, "probabilities of the model", verbose)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
-    try:
-        write_onnx(saved, partial, info, int8)
-        backend = OnnxBackend(partial)
-        actual = _predict(backend, compared, "probabilities of the file", verbose)
-        difference = float(np.abs(actual - expected).max())
-        accepted = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
-        if not difference <= accepted:
-            raise InputError(
-                f"{target}: not written: a probability differs by {difference:.2g} from that of the model, and "
-                f"--tolerance is {accepted:g}"
-            )
-        clip = sorted(clips, key=len)[len(clips) // 2]
-        onnx_seconds, torch_seconds = _measure_times((backend, reference), clip[None])
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    size, clip_seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
-    agreement = float((actual.argmax(axis=1) == expected.argmax(axis=1))[: len(clips)].mean())
-    times = clip_seconds, onnx_seconds, torch_seconds
-    return ExportResult(target, size, len(clips), source, difference, agreement, *times)
+    name = out or f"{Path(saved.display_name).name}{'-int8' if int8 else ''}.onnx"
+    with output_lock(name):
+        target = _check_target(saved, name, overwrite)
+        source, clips = _load_clips(folder, data, verbose)
+        reference = TorchBackend(str(model), "cpu")
+        info = reference.info
+        # The first clip is also compared at the shortest length, one sample more, and a long one.
+        lengths = (info.min_samples, info.min_samples + 1, int(_MAX_SECONDS * SAMPLE_RATE) + 1)
+        compared = [*clips, *(np.resize(clips[0], length) for length in lengths)]
+        expected = _predict(reference, compared, "probabilities of the model", verbose)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
+        try:
+            write_onnx(saved, partial, info, int8)
+            backend = OnnxBackend(partial)
+            actual = _predict(backend, compared, "probabilities of the file", verbose)
+            difference = float(np.abs(actual - expected).max())
+            accepted = tolerance if tolerance is not None else INT8_TOLERANCE if int8 else TOLERANCE
+            if not difference <= accepted:
+                raise InputError(
+                    f"{target}: not written: a probability differs by {difference:.2g} from that of the model, and "
+                    f"--tolerance is {accepted:g}"
+                )
+            clip = sorted(clips, key=len)[len(clips) // 2]
+            onnx_seconds, torch_seconds = _measure_times((backend, reference), clip[None])
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        size, clip_seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
+        agreement = float((actual.argmax(axis=1) == expected.argmax(axis=1))[: len(clips)].mean())
+        times = clip_seconds, onnx_seconds, torch_seconds
+        return ExportResult(target, size, len(clips), source, difference, agreement, *times)
 
 
 class WaveformClassifier(nn.Module):
@@ -207,11 +209,10 @@ def _check_packages() -> None:
         raise InputError(f"the export needs a package that is not installed ({error}): pip install onnx") from error
 
 
-def _check_target(saved: PretrainedClassifier, out: str | Path | None, int8: bool, overwrite: bool) -> Path:
+def _check_target(saved: PretrainedClassifier, target: str | Path, overwrite: bool) -> Path:
     size = 4 * sum(parameter.numel() for parameter in cast(nn.Module, saved.model).parameters())
     if size > _MAX_WEIGHT_BYTES:
         raise InputError(f"{saved.name}: its weights take {size / 2**30:.1f} GiB; an .onnx file holds less than 2")
-    target = out or f"{Path(saved.display_name).name}{'-int8' if int8 else ''}.onnx"
     return check_output(target, kind="file", what="an ONNX file", suffixes=(".onnx",), overwrite=overwrite)
 
 

@@ -14,7 +14,7 @@ from ..data.prepare import CORPUS_INFO_FILE, corpus_info
 from ..evaluation.provenance import corpora_of_new_run, corpora_seen_in_training
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
-from ..utils.files import check_output
+from ..utils.files import check_output, output_lock
 from ..utils.text import print_text
 from .client import Client, UploadError
 from .data import card_upload, card_upload_of_run, table_upload
@@ -70,20 +70,21 @@ def push(
         ser_ft.hub.client.UploadError: the connection failed.
     """
     check_name(name)
-    client = None if dry_run or out is not None else Client()
-    with TemporaryDirectory() as work:
-        uploads = _collect(Path(source).expanduser(), name, private, dataset_card, space, accept_terms, Path(work))
-        for upload in uploads:
-            upload.check()
-        if client is None:
-            _show(uploads, private, out, log)
-            return []
-        client.check_access(name)
-        addresses = []
-        for upload in uploads:
-            addresses.append(client.send(upload, private, overwrite))
-            log(f"published: {addresses[-1]}")
-    return addresses
+    with output_lock(out if dry_run or out is not None else source):
+        client = None if dry_run or out is not None else Client()
+        with TemporaryDirectory() as work:
+            uploads = _collect(Path(source).expanduser(), name, private, dataset_card, space, accept_terms, Path(work))
+            for upload in uploads:
+                upload.check()
+            if client is None:
+                _show(uploads, private, out, log)
+                return []
+            client.check_access(name)
+            addresses = []
+            for upload in uploads:
+                addresses.append(client.send(upload, private, overwrite))
+                log(f"published: {addresses[-1]}")
+        return addresses
 
 
 def check_access(name: str) -> None:

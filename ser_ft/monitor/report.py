@@ -17,7 +17,7 @@ from ..inference.backends import Backend
 from ..report.shared.tables import format_rows
 from ..report.shared.templates import render_template
 from ..utils.errors import InputError, raise_machine_failure
-from ..utils.files import check_output
+from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
 from ..utils.text import fold
 from . import negative_segments, speaker_baseline
@@ -63,46 +63,47 @@ def write_reports(
         InputError: there is no sound file, the settings do not fit the model, or `output` may not be written.
     """
     check_settings(backend, settings)
-    folder = check_output_folder(output, overwrite)
-    files = list(find_sound_files(recordings))
-    if not files:
-        raise InputError(f"{', '.join(map(str, recordings))}: no sound files found there")
-    context = ReportContext.load(backend.info, settings, model)
-    single = len(files) == 1 and not Path(recordings[0]).is_dir()
-    result = MonitorResult()
-    had_report = folder.is_dir() and any(entry.name != ".DS_Store" for entry in folder.iterdir())
-    strips: dict[str, str] = {}
-    names = [""] if single else _folder_names([file.path for file in files])
+    with output_lock(output):
+        folder = check_output_folder(output, overwrite)
+        files = list(find_sound_files(recordings))
+        if not files:
+            raise InputError(f"{', '.join(map(str, recordings))}: no sound files found there")
+        context = ReportContext.load(backend.info, settings, model)
+        single = len(files) == 1 and not Path(recordings[0]).is_dir()
+        result = MonitorResult()
+        had_report = folder.is_dir() and any(entry.name != ".DS_Store" for entry in folder.iterdir())
+        strips: dict[str, str] = {}
+        names = [""] if single else _folder_names([file.path for file in files])
 
-    def analyze(file: SoundFile, name: str) -> None:
-        if file.error:
-            raise InputError(f"{file.path}: {file.error}")
-        conversation = analyze_conversation(backend, file.path, settings, progress.update)
-        row, svg = summary_row(conversation, name), strip(conversation)
-        if not strips:
-            _empty(folder)
-        write_conversation_report(conversation, folder / name, context, embed_audio)
-        result.rows.append(row)
-        strips[row["path"]] = svg
+        def analyze(file: SoundFile, name: str) -> None:
+            if file.error:
+                raise InputError(f"{file.path}: {file.error}")
+            conversation = analyze_conversation(backend, file.path, settings, progress.update)
+            row, svg = summary_row(conversation, name), strip(conversation)
+            if not strips:
+                _empty(folder)
+            write_conversation_report(conversation, folder / name, context, embed_audio)
+            result.rows.append(row)
+            strips[row["path"]] = svg
 
-    bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with progress_bar(total=len(files), desc="analyzing", bar_format=bar_format, delay=2.0) as progress:
-        try:
-            for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
-                try:
-                    analyze(file, name)
-                except Exception as error:
-                    raise_machine_failure(error)
-                    result.rows.append(error_row(file.path, error))
-                    on_error(result.rows[-1]["error"])
-                progress.update(num_done - progress.n)
-        finally:
-            # Also when interrupted, so that finished reports are not lost.
-            if single:
-                result.page = folder / REPORT if strips else None
-            elif result.rows and (strips or not had_report):
-                result.page = write_index(result.rows, strips, folder, context)
-    return result
+        bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        with progress_bar(total=len(files), desc="analyzing", bar_format=bar_format, delay=2.0) as progress:
+            try:
+                for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
+                    try:
+                        analyze(file, name)
+                    except Exception as error:
+                        raise_machine_failure(error)
+                        result.rows.append(error_row(file.path, error))
+                        on_error(result.rows[-1]["error"])
+                    progress.update(num_done - progress.n)
+            finally:
+                # Also when interrupted, so that finished reports are not lost.
+                if single:
+                    result.page = folder / REPORT if strips else None
+                elif result.rows and (strips or not had_report):
+                    result.page = write_index(result.rows, strips, folder, context)
+        return result
 
 
 def check_settings(backend: Backend, settings: MonitorSettings) -> None:

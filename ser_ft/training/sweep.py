@@ -24,7 +24,6 @@ from ..data.named_splits import NAMED_FOLDS
 from ..data.splits import Split, make_split
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
-from ..utils.files import exclusive_lock
 from ..utils.progress import progress_bar
 from ..utils.text import printable
 from .data import load_data, split_content
@@ -188,35 +187,27 @@ def _splits(
         yield prefix, settings, make_split(table, **asdict(replace(config, **settings)))
 
 
-def run_all(
-    runs: Sequence[SweepRun], out: str | Path, jobs: int = 1, threads: int = 1, show_progress: bool = True
-) -> None:
+def run_all(runs: Sequence[SweepRun], jobs: int = 1, threads: int = 1, show_progress: bool = True) -> None:
     """Run all runs of a sweep that are not finished, each in its own process.
 
     The output of a run is written to the file NAME.log next to its folder. When this process ends, for whatever reason,
     its runs end too and can be resumed later. With several GPUs each run uses one of them.
 
     Args:
-        out: the sweep's folder; only one process may work in it.
         jobs: number of runs at a time.
         threads: CPU threads of each run. Unlike the number of jobs, it affects the last digits of the results.
 
     Raises:
-        InputError: `jobs` or `threads` is below 1, another sweep uses the folder, or a run failed (all others are run).
+        InputError: `jobs` or `threads` is below 1, or a run failed (all others are run).
     """
     for name, value in (("--jobs", jobs), ("--threads", threads)):
         if value < 1:
             raise InputError(f"{name} must be 1 or more, not {value}")
-    with exclusive_lock(Path(out).expanduser(), "sweep"):
-        unfinished = [run for run in runs if not run.is_done]
-        with progress_bar(
-            total=len(runs),
-            initial=len(runs) - len(unfinished),
-            desc="sweep",
-            unit=" runs",
-            show_progress=show_progress,
-        ) as progress:
-            failures = _run_in_pool(unfinished, JobPool(jobs, threads), progress)
+    unfinished = [run for run in runs if not run.is_done]
+    with progress_bar(
+        total=len(runs), initial=len(runs) - len(unfinished), desc="sweep", unit=" runs", show_progress=show_progress
+    ) as progress:
+        failures = _run_in_pool(unfinished, JobPool(jobs, threads), progress)
     if failures:
         raise InputError(
             f"{len(failures)} of {len(runs)} runs failed; see the log file of each run: {'; '.join(failures)}"

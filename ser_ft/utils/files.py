@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,12 @@ from .errors import InputError
 
 MODEL_FILE = "model.txt"
 """A file next to the demo's app.py that names the model of a Space, instead of the one that is part of ser_ft."""
+
+LOCK_FILE = ".lock"
+"""The file of `output_lock` inside a folder whose parent cannot be written."""
+_IGNORED_FILES = (".DS_Store", LOCK_FILE)
+_lock_owners: dict[Path, int] = {}
+"""The outputs that this process has locked -> the thread."""
 
 
 def demo_folder() -> Path:
@@ -81,7 +89,7 @@ def check_output(
             raise InputError(f"{path}: cannot be written to; {instead}")
     else:
         entries = sorted(output.iterdir()) if output.is_dir() else []
-        entries = [entry for entry in entries if entry.name != ".DS_Store"]
+        entries = [entry for entry in entries if entry.name not in _IGNORED_FILES]
         occupied = bool(entries) and (is_ours is not None or is_part is not None)
         foreign = next((entry for entry in entries if is_part is not None and not is_part(entry)), None)
         if foreign is not None:
@@ -122,13 +130,74 @@ def _move_to_backup(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive_lock(folder: Path, job: str) -> Iterator[None]:
-    """Keep other processes with the same job out of a folder, which is created, until the context or process ends."""
-    from filelock import FileLock, Timeout
+def output_lock(output: str | Path | None) -> Iterator[None]:
+    """Keep other commands from writing an output until the context or the process ends, however it ends.
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Everything that writes holds it from its first check of the output on; the same thread may enter it again. Where no
+    file can be created, there is no lock. Of a distributed run, the first process holds it. None: nothing is locked.
+
+    Raises:
+        InputError: another process, or another thread, holds the lock.
+    """
+    path, thread = Path(output or "").expanduser().resolve(), threading.get_ident()
+    busy = f"{output}: another ser-ft command is writing here: wait until it ends, or choose another output"
+    owner = _lock_owners.get(path)
+    if output is None or owner == thread or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    if owner is not None:
+        raise InputError(busy)
+    missing = [parent for parent in path.parents if not parent.exists()]
+    with suppress(OSError):  # `check_output` reports it
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder may be replaced as a whole, so the file is next to it, except where only the folder itself is writable.
+    is_next_to = os.access(path.parent, os.W_OK) or not path.is_dir()
+    file = path.with_name(f".{path.name}.lock") if is_next_to else path / LOCK_FILE
     try:
-        with FileLock(folder / f".{job}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise InputError(f"{folder}: another {job} is running here: wait until it ends, or stop it") from None
+        descriptor = _lock_file(file)
+    except BlockingIOError:
+        raise InputError(busy) from None
+    except OSError:
+        descriptor = None
+    _lock_owners[path] = thread
+    try:
+        yield
+    finally:
+        del _lock_owners[path]
+        if descriptor is not None:
+            with suppress(OSError):
+                file.unlink()
+            os.close(descriptor)
+        for parent in missing:  # remains of a command that has written nothing
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _lock_file(file: Path) -> int:
+    """Lock a file, which is created, and return its descriptor. The lock ends when the descriptor is closed."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+        try:
+            _lock_descriptor(descriptor)
+            # The last owner may have deleted the file after it was opened here.
+            if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock_descriptor(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError from error
+    else:
+        import fcntl
+
+        # Unlike that of flock, this lock is not inherited by child processes, which may outlive this one.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -78,7 +78,7 @@ def test_unusual_values_are_written() -> None:
     expected = {"file": "a,\n.wav", "score": 0.5, "none": None, "tags": ["x", "y"], "path": "p"}
     assert json.loads(format_rows(rows, "json")) == [expected]
     row = next(csv.DictReader(io.StringIO(format_rows(rows, "csv"))))
-    assert row == expected | {"score": "0.5", "none": "", "tags": "x; y"}
+    assert row == expected | {"file": r"a,\n.wav", "score": "0.5", "none": "", "tags": "x; y"}
     assert format_rows([], "json") == "[]"
     assert format_rows([]) == format_rows([], "csv") == ""
 

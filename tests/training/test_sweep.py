@@ -18,7 +18,6 @@ from ser_ft.data.prepare import prepare
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.training.sweep import plan
 from ser_ft.utils.errors import InputError
-from ser_ft.utils.files import exclusive_lock
 
 TINY = {
     "split": {"kind": "kfold", "folds": 2},
@@ -179,12 +178,3 @@ def test_a_failed_run_is_reported_and_the_others_are_made(
     assert "1 of 2 runs failed" in error
     assert "tiny/diverges/fold0-seed0 (ser-ft: the loss is no longer a number" in error
     assert RunFolder(tmp_path / "out" / "tiny" / "learns" / "fold0-seed0").metrics["classes"]
-
-
-def test_a_second_sweep_in_the_same_folder_is_refused(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with exclusive_lock(tmp_path / "out", "sweep"):
-        assert main(["sweep", str(recipe), "--out", str(tmp_path / "out")]) == 2
-    assert "another sweep" in capsys.readouterr().err
-    assert not list((tmp_path / "out").glob("tiny*"))

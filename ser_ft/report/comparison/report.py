@@ -10,7 +10,7 @@ from ...evaluation.pooling import find_runs, leaderboards, pool_runs
 from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import System
 from ...utils.errors import InputError
-from ...utils.files import check_output
+from ...utils.files import check_output, output_lock
 from ...utils.progress import progress_bar
 from ...utils.text import printable, size_text, text_table, time_text
 from ..shared.samples import check_same_clips
@@ -101,14 +101,15 @@ def write_comparison(
     """
     import pandas as pd
 
-    path = check_out(out)
-    if data is not None:
-        check_same_clips(pd.concat([comparison.tested.best.clips for comparison in comparisons]), data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    contents = page_contents(comparisons, data, num_examples, show_progress)
-    partial.write_text(render_template("report/comparison/comparison.html.j2", contents), encoding="utf-8")
-    return partial.replace(path)
+    with output_lock(out):
+        path = check_out(out)
+        if data is not None:
+            check_same_clips(pd.concat([comparison.tested.best.clips for comparison in comparisons]), data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        contents = page_contents(comparisons, data, num_examples, show_progress)
+        partial.write_text(render_template("report/comparison/comparison.html.j2", contents), encoding="utf-8")
+        return partial.replace(path)
 
 
 def _split_name(text: str) -> tuple[str | None, str]:

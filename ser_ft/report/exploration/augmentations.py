@@ -11,7 +11,7 @@ import numpy as np
 from ... import audio
 from ...data.augmentation.waveform import TRANSFORMS, Augment
 from ...utils.errors import InputError
-from ...utils.files import check_output
+from ...utils.files import check_output, output_lock
 from ..shared.audio_figures import draw_spectrogram, draw_waveform, peak_power, spectrogram_db
 from ..shared.plotting import FAINT, INK, display_name, escape_math, new_figure, save_figure
 
@@ -71,13 +71,14 @@ def write_augmentations(
     for name, augment in zip(names, augments, strict=True):
         values = augment.sample_parameters(file.name, 1)[name]
         versions.append(Version(name, _values_text(name, values), augment.apply(samples, file.name, 1)))
-    folder = check_output(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for version in versions:
-        written.append(folder / f"{file.stem}-{version.name}.wav")
-        written[-1].write_bytes(audio.to_wav(version.samples))
-    return [*written, save_figure(plot_versions(versions, file.name), folder / f"{file.stem}-augmentations.png")]
+    with output_lock(out):
+        folder = check_output(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for version in versions:
+            written.append(folder / f"{file.stem}-{version.name}.wav")
+            written[-1].write_bytes(audio.to_wav(version.samples))
+        return [*written, save_figure(plot_versions(versions, file.name), folder / f"{file.stem}-augmentations.png")]
 
 
 def plot_versions(versions: Sequence[Version], title: str) -> Figure:

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ... import audio
 from ...data.corpora import REASONS
-from ...utils.files import check_output, replace_atomically
+from ...utils.files import check_output, output_lock, replace_atomically
 from ...utils.progress import progress_bar
 from ..shared.plotting import save_figure
 from ..shared.tables import format_rows
@@ -53,22 +53,24 @@ def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool
     Raises:
         InputError: the source has no readable clips, or `out` holds other files or cannot be written.
     """
-    clips = open_source(source)
-    folder = check_output(
-        f"explore-{clips.path.resolve().name or 'data'}" if out is None else out,
-        what="an exploration report",
-        is_part=lambda entry: entry.name in (REPORT_FILE, CLIPS_FILE, FIGURES_FOLDER),
-        is_ours=lambda folder: (folder / CLIPS_FILE).exists(),
-    )
-    measured = measurements.measure_source(clips, verbose)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.resolve().parent) as work:
-        finished = Path(work) / "report"
-        # On a busy machine, several BLAS threads are slower than one because they wait for each other.
-        with threadpool_limits(1):
-            _write(measured, finished, embed_audio, verbose)
-        replace_atomically(finished, folder.resolve())
-    return folder / REPORT_FILE
+    out = f"explore-{Path(source).expanduser().resolve().name or 'data'}" if out is None else out
+    with output_lock(out):
+        clips = open_source(source)
+        folder = check_output(
+            out,
+            what="an exploration report",
+            is_part=lambda entry: entry.name in (REPORT_FILE, CLIPS_FILE, FIGURES_FOLDER),
+            is_ours=lambda folder: (folder / CLIPS_FILE).exists(),
+        )
+        measured = measurements.measure_source(clips, verbose)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.resolve().parent) as work:
+            finished = Path(work) / "report"
+            # On a busy machine, several BLAS threads are slower than one because they wait for each other.
+            with threadpool_limits(1):
+                _write(measured, finished, embed_audio, verbose)
+            replace_atomically(finished, folder.resolve())
+        return folder / REPORT_FILE
 
 
 def _write(measured: MeasuredClips, folder: Path, embed_audio: bool, verbose: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...labels import label_color
+from ...utils.files import output_lock
 from ...utils.text import MISSING, short_note
 from ..shared.samples import MAX_SECONDS, check_same_clips, make_samples, voice_notes
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
@@ -37,10 +38,11 @@ def write_report(run: RunFolder, data: Dataset | None = None, num_examples: int 
     """
     if data is not None:
         check_same_clips(run.predictions, data)
-    pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
-    page = render_template("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
-    run.write_text(run.report_file, page)
-    return run.report_file
+    with output_lock(run.path):
+        pictures = {file.stem: file.read_bytes() for file in write_figures(run)}
+        page = render_template("report/run/report.html.j2", _contents(run, pictures, data, num_examples))
+        run.write_text(run.report_file, page)
+        return run.report_file
 
 
 def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | None, num_examples: int) -> dict[str, Any]:

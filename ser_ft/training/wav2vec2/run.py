@@ -34,7 +34,7 @@ from ...models import encoders
 from ...models.encoders import EncoderParts, InputSpec
 from ...utils.accelerator import create_accelerator, device_name, is_main_process
 from ...utils.errors import InputError
-from ...utils.files import replace_atomically
+from ...utils.files import output_lock, replace_atomically
 from ...utils.text import print_text
 from ..data import load_data
 from ..finetuning import use_fast_attention
@@ -64,48 +64,57 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
             written then.
     """
     folder = RunFolder(recipe.out)
-    if can_resume(recipe, folder, "pretraining") and folder.model.is_dir():
-        if verbose and is_main_process():
-            print_text(f"{folder.path}: this pretraining is finished; nothing to do")
-        return folder
-    accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
-    show_progress = verbose and accelerator.is_main_process
-    with accelerator.local_main_process_first():
-        encoder = load_encoder(recipe.model, recipe.pretrain.mask_prob)
-        table = load_data(recipe.data, show_progress)
-    split = _split(table, recipe.split, recipe.model.name)
-    if show_progress:
-        print_text(split.describe())
-    input_spec = encoder.parts.input_spec
-    train_rows = _long_enough(
-        split.row_indices(table)["train"], clip_lengths(table), input_spec, recipe.pretrain.mask_length, show_progress
-    )
-    trainable = _prepare_encoder(encoder, table, recipe.pretrain, accelerator.device, show_progress)
-    optimizer = create_optimizer(
-        trainable.learning_rates, recipe.pretrain.weight_decay, accelerator.device, betas=ADAM_BETAS, eps=ADAM_EPSILON
-    )
-    seen = speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"])
-    content = split.to_dict() | {"seen": sorted(seen)}
-    resume = resumes(recipe, folder, content, "pretraining")
-    job = PretrainingJob(trainable, optimizer, train_rows, input_spec)
-    trainer = PretrainingTrainer(accelerator, job, recipe.pretrain, folder, recipe.seed)
-    if not resume:
-        create_run_folder(recipe, folder, content, accelerator)
-    trainer.fit(resume, show_progress)
-    if accelerator.is_main_process:
-        folder.write_environment(
-            device=device_name(accelerator),
-            processes=accelerator.num_processes,
-            mixed_precision=accelerator.mixed_precision,
-            seconds=round(trainer.state.seconds, 1),
-            torch_threads=torch.get_num_threads(),
-        )
-        _save_model(trainable.finish(), encoder, folder)
+    with output_lock(recipe.out):
+        if can_resume(recipe, folder, "pretraining") and folder.model.is_dir():
+            if verbose and is_main_process():
+                print_text(f"{folder.path}: this pretraining is finished; nothing to do")
+            return folder
+        accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
+        show_progress = verbose and accelerator.is_main_process
+        with accelerator.local_main_process_first():
+            encoder = load_encoder(recipe.model, recipe.pretrain.mask_prob)
+            table = load_data(recipe.data, show_progress)
+        split = _split(table, recipe.split, recipe.model.name)
         if show_progress:
-            print_text(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return folder
+            print_text(split.describe())
+        input_spec = encoder.parts.input_spec
+        train_rows = _long_enough(
+            split.row_indices(table)["train"],
+            clip_lengths(table),
+            input_spec,
+            recipe.pretrain.mask_length,
+            show_progress,
+        )
+        trainable = _prepare_encoder(encoder, table, recipe.pretrain, accelerator.device, show_progress)
+        optimizer = create_optimizer(
+            trainable.learning_rates,
+            recipe.pretrain.weight_decay,
+            accelerator.device,
+            betas=ADAM_BETAS,
+            eps=ADAM_EPSILON,
+        )
+        seen = speakers_seen_in_training(recipe.model.name) | set(split.speakers["train"])
+        content = split.to_dict() | {"seen": sorted(seen)}
+        resume = resumes(recipe, folder, content, "pretraining")
+        job = PretrainingJob(trainable, optimizer, train_rows, input_spec)
+        trainer = PretrainingTrainer(accelerator, job, recipe.pretrain, folder, recipe.seed)
+        if not resume:
+            create_run_folder(recipe, folder, content, accelerator)
+        trainer.fit(resume, show_progress)
+        if accelerator.is_main_process:
+            folder.write_environment(
+                device=device_name(accelerator),
+                processes=accelerator.num_processes,
+                mixed_precision=accelerator.mixed_precision,
+                seconds=round(trainer.state.seconds, 1),
+                torch_threads=torch.get_num_threads(),
+            )
+            _save_model(trainable.finish(), encoder, folder)
+            if show_progress:
+                print_text(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+        return folder
 
 
 @dataclass(frozen=True)
