@@ -196,7 +196,7 @@ def _apply_votes(clip: Clip, fractions: Mapping[str, float], scheme: LabelScheme
 def _code_hash() -> str:
     """Hash the code that reads files and names: another version of it builds new tables."""
     data = Path(__file__).parent
-    modules = ("scan", "roots", "catalog", "skipped", "hub_import", "builder", "deduplication")
+    modules = ("scan", "roots", "manifest_files", "catalog", "skipped", "hub_import", "builder", "deduplication")
     files = [*sorted((data / "corpora").glob("*.py")), *(data / f"{name}.py" for name in modules)]
     files += [data.parent / "audio" / "io.py", data.parent / "labels.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

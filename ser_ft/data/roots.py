@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from .. import audio
-from ..labels import LabelScheme, canonical_name
-from ..utils.errors import InputError, raise_machine_failure
-from ..utils.files import is_below
+from ..labels import LabelScheme, canonical_name, same_emotion
+from ..utils.errors import InputError
 from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions
 from .corpora import CORPORA, Corpus, Skip, Utterance, normalize_corpus_name, ravdess
 from .corpora.folder import folder_parser, user_corpus
-from .corpora.manifest import read_manifest
-from .scan import MANIFEST_FILE, MAX_TABLE_BYTES, ArchiveFile, Scan, home_of, scan
+from .corpora.manifest import check_manifest, read_manifest
+from .manifest_files import ManifestFiles
+from .scan import MANIFEST_FILES, MANIFEST_SUFFIXES, MAX_TABLE_BYTES, ArchiveFile, Scan, scan
 from .skipped import NoClipsError
 
 Roots: TypeAlias = "str | Path | Sequence[str | Path] | Mapping[str, str | Path]"
@@ -51,7 +51,7 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
         builder.add_root(name, root, files, [entry.file for entry in root_entries])
         if not root_entries:
             raise NoClipsError(str(root), catalog.skipped[num_skipped:])
-        entries += [(entry, files.note_for(entry.file.path)) for entry in root_entries]
+        entries += [(entry, files.note_for(entry.file.path)) for entry in _with_distinct_ids(root_entries)]
     # The first of several copies of a clip is used: whole ones first, then lossless ones (CREMA-D has MP3 and WAV).
     entries.sort(key=lambda pair: pair[0].file.relative_path.suffix.lower() in _LOSSY)
     entries.sort(key=lambda pair: pair[0].file.size < _MIN_BYTES)
@@ -64,24 +64,46 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
 
 def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, ArchiveFile | None]:
     """List the files below a root, and return them with the manifest that describes all of them, or None."""
-    if root.suffix.lower() == ".csv" and root.is_file():
+    if root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file():
         status = root.stat()
         return Scan(), ArchiveFile(root.parent, str(root), PurePosixPath(root.name), status.st_size, status.st_mtime_ns)
     files = scan(root)
-    manifests = [table for table in files.tables if table.relative_path.name.lower() == MANIFEST_FILE]
-    usable = (
-        table
-        for table in sorted(manifests, key=lambda table: len(table.relative_path.parts))
-        if name not in CORPORA
-        and all(file.relative_path.is_relative_to(table.relative_path.parent) for file in files.sounds)
-    )
-    manifest = next(usable, None)
     for path, reason, detail in files.broken:
         catalog.skip(path, "", reason, detail)
-    for table in manifests:
-        if table is not manifest:
-            catalog.skip(table.path, "", "unused-manifest")
+    tables = [table for table in files.tables if table.relative_path.name.lower() in MANIFEST_FILES]
+    manifest = None
+    # The order of `MANIFEST_FILES`, then that of the depths.
+    tables.sort(key=lambda table: len(table.relative_path.parts))
+    tables.sort(key=lambda table: MANIFEST_FILES.index(table.relative_path.name.lower()))
+    for table in tables:
+        reason = f"{manifest.path} is used" if manifest else _why_unusable(table, files, name)
+        if reason is None:
+            manifest = table
+        else:
+            catalog.skip(table.path, "", "unused-manifest", reason)
     return files, manifest
+
+
+def _why_unusable(table: ArchiveFile, files: Scan, name: str | None) -> str | None:
+    """Return why a table is not the manifest of all files, or None if it is."""
+    if not all(file.relative_path.is_relative_to(table.relative_path.parent) for file in files.sounds):
+        return "does not cover all recordings of its root: pass its folder as a separate root"
+    is_metadata = table.relative_path.stem.lower() == "metadata"  # other tools write files of this name too
+    if name in CORPORA or (is_metadata and any(map(_is_in_corpus, files.sounds))):
+        return "the names of the recordings are those of a corpus"
+    try:
+        if is_metadata:
+            check_manifest(table.read(MAX_TABLE_BYTES), table.path)
+    except (InputError, audio.AudioError) as error:
+        return str(error).removeprefix(f"{table.path}: ")
+    return None
+
+
+def _is_in_corpus(file: ArchiveFile) -> bool:
+    try:
+        return any(corpus.parse(file.relative_path) is not None for corpus in CORPORA.values())
+    except Skip:
+        return True
 
 
 def _named_roots(roots: Roots) -> Iterator[tuple[str | None, Path, str]]:
@@ -106,8 +128,8 @@ def _named_roots(roots: Roots) -> Iterator[tuple[str | None, Path, str]]:
 
 
 def _user_corpus_name(root: Path) -> str:
-    stem = root.resolve().stem if root.suffix.lower() in (".zip", ".csv") else root.resolve().name
-    if stem == Path(MANIFEST_FILE).stem:
+    stem = root.resolve().stem if root.suffix.lower() in (".zip", *MANIFEST_SUFFIXES) else root.resolve().name
+    if stem.lower() in ("manifest", "metadata"):
         stem = root.resolve().parent.name
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in nfc(stem)) or "own"
     return f"{name}-own" if normalize_corpus_name(name) in CORPORA else name
@@ -158,39 +180,38 @@ def _entries_of_names(
 def _entries_of_manifest(catalog: Catalog, name: str, manifest: ArchiveFile, files: Scan) -> Iterator[_Entry]:
     """Yield the files in a manifest, and list its invalid lines and the recordings that it lacks as skipped."""
     corpus = CORPORA.get(name) or user_corpus(name)
-    sounds = {_file_key(file): file for file in files.sounds}
-    # Only a manifest that the user named may name files anywhere.
-    home = home_of(manifest.root) if files.tables else None
-    for line, path, row in read_manifest(manifest.read(MAX_TABLE_BYTES), name, manifest.path):
-        if isinstance(row, Skip):
-            catalog.skip(f"{manifest.path}, line {line}", name, row.reason, row.detail)
-            continue
-        posix_path = PurePosixPath(path.replace("\\", "/"))
-        location = Path(manifest.path).parent / posix_path
-        if home is not None and manifest.archive is None and not is_below(location, home):
-            catalog.skip(path, name, "outside", f"outside of {home}: pass the manifest itself as a root")
-            continue
-        file = _file_of_manifest(manifest, posix_path)
-        yield _Entry(sounds.pop(_file_key(file), file), corpus, row)
-    for file in sounds.values():
+    manifest_files = ManifestFiles(manifest, files)
+    clips: dict[str, list[tuple[int, _Entry]]] = {}
+    for line, path, clip in read_manifest(manifest.read(MAX_TABLE_BYTES), name, manifest.path):
+        try:
+            if isinstance(clip, Skip):
+                raise clip
+            file = manifest_files.find(path)
+        except Skip as skip:
+            catalog.skip(path or f"{manifest.path}, line {line}", name, skip.reason, f"line {line}: {skip.detail}")
+        else:
+            clips.setdefault(file.path, []).append((line, _Entry(file, corpus, clip)))
+    for path, lines in clips.items():
+        (first_line, first), *others = lines
+        emotion = first.utterance.emotion
+        if all(same_emotion(emotion, entry.utterance.emotion) for _, entry in others):
+            yield first
+            for _ in others:
+                catalog.skip(path, name, "same-name", f"the clip of line {first_line}")
+        else:
+            detail = ", ".join(f"{entry.utterance.emotion} in line {line}" for line, entry in lines)
+            for _ in lines:
+                catalog.skip(path, name, "two-labels", detail)
+    for file in manifest_files.unlisted():
         catalog.skip(file.path, name, "not-listed")
 
 
-def _file_key(file: ArchiveFile) -> str:
-    return file.relative_path.as_posix() if file.archive else os.path.abspath(file.path)
-
-
-def _file_of_manifest(manifest: ArchiveFile, path: PurePosixPath) -> ArchiveFile:
-    """Return a file that a manifest names: in its archive, or on disk relative to its folder."""
-    if manifest.archive is not None:
-        relative_path = manifest.relative_path.parent / path
-        inner = PurePosixPath(manifest.path.removeprefix("zip://").partition("::")[0]).parent / path
-        url = f"zip://{inner}::{manifest.archive}"
-        return ArchiveFile(manifest.root, url, relative_path, 0, manifest.mtime_ns, manifest.archive)
-    file = Path(manifest.path).parent / path
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise_machine_failure(error)
-        return ArchiveFile(manifest.root, str(file), path, 0, 0)
-    return ArchiveFile(manifest.root, str(file), path, status.st_size, status.st_mtime_ns)
+def _with_distinct_ids(entries: Sequence[_Entry]) -> Iterator[_Entry]:
+    """Add the suffixes of files to the ids of the user's clips that would be the same without them."""
+    names: dict[str, set[str]] = {}
+    for file, _, utterance in entries:
+        names.setdefault(utterance.id, set()).add(file.relative_path.name)
+    for file, corpus, utterance in entries:
+        if corpus.name not in CORPORA and len(names[utterance.id]) > 1:
+            utterance = replace(utterance, id=utterance.id + nfc(file.relative_path.suffix))
+        yield _Entry(file, corpus, utterance)

@@ -15,13 +15,14 @@ from ..utils.errors import InputError, raise_machine_failure
 
 NOTE_FILE = "ser_ft_note.txt"
 SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
-MANIFEST_FILE = "manifest.csv"
+MANIFEST_SUFFIXES = (".csv", ".tsv")
+MANIFEST_FILES = ("manifest.csv", "manifest.tsv", "metadata.csv", "metadata.tsv")
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
 MAX_CLIP_BYTES = 256 * 1024**2
 """Size of the largest clip that is read into memory."""
 MAX_TABLE_BYTES = 64 * 1024**2
 """Size of the largest manifest."""
-_TABLES = frozenset({MANIFEST_FILE, *VOTE_TABLES})
+_TABLES = frozenset({*MANIFEST_FILES, *VOTE_TABLES})
 # Speech is compressed two times, and digital silence a thousand times.
 _MAX_RATIO, _MIN_BOMB_BYTES = 200, 1024**2
 
@@ -104,7 +105,7 @@ def scan(root: Path) -> Scan:
     elif root.is_file() and root.suffix.lower() in SOUND_SUFFIXES:
         _add_file(files, root.parent, root)
     elif root.exists():
-        raise InputError(f"{root}: not a folder, a .zip archive, a manifest (.csv) or a sound file")
+        raise InputError(f"{root}: not a folder, a .zip archive, a manifest (.csv or .tsv) or a sound file")
     else:
         raise InputError(f"{root}: no such folder or archive")
     files.sounds.sort(key=lambda file: file.path)
@@ -148,7 +149,7 @@ def _add_file(files: Scan, root: Path, path: Path) -> None:
 def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) -> None:
     """Add an archive's files under `folder`, the path below the root that stands for the archive."""
     try:
-        entries, mtime_ns = _archives.open(archive).infolist(), archive.stat().st_mtime_ns
+        entries, mtime_ns = archive_entries(archive), archive.stat().st_mtime_ns
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise_machine_failure(error)
         files.broken.append((str(archive), "unreadable", f"not a zip archive that can be read ({error})"))
@@ -172,6 +173,11 @@ def _add_archive(files: Scan, root: Path, archive: Path, folder: PurePosixPath) 
             (files.tables if name in _TABLES else files.sounds).append(file)
         elif suffix == ".zip":
             files.broken.append((file.path, "unreadable", "an archive inside an archive: unpack the outer one"))
+
+
+def archive_entries(archive: Path) -> list[zipfile.ZipInfo]:
+    """Return the entries of an archive."""
+    return _archives.open(archive).infolist()
 
 
 class _Archives(threading.local):

@@ -40,7 +40,10 @@ def contents(folder: Path) -> dict[str, bytes | None]:
         ("empty --out out", "empty: no sound files found there"),
         ("good empty --out out", "empty: no sound files found there"),
         ("text --out out", "text: no sound files found there"),
-        ("text/notes.txt --out out", "text/notes.txt: not a folder, a .zip archive, a manifest (.csv) or a sound file"),
+        (
+            "text/notes.txt --out out",
+            "text/notes.txt: not a folder, a .zip archive, a manifest (.csv or .tsv) or a sound file",
+        ),
         ("text/table.csv --out out", "text/table.csv: no column path and emotion"),
         ("broken.zip --out out", "broken.zip: not a zip archive that can be read"),
         ("pointers --out deep/out", "a git-LFS pointer instead of the sound: 1"),

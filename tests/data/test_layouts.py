@@ -237,13 +237,13 @@ def test_a_manifest_is_read(tmp_path: Path, where: str) -> None:
 def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
     root = write(tmp_path / "mine", ["1.wav", "2.wav", "old/manifest.csv"])
     write(root, ["3.wav"])
-    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{root / '3.wav'},happy", "4.wav,", ",sad", "1.wav,happy"]
+    lines = ["path,emotion", "1.wav,sad", "gone.wav,sad", f"{root / '3.wav'},happy", "4.wav,", ",sad", "1.wav,sadness"]
     (root / "manifest.csv").write_text("\n".join(lines))
     table = load(root, tmp_path / "cache")
     assert sorted(labels_of(table).values()) == ["happy", "sad"]
     assert skipped(table) == {
-        "gone.wav": "unreadable",
-        "manifest.csv, line 5": "incomplete",
+        "gone.wav": "not-found",
+        "4.wav": "incomplete",
         "manifest.csv, line 6": "incomplete",
         "1.wav": "same-name",
         "2.wav": "not-listed",
@@ -263,7 +263,7 @@ def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_manifests_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    file = tmp_path / "list.csv"
+    file = write(tmp_path, ["a.wav"]) / "list.csv"
     file.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(message)):
         catalog_of(file)
@@ -275,7 +275,7 @@ def test_a_manifest_in_an_archive_reads_nothing_outside(tmp_path: Path) -> None:
     files = {"1.wav": noise("1"), "2.wav": noise("2"), "manifest.csv": manifest}
     table = load(write_zip(tmp_path / "mine.zip", files), tmp_path / "cache")
     assert set(table["id"]) == {"mine-1", "mine-2"}
-    assert skipped(table) == {"secret.wav": "unreadable"}
+    assert skipped(table) == {"secret.wav": "not-found"}
 
 
 @pytest.mark.parametrize("name", ["{secret}", "../secret.wav", "in/../../secret.wav", "up/secret.wav", "up.wav"])
