@@ -23,7 +23,7 @@ from ..report.shared.tables import FORMATS
 from ..utils.errors import InputError
 from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
-from ..utils.streams import pipe_ended, silent_libraries
+from ..utils.streams import output_error, silent_libraries
 from ..utils.text import display_width, print_text, printable
 from .arguments import Commands, add_command
 
@@ -105,7 +105,7 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
             file.write(writer.row(row))
             file.flush()
             progress.update()
-            if out is None and pipe_ended():
+            if out is None and output_error():
                 break
         file.write(writer.footer())
     if failed:

@@ -9,9 +9,8 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
-from .streams import PIPE_ENDED, pipe_ended, protect_streams
+from .streams import PIPE_ENDED, output_error, protect_streams
 from .text import print_text
 
 _MEMORY_ADVICE = "not enough memory: close other programs, or use a machine with more"
@@ -85,15 +84,17 @@ def run_command(work: Callable[[], int | None]) -> int:
         except SystemExit as end:  # after --help
             code = int(end.code or 0)
         sys.stdout.flush()
-        return PIPE_ENDED if pipe_ended() else code
+        error = output_error()
+        if error is None:
+            return code
+        if isinstance(error, BrokenPipeError):
+            return PIPE_ENDED
+        raise error
     except KeyboardInterrupt:
         print_text("ser-ft: interrupted", sys.stderr)
-        code = 130
+        return 130
     except Exception as error:
-        code = _report(error)
-    with suppress(OSError):
-        sys.stdout.flush()
-    return code
+        return _report(error)
 
 
 def _report(error: Exception) -> int:

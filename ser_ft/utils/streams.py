@@ -14,28 +14,21 @@ PIPE_ENDED = 141
 
 
 class _Stream(io.FileIO):
-    """An open file to write to, where everything is dropped once its reader has ended.
+    """An open file to write to, where everything is dropped after the first error, such as the end of its reader."""
 
-    Args:
-        required: Whether any other error is raised, such as that of a full disk; else it is dropped too.
-    """
-
-    def __init__(self, number: int, required: bool) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__(number, "w", closefd=False)
-        self.required = required
-        self.ended = False
+        self.error: OSError | None = None
 
     def write(self, data: object) -> int | None:
         """Write bytes, and return their number."""
         try:
             return super().write(data)  # type: ignore[arg-type]
         except OSError as error:
+            self.error = error
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-            self.ended = isinstance(error, BrokenPipeError)
-            if self.required and not self.ended:
-                raise
             return super().write(data)  # type: ignore[arg-type]
 
 
@@ -43,8 +36,8 @@ def protect_streams() -> None:
     """Let this process write to standard output and standard error whatever becomes of them.
 
     A closed stream is opened, so that no file takes its number, and what is written to it is dropped; so is what is
-    written to a pipe after its reader has ended. An error of standard output, such as that of a full disk, is raised
-    once. Streams that a notebook or a test has put in their place are left as they are.
+    written after the reader of a pipe has ended, or onto a full disk. Streams that a notebook or a test has put in
+    their place are left as they are.
     """
     for number in range(3):
         try:
@@ -56,14 +49,14 @@ def protect_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__") and _raw(stream) is None:
-            setattr(sys, name, _open(number, stream, required=number == 1))
+            setattr(sys, name, _open(number, stream))
             setattr(sys, f"__{name}__", getattr(sys, name))
 
 
-def pipe_ended() -> bool:
-    """Return whether the reader of standard output has ended, so that nobody reads what is printed."""
+def output_error() -> OSError | None:
+    """Return the error since which all that is printed is dropped; None if standard output can be written."""
     raw = _raw(sys.stdout)
-    return raw is not None and raw.ended
+    return raw and raw.error
 
 
 @contextmanager
@@ -75,7 +68,7 @@ def silent_libraries() -> Iterator[None]:
         python_stderr.flush()
         os.dup2(null, 2)
         if python_stderr is sys.__stderr__:
-            sys.stderr = _open(original, python_stderr, required=False)
+            sys.stderr = _open(original, python_stderr)
         yield
     finally:
         sys.stderr = python_stderr
@@ -84,10 +77,10 @@ def silent_libraries() -> Iterator[None]:
         os.close(null)
 
 
-def _open(number: int, like: IO[str], *, required: bool) -> io.TextIOWrapper:
+def _open(number: int, like: IO[str]) -> io.TextIOWrapper:
     """Open a stream with the encoding and the buffers of another."""
     assert isinstance(like, io.TextIOWrapper)
-    stream = _Stream(number, required)
+    stream = _Stream(number)
     return io.TextIOWrapper(
         stream if like.write_through else io.BufferedWriter(stream),  # type: ignore[arg-type]
         encoding=like.encoding,
