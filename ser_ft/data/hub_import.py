@@ -14,6 +14,7 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
+from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions
 from .corpora.folder import METADATA_COLUMNS, user_corpus, user_utterance
 
@@ -25,12 +26,17 @@ def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str,
 
     `columns` maps our names to the table's: audio and emotion (by default the same) and those of `METADATA_COLUMNS`.
     """
+    name, names = nfc(name), {nfc(column): column for column in table.column_names}
     columns = {"audio": "audio", "emotion": "emotion"} | dict(columns)
     for ours, theirs in columns.items():
         if ours not in _COLUMNS:
             raise InputError(f"unknown column {ours!r}: name {', '.join(_COLUMNS)}")
-        if theirs not in table.column_names:
-            raise InputError(f"the table {name} has no column {theirs!r}; it has {', '.join(table.column_names)}")
+        if nfc(theirs) not in names:
+            raise InputError(
+                f"the table {name} has no column {theirs!r}; it has {', '.join(names)}: name its columns, as in "
+                f"--columns audio=audio,emotion=label"
+            )
+    columns = {ours: names[nfc(theirs)] for ours, theirs in columns.items()}
     sounds = table.select_columns([columns["audio"]])
     try:
         sounds = sounds.cast_column(columns["audio"], datasets.Audio(decode=False))

@@ -42,7 +42,8 @@ class NoClipsError(InputError):
         self.skipped = list(skipped)
         found = "no sound files found there"
         if skipped:
-            found = f"none of {count_text(len(skipped), 'file')} can be used: {_explain(skipped)}"
+            files = "the only file found cannot" if len(skipped) == 1 else f"none of {len(skipped):,} files can"
+            found = f"{files} be used: {_explain(skipped)}"
         super().__init__(f"{location}: {found}")
 
 
