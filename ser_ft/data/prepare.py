@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +23,10 @@ from ..utils.progress import dataset_progress_bars
 from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, CatalogOptions, CremadLabels
-from .corpora import REASONS
 from .hub_import import catalog_from_table, open_dataset
 from .roots import Roots, build_catalog
 from .scan import SYNTHETIC_NOTE
-from .skipped import NoClipsError, Skipped, loss_warning
+from .skipped import NoClipsError, Skipped, describe_reasons, loss_warning
 
 MINIATURE = "miniature"
 CORPUS_INFO_FILE = "corpora.json"
@@ -222,9 +220,8 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
     if len(info) > 1:
         rows.append(row("all", frame, len(skipped)))
     lines = [text_table(rows, ["corpus", "clips", "speakers", "hours", *names, "skipped"], right=("hours",))]
-    reasons = Counter((skip.reason, skip.corpus) for skip in skipped)
-    lines += ["skipped:"] if reasons else []
-    lines += [f"  {count:5d}  {corpus or '-'}: {REASONS[reason]}" for (reason, corpus), count in reasons.most_common()]
+    if skipped:
+        lines += ["skipped:", *(f"  {line}" for line in describe_reasons(skipped))]
     for name, facts in info.items():
         lines.append(f"{name}: {facts['title']}. License: {facts['license']} ({facts['terms']})")
         lines += [f"  cite: {facts['citation']}"] if facts["citation"] else []

@@ -42,10 +42,12 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
     named_roots = list(_named_roots(roots))
     for name, root, user_name in named_roots:
         num_skipped = len(catalog.skipped)
-        files, manifest = _scan(catalog, root, name)
-        if manifest is not None:
-            root_entries = list(_entries_of_manifest(catalog, name or user_name, manifest, files))
-        else:
+        files, manifests = _scan(catalog, root, name)
+        root_entries: list[_Entry] = []
+        for manifest in manifests:
+            folder = str(manifest.relative_path.parent) if len(manifests) > 1 else ""
+            root_entries += _entries_of_manifest(catalog, name or user_name, manifest, files, folder)
+        if not manifests:
             corpora = _candidate_corpora(scheme, name, user_name)
             root_entries = list(_entries_of_names(catalog, files.sounds, corpora, options))
         builder.add_root(name, root, files, [entry.file for entry in root_entries])
@@ -62,32 +64,42 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
     return catalog
 
 
-def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, ArchiveFile | None]:
-    """List the files below a root, and return them with the manifest that describes all of them, or None."""
+def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, list[ArchiveFile]]:
+    """List the files below a root, and return them with the manifests that describe all of them, if there are any."""
     if root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file():
         status = root.stat()
-        return Scan(), ArchiveFile(root.parent, str(root), PurePosixPath(root.name), status.st_size, status.st_mtime_ns)
+        relative_path = PurePosixPath(root.name)
+        return Scan(), [ArchiveFile(root.parent, str(root), relative_path, status.st_size, status.st_mtime_ns)]
     files = scan(root)
     for path, reason, detail in files.broken:
         catalog.skip(path, "", reason, detail)
     tables = [table for table in files.tables if table.relative_path.name.lower() in MANIFEST_FILES]
-    manifest = None
-    # The order of `MANIFEST_FILES`, then that of the depths.
-    tables.sort(key=lambda table: len(table.relative_path.parts))
     tables.sort(key=lambda table: MANIFEST_FILES.index(table.relative_path.name.lower()))
+    tables.sort(key=lambda table: len(table.relative_path.parts))
+    unused: list[tuple[ArchiveFile, str]] = []
+    manifests: list[ArchiveFile] = []
     for table in tables:
-        reason = f"{manifest.path} is used" if manifest else _why_unusable(table, files, name)
+        other = next((other.path for other in manifests if _covers(other, table)), None)
+        reason = f"{other} is used" if other else _why_unusable(table, files, name)
         if reason is None:
-            manifest = table
+            manifests.append(table)
         else:
-            catalog.skip(table.path, "", "unused-manifest", reason)
-    return files, manifest
+            unused.append((table, reason))
+    if not all(any(_covers(manifest, file) for manifest in manifests) for file in files.sounds):
+        reason = "does not cover all recordings of its root: pass its folder as a separate root"
+        unused, manifests = [*unused, *((table, reason) for table in manifests)], []
+    for table, reason in unused:
+        catalog.skip(table.path, "", "unused-manifest", reason)
+    return files, manifests
+
+
+def _covers(manifest: ArchiveFile, file: ArchiveFile) -> bool:
+    """Return whether a file lies below the folder of a manifest."""
+    return file.relative_path.is_relative_to(manifest.relative_path.parent)
 
 
 def _why_unusable(table: ArchiveFile, files: Scan, name: str | None) -> str | None:
-    """Return why a table is not the manifest of all files, or None if it is."""
-    if not all(file.relative_path.is_relative_to(table.relative_path.parent) for file in files.sounds):
-        return "does not cover all recordings of its root: pass its folder as a separate root"
+    """Return why a table cannot be a manifest, or None if it can."""
     is_metadata = table.relative_path.stem.lower() == "metadata"  # other tools write files of this name too
     if name in CORPORA or (is_metadata and any(map(_is_in_corpus, files.sounds))):
         return "the names of the recordings are those of a corpus"
@@ -177,16 +189,21 @@ def _entries_of_names(
             catalog.skip(file.path, name, "unknown-name")
 
 
-def _entries_of_manifest(catalog: Catalog, name: str, manifest: ArchiveFile, files: Scan) -> Iterator[_Entry]:
-    """Yield the files in a manifest, and list its invalid lines and the recordings that it lacks as skipped."""
+def _entries_of_manifest(
+    catalog: Catalog, name: str, manifest: ArchiveFile, files: Scan, folder: str
+) -> Iterator[_Entry]:
+    """Yield the files in a manifest, and list its invalid lines and the recordings that it lacks as skipped.
+
+    `folder` is put before the paths in the ids of clips.
+    """
     corpus = CORPORA.get(name) or user_corpus(name)
     manifest_files = ManifestFiles(manifest, files)
     clips: dict[str, list[tuple[int, _Entry]]] = {}
-    for line, path, clip in read_manifest(manifest.read(MAX_TABLE_BYTES), name, manifest.path):
+    for line, path, clip in read_manifest(manifest.read(MAX_TABLE_BYTES), name, manifest.path, folder):
         try:
+            file = manifest_files.find(path) if path else manifest
             if isinstance(clip, Skip):
                 raise clip
-            file = manifest_files.find(path)
         except Skip as skip:
             catalog.skip(path or f"{manifest.path}, line {line}", name, skip.reason, f"line {line}: {skip.detail}")
         else:
@@ -203,7 +220,8 @@ def _entries_of_manifest(catalog: Catalog, name: str, manifest: ArchiveFile, fil
             for _ in lines:
                 catalog.skip(path, name, "two-labels", detail)
     for file in manifest_files.unlisted():
-        catalog.skip(file.path, name, "not-listed")
+        if _covers(manifest, file):
+            catalog.skip(file.path, name, "not-listed")
 
 
 def _with_distinct_ids(entries: Sequence[_Entry]) -> Iterator[_Entry]:

@@ -17,6 +17,7 @@ NOTE_FILE = "ser_ft_note.txt"
 SYNTHETIC_NOTE = "synthetic voices (ser_ft miniature), not recordings"
 MANIFEST_SUFFIXES = (".csv", ".tsv")
 MANIFEST_FILES = ("manifest.csv", "manifest.tsv", "metadata.csv", "metadata.tsv")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
 MAX_CLIP_BYTES = 256 * 1024**2
 """Size of the largest clip that is read into memory."""
@@ -105,7 +106,8 @@ def scan(root: Path) -> Scan:
     elif root.is_file() and root.suffix.lower() in SOUND_SUFFIXES:
         _add_file(files, root.parent, root)
     elif root.exists():
-        raise InputError(f"{root}: not a folder, a .zip archive, a manifest (.csv or .tsv) or a sound file")
+        advice = ": save it as CSV UTF-8" if root.suffix.lower() in _SPREADSHEETS else ""
+        raise InputError(f"{root}: not a folder, a .zip archive, a manifest (.csv or .tsv) or a sound file{advice}")
     else:
         raise InputError(f"{root}: no such folder or archive")
     files.sounds.sort(key=lambda file: file.path)

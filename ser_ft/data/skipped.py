@@ -17,9 +17,9 @@ _INTENDED = frozenset(
     "song other-recording resource-fork same-name same-sound known-bad not-in-scheme unused-manifest".split()
 )
 _ADVICE = {
-    "unknown-name": "make a folder per emotion (angry/SPEAKER/clip.wav), or list the files in a manifest.csv with the "
-    "columns path, emotion and speaker",
-    "not-found": "write the paths in a manifest relative to its folder",
+    "unknown-name": "make a folder per emotion (angry/SPEAKER/clip.wav; other names need --labels NAME=CLASS,...), or "
+    "list the files in a manifest.csv with the columns path, emotion and speaker",
+    "not-found": "write the paths in a manifest relative to its folder, with their suffixes",
     "not-in-scheme": "choose other --labels",
 }
 _LABEL = "the label "
@@ -56,7 +56,7 @@ def loss_warning(num_clips: int, skipped: Sequence[Skipped], file: Path) -> str 
     if len(lost) <= num_clips:
         return None
     total = count_text(len(lost) + num_clips, "file")
-    return f"warning: {len(lost):,} of {total} cannot be used: {_explain(lost)}; all are listed in {file}"
+    return f"warning: {len(lost):,} of {total} are skipped: {_explain(lost)}; all are listed in {file}"
 
 
 def skip_label(emotion: str, scheme: LabelScheme) -> tuple[str, str]:
@@ -76,11 +76,33 @@ def _explain(skipped: Sequence[Skipped]) -> str:
     path, detail = main[0].path, main[0].detail.removeprefix(f"{main[0].path}: ")
     example = f"for example {path}" + (f" ({detail})" if detail != REASONS[order[0]] else "")
     advice = _label_advice(main) if order[0] == "unknown-label" else _ADVICE.get(order[0], "")
-    return "; ".join(filter(None, (reasons, example, advice)))
+    table = next(
+        (f"{skip.path} is not used: {skip.detail}" for skip in skipped if skip.reason == "unused-manifest"), ""
+    )
+    return "; ".join(filter(None, (reasons, example, advice, table)))
+
+
+def _labels(skipped: Sequence[Skipped]) -> list[str]:
+    """Return the labels that are no known emotion, the most frequent first."""
+    labels = Counter(skip.detail.removeprefix(_LABEL) for skip in skipped if skip.reason == "unknown-label")
+    return [label for label, _ in labels.most_common()]
+
+
+def describe_reasons(skipped: Sequence[Skipped]) -> list[str]:
+    """Return a line for each reason and corpus with its number of files."""
+    groups: dict[tuple[str, str], list[Skipped]] = {}
+    for skip in skipped:
+        groups.setdefault((skip.reason, skip.corpus), []).append(skip)
+    lines = []
+    for (reason, corpus), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        labels = _labels(group)
+        shown = f" ({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''})" if labels else ""
+        lines.append(f"{len(group):5d}  {corpus or '-'}: {REASONS[reason]}{shown}")
+    return lines
 
 
 def _label_advice(skipped: Sequence[Skipped]) -> str:
-    labels = [label.strip("'\"") for label in dict.fromkeys(skip.detail.removeprefix(_LABEL) for skip in skipped)]
+    labels = [label.strip("'\"") for label in _labels(skipped)]
     mapping = ",".join(f"{label}=CLASS" for label in labels[:4]) + (",..." if len(labels) > 4 else "")
     numbers = "numbers have the meaning that the data's description gives: " if labels[0].isdigit() else ""
     return f"{numbers}give each label a class, as in --labels {mapping}"

@@ -15,7 +15,7 @@ from ...utils.text import fold, printable
 from .base import Skip, Utterance
 from .folder import METADATA_COLUMNS, user_utterance
 
-_SEPARATORS = ",;\t"
+_SEPARATORS = ",;\t|"
 # Names of our columns in tables: the first one that a table has is read. file_name and label are those of audiofolder
 # in `datasets`; client_id, sentence and locale those of Common Voice.
 _COLUMN_NAMES = {
@@ -45,14 +45,16 @@ class _Table(NamedTuple):
     rows: list[tuple[int, list[str]]]  # number of the line, cells
 
 
-def read_manifest(table: bytes, name: str, file: str) -> Iterator[ManifestRow]:
+def read_manifest(table: bytes, name: str, file: str, folder: str = "") -> Iterator[ManifestRow]:
     """Read a manifest with columns for path and emotion, and optionally for speaker, gender, age, intensity, ...
 
-    The table is text in UTF-8, or UTF-16 with a byte order mark; its cells are separated by commas, semicolons or tabs.
+    The table is text in UTF-8, or UTF-16 with a byte order mark; its cells are separated by commas, semicolons, tabs
+    or vertical bars.
 
     Args:
         table: the content of `file`.
         name: the name of the corpus.
+        folder: a path to put before the paths in the ids of clips.
 
     Raises:
         InputError: it is not such a table.
@@ -69,7 +71,7 @@ def read_manifest(table: bytes, name: str, file: str) -> Iterator[ManifestRow]:
         elif not path or not emotion:
             yield ManifestRow(line, path, Skip("incomplete", f"no emotion for {path}" if path else "no path"))
         else:
-            clip = posixpath.splitext(posixpath.normpath(path.replace("\\", "/")))[0].strip("/")
+            clip = posixpath.splitext(posixpath.normpath(posixpath.join(folder, path.replace("\\", "/"))))[0].strip("/")
             yield ManifestRow(line, path, user_utterance(name, clip, values, f"{file}, line {line}"))
 
 
@@ -81,12 +83,13 @@ def check_manifest(table: bytes, file: str) -> None:
 def _parse(table: bytes, file: str) -> _Table:
     text = _decode(table, file)
     separator = _find_separator(text)
+    rows: list[tuple[int, list[str]]] = []
     try:
-        rows = list(_rows(text, separator))
+        rows.extend(_rows(text, separator))
     except csv.Error as error:
         if separator != "\t":
-            advice = "check the quotation marks in this line and above"
-            raise InputError(f"{file}: not a CSV file ({error}): {advice}") from error
+            line = rows[-1][0] + 1 if rows else 1
+            raise InputError(f"{file}, line {line}: a quotation mark is missing or misplaced ({error})") from error
         rows = list(_rows(text, separator, csv.QUOTE_NONE))
     if rows and _is_separator_line(separator.join(rows[0][1])):
         del rows[0]
