@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from ..utils.errors import InputError
+from ..utils.readers import check_yaml, read_yaml
 from .schema import Recipe
 
 DESCRIPTION = """Train, evaluate and report a model as a recipe describes. A recipe is a YAML file, which may extend
@@ -49,6 +51,8 @@ def parse_as(
     parser.add_argument("--config", action="config", help="A recipe: a YAML file.")
     parser.add_class_arguments(recipe_type)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _check_nested_yaml(words, "the command line")
+    _use_checked_loader()
     try:
         settings: Any = parser.instantiate(parser.parse_args(_with_flag_values(_with_bases(words))))
         return recipe_type(**{key: value for key, value in vars(settings).items() if key != "config"})
@@ -91,9 +95,10 @@ def _with_base(file: Path, descendants: tuple[Path, ...]) -> list[str]:
     if file.resolve() in descendants:
         raise InputError(f"{file}: a recipe cannot extend itself (base)")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        content = read_yaml(file)
+    except OSError:
         return ["--config", str(file)]  # the parser reports the error
+    _check_nested_yaml(content, str(file))
     if not isinstance(content, dict) or "base" not in content:
         return ["--config", str(file)]
     base = content.pop("base")
@@ -101,6 +106,33 @@ def _with_base(file: Path, descendants: tuple[Path, ...]) -> list[str]:
         raise InputError(f"{file}: base names no file: {base!r}, looked for in {file.parent}")
     own = ["--config", yaml.safe_dump(content)] if content else []
     return [*_with_base(file.parent / base, (*descendants, file.resolve())), *own]
+
+
+def _check_nested_yaml(value: Any, source: str) -> None:
+    """Check the text in values: where a setting is no text, the parser reads it as YAML."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_nested_yaml(item, source)
+    elif isinstance(value, list):
+        for item in value:
+            _check_nested_yaml(item, source)
+    elif isinstance(value, str):
+        check_yaml(value.partition("=")[2] if value.startswith("--") else value, source)
+
+
+@cache
+def _use_checked_loader() -> None:
+    """Let the parser check the YAML of each file that it reads."""
+    import yaml
+    from jsonargparse import get_loader, set_loader
+
+    load = get_loader("yaml")
+
+    def load_checked(text: str) -> Any:
+        check_yaml(text, "the recipe")
+        return load(text)
+
+    set_loader("yaml", load_checked, exceptions=(yaml.YAMLError,))
 
 
 def _one_line(message: str) -> str:

@@ -16,7 +16,7 @@ from ..utils.progress import progress_bar
 from ..utils.text import nfc
 from .deduplication import DuplicateIndex, signatures
 from .fingerprints import SAME_RECORDING, LandmarkIndex, Landmarks, find_landmarks, similarity, to_narrowband
-from .splits import PARTS, Split, read_json, speaker_lists
+from .splits import PARTS, Split, read_split_file, speaker_lists
 
 if TYPE_CHECKING:
     import datasets
@@ -116,7 +116,7 @@ def _parts_of_clips(frame: pd.DataFrame, split: Split | str | Path) -> _PartsOfC
         return _by_clip(split.parts)
     file = Path(split).expanduser()
     file = file / "split.json" if file.is_dir() else file
-    content = read_json(file)
+    content = read_split_file(file)
     if isinstance(content, dict) and "parts" in content:
         try:
             parts = _by_clip({part: [nfc(str(clip)) for clip in content["parts"][part]["clips"]] for part in PARTS})

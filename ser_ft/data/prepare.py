@@ -20,6 +20,7 @@ from ..labels import make_scheme
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, nearest_existing, output_lock
 from ..utils.progress import dataset_progress_bars
+from ..utils.readers import parse_json, read_json
 from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, CatalogOptions, CremadLabels
@@ -175,6 +176,8 @@ def open_prepared(folder: str | Path) -> datasets.Dataset:
     if not (path / CORPUS_INFO_FILE).is_file():
         raise InputError(f"{folder}: no prepared table; make one: ser-ft prepare FOLDER... --out {folder}")
     try:
+        for name in (CORPUS_INFO_FILE, "state.json", "dataset_info.json"):
+            read_json(path / name)
         return datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{folder}: damaged prepared table ({error}); delete it and prepare it again") from error
@@ -185,7 +188,7 @@ def corpus_info(table: datasets.Dataset) -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {}
     for line in (table.info.description or "").split("\n\n"):
         try:
-            described |= json.loads(line)["corpora"]
+            described |= parse_json(line, "the table's description")["corpora"]
         except (ValueError, KeyError, TypeError):
             continue
     names = table.features["emotion"].names
@@ -356,7 +359,7 @@ def _holds_only_a_list(folder: Path) -> bool:
 def _key_of_table(folder: Path) -> str | None:
     """Return the key of the prepared table in a folder, or None."""
     try:
-        content = json.loads((folder / CORPUS_INFO_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / CORPUS_INFO_FILE)
     except (OSError, ValueError) as error:
         raise_machine_failure(error)
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import InputError
+from ..utils.readers import read_json
 from ..utils.text import nfc
 from .corpora import normalize_corpus_name
 from .corpora.folder import UNKNOWN_SPEAKER
@@ -149,7 +149,7 @@ def read_split(file: str | Path) -> Split:
     Raises:
         InputError: the file is missing or not a split.
     """
-    content = read_json(file)
+    content = read_split_file(file)
     try:
         parts = {part: tuple(map(nfc, content["parts"][part]["clips"])) for part in PARTS}
         speakers = {part: tuple(map(nfc, content["parts"][part]["speakers"])) for part in PARTS}
@@ -158,16 +158,14 @@ def read_split(file: str | Path) -> Split:
         raise InputError(f"{file}: not a split ({error} is missing)") from error
 
 
-def read_json(file: str | Path | None) -> Any:
+def read_split_file(file: str | Path | None) -> Any:
     """Read any split file."""
     if file is None:
         raise InputError("split.kind is 'file': name the file with split.file")
     try:
-        return json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+        return read_json(Path(file).expanduser())
     except OSError as error:
         raise InputError(f"{file}: no split file there ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from error
 
 
 def _by_speaker(
@@ -327,7 +325,7 @@ def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> S
 
 
 def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:
-    content = read_json(file)
+    content = read_split_file(file)
     if isinstance(content, dict) and "parts" in content:
         return _fit_to_data(read_split(str(file)), frame, str(file))
     speakers = speaker_lists(content, frame, str(file))

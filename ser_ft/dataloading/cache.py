@@ -31,6 +31,7 @@ from ..models.features import SpectralFeatureExtractor
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
 from ..utils.progress import progress_bar
+from ..utils.readers import read_json
 
 if TYPE_CHECKING:
     import datasets
@@ -48,7 +49,7 @@ class FlatCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = folder = Path(folder)
-        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata = read_json(folder / "metadata.json")
         self.size = int(metadata["size"])
         index = np.load(folder / "index.npy")
         self._files, self._starts, self.lengths = index["file"], index["start"], index["length"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -191,5 +190,5 @@ def _common_split(members: Sequence[RunFolder]) -> dict[str, Any] | None:
     """Return the split.json of all members; None if one has none, or if their parts differ."""
     if not all(run.split_file.is_file() for run in members):
         return None
-    splits: list[dict[str, Any]] = [json.loads(run.split_file.read_text(encoding="utf-8")) for run in members]
+    splits: list[dict[str, Any]] = [run.split for run in members]
     return splits[0] if all(split["parts"] == splits[0]["parts"] for split in splits) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -117,7 +116,7 @@ def _is_synthetic(run: RunFolder) -> bool:
 
 def _speakers_seen_before(run: RunFolder) -> list[str]:
     """Return the speakers in a run's split.json that the model it started from had seen."""
-    return list(json.loads(run.split_file.read_text(encoding="utf-8")).get("seen", ()))
+    return list(run.split.get("seen", ()))
 
 
 def _learning_speakers(split: Mapping[str, Sequence[str]]) -> set[str]:
@@ -188,13 +187,10 @@ def _download_run(name: str, endpoint: str) -> RunFolder | None:
 
 def _pushed_run(folder: Path) -> RunFolder | None:
     """Return the run in a downloaded repository, or None if its files were not written by ser_ft."""
-    import yaml
-
     run = RunFolder(folder)
     try:
-        split = json.loads(run.split_file.read_text(encoding="utf-8"))
-        from_ser_ft = {"parts", "leaking"} <= set(split) and "name" in run.config["model"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        from_ser_ft = {"parts", "leaking"} <= set(run.split) and "name" in run.config["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise_machine_failure(error)
         return None
     return run if from_ser_ft else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output
+from ..utils.readers import parse_json, read_json, read_text, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,22 +96,25 @@ class RunFolder:
     @property
     def config(self) -> dict[str, Any]:
         """The complete, resolved configuration."""
-        import yaml
-
-        return dict(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
+        return dict(read_yaml(self.config_file))
 
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, machine and commit."""
-        return dict(json.loads(self.environment_file.read_text(encoding="utf-8")))
+        return dict(read_json(self.environment_file))
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """The clips and speakers of every part: see `ser_ft.data.splits.Split.to_dict`."""
+        return dict(read_json(self.split_file))
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """A dictionary per evaluation, without a last line that a crash left incomplete."""
         if not self.history_file.is_file():
             return []
-        lines = self.history_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        lines = read_text(self.history_file).split("\n")
+        return [parse_json(line, str(self.history_file)) for line in lines[:-1] if line]
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -122,7 +126,7 @@ class RunFolder:
     @property
     def metrics(self) -> dict[str, Any]:
         """The metrics of every part: see `ser_ft.evaluation.metrics.compute_metrics`."""
-        return dict(json.loads(self.metrics_file.read_text(encoding="utf-8")))
+        return dict(read_json(self.metrics_file))
 
 
 @contextmanager
@@ -166,11 +170,9 @@ def new_run_folder(path: str | Path, command: str, overwrite: bool = False) -> R
 
 
 def _is_output_of(folder: RunFolder, command: str) -> bool:
-    import yaml
-
     try:
         return command in folder.config
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise_machine_failure(error)
         return False
 

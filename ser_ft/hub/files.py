@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..evaluation.provenance import PSEUDONYM_PREFIX, corpora_seen_in_training, 
 from ..evaluation.run_folder import RunFolder, explain_read_errors
 from ..report.cards.model_card import base_model, model_card
 from ..utils.errors import InputError
+from ..utils.readers import read_json
 from .upload import Content, Upload, as_json
 
 _MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".py"})
@@ -74,7 +74,7 @@ def model_upload(run: RunFolder, name: str) -> Upload:
     """Collect the published files of a run: model, card, metrics, split, history, figures, settings, environment."""
     with explain_read_errors(run):
         files: dict[str, Content] = {path: _without_paths(file) for path, file in _model_files(run).items()}
-        metrics, split = run.metrics, json.loads(run.split_file.read_text(encoding="utf-8"))
+        metrics, split = run.metrics, run.split
         if "test" not in metrics["parts"]:
             raise InputError(f"{run.path}: this run has no test results: models without them are not published")
         names = Pseudonymizer(split, {*(metrics.get("terms") or {}), *corpora_seen_in_training(run.model)})
@@ -122,7 +122,7 @@ def _without_paths(file: Path) -> Content:
     """Remove paths from a JSON file of a model; other files, and those without paths, are returned unchanged."""
     if file.suffix != ".json":
         return file
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     public = _shorten_paths(content, settings=())
     return file if public == content else as_json(public)
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.files import remove_folder, replace_atomically
+from ..utils.readers import read_json
 
 _NUM_KEPT = 2
 _WEIGHTS_FILE = "trained.safetensors"
@@ -65,12 +66,12 @@ class Checkpoints:
         if not self.paths:
             return None
         newest = self.paths[-1]
-        processes = json.loads((newest / "progress-0.json").read_text(encoding="utf-8"))["processes"]
+        processes = read_json(newest / "progress-0.json")["processes"]
         if processes != self.accelerator.num_processes:
             raise InputError(f"{self.folder.path}: was started with {processes} processes; resume it with as many")
         self.accelerator.load_state(str(newest))
         progress_file = newest / f"progress-{self.accelerator.process_index}.json"
-        progress: dict[str, Any] = json.loads(progress_file.read_text(encoding="utf-8"))["progress"]
+        progress: dict[str, Any] = read_json(progress_file)["progress"]
         return progress
 
     def write_weights(self, folder: Path) -> None:

@@ -67,7 +67,7 @@ def resumes(recipe: HasRunFolder, folder: RunFolder, split_content: dict[str, An
     """
     if not recipe.resume or not folder.split_file.is_file():
         return False
-    if json.loads(folder.split_file.read_text(encoding="utf-8")) != json.loads(json.dumps(split_content)):
+    if folder.split != json.loads(json.dumps(split_content)):
         raise InputError(
             f"{folder.path}: the data, and so its split, changed since this {what} began; name another --out"
         )
@@ -101,6 +101,6 @@ def create_run_folder(
 def _is_run(folder: RunFolder, keys: set[str]) -> bool:
     try:
         return keys <= folder.config.keys()
-    except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         raise_machine_failure(error)
         return False

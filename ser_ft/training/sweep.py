@@ -25,6 +25,7 @@ from ..data.splits import Split, make_split
 from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
+from ..utils.readers import read_yaml
 from ..utils.text import printable
 from .data import load_data, split_content
 from .run_guard import is_finished, resumes
@@ -153,8 +154,8 @@ def _check_arguments(recipes: Sequence[Path], settings: Sequence[str]) -> None:
 
 def _read_variants(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(file)
+    except OSError as error:
         raise InputError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict) or not content or not all(isinstance(v or {}, dict) for v in content.values()):
         raise InputError(f"{file}: must be a mapping, name: settings, as mixup: {{augment: {{mixup: 0.4}}}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ _MAX_NODES = 200_000
 _MAX_CONTAINERS = 1_000_000
 """Of a JSON text: its lists and mappings, which take the most memory."""
 _MAX_DIGITS = 1000
+_JSON_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
+"""A bracket, or a string, in which brackets do not count."""
 
 
 def read_yaml(file: str | Path) -> Any:
@@ -29,12 +32,12 @@ def read_yaml(file: str | Path) -> Any:
         OSError: the file cannot be read.
         InputError: it is too large, too deeply nested, its aliases expand to too much, or it is not YAML.
     """
-    return parse_yaml(_read_text(Path(file), MAX_YAML_BYTES), str(file))
+    return parse_yaml(read_text(file, MAX_YAML_BYTES), str(file))
 
 
 def read_json(file: str | Path) -> Any:
     """Read a JSON file; the errors are as in `read_yaml`."""
-    return parse_json(_read_text(Path(file), MAX_JSON_BYTES), str(file))
+    return parse_json(read_text(file), str(file))
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -45,19 +48,24 @@ def parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_yaml_loader())
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise InputError(f"{source}: not valid YAML ({_one_line(error)})") from error
+        raise InputError(f"{source}: not YAML ({_one_line(error)})") from error
 
 
 def parse_json(text: str, source: str) -> Any:
     """Parse JSON; `source` names it in messages. The errors are as in `read_yaml`."""
-    if text.count("[") + text.count("{") > _MAX_CONTAINERS:
+    depth = containers = 0
+    for token in _JSON_BRACKET.finditer(text):
+        is_start = token[0] in "[{"
+        depth += is_start - (token[0] in "]}")
+        containers += is_start
+        if depth > _MAX_DEPTH:
+            raise InputError(f"{source}: its values are nested too deeply")
+    if containers > _MAX_CONTAINERS:
         raise InputError(f"{source}: holds more than {_MAX_CONTAINERS:,} lists and mappings")
     try:
         return json.loads(text)
-    except RecursionError:
-        raise InputError(f"{source}: its values are nested too deeply") from None
     except ValueError as error:
-        raise InputError(f"{source}: not valid JSON ({_one_line(error)})") from error
+        raise InputError(f"{source}: not JSON ({_one_line(error)})") from error
 
 
 def check_yaml(text: str, source: str) -> None:
@@ -107,11 +115,12 @@ def _yaml_loader() -> type[SafeLoader]:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _read_text(file: Path, limit: int) -> str:
-    with file.open("rb") as content:
-        beginning = content.read(limit + 1)
-    if len(beginning) > limit:
-        raise InputError(f"{file}: larger than {limit // 2**20} MiB")
+def read_text(file: str | Path, max_bytes: int = MAX_JSON_BYTES) -> str:
+    """Read a text file in UTF-8; the errors are as in `read_yaml`."""
+    with Path(file).open("rb") as content:
+        beginning = content.read(max_bytes + 1)
+    if len(beginning) > max_bytes:
+        raise InputError(f"{file}: larger than {max_bytes // 2**20} MiB")
     try:
         return beginning.decode("utf-8")
     except UnicodeDecodeError as error:

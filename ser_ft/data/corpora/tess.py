@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import PurePosixPath
 
 from ...utils.errors import InputError
+from ...utils.readers import parse_json
 from .base import Corpus, Download, Utterance
 
 # One file of the older talker is distributed as OA_bite_neutral.
@@ -40,7 +40,7 @@ def parse_list(response: bytes) -> tuple[Download, ...]:
     """
     clips: dict[str, Download] = {}
     try:
-        for entry in json.loads(response)["data"]:
+        for entry in parse_json(response.decode("utf-8"), "the response")["data"]:
             file, path = entry["dataFile"], PurePosixPath(entry["dataFile"]["filename"])
             if path.suffix.lower() == ".wav" and _NAME.fullmatch(path.stem):
                 md5 = file["checksum"]["value"] if file["checksum"]["type"] == "MD5" else file["md5"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE
 from ...utils.errors import InputError
+from ...utils.readers import parse_json
 from .base import ModelInfo
 
 KEY = "ser_ft"
@@ -73,7 +73,7 @@ def _read_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if KEY not in metadata:
         raise InputError(f"{path}: not written by ser_ft, so its classes and input are unknown: use `ser-ft export`")
     try:
-        return dict(json.loads(metadata[KEY]))
+        return dict(parse_json(metadata[KEY], "the metadata"))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: its metadata cannot be read ({error!r}): export it again") from error
 

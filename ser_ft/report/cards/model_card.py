@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -15,6 +14,7 @@ from ...data.licenses import OWN_LICENSE, model_license
 from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
 from ...models import IMAGE_PREFIXES, MODELS, SHIPPED
+from ...utils.readers import read_json
 from ...utils.text import short_note, size_text, time_text
 from ..run.figures import selected_evaluation
 from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
@@ -54,7 +54,7 @@ def model_card(run: RunFolder, name: str, config: Mapping[str, Any] | None = Non
     with explain_read_errors(run):
         metrics = run.metrics
         seen = corpora_seen_in_training(run.model)
-        model_config = json.loads((run.model / "config.json").read_text(encoding="utf-8"))
+        model_config = read_json(run.model / "config.json")
         contents = _contents(run, name, metrics, seen, run.config if config is None else config, model_config)
         metadata = _metadata(run, name, metrics, seen, model_config)
         return ModelCard(front_matter(metadata) + render_template("report/cards/model_card.md.j2", contents))
@@ -152,7 +152,7 @@ def _contents(
     backbone, base = run.config["model"], base_model(run.config, metrics)
     environment = dict.fromkeys(_ENVIRONMENT_KEYS) | run.environment
     labels = {int(index): label for index, label in model_config["id2label"].items()}
-    split = json.loads(run.split_file.read_text(encoding="utf-8"))
+    split = run.split
     split_parts = {name: content for name, content in split["parts"].items() if name in PARTS}
     speakers = [set(content["speakers"]) for content in split_parts.values()]
     terms, notes = metrics.get("terms") or {}, metrics.get("notes") or {}

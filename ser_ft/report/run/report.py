@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,7 +121,7 @@ def _read_split(run: RunFolder) -> dict[str, Any]:
     """Return split.json, its parts in order, with the speakers in more than one part; empty without the file."""
     if not run.split_file.is_file():
         return {}
-    split: dict[str, Any] = json.loads(run.split_file.read_text(encoding="utf-8"))
+    split = run.split
     parts = {name: split["parts"][name] for name in PARTS if name in split["parts"]}
     counts = Counter(name for content in parts.values() for name in set(content["speakers"]))
     num_shared = sum(count > 1 for count in counts.values())

@@ -160,7 +160,7 @@ def read_existing(file: Path, format: str, classes: Sequence[str]) -> ExistingPr
                     (existing.failed if is_error else existing.predicted).add(path)
             except InputError as error:
                 raise InputError(f"{file}: {error}; name another --out") from None
-            except (ValueError, LookupError, TypeError, csv.Error) as error:
+            except (ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
                 raise InputError(f"{file}: does not hold predictions in {format}; name another --out") from error
             complete_bytes += len(line)
     os.truncate(file, complete_bytes)
