@@ -39,6 +39,8 @@ class ManifestFiles:
 
     def find(self, path: str) -> ArchiveFile:
         """Return the file that a line names, or raise `Skip`."""
+        if os.name != "nt" and _WINDOWS_PATH.match(path):
+            raise self._skip("not-found", path, "a path of a Windows computer")
         find = self._find_on_disk if self._manifest.archive is None else self._find_in_archive
         file = find(path.replace("\\", "/"))
         self._listed.add(_key(file))
@@ -50,15 +52,15 @@ class ManifestFiles:
 
     def _find_on_disk(self, path: str) -> ArchiveFile:
         wanted = Path(self._manifest.path).parent / path
-        self._check_home(wanted)
+        self._check_home(wanted, path)
         try:
             file = self._existing(wanted)
             if file is None:
-                raise self._not_found(path, "no such file")
-            self._check_home(file)
+                raise self._skip("not-found", path, "no such file")
+            self._check_home(file, path)
             status = file.stat()
         except FileNotFoundError:
-            raise self._not_found(path, "a link to a file that does not exist") from None
+            raise self._skip("not-found", path, "a link to a file that does not exist") from None
         except OSError as error:
             raise_machine_failure(error)
             raise Skip("unreadable", f"cannot be read ({error.strerror})") from error
@@ -69,15 +71,15 @@ class ManifestFiles:
         inner = PurePosixPath(manifest.path.removeprefix("zip://").partition("::")[0].replace("\\", "/"))
         name = _match(self._entry_names, posixpath.normpath(inner.parent / path))
         if name is None:
-            raise self._not_found(path, "not in the archive")
+            raise self._skip("not-found", path, "not in the archive")
         entry = self._entries[name]
         relative_path = PurePosixPath(*manifest.relative_path.parts[: -len(inner.parts)], name)
         url = f"zip://{entry.filename}::{manifest.archive}"
         return ArchiveFile(manifest.root, url, relative_path, entry.file_size, manifest.mtime_ns, manifest.archive)
 
-    def _check_home(self, file: Path) -> None:
+    def _check_home(self, file: Path, path: str) -> None:
         if self._home is not None and not is_below(file, self._home):
-            raise Skip("outside", f"outside of {self._home}: pass the manifest itself as a root")
+            raise self._skip("outside", path, f"outside of {self._home}: pass the manifest itself as a root")
 
     def _existing(self, file: Path) -> Path | None:
         """Return the file or folder of a name, which may be written in another way on disk, or None."""
@@ -93,11 +95,9 @@ class ManifestFiles:
             return None if name is None else folder / name
         return file
 
-    def _not_found(self, path: str, detail: str) -> Skip:
-        if _WINDOWS_PATH.match(path):
-            detail = "a path of a Windows computer"
+    def _skip(self, reason: str, path: str, detail: str) -> Skip:
         similar = self._stems.get(fold(PurePosixPath(path.replace("\\", "/")).stem), ())
-        return Skip("not-found", detail + (f"; a file of this name is {similar[0]}" if similar else ""))
+        return Skip(reason, detail + (f"; a file of this name is {similar[0]}" if similar else ""))
 
 
 def _key(file: ArchiveFile) -> str:

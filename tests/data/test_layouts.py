@@ -243,7 +243,7 @@ def test_files_that_a_manifest_lacks_are_listed(tmp_path: Path) -> None:
     assert sorted(labels_of(table).values()) == ["happy", "sad"]
     assert skipped(table) == {
         "gone.wav": "not-found",
-        "4.wav": "incomplete",
+        "4.wav": "not-found",
         "manifest.csv, line 6": "incomplete",
         "1.wav": "same-name",
         "2.wav": "not-listed",
