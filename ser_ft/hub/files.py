@@ -80,7 +80,7 @@ def model_upload(run: RunFolder, name: str) -> Upload:
         names = Pseudonymizer(split, {*(metrics.get("terms") or {}), *corpora_seen_in_training(run.model)})
         config = public_config(run.config, metrics)
         files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
-        files["environment.json"] = as_json({key: run.environment[key] for key in run.environment if key != "command"})
+        files["environment.json"] = as_json(public_environment(run.environment))
         # Without pseudonyms, the published files equal the run's byte for byte.
         files["metrics.json"] = as_json(names.in_metrics(metrics)) if names.speakers else run.metrics_file.read_bytes()
         files["split.json"] = as_json(names.in_split(split)) if names.speakers else run.split_file.read_bytes()
@@ -93,6 +93,12 @@ def model_upload(run: RunFolder, name: str) -> Upload:
         files["README.md"] = str(model_card(run, name, config)).encode()
     paths = frozenset({str(run.path.resolve()), *_paths_in(run.config)})
     return Upload(name, "model", files, f"{metrics['model']}: model, card and results, by ser_ft", private_paths=paths)
+
+
+def public_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's environment without its command, and of the platform only the system, without the kernel."""
+    system = str(environment.get("platform", "")).partition("-")[0]
+    return {key: value for key, value in environment.items() if key != "command"} | {"platform": system}
 
 
 def public_config(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:

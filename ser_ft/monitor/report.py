@@ -19,7 +19,7 @@ from ..report.shared.templates import render_template
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
-from ..utils.text import fold
+from ..utils.text import file_name, fold
 from . import negative_segments, speaker_baseline
 from .analysis import analyze_conversation
 from .conversation import Conversation, MonitorSettings
@@ -219,8 +219,7 @@ def _folder_names(paths: Iterable[str]) -> list[str]:
     """Return a folder name for each file: its stem without unprintable characters, numbered if it is not unique."""
     names: dict[str, str] = {}
     for path in paths:
-        characters = Path(path).stem.lstrip(".")[:100]
-        stem = "".join(character if character.isprintable() else "_" for character in characters) or "conversation"
+        stem = file_name(Path(path).stem.lstrip(".")[:100]) or "conversation"
         candidates = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
         name = next(name for name in candidates if fold(name) not in names)
         names[fold(name)] = name

@@ -26,7 +26,7 @@ from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
 from ..utils.readers import read_yaml
-from ..utils.text import printable
+from ..utils.text import file_name, printable
 from .data import load_data, split_content
 from .run_guard import is_finished, resumes
 
@@ -175,7 +175,7 @@ def _splits(
     variations: list[tuple[str, dict[str, Any]]] = [("", {})]
     if config.kind in ("corpus", "cross-corpus"):
         corpora = [config.corpus] if config.corpus else sorted(set(table["corpus"]))
-        variations = [(f"{corpus}-", {"corpus": corpus}) for corpus in corpora]
+        variations = [(f"{file_name(corpus)}-", {"corpus": corpus}) for corpus in corpora]
     elif has_folds:
         if folds is None:
             named_folds = NAMED_FOLDS.get(config.kind)

@@ -19,6 +19,7 @@ _CONTROL_CHARACTERS = (
 """What terminals obey, what ends a line, what reverses the text after it, and bytes that are not valid text."""
 _ESCAPES = {code: _SHORT_ESCAPES.get(chr(code), f"\\u{code:04x}") for codes in _CONTROL_CHARACTERS for code in codes}
 _ESCAPES_WITHIN_LINES = {code: escape for code, escape in _ESCAPES.items() if code != ord("\n")}
+_NOT_IN_FILE_NAMES = frozenset('/\\:*?"<>|')
 _FORMULA_STARTS = tuple("=+-@\t\r＝＋－＠")
 _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 
@@ -91,6 +92,11 @@ def printable(text: str, keep_lines: bool = False) -> str:
     The escapes are those of JSON. With `keep_lines`, line feeds are left as they are.
     """
     return text.translate(_ESCAPES_WITHIN_LINES if keep_lines else _ESCAPES)
+
+
+def file_name(name: str) -> str:
+    """Return a name chosen by others as a part of the name of a file: without separators and control characters."""
+    return "".join("_" if ord(sign) in _ESCAPES or sign in _NOT_IN_FILE_NAMES else sign for sign in name)
 
 
 def print_text(text: object = "", file: IO[str] | None = None, flush: bool = False) -> None:

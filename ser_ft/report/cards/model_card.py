@@ -107,7 +107,8 @@ def base_model(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | N
     if name in (*MODELS, SHIPPED) or name.startswith("torchvision/") or not model.get("pretrained", True):
         return None
     # metrics.json has the whole name of a model from the Hub, but only the last part of a folder's path.
-    return name if name.count("/") == 1 and str(metrics["model"]).startswith(f"{name} (") else None
+    is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII)
+    return name if is_hub_name and str(metrics["model"]).startswith(f"{name} (") else None
 
 
 def _metadata(

@@ -20,7 +20,6 @@ from ..shared.plotting import (
     annotate_row,
     display_name,
     draw_reference_lines,
-    escape_math,
     new_figure,
     row_fractions,
     save_figure,
@@ -191,7 +190,7 @@ def layer_curves(probe: Mapping[str, Any]) -> Figure:
     backbones = list(dict.fromkeys(row["backbone"] for row in probe["layers"]))
     sample = f"{count_text(probe['clips'], 'clip')} of {count_text(probe['speakers'], 'speaker')}: "
     is_all = probe["split"]["name"] is None
-    sample += "all of the data" if is_all else f"the training part of split {escape_math(split_name(probe['split']))}"
+    sample += "all of the data" if is_all else f"the training part of split {split_name(probe['split'])}"
     folds = len(probe["layers"][0]["folds"])
     pooling = f"{pooling_text(probe)} over time, linear classifier, {folds} folds by speaker"
     subtitle = f"{pooling}; band: standard deviation over folds\n{sample}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ _DPI = 160
 def new_figure(
     width: float, height: float, title: str, subtitle: str, notes: Sequence[str] = (), legend: int = 0
 ) -> tuple[Figure, float]:
-    """Create an empty figure with a title above the axes and warnings below.
+    """Create an empty figure with a title above the axes and warnings below. Names in its texts need no escaping.
 
     Args:
         width: width of the figure, in inches.
@@ -37,8 +38,10 @@ def new_figure(
     """
     from matplotlib.figure import Figure
 
+    subtitle = escape_math(printable(subtitle, keep_lines=True))
     subtitle_lines = textwrap.wrap(subtitle, int(width * 13)) if "\n" not in subtitle else subtitle.split("\n")
-    note_lines = [part for note in notes for part in textwrap.wrap(note[0].upper() + note[1:], int(width * 14))]
+    texts = [escape_math(printable(note[:1].upper() + note[1:])) for note in notes]
+    note_lines = [line for text in texts for line in textwrap.wrap(text, int(width * 14))]
     head, foot = 0.36 + 0.19 * len(subtitle_lines), 0.06 + 0.17 * len(note_lines)
     bottom = foot + (0.09 + 0.19 * legend if legend else 0.0)
     total = height + head + bottom
@@ -47,9 +50,9 @@ def new_figure(
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04, rect=rect)  # type: ignore[union-attr,call-arg]
     left, top = 0.1 / width, 1 - 0.1 / total
     style: dict[str, Any] = {"va": "top", "linespacing": 1.3}
-    figure.text(left, top, title, va="top", fontsize=11.5, fontweight="bold", color=INK)
+    figure.text(left, top, escape_math(printable(title)), va="top", fontsize=11.5, fontweight="bold", color=INK)
     figure.text(left, top - 0.24 / total, "\n".join(subtitle_lines), fontsize=9, color=FAINT, **style)
-    figure.text(left, foot / total, escape_math("\n".join(note_lines)), fontsize=8.5, color=ALERT, **style)
+    figure.text(left, foot / total, "\n".join(note_lines), fontsize=8.5, color=ALERT, **style)
     return figure, foot / total
 
 
@@ -105,8 +108,8 @@ def display_name(name: str, longest: int = 22) -> str:
 
 
 def escape_math(text: str) -> str:
-    """Keep matplotlib from reading dollar signs as mathematics."""
-    return text.replace("$", r"\$")
+    """Keep matplotlib from reading dollar signs as mathematics; escaped ones are not escaped again."""
+    return re.sub(r"(?<!\\)\$", r"\\$", text)
 
 
 def save_figure(figure: Figure, file: Path, num_colors: int | None = None) -> Path:

@@ -13,13 +13,14 @@ import numpy as np
 
 from ...audio import SAMPLE_RATE
 from ...utils import text
+from ...utils.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _DISPLAY_SCALE = 0.66
 """Displayed size of a figure relative to its pixels, so that its text is about as large as the text of the page."""
-_MARKDOWN_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>|#~])")
+_MARKDOWN_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 
 
 class Markdown(str):
@@ -46,7 +47,7 @@ def _environment(is_markdown: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("ser_ft", ""),
         autoescape=not is_markdown,
-        finalize=_escape_markdown if is_markdown else None,
+        finalize=_escape_markdown if is_markdown else _escape_control_characters,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,6 +62,7 @@ def _environment(is_markdown: bool) -> Environment:
         "time": text.time_text,
         "literal": Markdown,
         "code": _code,
+        "code_block": _code_block,
     }
     environment.globals["count_text"] = text.count_text
     return environment
@@ -70,7 +72,10 @@ def front_matter(metadata: Mapping[str, Any]) -> str:
     """Return the metadata of a Hub card: YAML between two lines of dashes."""
     import yaml
 
-    return f"---\n{yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)}---\n\n"
+    text = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
+    if printable(text, keep_lines=True) != text:
+        text = yaml.safe_dump(dict(metadata), sort_keys=False)  # with escapes
+    return f"---\n{text}---\n\n"
 
 
 def embed_png(png: bytes) -> dict[str, Any]:
@@ -94,11 +99,20 @@ def audio_data_uri(samples: np.ndarray) -> str:
     return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def _escape_control_characters(value: Any) -> Any:
+    return printable(value, keep_lines=True) if type(value) is str else value
+
+
 def _escape_markdown(value: Any) -> Any:
     if isinstance(value, Markdown) or not isinstance(value, str):
         return value
-    return _MARKDOWN_CHARACTERS.sub(r"\\\1", " ".join(value.split()))
+    return _MARKDOWN_CHARACTERS.sub(r"\\\1", printable(" ".join(value.split())))
 
 
 def _code(words: str) -> Markdown:
-    return Markdown("`" + " ".join(words.replace("`", "'").split()).replace("|", "\\|") + "`")
+    return Markdown("`" + printable(" ".join(words.replace("`", "'").split())).replace("|", "\\|") + "`")
+
+
+def _code_block(text: str, language: str) -> Markdown:
+    fence = max(["``", *re.findall("`+", text)], key=len) + "`"  # longer than any within the text
+    return Markdown(f"{fence}{language}\n{printable(text, keep_lines=True)}\n{fence}")
