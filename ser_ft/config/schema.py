@@ -72,7 +72,8 @@ class SplitConfig:
     """Which speakers are in the training, validation and test parts."""
 
     kind: str = "speaker"
-    """speaker, kfold, corpus, cross-corpus, random (leaks speakers), file, or a named split such as emobox-ravdess."""
+    """speaker, kfold, corpus, cross-corpus, random (leaks speakers), folders (the folders train, validation and test
+    that the clips lie in; unverified if speakers are not known), file, or a named split such as emobox-ravdess."""
 
     seed: int = 0
     """Seed of the split. It is separate from the seed of the run, so that runs can be compared on one split."""

@@ -24,6 +24,7 @@ from ..utils.readers import parse_json, read_json
 from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, CatalogOptions, CremadLabels
+from .corpora.folder import UNKNOWN_SPEAKER
 from .hub_import import catalog_from_table, open_dataset
 from .roots import Roots, build_catalog
 from .scan import SYNTHETIC_NOTE
@@ -215,8 +216,9 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
 
     def row(name: str, clips: Any, num_skipped: int) -> dict[str, Any]:
         counts = clips["emotion"].value_counts()
+        speakers = sum(not speaker.endswith(f"-{UNKNOWN_SPEAKER}") for speaker in clips["speaker"].unique())
         hours = f"{clips['duration'].sum() / 3600:.2f}"
-        counted = {"corpus": name, "clips": len(clips), "speakers": clips["speaker"].nunique(), "hours": hours}
+        counted = {"corpus": name, "clips": len(clips), "speakers": speakers, "hours": hours}
         return counted | {n: int(counts.get(label, 0)) for label, n in enumerate(names)} | {"skipped": num_skipped}
 
     rows = [row(name, frame[frame["corpus"] == name], sum(skip.corpus == name for skip in skipped)) for name in info]

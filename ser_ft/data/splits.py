@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,17 +15,23 @@ from ..utils.readers import read_json
 from ..utils.text import nfc
 from .corpora import normalize_corpus_name
 from .corpora.folder import UNKNOWN_SPEAKER
+from .corpora.folder_names import EVALUATION, part_of
 from .named_splits import NAMED_FOLDS, NAMED_VALIDATION
+from .split_sampling import count_speakers, sample_clips, sample_groups
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
 PARTS = ("train", "validation", "test")
-SPLIT_KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "file", *NAMED_FOLDS)
-_NUM_TRIALS = 300
+SPLIT_KINDS = ("speaker", "kfold", "corpus", "cross-corpus", "random", "folders", "file", *NAMED_FOLDS)
+_UNKNOWN = f"-{UNKNOWN_SPEAKER}"
 _PART_SYNONYMS = {"dev": "validation", "val": "validation", "valid": "validation"}
 _FILE_FORMAT = "a split file is a run's split.json, or an object with lists of speakers: train, validation, test"
+
+
+Leaking: TypeAlias = bool | Literal["unknown"]
+"""Whether speakers are in several parts; "unknown" if the clips' speakers are not known."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Split:
     Attributes:
         name: how it was made.
         fold: number of the fold, or None.
-        leaking: whether speakers may be in several parts; results then say nothing about unseen speakers.
+        leaking: whether speakers are in several parts; unless it is False, results say nothing about unseen speakers.
         parts: part -> ids of its clips.
         unused: number of clips that are in no part (a file may name some speakers only).
     """
@@ -43,7 +49,7 @@ class Split:
     name: str
     seed: int
     fold: int | None
-    leaking: bool
+    leaking: Leaking
     parts: Mapping[str, tuple[str, ...]]
     speakers: Mapping[str, tuple[str, ...]]
     unused: int = 0
@@ -78,14 +84,20 @@ class Split:
         """Return a line per part, with a warning if the split leaks."""
         fold = "" if self.fold is None else f", fold {self.fold}"
         lines = [f"split {self.name}{fold}, seed {self.seed}"]
-        lines += [f"  {part}: {len(self.parts[part])} clips, {len(self.speakers[part])} speakers" for part in PARTS]
+        lines += [f"  {part}: {len(self.parts[part])} clips, {self._count_speakers(part)}" for part in PARTS]
         if self.unused:
             lines.append(f"  in no part: {self.unused} clips")
-        if self.leaking:
+        if self.leaking == "unknown":
+            lines.append("  UNVERIFIED: speakers are not known; the score may say nothing about unseen speakers")
+        elif self.leaking:
             lines.append("  LEAKING: speakers are in several parts; the score says nothing about unseen speakers")
         if not self.parts["validation"]:
             lines.append("  no speaker is left for validation: all epochs are trained and the last weights are kept")
         return "\n".join(lines)
+
+    def _count_speakers(self, part: str) -> str:
+        known = [name for name in self.speakers[part] if not name.endswith(_UNKNOWN)]
+        return f"{len(known)} speakers{', others unknown' if len(known) < len(self.speakers[part]) else ''}"
 
 
 def make_split(
@@ -106,7 +118,9 @@ def make_split(
         table: the prepared table.
         kind: "speaker" (test speakers at random), "kfold" (by speaker), "corpus" (leave one corpus out),
             "cross-corpus" (train on one corpus; test on held-out speakers of it and on all other corpora), "random"
-            (clips at random, which LEAKS speakers; to reproduce older work), "file", or a named split of `NAMED_FOLDS`.
+            (clips at random, which LEAKS speakers; to reproduce older work), "folders" (the parts are those of the
+            folders train, validation and test that the clips lie in; UNVERIFIED if speakers are not known), "file", or
+            a named split of `NAMED_FOLDS`.
         seed: random seed.
         fold: which fold, counted from 0.
         folds: number of folds.
@@ -116,7 +130,8 @@ def make_split(
         file: for "file", a `split.json`, or a JSON object part -> list of speakers.
 
     Raises:
-        InputError: there are too few speakers, the fold does not exist, or the file does not fit the data.
+        InputError: there are too few speakers, speakers are unknown, the fold does not exist, or the folders or the
+            file do not fit the data.
     """
     frame = table.select_columns(["id", "speaker", "corpus", "emotion", "gender"]).to_pandas()
     corpus = corpus and normalize_corpus_name(corpus)
@@ -136,6 +151,8 @@ def make_split(
         return _cross_corpus(frame, seed, corpus, test, validation)
     if kind == "random":
         return _random(frame, seed, test, validation)
+    if kind == "folders":
+        return _from_folders(frame, seed, validation)
     if kind == "file":
         return _from_file(frame, file)
     if kind in NAMED_FOLDS:
@@ -171,12 +188,13 @@ def read_split_file(file: str | Path | None) -> Any:
 def _by_speaker(
     frame: pd.DataFrame, name: str, seed: int, fold: int | None, test: Sequence[str], validation: float
 ) -> Split:
-    remaining = frame[~frame["speaker"].isin(test)]
+    # Unknown speakers are used for training only.
+    remaining = frame[~frame["speaker"].isin(test) & ~_is_unknown(frame)]
     # The last speaker of a corpus is used for training if other speakers can be used for validation.
     only_speaker = remaining.groupby("corpus")["speaker"].transform("nunique") == 1
     pool = remaining if only_speaker.all() else remaining[~only_speaker]
-    count = min(_count(validation, remaining["speaker"].nunique(), minimum=0), pool["speaker"].nunique() - 1)
-    held_out = _sample_groups(pool, [count], seed + 1)[0] if validation and count > 0 else []
+    count = min(count_speakers(validation, remaining["speaker"].nunique(), minimum=0), pool["speaker"].nunique() - 1)
+    held_out = sample_groups(pool, [count], seed + 1)[0] if validation and count > 0 else []
     return _from_speakers(frame, name, seed, fold, {"validation": held_out, "test": test})
 
 
@@ -192,44 +210,54 @@ def _from_speakers(
 
 
 def _from_parts(
-    frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: bool, part_of_clip: pd.Series
+    frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: Leaking, part_of_clip: pd.Series
 ) -> Split:
     parts = {part: tuple(frame.loc[part_of_clip == part, "id"]) for part in PARTS}
     speakers = {part: tuple(sorted(frame.loc[part_of_clip == part, "speaker"].unique())) for part in PARTS}
     return Split(name, seed, fold, leaking, parts, speakers, len(frame) - sum(map(len, parts.values())))
 
 
-def _require_speakers(frame: pd.DataFrame, minimum: int, what: str) -> None:
-    count = frame["speaker"].nunique()
-    if count < minimum:
-        unknown = frame["speaker"].str.endswith(f"-{UNKNOWN_SPEAKER}").any()
-        advice = "; name the speakers in a manifest (a column speaker)" if unknown else ""
+def _known_speakers(frame: pd.DataFrame, minimum: int, what: str) -> pd.DataFrame:
+    """Return the clips of the corpora whose speakers are known, of which there must be enough.
+
+    A corpus without any known speaker is used for training as a whole; one with some cannot be divided by speaker.
+    """
+    unknown = _is_unknown(frame)
+    known = frame[~unknown]
+    doubtful = frame[unknown & (frame["corpus"].isin(known["corpus"]) | known.empty)]
+    if len(doubtful):
         raise InputError(
-            f"{what} needs {minimum} speakers or more, and the data has {count}{advice}; "
+            f"{what} needs the speaker of each clip, and {len(doubtful)} of {len(frame)} clips have none "
+            f"({doubtful['id'].iloc[0]} is the first): name the speakers in folders (EMOTION/SPEAKER/clip) or in a "
+            "manifest (a column speaker); or use split.kind: folders, if there are folders train and test, or random: "
+            "both are marked, because the test speakers may be in the training part"
+        )
+    count = known["speaker"].nunique()
+    if count < minimum:
+        raise InputError(
+            f"{what} needs {minimum} speakers or more, and the data has {count}; "
             "split.kind: random is possible, but leaks the speaker"
         )
+    return known
 
 
-def _count(fraction: float, total: int, minimum: int = 1) -> int:
-    """Return a fraction of `total` speakers, at least one if others remain (at least `minimum` of two)."""
-    if total < 2:
-        return 0
-    return min(max(round(fraction * total), minimum if total < 3 else 1), total - 1)
+def _is_unknown(frame: pd.DataFrame) -> pd.Series:
+    return frame["speaker"].str.endswith(_UNKNOWN)
 
 
 def _sample_test(frame: pd.DataFrame, seed: int, fraction: float) -> list[str]:
     """Sample test speakers in each corpus that has two or more."""
-    _require_speakers(frame, 2, "a split by speaker")
+    frame = _known_speakers(frame, 2, "a split by speaker")
     test: list[str] = []
     for _, clips in frame.groupby("corpus", sort=True):
-        test += _sample_groups(clips, [_count(fraction, clips["speaker"].nunique())], seed)[0]
-    return test or _sample_groups(frame, [_count(fraction, frame["speaker"].nunique())], seed)[0]
+        test += sample_groups(clips, [count_speakers(fraction, clips["speaker"].nunique())], seed)[0]
+    return test or sample_groups(frame, [count_speakers(fraction, frame["speaker"].nunique())], seed)[0]
 
 
 def _kfold(frame: pd.DataFrame, seed: int, fold: int, folds: int) -> list[str]:
     if folds < 2:
         raise InputError(f"split.folds must be 2 or more, not {folds}")
-    _require_speakers(frame, folds, f"a split into {folds} folds by speaker")
+    frame = _known_speakers(frame, folds, f"a split into {folds} folds by speaker")
     _check_fold(fold, folds)
     members: list[list[str]] = [[] for _ in range(folds)]
     for _, clips in frame.groupby("corpus", sort=True):
@@ -237,7 +265,7 @@ def _kfold(frame: pd.DataFrame, seed: int, fold: int, folds: int) -> list[str]:
         # Each corpus starts with the fold that has fewest speakers, so that small corpora are spread over the folds.
         order = sorted(range(folds), key=lambda index: len(members[index]))
         sizes = [count // folds + (place < count % folds) for place in range(folds)]
-        for index, group in zip(order, _sample_groups(clips, sizes, seed), strict=True):
+        for index, group in zip(order, sample_groups(clips, sizes, seed), strict=True):
             members[index] += group
     return members[fold]
 
@@ -245,35 +273,6 @@ def _kfold(frame: pd.DataFrame, seed: int, fold: int, folds: int) -> list[str]:
 def _check_fold(fold: int, folds: int) -> None:
     if not 0 <= fold < folds:
         raise InputError(f"split.fold is {fold}: folds are numbered 0 to {folds - 1}")
-
-
-def _sample_groups(frame: pd.DataFrame, sizes: Sequence[int], seed: int) -> list[list[str]]:
-    """Sample disjoint groups of speakers that represent all speakers.
-
-    Of several hundred random permutations, it uses the one whose groups have the fractions of emotion x gender x corpus
-    nearest (in the sum of absolute differences) to those of all speakers.
-    """
-    import pandas as pd
-
-    if not sum(sizes):
-        return [[] for _ in sizes]
-    cells = frame["emotion"].astype(str) + "/" + frame["gender"].fillna("?").astype(str) + "/" + frame["corpus"]
-    counts = pd.crosstab(frame["speaker"], cells).sort_index()
-    speakers, table = np.array(counts.index), counts.to_numpy(dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    edges = np.cumsum((0, *sizes))
-    best_distance, best_order = np.inf, np.arange(len(speakers))
-    for _ in range(_NUM_TRIALS):
-        order = generator.permutation(len(speakers))
-        distance = 0.0
-        for start, end in pairwise(edges):
-            if end > start:
-                group = table[order[start:end]].sum(axis=0)
-                distance += np.abs(group / group.sum() - table.sum(axis=0) / table.sum()).sum()
-                distance += abs(group.sum() / table.sum() - (end - start) / len(speakers))
-        if distance < best_distance - 1e-12:
-            best_distance, best_order = distance, order
-    return [sorted(map(str, speakers[best_order[start:end]])) for start, end in pairwise(edges)]
 
 
 def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: float) -> Split:
@@ -294,9 +293,9 @@ def _named(frame: pd.DataFrame, name: str, seed: int, fold: int, validation: flo
 
 
 def _cross_corpus(frame: pd.DataFrame, seed: int, corpus: str | None, test: float, validation: float) -> Split:
-    clips = _select_corpus(frame, corpus, "train")
+    clips = _known_speakers(_select_corpus(frame, corpus, "train"), 1, "a split of the training corpus by speaker")
     others = sorted(set(frame["speaker"]) - set(clips["speaker"]))
-    held_out = _sample_groups(clips, [_count(test, clips["speaker"].nunique())], seed)[0]
+    held_out = sample_groups(clips, [count_speakers(test, clips["speaker"].nunique())], seed)[0]
     return _by_speaker(frame, f"cross-corpus-{corpus}", seed, None, [*held_out, *others], validation)
 
 
@@ -311,17 +310,39 @@ def _select_corpus(frame: pd.DataFrame, corpus: str | None, use: str) -> pd.Data
 
 def _random(frame: pd.DataFrame, seed: int, test: float, validation: float) -> Split:
     """Split the clips of each class at random: a speaker's clips are in every part."""
-    import pandas as pd
+    return _from_parts(frame, "random", seed, None, True, sample_clips(frame, seed, test, validation))
 
-    generator = np.random.default_rng(seed)
-    part_of_clip = np.full(len(frame), "train", dtype=object)
-    for _, rows in sorted(frame.groupby("emotion").indices.items()):
-        order = generator.permutation(rows)
-        num_test = round(test * len(order))
-        num_validation = round(validation * (len(order) - num_test))
-        part_of_clip[order[:num_test]] = "test"
-        part_of_clip[order[num_test : num_test + num_validation]] = "validation"
-    return _from_parts(frame, "random", seed, None, True, pd.Series(part_of_clip, index=frame.index))
+
+def _from_folders(frame: pd.DataFrame, seed: int, validation: float) -> Split:
+    """Take the parts from the folders that the clips lie in; without a validation part, sample one of the training.
+
+    A clip's id has its folders below the root.
+    """
+    names = zip(frame["id"], frame["corpus"], strict=True)
+    part_of_clip = frame["id"].copy()
+    part_of_clip[:] = [part_of(clip.removeprefix(f"{corpus}-").split("/")[:-1]) for clip, corpus in names]
+    parts = set(part_of_clip.dropna())
+    is_validation = "test" in parts and "validation" not in parts
+    part_of_clip = part_of_clip.replace(EVALUATION, "validation" if is_validation else "test")
+    for part in ("train", "test"):
+        if not (part_of_clip == part).any():
+            counts = ", ".join(f"{name}: {count} clips" for name, count in part_of_clip.value_counts().items())
+            raise InputError(
+                f"split.kind is folders, and no clip is in a folder named {part} ({counts or 'there are no parts'}); "
+                "the folders are named train, validation (or val, dev) and test (or eval)"
+            )
+    if not (part_of_clip == "validation").any() and validation:
+        train = frame[part_of_clip == "train"]
+        if _is_unknown(train).any():
+            part_of_clip.update(sample_clips(train, seed, 0.0, validation))
+        else:
+            count = count_speakers(validation, train["speaker"].nunique(), minimum=0)
+            held_out = sample_groups(train, [count], seed)[0]
+            part_of_clip[train.index[train["speaker"].isin(held_out)]] = "validation"
+    used = frame[part_of_clip.notna()]
+    shared = (used.assign(part=part_of_clip).groupby("speaker")["part"].nunique() > 1).any()
+    leaking: Leaking = "unknown" if _is_unknown(used).any() else bool(shared)
+    return _from_parts(frame, "folders", seed, None, leaking, part_of_clip)
 
 
 def _from_file(frame: pd.DataFrame, file: str | Path | None) -> Split:

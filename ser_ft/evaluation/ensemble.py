@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from ..data.splits import Leaking
 from ..utils.errors import InputError
 from ..utils.files import output_lock, remove_folder
 from .pooling import find_runs
@@ -137,6 +138,8 @@ def _metrics(
 ) -> dict[str, Any]:
     by_member = [run.metrics for run in members]
     first = by_member[0]
+    of_members = [metrics["split"]["leaking"] for metrics in by_member]
+    leaking: Leaking = next((value for value in (True, "unknown") if value in of_members), False)
     seen_unknown = any("seen" in metrics and metrics["seen"] is None for metrics in by_member)
     excluded = {part: part_metrics.get("excluded", {}) for part, part_metrics in first["parts"].items()}
     return {
@@ -144,7 +147,7 @@ def _metrics(
         "parameters": _sum(metrics.get("parameters") for metrics in by_member),
         "seed": first["seed"],
         "classes": first["classes"],
-        "split": first["split"] | {"leaking": any(metrics["split"]["leaking"] for metrics in by_member)},
+        "split": first["split"] | {"leaking": leaking},
         "calibration": None,
         **({"seen": None} if seen_unknown else {}),
         **{

@@ -78,7 +78,12 @@ def leaderboards(systems: Sequence[System]) -> list[Leaderboard]:
     boards = [Leaderboard(tuple(sorted(group, key=lambda system: -system.scores["uar"]))) for group in groups.values()]
     return sorted(
         boards,
-        key=lambda board: (board.best.leaking, board.is_cross_corpus, -len(board.models), -len(board.best.labels)),
+        key=lambda board: (
+            bool(board.best.leaking),
+            board.is_cross_corpus,
+            -len(board.models),
+            -len(board.best.labels),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..data.splits import Leaking
 from . import metrics
 from .calibration import expected_calibration_error
 from .confidence_intervals import ConfidenceInterval, count_by_speaker, interval_from_counts
@@ -74,9 +75,10 @@ class System:
         return tuple(self.runs[0].metrics["classes"])
 
     @property
-    def leaking(self) -> bool:
+    def leaking(self) -> Leaking:
         """Whether test speakers were seen in training."""
-        return bool(self.runs[0].metrics["split"]["leaking"])
+        leaking: Leaking = self.runs[0].metrics["split"]["leaking"]
+        return leaking
 
     @property
     def split(self) -> str:

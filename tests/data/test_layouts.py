@@ -148,6 +148,27 @@ FOLDERS = {
     ),
     "SPEAKER/EMOTION/clip": (["ann/Happiness/1.flac", "bob/sad/1.ogg"], {"happy": 1, "sad": 1}, {"ann", "bob"}),
     "deeper": (["v1/ann/sad/1.wav", "v1/bob/angry/2024/1.wav"], {"sad": 1, "angry": 1}, {"ann", "2024"}),
+    "parts of a split": (
+        ["train/angry/1.wav", "Test/angry/2.wav", "sad/VAL/3.wav", "mine/dev_set/sad/4.wav", "happy/eval2/5.wav"],
+        {"angry": 2, "sad": 2, "happy": 1},
+        {"unknown"},
+    ),
+    "containers": (
+        ["data/sad/1.wav", "sad/wav/2.wav", "Augmented_Audio/sad/3.wav", "sad/raw data/4.wav", "16 kHz/sad/mp3/5.wav"],
+        {"sad": 5},
+        {"unknown"},
+    ),
+    "speakers among them": (
+        [
+            "train/ann/sad/1.wav",
+            "sad/test/bob/wav/2.wav",
+            "cy/audio/sad/3.wav",
+            "sad/female/f02/4.wav",
+            "sad/7/raw/5.wav",
+        ],
+        {"sad": 5},
+        {"ann", "bob", "cy", "f02", "7"},
+    ),
     "similar joined names": (["happy/a/b_c.wav", "happy/a_b/c.wav"], {"happy": 2}, {"a", "a_b"}),
 }
 
@@ -165,6 +186,16 @@ def test_a_folder_per_emotion_is_read(tmp_path: Path, layout: str, where: str) -
     assert {clip.utterance.speaker for clip in catalog.clips} == {f"mine-{name}" for name in speakers}
     assert len(corpus_files.speakers_and_labels(catalog)) == len(files)
     assert not catalog.skipped
+
+
+def test_folders_of_a_gender_name_the_gender_and_no_speaker(tmp_path: Path) -> None:
+    genders = {
+        "female/sad/1.wav": "female", "sad/Male/2.wav": "male", "m/train/sad/3.wav": "male", "sad/4.wav": None,
+        "Women_voices/sad/5.wav": "female", "sad/female/ann/6.wav": "female",
+    }  # fmt: skip
+    catalog = catalog_of(write(tmp_path / "mine", list(genders)))
+    assert {f"{clip.utterance.id[5:]}.wav": clip.utterance.gender for clip in catalog.clips} == genders
+    assert {clip.utterance.speaker for clip in catalog.clips} == {"mine-unknown", "mine-ann"}
 
 
 def test_folders_that_are_no_emotion_are_skipped(tmp_path: Path) -> None:

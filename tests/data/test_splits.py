@@ -6,14 +6,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 
-from ser_ft.data.splits import NAMED_FOLDS, PARTS, SPLIT_KINDS, make_split
+from ser_ft.data.corpora.folder import folder_parser
+from ser_ft.data.splits import NAMED_FOLDS, PARTS, SPLIT_KINDS, Split, make_split
 from ser_ft.utils.errors import InputError
 from tests.helpers.speaker_tables import SPEAKERS, check_split, corpora_table, table_of
 
@@ -213,7 +214,8 @@ def test_cross_corpus_keeps_a_single_speaker_for_training() -> None:
     ("corpora", "kind", "options", "message"),
     [
         ("one", "speaker", {}, "needs 2 speakers or more, and the data has 1; split.kind: random is possible"),
-        ("unnamed", "speaker", {}, "name the speakers in a manifest (a column speaker)"),
+        ("unnamed", "speaker", {}, "name the speakers in folders (EMOTION/SPEAKER/clip) or in a manifest"),
+        ("unnamed", "folders", {}, "no clip is in a folder named train (there are no parts)"),
         ("one", "kfold", {}, "a split into 5 folds by speaker needs 5 speakers or more, and the data has 1"),
         ("savee", "kfold", {"folds": 5}, "needs 5 speakers or more, and the data has 4"),
         ("savee", "kfold", {"folds": 1}, "split.folds must be 2 or more, not 1"),
@@ -239,6 +241,81 @@ def test_impossible_splits_are_refused(corpora: str, kind: str, options: dict[st
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         make_split(table, kind, **options)
     assert "\n" not in str(caught.value)
+
+
+def folder_table(paths: Sequence[str], corpus: str = "mine") -> datasets.Dataset:
+    """Return the table of clips in folders, each of which occurs once per emotion, in place of its `*`."""
+    parse = folder_parser(corpus, lambda folder: folder in ("sad", "happy"))
+    clips = [parse(PurePosixPath(path.replace("*", emotion))) for path in paths for emotion in ("sad", "happy")]
+    rows = [
+        {"id": clip.id, "speaker": clip.speaker, "corpus": corpus, "emotion": clip.emotion, "gender": clip.gender}
+        for clip in clips
+        if clip is not None
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
+def parts_in(split: Split) -> dict[str, set[str]]:
+    """Return part -> the last letters of the names of its clips."""
+    return {part: {clip[-1] for clip in clips} for part, clips in split.parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("paths", "parts"),
+    [
+        (("train/*/a", "validation/*/b", "test/*/c"), "a b c"),
+        (("*/Training/a", "*/Dev/b", "*/Testing/c"), "a b c"),
+        (("TRAIN/ann/*/a", "VALID/bob/*/b", "EVAL/cy/*/c"), "a b c"),
+        (("test/all/train/*/a", "test/all/val_set/*/b", "test/all/test_set/*/c"), "a b c"),
+        (("train/*/a", "eval/*/b", "test/*/c"), "a b c"),
+        (("train/*/a", "dev/*/b", "eval/*/c", "test/*/d", "more/*/e"), "a b cd"),
+    ],
+)
+@pytest.mark.parametrize("corpus", ["mine", "my-test-data"])
+def test_the_parts_of_existing_folders_are_taken(paths: Sequence[str], parts: str, corpus: str) -> None:
+    split = make_split(folder_table(paths, corpus), "folders")
+    assert parts_in(split) == dict(zip(PARTS, map(set, parts.split()), strict=True))
+    assert split.leaking == (False if "ann" in paths[0] else "unknown")
+    assert ("UNVERIFIED" in split.describe()) == bool(split.leaking)
+    assert split.to_dict()["leaking"] == split.leaking
+    assert split.unused == (2 if len(paths) == 5 else 0)
+
+
+def test_a_speaker_in_two_folders_of_a_split_leaks() -> None:
+    paths = ("train/ann/*/a", "train/bob/*/b", "test/ann/*/c", "test/cy/*/d")
+    assert make_split(folder_table(paths), "folders").leaking is True
+
+
+def test_a_missing_validation_part_is_taken_from_the_training_part() -> None:
+    names = ("ann", "bob", "cy", "di")
+    split = make_split(folder_table([f"train/{name}/*/1" for name in names] + ["test/ed/*/2"]), "folders")
+    assert [len(split.speakers[part]) for part in PARTS] == [3, 1, 1]
+    assert split.leaking is False
+    table = folder_table([f"train/*/{take}" for take in range(8)] + ["test/*/9"])
+    split = make_split(table, "folders", validation=0.25)
+    assert [len(split.parts[part]) for part in PARTS] == [12, 4, 2]
+    assert split.leaking == "unknown"
+    assert not make_split(folder_table(["train/*/1", "test/*/2"]), "folders", validation=0).parts["validation"]
+
+
+@pytest.mark.parametrize("kind", ["speaker", "kfold", "cross-corpus"])
+def test_unknown_speakers_make_a_split_by_speaker_impossible(kind: str) -> None:
+    table = folder_table(["train/*/1", "test/*/2", "ann/*/3", "bob/*/4", "cy/*/5", "di/*/6", "ed/*/7"])
+    other = table_of({"other": ["a", "b"]})
+    rows = [row | {"emotion": "sad"} for row in other.select_columns(table.column_names)]
+    table = datasets.Dataset.from_list([*table, *rows])
+    with pytest.raises(
+        InputError, match=r"4 of \d+ clips have none \(mine-train/sad/1 is the first\): name the speakers"
+    ):
+        make_split(table, kind, corpus="mine")
+
+
+def test_a_corpus_without_known_speakers_is_used_for_training_only() -> None:
+    table = table_of({"mine": ["unknown"], "savee": SPEAKERS["savee"]})
+    for options in ({}, {"kind": "kfold", "folds": 4, "fold": 3}):
+        split = make_split(table, **options)
+        assert "mine-unknown" in split.speakers["train"]
+        assert len(split.speakers["test"]) == len(split.speakers["validation"]) == 1
 
 
 def test_tables_of_few_speakers_are_split() -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ser_ft.cli import main
+from ser_ft.data.splits import Leaking
 from ser_ft.evaluation.ensemble import fuse
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
@@ -28,7 +29,7 @@ def write_run(
     classes: Sequence[str] = tuple(CLASSES),
     speakers: int = 6,
     fold: int | None = 0,
-    leaking: bool = False,
+    leaking: Leaking = False,
     **extra: Any,
 ) -> RunFolder:
     """Write a run folder with random predictions that depend on its seed; its clips depend only on its fold."""
@@ -189,5 +190,9 @@ def test_a_fusion_leaks_and_has_unknown_training_speakers_if_a_member_does(tmp_p
     (fused,) = fuse([first.path, second.path], tmp_path / "fused")
     assert fused.metrics["split"]["leaking"] is True
     assert fused.metrics["seen"] is None
+    third = write_run(tmp_path / "third", 2, leaking="unknown")
+    for other, leaking in ((first, "unknown"), (second, True)):
+        (fused,) = fuse([other.path, third.path], tmp_path / "fused", overwrite=True)
+        assert fused.metrics["split"]["leaking"] == leaking
     (without_unknown,) = fuse([first.path, first.path], tmp_path / "without_unknown")
     assert "seen" not in without_unknown.metrics

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ser_ft.data.splits import Leaking
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 
@@ -75,7 +76,7 @@ def write_run(
     skill: float = 1.0,
     split: str = "kfold",
     split_seed: int = 0,
-    leaking: bool = False,
+    leaking: Leaking = False,
     baselines: Sequence[str] = (),
     classes: Sequence[str] = CLASSES,
     settings: dict[str, Any] | None = None,

@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, constants
 
 from ser_ft.data.corpora import CORPORA
+from ser_ft.data.splits import Leaking
 from ser_ft.evaluation.provenance import corpora_seen_in_training, speakers_seen_in_training, training_runs
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.hub import push
@@ -35,7 +36,7 @@ def write_run(
     template: RunFolder,
     corpora: dict[str, tuple[str, ...]],
     notes: dict[str, str] | None = None,
-    leaking: bool = False,
+    leaking: Leaking = False,
     **settings: Any,
 ) -> RunFolder:
     """Write a run on the given corpora with random predictions and the model of another run."""
@@ -277,12 +278,16 @@ def test_rebuilt_audio_is_marked_in_every_row_and_never_indexed(template: RunFol
     assert {result.dataset_type for result in data.eval_results} == {"ravdess"}
 
 
-def test_a_leaking_split_is_stated_first_and_never_indexed(template: RunFolder, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", template, {"ravdess": WHOLE}, leaking=True)
+@pytest.mark.parametrize(("leaking", "mark"), [(True, "leaking split"), ("unknown", "unverified split")])
+def test_a_leaking_or_unverified_split_is_stated_first_and_never_indexed(
+    template: RunFolder, tmp_path: Path, leaking: Leaking, mark: str
+) -> None:
+    run = write_run(tmp_path / "run", template, {"ravdess": WHOLE}, leaking=leaking)
     text = str(model_card(run, "someone/mine"))
-    assert text.index("**Leaking split.**") < text.index("## How to use it")
+    assert text.index(f"**{mark.capitalize()}.**") < text.index("## How to use it")
     assert ModelCard(text).data.eval_results is None
-    assert all(row[-1] == "leaking split" for row in rows(text, "ravdess"))
+    assert all(row[-1] == mark for row in rows(text, "ravdess"))
+    assert ("No speaker is in more than one part" in text) == (leaking is True)
 
 
 def test_synthetic_voices_are_stated(template: RunFolder) -> None:

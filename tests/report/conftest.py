@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ser_ft.data.splits import Leaking
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.labels import EMOTION_NAMES
 from tests.helpers.runs import calibration, random_predictions, write_scores, write_split
@@ -51,7 +52,7 @@ def write_run(
     classes: Sequence[str] = EMOTION_NAMES,
     corpora: Sequence[str] = ("ravdess",),
     notes: dict[str, str] | None = None,
-    leaking: bool = False,
+    leaking: Leaking = False,
     validation: bool = True,
     missing: str | None = None,
     baselines: bool = True,

@@ -155,6 +155,16 @@ def test_banners_appear_only_where_they_belong(page: Page, odd: Page) -> None:
     assert odd.row("test")[-1] == odd.row("svm")[-1] == odd.row("savee")[-1] == "leaking split; synthetic voices"
 
 
+def test_an_unverified_split_is_marked_as_a_leaking_one_is(make_run: MakeRun) -> None:
+    page = Page(write_report(make_run("unverified", leaking="unknown"), num_examples=0))
+    assert "Unverified split. The speakers are not known" in page.text
+    assert "(unverified split)" in page.text
+    assert "Leaking" not in page.text
+    assert "unseen speakers. Split" not in page.text
+    assert "for a new speaker" not in page.text
+    assert page.row("test")[-1] == page.row("svm")[-1] == "unverified split"
+
+
 def test_missing_parts_and_classes(odd: Page) -> None:
     odd.check_self_contained()
     assert not [row for row in odd.rows if row[0] == "validation"]

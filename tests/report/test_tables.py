@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.report.shared.tables import ALL_SEEN, LEAKING, comparison_rows, format_rows, layer_rows, layer_text
+from ser_ft.report.shared.tables import (
+    ALL_SEEN,
+    LEAKING,
+    UNVERIFIED,
+    comparison_rows,
+    format_rows,
+    layer_rows,
+    layer_text,
+)
 from ser_ft.utils.errors import InputError
 
 MakeRun = Callable[..., RunFolder]
@@ -40,12 +48,14 @@ def test_notes_are_short_in_the_rows_and_complete_below(make_run: MakeRun) -> No
     corpora = ("ravdess", "savee")
     synthetic = make_run("made", corpora=corpora, notes=dict.fromkeys(corpora, SYNTHETIC), baselines=False)
     leaking = make_run("leaking", leaking=True, notes={"ravdess": REBUILT}, baselines=False)
-    lines = format_rows(comparison_rows([clean, synthetic, leaking])).split("\n")
+    unverified = make_run("unverified", leaking="unknown", baselines=False)
+    lines = format_rows(comparison_rows([clean, synthetic, leaking, unverified])).split("\n")
     assert lines[2].endswith("  -")
     assert lines[3].endswith("  synthetic voices")
     assert lines[4].endswith("  leaking split; CREMA-D, rebuilt audio")
-    notes = [f"{SYNTHETIC}: ravdess, savee", LEAKING, f"{REBUILT}: ravdess"]
-    assert lines[5:] == ["", *(f"note: {note}" for note in notes)]
+    assert lines[5].endswith("  unverified split")
+    notes = [f"{SYNTHETIC}: ravdess, savee", LEAKING, f"{REBUILT}: ravdess", UNVERIFIED]
+    assert lines[6:] == ["", *(f"note: {note}" for note in notes)]
     assert "note" not in format_rows(comparison_rows([clean]))
 
 

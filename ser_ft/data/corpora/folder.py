@@ -11,6 +11,7 @@ from ...labels import same_emotion
 from ...utils.errors import InputError
 from ...utils.text import fold, nfc
 from .base import Corpus, Skip, Utterance
+from .folder_names import gender_of, speaker_of
 
 UNKNOWN_SPEAKER = "unknown"
 METADATA_COLUMNS = ("speaker", "gender", "age", "intensity", "statement", "language")
@@ -66,7 +67,8 @@ def folder_parser(name: str, is_label: Callable[[str], bool]) -> Callable[[PureP
     """Make a parser of `EMOTION/clip`, `EMOTION/SPEAKER/clip` and `SPEAKER/EMOTION/clip`.
 
     If the name of no folder above a clip is a label, the clip's own folder is its label; the label scheme does not have
-    it, and the clip is listed as skipped. So is a clip below two emotions, as in `sad/Joy/clip`.
+    it, and the clip is listed as skipped. So is a clip below two emotions, as in `sad/Joy/clip`. Folders such as
+    `train`, `female` and `audio` may lie anywhere, and name no speaker.
     """
 
     def parse(path: PurePosixPath) -> Utterance | None:
@@ -78,11 +80,12 @@ def folder_parser(name: str, is_label: Callable[[str], bool]) -> Callable[[PureP
         if other := next((folder for folder in labels if not same_emotion(folder, labels[-1])), None):
             raise Skip("two-labels", f"the folders {other!r} and {labels[-1]!r} are both emotions: rename one")
         label = next((index for index in reversed(range(len(folders))) if is_label(folders[index])), len(folders) - 1)
-        speakers = folders[label + 1 :] or folders[max(0, label - 1) : label]
+        others = folders[:label] + folders[label + 1 :]
         return Utterance(
             id=f"{name}-{'/'.join((*folders, path.stem))}",
-            speaker=f"{name}-{speakers[0] if speakers else UNKNOWN_SPEAKER}",
+            speaker=f"{name}-{speaker_of(folders, label) or UNKNOWN_SPEAKER}",
             emotion=folders[label],
+            gender=gender_of(others),
             language=None,
         )
 

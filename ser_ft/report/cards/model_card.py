@@ -11,13 +11,14 @@ import yaml
 
 from ...data.corpora import CORPORA
 from ...data.licenses import OWN_LICENSE, model_license
+from ...data.splits import Leaking
 from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
 from ...models import IMAGE_PREFIXES, MODELS, SHIPPED
 from ...utils.readers import read_json
 from ...utils.text import short_note, size_text, time_text
 from ..run.figures import selected_evaluation
-from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
+from ..shared.tables import comparison_rows, describe_sample, evaluated_part, run_notes, split_name, split_notes
 from ..shared.templates import front_matter, render_template
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ def _contents(
         "sample": describe_sample(metrics),
         "leaking": leaking,
         "disjoint": sum(map(len, speakers)) == len(set().union(*speakers)),
-        "notes": [note for note in run_notes({**metrics, "notes": notes | seen_notes}) if note != LEAKING],
+        "notes": run_notes({**metrics, "notes": notes | seen_notes})[bool(leaking) :],
+        "split_note": short_note("".join(split_notes(leaking))),
         "labels": [labels[index] for index in sorted(labels)],
         "classes": metrics["classes"],
         "custom_code": "auto_map" in model_config,
@@ -242,8 +244,8 @@ def citations(corpora: list[Mapping[str, Any]], name: str, model_type: str) -> l
     return list(dict.fromkeys(filter(None, cited)))
 
 
-def _row_note(corpus: str, notes: Mapping[str, str], seen_notes: Mapping[str, str], leaking: bool) -> str:
+def _row_note(corpus: str, notes: Mapping[str, str], seen_notes: Mapping[str, str], leaking: Leaking) -> str:
     """Return the short note on a corpus's figures: what is unusual about its audio, or about the training audio."""
     trained_on = ", ".join(dict.fromkeys(map(short_note, seen_notes.values())))
     note = short_note(notes.get(corpus) or "") or (f"trained on {trained_on}" if trained_on else "")
-    return "; ".join(filter(None, ["leaking split" if leaking else "", note]))
+    return "; ".join(filter(None, [*map(short_note, split_notes(leaking)), note]))

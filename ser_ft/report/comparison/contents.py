@@ -16,7 +16,7 @@ from ...labels import label_color
 from ...utils.progress import progress_bar
 from ..shared.plotting import save_figure
 from ..shared.samples import MAX_SECONDS, Bar, Sample, describe_voice, embed_clips, voice_notes
-from ..shared.tables import LEAKING, run_notes, split_name
+from ..shared.tables import LEAKING, UNVERIFIED, run_notes, split_name
 from ..shared.templates import embed_png
 from . import figures
 from .pairs import ALPHA, SystemComparison, conclusion, p_text, signed_interval_text, signed_text
@@ -59,7 +59,7 @@ def page_contents(
         "num_models": len({system.name for system in systems if system.is_model}),
         "num_runs": len({run.folder.path.resolve() for system in systems if system.is_model for run in system.runs}),
         "corpora": sorted(corpora),
-        "notes": [note for note in _notes(systems) if note != LEAKING],
+        "notes": [note for note in _notes(systems) if note not in (LEAKING, UNVERIFIED)],
         "published": _published(corpora),
         "machines": sorted({machine for system in systems for machine in system.cost["machines"]}),
         "systems": _system_details(comparisons),

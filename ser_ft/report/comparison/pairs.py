@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ...data.splits import Leaking
 from ...evaluation.significance import PairedComparison, compare_paired
 from ...evaluation.systems import Leaderboard, System
 from ...utils.errors import InputError
@@ -35,7 +36,7 @@ class SystemComparison:
     transfer: dict[str, float] = field(default_factory=dict)
 
     @property
-    def leaking(self) -> bool:
+    def leaking(self) -> Leaking:
         """Whether test speakers were seen in training."""
         return self.tested.best.leaking
 

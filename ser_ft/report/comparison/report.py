@@ -68,7 +68,8 @@ def comparison_text(comparisons: Sequence[SystemComparison]) -> str:
     for comparison in comparisons:
         baseline = comparison.baseline if comparison.versus_baseline else None
         suffix = f"; difference: UAR minus that of {baseline.name}" if baseline else ""
-        warning = "LEAKING split, do not compare: " if comparison.leaking else ""
+        kind = "UNVERIFIED" if comparison.leaking == "unknown" else "LEAKING"
+        warning = f"{kind} split, do not compare: " if comparison.leaking else ""
         rows = [_text_row(comparison, system) for system in comparison.tested.systems]
         columns = [*_COLUMNS, *(name for name in _TEXT_COLUMNS if any(row[name] is not None for row in rows))]
         columns += ["notes"] if any(row["notes"] for row in rows) else []

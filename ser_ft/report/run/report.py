@@ -12,7 +12,7 @@ from ...labels import label_color
 from ...utils.files import output_lock
 from ...utils.text import MISSING, short_note
 from ..shared.samples import MAX_SECONDS, check_same_clips, make_samples, voice_notes
-from ..shared.tables import LEAKING, comparison_rows, describe_sample, evaluated_part, run_notes, split_name
+from ..shared.tables import comparison_rows, describe_sample, evaluated_part, run_notes, split_name, split_notes
 from ..shared.templates import embed_png, render_template
 from .calibration_figures import group_scores
 from .figures import selected_evaluation, write_figures
@@ -59,7 +59,8 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         "scores": scores,
         "leaking": metrics["split"]["leaking"],
         "methods": _INTERVAL_METHODS,
-        "notes": [note for note in run_notes(metrics) if note != LEAKING],
+        "notes": run_notes(metrics)[bool(metrics["split"]["leaking"]) :],
+        "split_note": short_note("".join(split_notes(metrics["split"]["leaking"]))),
         "row_notes": _row_notes(metrics),
         "corpora": list(scores.get("by_corpus") or metrics.get("terms") or ()),
         "sample": describe_sample(metrics),
@@ -97,7 +98,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
 
 def _row_notes(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return the short notes of each row of the score tables: part or corpus -> notes."""
-    general = [LEAKING] if metrics["split"]["leaking"] else []
+    general = split_notes(metrics["split"]["leaking"])
     notes = dict.fromkeys(metrics["parts"], run_notes(metrics))
     for corpus in metrics.get("terms") or {}:
         notes[corpus] = general

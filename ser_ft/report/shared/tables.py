@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from ...data.splits import Leaking
 from ...evaluation.run_folder import PARTS, RunFolder
 from ...utils.errors import InputError
 from ...utils.text import count_text, csv_line, printable, score_text, text_table
@@ -14,6 +15,7 @@ from ...utils.text import count_text, csv_line, printable, score_text, text_tabl
 Format = Literal["table", "csv", "json", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 LEAKING = "leaking split: the test speakers were also in the training data"
+UNVERIFIED = "unverified split: the speakers are not known, and the test speakers may also be in the training data"
 ALL_SEEN = (
     "this choice used the clips of all speakers: a test on any of them would be too optimistic; "
     "--split FILE excludes the test speakers of a run's split.json"
@@ -32,7 +34,7 @@ def describe_sample(metrics: Mapping[str, Any]) -> str:
     leaking = metrics["split"]["leaking"]
     unknown = "seen" in metrics and metrics["seen"] is None
     unseen = "" if part == "train" or leaking or unknown else "unseen "
-    seen = " also seen in training" if leaking and part != "train" else ""
+    seen = " also seen in training" if leaking is True and part != "train" else ""
     speakers = count_text(scores["speakers"], f"{unseen}speaker")
     return f"{part}: {count_text(scores['clips'], 'clip')} of {speakers}{seen}"
 
@@ -40,15 +42,20 @@ def describe_sample(metrics: Mapping[str, Any]) -> str:
 def run_notes(metrics: Mapping[str, Any]) -> list[str]:
     """Return the reasons why a run's figures may not be taken at face value.
 
-    A leaking split comes first, then what is unusual about the audio of corpora: "synthetic voices (ser_ft miniature),
-    not recordings: ravdess, tess".
+    A leaking or unverified split comes first, then what is unusual about the audio of corpora: "synthetic voices
+    (ser_ft miniature), not recordings: ravdess, tess".
     """
     corpora: dict[str, list[str]] = {}
     for corpus, note in sorted((metrics.get("notes") or {}).items()):
         if note:
             corpora.setdefault(note, []).append(corpus)
     lines = [f"{note}: {', '.join(names)}" for note, names in corpora.items()]
-    return [LEAKING, *lines] if metrics["split"]["leaking"] else lines
+    return [*split_notes(metrics["split"]["leaking"]), *lines]
+
+
+def split_notes(leaking: Leaking) -> list[str]:
+    """Return the note on a split that leaks or is not verified, by `leaking` of split.json; nothing for others."""
+    return ([UNVERIFIED] if leaking == "unknown" else [LEAKING]) if leaking else []
 
 
 def split_name(split: Mapping[str, Any]) -> str:

@@ -170,8 +170,8 @@ def _split(table: datasets.Dataset, config: SplitConfig, model: str) -> Split:
     split = make_split(table, **asdict(config))
     if split.leaking:
         raise InputError(
-            f"the split {split.name!r} has test speakers in the training part, so the encoder would see them before it "
-            "is tested; use a split by speaker"
+            f"the split {split.name!r} has, or may have, test speakers in the training part, so the encoder would see "
+            "them before it is tested; use a split by speaker"
         )
     check_no_seen_speakers(model, split, is_synthetic(table))
     return split
