@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from .. import audio
 from ..labels import LabelScheme
+from ..utils.caches import check_cache
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
 from ..utils.text import nfc
@@ -78,8 +79,11 @@ def _read_row(sounds: datasets.Dataset, row: int, column: str) -> bytes:
 
 def open_dataset(name: str, split: str) -> datasets.Dataset:
     """Open a data set on the Hub, or one that `datasets` saved to disk."""
+    is_saved = any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json"))
+    if not is_saved:
+        check_cache(datasets.config.HF_DATASETS_CACHE, "HF_DATASETS_CACHE or HF_HOME")
     try:
-        if not any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
+        if not is_saved:
             with offline_if_unreachable(Path(name).exists()):
                 return datasets.load_dataset(name, split=split)
         saved = datasets.load_from_disk(name)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 
 from ..labels import make_scheme
+from ..utils.caches import cache_home, check_cache
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, nearest_existing, output_lock
 from ..utils.progress import dataset_progress_bars
@@ -84,6 +85,7 @@ def load_corpora(
         InputError: a root is missing or has no usable clip, or an option is unknown.
     """
     options = CatalogOptions(include_song, cremad_labels, notes or {})
+    _check_table_cache(cache_dir)
     return _load(_catalog_of_roots(roots, labels, calm, options, verbose), cache_dir, verbose)
 
 
@@ -109,6 +111,7 @@ def load_table(
     Raises:
         InputError: the data set cannot be loaded, a column is missing, or it has no usable clip.
     """
+    _check_table_cache(cache_dir)
     return _load(_catalog_of_table(table, columns, name, split, labels, calm), cache_dir, verbose)
 
 
@@ -234,12 +237,6 @@ def summary(table: datasets.Dataset, skipped: list[Skipped]) -> str:
     return "\n".join(lines)
 
 
-def cache_home() -> Path:
-    """Return the folder of ser_ft's cache: SER_FT_CACHE, or `ser_ft` in the user's cache folder."""
-    folder = os.environ.get("SER_FT_CACHE")
-    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ser_ft"
-
-
 def _catalog_of_roots(
     roots: Roots, labels: str | Mapping[str, str], calm: str, options: CatalogOptions, verbose: bool
 ) -> Catalog:
@@ -261,6 +258,13 @@ def _catalog_of_table(
 ) -> Catalog:
     scheme = make_scheme(labels, calm)
     return catalog_from_table(open_dataset(table, split) if isinstance(table, str) else table, name, columns, scheme)
+
+
+def _check_table_cache(cache_dir: str | Path | None) -> None:
+    if cache_dir is None:
+        check_cache(datasets.config.HF_DATASETS_CACHE, "HF_DATASETS_CACHE or HF_HOME")
+    else:
+        check_cache(cache_dir, "cache_dir")
 
 
 def _load(catalog: Catalog, cache_dir: str | Path | None, verbose: bool) -> datasets.Dataset:

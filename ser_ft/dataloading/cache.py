@@ -25,9 +25,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import audio
-from ..data.prepare import cache_home
 from ..models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extractor, frame_statistics
 from ..models.features import SpectralFeatureExtractor
+from ..utils.caches import cache_home
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
 from ..utils.progress import progress_bar

@@ -27,6 +27,7 @@ from ..models.encoders import EncoderParts
 from ..models.features import SpectralFeatureExtractor
 from ..models.pretrained import PretrainedClassifier
 from ..utils.accelerator import device_name
+from ..utils.caches import cache_home
 from ..utils.errors import InputError
 from ..utils.files import output_lock, remove_folder
 from ..utils.progress import progress_bar
@@ -79,6 +80,7 @@ def evaluate(
         InputError: the model or the data cannot be loaded, they share fewer than two classes, no clip is left, or the
             folder is in use.
     """
+    cache_home()  # frames of a model of ser_ft are cached
     folder = find_model_folder(Path(resolve_model_path(str(model))).expanduser())
     run = next(training_runs(folder), None) if folder else None
     data_name = Path(data).expanduser().resolve().name

@@ -26,6 +26,7 @@ from ..dataloading.targets import allowed_classes
 from ..models import encoders, model_kind
 from ..models.encoders import EncoderParts, EncoderSpec
 from ..utils.accelerator import best_precision
+from ..utils.caches import cache_home
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
 from .metrics import uar
@@ -80,6 +81,7 @@ def probe(
         InputError: an encoder, table or split does not exist, an option is unknown, or there are too few speakers.
     """
     _check_options(backbones, pooling, folds, seed, precision)
+    cache_home()
     table = open_prepared(data)
     clips = _ProbedClips.select(table, split, folds, seed)
     specs = [encoders.find_encoder(name, clips.classes) for name in backbones]

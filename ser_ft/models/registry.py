@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
+from ..utils.caches import check_cache
 from ..utils.errors import InputError
 from ..utils.hub_offline import offline_if_unreachable
 from . import MODELS, baselines, compact, is_own_model_folder, model_kind, read_model_config, resolve_model_path
@@ -192,6 +194,7 @@ def _alexnet_weights() -> dict[str, Any]:
     try:
         weights: dict[str, Any] = source.get_state_dict(check_hash=True, weights_only=True)
     except Exception as error:
+        check_cache(torch.hub.get_dir(), "TORCH_HOME")
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{image.ALEXNET}: the weights cannot be downloaded from {source.url} ({reason}); "

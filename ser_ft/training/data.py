@@ -12,6 +12,7 @@ from ..data.augmentation.waveform import Augment, augment_table
 from ..data.prepare import load_corpora, load_table, open_prepared
 from ..data.splits import Split, make_split
 from ..evaluation.provenance import speakers_seen_in_training
+from ..utils.caches import cache_home
 from ..utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ def load_data(data: DataConfig, verbose: bool = True) -> datasets.Dataset:
     """Load the recordings that a recipe names, as a prepared table.
 
     Raises:
-        InputError: they do not exist or cannot be used.
+        InputError: they do not exist or cannot be used, or the cache of what is computed from them cannot be written.
     """
+    cache_home()
     if data.prepared is not None:
         return open_prepared(data.prepared)
     if data.dataset is not None:

@@ -10,13 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from .caches import check_cache
+
 
 @contextmanager
 def offline_if_unreachable(local: bool) -> Iterator[None]:
     """Use only cached files of the Hub within this context if the Hub cannot be reached.
 
     The Hub's client retries for half a minute; here one attempt of at most five seconds decides. No attempt is made if
-    `local`: nothing of the Hub is needed.
+    `local`: nothing of the Hub is needed. InputError is raised if something fails in this context because the Hub's
+    cache cannot be written.
     """
     import datasets
     import huggingface_hub.constants
@@ -34,6 +37,10 @@ def offline_if_unreachable(local: bool) -> Iterator[None]:
                 module.HF_HUB_OFFLINE = True
     try:
         yield
+    except Exception:
+        if not local and not huggingface_hub.constants.HF_HUB_OFFLINE:
+            check_cache(huggingface_hub.constants.HF_HUB_CACHE, "HF_HOME")
+        raise
     finally:
         for module, value in zip(modules, before, strict=True):
             module.HF_HUB_OFFLINE = value

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.config.parser import parse
-from ser_ft.data.prepare import cache_home, open_prepared, prepare
+from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.class_mapping import ClassMapping
 from ser_ft.evaluation.evaluate import evaluate
 from ser_ft.evaluation.latency import real_time_factor
@@ -25,6 +25,7 @@ from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.pipeline import train
 from ser_ft.report.shared.tables import run_notes
+from ser_ft.utils.caches import cache_home
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone
 

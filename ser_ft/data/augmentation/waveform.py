@@ -19,9 +19,9 @@ import numpy as np
 from datasets.fingerprint import Hasher
 
 from ... import audio
+from ...utils.caches import cache_home
 from ...utils.errors import InputError
 from ...utils.progress import dataset_progress_bars
-from ..prepare import cache_home
 from .parameters import check_integer, is_fraction
 from .transforms import TRANSFORMS, full_scale
 
