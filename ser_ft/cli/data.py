@@ -26,7 +26,7 @@ def add_prepare(commands: Commands) -> None:
     about = "turn folders and archives of recordings into one table under one label scheme"
     details = (
         "Corpora are recognized by their file names. Your own data is a folder per emotion (EMOTION/SPEAKER/clip.wav) "
-        "or a CSV manifest (columns path, emotion, speaker, ...)."
+        "or a CSV manifest (columns path, emotion, speaker, ...; or file_name and label)."
     )
     add = add_command(commands, "prepare", _prepare, about, details).add_argument
     roots = "folder, .zip archive or manifest; NAME=ROOT names its corpus; miniature: synthetic voices"

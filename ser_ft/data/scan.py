@@ -141,7 +141,8 @@ def _add_file(files: Scan, root: Path, path: Path) -> None:
             return
     except OSError as error:
         raise_machine_failure(error)
-        files.broken.append((str(path), "unreadable", f"cannot be read ({error.strerror})"))
+        reason = "not-found" if isinstance(error, FileNotFoundError) else "unreadable"
+        files.broken.append((str(path), reason, f"cannot be read ({error.strerror})"))
         return
     relative_path = PurePosixPath(path.relative_to(root).as_posix())
     file = ArchiveFile(root, str(path), relative_path, status.st_size, status.st_mtime_ns)

@@ -67,6 +67,12 @@ def test_a_table_on_disk_is_prepared(tmp_path: Path, saved: str) -> None:
     assert [skip.reason for skip in builder.read_skipped(tmp_path / "out" / "skipped.csv")] == ["empty", "unreadable"]
 
 
+def test_a_column_in_another_unicode_form_is_found() -> None:
+    table = table_of([noise("1"), noise("2")], **{"Stimmung\u0308": ["sad", "happy"], "Sprecher_O\u0308": ["a", "b"]})
+    columns = {"audio": "sound", "emotion": "Stimmung\u0308", "speaker": "Sprecher_\u00d6"}
+    assert load_table(table, columns, "Jo\u0308rg", verbose=False)["speaker"][:] == ["J\u00f6rg-a", "J\u00f6rg-b"]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

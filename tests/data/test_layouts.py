@@ -136,7 +136,7 @@ def test_link_cycles_and_hidden_folders_are_skipped(tmp_path: Path) -> None:
     (root / "DC_a05.wav").symlink_to("gone.wav")
     catalog = catalog_of(root)
     assert list(corpus_files.speakers_and_labels(catalog)) == ["savee-DC_a01", "savee-DC_a04"]
-    assert reasons(catalog) == {"DC_a05.wav": "unreadable"}
+    assert reasons(catalog) == {"DC_a05.wav": "not-found"}
 
 
 FOLDERS = {

@@ -253,6 +253,11 @@ def test_class_names_are_matched() -> None:
     assert mapping.indices.tolist() == [1, 2, 0, -1]
     # Equal names have priority over synonyms.
     assert ClassMapping.match(("happy", "joy"), ("joy", "happy"), {}).indices.tolist() == [1, 0]
+    # Class names of macOS, and of another language.
+    assert ClassMapping.match(("ge\u0301ne\u0301", "Freude"), ("g\u00e9n\u00e9", "happy"), {}).indices.tolist() == [
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(

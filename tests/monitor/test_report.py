@@ -235,6 +235,7 @@ def test_a_file_name_that_is_not_valid_text_can_be_written(
         ("mono.wav --out notes", "notes: contains drafts, which is not part of a report"),
         ("mono.wav --out mono.wav", "mono.wav: cannot be written"),
         ("thesis --out new", "thesis: no sound files found there"),
+        ("mono.wav --channels J\u00f6rg,Jo\u0308rg", "--channels must be different names separated by commas"),
         ("mono.wav --channels a,a", "--channels must be different names separated by commas, such as a,b, not 'a,a'"),
         ("mono.wav --channels a,", "--channels must be different names"),
         ("mono.wav --negative angry,bored", "--negative: the model does not have the class bored: choose from neutral"),

@@ -92,6 +92,14 @@ def test_unusual_names_are_read_back_and_never_control_the_terminal(path: str, t
     assert printable(table, keep_lines=True) == table
 
 
+@pytest.mark.parametrize("format", RESUMABLE_FORMATS)
+def test_a_path_in_another_unicode_form_is_not_recognized_again(format: str, tmp_path: Path) -> None:
+    for name, other in (("J\u00f6rg.wav", "Jo\u0308rg.wav"), ("Jo\u0308rg.wav", "J\u00f6rg.wav")):
+        out = tmp_path / format
+        out.write_text(text(format, {**CERTAIN, "path": name}), encoding="utf-8")
+        assert path_key(other, format) in read_existing(out, format, CLASSES).predicted
+
+
 @each_format
 def test_a_file_interrupted_anywhere_is_resumed(format: str, tmp_path: Path) -> None:
     out = tmp_path / "predictions"
