@@ -71,9 +71,9 @@ class Reader:
 class Recognizer:
     """A worker, which predicts batches of the file list, or of tables if a column is named."""
 
-    def __init__(self, model: str | None, column: str | None) -> None:
+    def __init__(self, model: str | None, column: str | None, allow_pickle: bool = False) -> None:
         self.column = column
-        self.recognizer = EmotionRecognizer(model, threads=1)
+        self.recognizer = EmotionRecognizer(model, threads=1, allow_pickle=allow_pickle)
         self.schema = schema(self.recognizer.info.classes)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -116,7 +116,12 @@ def _cells(batch: pa.Table, column: str) -> Iterator[AudioInput]:
 
 
 def predict(
-    sources: Sequence[str], out: str, model: str | None = None, column: str | None = None, workers: int | None = None
+    sources: Sequence[str],
+    out: str,
+    model: str | None = None,
+    column: str | None = None,
+    workers: int | None = None,
+    allow_pickle: bool = False,
 ) -> int:
     """Recognize an archive, and return the number of rows.
 
@@ -126,6 +131,7 @@ def predict(
         model: See `EmotionRecognizer`.
         column: The column with the audio, if the sources are Parquet files.
         workers: Number of workers. None: one per GPU of the cluster if the model can use it, else one per core.
+        allow_pickle: Also load pickled weights.
 
     Raises InputError if `out` exists, if a source, its audio, the column or the model does not, or if Ray is missing.
     """
@@ -144,7 +150,8 @@ def predict(
         store, files = _list_files(sources, SOUND_SUFFIXES if column is None else (".parquet",))
         if column is not None:
             _check_column(store, files, column)
-        backend = open_backend(model, "cpu")  # raises InputError if there is something wrong with it
+        # Raises an InputError if there is something wrong with the model.
+        backend = open_backend(model, "cpu", allow_pickle=allow_pickle)
         resources = _connect(ray)
         on_gpus = bool(resources.get("GPU")) and not isinstance(backend, OnnxBackend)
         count = workers or int(resources["GPU"] if on_gpus else resources["CPU"])
@@ -161,7 +168,7 @@ def predict(
             )
         predictions = inputs.map_batches(
             Recognizer,
-            fn_constructor_args=(model, column),
+            fn_constructor_args=(model, column, allow_pickle),
             batch_size=batch_size,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=count),
@@ -257,10 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, help="number of workers (default: one per GPU that the model can use, or per core)"
     )
+    parser.add_argument("--allow-pickle", action="store_true", help="also load pickled weights, which can hold code")
 
     def work() -> None:
         options = parser.parse_args(strip_debug_flag(arguments))
-        rows = predict(options.sources, options.out, options.model, options.column, options.workers)
+        rows = predict(**vars(options))
         print_text(f"{rows} clips: {options.out}")
 
     return run_command(work)

@@ -60,7 +60,7 @@ def make_state(options: Options, limits: Limits = LIMITS) -> AppState:
     Raises:
         InputError: a model does not exist.
     """
-    models = open_models([options.model, *options.compare])
+    models = open_models([options.model, *options.compare], options.allow_pickle)
     files, examples_folder = TEMP_DIR / "files", TEMP_DIR / "examples"
     for folder in (files, examples_folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -72,15 +72,15 @@ class Model:
     card: str | None
 
 
-def open_models(sources: Sequence[str]) -> list[Model]:
+def open_models(sources: Sequence[str], allow_pickle: bool = False) -> list[Model]:
     """Open run folders, .onnx files, models on the Hub, and "shipped", the model that ships with ser_ft; each once.
 
     Raises:
-        InputError: a model does not exist.
+        InputError: a model does not exist, or its weights are pickled and `allow_pickle` is not set.
     """
     models: list[Model] = []
     for source in dict.fromkeys(sources):
-        recognizer = EmotionRecognizer(None if source == SHIPPED else source)
+        recognizer = EmotionRecognizer(None if source == SHIPPED else source, allow_pickle=allow_pickle)
         name = recognizer.info.name
         count = sum(model.recognizer.info.name == name for model in models)
         models.append(Model(f"{name} ({count + 1})" if count else name, source, recognizer, _read_card(source)))

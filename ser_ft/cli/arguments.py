@@ -46,6 +46,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_allow_pickle(parser: argparse.ArgumentParser) -> None:
+    """Add --allow-pickle for commands that load models."""
+    help = (
+        "also load pickled weights (pytorch_model.bin), which can hold code; PyTorch's restricted unpickler reads them"
+    )
+    parser.add_argument("--allow-pickle", action="store_true", help=help)
+
+
 def parse_pairs(text: str, option: str) -> dict[str, str]:
     """Parse NAME=VALUE,NAME=VALUE."""
     return parse_mapping([word for word in text.split(",") if word.strip()], option)

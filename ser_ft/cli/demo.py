@@ -12,7 +12,7 @@ from pathlib import Path
 from ..models import SHIPPED
 from ..utils.errors import InputError
 from ..utils.files import demo_folder
-from .arguments import Commands, Parser, add_command
+from .arguments import Commands, Parser, add_allow_pickle, add_command
 
 _ABOUT = "recognize emotion in speech in the browser: speak, drop a file, analyze a conversation"
 _DETAILS = (
@@ -31,6 +31,7 @@ class Options:
         allow_host: further names at which the page is opened, such as that of a proxy.
         port: None for the first free port from 7860 on, or GRADIO_SERVER_PORT.
         certificate: file with the certificate for https; `key` is the file with its key.
+        allow_pickle: also load pickled weights.
     """
 
     model: str = SHIPPED
@@ -40,6 +41,7 @@ class Options:
     port: int | None = None
     certificate: str | None = None
     key: str | None = None
+    allow_pickle: bool = False
 
 
 def add_demo(commands: Commands) -> None:
@@ -71,6 +73,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     certificate = "certificate for https, which browsers of other machines need to use the microphone"
     add("--certificate", metavar="FILE", help=certificate)
     add("--key", metavar="FILE", help="key of the certificate")
+    add_allow_pickle(parser)
 
 
 def _to_options(arguments: argparse.Namespace) -> Options:

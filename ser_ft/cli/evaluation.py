@@ -10,7 +10,7 @@ from ..report.shared.tables import comparison_rows, format_rows
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
 from ..utils.text import print_text
-from .arguments import Commands, add_command, add_format, add_model, parse_pairs
+from .arguments import Commands, add_allow_pickle, add_command, add_format, add_model, parse_pairs
 
 if TYPE_CHECKING:
     import datasets
@@ -35,6 +35,7 @@ def add_evaluate(commands: Commands) -> None:
     parser.add_argument("--map", default="", metavar="MODEL_CLASS=DATA_CLASS,...", help=mapping)
     seen = "also evaluate on speakers that the model was trained on; the result is marked as leaking"
     parser.add_argument("--include-seen-speakers", action="store_true", help=seen)
+    add_allow_pickle(parser)
     _add_overwrite(parser)
 
 
@@ -94,7 +95,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     mapping, seen = parse_pairs(args.map, "--map"), args.include_seen_speakers
     run = evaluate(
-        args.model, args.data, args.out, mapping=mapping, include_seen_speakers=seen, overwrite=args.overwrite
+        args.model,
+        args.data,
+        args.out,
+        mapping=mapping,
+        include_seen_speakers=seen,
+        allow_pickle=args.allow_pickle,
+        overwrite=args.overwrite,
     )
     write_report(run)
     print_text(f"\n{format_rows(comparison_rows([run]))}\n\nrun: {run.path}\nreport: {run.report_file}")

@@ -9,7 +9,7 @@ from typing import Any
 from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
 from ..utils.text import MISSING, fold, print_text, printable, text_table
-from .arguments import Commands, add_command, add_format
+from .arguments import Commands, add_allow_pickle, add_command, add_format
 
 
 def add_monitor(commands: Commands) -> None:
@@ -41,6 +41,7 @@ def add_monitor(commands: Commands) -> None:
     add("--hop", type=float, metavar="SECONDS", help="distance between windows (default: 1)")
     add("--overwrite", action="store_true", help="replace an existing report")
     add("--no-audio", action="store_true", help="write pages without recorded voices")
+    add_allow_pickle(parser)
     add_format(parser)
 
 
@@ -61,7 +62,7 @@ def _monitor(arguments: argparse.Namespace) -> int:
     )
     output = check_output_folder(arguments.out, arguments.overwrite)
     result = write_reports(
-        open_backend(arguments.model),
+        open_backend(arguments.model, allow_pickle=arguments.allow_pickle),
         arguments.recordings,
         output,
         settings,

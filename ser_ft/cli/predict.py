@@ -25,7 +25,7 @@ from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
 from ..utils.streams import output_error, silent_libraries
 from ..utils.text import display_width, print_text, printable
-from .arguments import Commands, add_command
+from .arguments import Commands, add_allow_pickle, add_command
 
 if TYPE_CHECKING:
     from ..inference.inputs import AudioInput
@@ -44,7 +44,8 @@ def add_predict(commands: Commands) -> None:
         "error to the output; the other files are still recognized, and the exit code is 1. The model recognizes "
         "expression, not feeling."
     )
-    add = add_command(commands, "predict", _predict, about, details).add_argument
+    parser = add_command(commands, "predict", _predict, about, details)
+    add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="sound files, and folders of sound files")
     model = (
         "a run folder, an .onnx file of `ser-ft export`, a folder with a saved classifier, or a name on the Hub "
@@ -59,6 +60,7 @@ def add_predict(commands: Commands) -> None:
         "model: the file does not name it, and only a model with other classes is noticed"
     )
     add("--resume", action="store_true", help=resume)
+    add_allow_pickle(parser)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -71,7 +73,7 @@ def _predict_files(options: argparse.Namespace, out: Path | None) -> int:
     from ..inference.recognizer import EmotionRecognizer
 
     format = _check_out(out, options.format, options.resume)
-    recognizer = EmotionRecognizer(options.model)
+    recognizer = EmotionRecognizer(options.model, allow_pickle=options.allow_pickle)
     with silent_libraries():
         return _write_predictions(recognizer, options.paths, format, out)
 

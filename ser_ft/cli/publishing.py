@@ -6,7 +6,7 @@ import argparse
 
 from ..utils.errors import InputError
 from ..utils.text import print_text
-from .arguments import Commands, add_command, add_model
+from .arguments import Commands, add_allow_pickle, add_command, add_model
 
 
 def add_export(commands: Commands) -> None:
@@ -31,6 +31,7 @@ def add_export(commands: Commands) -> None:
     tolerance = "largest accepted difference of a probability (default: 0.0001; 0.1 with --int8)"
     parser.add_argument("--tolerance", type=float, metavar="DIFFERENCE", help=tolerance)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_allow_pickle(parser)
 
 
 def add_push(commands: Commands) -> None:
@@ -62,7 +63,7 @@ def _export(options: argparse.Namespace) -> None:
         raise InputError(f"--tolerance must be above 0, such as 0.001, not {options.tolerance:g}")
     from ..export.onnx import export_onnx
 
-    settings = {name: getattr(options, name) for name in ("int8", "data", "tolerance", "overwrite")}
+    settings = {name: getattr(options, name) for name in ("int8", "data", "tolerance", "overwrite", "allow_pickle")}
     result = export_onnx(options.model, options.out, **settings)
     same = round(result.agreement * result.clips)
     print_text(f"written: {result.path} ({result.bytes / 1e6:.1f} MB)")

@@ -11,7 +11,7 @@ from ..report.shared.tables import ALL_SEEN, format_rows, layer_rows, layer_text
 from ..utils.errors import run_command, strip_debug_flag
 from ..utils.files import output_lock
 from ..utils.text import print_text
-from .arguments import Commands, add_command, add_format, parse_integers
+from .arguments import Commands, add_allow_pickle, add_command, add_format, parse_integers
 
 _PRETRAIN_DESCRIPTION = """Continue the pretraining of a wav2vec 2.0 encoder on the speech of a split's training
 speakers, without labels. A recipe is a YAML file. Each setting below can be overridden on the command line, as
@@ -72,6 +72,7 @@ def add_probe(commands: Commands) -> None:
     precision = "precision of the encoder: auto (the fastest), no (float32) or bf16"
     add("--precision", default="auto", help=precision)
     add("--figure", metavar="FILE.png", help="write a figure of the UAR of the layers")
+    add_allow_pickle(parser)
     add_format(parser)
 
 
@@ -130,15 +131,8 @@ def _probe(options: argparse.Namespace) -> None:
         figure = check_figure_file(options.figure) if options.figure else None
         from ..evaluation.probe import probe
 
-        result = probe(
-            options.backbones,
-            options.data,
-            options.pooling,
-            options.folds,
-            options.seed,
-            options.split,
-            options.precision,
-        )
+        names = ("pooling", "folds", "seed", "split", "precision", "allow_pickle")
+        result = probe(options.backbones, options.data, **{name: getattr(options, name) for name in names})
         if options.format == "table":
             print_text(layer_text(result))
         else:

@@ -118,6 +118,10 @@ class ModelConfig:
     revision: str | None = None
     """For a speech encoder on the Hub: a commit, branch or tag. null: the newest."""
 
+    allow_pickle: bool = False
+    """Also load pickled weights (pytorch_model.bin), with PyTorch's restricted unpickler. Many encoders on the Hub have
+    no others. false: only safetensors, which cannot hold code."""
+
     feature_extractor: dict[str, Any] = field(default_factory=dict)
     """Settings of the feature extractor, such as descriptors or n_mels. A speech encoder has its own extractor."""
 
@@ -132,6 +136,8 @@ class ModelConfig:
             raise InputError(
                 f"model.pretrained applies to image backbones, such as timm/vgg16_bn.tv_in1k, not to {self.name}"
             )
+        if self.allow_pickle and self.name in (*MODELS, SHIPPED):
+            raise InputError(f"model.allow_pickle applies to weights from elsewhere, not to {self.name}")
         if self.kind == "speech" and self.feature_extractor:
             raise InputError("model.feature_extractor: a speech encoder brings its own feature extractor")
         if "/" not in self.name and self.name not in (*MODELS, SHIPPED) and not Path(self.name).is_dir():

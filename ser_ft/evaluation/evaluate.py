@@ -53,6 +53,7 @@ def evaluate(
     *,
     mapping: Mapping[str, str] | None = None,
     include_seen_speakers: bool = False,
+    allow_pickle: bool = False,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> RunFolder:
@@ -70,6 +71,7 @@ def evaluate(
             several model classes that correspond to one class are added.
         include_seen_speakers: also evaluate on speakers that the model was trained or validated on. The result is then
             marked as leaking.
+        allow_pickle: also load pickled weights.
         overwrite: replace an earlier evaluation in that folder.
         verbose: print what is excluded, and show progress.
 
@@ -88,7 +90,7 @@ def evaluate(
     with output_lock(out):
         table = open_prepared(data)
         output = new_run_folder(out, COMMAND, overwrite)
-        evaluated = EvaluatedModel(PretrainedClassifier.load(str(folder or model)), run)
+        evaluated = EvaluatedModel(PretrainedClassifier.load(str(folder or model), allow_pickle), run)
         classifier = evaluated.classifier
         mapped = ClassMapping.match(classifier.classes, table.features["emotion"].names, mapping or {})
         clips = EvaluationSet.select(
@@ -250,6 +252,7 @@ def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: tor
             batches.lengths,
             mapping.allowed_model_classes(allowed),
             equal_lengths=batches.requires_equal_lengths,
+            name=classifier.name,
         )
     if hooks is not None:
         hooks.remove()

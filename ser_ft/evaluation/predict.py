@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..models.outputs import to_probabilities
 from .grouping import duration_groups
 from .metrics import compute_metrics
 from .run_folder import PARTS, PREDICTION_COLUMNS, TABLE_COLUMNS
@@ -37,6 +38,7 @@ def predict(
     equal_lengths: bool = False,
     shard: tuple[int, int] = (0, 1),
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    name: str = "the model",
 ) -> np.ndarray:
     """Return a model's probabilities for clips, over the classes that each clip's corpus contains.
 
@@ -50,9 +52,13 @@ def predict(
         equal_lengths: whether all clips of a batch must have the same length.
         shard: index of this process and number of processes, which each compute some of the batches.
         context: factory of a context for each call of the model, such as autocast.
+        name: name of the model in errors.
 
     Returns:
         Float64, shape (clips, classes): 0 for classes that are not allowed, and in rows of other processes.
+
+    Raises:
+        NotFiniteError: the model computes NaN or infinite values.
     """
     import torch
 
@@ -69,17 +75,12 @@ def predict(
             inputs = {name: value.to(device) for name, value in collate(rows[batch].tolist()).items()}
             with context():
                 logits = model(**inputs).logits
-            probabilities[batch] = masked_softmax(logits.float().cpu().numpy().astype(np.float64), allowed[batch])
+            probabilities[batch] = to_probabilities(
+                logits.float().cpu().numpy(), allowed[batch].shape, allowed[batch], name
+            )
     for module, training in modes.items():
         module.training = training
     return probabilities
-
-
-def masked_softmax(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Return the softmax over the allowed classes, zero elsewhere; all of shape (clips, classes)."""
-    logits = np.where(allowed, logits, -np.inf)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def predictions_table(

@@ -54,6 +54,7 @@ def probe(
     seed: int = 0,
     split: str | Path | None = None,
     precision: str = "auto",
+    allow_pickle: bool = False,
     verbose: bool = True,
 ) -> dict[str, Any]:
     """Score every layer of pretrained speech encoders by a linear classifier on its hidden states, on unseen speakers.
@@ -68,6 +69,7 @@ def probe(
         folds: number of folds by speaker.
         split: a split file, such as a run's split.json: only its training part is probed. None: all clips.
         precision: precision of the encoders: "no" (float32), "bf16", or "auto" (the fastest on this machine).
+        allow_pickle: also load pickled weights.
 
     Returns:
         A dictionary ready for JSON: split {name, fold, leaking} (name None: all clips), notes (corpus -> note), clips,
@@ -84,7 +86,7 @@ def probe(
     cache_home()
     table = open_prepared(data)
     clips = _ProbedClips.select(table, split, folds, seed)
-    specs = [encoders.find_encoder(name, clips.classes) for name in backbones]
+    specs = [encoders.find_encoder(name, clips.classes, allow_pickle=allow_pickle) for name in backbones]
     # transformers' progress bar over the weights would break into ours. Downloads keep their bars.
     logging.disable_progress_bar()
     enable_progress_bars()

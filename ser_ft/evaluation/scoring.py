@@ -14,6 +14,7 @@ from ..data.prepare import corpus_info
 from ..data.splits import Split
 from ..dataloading.targets import ClipData
 from ..models.classical import make_classical
+from ..models.outputs import to_probabilities
 from ..utils.progress import progress_bar
 from .calibration import (
     abstention_metrics,
@@ -23,7 +24,7 @@ from .calibration import (
     fit_threshold,
 )
 from .metrics import negative_log_likelihood
-from .predict import corpus_notes_and_terms, masked_softmax, metrics_per_part, predictions_table
+from .predict import corpus_notes_and_terms, metrics_per_part, predictions_table
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class SplitScorer:
             for part, part_rows in rows.items():
                 if len(part_rows):
                     logits = np.log(np.clip(baseline.predict_proba(statistics[part_rows]), 1e-12, 1.0))
-                    probabilities[part] = masked_softmax(logits, self.inputs.allowed[part_rows])
+                    allowed = self.inputs.allowed[part_rows]
+                    probabilities[part] = to_probabilities(logits, allowed.shape, allowed, f"the baseline {name}")
             output = RunFolder(folder.path / "baselines" / name)
             self.write(output, probabilities, self.fit_calibration(probabilities), model=name, parameters=None)

@@ -72,6 +72,7 @@ def export_onnx(
     int8: bool = False,
     data: str | Path | None = None,
     tolerance: float | None = None,
+    allow_pickle: bool = False,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> ExportResult:
@@ -88,6 +89,7 @@ def export_onnx(
         data: Clips for the comparison: a table that `ser-ft prepare` wrote, or a folder of sound files. None: the table
             that the model was trained on if it still exists, else synthetic voices.
         tolerance: Largest accepted difference of a probability. None: 1e-4, or 0.1 with `int8`.
+        allow_pickle: Also load pickled weights.
 
     Raises:
         InputError: The model cannot be loaded or exported, the file exists or cannot be written, there are no clips, or
@@ -95,12 +97,12 @@ def export_onnx(
     """
     _check_packages()
     folder = find_model_folder(Path(model).expanduser())
-    saved = PretrainedClassifier.load(str(folder or model))
+    saved = PretrainedClassifier.load(str(folder or model), allow_pickle)
     name = out or f"{Path(saved.display_name).name}{'-int8' if int8 else ''}.onnx"
     with output_lock(name):
         target = _check_target(saved, name, overwrite)
         source, clips = _load_clips(folder, data, verbose)
-        reference = TorchBackend(str(model), "cpu")
+        reference = TorchBackend(str(model), "cpu", allow_pickle=allow_pickle)
         info = reference.info
         # The first clip is also compared at the shortest length, one sample more, and a long one.
         lengths = (info.min_samples, info.min_samples + 1, int(_MAX_SECONDS * SAMPLE_RATE) + 1)

@@ -86,13 +86,21 @@ class EmotionRecognizer:
             None: the model that is part of the package.
         device: A PyTorch device. None: a GPU if there is one.
         threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
+        allow_pickle: Also load pickled weights (pytorch_model.bin), with PyTorch's restricted unpickler. By default
+            only safetensors and ONNX files are loaded.
 
     Raises:
-        InputError: The model does not exist, or does not run on the device.
+        InputError: The model does not exist, is not safe to load, or does not run on the device.
     """
 
-    def __init__(self, model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> None:
-        self.backend = open_backend(model, device, threads)
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        self.backend = open_backend(model, device, threads, allow_pickle)
         self.info = self.backend.info
         usable = max(MIN_SECONDS, self.info.max_seconds or MAX_CLIP_SECONDS)
         length = min(_LONG_CLIP_WINDOW, usable)

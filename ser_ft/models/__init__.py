@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import raise_machine_failure
+from ..utils.readers import read_json
 
 MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn", "compact-cnn")
 """Names of our own networks, which are trained from scratch."""
@@ -16,6 +16,9 @@ CLASSICAL = ("majority", "logistic", "svm")
 
 SHIPPED = "shipped"
 """Name of the model that comes with ser_ft."""
+
+OWN_PREFIX = "ser_ft_"
+"""Prefix of the `model_type` of our own networks."""
 
 IMAGE_PREFIXES = ("timm/", "torchvision/")
 """Prefixes of the names of image backbones."""
@@ -43,13 +46,14 @@ def model_kind(name: str) -> str:
 
 def is_own_model_folder(folder: str) -> bool:
     """Return whether a folder holds a saved network of ser_ft."""
-    return str(read_model_config(folder).get("model_type", "")).startswith("ser_ft_")
+    return str(read_model_config(folder).get("model_type", "")).startswith(OWN_PREFIX)
 
 
 def read_model_config(folder: str) -> dict[str, Any]:
     """Return the content of a folder's config.json; an empty dictionary if there is none."""
+    file = Path(resolve_model_path(folder)) / "config.json"
     try:
-        config = json.loads((Path(resolve_model_path(folder)) / "config.json").read_text(encoding="utf-8"))
+        config = read_json(file) if file.is_file() else {}
     except (OSError, ValueError) as error:
         raise_machine_failure(error)
         return {}

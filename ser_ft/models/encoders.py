@@ -1,31 +1,26 @@
-"""Pretrained speech encoders behind `AutoModelForAudioClassification`: loading, checks and the parts of a model."""
+"""Pretrained speech encoders behind `AutoModelForAudioClassification`: settings, heads and the parts of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal, cast
 
 import torch
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
     AutoModelForAudioClassification,
     PreTrainedConfig,
     PreTrainedModel,
     SequenceFeatureExtractor,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
-from transformers.utils import logging
 
 from ..utils.errors import InputError
-from ..utils.hub_offline import offline_if_unreachable
+from . import OWN_PREFIX
+from .loading import SavedModel, open_model, readable_errors
 
 _ACCEPTED_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple), list: (list, tuple)}
 # Settings that follow from the classes, or that the checkpoint's weights do not fit if they change.
@@ -34,6 +29,8 @@ _FIXED = (
     *("hidden_size", "d_model", "num_attention_heads", "encoder_attention_heads", "conv_dim", "conv_kernel"),
     *("conv_stride", "feat_extract_norm", "do_stable_layer_norm", "add_adapter", "num_mel_bins"),
 )
+# Fewest samples at 16 kHz per frame of an encoder; wav2vec 2.0 has 320.
+_MIN_STRIDE = 40
 _LAYER_COUNTS = ("num_hidden_layers", "encoder_layers")
 
 _FIXED_LENGTH = ("whisper", "audio-spectrogram-transformer")
@@ -156,15 +153,17 @@ def _num_parameters(module: nn.Module) -> int:
 class EncoderSpec:
     """A speech encoder before its weights are loaded, see `find_encoder`.
 
-    `config` has the classes and settings of the run. `keeps_head` is true if the checkpoint was fine-tuned for the same
-    classes, so that its head is kept.
+    `saved` is the model as it was saved; `config` has the classes and settings of the run. `keeps_head` is true if the
+    checkpoint was fine-tuned for the same classes, so that its head is kept. `allow_pickle`: pickled weights may be
+    loaded.
     """
 
     name: str
-    revision: str | None
+    saved: SavedModel
     config: PreTrainedConfig
     extractor: SequenceFeatureExtractor
     keeps_head: bool
+    allow_pickle: bool
 
 
 def find_encoder(
@@ -174,6 +173,7 @@ def find_encoder(
     dropout: float | None = None,
     weighted_layer_sum: bool = False,
     revision: str | None = None,
+    allow_pickle: bool = False,
 ) -> EncoderSpec:
     """Read the configuration and the feature extractor of a pretrained speech encoder, but not its weights.
 
@@ -184,17 +184,17 @@ def find_encoder(
         dropout: rate of all dropouts of the family; None: those of the checkpoint.
         weighted_layer_sum: whether the head learns a weighted sum of the layers, in families that support it.
         revision: commit, branch or tag on the Hub; None: the default branch.
+        allow_pickle: whether pickled weights may be loaded.
 
     Raises:
-        InputError: there is no such encoder, the Hub cannot be reached, transformers has no audio classifier of this
-            family, or a setting is unknown or has a wrong value.
+        InputError: there is no such encoder, it is not safe to load, the Hub cannot be reached, transformers has no
+            audio classifier of this family, or a setting is unknown or has a wrong value.
     """
-    with quiet_loading(), readable_errors(name):
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        if config.model_type not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES:
-            families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
-            raise InputError(f"{name}: {config.model_type} is not a speech classifier; use one of {families}")
-        extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
+    saved = open_model(name, revision)
+    config, extractor = copy.deepcopy(saved.config), saved.extractor
+    if config.model_type.startswith(OWN_PREFIX):
+        raise InputError(f"{name}: a {config.model_type} network is no speech encoder")
+    check_convolutions(name, config)
     overrides = dict(config_overrides or {})
     _check_overrides(name, config, overrides)
     changes: dict[str, Any] = {key: 0.0 for key in ("layerdrop", "encoder_layerdrop") if hasattr(config, key)}
@@ -215,7 +215,7 @@ def find_encoder(
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: number for number, label in enumerate(classes)}
     config.problem_type = None
-    return EncoderSpec(name, revision, config, extractor, keeps_head)
+    return EncoderSpec(name, saved, config, extractor, keeps_head, allow_pickle)
 
 
 def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
@@ -223,15 +223,8 @@ def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
 
     Raises `InputError` if weights are missing, or do not fit the configuration.
     """
-    with quiet_loading(), readable_errors(spec.name):
-        model, report = AutoModelForAudioClassification.from_pretrained(
-            spec.name,
-            revision=spec.revision,
-            config=spec.config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    loaded, report = spec.saved.load_weights(AutoModelForAudioClassification, spec.config, spec.allow_pickle)
+    model = cast(Any, loaded)
     if "layer_weights" in report["missing_keys"]:
         # transformers 5.23 does not initialize them.
         torch.nn.init.constant_(model.layer_weights, 1 / len(model.layer_weights))
@@ -253,6 +246,15 @@ def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
             "fit it"
         )
     return cast(PreTrainedModel, model)
+
+
+def check_convolutions(name: str, config: PreTrainedConfig) -> None:
+    """Refuse convolutions over samples that make so many frames that attention between them would not fit in memory."""
+    sizes = [*getattr(config, "conv_kernel", ()), *getattr(config, "conv_stride", ())]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InputError(f"{name}: conv_kernel and conv_stride in config.json must be whole numbers above 0")
+    if sizes and math.prod(config.conv_stride) < _MIN_STRIDE:
+        raise InputError(f"{name}: conv_stride in config.json makes a frame of less than {_MIN_STRIDE} samples")
 
 
 def _check_overrides(name: str, config: PreTrainedConfig, overrides: Mapping[str, Any]) -> None:
@@ -283,49 +285,3 @@ def _shorten_whisper(name: str, config: PreTrainedConfig, extractor: Any, positi
     extractor.chunk_length = positions // 50
     extractor.n_samples = extractor.chunk_length * extractor.sampling_rate
     extractor.nb_max_frames = extractor.n_samples // extractor.hop_length
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Hide transformers' loading report and progress bar, but not the progress bars of downloads."""
-    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    shows_downloads = not are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if shows_downloads:
-        enable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bar:
-            logging.enable_progress_bar()
-        (enable_progress_bars if shows_downloads else disable_progress_bars)()
-
-
-@contextmanager
-def readable_errors(name: str) -> Iterator[None]:
-    """Raise an `InputError` of one line if a model cannot be loaded; an unreachable Hub is noticed within seconds."""
-    folder = Path(name)
-    try:
-        with offline_if_unreachable(local=folder.is_dir()):
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        pointers = [file.name for file in folder.glob("*") if _is_lfs_pointer(file)] if folder.is_dir() else []
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if pointers:
-            reason = f"{pointers[0]} is a git-lfs pointer: run `git lfs pull` in the folder"
-        elif isinstance(error, SafetensorError | UnpicklingError | EOFError):
-            reason = "its weights file is damaged or incomplete: download it again"
-        if folder.is_dir():
-            raise InputError(f"{name}: transformers cannot load a speech model from this folder ({reason})") from error
-        raise InputError(
-            f"{name}: not a folder, and no such model is on this machine or can be downloaded from the Hub ({reason})"
-        ) from error
-
-
-def _is_lfs_pointer(file: Path) -> bool:
-    is_small = file.is_file() and file.stat().st_size <= 1024
-    return is_small and file.read_bytes().startswith(b"version https://git-lfs")

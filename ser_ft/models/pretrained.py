@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModelForAudioClassification,
-    PreTrainedModel,
-    SequenceFeatureExtractor,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+from transformers import AutoModelForAudioClassification, PreTrainedModel, SequenceFeatureExtractor
 
 from ..audio import SAMPLE_RATE
 from ..utils.errors import InputError
-from . import resolve_model_path
+from . import OWN_PREFIX
+from .collation import make_collator
 from .descriptors import DELTA_ORDERS, DELTA_WIDTH
-from .encoders import EncoderParts, quiet_loading, readable_errors
+from .encoders import EncoderParts, check_convolutions
 from .features import SpectralFeatureExtractor
-
-_OWN_PREFIX = "ser_ft_"
+from .loading import open_model, readable_errors
+from .outputs import check_classes, to_probabilities
 
 
 @dataclass(frozen=True)
@@ -37,22 +32,20 @@ class PretrainedClassifier:
     classes: tuple[str, ...]
 
     @classmethod
-    def load(cls, name: str) -> PretrainedClassifier:
+    def load(cls, name: str, allow_pickle: bool = False) -> PretrainedClassifier:
         """Load a classifier from a folder or the Hub, or the one that comes with ser_ft ("shipped").
 
-        No code that is saved with the classifier is run. Raises `InputError` if the classifier cannot be loaded, does
-        not classify audio at 16 kHz, or lacks weights, for example because transformers does not know its kind of head.
+        No code that is saved with the classifier is run. Pickled weights are loaded only with `allow_pickle`.
+
+        Raises:
+            InputError: the classifier cannot be loaded, needs code or files from elsewhere, does not classify audio at
+                16 kHz, lacks weights (for example because transformers does not know its kind of head), has two classes
+                of one name, or does not answer with finite numbers.
         """
-        path = resolve_model_path(name)
-        with quiet_loading(), readable_errors(name):
-            config = AutoConfig.from_pretrained(path)
-            family = config.model_type
-            if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES and not family.startswith(_OWN_PREFIX):
-                raise InputError(f"{name}: a {family} model does not classify audio")
-            extractor = AutoFeatureExtractor.from_pretrained(path)
-            model, report = AutoModelForAudioClassification.from_pretrained(
-                path, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-            )
+        saved = open_model(name)
+        extractor: Any = saved.extractor
+        check_convolutions(name, saved.config)
+        model, report = saved.load_weights(AutoModelForAudioClassification, allow_pickle=allow_pickle)
         # Masks are used in training only.
         missing = {key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")}
         missing |= {key for key, *_ in report["mismatched_keys"]}
@@ -64,8 +57,22 @@ class PretrainedClassifier:
         if extractor.sampling_rate != SAMPLE_RATE:
             rate = extractor.sampling_rate
             raise InputError(f"{name}: the model takes audio at {rate} Hz, but prepared audio is at 16 kHz")
-        classes = tuple(str(label) for _, label in sorted((model.config.id2label or {}).items()))
-        return cls(name, model.eval(), extractor, classes)
+        labels = [label for _, label in sorted((model.config.id2label or {}).items())]
+        classes = check_classes(name, (str(label) if isinstance(label, int) else label for label in labels))
+        classifier = cls(name, cast(Any, model).eval(), extractor, classes)
+        classifier._check_answer()
+        return classifier
+
+    def _check_answer(self) -> None:
+        """Classify noise, so that settings that do not fit together are noticed before recordings are read."""
+        threshold = getattr(self.model.config, "uncertain_below", None)
+        if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+            raise InputError(f"{self.name}: uncertain_below in config.json is no probability: {str(threshold)[:40]}")
+        with readable_errors(self.name), torch.inference_mode():
+            noise = np.random.default_rng(0).normal(0, 0.1, max(self.min_samples, SAMPLE_RATE // 2))
+            inputs = make_collator(self.model, self.extractor)([noise.astype(np.float32)])
+            logits = cast(nn.Module, self.model)(**inputs).logits
+        to_probabilities(logits.numpy(), (1, len(self.classes)), name=self.name)
 
     @property
     def display_name(self) -> str:
@@ -95,7 +102,7 @@ class PretrainedClassifier:
     @property
     def is_own_network(self) -> bool:
         """Whether the model is a network of ser_ft, whose inputs are frames of descriptors."""
-        return str(self.model.config.model_type).startswith(_OWN_PREFIX)
+        return str(self.model.config.model_type).startswith(OWN_PREFIX)
 
 
 def fold_temperature(model: Any, temperature: float) -> None:

@@ -7,18 +7,18 @@ import logging
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 
 from ..utils.caches import check_cache
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.hub_offline import offline_if_unreachable
 from . import MODELS, baselines, compact, is_own_model_folder, model_kind, read_model_config, resolve_model_path
 from . import spectrogram as image
-from .encoders import quiet_loading
 from .features import SpectralFeatureExtractor
+from .loading import check_folder, check_parameters, fetch, find_weights, open_model, quiet_loading
 
 # The 34 short-term descriptors of pyAudioAnalysis (Giannakopoulos, PLoS ONE 2015).
 SHORT_TERM = (
@@ -81,6 +81,7 @@ def build_model(
     extractor_settings: Mapping[str, Any],
     config_overrides: Mapping[str, Any],
     pretrained: bool = True,
+    allow_pickle: bool = False,
 ) -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
     """Create a network and its feature extractor.
 
@@ -91,12 +92,13 @@ def build_model(
         extractor_settings: changes of the feature extractor's default settings.
         config_overrides: changes of the configuration's default settings.
         pretrained: whether an image backbone gets pretrained weights.
+        allow_pickle: whether pickled weights may be loaded.
 
     Raises:
         InputError: the name or a setting is unknown, a value is wrong, or the weights cannot be loaded.
     """
     if is_own_model_folder(name):
-        return _load_own(resolve_model_path(name), classes, extractor_settings, config_overrides)
+        return _load_own(resolve_model_path(name), classes, extractor_settings, config_overrides, allow_pickle)
     defaults = NETWORKS.get(name, _IMAGE)
     is_image = defaults is _IMAGE
     if is_image and model_kind(name) != "image":
@@ -123,7 +125,7 @@ def build_model(
             raise InputError(
                 f"{name} takes log-mel spectrograms: model.feature_extractor.descriptors must be [log-mel]"
             )
-        backbone = _create_backbone(name, pretrained)
+        backbone = _create_backbone(name, pretrained, allow_pickle)
         image.check_accepts_any_size(backbone)
         return extractor, image.SpectrogramForAudioClassification(config, backbone)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -133,24 +135,30 @@ def build_model(
 
 
 def _load_own(
-    folder: str, classes: Sequence[str], extractor_settings: Mapping[str, Any], config_overrides: Mapping[str, Any]
+    folder: str,
+    classes: Sequence[str],
+    extractor_settings: Mapping[str, Any],
+    config_overrides: Mapping[str, Any],
+    allow_pickle: bool,
 ) -> tuple[SpectralFeatureExtractor, PreTrainedModel]:
     for section, settings in (("feature_extractor", extractor_settings), ("config_overrides", config_overrides)):
         if settings:
             raise InputError(f"model.{section} cannot change the saved model {folder}: remove {', '.join(settings)}")
-    try:
-        with quiet_loading():
-            config = AutoConfig.from_pretrained(folder)
-            needs_new_head = list(config.id2label.values()) != list(classes)
-            if needs_new_head:
-                config.id2label = dict(enumerate(classes))
-                config.label2id = {label: number for number, label in enumerate(classes)}
-            model = AutoModelForAudioClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
-            if needs_new_head:
-                model.classifier.reset_parameters()
-            return SpectralFeatureExtractor.from_pretrained(folder), model
-    except Exception as error:
-        raise InputError(f"{folder}: the saved model cannot be loaded ({str(error).splitlines()[0]})") from error
+    saved = open_model(folder)
+    config, extractor = saved.config, saved.extractor
+    if not isinstance(extractor, SpectralFeatureExtractor):
+        raise InputError(f"{folder}: its feature extractor is not one of ser_ft")
+    needs_new_head = list(config.id2label.values()) != list(classes)
+    if needs_new_head:
+        config.id2label = dict(enumerate(classes))
+        config.label2id = {label: number for number, label in enumerate(classes)}
+    model, report = saved.load_weights(AutoModelForAudioClassification, config, allow_pickle)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"{folder}: {len(missing)} weights of the model are missing ({missing[0]}, ...)")
+    if needs_new_head:
+        cast(Any, model).classifier.reset_parameters()
+    return extractor, model
 
 
 def _timm_name(name: str) -> str:
@@ -159,7 +167,7 @@ def _timm_name(name: str) -> str:
     return str(architecture or (name if name == image.ALEXNET else name.rpartition("/")[2]))
 
 
-def _create_backbone(name: str, pretrained: bool) -> Any:
+def _create_backbone(name: str, pretrained: bool, allow_pickle: bool) -> Any:
     import timm
 
     if name == image.ALEXNET:
@@ -176,8 +184,16 @@ def _create_backbone(name: str, pretrained: bool) -> Any:
         if not pretrained:
             return image.make_timm(timm_name)
         with quiet_loading(), offline_if_unreachable(is_local):
-            return image.make_timm(f"local-dir:{name}" if is_local else f"hf-hub:{name}", pretrained=True)
+            folder = fetch(name, None, allow_pickle)
+            check_folder(name, folder)
+            files = find_weights(name, folder, allow_pickle)
+            with torch.device("meta"):
+                check_parameters(name, image.make_timm(f"local-dir:{folder}"), files)
+            return image.make_timm(f"local-dir:{folder}", pretrained=True)
+    except InputError:
+        raise
     except Exception as error:
+        raise_machine_failure(error)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if pretrained and not is_local:
             reason = f"the weights are not on this machine and cannot be downloaded from the Hub ({reason})"

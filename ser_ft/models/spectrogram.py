@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +37,12 @@ class SpectrogramConfig(FrameClassifierConfig):
     feature_size: int = 64
     patch_frames: int | None = None
     head_dropout: float = 0.2
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # timm takes other names for addresses of folders and repositories.
+        if self.backbone != ALEXNET and not re.fullmatch(r"[\w.-]+", self.backbone):
+            raise ValueError(f"backbone must be the name of a network of timm, not {self.backbone!r}")
+        super().__post_init__(**kwargs)
 
 
 class SpectrogramForAudioClassification(FrameClassifier):

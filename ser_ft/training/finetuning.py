@@ -42,6 +42,7 @@ def find_encoder(model: ModelConfig, tuning: TuningConfig, classes: tuple[str, .
         dropout=tuning.dropout,
         weighted_layer_sum=tuning.mode == "probe",
         revision=model.revision,
+        allow_pickle=model.allow_pickle,
     )
     if tuning.mode in ("probe", "partial") and hasattr(spec.config, "mask_time_prob"):
         # SpecAugment masks the input of the frozen layers, whose output is computed once.

@@ -39,7 +39,9 @@ def check_model(model: ModelConfig, tuning: TuningConfig, augment: AugmentConfig
     if model.kind == "speech":
         find_encoder(model, tuning, classes)
         return
-    _, network = build_model(model.name, classes, model.feature_extractor, model.config_overrides, pretrained=False)
+    _, network = build_model(
+        model.name, classes, model.feature_extractor, model.config_overrides, False, model.allow_pickle
+    )
     if augment.mixup is not None and isinstance(network, CompactCnnForAudioClassification):
         raise InputError("augment.mixup would mix levels before compact-cnn has measured them: leave it out")
 
@@ -82,7 +84,12 @@ def prepare_model(
         return trainable, spec.extractor
     with accelerator.local_main_process_first():
         extractor, network = build_model(
-            model.name, classes, model.feature_extractor, model.config_overrides, model.pretrained
+            model.name,
+            classes,
+            model.feature_extractor,
+            model.config_overrides,
+            model.pretrained,
+            model.allow_pickle,
         )
     batch_source = frame_batches(extractor, tables, train_rows, augment, seed=seed, show_progress=show_progress)
     if isinstance(network, SpectrogramForAudioClassification):

@@ -14,7 +14,12 @@ SHIPPED_FILE = Path(__file__).resolve().parents[2] / "assets" / "model.onnx"
 """The model that is part of the package and needs neither PyTorch nor transformers."""
 
 
-def open_backend(model: str | Path | None = None, device: str | None = None, threads: int | None = None) -> Backend:
+def open_backend(
+    model: str | Path | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    allow_pickle: bool = False,
+) -> Backend:
     """Open a model for inference.
 
     Args:
@@ -22,8 +27,9 @@ def open_backend(model: str | Path | None = None, device: str | None = None, thr
             None or "shipped": the model that is part of the package.
         device: A PyTorch device. None: a GPU if there is one. An ONNX file runs on "cpu" only.
         threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
+        allow_pickle: Also load pickled weights (pytorch_model.bin), with PyTorch's restricted unpickler.
 
-    Raises InputError if the model does not exist, or does not run on the device.
+    Raises InputError if the model does not exist, is not safe to load, or does not run on the device.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be 1 or more, not {threads}")
@@ -40,4 +46,4 @@ def open_backend(model: str | Path | None = None, device: str | None = None, thr
         return OnnxBackend(path, threads)
     from .torch import TorchBackend
 
-    return TorchBackend(str(model), device, threads)
+    return TorchBackend(str(model), device, threads, allow_pickle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...audio import SAMPLE_RATE
-from ...utils.errors import InputError
+from ...models.outputs import check_classes, to_probabilities
+from ...utils.errors import InputError, raise_machine_failure
 from ...utils.readers import parse_json
 from .base import ModelInfo
 
@@ -19,6 +22,11 @@ KEY = "ser_ft"
 FORMAT = 1
 INPUT, OUTPUT = "waveform", "logits"
 _SMALL_BYTES = 20_000_000
+# The entry that names another file of weights, as protobuf encodes it: the key of a StringStringEntryProto, field 1.
+# The tag and the length may be written in more bytes than they need.
+_LOCATION = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+# Longest clip that a model may need, in samples.
+_MAX_SAMPLES = 60 * SAMPLE_RATE
 
 
 class OnnxBackend:
@@ -38,6 +46,7 @@ class OnnxBackend:
         self.info = _model_info(path, metadata)
         # The scale of 8-bit products depends on the whole batch, but a clip's probabilities must not.
         self._clip_by_clip = bool(metadata.get("int8"))
+        self._check_answer(path)
 
     def probabilities(self, waveforms: np.ndarray) -> np.ndarray:
         """Predict the class probabilities of clips of one length; see `Backend`."""
@@ -47,12 +56,24 @@ class OnnxBackend:
         outputs = [
             self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(batch, dtype=np.float32)})[0] for batch in batches
         ]
-        logits = np.concatenate(outputs).astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return to_probabilities(np.concatenate(outputs), (len(waveforms), len(self.info.classes)), name=self.info.name)
+
+    def _check_answer(self, path: Path) -> None:
+        """Classify noise, so that a file whose graph and metadata do not fit is noticed before recordings are read."""
+        noise = np.random.default_rng(0).normal(0, 0.1, (1, self.info.min_samples))
+        try:
+            self.probabilities(noise.astype(np.float32))
+        except InputError:
+            raise
+        except Exception as error:  # the errors of onnxruntime have no narrower class in common
+            raise_machine_failure(error)
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path}: does not compute what its metadata say ({reason}): export it again") from error
 
 
 def _open_session(path: Path, threads: int | None) -> Any:
+    if path.stat().st_size and _has_external_data(path):
+        raise InputError(f"{path}: its weights are in other files, which are not read: `ser-ft export` writes one file")
     try:
         import onnxruntime
     except ImportError as error:
@@ -65,8 +86,14 @@ def _open_session(path: Path, threads: int | None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the errors of onnxruntime have no narrower class in common
+        raise_machine_failure(error)
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: no .onnx file, or a damaged one ({reason}): fetch or export it again") from error
+
+
+def _has_external_data(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _LOCATION.search(content) is not None
 
 
 def _read_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -86,11 +113,16 @@ def _model_info(path: Path, metadata: Mapping[str, Any]) -> ModelInfo:
         if metadata["sampling_rate"] != SAMPLE_RATE:
             raise InputError(f"{path}: expects audio at {metadata['sampling_rate']} Hz, but ser_ft provides 16 kHz")
         threshold, max_seconds = metadata["threshold"], metadata["max_seconds"]
+        min_samples = int(metadata["min_samples"])
+        if not (threshold is None or 0 <= threshold <= 1) or not 1 <= min_samples <= _MAX_SAMPLES:
+            raise ValueError(f"threshold {threshold}, min_samples {min_samples}")
+        if not (max_seconds is None or min_samples <= max_seconds * SAMPLE_RATE < float("inf")):
+            raise ValueError(f"max_seconds {max_seconds}")
         return ModelInfo(
             name=str(metadata["name"]),
-            classes=tuple(str(name) for name in metadata["classes"]),
+            classes=check_classes(str(path), metadata["classes"]),
             threshold=None if threshold is None else float(threshold),
-            min_samples=int(metadata["min_samples"]),
+            min_samples=min_samples,
             max_seconds=None if max_seconds is None else float(max_seconds),
         )
     except (ValueError, KeyError, TypeError) as error:

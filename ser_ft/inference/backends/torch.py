@@ -15,6 +15,7 @@ from ...evaluation.run_folder import find_model_folder
 from ...models.collation import make_collator
 from ...models.encoders import EncoderParts
 from ...models.features import SpectralFeatureExtractor
+from ...models.outputs import to_probabilities
 from ...models.pretrained import PretrainedClassifier
 from ...utils.errors import InputError
 from .base import ModelInfo
@@ -24,14 +25,17 @@ class TorchBackend:
     """A classifier of a run folder, of another folder, or of the Hub.
 
     `device` None: a GPU if there is one. `threads` are PyTorch threads of the whole process; None: unchanged.
-    InputError is raised if the model or the device does not exist.
+    `allow_pickle`: also load pickled weights. InputError is raised if the model or the device does not exist, or if the
+    model is not safe to load.
     """
 
-    def __init__(self, model: str, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, model: str, device: str | None = None, threads: int | None = None, allow_pickle: bool = False
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = _find_device(device)
-        saved = PretrainedClassifier.load(str(find_model_folder(Path(model).expanduser()) or model))
+        saved = PretrainedClassifier.load(str(find_model_folder(Path(model).expanduser()) or model), allow_pickle)
         self._network = cast(nn.Module, saved.model).to(self.device)
         self._collate = make_collator(saved.model, saved.extractor)
         self.info = ModelInfo(
@@ -46,7 +50,7 @@ class TorchBackend:
         inputs = self._collate(list(np.pad(waveforms, ((0, 0), (0, missing)))))
         with self._lock, torch.inference_mode(), _full_precision(self.device):
             logits = self._network(**{name: value.to(self.device) for name, value in inputs.items()}).logits
-            return np.asarray(logits.double().softmax(dim=-1).cpu().numpy())
+        return to_probabilities(logits.cpu().numpy(), (len(waveforms), len(self.info.classes)), name=self.info.name)
 
 
 def _max_seconds(saved: PretrainedClassifier) -> float | None:

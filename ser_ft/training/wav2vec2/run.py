@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForPreTraining,
-    PreTrainedConfig,
-    PreTrainedModel,
-    SequenceFeatureExtractor,
-)
+from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel, SequenceFeatureExtractor
 
 from ... import audio
 from ...config.pretraining import PretrainConfig, PretrainRecipe
@@ -140,20 +134,20 @@ def load_encoder(model: ModelConfig, mask_prob: float) -> PretrainingEncoder:
     Raises:
         InputError: there is no such encoder, it is of another family, or it was saved without its quantizer.
     """
-    name, revision = model.name, model.revision
-    spec = encoders.find_encoder(name, ("one", "other"), model.config_overrides, revision=revision)
+    name = model.name
+    spec = encoders.find_encoder(
+        name, ("one", "other"), model.config_overrides, revision=model.revision, allow_pickle=model.allow_pickle
+    )
     config = spec.config
     if config.model_type not in FAMILIES:
         raise InputError(f"{name}: is a {config.model_type}; only {' and '.join(FAMILIES)} can be pretrained")
-    with encoders.quiet_loading(), encoders.readable_errors(name):
-        saved_config = AutoConfig.from_pretrained(name, revision=revision)
-        # If the checkpoint turns masking off, the model would have no embedding for masked frames.
-        config.apply_spec_augment, config.mask_time_prob = True, mask_prob
-        config.mask_feature_prob = 0.0
-        network, report = AutoModelForPreTraining.from_pretrained(
-            name, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
-        )
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
+    saved_config = spec.saved.config
+    # If the checkpoint turns masking off, the model would have no embedding for masked frames.
+    config.apply_spec_augment, config.mask_time_prob = True, mask_prob
+    config.mask_feature_prob = 0.0
+    network, report = spec.saved.load_weights(AutoModelForPreTraining, config, model.allow_pickle)
+    names = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    missing = sorted(key for key in names if not key.endswith("masked_spec_embed"))
     if any(key.startswith(_QUANTIZER_PREFIXES) for key in missing):
         raise InputError(
             f"{name}: was saved without the quantizer that it was pretrained with ({missing[0]}, ... are missing), as "
