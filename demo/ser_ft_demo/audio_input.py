@@ -10,8 +10,7 @@ import gradio as gr
 import numpy as np
 from gradio_client.utils import is_http_url_like
 
-from ser_ft.audio import SAMPLE_RATE, AudioError, is_silent, mix_down
-from ser_ft.audio.streaming import blocks, open_audio
+from ser_ft.audio import SAMPLE_RATE, AudioError, decode_blocks, is_silent, open_audio
 from ser_ft.inference.recognizer import MIN_SECONDS
 from ser_ft.utils.errors import InputError
 
@@ -45,8 +44,8 @@ def read_clip(path: str | None, max_seconds: float, advice: str = "shorten it") 
         raise InputError("add a recording first: speak, or drop a file")
     name = Path(path).name
     pieces: list[np.ndarray] = []
-    for block in blocks(path, name=name):
-        pieces.append(mix_down(block))
+    for block in decode_blocks(path, name=name):
+        pieces.append(block)
         if sum(map(len, pieces)) > max_seconds * SAMPLE_RATE:
             raise InputError(f"{name} is longer than {duration_text(max_seconds)}: {advice}")
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..utils.errors import raise_machine_failure
 from ..utils.files import is_below
-from .io import FFMPEG_SUFFIXES, SUFFIXES
+from .containers import FFMPEG_SUFFIXES, SUFFIXES
 
 SOUND_SUFFIXES = tuple(sorted(SUFFIXES | FFMPEG_SUFFIXES))
 """The suffixes of sound files, in lower case."""

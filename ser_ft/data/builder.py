@@ -38,7 +38,7 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     recording occurs twice, by its decoded content, it is kept once; if its labels differ, it is not kept at all.
     """
 
-    VERSION = datasets.Version("1.1.0")
+    VERSION = datasets.Version("1.2.0")
 
     def __init__(self, catalog: Catalog, cache_dir: str | Path | None = None, progress: bool = True) -> None:
         self.catalog = catalog

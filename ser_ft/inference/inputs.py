@@ -10,10 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .. import audio
-from ..audio import AudioError
+from ..audio import AudioError, MonoConverter, decode_blocks
 from ..audio.discovery import find_sound_files
-from ..audio.streaming import MonoResampler, check_samples, open_audio
 from ..utils.errors import InputError
 
 AudioLike: TypeAlias = "str | os.PathLike[str] | bytes | Mapping[str, Any] | tuple[int, Any] | Iterable[Any]"
@@ -47,11 +45,7 @@ class AudioInput:
         if isinstance(self.content, tuple):
             yield _from_array(*self.content, self.name)
             return
-        with open_audio(self.content, self.name) as reader:
-            resampler = MonoResampler(reader.rate)
-            for block in reader.blocks(seconds):
-                yield resampler.feed(block)
-            yield resampler.finish()
+        yield from decode_blocks(self.content, seconds, name=self.name)
 
 
 def iter_inputs(sound: Any, name: str = "sound") -> Iterator[AudioInput]:
@@ -105,28 +99,12 @@ def _is_number(value: Any) -> bool:
 
 def _from_array(rate: Any, array: Any, name: str) -> np.ndarray:
     """Convert numbers of shape (samples,), (samples, channels) or (channels, samples) to float32 at 16 kHz."""
+    if not _is_number(rate) or not np.isfinite(rate) or rate != int(rate):
+        raise AudioError("unreadable", f"{name}: a sampling rate is a whole number of Hz, not {rate!r}")
     try:
         samples = np.asarray(array)
     except ValueError as error:
         raise AudioError("unreadable", f"{name}: its samples cannot be converted to an array ({error})") from error
-    if not _is_number(rate) or rate != int(rate):
-        raise AudioError("unreadable", f"{name}: a sampling rate is a whole number of Hz, not {rate!r}")
-    audio.check_sampling_rate(int(rate), name)
-    if samples.ndim not in (1, 2):
-        shapes = "(samples,) or (samples, channels)"
-        raise AudioError("unreadable", f"{name}: the shape of samples is {shapes}, not {samples.shape}")
-    scaled = _to_float(samples, name)
-    if scaled.ndim == 2:
-        scaled = audio.mix_down(scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T)
-    return audio.resample(scaled, int(rate))
-
-
-def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
-    if samples.dtype.kind == "f":
-        check_samples(samples, name)
-        return samples.astype(np.float32, copy=False)
-    if samples.dtype == np.uint8:  # the format of 8-bit WAV files
-        return (samples.astype(np.float32) - 128) / np.float32(128)
-    if samples.dtype in (np.int8, np.int16, np.int32):
-        return samples.astype(np.float32) / np.float32(-float(np.iinfo(samples.dtype).min))
-    raise AudioError("unreadable", f"{name}: samples are floats, int16, int32, int8 or uint8, not {samples.dtype}")
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    return MonoConverter(int(rate), name=name).feed(samples, last=True)

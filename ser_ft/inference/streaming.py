@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE
-from ..audio.streaming import MonoResampler
+from ..audio import SAMPLE_RATE, MonoConverter
 from ..utils.errors import InputError
 from .backends.base import Backend, ModelInfo
 from .windows import SlidingWindow, Window, WindowPrediction, WindowSettings, window_prediction
@@ -19,7 +18,8 @@ class WindowStream:
     size of the chunks, apart from the difference between a batch and a single clip in the backend (under 1e-5).
 
     `rate` is the sampling rate of the chunks in Hz; AudioError is raised if it is not valid. `channel` is the channel
-    that is used, from 0. None: the mean of all channels.
+    that is used, from 0. None: the mean of all channels,
+    or one of them if they cancel each other; in the first minute, windows are then up to a quarter of a second later.
     """
 
     def __init__(
@@ -29,25 +29,25 @@ class WindowStream:
         rate: int = SAMPLE_RATE,
         channel: int | None = None,
     ) -> None:
-        self._resampler = MonoResampler(rate, channel)
+        self._converter = MonoConverter(rate, channel)
         self._sliding_window = SlidingWindow(backend, settings or WindowSettings())
         self._open = True
 
     def feed(self, chunk: np.ndarray) -> list[Window]:
-        """Take a chunk, as `MonoResampler.feed` does, and return the windows that are complete.
+        """Take a chunk, as `MonoConverter.feed` does, and return the windows that are complete.
 
         InputError is raised if the chunk is not audio, or the stream is finished.
         """
         if not self._open:
             raise InputError("the stream is finished: open another one for more audio")
-        return self._sliding_window.feed(self._resampler.feed(chunk))
+        return self._sliding_window.feed(self._converter.feed(chunk))
 
     def finish(self) -> list[Window]:
         """Return the remaining windows; a second call returns none."""
         if not self._open:
             return []
         self._open = False
-        return self._sliding_window.feed(self._resampler.finish()) + self._sliding_window.finish()
+        return self._sliding_window.feed(self._converter.finish()) + self._sliding_window.finish()
 
 
 class PredictionStream:

@@ -9,8 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE, Source
-from ..audio.streaming import MonoResampler, open_audio
+from ..audio import SAMPLE_RATE, Source, decode_blocks
 from ..audio.vad import FRAME, VoiceActivityDetector
 from ..utils.errors import InputError
 from .backends.base import Backend, ModelInfo
@@ -246,16 +245,13 @@ def iter_windows(
 ) -> Iterator[Window]:
     """Predict the windows of a file, or of its bytes, while it is read, in bounded memory and in order.
 
-    `channel` is the channel that is used, from 0. None: the mean of all channels. AudioError is raised if the file
+    `channel` is the channel that is used, from 0. None: the mean of all channels, or one of them if they cancel. AudioError is raised if the file
     cannot be decoded; if a later part is damaged, the windows before it are yielded first. InputError is raised if the
     file does not have this channel.
     """
     sliding_window = SlidingWindow(backend, settings or WindowSettings())
-    with open_audio(source) as reader:
-        resampler = MonoResampler(reader.rate, channel)
-        for block in reader.blocks(_BLOCK_SECONDS):
-            yield from sliding_window.feed(resampler.feed(block))
-        yield from sliding_window.feed(resampler.finish())
+    for block in decode_blocks(source, _BLOCK_SECONDS, channel):
+        yield from sliding_window.feed(block)
     yield from sliding_window.finish()
 
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import audio
-from ..audio import AudioError
-from ..audio.streaming import blocks, open_audio
+from ..audio import AudioError, MonoConverter, decode_blocks, open_audio
 from ..inference.backends import Backend
 from ..inference.recognizer import MIN_SECONDS
 from ..inference.windows import Window, iter_windows, merge_windows
@@ -24,7 +23,7 @@ from .negative_segments import find_negative_segments, negative_classes
 from .speaker_baseline import apply_baseline, estimate_baseline
 
 MIN_CORRELATION = 0.98
-"""Correlation from which all channels of a file count as the same: a mono recording saved as stereo."""
+"""Correlation from which all channels of a file count as the same: a mono recording saved as stereo, or inverted."""
 
 ProgressCallback = Callable[[float], Any]
 
@@ -93,13 +92,19 @@ def analyze_conversation(
 
 def _scan(path: str | Path) -> _FileScan:
     with open_audio(path) as sound:
-        products, peak = np.zeros((sound.channels, sound.channels)), np.zeros(sound.channels)
+        converters = [MonoConverter(sound.rate, name=sound.name) for _ in range(sound.channels)]
+        products = np.zeros((sound.channels, sound.channels))
+        low, high = np.zeros(sound.channels), np.zeros(sound.channels)
         num_samples = 0
-        for block in sound.blocks():
-            products += block.T @ block
-            peak = np.maximum(peak, np.ptp(block, axis=0) / 2)
+        for block in chain(sound.blocks(), [np.zeros((0, sound.channels), np.float32)]):
+            last = not len(block)
+            pieces = [converter.convert(block[:, [index]], last) for index, converter in enumerate(converters)]
+            channels = np.stack(pieces, axis=1)
+            products += channels.T @ channels
+            low = np.minimum(low, channels.min(axis=0, initial=0.0))
+            high = np.maximum(high, channels.max(axis=0, initial=0.0))
             num_samples += len(block)
-    seconds = num_samples / sound.rate
+    seconds, peak = num_samples / sound.rate, (high - low) / 2
     if seconds < MIN_SECONDS:
         raise AudioError(
             "too-short", f"{path}: {1000 * seconds:.1f} ms of sound is too short: at least {MIN_SECONDS} s are needed"
@@ -108,7 +113,7 @@ def _scan(path: str | Path) -> _FileScan:
     if silent.all():
         raise AudioError("silent", f"{path}: silent: no sound above -60 dBFS")
     norm = np.sqrt(np.diag(products))
-    identical = not silent.any() and bool((products >= MIN_CORRELATION * np.outer(norm, norm)).all())
+    identical = not silent.any() and bool((np.abs(products) >= MIN_CORRELATION * np.outer(norm, norm)).all())
     return _FileScan(sound.rate, sound.channels, seconds, identical, tuple(map(bool, silent)))
 
 
@@ -155,16 +160,14 @@ def _notes(
 def extract_clips(conversation: Conversation, highlights: Sequence[Highlight]) -> list[np.ndarray]:
     """Read the audio of highlights, of the speaker's channel only: float32 at 16 kHz, shape (samples,) each."""
     pieces: list[list[np.ndarray]] = [[] for _ in highlights]
-    last_end = max((highlight.end for highlight in highlights), default=0.0)
-    block_start = 0.0
-    for block in blocks(conversation.path):
-        for highlight, parts in zip(highlights, pieces, strict=True):
-            first = round((highlight.start - block_start) * audio.SAMPLE_RATE)
-            stop = round((highlight.end - block_start) * audio.SAMPLE_RATE)
-            piece = block[max(0, first) : max(0, stop)]
-            if len(piece):
-                parts.append(audio.mix_down(piece) if conversation.mixed else piece[:, highlight.speaker].copy())
-        block_start += len(block) / audio.SAMPLE_RATE
-        if block_start > last_end:
-            break
-    return [np.concatenate(parts) if parts else np.zeros(0, np.float32) for parts in pieces]
+    for channel in [None] if conversation.mixed else sorted({highlight.speaker for highlight in highlights}):
+        wanted = [index for index, highlight in enumerate(highlights) if channel in (None, highlight.speaker)]
+        start = 0
+        for block in decode_blocks(conversation.path, channel=channel):
+            for index in wanted:
+                first, stop = (round(edge * audio.SAMPLE_RATE) for edge in (highlights[index].start, highlights[index].end))
+                pieces[index].append(block[max(0, first - start) : max(0, stop - start)])
+            start += len(block)
+            if start > max((highlights[index].end for index in wanted), default=0.0) * audio.SAMPLE_RATE:
+                break
+    return [np.concatenate([np.zeros(0, np.float32), *parts]) for parts in pieces]

@@ -1,0 +1,22 @@
+"""The error for audio that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..utils.errors import InputError
+
+AudioErrorReason = Literal["empty", "too-short", "unreadable", "cut-short", "silent", "lfs-pointer", "too-large"]
+
+
+class AudioError(InputError):
+    """Audio that cannot be used."""
+
+    def __init__(self, reason: AudioErrorReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def short_reason(message: str) -> str:
+    """Return the last part of a decoder's message, on one line."""
+    return message.replace("\n", " ").split(": ", 1)[-1].rstrip(". ")
