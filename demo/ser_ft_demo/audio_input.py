@@ -22,8 +22,9 @@ _Component = TypeVar("_Component", gr.Audio, gr.File)
 
 @dataclass(frozen=True)
 class Clip:
-    """The name of a file, and its float32 mono samples at 16 kHz, shape (samples,)."""
+    """The path and the name of a file, and its float32 mono samples at 16 kHz, shape (samples,)."""
 
+    path: str
     name: str
     samples: np.ndarray
 
@@ -53,7 +54,7 @@ def read_clip(path: str | None, max_seconds: float, advice: str = "shorten it") 
         raise AudioError("too-short", f"{name}: too short")
     if is_silent(samples):
         raise AudioError("silent", f"{name}: silent")
-    return Clip(name, samples)
+    return Clip(path, name, samples)
 
 
 def check_duration(path: str | None, max_seconds: float) -> str:

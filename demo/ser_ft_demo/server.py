@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ser_ft.cli.demo import Options
+from ser_ft.utils.errors import AUDIO_LOGGER
 
 from .temp_dir import make_temp_dir, start_cleanup
 
@@ -99,6 +100,7 @@ def start(state: AppState, options: Options) -> tuple[str, Callable[[], None]]:
     Requests(page, state.limits)
     # gradio logs its requests, which may contain file names of visitors.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger(AUDIO_LOGGER).disabled = True  # its warnings name the files of visitors
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
         page,

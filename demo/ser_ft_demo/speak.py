@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from ser_ft.audio import SAMPLE_RATE
 from ser_ft.inference.recognizer import ClipPrediction
 from ser_ft.monitor.summary import percent
 
@@ -36,7 +35,7 @@ def recognize(state: AppState, path: str | None) -> Prediction:
 
 def predict(model: Model, clip: Clip) -> ClipPrediction:
     """Return a model's prediction for a recording."""
-    return model.recognizer((SAMPLE_RATE, clip.samples))[0]
+    return model.recognizer(clip.path)[0]
 
 
 def prediction_to_json(prediction: ClipPrediction) -> dict[str, Any]:

@@ -140,7 +140,9 @@ def _check_wav(file: BinaryIO, size: int, kind: bytes, name: str) -> BinaryIO | 
         return None
     length = size - data.start if is_open else min(declared, size - data.start)
     parts = [(part, _content(file, chunks[part])) for part in (b"fmt ", b"fact") if part in chunks]
-    header = b"".join(struct.pack("<4sI", part, len(content)) + content + bytes(len(content) % 2) for part, content in parts)
+    header = b"".join(
+        struct.pack("<4sI", part, len(content)) + content + bytes(len(content) % 2) for part, content in parts
+    )
     total = 4 + len(header) + 8 + length
     if total >= 2**32:
         raise AudioError("too-large", f"{name}: a BW64 file of more than 4 GiB: cut it into shorter files")

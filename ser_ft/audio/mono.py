@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.errors import AUDIO_LOGGER
 from .errors import AudioError
 from .filters import HighPass, Resampler
 from .samples import SILENCE_PEAK, as_float, check_sampling_rate
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(AUDIO_LOGGER)
 
 _GRID_SECONDS = 0.25
 """Channels are compared in pieces of this length, and the mean of the first one is the offset at the start."""
@@ -146,9 +147,9 @@ class _Mixer:
         """Select the best channel if all sound so far cancels in the sum of the channels."""
         step = max(1, self._rate // _COMPARED_RATE)
         thinned = piece[::step]
-        spectra = np.fft.rfft((thinned - thinned.mean(axis=0)) * np.hanning(len(thinned) + 1)[:-1, None], axis=0)
+        spectra = np.fft.rfft(thinned - thinned.mean(axis=0), axis=0)
         first, last = (round(frequency * step * len(thinned) / self._rate) for frequency in _BAND)
-        spectra = spectra[first:last] * np.sqrt(16 / 3) / len(thinned)
+        spectra = spectra[first:last] * np.sqrt(2) / len(thinned)
         products = (spectra.conj().T @ spectra).real
         energies = np.diagonal(products)
         if energies.max() < SILENCE_PEAK**2 / 2:

@@ -76,7 +76,6 @@ class AudioReader:
                 raise_machine_failure(error)
                 raise AudioError("unreadable", f"{self.name}: {after} decoded ({short_reason(str(error))})") from error
 
-
     def _block_size(self, size: int, done: int) -> int:
         # libsndfile clears the whole block at the end of a file: the end is looked for with a small one.
         if not self.length:
@@ -129,9 +128,10 @@ def _open_reader(stack: ExitStack, source: bytes | Path, name: str) -> AudioRead
     if head == webm.MAGIC and raw.seek(0, io.SEEK_END) <= _MAX_WEBM_BYTES:
         raw.seek(0)
         raw = io.BytesIO(remux_webm(raw.read()))
-    file = _LibsndfileInput(check_file(raw, name))
+    checked = check_file(raw, name)
+    file = _LibsndfileInput(checked)
     try:
-        if not is_decodable(raw):
+        if not is_decodable(checked):
             raise soundfile.LibsndfileError(1)  # unknown format
         decoder = stack.enter_context(soundfile.SoundFile(file))
     except soundfile.LibsndfileError as error:

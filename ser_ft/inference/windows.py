@@ -245,9 +245,9 @@ def iter_windows(
 ) -> Iterator[Window]:
     """Predict the windows of a file, or of its bytes, while it is read, in bounded memory and in order.
 
-    `channel` is the channel that is used, from 0. None: the mean of all channels, or one of them if they cancel. AudioError is raised if the file
-    cannot be decoded; if a later part is damaged, the windows before it are yielded first. InputError is raised if the
-    file does not have this channel.
+    `channel` is the channel that is used, from 0. None: the mean of all channels, or one of them if they cancel each
+    other. AudioError is raised if the file cannot be decoded or does not have this channel; if a later part is damaged,
+    the windows before it are yielded first.
     """
     sliding_window = SlidingWindow(backend, settings or WindowSettings())
     for block in decode_blocks(source, _BLOCK_SECONDS, channel):

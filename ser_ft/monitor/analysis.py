@@ -165,7 +165,9 @@ def extract_clips(conversation: Conversation, highlights: Sequence[Highlight]) -
         start = 0
         for block in decode_blocks(conversation.path, channel=channel):
             for index in wanted:
-                first, stop = (round(edge * audio.SAMPLE_RATE) for edge in (highlights[index].start, highlights[index].end))
+                first, stop = (
+                    round(edge * audio.SAMPLE_RATE) for edge in (highlights[index].start, highlights[index].end)
+                )
                 pieces[index].append(block[max(0, first - start) : max(0, stop - start)])
             start += len(block)
             if start > max((highlights[index].end for index in wanted), default=0.0) * audio.SAMPLE_RATE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import mmap
 import os
 import re
@@ -27,6 +28,8 @@ _MACHINE_ERRORS = {
 }
 # What PyTorch, ONNX Runtime, soxr and threads say when memory is short.
 _NO_MEMORY = re.compile(r"bad_alloc|out of memory|allocate memory|malloc|can't start new thread", re.IGNORECASE)
+AUDIO_LOGGER = "ser_ft.audio"
+"""The logger of warnings about recordings, which the commands print."""
 _PROBE_BYTES = 64 * 1024**2
 
 
@@ -78,6 +81,7 @@ def run_command(work: Callable[[], int | None]) -> int:
     --debug, the traceback is printed too.
     """
     protect_streams()
+    logging.getLogger(AUDIO_LOGGER).addHandler(_WarningPrinter())
     try:
         try:
             code = work() or 0
@@ -95,6 +99,26 @@ def run_command(work: Callable[[], int | None]) -> int:
         return 130
     except Exception as error:
         return _report(error)
+
+
+class _WarningPrinter(logging.Handler):
+    """Prints each warning once, in one line."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = " ".join(record.getMessage().split())
+        if line not in self._printed:
+            self._printed.add(line)
+            print_text(f"ser-ft: warning: {line}", sys.stderr)
+
+    def __eq__(self, other: object) -> bool:
+        # A logger does not add a handler that it has.
+        return isinstance(other, _WarningPrinter)
+
+    __hash__ = logging.Handler.__hash__
 
 
 def _report(error: Exception) -> int:
