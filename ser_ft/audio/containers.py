@@ -71,7 +71,11 @@ def is_decodable(file: BinaryIO) -> bool:
         if head[:3] != b"ID3" or len(head) < _ID3_BYTES:
             break
         footer = _ID3_BYTES if head[5] & 0x10 else 0
-        start += _ID3_BYTES + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0))) + footer
+        start += (
+            _ID3_BYTES
+            + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            + footer
+        )
     file.seek(0)
     return _FORMATS.match(head) is not None
 

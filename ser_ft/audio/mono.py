@@ -1,4 +1,4 @@
-"""Conversion of audio in blocks of any size to what models receive: one channel at 16 kHz, without offset and rumble."""
+"""Conversion of audio in blocks of any size to one channel at 16 kHz, without offset and rumble."""
 
 from __future__ import annotations
 

@@ -130,12 +130,12 @@ def test_a_model_without_negative_classes_finds_no_negative_segments(wide: Path)
 
 def test_clips_of_highlights_hold_only_the_speakers_channel(conversation: Conversation, wide: Path) -> None:
     assert "angry" in {highlight.emotion for highlight in conversation.highlights}
-    recording, _ = soundfile.read(wide, dtype="float32")
+    channels = [np.concatenate(list(audio.decode_blocks(wide, channel=channel))) for channel in range(2)]
     clips = extract_clips(conversation, conversation.highlights)
     for highlight, clip in zip(conversation.highlights, clips, strict=True):
         first = round(highlight.start * audio.SAMPLE_RATE)
         assert len(clip) == pytest.approx((highlight.end - highlight.start) * audio.SAMPLE_RATE, abs=2)
-        assert np.array_equal(clip, recording[first : first + len(clip), highlight.speaker])
+        assert np.array_equal(clip, channels[highlight.speaker][first : first + len(clip)])
         assert np.abs(clip).max() > audio.SILENCE_PEAK
 
 
