@@ -18,7 +18,7 @@ import numpy as np
 from .errors import AudioError, short_reason
 
 # Containers of recordings. Others are not read: playlists, for example, name further files.
-_DEMUXERS = "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,g722,matroska,mov,mp3,mpeg,mpegts,ogg,rm,tta,w64,wav,wv"
+_DEMUXERS = "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,tta,w64,wav,wv"
 _TIMEOUT = 60.0
 """Seconds without output after which ffmpeg is ended."""
 # ffmpeg writes Sun/NeXT .au, the simplest format whose header has the number of channels: six big-endian words.

@@ -70,7 +70,8 @@ def test_probabilities_are_those_of_the_saved_model(tiny_run: Path, voices: list
     stock = pipeline("audio-classification", model=str(tiny_run / "model"), top_k=None)
     actual = EmotionRecognizer(tiny_run)([(RATE, voice) for voice in voices[:3]])
     for voice, answer in zip(voices, actual, strict=False):
-        expected = {row["label"]: row["score"] for row in stock({"raw": voice, "sampling_rate": RATE})}
+        filtered = audio.MonoConverter(RATE).feed(voice, last=True)
+        expected = {row["label"]: row["score"] for row in stock({"raw": filtered, "sampling_rate": RATE})}
         assert answer["scores"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -175,7 +176,7 @@ def test_files_that_cannot_be_read_do_not_end_the_run(
     (tmp_path / "clip.raw").write_bytes(wav(voices[0]))
     loud = voices[0].copy()
     loud[800] = 1e25
-    sounds = [tmp_path / "clip.raw", "/proc/self/mem", wav(loud), wav(voices[1])]
+    sounds = [tmp_path / "clip.raw", tmp_path / "none.wav", wav(loud), wav(voices[1])]
     outcomes = [outcome for _, outcome in recognizer.iter_predictions(iter_inputs(sounds))]
     assert [isinstance(outcome, AudioError) for outcome in outcomes] == [False, True, True, False]
     assert all("\n" not in str(outcome) for outcome in outcomes if isinstance(outcome, AudioError))

@@ -143,5 +143,5 @@ def test_a_finished_stream_refuses_more_audio(call: np.ndarray) -> None:
 def test_invalid_rates_and_chunks_are_refused(call: np.ndarray) -> None:
     with pytest.raises(AudioError, match=r"the stream: 5 Hz"):
         WindowStream(FakeBackend(), rate=5)
-    with pytest.raises(InputError, match="samples are floats with full scale at 1.0, int16"):
+    with pytest.raises(InputError, match=r"samples are floats with full scale at 1\.0, int16"):
         WindowStream(FakeBackend()).feed(call.astype(np.int64))
