@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.caches import check_cache
 from ..utils.errors import InputError
+from ..utils.files import is_below
 from ..utils.hub_offline import offline_if_unreachable
 from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions
@@ -22,10 +23,21 @@ from .corpora.folder import METADATA_COLUMNS, user_corpus, user_utterance
 _COLUMNS = ("audio", "emotion", *METADATA_COLUMNS)
 
 
-def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str, str], scheme: LabelScheme) -> Catalog:
+def catalog_from_table(
+    table: datasets.Dataset,
+    name: str,
+    columns: Mapping[str, str],
+    scheme: LabelScheme,
+    homes: Sequence[Path] | None = None,
+) -> Catalog:
     """Build a catalog from a `datasets` table.
 
-    `columns` maps our names to the table's: audio and emotion (by default the same) and those of `METADATA_COLUMNS`.
+    Args:
+        table: The table; its sounds are bytes, or paths of files.
+        name: Name of the corpus.
+        columns: Our names -> the table's: audio and emotion (by default the same) and those of `METADATA_COLUMNS`.
+        scheme: The label scheme.
+        homes: The folders that the table's paths may not leave. None: they may lead anywhere.
     """
     name, names = nfc(name), {nfc(column): column for column in table.column_names}
     columns = {"audio": "audio", "emotion": "emotion"} | dict(columns)
@@ -57,7 +69,7 @@ def catalog_from_table(table: datasets.Dataset, name: str, columns: Mapping[str,
             catalog.skip(location, name, "not-in-scheme", "no label")
             continue
         utterance = user_utterance(name, f"{index:06d}", cells, location)
-        builder.add_clip(location, corpus, utterance, partial(_read_row, sounds, index, columns["audio"]))
+        builder.add_clip(location, corpus, utterance, partial(_read_row, sounds, index, columns["audio"], homes))
     builder.finish(name)
     return catalog
 
@@ -69,12 +81,24 @@ def _cell(feature: Any, value: Any) -> Any:
     return feature.int2str(value) if value >= 0 else None
 
 
-def _read_row(sounds: datasets.Dataset, row: int, column: str) -> bytes:
+def _read_row(sounds: datasets.Dataset, row: int, column: str, homes: Sequence[Path] | None) -> bytes:
     sound = sounds[row][column]
     if sound is None or (sound["bytes"] is None and sound["path"] is None):
         raise audio.AudioError("empty", f"row {row} has no sound")
-    content: bytes = sound["bytes"] if sound["bytes"] is not None else audio.read_file(Path(sound["path"]))
-    return content
+    if sound["bytes"] is not None:
+        content: bytes = sound["bytes"]
+        return content
+    if homes is not None and not any(is_below(sound["path"], home) for home in homes):
+        raise audio.AudioError("unreadable", f"row {row} names {sound['path']}, which is no file of the data set")
+    return audio.read_file(Path(sound["path"]))
+
+
+def homes_of(name: str) -> list[Path]:
+    """Return the folders with the files of a data set: its own, or the caches of the Hub and of `datasets`."""
+    from huggingface_hub import constants
+
+    own = [Path(name)] if Path(name).exists() else [Path(constants.HF_HUB_CACHE)]
+    return [*own, Path(datasets.config.HF_DATASETS_CACHE)]
 
 
 def open_dataset(name: str, split: str) -> datasets.Dataset:

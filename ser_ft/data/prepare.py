@@ -26,7 +26,7 @@ from ..utils.text import print_text, text_table
 from .builder import RETRACTED_FILE, SKIPPED_FILE, SerCorpora, read_skipped, write_skipped
 from .catalog import Catalog, CatalogOptions, CremadLabels
 from .corpora.folder import UNKNOWN_SPEAKER
-from .hub_import import catalog_from_table, open_dataset
+from .hub_import import catalog_from_table, homes_of, open_dataset
 from .roots import Roots, build_catalog
 from .scan import SYNTHETIC_NOTE
 from .skipped import NoClipsError, Skipped, describe_reasons, loss_warning
@@ -257,7 +257,9 @@ def _catalog_of_table(
     calm: str,
 ) -> Catalog:
     scheme = make_scheme(labels, calm)
-    return catalog_from_table(open_dataset(table, split) if isinstance(table, str) else table, name, columns, scheme)
+    if isinstance(table, str):
+        return catalog_from_table(open_dataset(table, split), name, columns, scheme, homes_of(table))
+    return catalog_from_table(table, name, columns, scheme)
 
 
 def _check_table_cache(cache_dir: str | Path | None) -> None:

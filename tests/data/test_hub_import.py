@@ -48,6 +48,16 @@ def test_columns_are_mapped(tmp_path: Path, kind: str) -> None:
     assert skipped(loaded) == {"mine[2]": "not-in-scheme"}
 
 
+def test_a_data_set_from_elsewhere_reads_no_file_outside_of_it(tmp_path: Path) -> None:
+    write(tmp_path, ["private.wav", "set/1.wav", "set/2.wav"])
+    (tmp_path / "set" / "3.wav").symlink_to(tmp_path / "private.wav")
+    paths = [f"{tmp_path}/{name}" for name in ("set/1.wav", "private.wav", "set/../private.wav", "set/3.wav")]
+    table_of(paths, label=["sad", "sad", "happy", "angry"]).to_parquet(str(tmp_path / "set" / "train.parquet"))
+    loaded = load_table(str(tmp_path / "set"), LABELED, cache_dir=tmp_path / "c", verbose=False)
+    assert loaded["id"][:] == ["own-000000"]
+    assert skipped(loaded) == dict.fromkeys(["own[1]", "own[2]", "own[3]"], "unreadable")
+
+
 def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
     table = table_of([noise(str(row)) for row in range(4)], label=[1, 0, -1, 1], sex=[0, 1, 0, 1])
     table = table.cast_column("label", datasets.ClassLabel(names=["happiness", "sadness"]))
