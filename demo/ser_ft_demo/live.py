@@ -28,6 +28,7 @@ from ser_ft.utils.errors import InputError
 
 from . import drawing
 from .messages import alert, duration_text, error_message, hint
+from .network import client_network
 from .state import AppState
 
 CHART_SECONDS = 30.0
@@ -46,9 +47,11 @@ class LiveStream:
 
     stream: PredictionStream
     rate: int
+    client: str
     seconds: float = 0.0  # of all sound received
     level: float = -120.0  # of the last sound, in dBFS
     predictions: deque[WindowPrediction] = field(default_factory=lambda: deque(maxlen=round(CHART_SECONDS / HOP) + 8))
+    opened: float = field(default_factory=time.monotonic)
     last_used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -61,18 +64,19 @@ class LiveStreams:
         self._streams: dict[str, LiveStream] = {}
         self._lock = threading.Lock()
 
-    def feed(self, key: str, rate: int, samples: np.ndarray) -> LiveStream:
+    def feed(self, key: str, rate: int, samples: np.ndarray, client: str = "") -> LiveStream:
         """Process the next samples, shape (samples,), of the stream with a key, and open the stream if it is new.
 
         Raises:
-            InputError: too many streams are open, or this one is too long.
+            InputError: too many streams are open, of all visitors or of this client, or this one is too long.
         """
-        live_stream = self._get_or_open(key, rate)
+        live_stream = self._get_or_open(key, rate, client)
         with live_stream.lock:
             live_stream.last_used = time.monotonic()
             live_stream.seconds += len(samples) / rate
             limit = self._state.limits.live_seconds
-            if live_stream.seconds > limit:
+            # A stream that sends less than it records ends, too.
+            if max(live_stream.seconds, live_stream.last_used - live_stream.opened) > limit:
                 raise InputError(f"a live stream ends after {duration_text(limit)}: press the button again")
             power = float(np.mean(np.square(samples))) if len(samples) else 0.0
             live_stream.level = 10 * float(np.log10(max(power, 1e-12)))
@@ -84,17 +88,23 @@ class LiveStreams:
         with self._lock:
             self._streams.pop(key, None)
 
-    def _get_or_open(self, key: str, rate: int) -> LiveStream:
+    def _get_or_open(self, key: str, rate: int, client: str) -> LiveStream:
         with self._lock:
             now = time.monotonic()
             streams = self._streams.items()
             self._streams = {name: stream for name, stream in streams if now - stream.last_used < _IDLE_SECONDS}
             live_stream = self._streams.get(key)
             if live_stream is None or live_stream.rate != rate:
-                if live_stream is None and len(self._streams) >= self._state.limits.live_streams:
+                limits, clients = (
+                    self._state.limits,
+                    [other.client for name, other in self._streams.items() if name != key],
+                )
+                if len(clients) >= limits.live_streams:
                     raise InputError("too many visitors are live at the moment: try again in a minute")
+                if clients.count(client) >= limits.client_live_streams:
+                    raise InputError("too many visitors are live at your address: try again in a minute")
                 stream = self._state.model.recognizer.stream(rate, window=WINDOW, hop=HOP)
-                live_stream = self._streams[key] = LiveStream(stream, rate)
+                live_stream = self._streams[key] = LiveStream(stream, rate, client)
             return live_stream
 
 
@@ -102,12 +112,13 @@ def server_functions(state: AppState) -> list[Callable[..., Any]]:
     """Return the functions that live.js calls on the server."""
     streams = LiveStreams(state)
 
-    def feed(data: Any) -> dict[str, Any]:
+    def feed(data: Any, request: gr.Request | None = None) -> dict[str, Any]:
         """Process [key, rate, int16 samples in base64]; return HTML, and whether the stream has ended."""
         key = ""
         try:
             key, rate, samples = _parse(data)
-            return {"html": to_html(state, streams.feed(key, rate, samples)), "ended": False}
+            client = client_network(request.client.host) if request and request.client else ""
+            return {"html": to_html(state, streams.feed(key, rate, samples, client)), "ended": False}
         except Exception as error:
             streams.close(key)
             return {"html": alert(error_message(error)), "ended": True}

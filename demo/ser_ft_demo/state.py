@@ -44,7 +44,8 @@ class Limits:
     analysis_seconds: float = 15.0
     conversation_seconds: float = 3600.0
     live_seconds: int = 600
-    live_streams: int = 4
+    live_streams: int = 6
+    client_live_streams: int = 4
     concurrent_requests: int = 2
     waiting_requests: int = 200
     client_requests: int = 50

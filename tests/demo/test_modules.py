@@ -1,6 +1,7 @@
 """The modules of the page by themselves: messages, limits, cleanup, uploads, examples, live streams."""
 
 import base64
+import ctypes
 import os
 import subprocess
 import sys
@@ -128,6 +129,31 @@ def test_only_files_of_the_page_are_touched(demo: Any, tmp_path: Path) -> None:
     assert outside.stat().st_mtime == before
 
 
+def test_memory_of_large_arrays_is_returned_to_the_system(demo: Any) -> None:
+    code = """if True:
+        import ctypes, sys
+        sys.path.insert(0, sys.argv[1])
+        from ser_ft_demo.memory import return_large_blocks
+        class Statistics(ctypes.Structure):
+            _fields_ = [(name, ctypes.c_size_t) for name in "arena free small mapped rest1 rest2 rest3 used".split()]
+            _fields_ += [(name, ctypes.c_size_t) for name in ("unused", "top")]
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        libc.mallinfo2.restype = Statistics
+        return_large_blocks()
+        libc.free(libc.malloc(2**24))
+        before = libc.mallinfo2().mapped
+        libc.malloc(2**21)
+        print(libc.mallinfo2().mapped - before)
+    """
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("only glibc has these functions")
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(demo_folder())], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "1\n", "after a larger block was freed, too"
+
+
 def test_examples_are_always_the_same(demo: Any, tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):
@@ -180,6 +206,20 @@ def test_the_number_of_live_streams_is_limited(demo: Any, state: Any) -> None:
         streams.feed("the second", 16_000, samples)
     streams.close("the first")
     streams.feed("the second", 16_000, samples)
+    streams.feed("the second", 48_000, samples)
+
+
+def test_one_client_cannot_take_all_live_streams(demo: Any, state: Any) -> None:
+    streams = demo.live.LiveStreams(replace(state, limits=replace(state.limits, live_streams=3, client_live_streams=2)))
+    samples = np.zeros(10, np.float32)
+    for number in range(2):
+        streams.feed(f"stream {number}", 16_000, samples, "192.0.2.1")
+    with pytest.raises(InputError, match="at your address"):
+        streams.feed("stream 2", 16_000, samples, "192.0.2.1")
+    live_stream = streams.feed("stream 2", 16_000, samples, "192.0.2.2")
+    live_stream.opened -= state.limits.live_seconds + 1
+    with pytest.raises(InputError, match="a live stream ends after 10 minutes"):
+        streams.feed("stream 2", 16_000, samples, "192.0.2.2")
 
 
 @pytest.mark.parametrize(
