@@ -32,6 +32,7 @@ from .training.run_guard import create_run_folder, is_finished, resumes
 from .training.sweep import plan, run_all
 from .training.trainer import create_optimizer
 from .utils.accelerator import create_accelerator, device_name, is_main_process, start_trackers
+from .utils.atomic import recover
 from .utils.files import output_lock
 from .utils.text import print_text
 
@@ -103,6 +104,8 @@ def train(
         out=recipe.out,
     )
     check_model(recipe.model, recipe.tuning, recipe.augment)
+    if accelerator.is_main_process:
+        recover(folder.path)
     table = _train_and_evaluate(recipe, folder, accelerator, verbose and accelerator.is_main_process, check)
     # The process group must outlive the distributed model and gloo's last reduction: their destructors can deadlock.
     accelerator.wait_for_everyone()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from ser_ft.cli.demo import Options
+from ser_ft.utils.atomic import make_temp_dir, release_folder
 from ser_ft.utils.errors import AUDIO_LOGGER
 
-from .temp_dir import make_temp_dir, start_cleanup
+from .temp_dir import start_cleanup
 
 # Set before gradio is imported, because it reads this variable only once.
 TEMP_DIR = make_temp_dir()
-atexit.register(shutil.rmtree, TEMP_DIR, ignore_errors=True)
+atexit.register(release_folder, TEMP_DIR)
 os.environ["GRADIO_TEMP_DIR"] = str(TEMP_DIR / "files")
 
 import gradio as gr  # noqa: E402

@@ -1,61 +1,13 @@
-"""The folder of the page's temporary files, and the deletion of old ones."""
+"""The size of the page's temporary files, and the deletion of old ones."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows, where folders of other processes are not deleted
-    fcntl = None  # type: ignore[assignment]
-
-_PREFIX = "ser_ft-demo-"
-_LOCK_FILE = "pid"
-# Open lock files of this process: their locks last until the process ends, even if it is killed.
-_locks: list[int] = []
-
-
-def make_temp_dir(parent: Path | None = None) -> Path:
-    """Create a temporary folder in `parent`, or the system's, and delete the folders of pages that were killed."""
-    parent = parent or Path(tempfile.gettempdir())
-    for folder in parent.glob(f"{_PREFIX}*"):
-        if _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    temp_dir = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    file = os.open(temp_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    # Written after locking: other processes ignore empty lock files.
-    os.write(file, str(os.getpid()).encode())
-    _locks.append(file)
-    return temp_dir
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Return whether a folder belongs to this user and its process has ended, so that its lock is free."""
-    if fcntl is None:
-        return False
-    try:
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return False
-        file = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        if not os.fstat(file).st_size:
-            return False
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return True
 
 
 def used_bytes(folder: Path) -> int:

@@ -20,6 +20,7 @@ from ..report.shared.prediction_writers import (
     remove_errors,
 )
 from ..report.shared.tables import FORMATS
+from ..utils.atomic import explain_full_disk
 from ..utils.errors import InputError
 from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
@@ -160,5 +161,5 @@ def _open_output(out: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    with explain_full_disk(out), out.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         yield file

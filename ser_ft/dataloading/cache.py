@@ -27,6 +27,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .. import audio
 from ..models.classical import CLASSICAL_FUNCTIONALS, classical_feature_extractor, frame_statistics
 from ..models.features import SpectralFeatureExtractor
+from ..utils.atomic import claim_folder, explain_full_disk, release_folder, remove_abandoned
 from ..utils.caches import cache_home
 from ..utils.errors import InputError
 from ..utils.files import nearest_existing
@@ -97,17 +98,22 @@ class FlatCache:
         token = broadcast_object_list([secrets.token_hex(4)])[0]
         partial = folder.with_name(f".{folder.name}.{token}.{os.environ.get('GROUP_RANK', 0)}")
         world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if state.num_processes > 1 else 1
-        partial.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if state.is_local_main_process:
+            remove_abandoned(folder.parent, f".{folder.name}.*")
+            claim_folder(partial)
+        partial.mkdir(exist_ok=True)
         try:
-            rows = np.arange(state.local_process_index, clips, world)
-            _write(partial, state.local_process_index, compute(rows), dtype)
-            state.wait_for_everyone()
-            if state.is_local_main_process:
-                _join(partial, world, clips, dtype)
-                _publish(partial, folder)
+            with explain_full_disk(folder):
+                rows = np.arange(state.local_process_index, clips, world)
+                _write(partial, state.local_process_index, compute(rows), dtype)
+                state.wait_for_everyone()
+                if state.is_local_main_process:
+                    _join(partial, world, clips, dtype)
+                    _publish(partial, folder)
         finally:
             if state.is_local_main_process:
-                shutil.rmtree(partial, ignore_errors=True)
+                release_folder(partial)
         state.wait_for_everyone()
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 
 from ..data.splits import Leaking
+from ..utils.atomic import write_atomically
 from ..utils.errors import InputError
-from ..utils.files import output_lock, remove_folder
+from ..utils.files import output_lock
 from .pooling import find_runs
 from .predict import metrics_per_part
 from .run_folder import PARTS, RunFolder, explain_read_errors, new_run_folder
@@ -57,15 +58,15 @@ def fuse(
             predictions = _fuse_predictions(members, normalized)
             fused.append((output, members, predictions, _metrics(members, predictions, weights)))
         for output, members, predictions, metrics in fused:
-            remove_folder(output.path)
-            output.path.mkdir(parents=True)
-            config = {COMMAND: settings, "seed": metrics["seed"]}
-            output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-            output.write_environment(**_cost(members))
-            if (split := _common_split(members)) is not None:
-                output.write_json(output.split_file, split)
-            output.write_predictions(predictions)
-            output.write_json(output.metrics_file, metrics)
+            with write_atomically(output.path) as partial:
+                new = RunFolder(partial)
+                config = {COMMAND: settings, "seed": metrics["seed"]}
+                new.write_text(new.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+                new.write_environment(**_cost(members))
+                if (split := _common_split(members)) is not None:
+                    new.write_json(new.split_file, split)
+                new.write_predictions(predictions)
+                new.write_json(new.metrics_file, metrics)
         return [output for output, *_ in fused]
 
 

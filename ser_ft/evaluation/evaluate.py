@@ -27,9 +27,10 @@ from ..models.encoders import EncoderParts
 from ..models.features import SpectralFeatureExtractor
 from ..models.pretrained import PretrainedClassifier
 from ..utils.accelerator import device_name
+from ..utils.atomic import write_atomically
 from ..utils.caches import cache_home
 from ..utils.errors import InputError
-from ..utils.files import output_lock, remove_folder
+from ..utils.files import output_lock
 from ..utils.progress import progress_bar
 from ..utils.text import print_text
 from .class_mapping import ClassMapping
@@ -304,14 +305,14 @@ def _write(
         **corpora | {"notes": notes},
         "parts": metrics_per_part(predictions, classes, {"test": clips.excluded}),
     }
-    remove_folder(output.path)
-    output.path.mkdir(parents=True)
-    output.write_text(output.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    output.write_environment(**environment)
-    if split := _split(evaluated.run, clips, split_name):
-        output.write_json(output.split_file, split.to_dict())
-    output.write_predictions(predictions)
-    output.write_json(output.metrics_file, metrics)
+    with write_atomically(output.path) as partial:
+        new = RunFolder(partial)
+        new.write_text(new.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        new.write_environment(**environment)
+        if split := _split(evaluated.run, clips, split_name):
+            new.write_json(new.split_file, split.to_dict())
+        new.write_predictions(predictions)
+        new.write_json(new.metrics_file, metrics)
 
 
 def _seen_speakers_warning(evaluated: EvaluatedModel, clips: EvaluationSet) -> str | None:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..utils.atomic import explain_full_disk, write_atomically, write_file
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output
 from ..utils.readers import parse_json, read_json, read_text, read_yaml
@@ -64,10 +65,7 @@ class RunFolder:
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a file of the run atomically."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, file)
+        write_file(file, text)
 
     def write_json(self, file: Path, content: Any) -> None:
         """Write a JSON file of the run atomically; NaN is refused."""
@@ -79,13 +77,12 @@ class RunFolder:
 
     def write_predictions(self, table: pd.DataFrame) -> None:
         """Write predictions.parquet atomically: a row per evaluated clip, a probability per class."""
-        partial = self.predictions_file.with_name(".predictions.parquet.partial")
-        table.to_parquet(partial, index=False)
-        os.replace(partial, self.predictions_file)
+        with write_atomically(self.predictions_file) as partial:
+            table.to_parquet(partial, index=False)
 
     def append_history(self, line: dict[str, Any]) -> None:
         """Append a line to history.jsonl."""
-        with self.history_file.open("a", encoding="utf-8") as file:
+        with explain_full_disk(self.history_file), self.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def truncate_history(self, epoch: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from ..inference.backends.onnx import FORMAT, INPUT, KEY, OUTPUT, OnnxBackend
 from ..inference.backends.torch import TorchBackend
 from ..inference.inputs import AudioInput
 from ..models.pretrained import PretrainedClassifier
+from ..utils.atomic import write_atomically
 from ..utils.errors import InputError
 from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
@@ -108,9 +108,7 @@ def export_onnx(
         lengths = (info.min_samples, info.min_samples + 1, int(_MAX_SECONDS * SAMPLE_RATE) + 1)
         compared = [*clips, *(np.resize(clips[0], length) for length in lengths)]
         expected = _predict(reference, compared, "probabilities of the model", verbose)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.stem}.{os.getpid()}.onnx")
-        try:
+        with write_atomically(target) as partial:
             write_onnx(saved, partial, info, int8)
             backend = OnnxBackend(partial)
             actual = _predict(backend, compared, "probabilities of the file", verbose)
@@ -123,9 +121,6 @@ def export_onnx(
                 )
             clip = sorted(clips, key=len)[len(clips) // 2]
             onnx_seconds, torch_seconds = _measure_times((backend, reference), clip[None])
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
         size, clip_seconds = target.stat().st_size, len(clip) / SAMPLE_RATE
         agreement = float((actual.argmax(axis=1) == expected.argmax(axis=1))[: len(clips)].mean())
         times = clip_seconds, onnx_seconds, torch_seconds

@@ -6,13 +6,13 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..data.licenses import check_accepted
 from ..data.prepare import CORPUS_INFO_FILE, corpus_info
 from ..evaluation.provenance import corpora_of_new_run, corpora_seen_in_training
 from ..evaluation.run_folder import RunFolder
+from ..utils.atomic import temporary_folder, write_atomically
 from ..utils.errors import InputError
 from ..utils.files import check_output, output_lock
 from ..utils.text import print_text
@@ -72,8 +72,8 @@ def push(
     check_name(name)
     with output_lock(out if dry_run or out is not None else source):
         client = None if dry_run or out is not None else Client()
-        with TemporaryDirectory() as work:
-            uploads = _collect(Path(source).expanduser(), name, private, dataset_card, space, accept_terms, Path(work))
+        with temporary_folder() as work:
+            uploads = _collect(Path(source).expanduser(), name, private, dataset_card, space, accept_terms, work)
             for upload in uploads:
                 upload.check()
             if client is None:
@@ -134,8 +134,9 @@ def _show(uploads: list[Upload], private: bool, out: str | Path | None, log: Cal
             log(f"  {upload.size(path):>12,}  {path}")
     if out is not None:
         folder = check_output(out, what="this upload", is_part=lambda _: False)
-        for upload in uploads:
-            upload.write(folder / upload.kind if len(uploads) > 1 else folder)
+        with write_atomically(folder) as partial:
+            for upload in uploads:
+                upload.write(partial / upload.kind if len(uploads) > 1 else partial)
         log(f"written: {folder}")
     log("nothing was sent")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import yaml
 
+from ..utils.atomic import temporary_folder
 from ..utils.errors import InputError
 from ..utils.files import MODEL_FILE, demo_folder
 from ..utils.text import print_text
@@ -52,10 +52,10 @@ def build_wheel() -> tuple[bytes, str]:
             "(pip install -e .)"
         )
     print_text("building the wheel of ser_ft that the Space installs", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as work:
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", work, str(root)]
+    with temporary_folder() as work:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(work), str(root)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = sorted(Path(work).glob("ser_ft-*.whl"))
+        wheels = sorted(work.glob("ser_ft-*.whl"))
         if result.returncode or len(wheels) != 1:
             reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise InputError(f"the wheel of ser_ft that the Space installs cannot be built: {reason[:300]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from ..audio.discovery import SoundFile, find_sound_files
 from ..inference.backends import Backend
 from ..report.shared.tables import format_rows
 from ..report.shared.templates import render_template
+from ..utils.atomic import write_atomically
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output, output_lock
 from ..utils.progress import progress_bar
@@ -74,35 +74,37 @@ def write_reports(
         had_report = folder.is_dir() and any(entry.name != ".DS_Store" for entry in folder.iterdir())
         strips: dict[str, str] = {}
         names = [""] if single else _folder_names([file.path for file in files])
+        interruption: KeyboardInterrupt | None = None
 
         def analyze(file: SoundFile, name: str) -> None:
             if file.error:
                 raise InputError(f"{file.path}: {file.error}")
             conversation = analyze_conversation(backend, file.path, settings, progress.update)
             row, svg = summary_row(conversation, name), strip(conversation)
-            if not strips:
-                _empty(folder)
-            write_conversation_report(conversation, folder / name, context, embed_audio)
+            write_conversation_report(conversation, partial / name, context, embed_audio)
             result.rows.append(row)
             strips[row["path"]] = svg
 
         bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        with progress_bar(total=len(files), desc="analyzing", bar_format=bar_format, delay=2.0) as progress:
-            try:
-                for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
-                    try:
-                        analyze(file, name)
-                    except Exception as error:
-                        raise_machine_failure(error)
-                        result.rows.append(error_row(file.path, error))
-                        on_error(result.rows[-1]["error"])
-                    progress.update(num_done - progress.n)
-            finally:
-                # Also when interrupted, so that finished reports are not lost.
-                if single:
-                    result.page = folder / REPORT if strips else None
-                elif result.rows and (strips or not had_report):
-                    result.page = write_index(result.rows, strips, folder, context)
+        with write_atomically(folder) as partial:
+            with progress_bar(total=len(files), desc="analyzing", bar_format=bar_format, delay=2.0) as progress:
+                try:
+                    for num_done, (file, name) in enumerate(zip(files, names, strict=True), 1):
+                        try:
+                            analyze(file, name)
+                        except Exception as error:
+                            raise_machine_failure(error)
+                            result.rows.append(error_row(file.path, error))
+                            on_error(result.rows[-1]["error"])
+                        progress.update(num_done - progress.n)
+                except KeyboardInterrupt as error:  # finished reports are not lost
+                    interruption = error
+            if single:
+                result.page = folder / REPORT if strips else None
+            elif result.rows and (strips or not had_report):
+                result.page = folder / write_index(result.rows, strips, partial, context).name
+        if interruption is not None:
+            raise interruption
         return result
 
 
@@ -204,15 +206,6 @@ def _is_part_of_report(entry: Path) -> bool:
     if entry.is_dir() and not entry.is_symlink():
         return {file.name for file in entry.iterdir()} <= {REPORT, NUMBERS, ".DS_Store"}
     return entry.name in (REPORT, NUMBERS, INDEX, TABLE)
-
-
-def _empty(folder: Path) -> None:
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
 
 
 def _folder_names(paths: Iterable[str]) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from ..evaluation.run_folder import RunFolder
+from ..utils.atomic import hidden_path, remove_folder, write_atomically
 from ..utils.errors import InputError
-from ..utils.files import remove_folder, replace_atomically
 from ..utils.readers import read_json
 
 _NUM_KEPT = 2
@@ -40,19 +40,18 @@ class Checkpoints:
         """Write a checkpoint with the progress of each process, and remove the oldest one."""
         accelerator = self.accelerator
         path = self.folder.checkpoints / f"step-{step:07d}"
-        partial_path = path.with_name(f".{path.name}.partial")
         accelerator.wait_for_everyone()
+        hidden = nullcontext(hidden_path(path.resolve()))
+        with write_atomically(path) if accelerator.is_main_process else hidden as partial_path:
+            if accelerator.is_main_process:
+                partial_path.mkdir()
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(partial_path))
+            content = {"processes": accelerator.num_processes, "progress": progress}
+            progress_file = partial_path / f"progress-{accelerator.process_index}.json"
+            progress_file.write_text(json.dumps(content), encoding="utf-8")
+            accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            shutil.rmtree(partial_path, ignore_errors=True)
-            partial_path.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial_path))
-        content = {"processes": accelerator.num_processes, "progress": progress}
-        progress_file = partial_path / f"progress-{accelerator.process_index}.json"
-        progress_file.write_text(json.dumps(content), encoding="utf-8")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            replace_atomically(partial_path, path)
             for outdated in self.paths[:-_NUM_KEPT]:
                 remove_folder(outdated)
         accelerator.wait_for_everyone()

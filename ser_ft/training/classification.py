@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ..dataloading.targets import ClipData
 from ..evaluation.metrics import uar
 from ..evaluation.predict import predict
 from ..evaluation.run_folder import RunFolder
-from ..utils.files import backup_path, replace_atomically
+from ..utils.atomic import write_atomically
 from .ema import EMA
 from .losses import clip_losses
 from .trainer import Batch, Trainer, TrainingJob
@@ -197,14 +196,6 @@ class ClassificationTrainer(Trainer):
         """Write the weights as the best so far."""
         self.state.best_epoch = self.state.epoch
         if self.accelerator.is_main_process:
-            folder = self.folder.checkpoints / "best"
-            partial_folder = folder.with_name(".best.partial")
-            partial_folder.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.write_weights(partial_folder)
-            replace_atomically(partial_folder, folder)
-
-    def _load(self) -> None:
-        best = self.folder.checkpoints / "best"
-        if self.accelerator.is_main_process and not best.exists() and backup_path(best).exists():
-            os.replace(backup_path(best), best)
-        super()._load()
+            with write_atomically(self.folder.checkpoints / "best") as partial_folder:
+                partial_folder.mkdir()
+                self.checkpoints.write_weights(partial_folder)

@@ -20,6 +20,7 @@ from ..models.encoders import load_encoder
 from ..models.pretrained import fold_temperature
 from ..models.registry import build_model
 from ..models.spectrogram import SpectrogramForAudioClassification
+from ..utils.atomic import write_atomically
 from ..utils.errors import InputError
 from .finetuning import find_encoder, prepare_encoder
 from .from_scratch import frame_batches, prepare_image_backbone
@@ -126,10 +127,15 @@ def save_model(
         fold_temperature(model, calibration.temperature)
     # Without a calibration, the threshold of the model that training started from must not remain.
     model.config.uncertain_below = calibration.threshold if calibration is not None else None
-    folder.model.mkdir(exist_ok=True)
-    model.save_pretrained(folder.model)
-    extractor.save_pretrained(folder.model)
+    write_model(model, extractor, folder)
     return model
+
+
+def write_model(model: PreTrainedModel, extractor: SequenceFeatureExtractor, folder: RunFolder) -> None:
+    """Write a model and its feature extractor to the run folder, completely or not at all."""
+    with write_atomically(folder.model) as partial_folder:
+        model.save_pretrained(partial_folder)
+        extractor.save_pretrained(partial_folder)
 
 
 def baseline_recipe(recipe: Recipe, name: str) -> Recipe:

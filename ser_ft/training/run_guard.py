@@ -10,8 +10,9 @@ import yaml
 from accelerate import Accelerator
 
 from ..evaluation.run_folder import RunFolder
+from ..utils.atomic import write_atomically
 from ..utils.errors import InputError, raise_machine_failure
-from ..utils.files import check_output, remove_folder
+from ..utils.files import check_output
 
 # Settings that may differ between a run and its continuation: the folder, the flags, and what happens after training.
 _PUBLISHING = ("push_to_hub", "hub")
@@ -90,11 +91,11 @@ def create_run_folder(
     """Create the run folder with what is known before training; its old content is removed. All processes wait."""
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        remove_folder(folder.path)
-        folder.path.mkdir(parents=True)
-        folder.write_text(folder.config_file, recipe.text())
-        folder.write_environment()
-        folder.write_json(folder.split_file, split_content)
+        with write_atomically(folder.path) as partial:
+            new = RunFolder(partial)
+            new.write_text(new.config_file, recipe.text())
+            new.write_environment()
+            new.write_json(new.split_file, split_content)
     accelerator.wait_for_everyone()
 
 

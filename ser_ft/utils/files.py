@@ -1,9 +1,8 @@
-"""Output paths: the check before writing, atomic replacement, locks, and the folder of the demo."""
+"""Output paths: the check before writing, locks, and the folder of the demo."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from .atomic import INSIDE
 from .errors import InputError
 
 MODEL_FILE = "model.txt"
@@ -18,7 +18,7 @@ MODEL_FILE = "model.txt"
 
 LOCK_FILE = ".lock"
 """The file of `output_lock` inside a folder whose parent cannot be written."""
-_IGNORED_FILES = (".DS_Store", LOCK_FILE)
+_IGNORED_FILES = (".DS_Store", LOCK_FILE, INSIDE)
 _lock_owners: dict[Path, int] = {}
 """The outputs that this process has locked -> the thread."""
 
@@ -103,30 +103,6 @@ def check_output(
         offered = "".join(f"pass {name}, or " for name, value in options if value is not None)
         raise InputError(f"{path}: {what} already exists; {offered}{instead}")
     return output
-
-
-def backup_path(folder: Path) -> Path:
-    """Return where a folder is kept while another one takes its place."""
-    return folder.with_name(f".{folder.name}.old")
-
-
-def replace_atomically(complete: Path, folder: Path) -> None:
-    """Move a complete folder to its final path, and delete what was there."""
-    _move_to_backup(folder)
-    os.replace(complete, folder)
-    shutil.rmtree(backup_path(folder), ignore_errors=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder; its name is free before its content is deleted."""
-    _move_to_backup(folder)
-    shutil.rmtree(backup_path(folder), ignore_errors=True)
-
-
-def _move_to_backup(folder: Path) -> None:
-    shutil.rmtree(backup_path(folder), ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, backup_path(folder))
 
 
 @contextmanager

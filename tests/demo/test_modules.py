@@ -3,8 +3,6 @@
 import base64
 import ctypes
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from math import inf, nan
@@ -21,7 +19,6 @@ from ser_ft.inference.backends import SHIPPED_FILE
 from ser_ft.labels import COLORS
 from ser_ft.models import SHIPPED
 from ser_ft.utils.errors import InputError
-from ser_ft.utils.files import demo_folder
 from tests.helpers.chromium import wait_until
 
 
@@ -81,29 +78,6 @@ def test_old_files_are_deleted_and_new_ones_kept(demo: Any, tmp_path: Path) -> N
     demo.temp_dir.delete_old(tmp_path, 600)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new.wav"]
     assert not folder.exists()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
-def test_files_of_a_killed_page_are_deleted_when_the_next_one_starts(demo: Any, tmp_path: Path) -> None:
-    code = (
-        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from ser_ft_demo.temp_dir import make_temp_dir\n"
-        "print(make_temp_dir(pathlib.Path(sys.argv[2])), flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", code, str(demo_folder()), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        abandoned = Path(process.stdout.readline().strip())
-        assert (abandoned / "pid").read_text() == str(process.pid)
-        foreign = tmp_path / "ser_ft-demo-of-something-else"
-        foreign.mkdir()
-        own = demo.temp_dir.make_temp_dir(tmp_path)
-        assert abandoned.is_dir(), "its process is running"
-        process.kill()
-        process.wait()
-        demo.temp_dir.make_temp_dir(tmp_path)
-    assert not abandoned.exists()
-    assert own.is_dir()
-    assert foreign.is_dir(), "its owner is unknown"
 
 
 def test_cleanup_keeps_files_in_use_and_deletes_everything_at_the_end(demo: Any, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw figures only for the pages that several tests read."""
     blank = io.BytesIO()
     Image.new("RGB", (8, 8)).save(blank, "png")
-    monkeypatch.setattr(contents, "_png", lambda figure: blank.getvalue())
+    monkeypatch.setattr(contents, "figure_png", lambda figure: blank.getvalue())
 
 
 def speed(factor: float) -> dict[str, object]:

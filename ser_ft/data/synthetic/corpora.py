@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...audio import SAMPLE_RATE, resample, to_wav
+from ...utils.atomic import claim_folder, explain_full_disk, release_folder, remove_abandoned
 from ...utils.errors import InputError
 from ...utils.files import check_output
 from ...utils.progress import progress_bar
@@ -150,19 +151,22 @@ def write_miniature(root: str | Path, seed: int = 0, progress: bool = True, spea
     _check_replaceable(root)
     folder = root.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder.parent, f".{folder.name}-*")
     new = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    claim_folder(new)
     new.mkdir()
     try:
-        # The note comes first: if the process is killed, the remains have it too.
-        (new / NOTE_FILE).write_text(SYNTHETIC_NOTE + "\n", encoding="utf-8")
-        for clip in progress_bar(clips, desc="synthetic voices", unit=" clips", show_progress=progress):
-            file = new / clip.path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(to_wav(*synthesize_clip(clip, seed)))
-        (new / _MINIATURE_FILE).write_text(description, encoding="utf-8")
-        _move_into_place(new, folder, description, clips)
+        with explain_full_disk(folder):
+            # The note comes first: if the process is killed, the remains have it too.
+            (new / NOTE_FILE).write_text(SYNTHETIC_NOTE + "\n", encoding="utf-8")
+            for clip in progress_bar(clips, desc="synthetic voices", unit=" clips", show_progress=progress):
+                file = new / clip.path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(to_wav(*synthesize_clip(clip, seed)))
+            (new / _MINIATURE_FILE).write_text(description, encoding="utf-8")
+            _move_into_place(new, folder, description, clips)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        release_folder(new)
     return root
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import numpy as np
 from ...evaluation.systems import CROSS_CORPUS_PREFIX, System
 from ...labels import label_color
 from ...utils.progress import progress_bar
-from ..shared.plotting import save_figure
+from ..shared.plotting import figure_png
 from ..shared.samples import MAX_SECONDS, Bar, Sample, describe_voice, embed_clips, voice_notes
 from ..shared.tables import LEAKING, UNVERIFIED, run_notes, split_name
 from ..shared.templates import embed_png
@@ -66,7 +64,7 @@ def page_contents(
         "terms": terms,
         "voice_notes": voice_notes(samples, {"terms": terms, "notes": notes}),
         "max_seconds": MAX_SECONDS,
-        "pictures": {name: embed_png(_png(figure)) for name, figure in pictures},
+        "pictures": {name: embed_png(figure_png(figure)) for name, figure in pictures},
         "kind_names": figures.KIND_NAMES,
         "kind_colors": figures.KIND_COLORS,
         "alpha": ALPHA,
@@ -256,8 +254,3 @@ def _system_details(comparisons: Sequence[SystemComparison]) -> list[dict[str, A
 
 def _notes(systems: Sequence[System]) -> list[str]:
     return list(dict.fromkeys(note for system in systems for note in run_notes(system.runs[0].metrics)))
-
-
-def _png(figure: Figure) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return save_figure(figure, Path(folder) / "figure.png").read_bytes()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...evaluation.pooling import find_runs, leaderboards, pool_runs
 from ...evaluation.run_folder import RunFolder
 from ...evaluation.systems import System
+from ...utils.atomic import write_file
 from ...utils.errors import InputError
 from ...utils.files import check_output, output_lock
 from ...utils.progress import progress_bar
@@ -106,11 +107,8 @@ def write_comparison(
         path = check_out(out)
         if data is not None:
             check_same_clips(pd.concat([comparison.tested.best.clips for comparison in comparisons]), data)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
         contents = page_contents(comparisons, data, num_examples, show_progress)
-        partial.write_text(render_template("report/comparison/comparison.html.j2", contents), encoding="utf-8")
-        return partial.replace(path)
+        return write_file(path, render_template("report/comparison/comparison.html.j2", contents))
 
 
 def _split_name(text: str) -> tuple[str | None, str]:

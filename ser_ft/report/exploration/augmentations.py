@@ -10,6 +10,7 @@ import numpy as np
 
 from ... import audio
 from ...data.augmentation.waveform import TRANSFORMS, Augment
+from ...utils.atomic import write_file
 from ...utils.errors import InputError
 from ...utils.files import check_output, output_lock
 from ..shared.audio_figures import draw_spectrogram, draw_waveform, peak_power, spectrogram_db
@@ -73,11 +74,10 @@ def write_augmentations(
         versions.append(Version(name, _values_text(name, values), augment.apply(samples, file.name, 1)))
     with output_lock(out):
         folder = check_output(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for version in versions:
-            written.append(folder / f"{file.stem}-{version.name}.wav")
-            written[-1].write_bytes(audio.to_wav(version.samples))
+        written = [
+            write_file(folder / f"{file.stem}-{version.name}.wav", audio.to_wav(version.samples))
+            for version in versions
+        ]
         return [*written, save_figure(plot_versions(versions, file.name), folder / f"{file.stem}-augmentations.png")]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from ... import audio
 from ...data.corpora import REASONS
-from ...utils.files import check_output, output_lock, replace_atomically
+from ...utils.atomic import write_atomically
+from ...utils.files import check_output, output_lock
 from ...utils.progress import progress_bar
 from ..shared.plotting import save_figure
 from ..shared.tables import format_rows
@@ -63,13 +63,9 @@ def explore(source: str | Path, out: str | Path | None = None, embed_audio: bool
             is_ours=lambda folder: (folder / CLIPS_FILE).exists(),
         )
         measured = measurements.measure_source(clips, verbose)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.resolve().parent) as work:
-            finished = Path(work) / "report"
-            # On a busy machine, several BLAS threads are slower than one because they wait for each other.
-            with threadpool_limits(1):
-                _write(measured, finished, embed_audio, verbose)
-            replace_atomically(finished, folder.resolve())
+        # On a busy machine, several BLAS threads are slower than one because they wait for each other.
+        with write_atomically(folder) as partial, threadpool_limits(1):
+            _write(measured, partial, embed_audio, verbose)
         return folder / REPORT_FILE
 
 

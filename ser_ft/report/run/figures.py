@@ -55,7 +55,6 @@ def write_figures(run: RunFolder) -> list[Path]:
         figures["groups"] = group_figure(metrics)
     if scores["speaker_uar"]:
         figures["speakers"] = speaker_figure(metrics)
-    run.figures.mkdir(parents=True, exist_ok=True)
     return [save_figure(figure, run.figures / f"{name}.png") for name, figure in figures.items()]
 
 
@@ -181,7 +180,6 @@ def check_figure_file(file: str | Path) -> Path:
 
 def write_layers(probe: Mapping[str, Any], file: Path) -> Path:
     """Draw the result of `ser_ft.evaluation.probe.probe` into a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     return save_figure(layer_curves(probe), file)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...utils.atomic import write_file
 from ...utils.text import printable, score_text
 
 if TYPE_CHECKING:
@@ -114,12 +116,19 @@ def escape_math(text: str) -> str:
 
 def save_figure(figure: Figure, file: Path, num_colors: int | None = None) -> Path:
     """Write a figure as PNG, completely or not at all; `num_colors` reduces its colors, to keep a large file small."""
-    partial = file.with_name(f".{file.name}.partial")
-    figure.savefig(partial, format="png")
-    if num_colors is not None:
-        from PIL import Image
+    return write_file(file, figure_png(figure, num_colors))
 
-        with Image.open(partial) as image:
-            reduced = image.convert("RGB").quantize(num_colors, Image.Quantize.MEDIANCUT, kmeans=1)
-        reduced.save(partial, format="png", optimize=True)
-    return partial.replace(file)
+
+def figure_png(figure: Figure, num_colors: int | None = None) -> bytes:
+    """Return a figure as PNG; `num_colors` as in `save_figure`."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    if num_colors is None:
+        return content.getvalue()
+    from PIL import Image
+
+    with Image.open(content) as image:
+        reduced = image.convert("RGB").quantize(num_colors, Image.Quantize.MEDIANCUT, kmeans=1)
+    content = io.BytesIO()
+    reduced.save(content, format="png", optimize=True)
+    return content.getvalue()

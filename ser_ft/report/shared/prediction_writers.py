@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import sys
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...utils.atomic import write_atomically
 from ...utils.errors import InputError
 from ...utils.text import MISSING, csv_line, display_width, nfc, pad, printable, restore_csv_cell, score_text
 
@@ -172,21 +172,12 @@ def remove_errors(file: Path, format: str, classes: Sequence[str], paths: Contai
 
     An interruption leaves the file complete.
     """
-    target = file.resolve()
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with target.open("rb") as lines, partial.open("wb") as output:
-            for number, line in enumerate(lines):
-                is_header = format == "csv" and not number
-                path, is_error = ("", False) if is_header else _READERS[format](line.decode(), classes)
-                if not (is_error and path in paths):
-                    output.write(line)
-            output.flush()
-            os.fsync(output.fileno())
-        shutil.copymode(target, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_atomically(file) as partial, file.open("rb") as lines, partial.open("wb") as output:
+        for number, line in enumerate(lines):
+            is_header = format == "csv" and not number
+            path, is_error = ("", False) if is_header else _READERS[format](line.decode(), classes)
+            if not (is_error and path in paths):
+                output.write(line)
 
 
 def path_key(path: str, format: str) -> str:

@@ -6,7 +6,6 @@ recognition" (arXiv:2110.06309), with the task of Baevski et al. 2020, "wav2vec 
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,11 +26,13 @@ from ...evaluation.run_folder import RunFolder
 from ...models import encoders
 from ...models.encoders import EncoderParts, InputSpec
 from ...utils.accelerator import create_accelerator, device_name, is_main_process
+from ...utils.atomic import recover
 from ...utils.errors import InputError
-from ...utils.files import output_lock, replace_atomically
+from ...utils.files import output_lock
 from ...utils.text import print_text
 from ..data import load_data
 from ..finetuning import use_fast_attention
+from ..model import write_model
 from ..run_guard import can_resume, create_run_folder, resumes
 from ..trainer import TrainableModel, create_optimizer
 from .trainer import ADAM_BETAS, ADAM_EPSILON, PretrainingJob, PretrainingTrainer
@@ -65,6 +66,8 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
             return folder
         accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
         show_progress = verbose and accelerator.is_main_process
+        if accelerator.is_main_process:
+            recover(folder.path)
         with accelerator.local_main_process_first():
             encoder = load_encoder(recipe.model, recipe.pretrain.mask_prob)
             table = load_data(recipe.data, show_progress)
@@ -103,7 +106,9 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
                 seconds=round(trainer.state.seconds, 1),
                 torch_threads=torch.get_num_threads(),
             )
-            _save_model(trainable.finish(), encoder, folder)
+            model = trainable.finish()
+            model.config = encoder.saved_config
+            write_model(model, encoder.extractor, folder)
             if show_progress:
                 print_text(f"\nrun: {folder.path}\nto fine-tune it: --model.name {folder.model}")
         accelerator.wait_for_everyone()
@@ -217,13 +222,3 @@ def _prepare_encoder(
 
     frozen_modules = list(parts.feature_encoder.modules())
     return TrainableModel(model, batch_source, [(trained, config.learning_rate)], finish, frozen_modules=frozen_modules)
-
-
-def _save_model(model: PreTrainedModel, encoder: PretrainingEncoder, folder: RunFolder) -> None:
-    """Write the checkpoint completely or not at all."""
-    model.config = encoder.saved_config
-    partial_folder = folder.model.with_name(".model.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    model.save_pretrained(partial_folder)
-    encoder.extractor.save_pretrained(partial_folder)
-    replace_atomically(partial_folder, folder.model)

@@ -150,7 +150,7 @@ def test_a_failed_run_leaves_nothing(tmp_path: Path, savee_only: None, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(corpora, "synthesize_clip", fail_at_sixth)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OSError, match="No space"):
             write_miniature(tmp_path / "root", progress=False, speakers=1)
     assert list(tmp_path.iterdir()) == []
     assert len(files(write_miniature(tmp_path / "root", progress=False, speakers=1))) == 26
