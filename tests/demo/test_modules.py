@@ -3,6 +3,8 @@
 import base64
 import ctypes
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from math import inf, nan
@@ -19,6 +21,7 @@ from ser_ft.inference.backends import SHIPPED_FILE
 from ser_ft.labels import COLORS
 from ser_ft.models import SHIPPED
 from ser_ft.utils.errors import InputError
+from ser_ft.utils.files import demo_folder
 from tests.helpers.chromium import wait_until
 
 
