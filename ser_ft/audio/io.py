@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,8 +40,13 @@ def decode(source: Source, name: str | None = None) -> np.ndarray:
     return decode_with_rate(source, name)[0]
 
 
-def decode_with_rate(source: Source, name: str | None = None) -> tuple[np.ndarray, int]:
-    """Decode as `decode` does; return the samples and the file's own sampling rate in Hz."""
+def decode_with_rate(
+    source: Source, name: str | None = None, before_long: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, int]:
+    """Decode as `decode` does; return the samples and the file's own sampling rate in Hz.
+
+    `before_long` is called, and may wait, when a recording proves to be longer than two minutes.
+    """
     pieces: list[np.ndarray] = []
     with ExitStack() as stack:
         reader = stack.enter_context(open_audio(source, name))
@@ -53,6 +58,7 @@ def decode_with_rate(source: Source, name: str | None = None) -> tuple[np.ndarra
                 limit = f"longer than {MAX_SECONDS / 60:.0f} minutes: cut it into shorter files"
                 raise AudioError("too-large", f"{reader.name}: {limit}")
             if samples > _LONG_SECONDS * SAMPLE_RATE and not is_long:
+                before_long()
                 is_long = stack.enter_context(_long_decoding)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces), reader.rate
 

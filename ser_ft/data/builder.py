@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -27,7 +30,8 @@ from .skipped import Skipped
 
 SKIPPED_FILE = "skipped.csv"
 RETRACTED_FILE = "retracted.json"
-_BATCH_SIZE = 64
+# Rows are written in batches of at most so many clips, and of about so many bytes.
+_BATCH_SIZE, _BATCH_BYTES = 64, 64 * 1024**2
 _TEXT_COLUMNS = ("gender", "intensity", "statement", "language")
 
 
@@ -103,13 +107,23 @@ class SerCorpora(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             for clip, decoded in bar
             if deduplicator.accept(clip, decoded)
         )
-        for number in count():
-            rows = list(islice(accepted, _BATCH_SIZE))
-            if not rows:
-                break
+        for number, rows in enumerate(_batches(accepted)):
             yield number, _table(rows, schema)
         write_skipped(deduplicator.skipped, self.folder / SKIPPED_FILE)
         (self.folder / RETRACTED_FILE).write_text(json.dumps(sorted(deduplicator.retracted)), encoding="utf-8")
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row["audio"]["bytes"])
+        if len(batch) == _BATCH_SIZE or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class _DecodedClip:
@@ -117,18 +131,18 @@ class _DecodedClip:
 
     __slots__ = ("duration", "error", "rate", "signatures", "wav")
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, before_long: Callable[[], None]) -> None:
         self.wav = b""
         self.duration = 0.0
         self.rate: int | None = None
         self.signatures: list[Signature] = []
         self.error: audio.AudioError | None = None
         try:
-            name = PurePosixPath(clip.path.split("::")[0]).name
-            samples, self.rate = audio.decode_with_rate(clip.read(), name=name)
+            samples, self.rate = clip.decode(before_long)
             if audio.is_silent(samples):
                 raise audio.AudioError("silent", REASONS["silent"])
             pcm = audio.to_pcm16(samples)
+            del samples
             self.duration = len(pcm) / audio.SAMPLE_RATE
             self.signatures = signatures(pcm)
             self.wav = audio.to_wav(pcm)
@@ -171,21 +185,44 @@ class _Deduplicator:
         self.skipped.append(Skipped(clip.path, clip.corpus, reason, detail))
 
 
+class _Turns:
+    """Lets threads wait until all clips before their own are written, so that few long ones are in memory at once."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._current: float = 0
+
+    def wait_for(self, number: int) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._current >= number)
+
+    def set(self, number: float) -> None:
+        with self._condition:
+            self._current = number
+            self._condition.notify_all()
+
+
 def _decode_in_threads(clips: list[Clip]) -> Iterator[tuple[Clip, _DecodedClip]]:
-    """Decode clips in threads (decoders release the interpreter's lock), in order, with few in memory at a time."""
-    workers = min(8, os.cpu_count() or 1)
+    """Decode clips in threads (decoders release the interpreter's lock), in order, with few in memory at a time.
+
+    A long clip is decoded when it is the next to be written.
+    """
+    workers, turns = min(8, os.cpu_count() or 1), _Turns()
     pending: deque[tuple[Clip, Callable[[], _DecodedClip]]] = deque()
-    remaining = iter(clips)
+    remaining = enumerate(clips)
     with ThreadPoolExecutor(workers) as pool:
         try:
-            while True:
-                for clip in islice(remaining, 8 * workers - len(pending)):
-                    pending.append((clip, pool.submit(_DecodedClip, clip).result))
+            for current in count():
+                turns.set(current)
+                for number, clip in islice(remaining, 4 * workers - len(pending)):
+                    future = pool.submit(_DecodedClip, clip, partial(turns.wait_for, number))
+                    pending.append((clip, future.result))
                 if not pending:
                     return
                 clip, result = pending.popleft()
                 yield clip, result()
         finally:
+            turns.set(math.inf)
             pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
 
 from ..labels import LabelScheme
 from ..utils.errors import InputError
@@ -15,6 +17,8 @@ from .scan import MAX_TABLE_BYTES, SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Sca
 from .skipped import NoClipsError, Skipped, skip_label
 
 CremadLabels = Literal["intended", "voice", "voice-soft"]
+Decode: TypeAlias = "Callable[[Callable[[], None]], tuple[np.ndarray, int]]"
+"""Decodes a clip to samples at 16 kHz and its own rate in Hz. Its argument, which may wait, is called if it is long."""
 _SYNTHETIC_INFO = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""}
 
 
@@ -26,7 +30,7 @@ class Clip:
     corpus: str
     label: str  # its class in the label scheme
     path: str  # where it was found
-    read: Callable[[], bytes]
+    decode: Decode
     votes: tuple[float, ...] | None = None  # fraction of the listeners' votes for each class, or None
 
 
@@ -103,7 +107,7 @@ class CatalogBuilder:
         self._vote_tables += [table for table in files.tables if table.relative_path.name.lower() in VOTE_TABLES]
 
     def add_clip(
-        self, path: str, corpus: Corpus, utterance: Utterance, read: Callable[[], bytes], note: str | None = None
+        self, path: str, corpus: Corpus, utterance: Utterance, decode: Decode, note: str | None = None
     ) -> None:
         """Add a clip, or list it as skipped."""
         catalog, name = self.catalog, corpus.name
@@ -119,7 +123,7 @@ class CatalogBuilder:
         note = note or (cremad.provenance(PurePosixPath(path.split("::")[0])) if name == "cremad" else None)
         self._notes.setdefault(name, {})[note] = None
         catalog.corpora.setdefault(name, corpus)
-        catalog.clips.append(Clip(utterance, name, label or "", path, read))
+        catalog.clips.append(Clip(utterance, name, label or "", path, decode))
 
     def apply_votes(self) -> None:
         """Replace CREMA-D's intended labels by the listeners' labels, if the options ask for it."""

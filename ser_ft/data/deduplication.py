@@ -42,11 +42,17 @@ def signatures(pcm: np.ndarray) -> list[Signature]:
 
 
 def _signature(pcm: np.ndarray) -> Signature:
-    length, samples = len(pcm), pcm.astype(np.float32)
-    signs = _signs()[:length] if length <= len(_signs()) else np.resize(_signs(), length)
+    length = len(pcm)
     edges = [length * block // _NUM_BLOCKS for block in range(_NUM_BLOCKS + 1)]
-    sums = np.array([samples[start:end] @ signs[start:end] for start, end in pairwise(edges)], dtype=np.float64)
+    # Block by block, since the floats of a long recording would take four times its memory.
+    sums = np.array([_sum(pcm, start, end) for start, end in pairwise(edges)], dtype=np.float64)
     return length, sums / max(float(np.linalg.norm(sums)), 1e-9)
+
+
+def _sum(pcm: np.ndarray, start: int, end: int) -> float:
+    signs, size, first = _signs(), end - start, start % len(_signs())
+    repeated = signs[first : first + size] if first + size <= len(signs) else np.resize(np.roll(signs, -first), size)
+    return float(pcm[start:end].astype(np.float32) @ repeated)
 
 
 class DuplicateIndex(Generic[T]):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 
 from .. import audio
@@ -69,7 +70,7 @@ def catalog_from_table(
             catalog.skip(location, name, "not-in-scheme", "no label")
             continue
         utterance = user_utterance(name, f"{index:06d}", cells, location)
-        builder.add_clip(location, corpus, utterance, partial(_read_row, sounds, index, columns["audio"], homes))
+        builder.add_clip(location, corpus, utterance, partial(_decode_row, sounds, index, columns["audio"], homes))
     builder.finish(name)
     return catalog
 
@@ -81,16 +82,17 @@ def _cell(feature: Any, value: Any) -> Any:
     return feature.int2str(value) if value >= 0 else None
 
 
-def _read_row(sounds: datasets.Dataset, row: int, column: str, homes: Sequence[Path] | None) -> bytes:
+def _decode_row(
+    sounds: datasets.Dataset, row: int, column: str, homes: Sequence[Path] | None, before_long: Callable[[], None]
+) -> tuple[np.ndarray, int]:
     sound = sounds[row][column]
     if sound is None or (sound["bytes"] is None and sound["path"] is None):
         raise audio.AudioError("empty", f"row {row} has no sound")
     if sound["bytes"] is not None:
-        content: bytes = sound["bytes"]
-        return content
+        return audio.decode_with_rate(sound["bytes"], f"row {row}", before_long)
     if homes is not None and not any(is_below(sound["path"], home) for home in homes):
         raise audio.AudioError("unreadable", f"row {row} names {sound['path']}, which is no file of the data set")
-    return audio.read_file(Path(sound["path"]))
+    return audio.decode_with_rate(Path(sound["path"]), None, before_long)
 
 
 def homes_of(name: str) -> list[Path]:

@@ -58,7 +58,7 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
     entries.sort(key=lambda pair: pair[0].file.relative_path.suffix.lower() in _LOSSY)
     entries.sort(key=lambda pair: pair[0].file.size < _MIN_BYTES)
     for (file, corpus, utterance), note in entries:
-        builder.add_clip(file.path, corpus, utterance, file.read, note)
+        builder.add_clip(file.path, corpus, utterance, file.decode, note)
     builder.apply_votes()
     builder.finish(", ".join(str(root) for _, root, _ in named_roots))
     return catalog

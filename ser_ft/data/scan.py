@@ -6,8 +6,11 @@ import os
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from .. import audio
 from ..audio.discovery import SOUND_SUFFIXES, find_sound_files
@@ -19,13 +22,13 @@ MANIFEST_SUFFIXES = (".csv", ".tsv")
 MANIFEST_FILES = ("manifest.csv", "manifest.tsv", "metadata.csv", "metadata.tsv")
 _SPREADSHEETS = (".xlsx", ".xls", ".ods")
 VOTE_TABLES = ("tabulatedvotes.csv", "summarytable.csv")
-MAX_CLIP_BYTES = 256 * 1024**2
-"""Size of the largest clip that is read into memory."""
 MAX_TABLE_BYTES = 64 * 1024**2
 """Size of the largest manifest."""
 _TABLES = frozenset({*MANIFEST_FILES, *VOTE_TABLES})
 # Speech is compressed two times, and digital silence a thousand times.
 _MAX_RATIO, _MIN_BOMB_BYTES = 200, 1024**2
+_LARGE_BYTES = 16 * 1024**2
+_large_entry = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,21 @@ class ArchiveFile:
     mtime_ns: int  # time of the last change, in ns; in an archive, that of the archive
     archive: Path | None = None
 
-    def read(self, limit: int = MAX_CLIP_BYTES) -> bytes:
+    def decode(self, before_long: Callable[[], None] = lambda: None) -> tuple[np.ndarray, int]:
+        """Decode the file as `audio.decode_with_rate` does; `before_long` is also called before a large entry is read.
+
+        Only one large entry of an archive is in memory at a time, whatever the number of threads.
+        """
+        name = self.relative_path.name
+        if self.archive is None:
+            return audio.decode_with_rate(Path(self.path), name, before_long)
+        if self.size <= _LARGE_BYTES:
+            return audio.decode_with_rate(self.read(), name, before_long)
+        before_long()
+        with _large_entry:
+            return audio.decode_with_rate(self.read(), name, before_long)
+
+    def read(self, limit: int = audio.MAX_BYTES) -> bytes:
         """Return the file's bytes; raise `AudioError` if it cannot be read or has more than `limit` bytes."""
         message = f"{self.path}: larger than {limit >> 20} MiB: cut it into shorter files"
         too_large = audio.AudioError("too-large", message)

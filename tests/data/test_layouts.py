@@ -11,7 +11,18 @@ import pytest
 
 from ser_ft.utils.errors import InputError
 from tests.helpers import corpus_files
-from tests.helpers.corpus_files import catalog_of, labels_of, load, noise, reasons, skipped, write, write_zip
+from tests.helpers.corpus_files import (
+    catalog_of,
+    decoded,
+    labels_of,
+    load,
+    noise,
+    reasons,
+    skipped,
+    sounds_of,
+    write,
+    write_zip,
+)
 
 RAVDESS = {
     "03-01-01-01-01-01-01": ("ravdess-01", "neutral"),
@@ -261,7 +272,7 @@ def test_a_manifest_is_read(tmp_path: Path, where: str) -> None:
     first, second, third = (clip.utterance for clip in catalog.clips)
     assert (first.gender, first.age, first.intensity, first.statement) == ("female", 41, "strong", "Oh no")
     assert (first.language, second.language, second.gender, second.age, third.gender) == ("de", None, None, None, None)
-    assert [clip.read() for clip in catalog.clips] == [noise("1"), noise("2"), noise("3")]
+    assert sounds_of(catalog) == [decoded("1"), decoded("2"), decoded("3")]
     assert not catalog.skipped
 
 

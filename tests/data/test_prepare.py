@@ -8,17 +8,19 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from ser_ft.audio import to_wav
 from ser_ft.data import builder
 from ser_ft.data.prepare import corpus_info, open_prepared, prepare, summary
-from ser_ft.data.scan import SYNTHETIC_NOTE
+from ser_ft.data.scan import SYNTHETIC_NOTE, ArchiveFile
 from ser_ft.labels import EMOTION_NAMES, SCHEMES
 from ser_ft.utils.errors import InputError
 from tests.helpers.corpus_files import actor_clips, catalog_of, load, noise, samples, skipped, write, write_zip
@@ -234,6 +236,31 @@ def test_missing_and_damaged_tables_are_refused(tmp_path: Path, miniature_folder
         open_prepared(write(tmp_path / "less", files))
 
 
+def test_one_long_clip_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mine", [f"happy/{number:02d}.wav" for number in range(16)])
+    decode, most = ArchiveFile.decode, 0
+    in_memory: set[str] = set()
+
+    def decode_as_long(file: ArchiveFile, before_long: Callable[[], None]) -> tuple[np.ndarray, int]:
+        nonlocal most
+        if int(file.relative_path.stem) % 4 != 1:
+            before_long()
+            in_memory.add(file.path)
+            most = max(most, len(in_memory))
+        return decode(file)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(ArchiveFile, "decode", decode_as_long)
+    clips = catalog_of(tmp_path / "mine").clips
+    names = []
+    for clip, decoded in builder._decode_in_threads(clips):
+        assert decoded.error is None
+        names.append(Path(clip.path).stem)
+        in_memory.discard(clip.path)
+    assert names == [f"{number:02d}" for number in range(16)]
+    assert most == 1
+
+
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{code}/{number}.wav" for code in ("happy", "sad") for number in range(300)]
     catalog = catalog_of(write_zip(tmp_path / "mine.zip", names))
@@ -241,9 +268,9 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path, monkeypat
     started = []
     decode = builder._DecodedClip
 
-    def count(clip: Any) -> builder._DecodedClip:
+    def count(clip: Any, before_long: Any) -> builder._DecodedClip:
         started.append(clip)
-        return decode(clip)
+        return decode(clip, before_long)
 
     monkeypatch.setattr(builder, "_DecodedClip", count)
     next(decoded)

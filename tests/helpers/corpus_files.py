@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import soundfile
 
-from ser_ft.audio import to_wav
+from ser_ft.audio import decode, to_wav
 from ser_ft.data.builder import SKIPPED_FILE, read_skipped
 from ser_ft.data.catalog import Catalog, CatalogOptions
 from ser_ft.data.corpora import CORPORA
@@ -60,6 +60,16 @@ def write_zip(archive: Path, files: Iterable[str] | Mapping[str, bytes]) -> Path
 def catalog_of(roots: Roots, labels: Any = "eight", calm: str = "keep", **options: Any) -> Catalog:
     """Return the catalog of some roots, without decoding."""
     return build_catalog(roots, make_scheme(labels, calm), CatalogOptions(**options))
+
+
+def sounds_of(catalog: Catalog) -> list[bytes]:
+    """Return the decoded samples of each clip of a catalog."""
+    return [clip.decode(lambda: None)[0].tobytes() for clip in catalog.clips]
+
+
+def decoded(name: str) -> bytes:
+    """Return the decoded samples of `noise`."""
+    return decode(noise(name)).tobytes()
 
 
 def load(roots: Roots, cache: Path, **options: Any) -> datasets.Dataset:

@@ -13,7 +13,7 @@ REASONS: dict[str, str] = {
     "unreadable": "no sound that can be decoded",
     "cut-short": "the file ends before its sound does",
     "lfs-pointer": "a git-LFS pointer instead of the sound",
-    "too-large": "the file is larger than 256 MiB, or its sound is too long",
+    "too-large": "longer than half an hour, or larger than 128 MiB in an archive",
     "outside": "lies outside of its root, where only links and manifests that are passed themselves may lead",
     "same-name": "the same clip was found before, under the same name",
     "same-sound": "the same recording, with the same label, was found before under another name",

@@ -114,7 +114,7 @@ def _from_folder(folder: Path) -> Source:
 
     def read(row: int) -> tuple[np.ndarray, int | None]:
         file = files[row]
-        samples, rate = audio.decode_with_rate(file.read(), name=file.relative_path.name)
+        samples, rate = file.decode()
         if audio.is_silent(samples):
             raise audio.AudioError("silent", REASONS["silent"])
         return samples, rate
