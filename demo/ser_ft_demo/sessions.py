@@ -59,7 +59,7 @@ class Requests:
                 return False, text, "queue_full"
             accepted, event_id, state = await self._push(body=body, request=request, username=username)
             if accepted:
-                self._requests[event_id] = _Request(body.session_hash, client)
+                self._requests[str(event_id)] = _Request(body.session_hash, client)
         return accepted, event_id, state
 
     def drop_old(self, now: float) -> None:

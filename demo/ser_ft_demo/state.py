@@ -36,7 +36,7 @@ class Limits:
     file_bytes: int = 200 * 2**20
     disk_bytes: int = 4 * 2**30
     client_bytes: int = 2**30
-    client_uploads: int = 16
+    client_uploads: int = 64
     memory_bytes: int = 2**26
     bytes_per_second: float = 2.0**14
     grace_seconds: float = 20.0
