@@ -44,9 +44,9 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
         num_skipped = len(catalog.skipped)
         files, manifests = _scan(catalog, root, name)
         root_entries: list[_Entry] = []
-        for manifest in manifests:
+        for manifest, manifest_files in manifests:
             folder = str(manifest.relative_path.parent) if len(manifests) > 1 else ""
-            root_entries += _entries_of_manifest(catalog, name or user_name, manifest, files, folder)
+            root_entries += _entries_of_manifest(catalog, name or user_name, manifest, manifest_files, folder)
         if not manifests:
             corpora = _candidate_corpora(scheme, name, user_name)
             root_entries = list(_entries_of_names(catalog, files.sounds, corpora, options))
@@ -64,38 +64,47 @@ def build_catalog(roots: Roots, scheme: LabelScheme, options: CatalogOptions) ->
     return catalog
 
 
-def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, list[ArchiveFile]]:
-    """List the files below a root, and return them with the manifests that describe all of them, if there are any."""
+def _scan(catalog: Catalog, root: Path, name: str | None) -> tuple[Scan, list[tuple[ArchiveFile, Scan]]]:
+    """List the files below a root.
+
+    Returns them, and the manifests that describe all of them, if there are any, each with the files below its folder.
+    """
     if root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file():
         status = root.stat()
         relative_path = PurePosixPath(root.name)
-        return Scan(), [ArchiveFile(root.parent, str(root), relative_path, status.st_size, status.st_mtime_ns)]
+        table = ArchiveFile(root.parent, str(root), relative_path, status.st_size, status.st_mtime_ns)
+        return Scan(), [(table, Scan())]
     files = scan(root)
     for path, reason, detail in files.broken:
         catalog.skip(path, "", reason, detail)
     tables = [table for table in files.tables if table.relative_path.name.lower() in MANIFEST_FILES]
     tables.sort(key=lambda table: MANIFEST_FILES.index(table.relative_path.name.lower()))
     tables.sort(key=lambda table: len(table.relative_path.parts))
+    manifests: dict[PurePosixPath, ArchiveFile] = {}  # folder -> its manifest
     unused: list[tuple[ArchiveFile, str]] = []
-    manifests: list[ArchiveFile] = []
     for table in tables:
-        other = next((other.path for other in manifests if _covers(other, table)), None)
-        reason = f"{other} is used" if other else _why_unusable(table, files, name)
-        if reason is None:
-            manifests.append(table)
+        other = _manifest_above(table, manifests)
+        problem = f"{other.path} is used" if other else _why_unusable(table, files, name)
+        if problem is None:
+            manifests[table.relative_path.parent] = table
         else:
-            unused.append((table, reason))
-    if not all(any(_covers(manifest, file) for manifest in manifests) for file in files.sounds):
-        reason = "does not cover all recordings of its root: pass its folder as a separate root"
-        unused, manifests = [*unused, *((table, reason) for table in manifests)], []
-    for table, reason in unused:
-        catalog.skip(table.path, "", "unused-manifest", reason)
-    return files, manifests
+            unused.append((table, problem))
+    if not all(_manifest_above(file, manifests) for file in files.sounds):
+        problem = "does not cover all recordings of its root: pass its folder as a separate root"
+        unused += [(table, problem) for table in manifests.values()]
+        manifests = {}
+    for table, problem in unused:
+        catalog.skip(table.path, "", "unused-manifest", problem)
+    sounds: dict[str, list[ArchiveFile]] = {table.path: [] for table in manifests.values()}
+    for file in files.sounds:
+        if manifest := _manifest_above(file, manifests):
+            sounds[manifest.path].append(file)
+    return files, [(table, replace(files, sounds=sounds[table.path])) for table in manifests.values()]
 
 
-def _covers(manifest: ArchiveFile, file: ArchiveFile) -> bool:
-    """Return whether a file lies below the folder of a manifest."""
-    return file.relative_path.is_relative_to(manifest.relative_path.parent)
+def _manifest_above(file: ArchiveFile, manifests: Mapping[PurePosixPath, ArchiveFile]) -> ArchiveFile | None:
+    """Return the manifest of a folder above a file, or None."""
+    return next((manifests[folder] for folder in file.relative_path.parents if folder in manifests), None)
 
 
 def _why_unusable(table: ArchiveFile, files: Scan, name: str | None) -> str | None:
@@ -220,8 +229,7 @@ def _entries_of_manifest(
             for _ in lines:
                 catalog.skip(path, name, "two-labels", detail)
     for file in manifest_files.unlisted():
-        if _covers(manifest, file):
-            catalog.skip(file.path, name, "not-listed")
+        catalog.skip(file.path, name, "not-listed")
 
 
 def _with_distinct_ids(entries: Sequence[_Entry]) -> Iterator[_Entry]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..labels import LabelScheme, canonical_name
 from ..utils.errors import InputError
 from ..utils.text import count_text
-from .corpora import REASONS
+from .corpora import CORPORA, REASONS
 
 # Files that are skipped on purpose: copies, what is no clip, and emotions that the chosen scheme does not have.
 _INTENDED = frozenset(
@@ -21,6 +21,7 @@ _ADVICE = {
     "list the files in a manifest.csv with the columns path, emotion and speaker",
     "not-found": "write the paths in a manifest relative to its folder, with their suffixes",
     "not-in-scheme": "choose other --labels",
+    "lfs-pointer": "fetch the files with git lfs pull",
 }
 _LABEL = "the label "
 
@@ -76,6 +77,8 @@ def _explain(skipped: Sequence[Skipped]) -> str:
     path, detail = main[0].path, main[0].detail.removeprefix(f"{main[0].path}: ")
     example = f"for example {path}" + (f" ({detail})" if detail != REASONS[order[0]] else "")
     advice = _label_advice(main) if order[0] == "unknown-label" else _ADVICE.get(order[0], "")
+    if order[0] == "unknown-name" and main[0].corpus in CORPORA:
+        advice = f"pass these files without {main[0].corpus}="
     table = next(
         (f"{skip.path} is not used: {skip.detail}" for skip in skipped if skip.reason == "unused-manifest"), ""
     )

@@ -103,10 +103,10 @@ def _parse(table: bytes, file: str) -> _Table:
                 raise InputError(f"{file}: two columns are called {found}")
             columns[ours] = names.index(found)
     if missing := " and ".join(column for column in ("path", "emotion") if column not in columns):
-        line = f"its first line is {printable(separator.join(header))[:200]!r}" if header else "it is empty"
+        start = f"its first line is {printable(separator.join(header))[:200]!r}" if header else "it is empty"
         raise InputError(
             f"{file}: no column {missing}: a manifest needs the columns path (or file_name) and emotion (or label), "
-            f"and should have speaker; {line}"
+            f"and should have speaker; {start}"
         )
     return _Table(columns, len(header), separator, rows)
 
