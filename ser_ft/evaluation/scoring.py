@@ -14,7 +14,7 @@ from ..data.prepare import corpus_info
 from ..data.splits import Split
 from ..dataloading.targets import ClipData
 from ..models.classical import make_classical
-from ..models.outputs import to_probabilities
+from ..models.outputs import NotFiniteError, to_probabilities
 from ..utils.progress import progress_bar
 from .calibration import (
     abstention_metrics,
@@ -122,6 +122,8 @@ class SplitScorer:
         """
         rows, labels = self.rows, self.inputs.labels
         train = rows["train"]
+        if not np.isfinite(statistics).all():
+            raise NotFiniteError("the baselines cannot be fitted: statistics of some clips are not finite numbers")
         for name in progress_bar(names, desc="baselines", show_progress=show):
             baseline = make_classical(name)
             baseline.fit(statistics[train], labels[train], len(self.inputs.classes))

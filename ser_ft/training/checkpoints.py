@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from ..evaluation.run_folder import RunFolder
 from ..utils.atomic import hidden_path, remove_folder, write_atomically
-from ..utils.errors import InputError
+from ..utils.errors import InputError, raise_machine_failure
 from ..utils.readers import read_json
 
 _NUM_KEPT = 2
@@ -28,8 +30,13 @@ class Checkpoints:
 
     def __init__(self, accelerator: Accelerator, folder: RunFolder, model: torch.nn.Module, trained: set[str]) -> None:
         self.accelerator, self.folder, self.model, self.trained = accelerator, folder, model, trained
+        self._objects: dict[str, Any] = {}
         accelerator.register_save_state_pre_hook(self._save_trained)
         accelerator.register_load_state_pre_hook(self._load_trained)
+
+    def register(self, name: str, stateful: Any) -> None:
+        """Save and load an object with `state_dict` and `load_state_dict` too; accelerate would load any pickle."""
+        self._objects[name] = stateful
 
     @property
     def paths(self) -> list[Path]:
@@ -45,6 +52,8 @@ class Checkpoints:
         with write_atomically(path) if accelerator.is_main_process else hidden as partial_path:
             if accelerator.is_main_process:
                 partial_path.mkdir()
+                for name, stateful in self._objects.items():
+                    torch.save(stateful.state_dict(), partial_path / f"{name}.pt")
             accelerator.wait_for_everyone()
             accelerator.save_state(str(partial_path))
             content = {"processes": accelerator.num_processes, "progress": progress}
@@ -60,7 +69,7 @@ class Checkpoints:
         """Load the newest checkpoint; return this process's progress, or None if there is no checkpoint.
 
         Raises:
-            InputError: the run was started with another number of processes.
+            InputError: the run was started with another number of processes, or the checkpoint is damaged.
         """
         if not self.paths:
             return None
@@ -68,7 +77,15 @@ class Checkpoints:
         processes = read_json(newest / "progress-0.json")["processes"]
         if processes != self.accelerator.num_processes:
             raise InputError(f"{self.folder.path}: was started with {processes} processes; resume it with as many")
-        self.accelerator.load_state(str(newest))
+        try:
+            self.accelerator.load_state(str(newest))
+            for name, stateful in self._objects.items():
+                stateful.load_state_dict(torch.load(newest / f"{name}.pt", map_location="cpu", weights_only=True))
+        except (UnpicklingError, EOFError, OSError, RuntimeError, SafetensorError) as error:
+            raise_machine_failure(error)
+            raise InputError(
+                f"{newest}: this checkpoint is damaged: delete it to resume from the one before"
+            ) from error
         progress_file = newest / f"progress-{self.accelerator.process_index}.json"
         progress: dict[str, Any] = read_json(progress_file)["progress"]
         return progress

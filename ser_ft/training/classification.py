@@ -20,6 +20,7 @@ from ..dataloading.targets import ClipData
 from ..evaluation.metrics import uar
 from ..evaluation.predict import predict
 from ..evaluation.run_folder import RunFolder
+from ..models.outputs import NotFiniteError
 from ..utils.atomic import write_atomically
 from .ema import EMA
 from .losses import clip_losses
@@ -55,7 +56,7 @@ class ClassificationTrainer(Trainer):
         self.ema: EMA | None = None
         if config.ema_decay is not None:
             self.ema = EMA(self.trainable.model, self.trained_names, config.ema_decay)
-            accelerator.register_for_checkpointing(self.ema)
+            self.checkpoints.register("ema", self.ema)
 
     def fit(self, resume: bool = False, show_progress: bool = True) -> None:
         """Train the model as `Trainer.fit` does; afterwards the model has its best weights."""
@@ -157,16 +158,19 @@ class ClassificationTrainer(Trainer):
             # Running statistics differ between the processes: those of the first one, which are saved, are used.
             for buffer in self.trainable.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        probabilities = predict(
-            self.trainable.model,
-            batch_source.collate,
-            rows,
-            batch_source.lengths,
-            self.clips.allowed[rows],
-            equal_lengths=batch_source.requires_equal_lengths,
-            shard=(accelerator.process_index, accelerator.num_processes),
-            context=context,
-        )
+        try:
+            probabilities = predict(
+                self.trainable.model,
+                batch_source.collate,
+                rows,
+                batch_source.lengths,
+                self.clips.allowed[rows],
+                equal_lengths=batch_source.requires_equal_lengths,
+                shard=(accelerator.process_index, accelerator.num_processes),
+                context=context,
+            )
+        except NotFiniteError as error:
+            raise self.diverged() from error
         if accelerator.num_processes > 1:
             # Each clip is computed by one process and is zero in the others.
             values = torch.from_numpy(probabilities).to(accelerator.device)

@@ -126,9 +126,9 @@ class Trainer:
         # Subclasses enter autocast where they compute the loss; predictions are computed without it.
         for name in ("forward", "_original_forward"):
             model.__dict__.pop(name, None)
-        accelerator.register_for_checkpointing(self.schedule)
         self.trained_names = trained_names(model, job.optimizer.param_groups)
         self.checkpoints = Checkpoints(accelerator, folder, model, self.trained_names)
+        self.checkpoints.register("schedule", self.schedule)
         # Totals stay on the device: reading them in every step would make it wait.
         self.totals = {name: value.to(accelerator.device) for name, value in self._new_totals().items()}
 
@@ -232,6 +232,7 @@ class Trainer:
             self.state.step += 1
             progress.update()
             if save_steps and self.state.step % save_steps == 0:
+                self._check_finite()
                 self._save()
 
     def _step(self, batches: list[Batch]) -> None:
@@ -257,11 +258,11 @@ class Trainer:
     def _end_epoch(self) -> str:
         """Compute the metrics, evaluate, write history and checkpoint; return a text for the progress bar."""
         state, accelerator = self.state, self.accelerator
+        self._check_finite()
         totals = {name: accelerator.reduce(value.clone(), "sum").cpu() for name, value in self.totals.items()}
         metrics: dict[str, Any] = {"epoch": state.epoch + 1, "step": state.step} | self._training_metrics(totals)
         if not all(map(math.isfinite, metrics.values())):
-            setting = f"{self._config.section}.learning_rate"
-            raise InputError(f"the loss is no longer a number in epoch {metrics['epoch']}: lower {setting}")
+            raise self.diverged()
         metrics["learning_rate"] = self.schedule.get_last_lr()[0]
         state.epoch, state.batch = state.epoch + 1, 0
         for value in self.totals.values():
@@ -272,6 +273,24 @@ class Trainer:
         accelerator.log({name: value for name, value in metrics.items() if name != "step"}, step=state.step)
         self._save()
         return self._summary(metrics)
+
+    def _check_finite(self) -> None:
+        """Stop a training that diverged before its weights are validated or saved."""
+        state = self.trainable.model.state_dict()
+        values = [*self.totals.values(), *(state[name] for name in self.trained_names)]
+        failed = torch.stack([~value.isfinite().all() for value in values]).any().float()
+        if self.accelerator.reduce(failed, "sum").item():
+            raise self.diverged()
+
+    def diverged(self) -> InputError:
+        """Return the error of a training whose loss, weights or predictions are not finite."""
+        settings = [f"{self._config.section}.learning_rate"]
+        if len(self.trainable.learning_rates) > 1:
+            settings.append("tuning.learning_rate")
+        return InputError(
+            f"{self.description} diverged: after step {self.state.step}, the loss or the weights are no longer finite "
+            f"numbers: lower {' and '.join(settings)} ({self.folder.path} keeps its earlier checkpoints)"
+        )
 
     def _save(self) -> None:
         now = time.monotonic()

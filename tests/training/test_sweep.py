@@ -176,5 +176,5 @@ def test_a_failed_run_is_reported_and_the_others_are_made(
     assert main(["sweep", *arguments]) == 2
     error = capsys.readouterr().err
     assert "1 of 2 runs failed" in error
-    assert "tiny/diverges/fold0-seed0 (ser-ft: the loss is no longer a number" in error
+    assert "tiny/diverges/fold0-seed0 (ser-ft: training diverged" in error
     assert RunFolder(tmp_path / "out" / "tiny" / "learns" / "fold0-seed0").metrics["classes"]
