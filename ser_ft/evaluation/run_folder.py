@@ -118,7 +118,11 @@ class RunFolder:
         """A row per evaluated clip: `PREDICTION_COLUMNS`, then one probability per class."""
         import pandas as pd
 
-        return pd.read_parquet(self.predictions_file)
+        table = pd.read_parquet(self.predictions_file)
+        probabilities = table.drop(columns=[name for name in PREDICTION_COLUMNS if name in table])
+        if not probabilities.apply(lambda values: values.between(0, 1 + 1e-6)).all(axis=None):
+            raise InputError(f"{self.predictions_file}: holds values that are no probabilities: evaluate the run again")
+        return table
 
     @property
     def metrics(self) -> dict[str, Any]:

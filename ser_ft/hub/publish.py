@@ -118,6 +118,9 @@ def _collect(
         reason = "a Space downloads ser_ft and the model, which needs a token if they are private"
         raise InputError(f"--space does not work with --private: {reason}")
     uploads = [model_upload(run, name)]
+    from ..models.pretrained import PretrainedClassifier
+
+    PretrainedClassifier.load(str(run.model))  # raises an InputError for a model that nobody could load
     check_accepted(corpora_seen_in_training(run.model), accept_terms)
     if dataset_card:
         uploads.append(card_upload_of_run(run, name))

@@ -15,6 +15,8 @@ from .descriptors import DELTA_ORDERS, DESCRIPTORS, MEL_SCALES, PITCH_CLASSES, F
 NORMALIZATIONS = ("none", "clip-mean", "clip", "training", "speaker")
 # Relative rounding error of float32 sums over frames.
 _ROUNDING = 1e-5
+# Largest settings: more would take gigabytes for a clip. _MAX_OVERLAP is n_fft / hop_length.
+_MAX_BANDS, _MAX_LENGTH, _MAX_FRAMES, _MAX_OVERLAP = 2048, 2**15, 10**7, 256
 _Count = TypeVar("_Count", int, torch.Tensor)
 
 
@@ -121,11 +123,17 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name in ("n_mfcc", "n_mels", "win_length", "hop_length", "max_frames"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value}")
+            largest = _MAX_FRAMES if name == "max_frames" else _MAX_LENGTH if "length" in name else _MAX_BANDS
+            if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
+                raise ValueError(f"{name} must be 1 or more and at most {largest}, not {value}")
         if self._cepstral and self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc must be at most n_mels, not {self.n_mfcc} of {self.n_mels} mel bands")
         fft = self.frontend.n_fft
+        if fft > _MAX_LENGTH or fft > _MAX_OVERLAP * self.hop_length:
+            raise ValueError(
+                f"n_fft must be at most {_MAX_LENGTH}, and {_MAX_OVERLAP} times hop_length ({self.hop_length}), but is "
+                f"{fft}"
+            )
         if fft % 2 or fft < self.win_length:
             raise ValueError(f"n_fft must be even and at least win_length ({self.win_length}), its default, not {fft}")
         if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
