@@ -6,12 +6,10 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from ..evaluation.run_folder import RunFolder
 from ..utils.atomic import hidden_path, remove_folder, write_atomically
@@ -81,7 +79,7 @@ class Checkpoints:
             self.accelerator.load_state(str(newest))
             for name, stateful in self._objects.items():
                 stateful.load_state_dict(torch.load(newest / f"{name}.pt", map_location="cpu", weights_only=True))
-        except (UnpicklingError, EOFError, OSError, RuntimeError, SafetensorError) as error:
+        except Exception as error:  # damaged files raise errors of many kinds
             raise_machine_failure(error)
             raise InputError(
                 f"{newest}: this checkpoint is damaged: delete it to resume from the one before"

@@ -263,7 +263,7 @@ def test_nobody_is_asked_on_a_terminal_whether_code_may_run(good: Path, tmp_path
         folders.append(str(folder))
     process, terminal = pty.fork()
     if process == 0:  # a copy of this process, whose imports are done
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         for folder in folders:
             print("code", main(["predict", folder, "--model", folder]), flush=True)
         os._exit(0)
