@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +16,10 @@ import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 
 from ..labels import make_scheme
+from ..utils.atomic import recover, write_atomically
 from ..utils.caches import cache_home, check_cache
 from ..utils.errors import InputError, raise_machine_failure
-from ..utils.files import check_output, nearest_existing, output_lock
+from ..utils.files import check_output, output_lock
 from ..utils.progress import dataset_progress_bars
 from ..utils.readers import parse_json, read_json
 from ..utils.text import print_text, text_table
@@ -311,6 +311,7 @@ def _build(builder: SerCorpora, **options: Any) -> tuple[datasets.Dataset, list[
 
 
 def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
+    recover(out)
     if _key_of_table(out) == catalog.key:
         table = open_prepared(out)
         skipped = read_skipped(out / SKIPPED_FILE)
@@ -319,25 +320,22 @@ def _write(catalog: Catalog, out: Path, verbose: bool) -> datasets.Dataset:
             print_text(f"{out} is up to date: nothing changed under the roots")
         _warn(table, skipped, out / SKIPPED_FILE)
         return table
-    folder = out.resolve()
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=nearest_existing(folder.parent)) as temp_dir:
-        new = Path(temp_dir) / "table"
-        builder = SerCorpora(catalog, cache_dir=temp_dir, progress=verbose)
-        table, skipped = _build(builder, output_dir=str(new))
+    with write_atomically(out) as new:
+        build = new / "build"
+        builder = SerCorpora(catalog, cache_dir=build, progress=verbose)
+        table, skipped = _build(builder, output_dir=str(build / "table"))
         if builder.retracted:
-            new = Path(temp_dir) / "without_retracted"
             with dataset_progress_bars(False):
                 table.save_to_disk(str(new))
         else:
+            for file in (build / "table").iterdir():
+                os.replace(file, new / file.name)
             _write_state(new, table)
         write_skipped(skipped, new / SKIPPED_FILE)
         content = {"key": catalog.key, "corpora": corpus_info(table), "clips": len(table), "skipped": len(skipped)}
         (new / CORPUS_INFO_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
         del table
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            os.replace(folder, Path(temp_dir) / "old")
-        os.replace(new, folder)
+        shutil.rmtree(build)
     table = open_prepared(out)
     if verbose:
         print_text(summary(table, skipped))

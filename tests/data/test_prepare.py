@@ -225,6 +225,29 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(load(root, tmp_path / "c")) == 16
 
 
+KILLED = """
+import os, signal, sys
+from ser_ft.data import builder
+from ser_ft.data.prepare import prepare
+builder.write_skipped = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+prepare(sys.argv[1], sys.argv[2], verbose=False)
+"""
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_killed_run_leaves_the_table_and_the_next_one_removes_the_rest(tmp_path: Path, changed: bool) -> None:
+    root, out = write(tmp_path / "x", actor_clips(1)), tmp_path / "out"
+    prepare(root, out, verbose=False)
+    write(root, actor_clips(2))
+    subprocess.run([sys.executable, "-c", KILLED, str(root), str(out)], check=False)
+    assert {path.name for path in tmp_path.iterdir()} > {"x", "out"}
+    assert len(open_prepared(out)) == 8
+    for name in [] if changed else actor_clips(2):
+        (root / name).unlink()
+    assert len(prepare(root, out, verbose=False)) == (16 if changed else 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x"]
+
+
 def test_missing_and_damaged_tables_are_refused(tmp_path: Path, miniature_folder: Path) -> None:
     with pytest.raises(InputError, match="no prepared table; make one: ser-ft prepare"):
         open_prepared(tmp_path)
