@@ -20,7 +20,7 @@ _CONTROL_CHARACTERS = (
 _ESCAPES = {code: _SHORT_ESCAPES.get(chr(code), f"\\u{code:04x}") for codes in _CONTROL_CHARACTERS for code in codes}
 _ESCAPES_WITHIN_LINES = {code: escape for code, escape in _ESCAPES.items() if code != ord("\n")}
 _NOT_IN_FILE_NAMES = frozenset('/\\:*?"<>|')
-_FORMULA_STARTS = tuple("=+-@\t\r＝＋－＠")
+_FORMULA_STARTS = tuple("=+-@＝＋－＠")
 _HEADINGS = {"uar": "UAR", "macro_f1": "macro F1", "ece": "ECE", "nll": "NLL"}
 
 
@@ -137,7 +137,8 @@ def pad(text: str, width: int, right: bool = False) -> str:
 def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return f"'{printable(value)}" if _is_formula(value) else printable(value)
+    text = printable(value)  # without tabs and carriage returns, after which spreadsheets look for formulas too
+    return f"'{text}" if _is_formula(text) else text
 
 
 def _is_formula(text: str) -> bool:

@@ -24,6 +24,7 @@ from ser_ft.report.exploration.findings import find_notable
 from ser_ft.report.exploration.measurements import MEASURES, MeasuredClips
 from ser_ft.report.exploration.report import explore
 from ser_ft.report.exploration.sources import Source
+from ser_ft.utils.text import printable
 from tests.helpers.corpus_files import write
 from tests.helpers.html_page import Page
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SECTIONS = ["emotions", "speakers", "durations", "levels", "rates", "examples", "pitch", "map", "skipped", "terms"]
-INJECTION = '"><img src=x onerror=alert(1)> $a$ <script>alert(1)<'
+INJECTION = '=1+1"><img src=x onerror=alert(1)> $\\frac$ \x1b[31m<script>alert(1)<'
 
 
 def sound(seed: int, hertz: float = 150.0, seconds: float = 0.3) -> bytes:
@@ -145,8 +146,12 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert len(page.all("img")) == 7
     assert all(picture["src"].startswith("data:") for picture in page.all("img"))
     assert not [tag for tag, _ in page.elements if tag in ("b", "i", "u")]
-    assert INJECTION in page.text
+    assert printable(INJECTION) in page.text
     assert "<b>bad&.wav" in page.text
+    assert "\x1b" not in page.source
+    clips = pd.read_csv(tmp_path / "out" / "clips.csv")
+    assert set(clips["emotion"]) == {f"'{printable(INJECTION)}", "b<i>c"}
+    assert "\x1b" not in (tmp_path / "out" / "clips.csv").read_text()
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def audio_data_uri(samples: np.ndarray) -> str:
 
 
 def _escape_control_characters(value: Any) -> Any:
-    return printable(value, keep_lines=True) if type(value) is str else value
+    return printable(value, keep_lines=True) if isinstance(value, str) else value
 
 
 def _escape_markdown(value: Any) -> Any:
