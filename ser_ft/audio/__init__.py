@@ -11,9 +11,10 @@ from .filters import resample as resample
 from .io import HEADER_BYTES as HEADER_BYTES
 from .io import MAX_BYTES as MAX_BYTES
 from .io import MAX_SECONDS as MAX_SECONDS
+from .io import DecodedClip as DecodedClip
 from .io import decode as decode
 from .io import decode_blocks as decode_blocks
-from .io import decode_with_rate as decode_with_rate
+from .io import decode_clip as decode_clip
 from .io import from_wav as from_wav
 from .io import read_file as read_file
 from .io import to_wav as to_wav

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,21 +38,28 @@ def decode(source: Source, name: str | None = None) -> np.ndarray:
     Raises:
         AudioError: The file is missing, empty, cut short, too long or a git-LFS pointer, or cannot be decoded.
     """
-    return decode_with_rate(source, name)[0]
+    return decode_clip(source, name).samples
 
 
-def decode_with_rate(
-    source: Source, name: str | None = None, before_long: Callable[[], None] = lambda: None
-) -> tuple[np.ndarray, int]:
-    """Decode as `decode` does; return the samples and the file's own sampling rate in Hz.
+class DecodedClip(NamedTuple):
+    """Samples as `decode` returns them, the file's own rate in Hz, and the part without digital silence at the ends."""
+
+    samples: np.ndarray
+    rate: int
+    sound: slice
+
+
+def decode_clip(source: Source, name: str | None = None, before_long: Callable[[], None] = lambda: None) -> DecodedClip:
+    """Decode as `decode` does, and return what was learned about the file as well.
 
     `before_long` is called, and may wait, when a recording proves to be longer than two minutes.
     """
     pieces: list[np.ndarray] = []
     with ExitStack() as stack:
         reader = stack.enter_context(open_audio(source, name))
+        converter = MonoConverter(reader.rate, name=reader.name)
         samples, is_long = 0, False
-        for piece in _mono_blocks(reader, 10.0, None):
+        for piece in _mono_blocks(reader, converter, 10.0):
             pieces.append(piece)
             samples += len(piece)
             if samples > MAX_SECONDS * SAMPLE_RATE:
@@ -60,7 +68,8 @@ def decode_with_rate(
             if samples > _LONG_SECONDS * SAMPLE_RATE and not is_long:
                 before_long()
                 is_long = stack.enter_context(_long_decoding)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces), reader.rate
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return DecodedClip(whole, reader.rate, converter.sound)
 
 
 def decode_blocks(
@@ -84,12 +93,12 @@ def decode_blocks(
         AudioError: As raised by `open_audio` and `AudioReader.blocks`, or the file does not have this channel.
     """
     with open_audio(source, name) as reader:
-        yield from _mono_blocks(reader, seconds, channel)
+        yield from _mono_blocks(reader, MonoConverter(reader.rate, channel, reader.name), seconds)
 
 
-def _mono_blocks(reader: AudioReader, seconds: float, channel: int | None) -> Iterator[np.ndarray]:
+def _mono_blocks(reader: AudioReader, converter: MonoConverter, seconds: float) -> Iterator[np.ndarray]:
     # A block is converted when the next one is known, so that a short file is converted in one piece.
-    converter, block = MonoConverter(reader.rate, channel, reader.name), None
+    block = None
     try:
         for next_block in reader.blocks(seconds):
             if block is not None:

@@ -30,6 +30,9 @@ _NEAR_STRONGEST = 0.1
 _NOTABLE_PEAK = 2.0
 
 
+_LEAST_LEVEL = np.float32(2**-16)  # smaller samples are zero in 16 bits
+
+
 class MonoConverter:
     """Converts audio at `rate` Hz, in blocks of any size, to one channel at 16 kHz.
 
@@ -53,6 +56,9 @@ class MonoConverter:
         self._resampler = Resampler(rate)
         self._high_pass = HighPass()
         self._is_clipped = False
+        self._position = 0
+        self.sound = slice(0, 0)
+        """The samples without digital silence at both ends, which the filter blurs."""
 
     def feed(self, block: Any, last: bool = False) -> np.ndarray:
         """Take a block, and return the samples that are ready: float32 at 16 kHz, shape (samples,).
@@ -75,12 +81,31 @@ class MonoConverter:
             self._offset = np.float32(first.mean(dtype=np.float64)) if len(first) else np.float32(0)
             self._start.clear()
         mono -= self._offset
-        filtered = self._high_pass.feed(self._resampler.feed(mono, last))
+        resampled = self._resampler.feed(mono, last)
+        self._find_sound(resampled)
+        filtered = self._high_pass.feed(resampled)
         return np.clip(filtered, -1, 1, out=filtered)
 
     def finish(self) -> np.ndarray:
         """Return the remaining samples, shape (samples,). Nothing can be fed afterwards."""
         return self.feed(np.zeros(0, np.float32), last=True)
+
+    def _find_sound(self, samples: np.ndarray) -> None:
+        position, self._position = self._position, self._position + len(samples)
+        assert self._offset is not None
+        for is_start, edge in ((True, samples), (False, samples[::-1])):
+            if not len(edge) or (is_start and self.sound.stop):
+                continue
+            index = 0
+            if abs(edge[0] + self._offset) < _LEAST_LEVEL:
+                is_sound = np.abs(edge + self._offset) >= _LEAST_LEVEL
+                index = int(is_sound.argmax())
+                if not is_sound[index]:
+                    return
+            if is_start:
+                self.sound = slice(position + index, position + len(samples))
+            else:
+                self.sound = slice(self.sound.start, position + len(samples) - index)
 
     def _warn_if_clipped(self, samples: np.ndarray) -> None:
         if not self._is_clipped and samples.size and max(samples.max(), -samples.min()) > _NOTABLE_PEAK:

@@ -138,13 +138,13 @@ class _DecodedClip:
         self.signatures: list[Signature] = []
         self.error: audio.AudioError | None = None
         try:
-            samples, self.rate = clip.decode(before_long)
+            samples, self.rate, sound = clip.decode(before_long)
             if audio.is_silent(samples):
                 raise audio.AudioError("silent", REASONS["silent"])
             pcm = audio.to_pcm16(samples)
             del samples
             self.duration = len(pcm) / audio.SAMPLE_RATE
-            self.signatures = signatures(pcm)
+            self.signatures = signatures(pcm, sound)
             self.wav = audio.to_wav(pcm)
         except Exception as error:  # whatever a broken file does to a decoder, it must not stop the build
             raise_machine_failure(error)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
-
+from ..audio import DecodedClip
 from ..labels import LabelScheme
 from ..utils.errors import InputError
 from .corpora import REASONS, Corpus, Utterance, cremad, normalize_corpus_name
@@ -17,8 +16,8 @@ from .scan import MAX_TABLE_BYTES, SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Sca
 from .skipped import NoClipsError, Skipped, skip_label
 
 CremadLabels = Literal["intended", "voice", "voice-soft"]
-Decode: TypeAlias = "Callable[[Callable[[], None]], tuple[np.ndarray, int]]"
-"""Decodes a clip to samples at 16 kHz and its own rate in Hz. Its argument, which may wait, is called if it is long."""
+Decode: TypeAlias = "Callable[[Callable[[], None]], DecodedClip]"
+"""Decodes a clip. Its argument, which may wait, is called if it is long."""
 _SYNTHETIC_INFO = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""}
 
 

@@ -27,17 +27,21 @@ def _signs() -> np.ndarray:
     return np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), size=1 << 20)
 
 
-def signatures(pcm: np.ndarray) -> list[Signature]:
+def signatures(pcm: np.ndarray, sound: slice | None = None) -> list[Signature]:
     """Reduce a recording to its length and 32 numbers that dither hardly changes.
 
     Each number is the sum over a thirty-second of the samples with random signs: a random projection, which preserves
     distances (Johnson & Lindenstrauss 1984; signs: Achlioptas 2003).
 
-    Returns the number of samples and the projection, shape (32,), with norm 1; for a recording with zeros at its ends,
-    a second pair for the samples without them.
+    `sound` is the part without digital silence at the ends. None: without zeros.
+
+    Returns the number of samples and the projection, shape (32,), with norm 1; for a recording with silent ends, a
+    second pair for the samples without them.
     """
-    nonzero = pcm != 0
-    trimmed = pcm[nonzero.argmax() : len(pcm) - nonzero[::-1].argmax()]
+    if sound is None:
+        nonzero = pcm != 0
+        sound = slice(int(nonzero.argmax()), len(pcm) - int(nonzero[::-1].argmax()))
+    trimmed = pcm[sound]
     return [_signature(pcm)] if len(trimmed) == len(pcm) else [_signature(pcm), _signature(trimmed)]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 
 from .. import audio
@@ -84,15 +83,15 @@ def _cell(feature: Any, value: Any) -> Any:
 
 def _decode_row(
     sounds: datasets.Dataset, row: int, column: str, homes: Sequence[Path] | None, before_long: Callable[[], None]
-) -> tuple[np.ndarray, int]:
+) -> audio.DecodedClip:
     sound = sounds[row][column]
     if sound is None or (sound["bytes"] is None and sound["path"] is None):
         raise audio.AudioError("empty", f"row {row} has no sound")
     if sound["bytes"] is not None:
-        return audio.decode_with_rate(sound["bytes"], f"row {row}", before_long)
+        return audio.decode_clip(sound["bytes"], f"row {row}", before_long)
     if homes is not None and not any(is_below(sound["path"], home) for home in homes):
         raise audio.AudioError("unreadable", f"row {row} names {sound['path']}, which is no file of the data set")
-    return audio.decode_with_rate(Path(sound["path"]), None, before_long)
+    return audio.decode_clip(Path(sound["path"]), None, before_long)
 
 
 def homes_of(name: str) -> list[Path]:

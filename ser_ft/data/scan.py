@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from .. import audio
 from ..audio.discovery import SOUND_SUFFIXES, find_sound_files
 from ..utils.errors import InputError, raise_machine_failure
@@ -42,19 +40,19 @@ class ArchiveFile:
     mtime_ns: int  # time of the last change, in ns; in an archive, that of the archive
     archive: Path | None = None
 
-    def decode(self, before_long: Callable[[], None] = lambda: None) -> tuple[np.ndarray, int]:
-        """Decode the file as `audio.decode_with_rate` does; `before_long` is also called before a large entry is read.
+    def decode(self, before_long: Callable[[], None] = lambda: None) -> audio.DecodedClip:
+        """Decode the file as `audio.decode_clip` does; `before_long` is also called before a large entry is read.
 
         Only one large entry of an archive is in memory at a time, whatever the number of threads.
         """
         name = self.relative_path.name
         if self.archive is None:
-            return audio.decode_with_rate(Path(self.path), name, before_long)
+            return audio.decode_clip(Path(self.path), name, before_long)
         if self.size <= _LARGE_BYTES:
-            return audio.decode_with_rate(self.read(), name, before_long)
+            return audio.decode_clip(self.read(), name, before_long)
         before_long()
         with _large_entry:
-            return audio.decode_with_rate(self.read(), name, before_long)
+            return audio.decode_clip(self.read(), name, before_long)
 
     def read(self, limit: int = audio.MAX_BYTES) -> bytes:
         """Return the file's bytes; raise `AudioError` if it cannot be read or has more than `limit` bytes."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_ft.audio import AudioError, decode, decode_blocks, decode_with_rate, open_audio
+from ser_ft.audio import AudioError, decode, decode_blocks, decode_clip, open_audio
 from tests.helpers.sound_files import encode
 
 
@@ -134,7 +134,7 @@ def test_ffmpeg_is_read_through_a_pipe_with_its_channels(ffmpeg: Path, tmp_path:
             actual = np.concatenate(list(sound.blocks(0.3)))
         assert np.array_equal(actual, np.stack([np.linspace(-1, 1, 8000, dtype=np.float32)] * 2, 1) * [1, -1])
         assert decode(source).shape == (16_000,)
-        assert decode_with_rate(source)[1] == 8_000
+        assert decode_clip(source).rate == 8_000
         arguments = (tmp_path / "arguments").read_text().splitlines()
         assert arguments[arguments.index("-protocol_whitelist") + 1] == "file,pipe"
         assert arguments[arguments.index("-i") + 1].startswith("file:/")

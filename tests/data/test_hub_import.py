@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import pytest
 
+from ser_ft.audio import decode, to_wav
 from ser_ft.data import builder
 from ser_ft.data.prepare import load_table, prepare_table
 from ser_ft.utils.errors import InputError
@@ -44,7 +45,7 @@ def test_columns_are_mapped(tmp_path: Path, kind: str) -> None:
         ("mine-000001", "mine-b", "male", None, None),
     ]
     assert list(labels_of(loaded).values()) == ["angry", "fear"]
-    assert [row["audio"]["bytes"] for row in rows] == [noise("1.wav"), noise("2.wav")]
+    assert [row["audio"]["bytes"] for row in rows] == [to_wav(decode(noise(name))) for name in ("1.wav", "2.wav")]
     assert skipped(loaded) == {"mine[2]": "not-in-scheme"}
 
 
@@ -115,7 +116,7 @@ def test_a_loaded_table_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = load_table(table, LABELED, cache_dir=tmp_path, verbose=False)
     other = load_table(table, LABELED, "other", cache_dir=tmp_path, verbose=False)
     assert other["id"][0] == "other-000000"
-    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *args, **kwargs: pytest.fail("decoded again"))
+    monkeypatch.setattr("ser_ft.audio.decode_clip", lambda *args, **kwargs: pytest.fail("decoded again"))
     assert load_table(table, LABELED, cache_dir=tmp_path, verbose=False).to_list() == first.to_list()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ser_ft.audio import to_wav
+from ser_ft.audio import decode, to_wav
 from ser_ft.data import builder
 from ser_ft.data.prepare import corpus_info, open_prepared, prepare, summary
 from ser_ft.data.scan import SYNTHETIC_NOTE, ArchiveFile
@@ -33,7 +33,7 @@ def modification_times(folder: Path) -> dict[str, int]:
 def test_a_second_call_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path / "x", actor_clips(1))
     first, before = load(root, tmp_path / "c"), modification_times(tmp_path / "c")
-    monkeypatch.setattr("ser_ft.audio.decode_with_rate", lambda *args, **kwargs: pytest.fail("decoded again"))
+    monkeypatch.setattr("ser_ft.audio.decode_clip", lambda *args, **kwargs: pytest.fail("decoded again"))
     second = load(root, tmp_path / "c")
     assert modification_times(tmp_path / "c") == before
     assert second.to_list() == first.to_list()
@@ -52,7 +52,7 @@ def test_added_changed_and_removed_files_rebuild_the_table(tmp_path: Path) -> No
     file.write_bytes(to_wav(samples("other")))
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
     table = load(root, tmp_path / "c")
-    assert to_wav(samples("other")) in [sound["bytes"] for sound in table["audio"]]
+    assert to_wav(decode(to_wav(samples("other")))) in [sound["bytes"] for sound in table["audio"]]
 
 
 def test_changes_of_files_in_a_manifest_rebuild_the_table(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_preparing_again_decodes_only_changed_data(
     prepare(root, out, verbose=False)
     before = modification_times(out)
     with monkeypatch.context() as patched:
-        patched.setattr("ser_ft.audio.decode_with_rate", lambda *args, **kwargs: pytest.fail("decoded again"))
+        patched.setattr("ser_ft.audio.decode_clip", lambda *args, **kwargs: pytest.fail("decoded again"))
         prepare(root, out)
     assert modification_times(out) == before
     assert "is up to date" in capsys.readouterr().out

@@ -114,7 +114,7 @@ def _from_folder(folder: Path) -> Source:
 
     def read(row: int) -> tuple[np.ndarray, int | None]:
         file = files[row]
-        samples, rate = file.decode()
+        samples, rate, _ = file.decode()
         if audio.is_silent(samples):
             raise audio.AudioError("silent", REASONS["silent"])
         return samples, rate
