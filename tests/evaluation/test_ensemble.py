@@ -1,6 +1,7 @@
 """Late fusion: the probabilities, what is refused, and the run folders that it writes."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,13 @@ def test_runs_that_do_not_match_are_refused(tmp_path: Path) -> None:
             fuse([first.path, run.path], tmp_path / "never")
     with pytest.raises(InputError, match="needs two runs or more"):
         fuse([first.path], tmp_path / "never")
+    for value in (np.nan, np.inf, -0.5):
+        table = swapped.predictions
+        table.loc[table.index[0], "happy"] = value
+        spoiled = RunFolder(shutil.copytree(first.path, tmp_path / "spoiled", dirs_exist_ok=True))
+        spoiled.write_predictions(table)
+        with pytest.raises(InputError, match="no probabilities"):
+            fuse([first.path, spoiled.path], tmp_path / "never")
     for weights in ((1,), (1, 0), (1, float("nan")), (1, 1, 1)):
         with pytest.raises(InputError, match="a number above 0 for each of the 2 runs"):
             fuse([first.path, first.path], tmp_path / "never", weights)

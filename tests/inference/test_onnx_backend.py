@@ -137,6 +137,42 @@ def test_unusable_metadata_is_refused(write_changed: Callable[..., Path]) -> Non
     assert OnnxBackend(write_changed(max_seconds=4.5)).info.max_seconds == 4.5
 
 
+def test_classes_that_do_not_fit_the_graph_are_refused(write_changed: Callable[..., Path]) -> None:
+    check_refused("does not fit its class names", write_changed(classes=["happy", "sad", "angry"]))
+    check_refused("two of its classes are named 'sad'", write_changed(classes=["happy", "sad", "angry", "sad"]))
+    check_refused("two of its classes", write_changed(classes=["happy", "sad", "angry", "Happy"]))
+    check_refused("not the name of a class", write_changed(classes=["happy", "sad", "angry", None]))
+
+
+def test_implausible_metadata_are_refused(write_changed: Callable[..., Path]) -> None:
+    check_refused("min_samples", write_changed(min_samples=10**9))
+    check_refused("min_samples", write_changed(min_samples=-1))
+    check_refused("threshold", write_changed(threshold=float("nan")))
+    check_refused("max_seconds", write_changed(max_seconds=1e-9))
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "beside.bin"])
+def test_weights_in_other_files_are_not_read(location: str, tiny_onnx: Path, tmp_path: Path) -> None:
+    proto = onnx.load(tiny_onnx)
+    tensor = max(proto.graph.initializer, key=lambda item: len(item.raw_data))
+    for file in (tmp_path / "secret.bin", tmp_path / "model" / "beside.bin"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, location, 0, len(tensor.raw_data))
+    tensor.ClearField("raw_data")
+    (tmp_path / "model" / "model.onnx").write_bytes(proto.SerializeToString())
+    check_refused("its weights are in other files", tmp_path / "model" / "model.onnx")
+
+
+def test_answers_that_are_not_numbers_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    proto = onnx.load(tiny_onnx)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and list(tensor.dims) == [4]:
+            tensor.raw_data = np.full(4, np.nan, np.float32).tobytes()
+    onnx.save(proto, tmp_path / "nan.onnx")
+    check_refused("output is not a finite number", tmp_path / "nan.onnx")
+
+
 def test_a_missing_onnxruntime_is_reported(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     check_refused("needs onnxruntime .*pip install onnxruntime", tiny_onnx)

@@ -1,6 +1,7 @@
 """A run from a prepared table to a report: repeatable, resumable to the bit, and consistent with its files."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ser_ft import audio
 from ser_ft.cli import train as main
@@ -17,6 +19,7 @@ from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.predict import metrics_per_part
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.pipeline import run
+from ser_ft.training.trainer import Trainer
 from ser_ft.utils.errors import InputError
 from tests.helpers.training import RECIPES, assert_same_run, interrupted_at, kill_after_checkpoint, saved_weights, start
 
@@ -181,9 +184,34 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
         assert not out.exists(), setting
 
 
-def test_a_diverging_loss_stops_the_run(miniature_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"lower train\.learning_rate"):
-        train(miniature_folder, tmp_path / "run", "--train.learning_rate=1e30", "--train.max_grad_norm=1e30")
+@pytest.mark.parametrize(("step", "value"), [(0, None), (5, np.nan), (4, 3e38)], ids=["loss", "weights", "validation"])
+def test_a_training_that_diverges_stops_in_one_line_and_keeps_its_checkpoints(
+    step: int,
+    value: float | None,
+    miniature_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Too high a learning rate, weights that are lost in a step, and finite weights whose predictions are not."""
+    take_step, more = Trainer._step, ["--baselines=[]"]
+    if value is None:
+        more += ["--train.learning_rate=1e30", "--train.max_grad_norm=1e30"]
+
+    def spoil(self: Trainer, batches: list) -> None:
+        take_step(self, batches)
+        if value is not None and self.state.step >= step:
+            with torch.no_grad():
+                self.trainable.model.classifier.weight.fill_(value)
+
+    monkeypatch.setattr(Trainer, "_step", spoil)
+    assert main(arguments(miniature_folder, tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(r"training diverged: after step \d+, .*: lower train\.learning_rate \(.*keeps its", error), error
+    checkpoints = list((tmp_path / "run" / "checkpoints").glob("step-*/trained.safetensors"))
+    assert len(checkpoints) == (0 if value is None else 1 if step == 5 else len(checkpoints))
+    for file in checkpoints:
+        assert all(torch.isfinite(weights).all() for weights in load_file(file).values()), file
 
 
 def test_without_validation_the_last_weights_are_kept(miniature_folder: Path, tmp_path: Path) -> None:

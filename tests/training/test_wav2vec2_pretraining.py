@@ -285,6 +285,16 @@ def test_short_clips_are_left_out(
         assert np.isfinite(RunFolder(out).history[0]["contrastive_loss"])
 
 
+def test_a_pretraining_that_diverges_stops_in_one_line(
+    miniature_folder: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--pretrain.learning_rate=1e30", "--pretrain.max_grad_norm=1e30", "--pretrain.max_steps=4")
+    assert main(arguments(miniature_folder, backbone, tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "pretraining diverged: after step" in error
+    assert "lower pretrain.learning_rate" in error
+
+
 def test_cached_features_change_almost_nothing(
     finished: RunFolder, miniature_folder: Path, backbone: Path, tmp_path: Path
 ) -> None:
