@@ -35,6 +35,7 @@ class ManifestFiles:
         entries = archive_entries(manifest.archive) if manifest.archive else []
         self._entries = {entry.filename.replace("\\", "/"): entry for entry in entries if not entry.is_dir()}
         self._entry_names = _index(self._entries)
+        self._is_inside: dict[Path, bool] = {}
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> ArchiveFile:
@@ -57,7 +58,8 @@ class ManifestFiles:
             file = self._existing(wanted)
             if file is None:
                 raise self._skip("not-found", path, "no such file")
-            self._check_home(file, path)
+            if file != wanted:
+                self._check_home(file, path)
             status = file.stat()
         except FileNotFoundError:
             raise self._skip("not-found", path, "a link to a file that does not exist") from None
@@ -78,7 +80,13 @@ class ManifestFiles:
         return ArchiveFile(manifest.root, url, relative_path, entry.file_size, manifest.mtime_ns, manifest.archive)
 
     def _check_home(self, file: Path, path: str) -> None:
-        if self._home is not None and not is_below(file, self._home):
+        if self._home is None:
+            return
+        folder = file.parent
+        if folder not in self._is_inside:
+            self._is_inside[folder] = is_below(folder, self._home)
+        leads_elsewhere = file.name == ".." or file.is_symlink()
+        if not self._is_inside[folder] or (leads_elsewhere and not is_below(file, self._home)):
             raise self._skip("outside", path, f"outside of {self._home}: pass the manifest itself as a root")
 
     def _existing(self, file: Path) -> Path | None:
