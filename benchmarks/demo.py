@@ -112,7 +112,6 @@ class Visitor:
 
 def send_requests(address: str, clips: list[Path], users: int, requests_each: int) -> tuple[list[float], Counter[str]]:
     """Send requests of simultaneous users; return the response times in seconds, and the errors with their numbers."""
-
     visitors = [Visitor(address) for _ in range(users)]
 
     def user(number: int) -> tuple[list[float], list[str]]:

@@ -198,6 +198,9 @@ def _declared_bytes(scope: Message) -> int:
 
 async def refuse(send: Send, status: int, text: str) -> None:
     """Answer a request with one sentence."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text.encode())).encode())]
+    content = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(content)).encode())]
+    if status == _TOO_SLOW[0]:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+    await send({"type": "http.response.body", "body": content})
