@@ -7,7 +7,6 @@ import selectors
 import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..utils.atomic import temporary_folder
 from .errors import AudioError, short_reason
 
 # Containers of recordings. Others are not read: playlists, for example, name further files.
@@ -49,7 +49,7 @@ def decode_by_ffmpeg(
     """
     # Errors go to a file, because a second pipe could fill and block. The index of an m4a may be at its end, so that
     # ffmpeg cannot read bytes from a pipe.
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "errors").open("w+b") as errors:
+    with temporary_folder() as folder, Path(folder, "errors").open("w+b") as errors:
         path = Path(folder, "sound") if isinstance(source, bytes) else source.absolute()
         if isinstance(source, bytes):
             path.write_bytes(source)
