@@ -29,6 +29,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Process
 from pathlib import Path
@@ -399,7 +400,7 @@ def full(trials: Trials, sizes: list[float]) -> list[dict[str, Any]]:
                 if code not in (0, 1):
                     problems.append(f"exit code {code}: {(lines or [''])[-1][:200]}")
                 if code and (len(told) != 1 or "disk" not in told[0] or any("Traceback" in line for line in lines)):
-                    problems.append(f"says: {(told or lines or [''])[-1][:300]} ({len(lines)} lines)")
+                    problems.append(f"says: {' | '.join(lines[-4:])[:500]} ({len(lines)} lines)")
                 subprocess.run([*mount, "remount,size=1g", mount_point], check=True)
                 problems += check_again(trials, reference)
                 message = told[0] if told else ""
@@ -413,11 +414,10 @@ def full(trials: Trials, sizes: list[float]) -> list[dict[str, Any]]:
 def used(folder: Path) -> int:
     """Return the bytes that a folder's files take, in blocks of 4 KiB."""
     total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += -(-file.stat().st_size // 4096) * 4096 if file.is_file() else 0
-        except OSError:
-            continue
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += -(-Path(parent, name).stat().st_size // 4096) * 4096
     return total
 
 
