@@ -123,6 +123,7 @@ class _WarningPrinter(logging.Handler):
 
 def _report(error: Exception) -> int:
     """Print an error, and return the exit code."""
+    _end_progress_bars()
     if os.environ.get("SER_FT_DEBUG"):
         print_text(traceback.format_exc(), sys.stderr)
     message = " ".join(str(error).split())
@@ -137,6 +138,15 @@ def _report(error: Exception) -> int:
     message = message[:500] or "no reason given"
     print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
     return 1
+
+
+def _end_progress_bars() -> None:
+    """Leave the line of a progress bar that an error has stopped."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
 
 
 def strip_debug_flag(arguments: Sequence[str] | None) -> list[str]:

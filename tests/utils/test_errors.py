@@ -14,6 +14,7 @@ import soundfile
 from ser_ft import audio
 from ser_ft.cli import main
 from ser_ft.utils.errors import InputError, machine_failure, run_command
+from ser_ft.utils.progress import progress_bar
 from tests.helpers.corpus_files import write
 
 
@@ -95,3 +96,13 @@ def test_no_clip_is_skipped_because_of_the_machine(
         return
     assert main([command, *arguments]) == 0
     assert "6" in capsys.readouterr().out.split("mine", 1)[1].split()[0]
+
+
+def test_an_error_under_a_progress_bar_is_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        for item in progress_bar(range(3)):
+            if item:
+                raise InputError("wrong")
+
+    assert run_command(work) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "ser-ft: wrong"
