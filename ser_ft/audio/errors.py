@@ -6,7 +6,9 @@ from typing import Literal
 
 from ..utils.errors import InputError
 
-AudioErrorReason = Literal["empty", "too-short", "unreadable", "cut-short", "silent", "lfs-pointer", "too-large"]
+AudioErrorReason = Literal[
+    "empty", "too-short", "unreadable", "not-found", "cut-short", "silent", "lfs-pointer", "too-large"
+]
 
 
 class AudioError(InputError):

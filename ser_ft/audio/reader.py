@@ -115,7 +115,7 @@ def _readable_errors(name: str, what: str = "cannot be read") -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise AudioError("unreadable", f"{name}: no such file") from error
+        raise AudioError("not-found", f"{name}: no such file") from error
     except (OSError, TypeError) as error:
         raise_machine_failure(error)
         reason = short_reason(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -89,7 +89,7 @@ def test_a_column_in_another_unicode_form_is_found() -> None:
     [
         ({"audio": "sound"}, "the table own has no column 'emotion'; it has sound, label"),
         (LABELED | {"mood": "label"}, "unknown column 'mood': name audio, emotion, speaker"),
-        (LABELED | {"audio": "label"}, "no sound that can be decoded: 1"),
+        (LABELED | {"audio": "label"}, "there is no such file: 1"),
         (LABELED | {"audio": "number"}, "the column 'number' of the table own holds no sound files"),
         (LABELED | {"age": "label"}, "own[0]: age is 'sad', not a number of years"),
     ],
