@@ -164,11 +164,19 @@ class _LibsndfileInput:
     def __init__(self, file: BinaryIO) -> None:
         self._file: Any = file
         self._error: Exception | None = None
-        self.seek, self.tell = file.seek, file.tell
+        self.tell = file.tell
 
     def readinto(self, buffer: Any) -> int:
+        return self._call(self._file.readinto, buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._call(self._file.seek, offset, whence)
+
+    def _call(self, method: Callable[..., int], *arguments: Any) -> int:
         try:
-            return int(self._file.readinto(buffer))
+            return method(*arguments)
+        except ValueError:  # a damaged header names a position before the start of the file
+            return 0
         except Exception as error:
             self._error = error
             return 0
