@@ -122,6 +122,35 @@ def test_a_space_and_a_page_behind_a_proxy_answer_their_host(demo: Any, monkeypa
     assert demo.network.trusted_proxies() == "10.0.0.9"
 
 
+@pytest.mark.parametrize("is_space", [False, True])
+def test_a_space_answers_pages_of_others_without_credentials(demo: Any, tmp_path: Path, is_space: bool) -> None:
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        names = b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-allow-methods"
+        headers = [(name, b"POST") for name in names]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def post(**scope: Any) -> tuple[int, dict[bytes, bytes]]:
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        hosts = demo.network.served_hosts(Options())
+        middleware = demo.middleware.SecurityMiddleware(app, tmp_path, demo.state.LIMITS, hosts, is_space)
+        headers = [(b"host", b"localhost"), (b"origin", b"https://other.test")]
+        await middleware({"type": "http", "path": "/", "headers": headers} | scope, None, send)
+        return messages[0]["status"], dict(messages[0]["headers"])
+
+    status, headers = asyncio.run(post(method="POST"))
+    assert status == (200 if is_space else 403)
+    allowed = {
+        name.removeprefix(b"access-control-allow-"): value for name, value in headers.items() if b"allow" in name
+    }
+    assert allowed == ({b"origin": b"*", b"methods": b"POST"} if is_space else {})
+    ancestors = headers[b"content-security-policy"].partition(b"frame-ancestors ")[2]
+    assert ancestors == (b"'self' https://huggingface.co" if is_space else b"'self'")
+
+
 def test_clients_are_addresses_or_networks(demo: Any) -> None:
     clients = {"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "": "", "unix": "unix"}
     clients |= dict.fromkeys(("2001:db8:0:1::1", "2001:db8:0:1:2::9"), "2001:db8:0:1::/64")
