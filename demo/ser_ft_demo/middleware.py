@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -66,11 +67,15 @@ class SecurityMiddleware:
             await refuse(send_with_headers, 404, "Not found.")
         else:
             scope = {**scope, "headers": self._request_headers(scope)}
-            if scope["method"] in _SAFE_METHODS:
-                await self._app(scope, receive, send_with_headers)
-            else:
-                is_upload = path.rstrip("/").endswith("/upload")
-                await self._bodies.run(self._app, scope, receive, send_with_headers, is_upload)
+            try:
+                if scope["method"] in _SAFE_METHODS:
+                    await self._app(scope, receive, send_with_headers)
+                else:
+                    is_upload = path.rstrip("/").endswith("/upload")
+                    await self._bodies.run(self._app, scope, receive, send_with_headers, is_upload)
+            except Exception as error:
+                # It was answered with status 500. uvicorn would close the connection, which the client may reuse.
+                logging.getLogger("ser_ft.demo").error("a request failed", exc_info=error)
 
     def _is_allowed_origin(self, scope: Message) -> bool:
         return self._is_space or all(_ORIGIN.sub("", origin) in self._hosts for origin in _values(scope, b"origin"))

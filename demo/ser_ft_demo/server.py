@@ -82,7 +82,7 @@ def build(state: AppState) -> gr.Blocks:
                 with gr.Tab(name, id=name.lower()):
                     tab.build(state)
         endpoints.build(state)
-    page.queue(default_concurrency_limit=limits.concurrent_requests)
+    page.queue(default_concurrency_limit=limits.concurrent_requests, api_open=False)
     return page
 
 

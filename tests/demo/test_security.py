@@ -246,6 +246,25 @@ def test_the_size_of_requests_is_limited_before_the_body_is_sent(served: SimpleN
     assert request(served.address, "/gradio_api/upload", "POST", transfer_encoding="chunked").status_code == 411
 
 
+@pytest.mark.parametrize("path", ["run/recognize", "api/recognize", "run/windows/", "api/monitor"])
+def test_requests_cannot_skip_the_queue_and_its_limits(served: SimpleNamespace, path: str) -> None:
+    response = CLIENT.post(f"{served.address}gradio_api/{path}", json={"data": [None, None]})
+    assert response.status_code == 404
+    assert "join the queue" in response.text
+
+
+def test_a_malformed_request_does_not_end_the_connection_of_others_after_it(served: SimpleNamespace) -> None:
+    connection = HTTPConnection(served.address.split("/")[2], timeout=20)
+    for body in ('{"data": [], "session_hash": "a", "fn_index": 99999}', "\xe4", '{"data": [Infinity]}'):
+        connection.request("POST", "/gradio_api/queue/join", body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        assert response.status >= 400
+        assert b"Traceback" not in response.read()
+        assert connection.sock is not None, "it is reused"
+    connection.request("GET", "/gradio_api/app_id")
+    assert connection.getresponse().status == 200
+
+
 @pytest.fixture
 def small_server(demo: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server with short time limits, whose answers are the address of the client."""
