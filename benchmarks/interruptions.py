@@ -210,7 +210,9 @@ class Trials:
         process.join(seconds)
         alive = process.is_alive()
         if alive:
-            os.killpg(process.pid or 0, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(process.pid or 0, signal.SIGKILL)
+            process.kill()
         process.join()
         return alive
 
