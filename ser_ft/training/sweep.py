@@ -23,7 +23,8 @@ from ..config.schema import Recipe, SplitConfig
 from ..data.named_splits import NAMED_FOLDS
 from ..data.splits import Split, make_split
 from ..evaluation.run_folder import RunFolder
-from ..utils.errors import InputError
+from ..utils.atomic import explain_full_disk
+from ..utils.errors import WRONG_INPUT, InputError
 from ..utils.progress import progress_bar
 from ..utils.readers import read_yaml
 from ..utils.text import file_name, printable
@@ -199,7 +200,8 @@ def run_all(runs: Sequence[SweepRun], jobs: int = 1, threads: int = 1, show_prog
         threads: CPU threads of each run. Unlike the number of jobs, it affects the last digits of the results.
 
     Raises:
-        InputError: `jobs` or `threads` is below 1, or a run failed (all others are run).
+        InputError: `jobs` or `threads` is below 1, or wrong input made runs fail (all others are run).
+        RuntimeError: runs failed for another reason.
     """
     for name, value in (("--jobs", jobs), ("--threads", threads)):
         if value < 1:
@@ -208,11 +210,12 @@ def run_all(runs: Sequence[SweepRun], jobs: int = 1, threads: int = 1, show_prog
     with progress_bar(
         total=len(runs), initial=len(runs) - len(unfinished), desc="sweep", unit=" runs", show_progress=show_progress
     ) as progress:
-        failures = _run_in_pool(unfinished, JobPool(jobs, threads), progress)
+        pool = JobPool(jobs, threads)
+        failures = _run_in_pool(unfinished, pool, progress)
     if failures:
-        raise InputError(
-            f"{len(failures)} of {len(runs)} runs failed; see the log file of each run: {'; '.join(failures)}"
-        )
+        message = f"{len(failures)} of {len(runs)} runs failed; see the log file of each run: {'; '.join(failures)}"
+        with explain_full_disk(runs[0].folder.path):
+            raise InputError(message) if pool.failure_codes == {WRONG_INPUT} else RuntimeError(message)
 
 
 def _run_in_pool(runs: Sequence[SweepRun], job_pool: JobPool, progress: Any) -> list[str]:
@@ -249,6 +252,7 @@ class JobPool:
         for device in _visible_devices(jobs):
             self.devices.put(device)
         self.processes: set[subprocess.Popen[bytes]] = set()
+        self.failure_codes: set[int] = set()
         self.stopping = False
         self.lock = threading.Lock()
 
@@ -285,6 +289,7 @@ class JobPool:
         if run.is_done:
             test = run.folder.metrics["parts"]["test"]
             return f"UAR {test['uar']:.3f} on {test['speakers']} speakers, {time.monotonic() - start_time:.0f} s"
+        self.failure_codes.add(process.returncode)
         lines = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else f"no output, exit code {process.returncode}"
 

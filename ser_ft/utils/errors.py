@@ -33,6 +33,10 @@ AUDIO_LOGGER = "ser_ft.audio"
 _PROBE_BYTES = 64 * 1024**2
 
 
+WRONG_INPUT = 2
+"""The exit code of a command whose input is wrong."""
+
+
 class InputError(ValueError):
     """Wrong input, for which commands exit with code 2; the message is one line: what is wrong and what to do."""
 
@@ -134,7 +138,7 @@ def _report(error: Exception) -> int:
         return 1
     if isinstance(error, InputError):
         print_text(f"ser-ft: {message}", sys.stderr)
-        return 2
+        return WRONG_INPUT
     message = message[:500] or "no reason given"
     print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
     return 1

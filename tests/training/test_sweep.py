@@ -178,3 +178,17 @@ def test_a_failed_run_is_reported_and_the_others_are_made(
     assert "1 of 2 runs failed" in error
     assert "tiny/diverges/fold0-seed0 (ser-ft: training diverged" in error
     assert RunFolder(tmp_path / "out" / "tiny" / "learns" / "fold0-seed0").metrics["classes"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_sweep_ends_with_code_2_only_if_the_input_of_its_runs_is_wrong(
+    recipe: Path, tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = tmp_path / "python"
+    worker.write_text(f"#!/bin/sh\necho ser-ft: a reason\nexit {code}\n")
+    worker.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    assert main(["sweep", str(recipe), "--out", str(tmp_path / "out"), "--fold", "0"]) == code
+    assert "1 of 1 runs failed" in (line := capsys.readouterr().err.splitlines()[-1])
+    assert "tiny/fold0-seed0 (ser-ft: a reason)" in line
