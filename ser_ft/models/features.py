@@ -124,8 +124,10 @@ class SpectralFeatureExtractor(SequenceFeatureExtractor):
         for name in ("n_mfcc", "n_mels", "win_length", "hop_length", "max_frames"):
             value = getattr(self, name)
             largest = _MAX_FRAMES if name == "max_frames" else _MAX_LENGTH if "length" in name else _MAX_BANDS
-            if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
-                raise ValueError(f"{name} must be 1 or more and at most {largest}, not {value}")
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+            if value is not None and not (isinstance(value, int) and value <= largest):
+                raise ValueError(f"{name} must be a whole number of at most {largest}, not {value}")
         if self._cepstral and self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc must be at most n_mels, not {self.n_mfcc} of {self.n_mels} mel bands")
         fft = self.frontend.n_fft
