@@ -226,8 +226,7 @@ def _entries_of_manifest(
                 catalog.skip(path, name, "same-name", f"the clip of line {first_line}")
         else:
             detail = ", ".join(f"{entry.utterance.emotion} in line {line}" for line, entry in lines)
-            for _ in lines:
-                catalog.skip(path, name, "two-labels", detail)
+            catalog.skip(path, name, "two-labels", detail)
     for file in manifest_files.unlisted():
         catalog.skip(file.path, name, "not-listed")
 

@@ -21,7 +21,7 @@ _ADVICE = {
     "list the files in a manifest.csv with the columns path, emotion and speaker",
     "not-found": "write the paths in a manifest relative to its folder, with their suffixes",
     "not-in-scheme": "choose other --labels",
-    "lfs-pointer": "fetch the files with git lfs pull",
+    "two-labels": "give each recording one label",
 }
 _LABEL = "the label "
 
@@ -106,6 +106,8 @@ def describe_reasons(skipped: Sequence[Skipped]) -> list[str]:
 
 def _label_advice(skipped: Sequence[Skipped]) -> str:
     labels = [label.strip("'\"") for label in _labels(skipped)]
+    if any(sign in label for label in labels for sign in ",;|/+="):
+        return "give each recording one label"
     mapping = ",".join(f"{label}=CLASS" for label in labels[:4]) + (",..." if len(labels) > 4 else "")
     numbers = "numbers have the meaning that the data's description gives: " if labels[0].isdigit() else ""
     return f"{numbers}give each label a class, as in --labels {mapping}"
