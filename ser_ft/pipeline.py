@@ -26,7 +26,14 @@ from .report.comparison.report import compare, comparison_text, write_comparison
 from .report.run.report import write_report
 from .report.shared.tables import comparison_rows, format_rows
 from .training.classification import ClassificationJob, ClassificationTrainer
-from .training.data import augmented_copies, learned_classes, load_data, split_content, split_for_training
+from .training.data import (
+    augmented_copies,
+    check_sources,
+    learned_classes,
+    load_data,
+    split_content,
+    split_for_training,
+)
 from .training.model import baseline_recipe, check_model, display_name, prepare_model, save_model
 from .training.run_guard import create_run_folder, is_finished, resumes
 from .training.sweep import plan, run_all
@@ -96,6 +103,7 @@ def train(
     folder = RunFolder(recipe.out)
     if is_finished(recipe, folder, recipe.baselines):
         return TrainResult(folder, None, is_main_process())
+    check_sources(recipe.data, recipe.split)
     accelerator = create_accelerator(
         recipe.train.mixed_precision,
         recipe.seed,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..report.shared.tables import format_rows
 from ..utils.errors import InputError
+from ..utils.files import check_inputs
 from ..utils.text import MISSING, fold, print_text, printable, text_table
 from .arguments import Commands, add_allow_pickle, add_command, add_format
 
@@ -61,6 +62,7 @@ def _monitor(arguments: argparse.Namespace) -> int:
         negative_emotions=_names(arguments.negative, "--negative") or NEGATIVE_EMOTIONS,
     )
     output = check_output_folder(arguments.out, arguments.overwrite)
+    check_inputs(arguments.recordings)
     result = write_reports(
         open_backend(arguments.model, allow_pickle=arguments.allow_pickle),
         arguments.recordings,

@@ -22,7 +22,7 @@ from ..report.shared.prediction_writers import (
 from ..report.shared.tables import FORMATS
 from ..utils.atomic import explain_full_disk
 from ..utils.errors import InputError
-from ..utils.files import check_output, output_lock
+from ..utils.files import check_inputs, check_output, output_lock
 from ..utils.progress import progress_bar
 from ..utils.streams import output_error, silent_libraries
 from ..utils.text import display_width, print_text, printable
@@ -74,6 +74,7 @@ def _predict_files(options: argparse.Namespace, out: Path | None) -> int:
     from ..inference.recognizer import EmotionRecognizer
 
     format = _check_out(out, options.format, options.resume)
+    check_inputs(options.paths)
     recognizer = EmotionRecognizer(options.model, allow_pickle=options.allow_pickle)
     with silent_libraries():
         return _write_predictions(recognizer, options.paths, format, out)

@@ -170,15 +170,21 @@ def check_prepare_output(out: str | Path) -> Path:
     )
 
 
+def find_prepared(folder: str | Path) -> Path:
+    """Return the path of a table written by `ser-ft prepare`; raise InputError if there is none."""
+    path = Path(folder).expanduser()
+    if not (path / CORPUS_INFO_FILE).is_file():
+        raise InputError(f"{folder}: no prepared table; make one: ser-ft prepare FOLDER... --out {folder}")
+    return path
+
+
 def open_prepared(folder: str | Path) -> datasets.Dataset:
     """Open a table written by `ser-ft prepare`.
 
     Raises:
         InputError: there is no such table, or it is damaged.
     """
-    path = Path(folder).expanduser()
-    if not (path / CORPUS_INFO_FILE).is_file():
-        raise InputError(f"{folder}: no prepared table; make one: ser-ft prepare FOLDER... --out {folder}")
+    path = find_prepared(folder)
     try:
         for name in (CORPUS_INFO_FILE, "state.json", "dataset_info.json"):
             read_json(path / name)

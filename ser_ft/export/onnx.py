@@ -27,7 +27,7 @@ from ..inference.inputs import AudioInput
 from ..models.pretrained import PretrainedClassifier
 from ..utils.atomic import write_atomically
 from ..utils.errors import InputError
-from ..utils.files import check_output, output_lock
+from ..utils.files import check_inputs, check_output, output_lock
 from ..utils.progress import progress_bar
 from .encoder_frontends import make_frontend
 
@@ -96,6 +96,7 @@ def export_onnx(
             a probability differs too much; no file is left behind then.
     """
     _check_packages()
+    check_inputs([] if data is None else [Path(data).expanduser()])
     folder = find_model_folder(Path(model).expanduser())
     saved = PretrainedClassifier.load(str(folder or model), allow_pickle)
     name = out or f"{Path(saved.display_name).name}{'-int8' if int8 else ''}.onnx"

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..config.schema import AugmentConfig, DataConfig, SplitConfig
 from ..data.augmentation.waveform import Augment, augment_table
-from ..data.prepare import load_corpora, load_table, open_prepared
-from ..data.splits import Split, make_split
+from ..data.prepare import MINIATURE, find_prepared, load_corpora, load_table, open_prepared
+from ..data.splits import Split, make_split, read_split_file
 from ..evaluation.provenance import speakers_seen_in_training
 from ..utils.caches import cache_home
 from ..utils.errors import InputError
+from ..utils.files import check_inputs
 
 if TYPE_CHECKING:
     import datasets
+
+
+def check_sources(data: DataConfig, split: SplitConfig) -> None:
+    """Raise InputError if a file that a recipe names does not exist: call this before anything is read."""
+    if data.prepared is not None:
+        find_prepared(data.prepared)
+    elif data.dataset is None and data.roots != MINIATURE:
+        roots = data.roots.values() if isinstance(data.roots, Mapping) else data.roots
+        check_inputs(Path(root).expanduser() for root in ([roots] if isinstance(roots, str) else roots))
+    if split.kind == "file":
+        read_split_file(split.file)
 
 
 def load_data(data: DataConfig, verbose: bool = True) -> datasets.Dataset:

@@ -28,7 +28,7 @@ from ..utils.errors import WRONG_INPUT, InputError
 from ..utils.progress import progress_bar
 from ..utils.readers import read_yaml
 from ..utils.text import file_name, printable
-from .data import load_data, split_content
+from .data import check_sources, load_data, split_content
 from .run_guard import is_finished, resumes
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def plan(
             recipe = parse(arguments, "ser-ft sweep")
             if recipe.push_to_hub:
                 raise InputError(f"{file}: a sweep cannot use push_to_hub: publish one of its runs with ser-ft push")
+            check_sources(recipe.data, recipe.split)
             data = repr(recipe.data)
             if data not in tables:
                 tables[data] = load_data(recipe.data, show_progress)

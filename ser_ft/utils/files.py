@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -35,6 +36,17 @@ def demo_folder() -> Path:
 def nearest_existing(folder: Path) -> Path:
     """Return the folder, or its nearest parent that exists."""
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def check_inputs(paths: Iterable[str | Path]) -> None:
+    """Raise InputError if one of the paths does not exist: call this before any of them is read."""
+    for path in paths:
+        try:
+            os.stat(path)
+        except OSError as error:
+            # What exists, but cannot be read, is reported where it is read.
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                raise InputError(f"{str(path) or repr(path)}: no such file or folder") from None
 
 
 def is_below(path: str | Path, folder: str | Path) -> bool:

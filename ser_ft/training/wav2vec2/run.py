@@ -30,7 +30,7 @@ from ...utils.atomic import recover
 from ...utils.errors import InputError
 from ...utils.files import output_lock
 from ...utils.text import print_text
-from ..data import load_data
+from ..data import check_sources, load_data
 from ..finetuning import use_fast_attention
 from ..model import write_model
 from ..run_guard import can_resume, create_run_folder, resumes
@@ -64,6 +64,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
             if verbose and is_main_process():
                 print_text(f"{folder.path}: this pretraining is finished; nothing to do")
             return folder
+        check_sources(recipe.data, recipe.split)
         accelerator = create_accelerator(recipe.pretrain.mixed_precision, recipe.seed, pretrained=True)
         show_progress = verbose and accelerator.is_main_process
         if accelerator.is_main_process:
