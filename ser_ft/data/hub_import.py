@@ -14,7 +14,7 @@ from .. import audio
 from ..labels import LabelScheme
 from ..utils.caches import check_cache
 from ..utils.errors import InputError
-from ..utils.files import is_below
+from ..utils.files import check_path_or_hub_name, is_below
 from ..utils.hub_offline import offline_if_unreachable
 from ..utils.text import nfc
 from .catalog import Catalog, CatalogBuilder, CatalogOptions
@@ -104,6 +104,7 @@ def homes_of(name: str) -> list[Path]:
 
 def open_dataset(name: str, split: str) -> datasets.Dataset:
     """Open a data set on the Hub, or one that `datasets` saved to disk."""
+    check_path_or_hub_name(name)
     is_saved = any((Path(name) / file).is_file() for file in ("dataset_info.json", "dataset_dict.json"))
     if not is_saved:
         check_cache(datasets.config.HF_DATASETS_CACHE, "HF_DATASETS_CACHE or HF_HOME")

@@ -7,7 +7,6 @@ implausible size, and weights that are not finite.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 from transformers.utils import logging
 
 from ..utils.errors import InputError, raise_machine_failure
-from ..utils.files import check_inputs
+from ..utils.files import check_path_or_hub_name
 from ..utils.hub_offline import offline_if_unreachable
 from ..utils.readers import read_json
 from . import OWN_PREFIX, resolve_model_path
@@ -217,8 +216,7 @@ def quiet_loading() -> Iterator[None]:
 def readable_errors(name: str) -> Iterator[None]:
     """Raise an `InputError` of one line if a model cannot be loaded; an unreachable Hub is noticed within seconds."""
     folder = Path(name)
-    if name.startswith((".", "~", os.sep)) or name.count("/") > 1:  # no name on the Hub is written like this
-        check_inputs([folder])
+    check_path_or_hub_name(name)
     try:
         with offline_if_unreachable(local=folder.is_dir()):
             yield

@@ -49,6 +49,12 @@ def check_inputs(paths: Iterable[str | Path]) -> None:
                 raise InputError(f"{str(path) or repr(path)}: no such file or folder") from None
 
 
+def check_path_or_hub_name(name: str) -> None:
+    """Raise InputError if a name is a path that does not exist, and is written as no name on the Hub can be."""
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1:
+        check_inputs([name])
+
+
 def is_below(path: str | Path, folder: str | Path) -> bool:
     """Return whether a path lies below a folder, or is the folder, after all links are followed; neither need exist."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

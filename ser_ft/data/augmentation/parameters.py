@@ -11,7 +11,6 @@ import numpy as np
 
 from ... import audio
 from ...utils.errors import InputError
-from ...utils.files import check_inputs
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ class SoundFolder:
         if not isinstance(value, str | Path):
             raise InputError(f"augmentation {name} must be a folder of recordings, not {value!r}")
         folder = Path(value).expanduser()
-        check_inputs([folder])
+        if not folder.is_dir():
+            raise InputError(f"augmentation {name}: {value}: no such folder")
         suffixes = audio.SUFFIXES | audio.FFMPEG_SUFFIXES
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
         if not files:

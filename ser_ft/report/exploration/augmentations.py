@@ -12,7 +12,7 @@ from ... import audio
 from ...data.augmentation.waveform import TRANSFORMS, Augment
 from ...utils.atomic import write_file
 from ...utils.errors import InputError
-from ...utils.files import check_output, output_lock
+from ...utils.files import check_inputs, check_output, output_lock
 from ..shared.audio_figures import draw_spectrogram, draw_waveform, peak_power, spectrogram_db
 from ..shared.plotting import FAINT, INK, display_name, escape_math, new_figure, save_figure
 
@@ -62,6 +62,7 @@ def write_augmentations(
     settings = [{"sounds_path": noise_dir} if name == "background" else {} for name in names]
     augments = [Augment({name: values}, seed=seed) for name, values in zip(names, settings, strict=True)]
     file = Path(clip).expanduser()
+    check_inputs([file])
     samples = audio.decode(file)
     seconds = len(samples) / audio.SAMPLE_RATE
     if audio.is_silent(samples):

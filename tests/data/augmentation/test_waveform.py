@@ -195,7 +195,7 @@ SNR = "noise.snr_db must be a number or [low, high] from -20 to 60 dB, not "
     ({"noise": {"p": 1.5}}, "noise.p must be a probability from 0 to 1, not 1.5"),
     ({"noise": {"p": True}}, "noise.p must be a probability from 0 to 1, not True"),
     ({"background": {}}, "background.sounds_path must be a folder of recordings, not None"),
-    ({"background": {"sounds_path": "nowhere"}}, "background.sounds_path: nowhere: no sound files found there"),
+    ({"background": {"sounds_path": "nowhere"}}, "background.sounds_path: nowhere: no such folder"),
     ({"codec": {"format": "aac"}}, "codec.format must be one or several of mp3, opus, vorbis, gsm, not 'aac'"),
     ({"pitch": {"semitones": 30}}, "pitch.semitones must be a number or [low, high] from -12 to 12, not 30"),
 ])  # fmt: skip
