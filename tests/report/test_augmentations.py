@@ -87,7 +87,7 @@ def test_help_lists_every_transform_and_its_settings(capsys: pytest.CaptureFixtu
         ("VOICE --out out --only fog", "no augmentation 'fog'; there are pitch, stretch"),
         ("VOICE --out out --only noise,", "no augmentation ''; there are pitch, stretch"),
         ("VOICE --out out --only background", "background needs a folder of recordings: name one with --noise-dir"),
-        ("VOICE --out out --noise-dir nowhere", "nowhere: no sound files found there"),
+        ("VOICE --out out --noise-dir nowhere", "nowhere: no such folder"),
         ("VOICE --out text.wav", "text.wav: cannot be written"),
         ("VOICE --out text.wav/deep", "text.wav/deep: cannot be written"),
         ("VOICE --out out --seed -1", "seed must be a whole number from 0 to 4294967295, not -1"),
