@@ -53,8 +53,8 @@ class ManifestFiles:
 
     def _find_on_disk(self, path: str) -> ArchiveFile:
         wanted = Path(self._manifest.path).parent / path
-        self._check_home(wanted, path)
         try:
+            self._check_home(wanted, path)
             file = self._existing(wanted)
             if file is None:
                 raise self._skip("not-found", path, "no such file")
