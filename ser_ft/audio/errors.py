@@ -18,6 +18,10 @@ class AudioError(InputError):
         super().__init__(message)
         self.reason = reason
 
+    def without_traceback(self) -> AudioError:
+        """Return the error to keep in lists: a traceback would keep the sound in memory."""
+        return AudioError(self.reason, str(self))
+
 
 def short_reason(message: str) -> str:
     """Return the last part of a decoder's message, on one line."""

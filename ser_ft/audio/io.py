@@ -58,18 +58,26 @@ def decode_clip(source: Source, name: str | None = None, before_long: Callable[[
     with ExitStack() as stack:
         reader = stack.enter_context(open_audio(source, name))
         converter = MonoConverter(reader.rate, name=reader.name)
-        samples, is_long = 0, False
+        samples, whole = 0, None
         for piece in _mono_blocks(reader, converter, 10.0):
-            pieces.append(piece)
-            samples += len(piece)
+            start, samples = samples, samples + len(piece)
             if samples > MAX_SECONDS * SAMPLE_RATE:
                 limit = f"longer than {MAX_SECONDS / 60:.0f} minutes: cut it into shorter files"
                 raise AudioError("too-large", f"{reader.name}: {limit}")
-            if samples > _LONG_SECONDS * SAMPLE_RATE and not is_long:
+            if whole is None and samples > _LONG_SECONDS * SAMPLE_RATE:
                 before_long()
-                is_long = stack.enter_context(_long_decoding)
-        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        return DecodedClip(whole, reader.rate, converter.sound)
+                stack.enter_context(_long_decoding)
+                # Only what is written takes memory, and all of it is given back; of many pieces, threads keep some.
+                whole = np.empty(int(MAX_SECONDS * SAMPLE_RATE), np.float32)
+                whole[:start] = np.concatenate(pieces)
+                pieces.clear()
+            if whole is None:
+                pieces.append(piece)
+            else:
+                whole[start:samples] = piece
+        if whole is None:
+            whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return DecodedClip(whole[:samples], reader.rate, converter.sound)
 
 
 def decode_blocks(

@@ -149,7 +149,7 @@ class _DecodedClip:
         except Exception as error:  # whatever a broken file does to a decoder, it must not stop the build
             raise_machine_failure(error)
             unreadable = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
-            self.error = error if isinstance(error, audio.AudioError) else unreadable
+            self.error = error.without_traceback() if isinstance(error, audio.AudioError) else unreadable
 
 
 class _Deduplicator:

@@ -230,7 +230,7 @@ class EmotionRecognizer:
             extent.check(item.name)
         except AudioError as error:
             raise_machine_failure(error)
-            return _DecodedClip(item, outcome=error)
+            return _DecodedClip(item, outcome=error.without_traceback())
         samples = np.concatenate(pieces)
         speech = min(extent.seconds, float(speech_frames(samples).sum()) * FRAME_SECONDS)
         return _DecodedClip(item, samples, extent.seconds, speech)

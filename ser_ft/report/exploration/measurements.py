@@ -130,7 +130,7 @@ def _measure_rows(source: Source, rows: Sequence[int]) -> _Batch:
         except Exception as error:  # a damaged file must not stop the others, whatever its decoder raises
             raise_machine_failure(error)
             unreadable = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
-            errors.append((row, error if isinstance(error, audio.AudioError) else unreadable))
+            errors.append((row, error.without_traceback() if isinstance(error, audio.AudioError) else unreadable))
             continue
         if (len(pending) + 1) * len(samples) > _BATCH_SECONDS * audio.SAMPLE_RATE:
             flush()
