@@ -9,6 +9,7 @@ from .filters import SAMPLE_RATE as SAMPLE_RATE
 from .filters import HighPass as HighPass
 from .filters import resample as resample
 from .io import HEADER_BYTES as HEADER_BYTES
+from .io import LONG_SECONDS as LONG_SECONDS
 from .io import MAX_BYTES as MAX_BYTES
 from .io import MAX_SECONDS as MAX_SECONDS
 from .io import DecodedClip as DecodedClip

@@ -22,8 +22,8 @@ MAX_SECONDS = 1800.0
 MAX_BYTES = 128 * 1024**2
 """Larger files are not read into memory."""
 HEADER_BYTES = 44
-# Longer recordings are decoded one at a time, whatever the number of threads, to limit the memory.
-_LONG_SECONDS = 120.0
+LONG_SECONDS = 120.0
+"""Longer recordings are decoded one at a time, whatever the number of threads, to limit the memory."""
 _long_decoding = threading.Lock()
 
 
@@ -49,7 +49,9 @@ class DecodedClip(NamedTuple):
     sound: slice
 
 
-def decode_clip(source: Source, name: str | None = None, before_long: Callable[[], None] = lambda: None) -> DecodedClip:
+def decode_clip(
+    source: Source, name: str | None = None, before_long: Callable[[], object] = lambda: None
+) -> DecodedClip:
     """Decode as `decode` does, and return what was learned about the file as well.
 
     `before_long` is called, and may wait, when a recording proves to be longer than two minutes.
@@ -64,7 +66,7 @@ def decode_clip(source: Source, name: str | None = None, before_long: Callable[[
             if samples > MAX_SECONDS * SAMPLE_RATE:
                 limit = f"longer than {MAX_SECONDS / 60:.0f} minutes: cut it into shorter files"
                 raise AudioError("too-large", f"{reader.name}: {limit}")
-            if whole is None and samples > _LONG_SECONDS * SAMPLE_RATE:
+            if whole is None and samples > LONG_SECONDS * SAMPLE_RATE:
                 before_long()
                 stack.enter_context(_long_decoding)
                 # Only what is written takes memory, and all of it is given back; of many pieces, threads keep some.

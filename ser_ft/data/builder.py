@@ -131,7 +131,7 @@ class _DecodedClip:
 
     __slots__ = ("duration", "error", "rate", "signatures", "wav")
 
-    def __init__(self, clip: Clip, before_long: Callable[[], None]) -> None:
+    def __init__(self, clip: Clip, before_long: Callable[[], object]) -> None:
         self.wav = b""
         self.duration = 0.0
         self.rate: int | None = None

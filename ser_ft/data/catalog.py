@@ -16,7 +16,7 @@ from .scan import MAX_TABLE_BYTES, SYNTHETIC_NOTE, VOTE_TABLES, ArchiveFile, Sca
 from .skipped import NoClipsError, Skipped, skip_label
 
 CremadLabels = Literal["intended", "voice", "voice-soft"]
-Decode: TypeAlias = "Callable[[Callable[[], None]], DecodedClip]"
+Decode: TypeAlias = "Callable[[Callable[[], object]], DecodedClip]"
 """Decodes a clip. Its argument, which may wait, is called if it is long."""
 _SYNTHETIC_INFO = {"license": "Apache-2.0", "terms": "made by ser_ft", "citation": ""}
 

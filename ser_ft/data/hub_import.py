@@ -82,7 +82,7 @@ def _cell(feature: Any, value: Any) -> Any:
 
 
 def _decode_row(
-    sounds: datasets.Dataset, row: int, column: str, homes: Sequence[Path] | None, before_long: Callable[[], None]
+    sounds: datasets.Dataset, row: int, column: str, homes: Sequence[Path] | None, before_long: Callable[[], object]
 ) -> audio.DecodedClip:
     sound = sounds[row][column]
     if sound is None or (sound["bytes"] is None and sound["path"] is None):

@@ -40,7 +40,7 @@ class ArchiveFile:
     mtime_ns: int  # time of the last change, in ns; in an archive, that of the archive
     archive: Path | None = None
 
-    def decode(self, before_long: Callable[[], None] = lambda: None) -> audio.DecodedClip:
+    def decode(self, before_long: Callable[[], object] = lambda: None) -> audio.DecodedClip:
         """Decode the file as `audio.decode_clip` does; `before_long` is also called before a large entry is read.
 
         Only one large entry of an archive is in memory at a time, whatever the number of threads.

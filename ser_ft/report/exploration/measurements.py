@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from ...data.skipped import Skipped
 
+_one_long_clip = threading.RLock()  # held while a long clip is in memory as a whole
 MAX_SECONDS = 60.0  # of a longer recording, this much from its middle is analyzed
 MEASURES = ("peak", "level", "background", "speech", "pitch", "pitch_range", "voiced")
 DESCRIPTORS = ("mfcc", "rms", "zcr", "centroid", "spread", "rolloff", "flux", "spectral-entropy")
@@ -126,7 +129,7 @@ def _measure_rows(source: Source, rows: Sequence[int]) -> _Batch:
 
     for row in rows:
         try:
-            samples, basic = _read(source, row)
+            samples, basic = read_clip(source, row)
         except Exception as error:  # a damaged file must not stop the others, whatever its decoder raises
             raise_machine_failure(error)
             unreadable = audio.AudioError("unreadable", f"{type(error).__name__}: {error}")
@@ -139,15 +142,17 @@ def _measure_rows(source: Source, rows: Sequence[int]) -> _Batch:
     return clips, errors
 
 
-def _read(source: Source, row: int) -> tuple[np.ndarray, dict[str, float | None]]:
+def read_clip(source: Source, row: int) -> tuple[np.ndarray, dict[str, float | None]]:
     """Return a clip's samples (of a long one, the middle) and the measures of the whole clip."""
-    samples, rate = source.read(row)
-    peak = 20 * np.log10(max(float(np.abs(samples).max(initial=0.0)), 10 ** (_SILENCE_DBFS / 20)))
-    measures = {"peak": peak, "duration": len(samples) / audio.SAMPLE_RATE, "sampling_rate": rate}
-    excess = len(samples) - int(MAX_SECONDS * audio.SAMPLE_RATE)
-    if excess > 0:
-        samples = samples[excess // 2 : excess // 2 - excess].copy()  # the copy frees the rest
-    return samples, measures
+    with ExitStack() as stack:
+        samples, rate = source.read(row, lambda: stack.enter_context(_one_long_clip))
+        amplitude = max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
+        peak = 20 * np.log10(max(amplitude, 10 ** (_SILENCE_DBFS / 20)))
+        measures = {"peak": peak, "duration": len(samples) / audio.SAMPLE_RATE, "sampling_rate": rate}
+        excess = len(samples) - int(MAX_SECONDS * audio.SAMPLE_RATE)
+        if excess > 0:
+            samples = samples[excess // 2 : excess // 2 - excess].copy()  # the copy frees the rest
+        return samples, measures
 
 
 def measure_clips(waveforms: Sequence[np.ndarray]) -> tuple[list[dict[str, float]], np.ndarray]:

@@ -97,7 +97,7 @@ def _read_examples(measured: MeasuredClips, data: figures.PlotData) -> dict[int,
     examples = {}
     for name, row in map.choose_examples(data).items():
         clip = data.clips.loc[row].to_dict()
-        samples, _ = measured.source.read(int(measured.rows[row]))
+        samples, _ = measurements.read_clip(measured.source, int(measured.rows[row]))
         color = data.class_colors.get(name, data.corpus_colors[clip["corpus"]])
         examples[row] = map.Example(name, color, map.trim_silence(samples), clip["pitch"], clip["level"])
     return examples

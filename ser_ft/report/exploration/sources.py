@@ -35,7 +35,8 @@ class Source:
         corpora: corpus -> title, license, terms, citation, note, and the classes that it can contain.
         skipped: files that were skipped before; None if unknown.
         sizes: size of each clip in any unit, shape (clips,); clips of similar size are measured together.
-        read: row -> the clip's samples (float32, 16 kHz, mono) and the file's sampling rate if it is known.
+        read: row -> the clip's samples (float32, 16 kHz, mono) and the file's sampling rate if it is known; its second
+            argument, which may wait, is called before a long clip is read as a whole.
     """
 
     path: Path
@@ -44,7 +45,7 @@ class Source:
     corpora: Mapping[str, Mapping[str, Any]]
     skipped: list[Skipped] | None
     sizes: np.ndarray
-    read: Callable[[int], tuple[np.ndarray, int | None]]
+    read: Callable[[int, Callable[[], object]], tuple[np.ndarray, int | None]]
 
     @property
     def labeled(self) -> bool:
@@ -74,7 +75,9 @@ def _from_table(folder: Path, table: Dataset) -> Source:
         metadata["sampling_rate"] = np.nan
     recordings = table.select_columns(["audio"]).with_format("arrow")
 
-    def read(row: int) -> tuple[np.ndarray, int | None]:
+    def read(row: int, before_long: Callable[[], object]) -> tuple[np.ndarray, int | None]:
+        if metadata["duration"].iloc[row] > audio.LONG_SECONDS:
+            before_long()
         return audio.from_wav(recordings[row]["audio"][0].as_py()["bytes"]), None
 
     skipped_file = folder / SKIPPED_FILE
@@ -112,9 +115,9 @@ def _from_folder(folder: Path) -> Source:
             notes[name][note] = None
     corpora = {name: {"title": name, "note": "; ".join(lines), "classes": []} for name, lines in notes.items()}
 
-    def read(row: int) -> tuple[np.ndarray, int | None]:
+    def read(row: int, before_long: Callable[[], object]) -> tuple[np.ndarray, int | None]:
         file = files[row]
-        samples, rate, _ = file.decode()
+        samples, rate, _ = file.decode(before_long)
         if audio.is_silent(samples):
             raise audio.AudioError("silent", REASONS["silent"])
         return samples, rate
