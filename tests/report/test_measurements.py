@@ -88,7 +88,7 @@ def test_unreadable_files_of_a_folder_are_listed_and_long_ones_truncated(tmp_pat
     assert clips["corpus"].tolist() == ["a", "a", "b"]
     assert clips["sampling_rate"].tolist() == [16_000, 16_000, 8_000]
     assert clips["duration"].tolist() == [1.0, 141.0, 1.0]
-    assert clips.loc["a/2.wav", "peak"] == pytest.approx(20 * np.log10(0.9), abs=0.01), "of the whole recording"
+    assert clips.loc["a/2.wav", "peak"] == pytest.approx(20 * np.log10(0.9), abs=0.15), "of the whole recording"
     assert clips.loc["a/2.wav", "speech"] == 1, "of the minute in its middle"
     assert measured.num_truncated == 1
     assert measured.skipped is not None
