@@ -32,6 +32,7 @@ from ser_ft.report.comparison.report import compare, system_rows
 from ser_ft.report.run.report import write_report
 from ser_ft.report.shared.tables import Format, format_rows
 from ser_ft.training.sweep import _splits
+from ser_ft.utils.progress import progress_bar
 from ser_ft.utils.text import csv_line, file_name, print_text, printable, restore_csv_cell
 from tests.helpers.conversations import LoudIsAngry
 from tests.helpers.html_page import Page
@@ -253,6 +254,9 @@ def test_names_of_files_made_from_names_stay_in_their_folder(monkeypatch: pytest
 
 def test_ordinary_names_are_printed_byte_for_byte(capsys: pytest.CaptureFixture[str]) -> None:
     names = "ümläut 日本語 الصوت 👩\u200d🔬 a\u202fb.wav"
+    progress_bar([], desc="\x1b[31ma\u202e").close()
+    check_terminal(output := capsys.readouterr())
+    assert r"\u001b[31ma\u202e" in output.err
     print_text(f"{names}\n{names}\x1b[31m\udcff\u202e")
     assert capsys.readouterr().out == f"{names}\n{names}\\u001b[31m\\udcff\\u202e\n"
     assert LabelScheme("own", (names,), {}).classes == (printable(names),)

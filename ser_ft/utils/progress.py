@@ -9,9 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .text import printable
+
 
 def progress_bar(items: Iterable[Any] | None = None, *, show_progress: bool = True, **options: Any) -> tqdm[Any]:
     """Return a tqdm bar on stderr, which is updated ten times a second in a terminal, else every ten seconds."""
+    if "desc" in options:
+        options["desc"] = printable(options["desc"])
     show_progress &= sys.stderr is not None  # it is None in a program whose stderr is closed
     in_terminal = show_progress and sys.stderr.isatty()
     interval = 0.1 if in_terminal else 10.0
