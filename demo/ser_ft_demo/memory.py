@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ctypes
 
-_M_MMAP_THRESHOLD = -3  # of mallopt in glibc
+# Parameters of mallopt in glibc.
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _LARGE_BLOCK_BYTES = 2**20
+_ARENAS = 2
 
 
-def return_large_blocks() -> None:
-    """Make glibc return blocks of 1 MB and more to the system as soon as they are freed.
+def return_freed_memory() -> None:
+    """Make glibc return blocks of 1 MB and more as soon as they are freed, and share the rest among all threads.
 
-    By default, it raises the size from which it does so with the blocks that a program frees. Requests that are
-    processed at the same time then leave gaps, and memory grows for hours. Other C libraries are left as they are.
+    By default, it raises the size from which it returns blocks with those that a program frees, and has an arena for
+    each of many threads. Requests that are processed at the same time then leave gaps in each, and memory grows for
+    hours. Other C libraries are left as they are.
     """
     try:
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+    mallopt(_M_ARENA_MAX, _ARENAS)

@@ -26,7 +26,7 @@ from fastapi import FastAPI  # noqa: E402
 
 from . import about, analysis, compare, endpoints, examples, live, monitor, speak  # noqa: E402
 from .http_server import start_server  # noqa: E402
-from .memory import return_large_blocks  # noqa: E402
+from .memory import return_freed_memory  # noqa: E402
 from .middleware import SecurityMiddleware  # noqa: E402
 from .network import is_space, open_sockets, page_address, served_hosts  # noqa: E402
 from .sessions import Requests, forget_files, paths_in_use  # noqa: E402
@@ -150,7 +150,7 @@ def serve(options: Options) -> None:
     """Serve the page until it is interrupted."""
     # SIGTERM stops the page like Ctrl-C, so that its files are deleted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return_large_blocks()
+    return_freed_memory()
     address, stop = start(make_state(options), options)
     print(f"ser-ft: the page is at {address} (press Ctrl-C to stop)", flush=True)
     try:

@@ -110,14 +110,14 @@ def test_memory_of_large_arrays_is_returned_to_the_system(demo: Any) -> None:
     code = """if True:
         import ctypes, sys
         sys.path.insert(0, sys.argv[1])
-        from ser_ft_demo.memory import return_large_blocks
+        from ser_ft_demo.memory import return_freed_memory
         class Statistics(ctypes.Structure):
             _fields_ = [(name, ctypes.c_size_t) for name in "arena free small mapped rest1 rest2 rest3 used".split()]
             _fields_ += [(name, ctypes.c_size_t) for name in ("unused", "top")]
         libc = ctypes.CDLL(None)
         libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
         libc.mallinfo2.restype = Statistics
-        return_large_blocks()
+        return_freed_memory()
         libc.free(libc.malloc(2**24))
         before = libc.mallinfo2().mapped
         libc.malloc(2**21)
