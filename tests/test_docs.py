@@ -126,3 +126,17 @@ def test_the_pages_build_and_load_nothing_from_elsewhere(tmp_path: Path) -> None
             r'<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*\shref="([^"]+)"', page.read_text("utf-8")
         )
         assert not [address for pair in loaded for address in pair if "//" in address], page.name
+
+
+def test_each_promise_in_the_security_page_names_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert set(re.findall(r"`(test_\w+)`", text)) <= defined
+    scripts = set(re.findall(r"`(?:python )?(benchmarks/\w+\.py)", text))
+    assert all((ROOT / script).is_file() for script in scripts), scripts
+    promises = text.partition("\n## What is promised")[2].partition("\n## ")[0].split("\n- ")[1:]
+    assert all("`test_" in promise for promise in promises), "a promise that no test holds"
