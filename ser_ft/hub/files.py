@@ -72,6 +72,9 @@ class Pseudonymizer:
 
 def model_upload(run: RunFolder, name: str) -> Upload:
     """Collect the published files of a run: model, card, metrics, split, history, figures, settings, environment."""
+    for file in (*run.path.glob("*"), *run.model.glob("*"), *run.figures.glob("*")):
+        if file.is_file() and not file.resolve().is_relative_to(run.path.resolve()):
+            raise InputError(f"{file}: links to a file outside of the run, which is not published: copy the file there")
     with explain_read_errors(run):
         files: dict[str, Content] = {path: _without_paths(file) for path, file in _model_files(run).items()}
         metrics, split = run.metrics, run.split

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from ser_ft import audio, push
 from ser_ft.evaluation.run_folder import RunFolder
@@ -34,6 +35,23 @@ def test_audio_is_never_sent(run_copy: RunFolder) -> None:
     assert "report.html" not in sent, "it may embed recordings"
     (run_copy.figures / "curves.png").write_bytes(recording)
     assert refusal(run_copy) == "figures/curves.png: contains audio, which is never sent"
+
+
+def test_a_file_outside_of_the_run_is_never_sent(run_copy: RunFolder) -> None:
+    """Links in a run folder that somebody else packed."""
+    (run_copy.path.parent / "secret.json").write_text('{"password": 1}')
+    for link in (run_copy.model / "notes.json", run_copy.model / "code.py", run_copy.figures / "curves.png"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(run_copy.path.parent / "secret.json")
+        assert "links to a file outside of the run" in refusal(run_copy)
+        link.unlink()
+
+
+def test_a_model_that_answers_nan_is_never_sent(run_copy: RunFolder) -> None:
+    weights = load_file(run_copy.model / "model.safetensors")
+    weights["classifier.bias"][0] = np.nan
+    save_file(weights, run_copy.model / "model.safetensors", metadata={"format": "pt"})
+    assert "not finite" in refusal(run_copy)
 
 
 def test_a_token_is_never_sent(run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
