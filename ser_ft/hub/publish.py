@@ -76,6 +76,11 @@ def push(
             uploads = _collect(Path(source).expanduser(), name, private, dataset_card, space, accept_terms, work)
             for upload in uploads:
                 upload.check()
+        if uploads[0].kind == "model":
+            from ..models.pretrained import PretrainedClassifier
+
+            # Raises an InputError for a model that would be refused after its download.
+            PretrainedClassifier.load(str(RunFolder(source).model))
             if client is None:
                 _show(uploads, private, out, log)
                 return []
@@ -118,9 +123,6 @@ def _collect(
         reason = "a Space downloads ser_ft and the model, which needs a token if they are private"
         raise InputError(f"--space does not work with --private: {reason}")
     uploads = [model_upload(run, name)]
-    from ..models.pretrained import PretrainedClassifier
-
-    PretrainedClassifier.load(str(run.model))  # raises an InputError for a model that nobody could load
     check_accepted(corpora_seen_in_training(run.model), accept_terms)
     if dataset_card:
         uploads.append(card_upload_of_run(run, name))
