@@ -83,7 +83,7 @@ def _write(measured: MeasuredClips, folder: Path, embed_audio: bool, verbose: bo
     pictures = _draw_figures(data, normalized, compared, examples, figures_folder, verbose)
     clips = measured.clips[["id", *_METADATA, *measurements.MEASURES]]
     rows = [
-        {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
+        {str(name): float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
         for row in clips.to_dict("records")
     ]
     (folder / CLIPS_FILE).write_text(format_rows(rows, "csv") + "\n", encoding="utf-8")
