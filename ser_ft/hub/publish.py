@@ -76,11 +76,11 @@ def push(
             uploads = _collect(Path(source).expanduser(), name, private, dataset_card, space, accept_terms, work)
             for upload in uploads:
                 upload.check()
-        if uploads[0].kind == "model":
-            from ..models.pretrained import PretrainedClassifier
+            if uploads[0].kind == "model":
+                from ..models.pretrained import PretrainedClassifier
 
-            # Raises an InputError for a model that would be refused after its download.
-            PretrainedClassifier.load(str(RunFolder(source).model))
+                # Raises an InputError for a model that would be refused after its download.
+                PretrainedClassifier.load(str(RunFolder(source).model))
             if client is None:
                 _show(uploads, private, out, log)
                 return []
