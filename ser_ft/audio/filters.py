@@ -15,6 +15,7 @@ CUTOFF = 40.0
 # does not depend on how many samples arrive together.
 _ROW = _ROWS = 32
 _GRID = _ROWS * _ROW
+_CHUNK = 2**14  # source samples that are resampled at once: soxr copies them
 _MAX_BLOCKS = 16  # at once, so that they stay in the cache of the processor
 _NEGLIGIBLE = 1e-20
 
@@ -35,8 +36,12 @@ class Resampler:
         samples = np.ascontiguousarray(samples)
         if self._stream is None:
             return samples
-        resampled: np.ndarray = self._stream.resample_chunk(samples, last=last)
-        return resampled
+        starts = range(0, max(1, len(samples)), _CHUNK)
+        chunks = [
+            self._stream.resample_chunk(samples[start : start + _CHUNK], last and start == starts[-1])
+            for start in starts
+        ]
+        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 class HighPass:
@@ -57,34 +62,37 @@ class HighPass:
         self._block = joined[len(joined) // _GRID * _GRID :].copy()
         for start in range(0, len(joined), _MAX_BLOCKS * _GRID):
             part = joined[start : start + _MAX_BLOCKS * _GRID]
-            part[:] = self._filter(part)
+            part[:] = self._filter(part)[: len(part)]
         return joined[first:]
 
     def _filter(self, samples: np.ndarray) -> np.ndarray:
         """Filter samples from the start of a grid block, and move on to the start of the last incomplete one."""
         complete = len(samples) // _GRID
-        blocks = np.zeros((-(-len(samples) // _GRID), _ROWS, _ROW))
-        blocks.reshape(-1)[: len(samples)] = samples
+        if complete * _GRID < len(samples):
+            samples = np.concatenate([samples, np.zeros(-len(samples) % _GRID, np.float32)])
+        blocks = samples.reshape(-1, _ROWS, _ROW)
         # The states at the ends of the rows are sums of what each row adds, which is scaled to the start of the block.
-        sums = np.cumsum((blocks @ _ROW_END).view(np.complex128)[..., 0] / _ROW_POWERS[1:], axis=1)
-        states = np.empty((len(blocks), _ROWS), np.complex128)
+        sums = np.cumsum((blocks @ _ROW_END).view(np.complex64)[..., 0] * _INVERSE_POWERS, axis=1)
+        starts = np.empty(len(blocks), np.complex128)
         for index, block_sum in enumerate(sums[:, -1].tolist()):
-            states[index] = self._state
+            starts[index] = self._state
             if index < complete:
                 state = _BLOCK_POWER * (self._state + block_sum)
                 self._state = state if abs(state) > _NEGLIGIBLE else 0j
-        states[:, 1:] += sums[:, :-1]
-        states *= _ROW_POWERS[:-1]
+        states = np.empty(sums.shape, np.complex128)
+        states[:, 0] = starts
+        np.add(sums[:, :-1], starts[:, None], out=states[:, 1:])
+        states *= _ROW_POWERS
         filtered = blocks @ _ROW_RESPONSE
-        filtered += states[..., None].view(np.float64) @ _STATE_RESPONSE
-        return filtered.reshape(-1)[: len(samples)]
+        filtered += states.astype(np.complex64)[..., None].view(np.float32) @ _STATE_RESPONSE
+        return filtered.reshape(-1)
 
 
-def _design() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _design() -> tuple[np.ndarray, np.ndarray, np.ndarray, complex]:
     """Return the matrices of `HighPass`.
 
     They give the response within a row and the state after it, shapes (row, row) and (row, 2); the response to the
-    state before a row, shape (2, row); and the powers of the pole at the starts and the end of rows, shape (rows + 1,).
+    state before a row, shape (2, row); and the power of the pole by which a row changes the state.
     """
     # The bilinear transform of s^2 / (s^2 + sqrt(2) s + 1), whose poles are exp(+-3 pi i / 4).
     warped = math.tan(math.pi * CUTOFF / SAMPLE_RATE)
@@ -99,8 +107,11 @@ def _design() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     row_response = np.where(lags >= 0, response[np.abs(lags)], 0.0)
     row_end = np.stack([powers[::-1].real, powers[::-1].imag], axis=1)
     state_response = 2 * np.stack([(residue * powers).real, -(residue * powers).imag])
-    return row_response, row_end, state_response, (pole**_ROW) ** np.arange(_ROWS + 1)
+    matrices = (row_response, row_end, state_response)
+    return *(np.ascontiguousarray(matrix, np.float32) for matrix in matrices), pole**_ROW
 
 
-_ROW_RESPONSE, _ROW_END, _STATE_RESPONSE, _ROW_POWERS = _design()
-_BLOCK_POWER = complex(_ROW_POWERS[-1])
+_ROW_RESPONSE, _ROW_END, _STATE_RESPONSE, _ROW_POWER = _design()
+_ROW_POWERS = _ROW_POWER ** np.arange(_ROWS)
+_INVERSE_POWERS = _ROW_POWER ** -np.arange(1.0, _ROWS + 1)
+_BLOCK_POWER = _ROW_POWER**_ROWS

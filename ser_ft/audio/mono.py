@@ -30,7 +30,8 @@ _NEAR_STRONGEST = 0.1
 _NOTABLE_PEAK = 2.0
 
 
-_LEAST_LEVEL = np.float32(2**-16)  # smaller samples are zero in 16 bits
+_LEAST_LEVEL = np.float32(2**-16)
+_SEARCHED_AT_ONCE = 512
 
 
 class MonoConverter:
@@ -70,7 +71,6 @@ class MonoConverter:
 
     def convert(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
         """Convert samples as `feed` does, in place: they are what `as_float` or `AudioReader.blocks` returns."""
-        self._warn_if_clipped(samples)
         mono = self._mixer.feed(samples, last)
         if self._offset is None:
             self._start.append(mono)
@@ -84,7 +84,11 @@ class MonoConverter:
         resampled = self._resampler.feed(mono, last)
         self._find_sound(resampled)
         filtered = self._high_pass.feed(resampled)
-        return np.clip(filtered, -1, 1, out=filtered)
+        peak = max(filtered.max(initial=0.0), -filtered.min(initial=0.0))
+        if peak > _NOTABLE_PEAK and not self._is_clipped:
+            self._is_clipped = True
+            logger.warning("%s: samples far beyond full scale are clipped: lower the level of the file", self._name)
+        return np.clip(filtered, -1, 1, out=filtered) if peak > 1 else filtered
 
     def finish(self) -> np.ndarray:
         """Return the remaining samples, shape (samples,). Nothing can be fed afterwards."""
@@ -93,24 +97,18 @@ class MonoConverter:
     def _find_sound(self, samples: np.ndarray) -> None:
         position, self._position = self._position, self._position + len(samples)
         assert self._offset is not None
-        for is_start, edge in ((True, samples), (False, samples[::-1])):
-            if not len(edge) or (is_start and self.sound.stop):
-                continue
-            index = 0
-            if abs(edge[0] + self._offset) < _LEAST_LEVEL:
-                is_sound = np.abs(edge + self._offset) >= _LEAST_LEVEL
-                index = int(is_sound.argmax())
-                if not is_sound[index]:
-                    return
-            if is_start:
-                self.sound = slice(position + index, position + len(samples))
-            else:
-                self.sound = slice(self.sound.start, position + len(samples) - index)
+        if (start := _silent_start(samples, self._offset)) < len(samples):
+            first = self.sound.start if self.sound.stop else position + start
+            self.sound = slice(first, self._position - _silent_start(samples[::-1], self._offset))
 
-    def _warn_if_clipped(self, samples: np.ndarray) -> None:
-        if not self._is_clipped and samples.size and max(samples.max(), -samples.min()) > _NOTABLE_PEAK:
-            self._is_clipped = True
-            logger.warning("%s: samples far beyond full scale are clipped: lower the level of the file", self._name)
+
+def _silent_start(samples: np.ndarray, offset: np.float32) -> int:
+    """Return the number of samples at the start that are zero in 16 bits, without an offset that was removed."""
+    for start in range(0, len(samples), _SEARCHED_AT_ONCE):
+        is_sound = np.abs(samples[start : start + _SEARCHED_AT_ONCE] + offset) >= _LEAST_LEVEL
+        if (index := int(is_sound.argmax())) or is_sound[0]:
+            return start + index
+    return len(samples)
 
 
 class _Mixer:
