@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 PIPE_ENDED = 141
 """The exit code if the reader of standard output ends first: 128 + SIGPIPE, as for other programs."""
@@ -20,16 +20,16 @@ class _Stream(io.FileIO):
         super().__init__(number, "w", closefd=False)
         self.error: OSError | None = None
 
-    def write(self, data: object) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write bytes, and return their number."""
         try:
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(data)
         except OSError as error:
             self.error = error
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(data)
 
 
 def protect_streams() -> None:
@@ -56,7 +56,7 @@ def protect_streams() -> None:
 def output_error() -> OSError | None:
     """Return the error since which all that is printed is dropped; None if standard output can be written."""
     raw = _raw(sys.stdout)
-    return raw and raw.error
+    return None if raw is None else raw.error
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def silent_libraries() -> Iterator[None]:
         os.close(null)
 
 
-def _open(number: int, like: IO[str]) -> io.TextIOWrapper:
+def _open(number: int, like: IO[str] | None) -> io.TextIOWrapper:
     """Open a stream with the encoding and the buffers of another."""
     assert isinstance(like, io.TextIOWrapper)
     stream = _Stream(number)
