@@ -21,6 +21,7 @@ from ser_ft.config.schema import SplitConfig
 from ser_ft.data import builder
 from ser_ft.data.catalog import Skipped
 from ser_ft.evaluation.run_folder import RunFolder
+from ser_ft.hub.files import public_environment
 from ser_ft.labels import LabelScheme
 from ser_ft.monitor.conversation import MonitorSettings
 from ser_ft.monitor.report import write_reports
@@ -258,3 +259,11 @@ def test_ordinary_names_are_printed_byte_for_byte(capsys: pytest.CaptureFixture[
     print_text(f"{names}\n{names}\x1b[31m\udcff\u202e")
     assert capsys.readouterr().out == f"{names}\n{names}\\u001b[31m\\udcff\\u202e\n"
     assert LabelScheme("own", (names,), {}).classes == (printable(names),)
+
+
+def test_the_published_environment_names_neither_the_kernel_nor_the_command(hostile: RunFolder) -> None:
+    environment = hostile.environment | {"platform": "Linux-6.8.0-1021-someone-x86_64-with-glibc2.39"}
+    public = public_environment(environment)
+    assert public["platform"] == "Linux"
+    assert public.keys() == environment.keys() - {"command"}
+    assert public_environment(hostile.environment)["versions"] == hostile.environment["versions"]
