@@ -14,7 +14,8 @@ A trial is passed if all of these hold:
 
 - earlier results beside the output are unchanged, and an output that the command replaces is the old or the new one;
 - no file under its final name is half written;
-- for a full disk: exit code 1 (or success, or 2 before work starts), and one line on stderr that names the disk, without a traceback;
+- for a full disk: exit code 1 (or success, or 2 before work starts), and one line on stderr that names the disk,
+  without a traceback;
 - the repetition succeeds, and its result is that of the undisturbed run, byte for byte (but for times and versions);
 - nothing is left beside the results: no hidden file or folder, and no temporary file.
 """
