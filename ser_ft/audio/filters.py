@@ -83,9 +83,9 @@ class HighPass:
         states[:, 0] = starts
         np.add(sums[:, :-1], starts[:, None], out=states[:, 1:])
         states *= _ROW_POWERS
-        filtered = blocks @ _ROW_RESPONSE
+        filtered: np.ndarray = blocks @ _ROW_RESPONSE
         filtered += states.astype(np.complex64)[..., None].view(np.float32) @ _STATE_RESPONSE
-        return filtered.reshape(-1)
+        return np.reshape(filtered, -1)
 
 
 def _design() -> tuple[np.ndarray, np.ndarray, np.ndarray, complex]:
@@ -107,8 +107,8 @@ def _design() -> tuple[np.ndarray, np.ndarray, np.ndarray, complex]:
     row_response = np.where(lags >= 0, response[np.abs(lags)], 0.0)
     row_end = np.stack([powers[::-1].real, powers[::-1].imag], axis=1)
     state_response = 2 * np.stack([(residue * powers).real, -(residue * powers).imag])
-    matrices = (row_response, row_end, state_response)
-    return *(np.ascontiguousarray(matrix, np.float32) for matrix in matrices), pole**_ROW
+    matrices = [np.ascontiguousarray(matrix, np.float32) for matrix in (row_response, row_end, state_response)]
+    return matrices[0], matrices[1], matrices[2], pole**_ROW
 
 
 _ROW_RESPONSE, _ROW_END, _STATE_RESPONSE, _ROW_POWER = _design()

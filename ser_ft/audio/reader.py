@@ -148,7 +148,7 @@ def _open_reader(stack: ExitStack, source: bytes | Path, name: str) -> AudioRead
 
     def read(frames: int) -> np.ndarray:
         # int16 is converted here: the same values as from libsndfile, in a third of the time.
-        samples = decoder.read(frames, dtype="int16" if is_pcm16 else "float32", always_2d=True)
+        samples: np.ndarray = decoder.read(frames, dtype="int16" if is_pcm16 else "float32", always_2d=True)
         file.check()
         if is_pcm16:
             return from_pcm16(samples)

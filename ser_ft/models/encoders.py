@@ -208,7 +208,7 @@ def find_encoder(
     changes |= overrides
     if config.model_type == "whisper" and "max_source_positions" in overrides:
         _shorten_whisper(name, config, extractor, overrides["max_source_positions"])
-    keeps_head = list(config.id2label.values()) == list(classes)
+    keeps_head = list((config.id2label or {}).values()) == list(classes)
     with readable_errors(name):
         for key, value in changes.items():
             setattr(config, key, value)

@@ -141,11 +141,14 @@ def fetch(name: str, revision: str | None, allow_pickle: bool | None = None) -> 
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    patterns = [_CONFIG, _ADAPTER, *_EXTRACTORS]
-    for file_name in () if allow_pickle is None else _weights_names(allow_pickle):
-        file = Path(file_name)
-        patterns += [file_name, f"{file_name}{_INDEX}", f"{file.stem}-*-of-*{file.suffix}"]
-    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    settings = [_CONFIG, _ADAPTER, *_EXTRACTORS]
+    files = [] if allow_pickle is None else list(map(Path, _weights_names(allow_pickle)))
+    # A pickle is downloaded only if there is no file in safetensors.
+    for weights in [[file.name, f"{file}{_INDEX}", f"{file.stem}-*-of-*{file.suffix}"] for file in files] or [[]]:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*settings, *weights]))
+        if any(file for pattern in weights for file in folder.glob(pattern)):
+            break
+    return folder
 
 
 def check_folder(name: str, folder: Path) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _load_own(
     config, extractor = saved.config, saved.extractor
     if not isinstance(extractor, SpectralFeatureExtractor):
         raise InputError(f"{folder}: its feature extractor is not one of ser_ft")
-    needs_new_head = list(config.id2label.values()) != list(classes)
+    needs_new_head = list((config.id2label or {}).values()) != list(classes)
     if needs_new_head:
         config.id2label = dict(enumerate(classes))
         config.label2id = {label: number for number, label in enumerate(classes)}
