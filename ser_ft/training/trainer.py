@@ -277,7 +277,7 @@ class Trainer:
     def _check_finite(self) -> None:
         """Stop a training that diverged before its weights are validated or saved."""
         state = self.trainable.model.state_dict()
-        values = [*self.totals.values(), *(state[name] for name in self.trained_names)]
+        values = [*self.totals.values(), *(state[name] for name in self.trained_names if name in state)]
         failed = torch.stack([~value.isfinite().all() for value in values]).any().float()
         if self.accelerator.reduce(failed, "sum").item():
             raise self.diverged()

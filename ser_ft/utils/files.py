@@ -49,9 +49,9 @@ def check_inputs(paths: Iterable[str | Path]) -> None:
                 raise InputError(f"{str(path) or repr(path)}: no such file or folder") from None
 
 
-def check_path_or_hub_name(name: str) -> None:
+def check_path_or_hub_name(name: str | Path) -> None:
     """Raise InputError if a name is a path that does not exist, and is written as no name on the Hub can be."""
-    if name.startswith((".", "~", os.sep)) or name.count("/") > 1:
+    if str(name).startswith((".", "~", os.sep)) or str(name).count("/") > 1:
         check_inputs([name])
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -86,5 +86,10 @@ def kill_after_checkpoint(process: subprocess.Popen[str], out: Path, step: int) 
         if any(int(path.name.split("-")[1]) >= step for path in (out / "checkpoints").glob("step-*")):
             break
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    # The launcher of several processes starts each in a session of its own.
+    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for other in processes:
+        with suppress(psutil.NoSuchProcess):
+            other.kill()
     process.wait()
+    psutil.wait_procs(processes[1:], timeout=30)

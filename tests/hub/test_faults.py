@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ser_ft.cli import main
 from ser_ft.evaluation.run_folder import RunFolder
@@ -20,8 +21,8 @@ Push = Callable[[], tuple[int, str]]
 def run(make_run: Callable[[str], RunFolder], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with a file that is uploaded in parts. Tests must not change it."""
     copy = shutil.copytree(make_run("mfcc-cnn").path, tmp_path_factory.mktemp("large") / "run")
-    with (copy / "model" / "model.safetensors").open("ab") as file:
-        file.write(bytes(1_200_000))
+    weights = copy / "model" / "model.safetensors"
+    save_file(load_file(weights), weights, {"format": "pt", "padding": " " * 1_200_000})
     return RunFolder(copy)
 
 

@@ -295,7 +295,8 @@ def test_a_long_recording_without_speech_is_uncertain(recognizer: EmotionRecogni
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("no/such/model", "not a folder, and no such model"),
+        ("no/such", "not a folder, and no such model"),
+        ("no/such/model", "no such file or folder"),
         ("none.onnx", "none.onnx"),
         (".", "contains neither a run nor a saved classifier"),
     ],

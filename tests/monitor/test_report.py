@@ -34,7 +34,7 @@ UNKNOWN = "It is not known how often the model is right"
 
 @pytest.fixture(autouse=True)
 def _backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None: LoudIsAngry())
+    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None, **options: LoudIsAngry())
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_a_failing_model_is_reported_in_one_line(
                 raise RuntimeError("out of\nmemory")
             return super().probabilities(waveforms)
 
-    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None: Broken())
+    monkeypatch.setattr("ser_ft.inference.backends.open_backend", lambda model=None, **options: Broken())
     assert run_monitor(recordings, "--out", tmp_path / "out", "--format", "json") == 1
     printed = capsys.readouterr()
     first, _, _, quiet = json.loads(printed.out)

@@ -225,7 +225,7 @@ def test_examples_can_be_played(make_run: MakeRun) -> None:
     for element in elements:
         wav = base64.b64decode(element["src"].removeprefix("data:audio/wav;base64,"))
         name = element["aria-label"].split()[1].rstrip(",")
-        assert np.array_equal(audio.to_pcm16(audio.decode(wav)), samples[name])
+        assert np.array_equal(audio.to_pcm16(audio.from_wav(wav)), samples[name])
 
 
 def test_long_clips_are_shortened_and_unreadable_ones_cannot_be_played(make_run: MakeRun) -> None:
