@@ -203,7 +203,7 @@ def fuzz(seed: int, count: int, out: Path, results: Any) -> None:
                 (out / f"{seed}-{index}.bin").write_bytes(content)
         os.dup2(stdout, 1)
         printed.seek(0)
-        lines = len(printed.read().splitlines())
+        lines = printed.read().decode(errors="replace").splitlines()
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
     results.put((outcomes, longest, peak, lines))
@@ -260,7 +260,8 @@ def main() -> None:
     print(f"crashes: {len(crashed)} {crashed or ''}")
     print(f"longest time: {max(report[1] for report in reports):.2f} s")
     print(f"peak memory of a process: {max(report[2] for report in reports):.0f} MiB")
-    print(f"lines on stdout: {sum(report[3] for report in reports)}")
+    lines = [line for report in reports for line in report[3]]
+    print(f"lines on stdout: {len(lines)} {lines[:10] or ''}")
 
 
 if __name__ == "__main__":
