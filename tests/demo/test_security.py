@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from ser_ft.cli.demo import Options, read_options
 from ser_ft.utils.errors import InputError
 from tests.helpers.chromium import wait_until
+
+httpx = pytest.importorskip("httpx", reason='the page needs gradio, which needs httpx: pip install "gradio>=6.31,<7"')
 
 Headers = list[tuple[bytes, bytes]]
 CLIENT = httpx.Client(timeout=20)
