@@ -9,7 +9,7 @@ start: seconds from the command to a page that responds, median of five. load: 2
 to `/recognize`: errors, response times, and the server's memory at the start and after 100, 500, 1,000, 1,500 and 2,000
 requests. attack: 21 connections announce uploads of 4 GB in all and stop, 20 send an upload and 20 their headers with
 one byte per second; meanwhile another visitor's requests must succeed. burst: 500 requests at once: how many are
-answered, and what the others are told. live: four simultaneous live streams of two minutes each, as fast as possible:
+answered, and the message of the others. live: four simultaneous live streams of two minutes each, as fast as possible:
 the share of real time that is needed. requests: a headless Chromium opens every tab, uploads a file in each and starts
 the live tab; all addresses that it requests (needs selenium, chromium and its driver).
 """

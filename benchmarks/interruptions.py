@@ -29,6 +29,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -401,19 +402,19 @@ def full(trials: Trials, sizes: list[float]) -> list[dict[str, Any]]:
                 code = trials.run(trials.case.arguments)
                 lines = trials.errors.read_text(errors="replace").strip().splitlines()
                 was, problems = check_interrupted(trials, reference, old)
-                told = [line for line in lines if line.startswith("ser-ft")]
+                messages = [line for line in lines if line.startswith("ser-ft")]
                 refused = code == 2 and "GB are free" in (lines or [""])[-1]
                 if code not in (0, 1) and not refused:
                     problems.append(f"exit code {code}: {(lines or [''])[-1][:200]}")
                 if (
                     code
                     and not refused
-                    and (len(told) != 1 or "disk" not in told[0] or any("Traceback" in line for line in lines))
+                    and (len(messages) != 1 or "disk" not in messages[0] or any("Traceback" in line for line in lines))
                 ):
                     problems.append(f"says: {' | '.join(lines[-4:])[:500]} ({len(lines)} lines)")
                 subprocess.run([*mount, "remount,size=1g", mount_point], check=True)
                 problems += check_again(trials, reference)
-                message = told[0] if told else ""
+                message = messages[0] if messages else ""
             finally:
                 subprocess.run(["umount", mount_point], check=True)
             at = f"{part}: room for {int(size * needed) / 1024:.0f} of {needed / 1024:.0f} KiB"
@@ -438,7 +439,9 @@ def main() -> int:
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--sizes", default="0,0.3,0.6,0.95", help="room on the disk, as shares of what a run writes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", default="/tmp/ser_ft-interruptions", help="a folder that is replaced")
+    parser.add_argument(
+        "--work", default=str(Path(tempfile.gettempdir(), "ser_ft-interruptions")), help="a folder that is replaced"
+    )
     parser.add_argument("--out", help="a JSON file of all trials")
     options = parser.parse_args()
     work = Path(options.work)

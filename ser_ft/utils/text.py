@@ -142,7 +142,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _is_formula(text: str) -> bool:
-    # Apostrophes are skipped so that those of the text itself can be told from ours.
+    # Apostrophes are skipped to distinguish those of the text from added ones.
     return text.lstrip("'").startswith(_FORMULA_STARTS)
 
 

@@ -1,4 +1,4 @@
-"""Manifests as people write them: separators, encodings, columns, files and labels; what is said of them."""
+"""Manifests as people write them: separators, encodings, columns, files and labels, and the messages about them."""
 
 from __future__ import annotations
 
