@@ -40,7 +40,8 @@ from transformers import (
 from transformers.utils import logging
 
 from ser_ft import audio
-from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
+from ser_ft.config.schema import DataConfig, ModelConfig, Recipe, TuningConfig
+from ser_ft.config.training_loop import TrainConfig
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading.targets import ClipData
 from ser_ft.evaluation.run_folder import RunFolder

@@ -15,7 +15,7 @@ from ..data.augmentation.waveform import Augment
 from ..data.splits import SPLIT_KINDS
 from ..models import CLASSICAL, MODELS, SHIPPED, model_kind
 from ..utils.errors import InputError
-from .training_loop import TrainingLoopConfig
+from .training_loop import TrainConfig
 from .validation import check_choice, check_fraction, check_minimum, check_run_folder_flags, check_seed
 
 
@@ -264,49 +264,6 @@ class AugmentConfig:
         if kind != "own" and tuning.mode == "probe" and (self.online or spectral):
             without = f", without {spectral[0]}" if spectral else ""
             raise InputError(f"a probe sees frozen states: give augment.copies with transforms{without}")
-
-
-@dataclass
-class TrainConfig(TrainingLoopConfig):
-    """The training loop and its optimizer."""
-
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW; for a pretrained backbone, of its head only."""
-
-    warmup_ratio: float = 0.1
-    """Fraction of all steps over which the learning rate rises. It falls along a cosine afterwards."""
-
-    label_smoothing: float = 0.1
-    """Fraction of the target that is spread over the classes that the clip's corpus contains."""
-
-    class_weights: bool = False
-    """Weight clips by the inverse frequency of their class in the training part."""
-
-    balanced: bool = False
-    """Sample clips with replacement so that each combination of corpus and emotion is equally frequent."""
-
-    ema_decay: float | None = None
-    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved instead of them, for
-    example 0.998. null: no EMA."""
-
-    early_stopping_patience: int | None = 10
-    """Stop after this many epochs without a better validation UAR. null: never."""
-
-    compile: bool = False
-    """Compile the layers of a speech encoder with torch.compile: it takes a minute or more at the start, and steps on
-    GPUs are faster."""
-
-    report_to: list[str] = field(default_factory=list)
-    """Experiment trackers that accelerate supports: tensorboard, trackio, wandb, ..."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.class_weights and self.balanced:
-            raise InputError("train.class_weights and train.balanced both compensate for rare classes: choose one")
-        check_minimum(self, "train", 1, "early_stopping_patience")
-        check_fraction(self, "train", "label_smoothing")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise InputError(f"train.ema_decay must be between 0 and 1, not {self.ema_decay}")
 
 
 @dataclass

@@ -1,10 +1,11 @@
-"""The settings that fine-tuning and continued pretraining share: length, batches, optimizer steps, checkpoints."""
+"""The section `train`, and those of its settings that continued pretraining shares."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from ..utils.errors import InputError
 from .validation import check_fraction, check_minimum, check_positive
 
 
@@ -56,3 +57,46 @@ class TrainingLoopConfig:
         check_minimum(self, self.section, 0, "learning_rate", "weight_decay", "dataloader_num_workers")
         check_positive(self, self.section, "max_grad_norm", "max_batch_seconds")
         check_fraction(self, self.section, "warmup_ratio")
+
+
+@dataclass
+class TrainConfig(TrainingLoopConfig):
+    """The training loop and its optimizer."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW; for a pretrained backbone, of its head only."""
+
+    warmup_ratio: float = 0.1
+    """Fraction of all steps over which the learning rate rises. It falls along a cosine afterwards."""
+
+    label_smoothing: float = 0.1
+    """Fraction of the target that is spread over the classes that the clip's corpus contains."""
+
+    class_weights: bool = False
+    """Weight clips by the inverse frequency of their class in the training part."""
+
+    balanced: bool = False
+    """Sample clips with replacement so that each combination of corpus and emotion is equally frequent."""
+
+    ema_decay: float | None = None
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved instead of them, for
+    example 0.998. null: no EMA."""
+
+    early_stopping_patience: int | None = 10
+    """Stop after this many epochs without a better validation UAR. null: never."""
+
+    compile: bool = False
+    """Compile the layers of a speech encoder with torch.compile: it takes a minute or more at the start, and steps on
+    GPUs are faster."""
+
+    report_to: list[str] = field(default_factory=list)
+    """Experiment trackers that accelerate supports: tensorboard, trackio, wandb, ..."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights and self.balanced:
+            raise InputError("train.class_weights and train.balanced both compensate for rare classes: choose one")
+        check_minimum(self, "train", 1, "early_stopping_patience")
+        check_fraction(self, "train", "label_smoothing")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"train.ema_decay must be between 0 and 1, not {self.ema_decay}")

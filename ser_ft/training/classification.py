@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
-from ..config.schema import TrainConfig
+from ..config.training_loop import TrainConfig
 from ..data.augmentation.batch import Mixup
 from ..dataloading.batch_sampler import balancing_weights
 from ..dataloading.targets import ClipData

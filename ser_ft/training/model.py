@@ -11,7 +11,8 @@ import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
-from ..config.schema import AugmentConfig, HubConfig, ModelConfig, Recipe, TrainConfig, TuningConfig
+from ..config.schema import AugmentConfig, HubConfig, ModelConfig, Recipe, TuningConfig
+from ..config.training_loop import TrainConfig
 from ..evaluation.run_folder import RunFolder
 from ..evaluation.scoring import Calibration
 from ..models import MODELS, SHIPPED

@@ -8,7 +8,8 @@ import pytest
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
 from ser_ft.config.pretraining import PretrainConfig
-from ser_ft.config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, SplitConfig, TrainConfig, TuningConfig
+from ser_ft.config.schema import AugmentConfig, DataConfig, ModelConfig, Recipe, SplitConfig, TuningConfig
+from ser_ft.config.training_loop import TrainConfig
 from ser_ft.utils.errors import InputError
 
 IMAGE = "model: {name: timm/vgg16}"

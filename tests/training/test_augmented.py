@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ser_ft.config.parser import parse
-from ser_ft.config.schema import AugmentConfig, TrainConfig
+from ser_ft.config.schema import AugmentConfig
+from ser_ft.config.training_loop import TrainConfig
 from ser_ft.data.augmentation.batch import Mixup
 from ser_ft.data.augmentation.waveform import Augment
 from ser_ft.data.prepare import open_prepared
