@@ -1,6 +1,7 @@
 """Commands and snippets in README.md and docs/ are ones that work."""
 
 import ast
+import glob
 import importlib
 import re
 import shlex
@@ -51,8 +52,11 @@ def check_ser_ft(words: list[str]) -> None:
     if words[0] == "train":
         return check_recipe("finetune.py", words[1:])
     options, settings = make_parser().parse_known_args(words)
-    for recipe in getattr(options, "recipes", []):
-        check_recipe("finetune.py", ["--config", str(recipe), *settings])
+    for pattern in getattr(options, "recipes", []):
+        recipes = glob.glob(pattern)
+        assert recipes, pattern
+        for recipe in recipes:
+            check_recipe("finetune.py", ["--config", recipe, *settings])
     assert words[0] == "sweep" or not settings
     return None
 

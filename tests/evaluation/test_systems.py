@@ -94,6 +94,14 @@ def test_runs_with_other_settings_are_another_system_with_its_folder_in_the_name
     assert "plain_cnn_augmented" in {system.name for system in pooled_systems(tmp_path)}
 
 
+def test_a_recipe_and_its_augmented_version_are_told_apart_in_tables(tmp_path: Path) -> None:
+    model = "whisper-base (full)"
+    write_folds(tmp_path / "full", model=model)
+    for run in find_runs([write_folds(tmp_path / "full_augmented", model=model)]):
+        run.write_text(run.config_file, run.config_file.read_text() + "augment: {transforms: {pitch: {}}}\n")
+    assert [system.name for system in pooled_systems(tmp_path)] == [model, f"{model}, augmented"]
+
+
 def test_systems_on_other_clips_are_on_another_leaderboard(tmp_path: Path) -> None:
     write_folds(tmp_path / "mfcc", seeds=(0, 1))
     write_folds(tmp_path / "plain", model="plain-cnn")
