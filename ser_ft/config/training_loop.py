@@ -69,6 +69,16 @@ class TrainConfig(TrainingLoopConfig):
     warmup_ratio: float = 0.1
     """Fraction of all steps over which the learning rate rises. It falls along a cosine afterwards."""
 
+    loss: Literal["cross-entropy", "focal", "logit-adjusted"] = "cross-entropy"
+    """cross-entropy; focal, in which clips count less the better they are classified; or logit-adjusted, in which the
+    log priors of the training part's classes are added to the logits, to compensate for rare classes."""
+
+    focal_gamma: float = 2.0
+    """For focal: exponent of the factor (1 - probability of the class) in the loss."""
+
+    logit_adjustment: float = 1.0
+    """For logit-adjusted: factor (tau) of the log priors."""
+
     label_smoothing: float = 0.1
     """Fraction of the target that is spread over the classes that the clip's corpus contains."""
 
@@ -94,8 +104,18 @@ class TrainConfig(TrainingLoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.class_weights and self.balanced:
-            raise InputError("train.class_weights and train.balanced both compensate for rare classes: choose one")
+        options = {
+            "train.class_weights": self.class_weights,
+            "train.balanced": self.balanced,
+            "train.loss logit-adjusted": self.loss == "logit-adjusted",
+        }
+        balancing = [name for name, is_used in options.items() if is_used]
+        if len(balancing) > 1:
+            raise InputError(f"{balancing[0]} and {balancing[1]} both compensate for rare classes: choose one")
+        for name, loss in (("focal_gamma", "focal"), ("logit_adjustment", "logit-adjusted")):
+            if getattr(self, name) != getattr(TrainConfig, name) and self.loss != loss:
+                raise InputError(f"train.{name} needs train.loss {loss}")
+        check_positive(self, "train", "focal_gamma", "logit_adjustment")
         check_minimum(self, "train", 1, "early_stopping_patience")
         check_fraction(self, "train", "label_smoothing")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

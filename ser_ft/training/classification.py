@@ -23,7 +23,7 @@ from ..evaluation.run_folder import RunFolder
 from ..models.outputs import NotFiniteError
 from ..utils.atomic import write_atomically
 from .ema import EMA
-from .losses import clip_losses
+from .losses import class_priors, clip_losses
 from .trainer import Batch, Trainer, TrainingJob
 
 
@@ -52,6 +52,9 @@ class ClassificationTrainer(Trainer):
     ) -> None:
         self.job, self.config, self.clips = job, config, job.clips
         self.clip_weights = self._clip_weights()
+        self.class_priors: np.ndarray | None = None
+        if config.loss == "logit-adjusted":
+            self.class_priors = class_priors(job.clips.targets, job.clips.allowed, job.train_rows)
         super().__init__(accelerator, job, config, folder, seed)
         self.ema: EMA | None = None
         if config.ema_decay is not None:
@@ -97,16 +100,23 @@ class ClassificationTrainer(Trainer):
             torch.from_numpy(values[rows]).to(device, non_blocking=True)
             for values in (self.clips.targets, self.clips.allowed, self.clip_weights, self.clips.labels)
         )
+        priors = None if self.class_priors is None else torch.from_numpy(self.class_priors[rows]).to(device)
         if self.job.mixup:
             seed = (self.seed, self.state.step, index, self.accelerator.process_index)
             mixup = Mixup.sample(self.job.mixup, len(rows), seed)
             inputs = {name: mixup.mix_input(name, value) for name, value in inputs.items()}
             targets, allowed, weights = mixup.mix(targets), mixup.allowed_by_either(allowed), mixup.mix(weights)
+            priors = None if priors is None else mixup.mix(priors)
+        offsets = None if priors is None else self.config.logit_adjustment * priors.clamp(min=1e-12).log()
+        focal_gamma = self.config.focal_gamma if self.config.loss == "focal" else 0.0
         with self.accelerator.autocast():
             outputs = self.model(**inputs)
         logits, member_logits = outputs.logits, outputs.get("member_logits")
         members = logits[None] if member_logits is None else member_logits
-        losses = [clip_losses(member, targets, allowed, self.config.label_smoothing) for member in members]
+        losses = [
+            clip_losses(member, targets, allowed, self.config.label_smoothing, focal_gamma, offsets)
+            for member in members
+        ]
         loss = (torch.stack(losses).mean(dim=0) * weights).sum()
         predictions = logits.detach().float().masked_fill(~allowed, -torch.inf).argmax(dim=1)
         self.totals["correct"][0].index_add_(0, labels, (predictions == labels).long())

@@ -58,6 +58,18 @@ WRONG = {
     "both flags": ("{overwrite: true, resume: true}", "overwrite and resume exclude each other"),
     "a flag that is no flag": ("overwrite: maybe", "overwrite: expected bool"),
     "compilation of a small network": ("train: {compile: true}", "train.compile applies to speech encoders"),
+    "an unknown loss": ("train: {loss: hinge}", "train.loss"),
+    "the exponent of another loss": ("train: {focal_gamma: 1}", "train.focal_gamma needs train.loss focal"),
+    "priors of another loss": (
+        "train: {loss: focal, logit_adjustment: 2}",
+        "train.logit_adjustment needs train.loss logit-adjusted",
+    ),
+    "an exponent of 0": ("train: {loss: focal, focal_gamma: 0}", "train.focal_gamma must be above 0"),
+    "priors and class weights": (
+        "train: {loss: logit-adjusted, class_weights: true}",
+        "train.class_weights and train.loss logit-adjusted both compensate for rare classes: choose one",
+    ),
+    "priors of balanced batches": ("train: {loss: logit-adjusted, balanced: true}", "both compensate"),
     "a word for a section": ("train: fast", "train"),
     "broken YAML": ("train: {epochs: 3", "line 1"),
     "a list": ("- train\n- test", "mapping"),

@@ -169,9 +169,14 @@ def test_an_encoder_gets_other_versions_in_each_epoch(
     np.testing.assert_allclose(folder.predictions[classes], plain.predictions[classes], atol=1e-3)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_the_loss_of_mixed_clips_computed_by_hand(accumulation: int, miniature_folder: Path, tmp_path: Path) -> None:
-    """Targets, classes and weights of both clips are mixed; the sum is divided by the weights of the step's clips."""
+@pytest.mark.parametrize(
+    ("accumulation", "settings"),
+    [(1, {"class_weights": True}), (2, {"class_weights": True}), (2, {"loss": "logit-adjusted"})],
+)
+def test_the_loss_of_mixed_clips_computed_by_hand(
+    accumulation: int, settings: dict[str, Any], miniature_folder: Path, tmp_path: Path
+) -> None:
+    """Targets, classes, weights and priors of both clips are mixed; the sum is divided by the weights of the clips."""
     table = open_prepared(miniature_folder)
     rows = np.arange(0, len(table), 8)[:32]
     assert {"cremad", "ravdess"} <= {table["corpus"][row] for row in rows.tolist()}
@@ -180,8 +185,8 @@ def test_the_loss_of_mixed_clips_computed_by_hand(accumulation: int, miniature_f
         batch_size=16,
         gradient_accumulation_steps=accumulation,
         learning_rate=0.0,
-        class_weights=True,
         label_smoothing=0.1,
+        **settings,
     )
     accelerator = create_accelerator("no", 5)
     classes = table.features["emotion"].names
@@ -213,8 +218,11 @@ def test_the_loss_of_mixed_clips_computed_by_hand(accumulation: int, miniature_f
         with torch.no_grad():
             logits = model(mix(inputs["input_features"]), mask).logits
         targets = mix(torch.from_numpy(clips.targets[batch]))
+        if trainer.class_priors is not None:
+            logits += mix(torch.from_numpy(trainer.class_priors[batch])).log()
         losses = clip_losses(logits, targets, allowed | allowed[mixup.partners], 0.1)
         total_loss += float((losses * mix(weights)).sum())
         total_weight += float(weights.sum())
-    assert trainer.clip_weights[rows].std() > 0, "all weights are equal: the test would show nothing"
+    values = trainer.clip_weights if trainer.class_priors is None else trainer.class_priors
+    assert values[rows].std(axis=0).max() > 0, "all clips are alike: the test would show nothing"
     assert out.history[0]["train_loss"] == pytest.approx(total_loss / total_weight, rel=1e-5)

@@ -248,6 +248,15 @@ def test_training_options_work(miniature_folder: Path, tmp_path: Path, setting: 
     assert np.isfinite(folder.history[0]["train_loss"])
 
 
+def test_priors_of_classes_change_training_only(miniature_folder: Path, tmp_path: Path) -> None:
+    more = ("--train.learning_rate=0", "--train.max_steps=1", "--baselines=[]")
+    plain = train(miniature_folder, tmp_path / "plain", *more)
+    adjusted = train(miniature_folder, tmp_path / "adjusted", *more, "--train.loss=logit-adjusted")
+    assert adjusted.history[0]["train_loss"] != plain.history[0]["train_loss"]
+    assert adjusted.history[0]["validation_loss"] == plain.history[0]["validation_loss"]
+    assert adjusted.predictions.equals(plain.predictions)
+
+
 def test_tensorboard_gets_the_history(miniature_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
