@@ -43,13 +43,9 @@ def parse_as(
         InputError: a file is missing, or a key or a value is wrong.
         SystemExit: the help text or the configuration was requested and has been printed.
     """
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentError
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = f"{program} --config RECIPE.yaml [--SETTING VALUE ...]"
-    parser = ArgumentParser(prog=program, usage=usage, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="A recipe: a YAML file.")
-    parser.add_class_arguments(recipe_type)
+    parser = _make_parser(recipe_type, program, description)
     words = list(sys.argv[1:] if arguments is None else arguments)
     _check_nested_yaml(words, "the command line")
     _use_checked_loader()
@@ -62,6 +58,18 @@ def parse_as(
         raise InputError("the recipe is not text in UTF-8") from error
     except (ArgumentError, TypeError, ValueError, OSError) as error:
         raise InputError(_one_line(str(error))) from error
+
+
+@cache
+def _make_parser(recipe_type: type, program: str, description: str) -> Any:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    usage = f"{program} --config RECIPE.yaml [--SETTING VALUE ...]"
+    parser = ArgumentParser(prog=program, usage=usage, description=description, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="A recipe: a YAML file.")
+    parser.add_class_arguments(recipe_type)
+    return parser
 
 
 def _with_flag_values(words: list[str]) -> list[str]:
