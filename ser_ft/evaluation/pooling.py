@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..models import MODELS
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
-from .run_folder import RunFolder, explain_read_errors
+from .run_folder import RunFolder, explain_read_errors, starts_from_pretrained
 from .systems import CLIP_COLUMNS, Kind, Leaderboard, System, SystemRun, clips_fingerprint, split_family
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ BASELINE_MODEL = "mfcc-cnn"
 # Settings that may differ between two runs of one system, and settings that do not describe the model.
 _IGNORED_SETTINGS = (*("seed", "out", "overwrite", "resume"), *("embed_audio", "baselines", "push_to_hub", "hub"))
 _IGNORED_SPLIT_SETTINGS = ("fold", "corpus", "seed")
-_FINE_TUNED = re.compile(r" \((probe|partial|full|lora)\)$")
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
@@ -51,9 +49,10 @@ def pool_runs(
 ) -> list[System]:
     """Pool runs, and their baselines, into systems.
 
-    Runs that differ only in fold, left-out corpus and seeds belong to one system. Baselines of the same name on the
-    same clips are one system, no matter which runs they were fitted with. `names` is resolved run folder -> name of its
-    system, for systems named by the user.
+    Runs that differ only in fold, left-out corpus and seeds belong to one system. Classical baselines of the same name
+    on the same clips are one system, no matter which runs they were fitted with; a network that was trained as a
+    baseline is pooled like any run. `names` is resolved run folder -> name of its system, for systems named by the
+    user.
 
     Raises:
         InputError: a run has no test part or lacks a file, or a clip was tested twice with the same seeds.
@@ -63,8 +62,15 @@ def pool_runs(
         _read(run, custom_names.get(run.path.resolve()))
         for run in progress_bar(runs, desc="runs", show_progress=show_progress)
     ]
+    # A network may have been trained as a baseline of several runs.
+    networks: dict[Hashable, SystemRun] = {}
+    for run in runs:
+        for baseline in run.baselines:
+            if baseline.config_file.is_file():
+                network = _read(baseline)
+                networks.setdefault((_system_key(network), network.seeds, tuple(network.test_predictions["id"])), network)
     groups: dict[Hashable, list[SystemRun]] = {}
-    for member in members:
+    for member in [*members, *networks.values()]:
         groups.setdefault(_system_key(member), []).append(member)
     models = [system for group in groups.values() for system in _pool(group, _kind(group[0]))]
     return [*_with_unique_names(models), *_baseline_systems(models)]
@@ -125,12 +131,8 @@ def _kind(run: SystemRun) -> Kind:
         return "fusion"
     if model == BASELINE_MODEL:
         return "baseline"
-    if model in MODELS or "random weights" in model:
-        return "from-scratch"
-    if _FINE_TUNED.search(model):
-        return "transfer"
-    # One of our networks that continues from saved weights has the name of their folder.
-    return "from-scratch" if "train" in run.config else "other"
+    pretrained = starts_from_pretrained(run.config)
+    return "other" if pretrained is None else "transfer" if pretrained else "from-scratch"
 
 
 def _pool(runs: Sequence[SystemRun], kind: Kind) -> list[System]:
@@ -171,12 +173,14 @@ def _check_tested_once(runs: Sequence[SystemRun]) -> None:
 
 
 def _baseline_systems(models: Sequence[System]) -> list[System]:
-    """Return the baselines of the models' runs, on the models' test sets, one system per name and test set."""
+    """Return the classical baselines of the models' runs, on their test sets, one system per name and test set."""
     systems: dict[tuple[str, Hashable], System] = {}
     for model in models:
         by_name: dict[str, list[SystemRun]] = {}
         for run in model.runs:
             for baseline in run.folder.baselines:
+                if baseline.config_file.is_file():
+                    continue
                 by_name.setdefault(baseline.path.name, []).append(_read(baseline))
         for name, runs in by_name.items():
             for system in _pool(runs, "classical"):
@@ -229,11 +233,12 @@ def _is_augmented(system: System) -> bool:
 
 
 def _folder_name(system: System, namesakes: Sequence[System]) -> str:
-    """Return a name with the folder of the runs: "plain-cnn, mixup", or "plain_cnn_ravdess"."""
+    """Return a name with what the folder of the runs has more than those of the namesakes: "plain-cnn, mixup"."""
     parents = [Path(os.path.commonpath([run.folder.path.resolve().parent for run in s.runs])) for s in namesakes]
     parent = parents[namesakes.index(system)]
-    top = Path(os.path.commonpath(parents))
-    folder = str(parent.relative_to(top)) if parent != top else parent.name
     if parents.count(parent) > 1:
-        folder = system.runs[0].folder.path.resolve().name
-    return folder if folder.replace("_", "-").startswith(system.name) else f"{system.name}, {folder}"
+        return f"{system.name}, {system.runs[0].folder.path.resolve().name}"
+    words = [re.split(r"[_/]", str(parent)) for parent in parents]
+    common = len(os.path.commonprefix(words))
+    suffix = " ".join(words[namesakes.index(system)][common:])
+    return f"{system.name}, {suffix}" if suffix else system.name

@@ -7,12 +7,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models import MODELS
 from ..utils.atomic import explain_full_disk, write_atomically, write_file
 from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_output
@@ -139,6 +140,14 @@ def explain_read_errors(run: RunFolder) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{run.path}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def starts_from_pretrained(config: Mapping[str, Any]) -> bool | None:
+    """Return whether a run's training started from pretrained weights, from its config.yaml; None: no recipe."""
+    model = config.get("model", {})
+    if "pretrained" not in model:
+        return None
+    return bool(model["pretrained"]) and model["name"] not in MODELS
 
 
 def find_model_folder(path: Path) -> Path | None:

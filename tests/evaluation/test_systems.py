@@ -29,6 +29,10 @@ def test_runs_in_a_sweep_are_found_without_baselines_and_unfinished_runs(tmp_pat
     assert names == ["mfcc/fold0-seed0", "mfcc/fold1-seed0", "mfcc/mixup/fold0-seed0"]
 
 
+def speakers_of(run: Path) -> list[str]:
+    return sorted(set(RunFolder(run).predictions["speaker"]))
+
+
 def test_the_error_names_a_path_without_tested_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluated run in it"):
         find_runs([tmp_path])
@@ -88,10 +92,10 @@ def test_runs_with_other_settings_are_another_system_with_its_folder_in_the_name
     write_folds(tmp_path / "plain", model="plain-cnn")
     write_folds(tmp_path / "plain" / "mixup", model="plain-cnn", settings={"epochs": 5})
     write_folds(tmp_path / "wav2vec2", model=WAV2VEC2)
-    assert [system.name for system in pooled_systems(tmp_path)] == ["plain-cnn, plain", "plain-cnn, mixup", WAV2VEC2]
-    # A folder's name that includes the model's is used alone.
-    write_folds(tmp_path / "plain_cnn_augmented", model="plain-cnn", settings={"epochs": 7})
-    assert "plain_cnn_augmented" in {system.name for system in pooled_systems(tmp_path)}
+    assert [system.name for system in pooled_systems(tmp_path)] == ["plain-cnn", "plain-cnn, mixup", WAV2VEC2]
+    # What the folders have in common is not repeated.
+    write_folds(tmp_path / "plain_augmented", model="plain-cnn", settings={"epochs": 7})
+    assert "plain-cnn, augmented" in {system.name for system in pooled_systems(tmp_path)}
 
 
 def test_a_recipe_and_its_augmented_version_are_told_apart_in_tables(tmp_path: Path) -> None:
@@ -134,6 +138,15 @@ def test_baselines_of_the_same_name_are_one_system(tmp_path: Path) -> None:
     assert kinds[2:] == [("majority", "classical", 4), ("svm", "classical", 4)]
 
 
+def test_the_mfcc_cnn_of_a_run_is_the_baseline_that_its_model_is_compared_with(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_folds(tmp_path / name, model=f"{name} (full)")
+        for fold in tmp_path.glob(f"{name}/*"):
+            write_run(fold / "baselines" / "mfcc-cnn", fold=int(fold.name[4]), speakers=speakers_of(fold))
+    kinds = [(system.name, system.kind, len(system.runs)) for system in pooled_systems(tmp_path)]
+    assert kinds == [("first (full)", "transfer", 2), ("second (full)", "transfer", 2), ("mfcc-cnn", "baseline", 2)]
+
+
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
@@ -142,6 +155,7 @@ def test_baselines_of_the_same_name_are_one_system(tmp_path: Path) -> None:
         ("timm/vgg16_bn.tv_in1k, random weights, not transfer (full)", "from-scratch"),
         ("timm/vgg16_bn.tv_in1k (partial)", "transfer"),
         (WAV2VEC2, "transfer"),
+        ("shipped (fine-tuned)", "transfer"),
         ("fusion of mfcc-cnn, plain-cnn", "fusion"),
     ],
 )
