@@ -1,33 +1,55 @@
-"""The tables of docs/results.md, generated from the run folders in benchmarks/results/, which contain no models.
+"""The tables and the figure of the results, generated from the run folders without models in benchmarks/results/.
 
     python benchmarks/results.py keep sweeps/ravdess --as ravdess     # what a sweep found, less models and sound
-    python benchmarks/results.py table                                # writes docs/results.md between its two marks
+    python benchmarks/results.py keep sweeps/transfer --as transfer-ravdess --rename weights/base=openai/whisper-base
+    python benchmarks/results.py write                                # README.md, docs/results.md, docs/networks.md
+
+A page says in comments what is written where: `<!-- results: table ravdess transfer-ravdess -->` is followed by a table
+of the runs in these two folders, up to the next `<!-- end of results -->`.
 
 Of each run, config.yaml, environment.json, metrics.json and the test part of predictions.parquet are kept, in
 single precision and without folders in paths; of its baselines the last two files, once for each split.
-`ser-ft compare benchmarks/results/ravdess` reports the runs.
+`ser-ft compare benchmarks/results/ravdess benchmarks/results/transfer-ravdess` reports the runs.
 """
 
 import argparse
+import itertools
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import mean
 
 from ser_ft import RunFolder
-from ser_ft.evaluation.pooling import find_runs, leaderboards, pool_runs
-from ser_ft.evaluation.systems import System
-
-HOME = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
-BEGIN, END = "<!-- results: python benchmarks/results.py table -->", "<!-- end of results -->"
-HEAD = (
-    "| | M parameters | folds x seeds | UAR | 95 % interval over speakers | over folds ± | accuracy | s to train |\n"
-    "|---|---|---|---|---|---|---|---|"
+from ser_ft.evaluation.pooling import find_runs
+from ser_ft.evaluation.significance import PairedComparison
+from ser_ft.evaluation.systems import CROSS_CORPUS_PREFIX, System
+from ser_ft.report.comparison.figures import cost_figure
+from ser_ft.report.comparison.pairs import (
+    SystemComparison,
+    holm,
+    p_text,
+    paired_difference,
+    signed_interval_text,
+    signed_text,
 )
+from ser_ft.report.comparison.published import human_performance, published_results
+from ser_ft.report.comparison.report import compare
+from ser_ft.report.shared.plotting import save_figure
+from ser_ft.report.shared.tables import run_notes
+from ser_ft.utils.errors import InputError
+from ser_ft.utils.text import interval_text, score_text, size_text, time_text
+
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "networks.md")
+FIGURE = ROOT / "docs" / "accuracy_and_cost.svg"
+BLOCK = re.compile(r"<!-- results: (.+?) -->\n.*?<!-- end of results -->", re.DOTALL)
+WEIGHTS = {"transfer": "**pretrained**", "classical": ""}
+RANDOM = ", random weights"
 
 
-def keep(sweeps: list[Path], name: str) -> None:
+def keep(sweeps: Sequence[Path], name: str, public_names: dict[str, str]) -> None:
     """Copy the runs of sweeps into the repository."""
     home = HOME / name
     shutil.rmtree(home, ignore_errors=True)
@@ -35,19 +57,24 @@ def keep(sweeps: list[Path], name: str) -> None:
     for sweep in sweeps:
         for run in find_runs([sweep]):
             copy = home / run.path.relative_to(sweep)
-            keep_run(run, RunFolder(copy))
+            keep_run(run, RunFolder(copy), public_names)
             if (split := str(run.metrics["split"])) not in splits_with_baselines:
                 splits_with_baselines.add(split)
                 for baseline in run.baselines:
-                    keep_run(baseline, RunFolder(copy / "baselines" / baseline.path.name))
+                    keep_run(baseline, RunFolder(copy / "baselines" / baseline.path.name), public_names)
 
 
-def keep_run(run: RunFolder, copy: RunFolder) -> None:
-    """Copy one run or baseline."""
+def keep_run(run: RunFolder, copy: RunFolder, public_names: dict[str, str]) -> None:
+    """Copy one run or baseline, with public names of models in place of their folders on this machine."""
     copy.path.mkdir(parents=True)
     for file in (run.config_file, run.environment_file):
         if file.is_file():
-            shutil.copyfile(file, copy.path / file.name)
+            text = file.read_text(encoding="utf-8")
+            for folder, public_name in public_names.items():
+                text = text.replace(folder, public_name)
+            if path := re.search(r"(?<=[\s=\"'])/\w[\w.-]*/[\w./-]+", text):
+                raise InputError(f"{file}: names {path[0]}, which only this machine has: --rename {path[0]}=NAME")
+            copy.write_text(copy.path / file.name, text)
     metrics = run.metrics
     copy.write_json(copy.metrics_file, metrics | {"parts": {"test": metrics["parts"]["test"]}})
     predictions = run.predictions.query("part == 'test'").reset_index(drop=True)
@@ -56,42 +83,56 @@ def keep_run(run: RunFolder, copy: RunFolder) -> None:
     predictions.astype(single_precision).to_parquet(copy.predictions_file, index=False, compression="zstd")
 
 
-def rows(ranked_systems: list[System]) -> Iterator[str]:
-    for system in ranked_systems:
-        scores, cost = system.scores, system.cost
-        parameters = f"{cost['parameters'] / 1e6:.2f}" if cost["parameters"] else ""
-        interval = f"{scores['low']:.3f} to {scores['high']:.3f}" if scores["low"] is not None else "none"
-        folds = f"{scores['std_folds']:.3f}" if scores["std_folds"] is not None else ""
-        seconds = f"{cost['seconds']:.0f}" if cost["seconds"] else ""
-        seeds = len(system.probabilities)
-        runs = f"{len(system.runs) // seeds} x {seeds}"
-        cells = (
-            system.name,
-            parameters,
-            runs,
-            f"**{scores['uar']:.3f}**",
-            interval,
-            folds,
-            f"{scores['accuracy']:.3f}",
-        )
-        yield f"| {' | '.join((*cells, seconds))} |"
+def comparison_of(folders: Sequence[Path]) -> SystemComparison:
+    """Compare the systems of all runs in the folders.
+
+    Raises:
+        InputError: they were not tested on the same clips, or not in the same folds.
+    """
+    names = " and ".join(folder.name for folder in folders)
+    comparison, *others = compare(folders, show_progress=False)
+    if others:
+        sets = "; ".join(f"{', '.join(system.name for system in c.tested.systems)}" for c in (comparison, *others))
+        raise InputError(f"{names}: the systems were not tested on the same clips, or a run is missing: {sets}")
+    folds = {system.name: folds_of(system) for system in comparison.tested.systems}
+    expected = folds[(comparison.baseline or comparison.tested.best).name]
+    if different := [name for name, value in folds.items() if value != expected]:
+        raise InputError(f"{names}: {', '.join(different)}: tested in other folds than the baseline")
+    return comparison
 
 
-def commands(home: Path, runs: list[RunFolder]) -> Iterator[str]:
-    """Yield the sweeps that make the runs, from the command that each run recorded."""
-    options_of_a_run = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--overwrite", "--resume")
-    seeds_of: dict[str, set[int]] = {}
-    for run in runs:
-        words = run.environment["command"][3:]
-        arguments = " ".join(word for word in words if not word.startswith(options_of_a_run))
-        seeds_of.setdefault(arguments, set()).add(run.metrics["seed"])
-    recipes_of: dict[tuple[str, str], list[str]] = {}
-    for arguments, seeds in seeds_of.items():
-        recipe, _, settings = arguments.partition(" ")
-        recipes_of.setdefault((",".join(map(str, sorted(seeds))), settings), []).append(recipe)
-    for (seeds, settings), recipes in recipes_of.items():
-        words = [*sorted(recipes), f"--seeds {seeds}" if seeds != "0" else "", settings, f"--out sweeps/{home.name}"]
-        yield f"ser-ft sweep {' '.join(filter(None, words))}"
+def folds_of(system: System) -> set[frozenset[str]]:
+    return {frozenset(run.test_predictions["id"]) for run in system.runs}
+
+
+def pretrained_first(comparison: SystemComparison) -> list[System]:
+    """Return the systems that start from pretrained weights, then the others, each by UAR."""
+    return sorted(comparison.tested.systems, key=lambda system: system.kind != "transfer")
+
+
+def weights_of(system: System) -> str:
+    return WEIGHTS.get(system.kind, "random")
+
+
+def score_with_interval(system: System) -> str:
+    scores = system.scores
+    interval = f" ({interval_text(scores['low'], scores['high'])})" if scores["low"] is not None else ""
+    return f"**{score_text(scores['uar'])}**{interval}"
+
+
+def difference_cells(pair: PairedComparison | None, p_value: float | None) -> tuple[str, str]:
+    if pair is None or p_value is None:
+        return "", ""
+    interval = f" ({signed_interval_text(pair)})" if pair.low is not None else ""
+    return f"{signed_text(pair.difference)}{interval}", p_text(p_value)
+
+
+def differences(comparison: SystemComparison) -> dict[str, tuple[str, str]]:
+    """Return the cells of each system's difference to the baseline, the p values corrected for their number (Holm)."""
+    pairs = comparison.versus_baseline
+    corrected = holm([pair.p_value for pair in pairs.values()])
+    cells = {name: difference_cells(pair, p) for (name, pair), p in zip(pairs.items(), corrected, strict=True)}
+    return {system.name: cells.get(system.name, ("", "")) for system in comparison.tested.systems}
 
 
 def titles(corpora: Iterable[str], systems: Iterable[System]) -> dict[str, str]:
@@ -100,72 +141,194 @@ def titles(corpora: Iterable[str], systems: Iterable[System]) -> dict[str, str]:
     return {name: f"{name} ({notes[name]})" if name in notes else name for name in corpora}
 
 
-def matrix(systems: list[System]) -> Iterator[str]:
-    """Yield a table of training corpora and test corpora."""
+def rows(head: Sequence[str], cells: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in cells:
+        yield f"| {' | '.join(row)} |"
+
+
+def table(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield the complete table of systems."""
+    comparison = comparison_of(folders)
+    board, systems = comparison.tested, pretrained_first(comparison)
+    mark = " **Leaking split**: the test speakers were in training." if comparison.leaking else ""
+    speakers = f"{board.speakers} {'seen' if comparison.leaking else 'unseen'} speakers"
+    clips = f"{len(board.best.labels):,} clips of {speakers}, {len(board.best.classes)} classes"
+    corpora = ", ".join(titles(board.corpora, systems).values())
+    yield f"{corpora}: {clips}, chance {score_text(board.best.scores['chance'])}.{mark}\n"
+    baseline, machines = comparison.baseline, sorted({name for system in systems for name in system.cost["machines"]})
+    head = ["model", "weights at the start", "parameters", "of them trained", "folds x seeds", "UAR (95 % interval)"]
+    head += [f"minus {baseline.name} (95 % interval)", "p"] if comparison.versus_baseline and baseline else []
+    head += ["over folds ±", "accuracy", "training"] + (["machine"] if len(machines) > 1 else [])
+    yield from rows(head, (table_row(system, differences(comparison), len(machines) > 1) for system in systems))
+    if len(machines) == 1:
+        yield f"\nTraining: time of the training loop of one run, {machines[0]}."
+
+
+def table_row(system: System, difference: dict[str, tuple[str, str]], show_machine: bool) -> list[str]:
+    scores, cost, seeds = system.scores, system.cost, len(system.probabilities)
+    sizes = [size_text(cost[key]) if cost[key] else "" for key in ("parameters", "trained_parameters")]
+    row = [system.name, weights_of(system), *sizes, f"{len(system.runs) // seeds} x {seeds}"]
+    row += [score_with_interval(system), *(difference[system.name] if any(map(any, difference.values())) else ())]
+    row += [score_text(scores["std_folds"]), score_text(scores["accuracy"])]
+    row += [time_text(cost["seconds"]) if cost["seconds"] else ""]
+    return [*row, "; ".join(cost["machines"])] if show_machine else row
+
+
+def summary(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield a short table: the systems with pretrained weights, and the best of each other kind."""
+    comparison = comparison_of(folders)
+    shown: list[System] = []
+    for system in pretrained_first(comparison):
+        if system.kind == "transfer" or all(system.kind != other.kind for other in shown):
+            shown.append(system)
+    baseline = comparison.baseline.name if comparison.baseline else ""
+    head = ("model", "weights at the start", "parameters", "UAR (95 % interval)", f"minus {baseline} (95 % interval)")
+    cells = differences(comparison)
+    yield from rows(
+        head,
+        (
+            (
+                system.name,
+                weights_of(system),
+                size_text(system.cost["parameters"]) if system.cost["parameters"] else "",
+                score_with_interval(system),
+                cells[system.name][0],
+            )
+            for system in shown
+        ),
+    )
+
+
+def pairs(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield the paired differences between each pretrained system and the next, and between pretrained and random."""
+    comparison = comparison_of(folders)
+    by_name = {system.name: system for system in comparison.tested.systems}
+    pretrained = [system for system in comparison.tested.systems if system.kind == "transfer"]
+    compared = list(itertools.pairwise(pretrained))
+    twins = {name.replace(RANDOM, ""): system for name, system in by_name.items() if RANDOM in name}
+    compared += [(by_name[name], system) for name, system in twins.items() if name in by_name]
+    results = [paired_difference(first, second) for first, second in compared]
+    corrected = holm([result.p_value for result in results])
+    yield from rows(
+        ("model", "minus", "difference of UAR (95 % interval)", "p"),
+        (
+            (first.name, second.name, *difference_cells(result, p))
+            for (first, second), result, p in zip(compared, results, corrected, strict=True)
+        ),
+    )
+
+
+def figure(folders: Sequence[Path]) -> Iterator[str]:
+    """Draw accuracy against training time, and yield the reference to the figure."""
+    comparison = comparison_of(folders)
+    notes = list(dict.fromkeys(note for s in comparison.tested.systems for note in run_notes(s.runs[0].metrics)))
+    save_figure(cost_figure(comparison, ["seconds"], notes), FIGURE)
+    description = "UAR of each model, with its interval, against the training time of one run, as in the table"
+    yield f"![{description}]({FIGURE.name})"
+
+
+def matrix(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield a table of training corpora and test corpora, the models that start from pretrained weights first."""
+    comparisons = compare(folders, show_progress=False)
+    systems = [system for comparison in comparisons for system in comparison.tested.models]
+    if len(comparisons) != len({system.split for system in systems}):
+        names = " and ".join(folder.name for folder in folders)
+        raise InputError(f"{names}: the models of a row were not tested on the same clips, or a run is missing")
     corpora = sorted({corpus for system in systems for corpus in set(system.clips["corpus"])})
     title = titles(corpora, systems)
-    classes = sorted({len(system.classes) for system in systems})
-    yield (
-        f"UAR on unseen speakers of {systems[0].model}, trained on one corpus and tested on all "
-        f"({len(systems[0].probabilities)} seeds, {' or '.join(map(str, classes))} classes), with a 95 % confidence "
-        "interval if there is one.\n"
-    )
-    yield f"| trained on | {' | '.join(f'tested on {title[corpus]}' for corpus in corpora)} |"
-    yield f"|---|{'---|' * len(corpora)}"
-    for system in sorted(systems, key=lambda system: system.split):
+    cells = []
+    for system in sorted(systems, key=lambda system: (system.split, system.kind != "transfer", -system.scores["uar"])):
         scores = system.scores_by("corpus")
-        cells = []
+        trained_on = title[system.split.removeprefix(CROSS_CORPUS_PREFIX)]
+        row = [trained_on, system.name, weights_of(system), str(len(system.probabilities))]
         for corpus in corpora:
             score = scores.get(corpus)
-            interval = f" ({score['low']:.3f} to {score['high']:.3f})" if score and score["low"] is not None else ""
-            cells.append(f"{score['uar']:.3f}{interval}" if score else "no held-out speaker")
-        yield f"| {title[system.split.removeprefix('cross-corpus-')]} | {' | '.join(cells)} |"
+            interval = f" ({interval_text(score['low'], score['high'])})" if score and score["low"] is not None else ""
+            row.append(f"{score_text(score['uar'])}{interval}" if score else "no held-out speaker")
+        cells.append(row)
+    tested = [f"tested on {title[corpus]}" for corpus in corpora]
+    yield from rows(("trained on", "model", "weights at the start", "seeds", *tested), cells)
 
 
-def section(home: Path) -> Iterator[str]:
-    runs = find_runs([home])
-    systems = pool_runs(runs)
-    cross_corpus = [system for system in systems if system.split.startswith("cross-corpus-")]
-    if cross_corpus:
-        yield from matrix([system for system in cross_corpus if system.is_model])
-        yield ""
-    for board in leaderboards([system for system in systems if system not in cross_corpus]):
-        best = board.best
-        mark = " **Leaking split**: the test speakers were in training." if best.leaking else ""
-        clips = f"{len(best.labels):,} clips of {board.speakers} {'seen' if best.leaking else 'unseen'} speakers"
-        corpora = titles(board.corpora, board.systems).values()
-        yield f"{', '.join(corpora)}: {clips}, chance {best.scores['chance']:.3f}.{mark}\n"
-        yield HEAD
-        yield from rows(list(board.systems))
-        yield ""
+def published(corpus: str) -> Iterator[str]:
+    """Yield what others published on unseen speakers of a corpus, and how well people recognize it."""
+    people = human_performance([corpus])
+    results = [row for row in published_results() if row.corpora == (corpus,) and not (row.leaking or row.trained_on)]
+    cells = [("people", "", score_text(people.score), people.measure, people.source)] if people else []
+    cells += [(row.system, score_text(row.uar), score_text(row.accuracy), row.protocol, row.source) for row in results]
+    yield from rows(("system", "UAR", "accuracy", "protocol", "source"), cells)
+
+
+def commands(folders: Sequence[Path]) -> Iterator[str]:
+    """Yield the sweeps that make the runs, from the command that each run recorded."""
+    options_of_a_run = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--overwrite", "--resume")
     yield "```bash"
-    yield from commands(home, runs)
-    yield "```\n"
+    for home in folders:
+        seeds_of: dict[str, set[int]] = {}
+        for run in find_runs([home]):
+            words = run.environment["command"][3:]
+            arguments = " ".join(word for word in words if not word.startswith(options_of_a_run))
+            seeds_of.setdefault(arguments, set()).add(run.metrics["seed"])
+        recipes_of: dict[tuple[str, str], list[str]] = {}
+        for arguments, seeds in seeds_of.items():
+            recipe, _, settings = arguments.partition(" ")
+            recipes_of.setdefault((",".join(map(str, sorted(seeds))), settings), []).append(recipe)
+        for (seeds, settings), recipes in recipes_of.items():
+            options = [f"--seeds {seeds}" if seeds != "0" else "", settings, f"--out sweeps/{home.name}"]
+            yield f"ser-ft sweep {' '.join(filter(None, (*sorted(recipes), *options)))}"
+    yield "```"
 
 
-def table() -> None:
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    sections = [line for home in sorted(HOME.iterdir()) if home.is_dir() for line in section(home)]
-    text = "\n".join(sections)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+CONTENTS: dict[str, Callable[[Sequence[Path]], Iterator[str]]] = {
+    write.__name__: write for write in (table, summary, pairs, figure, matrix, commands)
+}
 
 
-def main() -> None:
+def block(directive: str) -> str:
+    """Return what is written between two marks; only the runs that are there are used, and the others named."""
+    content, *names = directive.split()
+    if content == "published":
+        return _marked(directive, published(*names))
+    folders = [HOME / name for name in names if (HOME / name).is_dir()]
+    lines = list(CONTENTS[content](folders)) if folders else []
+    if missing := [name for name in names if HOME / name not in folders]:
+        lines += ["", f"*Not measured yet: {', '.join(missing)}.*"]
+    return _marked(directive, lines)
+
+
+def _marked(directive: str, lines: Iterable[str]) -> str:
+    text = "\n".join(lines).strip()
+    return f"<!-- results: {directive} -->\n\n{text}\n\n<!-- end of results -->"
+
+
+def write() -> None:
+    """Write the blocks of all pages."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(BLOCK.sub(lambda match: block(match[1]), text), encoding="utf-8")
+        print(f"{page.relative_to(ROOT)}: {len(BLOCK.findall(text))} blocks")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
-    keep_parser = commands.add_parser("keep", help="copy the runs of sweeps into the repository")
+    keep_parser = commands.add_parser("keep", help="copy the runs of sweeps into the repository, and write the pages")
     keep_parser.add_argument("sweeps", type=Path, nargs="+")
     keep_parser.add_argument("--as", dest="name", required=True, help="their folder in benchmarks/results")
-    commands.add_parser("table", help="write the tables of docs/results.md")
+    keep_parser.add_argument("--rename", nargs="+", default=[], help="FOLDER=NAME: the public name of weights")
+    commands.add_parser("write", help="write the tables and the figure of the pages")
     options = parser.parse_args()
-    if options.command == "keep":
-        keep(options.sweeps, options.name)
-    table()
-    models = [system for system in pool_runs(find_runs([HOME])) if system.is_model]
-    print(f"models: {len(models)}")
-    print(f"mean_uar: {mean(system.scores['uar'] for system in models):.3f}")
+    try:
+        if options.command == "keep":
+            keep(options.sweeps, options.name, dict(pair.split("=", 1) for pair in options.rename))
+        write()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

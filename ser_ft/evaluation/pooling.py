@@ -6,6 +6,7 @@ same test clips and classes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -68,7 +69,8 @@ def pool_runs(
         for baseline in run.baselines:
             if baseline.config_file.is_file():
                 network = _read(baseline)
-                networks.setdefault((_system_key(network), network.seeds, tuple(network.test_predictions["id"])), network)
+                key = (_system_key(network), network.seeds, tuple(network.test_predictions["id"]))
+                networks.setdefault(key, network)
     groups: dict[Hashable, list[SystemRun]] = {}
     for member in [*members, *networks.values()]:
         groups.setdefault(_system_key(member), []).append(member)
@@ -239,6 +241,6 @@ def _folder_name(system: System, namesakes: Sequence[System]) -> str:
     if parents.count(parent) > 1:
         return f"{system.name}, {system.runs[0].folder.path.resolve().name}"
     words = [re.split(r"[_/]", str(parent)) for parent in parents]
-    common = len(os.path.commonprefix(words))
+    common = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
     suffix = " ".join(words[namesakes.index(system)][common:])
     return f"{system.name}, {suffix}" if suffix else system.name

@@ -116,7 +116,7 @@ def display_name(model: ModelConfig, mode: str) -> str:
         folder = folder.resolve()
         name = folder.parent.name if folder.name == "model" else folder.name
     if model.kind == "image" and not model.pretrained:
-        name += ", random weights, not transfer"
+        name += ", random weights"
     return f"{name} ({mode})" if model.kind != "own" else name
 
 

@@ -152,7 +152,7 @@ def test_the_mfcc_cnn_of_a_run_is_the_baseline_that_its_model_is_compared_with(t
     [
         ("mfcc-cnn", "baseline"),
         ("wide-cnn", "from-scratch"),
-        ("timm/vgg16_bn.tv_in1k, random weights, not transfer (full)", "from-scratch"),
+        ("timm/vgg16_bn.tv_in1k, random weights (full)", "from-scratch"),
         ("timm/vgg16_bn.tv_in1k (partial)", "transfer"),
         (WAV2VEC2, "transfer"),
         ("shipped (fine-tuned)", "transfer"),

@@ -99,7 +99,8 @@ def write_run(
         write_scores(folder, name, predictions, classes, split_facts, **facts)
     kind = split.rpartition("-")[0] if "corpus-" in split else split
     pretrained = str("random weights" not in model).lower()
-    lines = [f"model: {{name: '{model.split(' ')[0]}', pretrained: {pretrained}}}", f"split: {{kind: {kind}, fold: {fold or 0}, folds: 2}}"]
+    lines = [f"model: {{name: '{model.split(' ')[0]}', pretrained: {pretrained}}}"]
+    lines += [f"split: {{kind: {kind}, fold: {fold or 0}, folds: 2}}"]
     lines += [f"train: {settings or {'epochs': 3}}", f"seed: {seed}", f"out: {path}", "baselines: []"]
     run.write_text(run.config_file, "\n".join(lines) + "\n")
     run.write_environment(**({"device": "cpu", "seconds": 90.0 + (fold or 0)} | (cost or {})))

@@ -240,7 +240,7 @@ def test_training_options_work(name: str, setting: str, ravdess_table: Path, tmp
     folder = run(ravdess_table, tmp_path / "run", *model, f"--train.{setting}", "--train.max_steps=2")
     assert np.isfinite(folder.history[0]["train_loss"])
     if name == "image":
-        label = f"{RESNET}, random weights, not transfer (full)"
+        label = f"{RESNET}, random weights (full)"
         assert folder.metrics["model"] == label, "tables must not show random weights as transfer learning"
 
 

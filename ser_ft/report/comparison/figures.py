@@ -14,7 +14,6 @@ from ..shared.plotting import (
     GRID,
     INK,
     LEGEND,
-    PALETTE,
     annotate_row,
     display_name,
     draw_reference_lines,
@@ -45,10 +44,9 @@ COST_NAMES = {
     "seconds": "training time per run",
     "real_time_factor": "seconds of computation\nper second of audio",
 }
-_MARKERS = "os^DvPX*"
 _TIMES = (1, 10, 60, 600, 3600, 36_000, 360_000)
 _FINE_TIMES = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18_000, 36_000, 72_000, 180_000, 360_000)
-_MAX_NAME_LENGTH = 38
+_MAX_NAME_LENGTH = 44
 
 
 def difference_figure(comparison: SystemComparison, notes: Sequence[str]) -> Figure:
@@ -110,27 +108,63 @@ def uar_figure(comparison: SystemComparison, people: HumanPerformance | None, no
 
 
 def cost_figure(comparison: SystemComparison, measures: Sequence[str], notes: Sequence[str]) -> Figure:
-    """Draw the UAR against the cost of each model, one panel for each known measure of cost."""
+    """Draw the UAR and its interval against the cost of each model, one panel for each known measure of cost.
+
+    The models are named at the right, from the highest UAR to the lowest.
+    """
     systems = [system for system in comparison.tested.systems if any(system.cost[name] for name in measures)]
-    subtitle = f"up and left is better; the cost axes are logarithmic\n{comparison.title}"
-    width = max(1.4 + 2.75 * len(measures), 5.4)
-    figure, legend_y = new_figure(width, 2.9, "Accuracy and cost", subtitle, notes, legend=-(-len(systems) // 3))
+    kinds = [kind for kind in KIND_NAMES if any(system.kind == kind for system in systems)]
+    subtitle = f"lines: 95 % interval over speakers; the cost axes are logarithmic\n{comparison.title}"
+    width, height = 3.1 + max(2.75 * len(measures), 4.0), max(2.9, 0.21 * len(systems) + 0.7)
+    figure, legend_y = new_figure(width, height, "Accuracy and cost", subtitle, notes, legend=-(-len(kinds) // 4))
     panels: Any = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
         style_axes(axes)
-        for index, system in enumerate(systems):
-            point = ([system.cost[measure]], [system.scores["uar"]]) if system.cost[measure] else ([], [])
-            style: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "mec": "white", "mew": 0.7}
-            if axes is panels[0]:
-                style["label"] = display_name(system.name, _MAX_NAME_LENGTH)
-            axes.plot(*point, _MARKERS[index % len(_MARKERS)], ms=7.5, **style)
+        for system in systems:
+            cost, scores, color = system.cost[measure], system.scores, KIND_COLORS[system.kind]
+            if not cost:
+                continue
+            if scores["low"] is not None:
+                axes.plot((cost, cost), (scores["low"], scores["high"]), color=color, lw=1.4, alpha=0.45)
+            axes.plot(cost, scores["uar"], _KIND_MARKERS[system.kind], ms=7.5, color=color, mec="white", mew=0.8)
         axes.set_xlabel(COST_NAMES[measure])
         axes.grid(color=GRID, lw=0.8)
         _set_cost_axis(axes, measure, [system.cost[measure] for system in systems if system.cost[measure]])
-    panels[0].margins(y=0.1)
+    panels[0].margins(y=0.06)
     panels[0].set_ylabel("UAR", color=FAINT)
-    figure.legend(loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=3, **LEGEND)
+    _name_points(panels[-1], systems, measures[-1], height)
+    for kind in kinds:
+        panels[0].plot([], [], _KIND_MARKERS[kind], ms=7, color=KIND_COLORS[kind], label=KIND_NAMES[kind])
+    figure.legend(loc="lower left", bbox_to_anchor=(0.005, legend_y), ncols=4, **LEGEND)
     return figure
+
+
+def _name_points(axes: Axes, systems: Sequence[System], measure: str, height: float) -> None:
+    """Write the names of points to the right of the axes, as near to their heights as they fit, and draw lines there.
+
+    The systems are sorted by UAR, the best first; `height` is that of the axes in inches.
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    low, high = axes.get_ylim()
+    right = axes.get_xlim()[1]
+    line_heights = 0.17 * (high - low) / height * np.arange(len(systems))
+    uars = np.array([system.scores["uar"] for system in systems])
+    places = isotonic_regression(uars + line_heights, increasing=False) - line_heights
+    for system, uar, place in zip(systems, uars, places, strict=True):
+        line: dict[str, Any] = {"color": KIND_COLORS[system.kind], "lw": 0.6, "alpha": 0.5}
+        axes.plot((system.cost[measure] or right, right), (uar, uar), zorder=1, **line)
+        axes.annotate(
+            f"{score_text(uar)}  {display_name(system.name, _MAX_NAME_LENGTH)}",
+            xy=(1, uar),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(1.1, place),
+            va="center",
+            fontsize=8,
+            color=INK,
+            arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0, **line},
+            annotation_clip=False,
+        )
 
 
 def _set_cost_axis(axes: Axes, measure: str, values: Sequence[float]) -> None:

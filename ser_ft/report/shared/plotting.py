@@ -115,8 +115,21 @@ def escape_math(text: str) -> str:
 
 
 def save_figure(figure: Figure, file: Path, num_colors: int | None = None) -> Path:
-    """Write a figure as PNG, completely or not at all; `num_colors` reduces its colors, to keep a large file small."""
-    return write_file(file, figure_png(figure, num_colors))
+    """Write a figure as PNG, or as SVG by the file's name, completely or not at all.
+
+    `num_colors` reduces the colors of a PNG, to keep a large file small.
+    """
+    return write_file(file, figure_svg(figure) if file.suffix == ".svg" else figure_png(figure, num_colors))
+
+
+def figure_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG: the same bytes for the same figure, with letters as paths, so that it needs no fonts."""
+    from matplotlib import rc_context
+
+    content = io.BytesIO()
+    with rc_context({"svg.hashsalt": "ser_ft"}):
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()
 
 
 def figure_png(figure: Figure, num_colors: int | None = None) -> bytes:
