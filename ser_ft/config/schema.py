@@ -336,6 +336,10 @@ class Recipe:
             raise InputError(
                 f"train.compile applies to speech encoders: {self.model.name} would be compiled for each length"
             )
+        if self.train.gradient_checkpointing and self.model.kind != "speech":
+            raise InputError(f"train.gradient_checkpointing applies to speech encoders, not to {self.model.name}")
+        if self.train.gradient_checkpointing and self.tuning.mode == "probe":
+            raise InputError("train.gradient_checkpointing: a probe has no activations to keep, its encoder is frozen")
         self.augment.check_model(self.model.kind, self.tuning)
         for name in self.baselines:
             check_choice(name, (*CLASSICAL, *MODELS), "baselines")

@@ -95,6 +95,10 @@ class TrainConfig(TrainingLoopConfig):
     early_stopping_patience: int | None = 10
     """Stop after this many epochs without a better validation UAR. null: never."""
 
+    gradient_checkpointing: bool = False
+    """Compute the activations of a speech encoder's layers again in the backward pass instead of keeping them: steps
+    take less memory and more time."""
+
     compile: bool = False
     """Compile the layers of a speech encoder with torch.compile: it takes a minute or more at the start, and steps on
     GPUs are faster."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import datasets
@@ -60,6 +61,7 @@ def prepare_encoder(
     device: torch.device,
     *,
     seed: int = 0,
+    gradient_checkpointing: bool = False,
     compile_layers: bool = False,
     show_progress: bool = False,
 ) -> TrainableModel:
@@ -100,6 +102,8 @@ def prepare_encoder(
         hooks = EncoderHooks(parts)
     restore_attention = use_fast_attention(model, batch_source, device)
     adapted = _add_adapters(parts, tuning) if tuning.mode == "lora" else None
+    if gradient_checkpointing:
+        _checkpoint_layers(model)
     if compile_layers:
         for layer in parts.layers:
             layer.compile(dynamic=True)
@@ -127,6 +131,28 @@ def use_fast_attention(model: PreTrainedModel, batch_source: BatchSource, device
     if device.type == "cpu" and original == "sdpa" and batch_source.seconds.max() <= _MAX_EAGER_SECONDS:
         model.set_attn_implementation("eager")
     return lambda: model.set_attn_implementation(original)
+
+
+def _checkpoint_layers(model: PreTrainedModel) -> None:
+    """Let layers compute their activations again in the backward pass; batch statistics are counted only once."""
+    settings: dict[str, Any] = {"use_reentrant": False}
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    if norms:
+        settings["context_fn"] = lambda: (nullcontext(), _without_updates(norms))
+    model.activation_checkpointing_enable(settings)
+
+
+@contextmanager
+def _without_updates(norms: Sequence[nn.BatchNorm1d]) -> Iterator[None]:
+    """Keep the running statistics of batch normalization unchanged."""
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _check(parts: EncoderParts, tuning: TuningConfig) -> None:

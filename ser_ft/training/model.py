@@ -80,6 +80,7 @@ def prepare_model(
             train.learning_rate,
             device,
             seed=seed,
+            gradient_checkpointing=train.gradient_checkpointing,
             compile_layers=train.compile,
             show_progress=show_progress,
         )
@@ -146,7 +147,7 @@ def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
         model=ModelConfig(name),
         tuning=TuningConfig(),
         augment=AugmentConfig(),
-        train=replace(recipe.train, compile=False, report_to=[]),
+        train=replace(recipe.train, gradient_checkpointing=False, compile=False, report_to=[]),
         baselines=[],
         out=str(RunFolder(recipe.out).path / "baselines" / name),
         overwrite=False,

@@ -70,6 +70,15 @@ WRONG = {
         "train.class_weights and train.loss logit-adjusted both compensate for rare classes: choose one",
     ),
     "priors of balanced batches": ("train: {loss: logit-adjusted, balanced: true}", "both compensate"),
+    "checkpointing of a small network": (
+        "train: {gradient_checkpointing: true}",
+        "train.gradient_checkpointing applies to speech encoders, not to mfcc-cnn",
+    ),
+    "checkpointing of an image backbone": (f"{IMAGE}\ntrain: {{gradient_checkpointing: true}}", "applies to speech"),
+    "checkpointing of a frozen encoder": (
+        f"{SPEECH}\ntuning: {{mode: probe}}\ntrain: {{gradient_checkpointing: true}}",
+        "train.gradient_checkpointing: a probe",
+    ),
     "a word for a section": ("train: fast", "train"),
     "broken YAML": ("train: {epochs: 3", "line 1"),
     "a list": ("- train\n- test", "mapping"),

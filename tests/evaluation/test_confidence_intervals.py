@@ -19,7 +19,7 @@ def four_speakers() -> tuple[np.ndarray, np.ndarray]:
 
 
 def unbalanced(speakers: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts of three classes with 6 to 14 clips; half of the speakers lack the last class."""
+    """Return counts of three classes with 6 to 14 clips; half_width of the speakers lack the last class."""
     random = np.random.default_rng(seed)
     clips = random.integers(6, 15, (speakers, 3))
     clips[: speakers // 2, 2] = 0
