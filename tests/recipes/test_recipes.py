@@ -4,15 +4,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ser_ft import pipeline
 from ser_ft.cli import train
 from ser_ft.cli.training import pretrain
 from ser_ft.config.parser import parse, parse_as
 from ser_ft.config.pretraining import PretrainRecipe
+from ser_ft.config.schema import Recipe
 from ser_ft.data.prepare import CORPUS_INFO_FILE, open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models import MODELS, SHIPPED
@@ -21,14 +24,17 @@ from tests.helpers.tiny_encoders import write_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+TRANSFER = sorted((ROOT / "recipes" / "transfer").rglob("*.yaml"))
 PRETRAINING = sorted((ROOT / "recipes" / "pretraining").glob("*.yaml"))
+TINY_WHISPER = {"d_model": 16, "encoder_layers": 4, "encoder_ffn_dim": 16, "max_source_positions": 300}
 TINY_ENCODERS = {
     "facebook/wav2vec2-base": ("wav2vec2", {}),
     "facebook/wav2vec2-large-robust": ("wav2vec2-large", {}),
     "facebook/wav2vec2-xls-r-300m": ("wav2vec2-large", {}),
     "facebook/hubert-large-ll60k": ("hubert-large", {}),
     "microsoft/wavlm-large": ("wavlm-large", {}),
-    "openai/whisper-medium": ("whisper", {"max_source_positions": 600}),
+    **{f"openai/whisper-{size}": ("whisper", TINY_WHISPER) for size in ("tiny", "base", "small", "medium")},
+    "openai/whisper-large-v3": ("whisper", TINY_WHISPER | {"num_mel_bins": 128}),
 }
 # The smallest network of timm of each kind; VGG has no small one.
 TINY_BACKBONES = {
@@ -38,6 +44,7 @@ TINY_BACKBONES = {
     "timm/resnet50.a1_in1k": "timm/test_resnet.r160_in1k",
     "timm/densenet121.tv_in1k": "timm/test_resnet.r160_in1k",
     "timm/efficientnet_b0.ra_in1k": "timm/test_efficientnet.r160_in1k",
+    "timm/tf_efficientnet_lite0.in1k": "timm/test_efficientnet.r160_in1k",
     "timm/convnext_tiny.fb_in1k": "timm/test_convnext.r160_in1k",
 }
 # One recipe of each kind: shipped model with a trained baseline, random split, augmented copies or spectrograms,
@@ -49,8 +56,9 @@ STARTED = [
     "shipped",
     "vggish_ravdess",
     "wav2vec2_base_four_corpora",
-    "whisper_medium_ravdess",
 ]
+# Recipes of one family, which differ in few settings: trained without the report.
+LADDER = [*TRANSFER, *(file for file in RECIPES if file.stem.startswith("whisper_"))]
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +71,38 @@ def few_clips(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+@pytest.fixture(scope="module")
+def two_classes(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of each of the miniature's speakers, a sad and an angry one. Read-only."""
+    folder = tmp_path_factory.mktemp("prepared") / "two"
+    table = open_prepared(miniature_folder)
+    names = table.features["emotion"].names
+    clips = zip(table["speaker"], [names[number] for number in table["emotion"]], strict=True)
+    rows = {clip: row for row, clip in enumerate(clips) if clip[1] in ("sad", "angry")}
+    table.select(sorted(rows.values())).save_to_disk(folder)
+    shutil.copy(miniature_folder / CORPUS_INFO_FILE, folder)
+    return folder
+
+
+@cache
+def read(file: Path) -> Recipe:
+    return parse(["--config", str(file)], "finetune.py")
+
+
 def test_the_recipes_cover_all_models() -> None:
-    names = {parse(["--config", str(file)], "finetune.py").model.name for file in RECIPES}
+    names = {read(file).model.name for file in (*RECIPES, *TRANSFER)}
     assert names == {*MODELS, *TINY_BACKBONES, *TINY_ENCODERS, SHIPPED}
 
 
-@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*RECIPES, *TRANSFER], ids=lambda file: file.stem)
 def test_a_recipe_is_short_valid_and_described(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# ")
-    assert set(yaml.safe_load(text)) >= {"data", "model", "out"}
+    assert set(yaml.safe_load(text)) >= ({"out"} if file in TRANSFER else {"data", "model", "out"})
     assert sum(not line.startswith("#") for line in text.splitlines()) <= 20
-    recipe = parse(["--config", str(file)], "finetune.py")
-    assert recipe.out == f"runs/{file.stem}", "the run folder has the recipe's name"
+    recipe = read(file)
+    name = file.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+    assert recipe.out == f"runs/{name}", "the run folder has the recipe's name"
     model = recipe.model
     if model.kind != "speech":
         name = TINY_BACKBONES.get(model.name, model.name)
@@ -86,7 +113,7 @@ def test_a_recipe_is_short_valid_and_described(file: Path) -> None:
 
 def one_step(file: Path, table: Path, folder: Path) -> list[str]:
     """Return arguments that run a recipe for one step, on a small table and a tiny model of the same class."""
-    recipe = parse(["--config", str(file)], "finetune.py")
+    recipe = read(file)
     arguments = ["--config", str(file), f"--out={folder / 'run'}", "--train.max_steps=1"]
     if recipe.data.prepared is not None:
         arguments.append(f"--data.prepared={table}")
@@ -103,6 +130,15 @@ def one_step(file: Path, table: Path, folder: Path) -> list[str]:
 def test_a_recipe_can_be_started(name: str, few_clips: Path, tmp_path: Path) -> None:
     assert train(one_step(ROOT / "recipes" / f"{name}.yaml", few_clips, tmp_path)) == 0
     assert RunFolder(tmp_path / "run").report_file.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", LADDER, ids=lambda file: file.stem)
+def test_a_recipe_of_the_ladder_can_be_started(file: Path, two_classes: Path, tmp_path: Path) -> None:
+    recipe = parse([*one_step(file, two_classes, tmp_path), "--baselines=[]"], "finetune.py")
+    folder = pipeline.train(recipe, verbose=False).folder
+    assert folder.metrics["parts"]["test"]["clips"]
+    assert (folder.model / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
