@@ -140,6 +140,8 @@ def _checkpoint_layers(model: PreTrainedModel) -> None:
     if norms:
         settings["context_fn"] = lambda: (nullcontext(), _without_updates(norms))
     model.activation_checkpointing_enable(settings)
+    # The cache of Whisper's decoder, which a classifier lacks: checkpointing would warn that it turns it off.
+    model.config.use_cache = False
 
 
 @contextmanager
