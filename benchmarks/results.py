@@ -45,7 +45,6 @@ HOME = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "networks.md")
 FIGURE = ROOT / "docs" / "accuracy_and_cost.svg"
 BLOCK = re.compile(r"<!-- results: (.+?) -->\n.*?<!-- end of results -->", re.DOTALL)
-WEIGHTS = {"transfer": "**pretrained**", "classical": ""}
 RANDOM = ", random weights"
 
 
@@ -111,7 +110,8 @@ def pretrained_first(comparison: SystemComparison) -> list[System]:
 
 
 def weights_of(system: System) -> str:
-    return WEIGHTS.get(system.kind, "random")
+    weights = system.starts_from or ""
+    return f"**{weights}**" if system.kind == "transfer" else weights
 
 
 def score_with_interval(system: System) -> str:
@@ -158,7 +158,7 @@ def table(folders: Sequence[Path]) -> Iterator[str]:
     corpora = ", ".join(titles(board.corpora, systems).values())
     yield f"{corpora}: {clips}, chance {score_text(board.best.scores['chance'])}.{mark}\n"
     baseline, machines = comparison.baseline, sorted({name for system in systems for name in system.cost["machines"]})
-    head = ["model", "weights at the start", "parameters", "of them trained", "folds x seeds", "UAR (95 % interval)"]
+    head = ["model", "starts from", "parameters", "of them trained", "folds x seeds", "UAR (95 % interval)"]
     head += [f"minus {baseline.name} (95 % interval)", "p"] if comparison.versus_baseline and baseline else []
     head += ["over folds ±", "accuracy", "training"] + (["machine"] if len(machines) > 1 else [])
     yield from rows(head, (table_row(system, differences(comparison), len(machines) > 1) for system in systems))
@@ -184,7 +184,7 @@ def summary(folders: Sequence[Path]) -> Iterator[str]:
         if system.kind == "transfer" or all(system.kind != other.kind for other in shown):
             shown.append(system)
     baseline = comparison.baseline.name if comparison.baseline else ""
-    head = ("model", "weights at the start", "parameters", "UAR (95 % interval)", f"minus {baseline} (95 % interval)")
+    head = ("model", "starts from", "parameters", "UAR (95 % interval)", f"minus {baseline} (95 % interval)")
     cells = differences(comparison)
     yield from rows(
         head,
@@ -249,7 +249,7 @@ def matrix(folders: Sequence[Path]) -> Iterator[str]:
             row.append(f"{score_text(score['uar'])}{interval}" if score else "no held-out speaker")
         cells.append(row)
     tested = [f"tested on {title[corpus]}" for corpus in corpora]
-    yield from rows(("trained on", "model", "weights at the start", "seeds", *tested), cells)
+    yield from rows(("trained on", "model", "starts from", "seeds", *tested), cells)
 
 
 def published(corpus: str) -> Iterator[str]:

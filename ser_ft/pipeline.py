@@ -22,7 +22,7 @@ from .evaluation.run_folder import RunFolder
 from .evaluation.scoring import SplitScorer
 from .hub.publish import publication_check, publish_run
 from .models import CLASSICAL, MODELS
-from .report.comparison.report import compare, comparison_text, write_comparison
+from .report.comparison.report import compare, comparison_text, transfer_lines, write_comparison
 from .report.run.report import write_report
 from .report.shared.tables import comparison_rows, format_rows
 from .training.classification import ClassificationJob, ClassificationTrainer
@@ -73,7 +73,9 @@ def run(recipe: Recipe, verbose: bool = True) -> RunFolder:
             print_text(f"{folder.path}: this run is finished; nothing to do")
         if verbose:
             print_text()
-            print_text(format_rows(comparison_rows([*folder.baselines, folder]), "table"))
+            print_text(format_rows(comparison_rows([folder, *folder.baselines]), "table"))
+            for line in transfer_lines(compare([folder.path], show_progress=False)):
+                print_text(f"\n{line}")
             print_text(f"\nrun: {folder.path}\nreport: {folder.report_file}", flush=True)
         if recipe.push_to_hub:
             publish_run(folder, recipe.hub)

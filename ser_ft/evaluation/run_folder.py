@@ -61,8 +61,9 @@ class RunFolder:
 
     @property
     def baselines(self) -> list[RunFolder]:
-        """The runs of the baselines on the same split, sorted by name."""
-        return [RunFolder(file.parent) for file in sorted(self.path.glob("baselines/*/metrics.json"))]
+        """The runs of the baselines on the same split: networks, which have a config.yaml, then the others, by name."""
+        runs = [RunFolder(file.parent) for file in sorted(self.path.glob("baselines/*/metrics.json"))]
+        return sorted(runs, key=lambda run: not run.config_file.is_file())
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a file of the run atomically."""

@@ -95,6 +95,12 @@ class System:
         """Whether it is not one of the classical baselines that are fitted with every run."""
         return self.kind != "classical"
 
+    @property
+    def starts_from(self) -> str | None:
+        """The weights that training started from, in words; None if no recipe trained it as one network."""
+        weights = {"transfer": "pretrained", "baseline": "random", "from-scratch": "random"}.get(self.kind)
+        return weights and f"{weights} weights"
+
     @cached_property
     def test_set(self) -> Hashable:
         """A key of the test set, equal for two systems that can be compared."""

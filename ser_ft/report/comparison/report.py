@@ -18,12 +18,20 @@ from ..shared.samples import check_same_clips
 from ..shared.tables import run_notes
 from ..shared.templates import render_template
 from .contents import page_contents
-from .pairs import SystemComparison, check_baseline, compare_systems, p_text, signed_interval_text, signed_text
+from .pairs import (
+    SystemComparison,
+    check_baseline,
+    compare_systems,
+    conclusion,
+    p_text,
+    signed_interval_text,
+    signed_text,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_COLUMNS = ("model", "runs", "uar", "interval", "std_folds", "accuracy", "macro_f1")
+_COLUMNS = ("model", "starts_from", "runs", "uar", "interval", "std_folds", "accuracy", "macro_f1")
 _TEXT_COLUMNS = ("parameters", "training", "real_time", "difference", "difference_interval", "p")
 
 
@@ -81,6 +89,19 @@ def comparison_text(comparisons: Sequence[SystemComparison]) -> str:
     return "\n".join([*lines, *(f"note: {printable(note)}" for note in notes)]).rstrip()
 
 
+def transfer_lines(comparisons: Sequence[SystemComparison]) -> list[str]:
+    """Return what the comparison of each pretrained model with the baseline shows, in one line each."""
+    lines = []
+    for comparison in comparisons:
+        for name, p_value in comparison.transfer.items():
+            assert comparison.baseline is not None
+            pair = comparison.versus_baseline[name]
+            interval = f" (95 % interval {signed_interval_text(pair)})" if pair.low is not None else ""
+            difference = f"difference of UAR {signed_text(pair.difference)}{interval}, p {p_text(p_value)}"
+            lines.append(printable(f"{conclusion(name, comparison.baseline.name, pair, p_value)}: {difference}"))
+    return lines
+
+
 def check_out(out: str | Path) -> Path:
     """Check that the page may be written, before anything is read, and return its path."""
     return check_output(out, kind="file", what="a comparison", suffixes=(".html", ".htm"))
@@ -132,6 +153,7 @@ def _row(comparison: SystemComparison, system: System) -> dict[str, Any]:
         "classes": len(system.classes),
         "model": system.name,
         "kind": system.kind,
+        "starts_from": system.starts_from,
         "runs": len(system.runs),
         **scores,
         **system.cost,

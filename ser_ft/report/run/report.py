@@ -11,6 +11,7 @@ from ...evaluation.run_folder import PARTS, RunFolder
 from ...labels import label_color
 from ...utils.files import output_lock
 from ...utils.text import MISSING, short_note
+from ..comparison.report import compare, transfer_lines
 from ..shared.samples import MAX_SECONDS, check_same_clips, make_samples, voice_notes
 from ..shared.tables import comparison_rows, describe_sample, evaluated_part, run_notes, split_name, split_notes
 from ..shared.templates import embed_png, render_template
@@ -53,6 +54,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
         samples = make_samples(run.predictions, metrics["classes"], part, num_examples, data)
     rows = comparison_rows([run, *(other for other in run.baselines if part in other.metrics["parts"])], part)
     baselines, interval = rows[1:], scores.get("uar_interval")
+    is_comparable = part == "test" and any(baseline.config_file.is_file() for baseline in run.baselines)
     return {
         "metrics": metrics,
         "part": part,
@@ -74,6 +76,7 @@ def _contents(run: RunFolder, pictures: Mapping[str, bytes], data: Dataset | Non
             for row in baselines
             if interval and row["uar"] is not None and interval["low"] <= row["uar"] <= interval["high"]
         ],
+        "transfer": transfer_lines(compare([run.path], show_progress=False)) if is_comparable else [],
         "selected": selected_evaluation(run.history),
         "score_columns": _SCORE_COLUMNS,
         "parts": {name: metrics["parts"][name] for name in PARTS if name in metrics["parts"]},

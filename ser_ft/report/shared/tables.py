@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ...data.splits import Leaking
-from ...evaluation.run_folder import PARTS, RunFolder
+from ...evaluation.run_folder import PARTS, RunFolder, starts_from_pretrained
 from ...utils.errors import InputError
 from ...utils.text import count_text, csv_line, printable, score_text, text_table
 
@@ -64,7 +64,7 @@ def split_name(split: Mapping[str, Any]) -> str:
 
 
 def comparison_rows(runs: Sequence[RunFolder], part: str = "test") -> list[dict[str, Any]]:
-    """Return one row per run, with its scores on a part and its notes (see `run_notes`).
+    """Return one row per run: the weights that its training started from, its scores on a part, and its notes.
 
     Raises:
         InputError: a run was not evaluated on that part.
@@ -78,13 +78,20 @@ def comparison_rows(runs: Sequence[RunFolder], part: str = "test") -> list[dict[
         scores = metrics["parts"][part]
         interval = scores.get("uar_interval") or {}
         row = {
-            **{"run": run.path.resolve().name, "model": metrics["model"], "split": split_name(metrics["split"])},
+            **{"run": run.path.resolve().name, "model": metrics["model"], "starts_from": _starts_from(run)},
+            "split": split_name(metrics["split"]),
             **{key: scores[key] for key in ("clips", "speakers", "uar")},
             **{key: interval.get(key) for key in ("low", "high")},
             **{key: scores[key] for key in ("accuracy", "macro_f1")},
         }
         rows.append(row | {"notes": run_notes(metrics)})
     return rows
+
+
+def _starts_from(run: RunFolder) -> str | None:
+    """Return the weights that a run's training started from, in words; None for a classical baseline."""
+    pretrained = starts_from_pretrained(run.config) if run.config_file.is_file() else None
+    return None if pretrained is None else f"{'pretrained' if pretrained else 'random'} weights"
 
 
 def layer_rows(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
