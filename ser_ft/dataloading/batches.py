@@ -33,7 +33,10 @@ class BatchSource(Protocol):
     requires_equal_lengths: bool
 
     def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
-        """Return the arguments of the model's forward pass for clips, augmented only if `epoch` is not None."""
+        """Return the arguments of the model's forward pass for clips, augmented only if `epoch` is not None.
+
+        The first dimension of each is the clips.
+        """
 
 
 class FrameBatches:

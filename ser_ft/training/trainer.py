@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,6 +27,8 @@ from ..evaluation.run_folder import RunFolder
 from ..utils.errors import InputError
 from ..utils.progress import progress_bar
 from .checkpoints import Checkpoints, trained_names
+
+logger = logging.getLogger(__name__)
 
 # The row numbers of a batch's clips, and the model's inputs.
 Batch = tuple[list[int], dict[str, torch.Tensor]]
@@ -94,6 +98,7 @@ class Progress:
     best_uar: float = -1.0  # validation UAR of the best epoch
     best_loss: float = math.inf  # validation loss of the best epoch
     best_epoch: int = 0  # counted from 1
+    batch_parts: int = 1  # parts that each batch is cut into, because the GPU's memory did not suffice
 
 
 class Trainer:
@@ -236,17 +241,10 @@ class Trainer:
                 self._save()
 
     def _step(self, batches: list[Batch]) -> None:
-        """Take one optimizer step: the loss is divided by the total weight of the step over all processes."""
+        """Take one optimizer step; if the GPU's memory does not suffice, cut each batch into halves from then on."""
         accelerator = self.accelerator
-        prepared, own_weight = self._prepare_step(batches)
-        weight = torch.tensor(own_weight)
-        if accelerator.num_processes > 1:
-            weight = accelerator.reduce(weight.to(accelerator.device), "sum")
-        # Gradients are averaged over the processes: multiplied by their number, they are sums again.
-        scale = accelerator.num_processes / weight.clamp(min=1e-12)
-        for index, item in enumerate(prepared):
-            with nullcontext() if index == len(prepared) - 1 else accelerator.no_sync(self.model):
-                accelerator.backward(self._batch_loss(item, index) * scale)
+        while not self._compute_gradients(batches):
+            self._halve_batches(max(len(rows) for rows, _ in batches))
         if accelerator.sync_gradients:
             accelerator.clip_grad_norm_(self.model.parameters(), self._config.max_grad_norm)
         self.optimizer.step()
@@ -254,6 +252,65 @@ class Trainer:
             self.schedule.step()
             self._on_step_end()
         self.optimizer.zero_grad()
+
+    def _compute_gradients(self, batches: list[Batch]) -> bool:
+        """Compute the gradients of a step's loss, divided by the total weight of the step over all processes.
+
+        Returns False if the GPU's memory did not suffice; gradients and totals are then as before.
+        """
+        accelerator = self.accelerator
+        totals = {name: value.clone() for name, value in self.totals.items()}
+        prepared, own_weight = self._prepare_step(
+            [part for batch in batches for part in _cut(batch, self.state.batch_parts)]
+        )
+        weight = torch.tensor(own_weight)
+        if accelerator.num_processes > 1:
+            weight = accelerator.reduce(weight.to(accelerator.device), "sum")
+        # Gradients are averaged over the processes: multiplied by their number, they are sums again.
+        scale = accelerator.num_processes / weight.clamp(min=1e-12)
+        try:
+            for index, item in enumerate(prepared):
+                with nullcontext() if index == len(prepared) - 1 else accelerator.no_sync(self.model):
+                    accelerator.backward(self._batch_loss(item, index) * scale)
+        except torch.OutOfMemoryError:
+            # The tensors of the failed attempt are referred to by the error until this block ends.
+            self.optimizer.zero_grad()
+            for name, value in self.totals.items():
+                value.copy_(totals[name])
+        else:
+            return True
+        clear_device_cache(garbage_collection=True)
+        return False
+
+    def _halve_batches(self, largest: int) -> None:
+        """Compute batches in twice as many parts from now on; `largest` is the number of clips of the step's largest.
+
+        Raises:
+            InputError: a single clip needs too much memory; or there are several processes, which would wait for each
+                other.
+        """
+        section, state, advice = self._config.section, self.state, []
+        supported = getattr(self.trainable.model, "supports_gradient_checkpointing", False)
+        if supported and not getattr(self._config, "gradient_checkpointing", True):
+            advice.append(f"set {section}.gradient_checkpointing true")
+        if self.accelerator.mixed_precision == "no":
+            advice.append(f"set {section}.mixed_precision auto")
+        need, size, seconds = (
+            "needs more memory than the GPU has",
+            f"{section}.batch_size",
+            f"{section}.max_batch_seconds",
+        )
+        if self.accelerator.num_processes > 1:
+            advice.append(f"lower {size} or {seconds}")
+            only = "only a run of one process cuts batches into parts"
+            raise InputError(f"{self.description} {need}, and {only}: {' or '.join(advice)}")
+        if state.batch_parts >= largest:
+            advice.append("choose a smaller model or shorter clips")
+            useless = f"so that a lower {size} or {seconds} does not help"
+            raise InputError(f"{self.description} {need} for a single clip, {useless}: {' or '.join(advice)}")
+        state.batch_parts *= 2
+        parts = f"each batch is computed in {state.batch_parts} parts"
+        logger.warning(f"{self.description} {need}: from step {state.step + 1} on, {parts}")
 
     def _end_epoch(self) -> str:
         """Compute the metrics, evaluate, write history and checkpoint; return a text for the progress bar."""
@@ -308,6 +365,14 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.folder.truncate_history(self.state.epoch)
         self.accelerator.wait_for_everyone()
+
+
+def _cut(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Yield the parts of a batch: as many as asked for, or its single clips."""
+    rows, inputs = batch
+    bounds = np.linspace(0, len(rows), min(parts, len(rows)) + 1).astype(int).tolist()
+    for start, end in pairwise(bounds):
+        yield rows[start:end], {name: value[start:end] for name, value in inputs.items()}
 
 
 def _collate(batch_source: BatchSource, epoch: int, rows: list[int]) -> Batch:

@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from .streams import PIPE_ENDED, output_error, protect_streams
 from .text import print_text
@@ -28,8 +29,9 @@ _MACHINE_ERRORS = {
 }
 # What PyTorch, ONNX Runtime, soxr and threads say when memory is short.
 _NO_MEMORY = re.compile(r"bad_alloc|out of memory|allocate memory|malloc|can't start new thread", re.IGNORECASE)
-AUDIO_LOGGER = "ser_ft.audio"
-"""The logger of warnings about recordings, which the commands print."""
+_PACKAGE_LOGGER = "ser_ft"  # the commands print its warnings
+AUDIO_LOGGER = f"{_PACKAGE_LOGGER}.audio"
+"""The logger of warnings about recordings."""
 _PROBE_BYTES = 64 * 1024**2
 
 
@@ -85,7 +87,7 @@ def run_command(work: Callable[[], int | None]) -> int:
     --debug, the traceback is printed too.
     """
     protect_streams()
-    logging.getLogger(AUDIO_LOGGER).addHandler(_WarningPrinter())
+    logging.getLogger(_PACKAGE_LOGGER).addHandler(_WarningPrinter())
     try:
         try:
             code = work() or 0
@@ -116,7 +118,8 @@ class _WarningPrinter(logging.Handler):
         line = " ".join(record.getMessage().split())
         if line not in self._printed:
             self._printed.add(line)
-            print_text(f"ser-ft: warning: {line}", sys.stderr)
+            with _hidden_progress_bars():
+                print_text(f"ser-ft: warning: {line}", sys.stderr)
 
     def __eq__(self, other: object) -> bool:
         # A logger does not add a handler that it has.
@@ -142,6 +145,15 @@ def _report(error: Exception) -> int:
     message = message[:500] or "no reason given"
     print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
     return 1
+
+
+def _hidden_progress_bars() -> AbstractContextManager[None]:
+    """Clear the lines of progress bars, and draw them again on exit."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(sys.stderr)
 
 
 def _end_progress_bars() -> None:
