@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from ser_ft import RunFolder
@@ -82,7 +83,8 @@ def keep_run(run: RunFolder, copy: RunFolder, public_names: dict[str, str]) -> N
     predictions.astype(single_precision).to_parquet(copy.predictions_file, index=False, compression="zstd")
 
 
-def comparison_of(folders: Sequence[Path]) -> SystemComparison:
+@cache
+def comparison_of(folders: tuple[Path, ...]) -> SystemComparison:
     """Compare the systems of all runs in the folders.
 
     Raises:
@@ -110,7 +112,7 @@ def pretrained_first(comparison: SystemComparison) -> list[System]:
 
 
 def weights_of(system: System) -> str:
-    weights = system.starts_from or ""
+    weights = (system.starts_from or "").removesuffix(" weights")
     return f"**{weights}**" if system.kind == "transfer" else weights
 
 
@@ -120,9 +122,7 @@ def score_with_interval(system: System) -> str:
     return f"**{score_text(scores['uar'])}**{interval}"
 
 
-def difference_cells(pair: PairedComparison | None, p_value: float | None) -> tuple[str, str]:
-    if pair is None or p_value is None:
-        return "", ""
+def difference_cells(pair: PairedComparison, p_value: float) -> tuple[str, str]:
     interval = f" ({signed_interval_text(pair)})" if pair.low is not None else ""
     return f"{signed_text(pair.difference)}{interval}", p_text(p_value)
 
@@ -130,6 +130,8 @@ def difference_cells(pair: PairedComparison | None, p_value: float | None) -> tu
 def differences(comparison: SystemComparison) -> dict[str, tuple[str, str]]:
     """Return the cells of each system's difference to the baseline, the p values corrected for their number (Holm)."""
     pairs = comparison.versus_baseline
+    if not pairs:
+        return {}
     corrected = holm([pair.p_value for pair in pairs.values()])
     cells = {name: difference_cells(pair, p) for (name, pair), p in zip(pairs.items(), corrected, strict=True)}
     return {system.name: cells.get(system.name, ("", "")) for system in comparison.tested.systems}
@@ -148,35 +150,47 @@ def rows(head: Sequence[str], cells: Iterable[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-def table(folders: Sequence[Path]) -> Iterator[str]:
-    """Yield the complete table of systems."""
+def table(folders: tuple[Path, ...]) -> Iterator[str]:
+    """Yield the scores of all systems."""
     comparison = comparison_of(folders)
-    board, systems = comparison.tested, pretrained_first(comparison)
+    board, systems, baseline = comparison.tested, pretrained_first(comparison), comparison.baseline
     mark = " **Leaking split**: the test speakers were in training." if comparison.leaking else ""
     speakers = f"{board.speakers} {'seen' if comparison.leaking else 'unseen'} speakers"
     clips = f"{len(board.best.labels):,} clips of {speakers}, {len(board.best.classes)} classes"
     corpora = ", ".join(titles(board.corpora, systems).values())
     yield f"{corpora}: {clips}, chance {score_text(board.best.scores['chance'])}.{mark}\n"
-    baseline, machines = comparison.baseline, sorted({name for system in systems for name in system.cost["machines"]})
-    head = ["model", "starts from", "parameters", "of them trained", "folds x seeds", "UAR (95 % interval)"]
-    head += [f"minus {baseline.name} (95 % interval)", "p"] if comparison.versus_baseline and baseline else []
-    head += ["over folds ±", "accuracy", "training"] + (["machine"] if len(machines) > 1 else [])
-    yield from rows(head, (table_row(system, differences(comparison), len(machines) > 1) for system in systems))
-    if len(machines) == 1:
-        yield f"\nTraining: time of the training loop of one run, {machines[0]}."
+    head, cells = ["model", "weights", "UAR (95 % interval)"], differences(comparison)
+    if comparison.versus_baseline and baseline:
+        head += [f"minus {baseline.name} (95 % interval)", "p"]
+    scores = ([s.name, weights_of(s), score_with_interval(s), *cells.get(s.name, ())] for s in systems)
+    accuracies = (score_text(system.scores["accuracy"]) for system in systems)
+    yield from rows([*head, "accuracy"], ([*row, accuracy] for row, accuracy in zip(scores, accuracies, strict=True)))
 
 
-def table_row(system: System, difference: dict[str, tuple[str, str]], show_machine: bool) -> list[str]:
-    scores, cost, seeds = system.scores, system.cost, len(system.probabilities)
-    sizes = [size_text(cost[key]) if cost[key] else "" for key in ("parameters", "trained_parameters")]
-    row = [system.name, weights_of(system), *sizes, f"{len(system.runs) // seeds} x {seeds}"]
-    row += [score_with_interval(system), *(difference[system.name] if any(map(any, difference.values())) else ())]
-    row += [score_text(scores["std_folds"]), score_text(scores["accuracy"])]
-    row += [time_text(cost["seconds"]) if cost["seconds"] else ""]
-    return [*row, "; ".join(cost["machines"])] if show_machine else row
+def cost(folders: tuple[Path, ...]) -> Iterator[str]:
+    """Yield the runs, the size and the training time of each model."""
+    comparison = comparison_of(folders)
+    systems = [system for system in pretrained_first(comparison) if system.is_model]
+    machines = sorted({name for system in systems for name in system.cost["machines"]})
+    head = ["model", "folds x seeds", "parameters", "trained", "training"]
+    cells = [
+        [
+            system.name,
+            f"{len(system.runs) // len(system.probabilities)} x {len(system.probabilities)}",
+            *(size_text(system.cost[key]) if system.cost[key] else "" for key in ("parameters", "trained_parameters")),
+            time_text(system.cost["seconds"]) if system.cost["seconds"] else "",
+        ]
+        for system in systems
+    ]
+    if len(machines) > 1:
+        head.append("machine")
+        cells = [[*row, "; ".join(system.cost["machines"])] for row, system in zip(cells, systems, strict=True)]
+    yield from rows(head, cells)
+    machine = f"; {machines[0]}" if len(machines) == 1 else ""
+    yield f"\nTraining: the time of the training loop of one run{machine}."
 
 
-def summary(folders: Sequence[Path]) -> Iterator[str]:
+def summary(folders: tuple[Path, ...]) -> Iterator[str]:
     """Yield a short table: the systems with pretrained weights, and the best of each other kind."""
     comparison = comparison_of(folders)
     shown: list[System] = []
@@ -184,7 +198,7 @@ def summary(folders: Sequence[Path]) -> Iterator[str]:
         if system.kind == "transfer" or all(system.kind != other.kind for other in shown):
             shown.append(system)
     baseline = comparison.baseline.name if comparison.baseline else ""
-    head = ("model", "starts from", "parameters", "UAR (95 % interval)", f"minus {baseline} (95 % interval)")
+    head = ("model", "weights", "parameters", "UAR (95 % interval)", f"minus {baseline} (95 % interval)")
     cells = differences(comparison)
     yield from rows(
         head,
@@ -194,14 +208,14 @@ def summary(folders: Sequence[Path]) -> Iterator[str]:
                 weights_of(system),
                 size_text(system.cost["parameters"]) if system.cost["parameters"] else "",
                 score_with_interval(system),
-                cells[system.name][0],
+                cells.get(system.name, ("",))[0],
             )
             for system in shown
         ),
     )
 
 
-def pairs(folders: Sequence[Path]) -> Iterator[str]:
+def pairs(folders: tuple[Path, ...]) -> Iterator[str]:
     """Yield the paired differences between each pretrained system and the next, and between pretrained and random."""
     comparison = comparison_of(folders)
     by_name = {system.name: system for system in comparison.tested.systems}
@@ -209,6 +223,8 @@ def pairs(folders: Sequence[Path]) -> Iterator[str]:
     compared = list(itertools.pairwise(pretrained))
     twins = {name.replace(RANDOM, ""): system for name, system in by_name.items() if RANDOM in name}
     compared += [(by_name[name], system) for name, system in twins.items() if name in by_name]
+    if not compared:
+        return
     results = [paired_difference(first, second) for first, second in compared]
     corrected = holm([result.p_value for result in results])
     yield from rows(
@@ -220,7 +236,7 @@ def pairs(folders: Sequence[Path]) -> Iterator[str]:
     )
 
 
-def figure(folders: Sequence[Path]) -> Iterator[str]:
+def figure(folders: tuple[Path, ...]) -> Iterator[str]:
     """Draw accuracy against training time, and yield the reference to the figure."""
     comparison = comparison_of(folders)
     notes = list(dict.fromkeys(note for s in comparison.tested.systems for note in run_notes(s.runs[0].metrics)))
@@ -229,7 +245,7 @@ def figure(folders: Sequence[Path]) -> Iterator[str]:
     yield f"![{description}]({FIGURE.name})"
 
 
-def matrix(folders: Sequence[Path]) -> Iterator[str]:
+def matrix(folders: tuple[Path, ...]) -> Iterator[str]:
     """Yield a table of training corpora and test corpora, the models that start from pretrained weights first."""
     comparisons = compare(folders, show_progress=False)
     systems = [system for comparison in comparisons for system in comparison.tested.models]
@@ -249,7 +265,7 @@ def matrix(folders: Sequence[Path]) -> Iterator[str]:
             row.append(f"{score_text(score['uar'])}{interval}" if score else "no held-out speaker")
         cells.append(row)
     tested = [f"tested on {title[corpus]}" for corpus in corpora]
-    yield from rows(("trained on", "model", "starts from", "seeds", *tested), cells)
+    yield from rows(("trained on", "model", "weights", "seeds", *tested), cells)
 
 
 def published(corpus: str) -> Iterator[str]:
@@ -261,7 +277,7 @@ def published(corpus: str) -> Iterator[str]:
     yield from rows(("system", "UAR", "accuracy", "protocol", "source"), cells)
 
 
-def commands(folders: Sequence[Path]) -> Iterator[str]:
+def commands(folders: tuple[Path, ...]) -> Iterator[str]:
     """Yield the sweeps that make the runs, from the command that each run recorded."""
     options_of_a_run = ("--split.fold=", "--split.corpus=", "--seed=", "--out=", "--overwrite", "--resume")
     yield "```bash"
@@ -275,14 +291,14 @@ def commands(folders: Sequence[Path]) -> Iterator[str]:
         for arguments, seeds in seeds_of.items():
             recipe, _, settings = arguments.partition(" ")
             recipes_of.setdefault((",".join(map(str, sorted(seeds))), settings), []).append(recipe)
-        for (seeds, settings), recipes in recipes_of.items():
-            options = [f"--seeds {seeds}" if seeds != "0" else "", settings, f"--out sweeps/{home.name}"]
+        for (numbers, settings), recipes in recipes_of.items():
+            options = [f"--seeds {numbers}" if numbers != "0" else "", settings, f"--out sweeps/{home.name}"]
             yield f"ser-ft sweep {' '.join(filter(None, (*sorted(recipes), *options)))}"
     yield "```"
 
 
-CONTENTS: dict[str, Callable[[Sequence[Path]], Iterator[str]]] = {
-    write.__name__: write for write in (table, summary, pairs, figure, matrix, commands)
+CONTENTS: dict[str, Callable[[tuple[Path, ...]], Iterator[str]]] = {
+    write.__name__: write for write in (table, summary, pairs, figure, cost, matrix, commands)
 }
 
 
@@ -291,9 +307,10 @@ def block(directive: str) -> str:
     content, *names = directive.split()
     if content == "published":
         return _marked(directive, published(*names))
-    folders = [HOME / name for name in names if (HOME / name).is_dir()]
+    folders = tuple(HOME / name for name in names if (HOME / name).is_dir())
     lines = list(CONTENTS[content](folders)) if folders else []
-    if missing := [name for name in names if HOME / name not in folders]:
+    missing = [name for name in names if HOME / name not in folders]
+    if missing and (content in ("table", "matrix") or not folders):
         lines += ["", f"*Not measured yet: {', '.join(missing)}.*"]
     return _marked(directive, lines)
 

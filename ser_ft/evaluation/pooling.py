@@ -194,9 +194,8 @@ def _baseline_systems(models: Sequence[System]) -> list[System]:
 
 
 def _with_unique_names(models: Sequence[System]) -> list[System]:
-    """Give models of the same name different names: by augmentation, by the folders of their runs, then by numbers."""
-    named = _rename_duplicates(models, _augmented_name)
-    named = _rename_duplicates(named, _folder_name)
+    """Give models of the same name different names: by the folders of their runs, then by numbers."""
+    named = _rename_duplicates(models, _folder_name)
     return _rename_duplicates(named, lambda system, namesakes: f"{system.name}, {1 + namesakes.index(system)}")
 
 
@@ -216,22 +215,6 @@ def _recipe_key(system: System) -> Hashable:
     config = system.runs[0].config
     settings = {key: value for key, value in config.items() if key not in (*_IGNORED_SETTINGS, "data", "split")}
     return json.dumps(settings, sort_keys=True, default=str)
-
-
-def _augmented_name(system: System, namesakes: Sequence[System]) -> str:
-    """Return the name with ", augmented" if one of two recipes of this name augments clips, and it is this one."""
-    recipes = {_recipe_key(other): _is_augmented(other) for other in namesakes}
-    return (
-        f"{system.name}, augmented"
-        if sum(recipes.values()) == 1 and len(recipes) == 2 and _is_augmented(system)
-        else system.name
-    )
-
-
-def _is_augmented(system: System) -> bool:
-    settings = system.runs[0].config.get("augment", {})
-    others = ("spectral", "spec_augment", "mixup")
-    return bool(settings.get("transforms")) or any(settings.get(name) is not None for name in others)
 
 
 def _folder_name(system: System, namesakes: Sequence[System]) -> str:
