@@ -10,7 +10,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from .streams import PIPE_ENDED, output_error, protect_streams
 from .text import print_text
@@ -118,8 +117,7 @@ class _WarningPrinter(logging.Handler):
         line = " ".join(record.getMessage().split())
         if line not in self._printed:
             self._printed.add(line)
-            with _hidden_progress_bars():
-                print_text(f"ser-ft: warning: {line}", sys.stderr)
+            print_text(f"ser-ft: warning: {line}", sys.stderr)
 
     def __eq__(self, other: object) -> bool:
         # A logger does not add a handler that it has.
@@ -145,15 +143,6 @@ def _report(error: Exception) -> int:
     message = message[:500] or "no reason given"
     print_text(f"ser-ft: failed: {type(error).__name__}: {message} (--debug shows where)", sys.stderr)
     return 1
-
-
-def _hidden_progress_bars() -> AbstractContextManager[None]:
-    """Clear the lines of progress bars, and draw them again on exit."""
-    if "tqdm" not in sys.modules:
-        return nullcontext()
-    from tqdm import tqdm
-
-    return tqdm.external_write_mode(sys.stderr)
 
 
 def _end_progress_bars() -> None:
