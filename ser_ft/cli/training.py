@@ -20,7 +20,7 @@ speakers, without labels. A recipe is a YAML file. Each setting below can be ove
 
 def add_quickstart(commands: Commands) -> None:
     """Add `ser-ft quickstart`."""
-    about = "train and compare models on synthetic voices, in a few minutes, without data and without a network"
+    about = "fine-tune a pretrained model and compare it with an MFCC-CNN, on synthetic voices, without data or network"
     parser = add_command(commands, "quickstart", _quickstart, about)
     parser.add_argument("--out", default=None, help="the run folder (default: runs/quickstart)")
 

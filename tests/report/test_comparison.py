@@ -16,7 +16,7 @@ from ser_ft.cli import main
 from ser_ft.report.comparison import contents
 from ser_ft.report.comparison.pairs import SystemComparison, conclusion, holm, paired_difference
 from ser_ft.report.comparison.published import human_performance, published_results
-from ser_ft.report.comparison.report import compare, comparison_text, system_rows, write_comparison
+from ser_ft.report.comparison.report import compare, comparison_text, system_rows, transfer_lines, write_comparison
 from ser_ft.utils.errors import InputError
 from ser_ft.utils.text import count_text, size_text, time_text
 from tests.helpers.html_page import Page
@@ -85,6 +85,15 @@ def test_the_page_answers_whether_transfer_learning_helps(page: Page, comparison
     assert f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f}), p" in page.text
     assert f"8 speakers show no significant difference between {WAVLM} and mfcc-cnn" in page.text
     assert "corrected for 2 comparisons" in page.text
+
+
+def test_the_last_lines_of_a_run_say_whether_transfer_learning_helped(comparisons: list[SystemComparison]) -> None:
+    first, second = transfer_lines(comparisons)
+    pair = comparisons[0].versus_baseline[WAV2VEC2]
+    assert first.startswith(
+        f"{WAV2VEC2} has a higher UAR than mfcc-cnn: difference of UAR {pair.difference:+.3f} (95 %"
+    )
+    assert second.startswith("8 speakers show no significant difference")
 
 
 def test_the_table_has_the_pooled_scores_of_every_model(page: Page, comparisons: list[SystemComparison]) -> None:

@@ -20,6 +20,7 @@ from ser_ft.report.shared.tables import (
     layer_text,
 )
 from ser_ft.utils.errors import InputError
+from tests.helpers.runs import write_run
 
 MakeRun = Callable[..., RunFolder]
 
@@ -35,6 +36,19 @@ def test_comparison_rows_have_the_runs_figures(run: RunFolder) -> None:
     assert all(first[key] == scores[key] for key in ("clips", "speakers", "uar", "accuracy", "macro_f1"))
     assert (first["low"], first["high"]) == (scores["uar_interval"]["low"], scores["uar_interval"]["high"])
     assert first["notes"] == []
+
+
+def test_a_model_is_followed_by_its_network_baseline_and_rows_name_the_weights_they_started_from(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path / "run", model="shipped (fine-tuned)", baselines=("logistic",))
+    write_run(run.path / "baselines" / "mfcc-cnn")
+    rows = comparison_rows([run, *run.baselines])
+    assert [(row["model"], row["starts_from"]) for row in rows] == [
+        ("shipped (fine-tuned)", "pretrained weights"),
+        ("mfcc-cnn", "random weights"),
+        ("logistic", None),
+    ]
 
 
 def test_a_missing_part_is_named(make_run: MakeRun) -> None:
