@@ -38,7 +38,7 @@ def test_comparison_rows_have_the_runs_figures(run: RunFolder) -> None:
     assert first["notes"] == []
 
 
-def test_a_model_is_followed_by_its_network_baseline_and_rows_name_the_weights_they_started_from(
+def test_rows_say_which_weights_a_model_started_from_and_networks_precede_classical_baselines(
     tmp_path: Path,
 ) -> None:
     run = write_run(tmp_path / "run", model="shipped (fine-tuned)", baselines=("logistic",))
