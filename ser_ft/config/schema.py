@@ -127,7 +127,20 @@ class ModelConfig:
 
     config_overrides: dict[str, Any] = field(default_factory=dict)
     """Settings of the network that differ from its defaults, such as channels; for a pretrained encoder, entries of
-    its config.json, such as mask_time_prob."""
+    its config.json, such as mask_time_prob. Whisper's max_source_positions may be auto: the fixed length of the stock
+    head is that of the longest training clip, rounded up to a second."""
+
+    head: Literal["stock", "statistics", "attentive"] | None = None
+    """The head of a speech encoder: that of transformers (stock), or one that pools the mean and standard deviation of
+    the states over the clip (statistics), or both weighted by attention (attentive). null: the checkpoint's if ser_ft
+    trained it, else statistics for Whisper and stock for other encoders."""
+
+    layers: Literal["last", "learned"] | list[int] | None = None
+    """The states that the head of a speech encoder uses: the last, a learned weighting of all, or those with these
+    numbers, as `ser-ft probe` counts them. null: learned for tuning.mode probe, else last."""
+
+    num_layers: int | None = None
+    """Keep only this many layers of a speech encoder, from the lowest. null: all."""
 
     def __post_init__(self) -> None:
         if self.kind != "speech" and self.revision is not None:
@@ -138,6 +151,10 @@ class ModelConfig:
             )
         if self.allow_pickle and self.name in (*MODELS, SHIPPED):
             raise InputError(f"model.allow_pickle applies to weights from elsewhere, not to {self.name}")
+        for name in ("head", "layers", "num_layers"):
+            if self.kind != "speech" and getattr(self, name) is not None:
+                raise InputError(f"model.{name} applies to speech encoders, not to {self.name}")
+        check_minimum(self, "model", 1, "num_layers")
         if self.kind == "speech" and self.feature_extractor:
             raise InputError("model.feature_extractor: a speech encoder brings its own feature extractor")
         if "/" not in self.name and self.name not in (*MODELS, SHIPPED) and not Path(self.name).is_dir():

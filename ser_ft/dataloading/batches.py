@@ -136,6 +136,24 @@ class PooledBatches:
         return {"states": torch.from_numpy(np.stack([self.states[row] for row in rows]))}
 
 
+class AlternatingBatches:
+    """Batches of one source, and in training a share of the batches from another, with other inputs for the same clips.
+
+    Which source makes a batch depends only on the seed, the epoch and the clips.
+    """
+
+    def __init__(self, source: BatchSource, other: BatchSource, share: float, seed: int) -> None:
+        self.source, self.other, self.share, self.seed = source, other, share, seed
+        self.lengths, self.seconds = source.lengths, source.seconds
+        self.requires_equal_lengths = source.requires_equal_lengths
+
+    def collate(self, rows: Sequence[int], epoch: int | None = None) -> dict[str, torch.Tensor]:
+        """Return the batch of one of the sources."""
+        if epoch is not None and np.random.default_rng((self.seed, epoch, *rows)).random() < self.share:
+            return self.other.collate(rows, epoch)
+        return self.source.collate(rows, epoch)
+
+
 def clip_lengths(table: datasets.Dataset) -> np.ndarray:
     """Return the number of samples of each clip of a prepared table, shape (clips,)."""
     import pyarrow.compute as pc

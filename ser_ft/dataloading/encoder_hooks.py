@@ -15,6 +15,8 @@ from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import EncoderParts
+from ..models.speech_classifier import SpeechClassifier
+from ..models.whisper import ClipLengthEncoder
 from .fast_layers import as_fft_convolution, fused_attention
 
 # Names of convolutions over time inside the transformer, which ignore the mask.
@@ -42,7 +44,7 @@ class EncoderHooks:
             parts.input_spec.requires_unpadded_convolution and layer is None and not skip_feature_encoder
         )
         self._handles = [parts.model.register_forward_pre_hook(self._receive, with_kwargs=True)]
-        if parts.model.config.model_type == "wavlm":
+        if parts.config.model_type == "wavlm":
             for module in parts.layers[layer or 0 :]:
                 attention = module.get_submodule("attention")
                 self._replace(attention, fused_attention(attention))
@@ -50,11 +52,13 @@ class EncoderHooks:
         positions = getattr(getattr(positions, "pos_conv_embed", None), "conv", None)
         if layer is None and isinstance(positions, nn.Conv1d) and (faster := as_fft_convolution(positions)) is not None:
             self._replace(positions, faster)
-        unmasked = _UNMASKED_CONVOLUTIONS.get(parts.model.config.model_type)
+        unmasked = _UNMASKED_CONVOLUTIONS.get(parts.config.model_type)
         for name, module in parts.backbone.named_modules():
             if unmasked is not None and re.fullmatch(unmasked, name):
                 self._handles.append(module.register_forward_pre_hook(self._zero_padding))
-        if layer is not None:
+        if layer is not None and isinstance(parts.backbone, ClipLengthEncoder):
+            parts.backbone.first_layer = layer
+        elif layer is not None:
             self._start_at(layer)
         elif skip_feature_encoder:
             assert parts.feature_encoder is not None
@@ -67,6 +71,8 @@ class EncoderHooks:
         """Restore the model."""
         for handle in self._handles:
             handle.remove()
+        if isinstance(self.parts.backbone, ClipLengthEncoder):
+            self.parts.backbone.first_layer = None
         for module in self._replaced:
             del module.__dict__["forward"]
         self._handles, self._replaced = [], []
@@ -76,7 +82,7 @@ class EncoderHooks:
         samples = None if mask is None else mask.sum(dim=1)
         if self._convolves_separately:
             self.lengths = None if samples is None else samples.tolist()
-        if self.parts.model.config.model_type in _UNMASKED_CONVOLUTIONS:
+        if self.parts.config.model_type in _UNMASKED_CONVOLUTIONS:
             self.num_frames = None if samples is None else self.parts.input_spec.num_frames(samples)
 
     def _zero_padding(self, _: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
@@ -95,26 +101,26 @@ class EncoderHooks:
         states = kwargs.pop("states", None)
         if states is not None:
             self.states = states
-            inputs = states if self.skip_feature_encoder else self._blank_input(states)
+            takes_states = self.skip_feature_encoder or isinstance(self.parts.backbone, ClipLengthEncoder)
+            inputs = states if takes_states else self._blank_input(states)
             kwargs[self.parts.model.main_input_name] = inputs
         return args, kwargs
 
     def _blank_input(self, states: torch.Tensor) -> torch.Tensor:
         """Return zeros in place of the model's input, in the shape that its family checks."""
-        model, clips = self.parts.model, states.shape[0]
+        clips = states.shape[0]
         blank = states.new_zeros(1, 1, 1)
         if self.parts.feature_encoder is not None:
             return blank[0].expand(clips, 1)
-        if model.config.model_type == "whisper":
-            return blank.expand(clips, model.config.num_mel_bins, 2 * model.config.max_source_positions)
-        if model.config.model_type == "audio-spectrogram-transformer":
-            return blank.expand(clips, model.config.max_length, model.config.num_mel_bins)
-        return blank.expand(clips, states.shape[1], model.config.feature_projection_input_dim)
+        config = self.parts.config
+        if config.model_type == "audio-spectrogram-transformer":
+            return blank.expand(clips, config.max_length, config.num_mel_bins)
+        return blank.expand(clips, states.shape[1], config.feature_projection_input_dim)
 
     def _start_at(self, layer: int) -> None:
         """Skip everything before a layer and insert the states as its input."""
         parts = self.parts
-        config = parts.model.config
+        config = parts.config
 
         def insert_states(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             assert self.states is not None
@@ -133,11 +139,6 @@ class EncoderHooks:
         for name, module in parts.backbone.named_modules():
             if name == "encoder.pos_conv_embed":
                 self._replace(module, torch.zeros_like)
-            elif config.model_type == "whisper" and name in ("conv1", "conv2"):
-                wide = (2 if name == "conv1" else 1) * config.max_source_positions
-                self._replace(
-                    module, lambda x, wide=wide: x.new_zeros(1, 1, 1).expand(x.shape[0], config.d_model, wide)
-                )
         for number, module in enumerate(parts.layers[:layer]):
             self._replace(module, _skip(module, number))
 
@@ -179,10 +180,10 @@ def _skip(module: nn.Module, number: int) -> Callable[..., Any]:
 
 
 class PooledHead(nn.Module):
-    """A stock model's own head on states that are pooled over time, with the same logits.
+    """A model's own head on states that are pooled over time, with the same logits.
 
     The stock head sums the layers with weights, projects each frame and takes the mean. All of this is linear, so that
-    the mean may come first.
+    the mean may come first. `SpeechClassifier` pools each layer itself.
     """
 
     def __init__(self, parts: EncoderParts) -> None:
@@ -190,10 +191,15 @@ class PooledHead(nn.Module):
         model = parts.model
         self.classifier: Any = model.classifier
         self.projector: Any = getattr(model, "projector", None)
-        self.layer_weights: Any = model.layer_weights if parts.uses_weighted_layer_sum else None
+        self.speech_classifier = model if isinstance(model, SpeechClassifier) else None
+        self.layer_weights: Any = getattr(model, "layer_weights", None)
 
     def forward(self, states: torch.Tensor) -> SequenceClassifierOutput:
         """Classify pooled states of all layers, shape (clips, layers + 2, size): see `compute_hidden_states`."""
+        if self.speech_classifier is not None:
+            states = torch.cat((states[:, :-2], states[:, -1:]), dim=1)[:, self.speech_classifier.layers]
+            logits = self.speech_classifier.classify_pooled(self.speech_classifier.mix_pooled(states))
+            return SequenceClassifierOutput(logits=logits)
         if self.layer_weights is None:
             hidden = states[:, -1]
         else:

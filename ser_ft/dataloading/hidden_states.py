@@ -15,6 +15,8 @@ from torch import nn
 from .. import audio
 from ..models.collation import collate_waveforms
 from ..models.encoders import EncoderParts, InputSpec
+from ..models.speech_classifier import frame_lengths, mean_and_deviation
+from ..models.whisper import ClipLengthEncoder
 from .batches import clip_lengths, input_seconds
 from .cache import FlatCache, cache_folder, iter_waveforms, make_room, update_hash
 from .encoder_hooks import EncoderHooks
@@ -42,6 +44,8 @@ def compute_hidden_states(
     show_progress: bool = True,
     device: torch.device | str = "cpu",
     autocast: Callable[[], Any] | None = None,
+    *,
+    input_spec: InputSpec | None = None,
 ) -> FlatCache:
     """Return the hidden states of a frozen model for each clip of a prepared table, computed once and cached.
 
@@ -51,6 +55,7 @@ def compute_hidden_states(
             from `POOLINGS` for the inputs of all layers, the output of the last one and the input of the head, pooled
             over time: shape (layers + 2, size).
         autocast: creates the autocast context to compute in; None: float32.
+        input_spec: inputs that differ from those of `parts`, such as Whisper's spectrum of a fixed length.
 
     Returns:
         The states without padding, in half precision (pooled states in float32).
@@ -65,8 +70,10 @@ def compute_hidden_states(
         precision = str(torch.get_autocast_dtype(device_type)) if uses_autocast else "float32"
     is_convolution = output == "feature_encoder" and parts.feature_encoder is not None
     frozen = cast(nn.Module, parts.feature_encoder) if is_convolution else parts.backbone
-    folder = cache_folder(table, extractor.to_json_string(), fingerprint(parts, frozen), kind, precision)
-    input_spec, config = parts.input_spec, parts.model.config
+    input_spec, config = input_spec or parts.input_spec, parts.config
+    folder = cache_folder(
+        table, extractor.to_json_string(), fingerprint(parts, frozen), kind, precision, input_spec.kind
+    )
     label, samples, pooled = f"{config.model_type}, {kind}", clip_lengths(table), output in POOLINGS
     if not pooled:
         width = config.conv_dim[-1] if output == "feature_encoder" else config.hidden_size
@@ -95,7 +102,7 @@ def compute_hidden_states(
 
 def fingerprint(parts: EncoderParts, frozen: nn.Module) -> str:
     """Return a hash of everything that the output of a frozen part depends on: its weights and configuration."""
-    settings = parts.model.config.to_dict()
+    settings = parts.config.to_dict()
     relevant = {key: value for key, value in sorted(settings.items()) if not _ONLY_TRAINING.search(key)}
     digest = hashlib.sha256(repr(relevant).encode())
     update_hash(digest, {name: weight for name, weight in frozen.state_dict().items() if name != "masked_spec_embed"})
@@ -128,14 +135,8 @@ def _compute_batch(hooks: EncoderHooks, output: str | int, inputs: Mapping[str, 
         states = _layer_input(parts, output, inputs)
     else:
         return _pool_layers(parts, inputs, with_std=output == "mean+std")
-    return [clip[:length] for clip, length in zip(states, _lengths(states, mask, input_spec), strict=True)]
-
-
-def _lengths(states: torch.Tensor, mask: torch.Tensor | None, input_spec: InputSpec) -> list[int]:
-    if mask is None or input_spec.requires_equal_lengths:
-        return [states.shape[1]] * len(states)
-    lengths = mask.sum(dim=1)
-    return (input_spec.num_frames(lengths) if input_spec.kind == "waveform" else lengths).tolist()
+    lengths = None if input_spec.requires_equal_lengths else frame_lengths(parts.backbone, states.shape[1], mask)
+    return [clip[:length] for clip, length in zip(states, lengths or [None] * len(states), strict=True)]
 
 
 def _layer_input(parts: EncoderParts, layer: int, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -155,18 +156,16 @@ def _layer_input(parts: EncoderParts, layer: int, inputs: Mapping[str, torch.Ten
 
 def _pool_layers(parts: EncoderParts, inputs: Mapping[str, torch.Tensor], with_std: bool) -> list[torch.Tensor]:
     """Return the states of all layers and the last state, pooled over each clip's frames: shape (layers + 2, size)."""
-    outputs = parts.backbone(**inputs, output_hidden_states=True)
-    last = outputs.last_hidden_state
+    outputs: Any
+    if isinstance(parts.backbone, ClipLengthEncoder):
+        outputs, _ = parts.backbone.encode(inputs["input_features"], inputs.get("attention_mask"))
+    else:
+        outputs = parts.backbone(**inputs, output_hidden_states=True)
+    last, mask = outputs.last_hidden_state, inputs.get("attention_mask")
     pooled = []
     for states in (*outputs.hidden_states, last):
-        lengths = torch.tensor(_lengths(states, inputs.get("attention_mask"), parts.input_spec), device=states.device)
-        mask = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[..., None].float()
-        values, count = states.float(), lengths[:, None].float()
-        mean = (values * mask).sum(dim=1) / count
-        if with_std:
-            variance = ((values - mean[:, None]).square() * mask).sum(dim=1) / count
-            mean = torch.cat((mean, variance.sqrt()), dim=1)
-        pooled.append(mean)
+        lengths = None if mask is None else frame_lengths(parts.backbone, states.shape[1], mask)
+        pooled.append(mean_and_deviation(states, lengths)[:, : (2 if with_std else 1) * states.shape[2]])
     # The input of AST's head is made of two special tokens, not of the mean over time.
     pooler = getattr(outputs, "pooler_output", None)
     if pooler is not None and not with_std:

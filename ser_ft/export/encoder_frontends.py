@@ -19,6 +19,7 @@ from transformers import (
 from transformers.audio_utils import mel_filter_bank
 
 from ..models.features import SpectralFeatureExtractor
+from ..models.whisper import MAX_POSITIONS, num_positions
 from ..utils.errors import InputError
 from .spectral_frontend import PowerSpectrum, SpectralFrontend, split_frames
 
@@ -30,8 +31,13 @@ _FLOOR = float(np.finfo(np.float32).eps)
 _INT16 = 2**15
 
 
-def make_frontend(extractor: SequenceFeatureExtractor) -> nn.Module:
-    """Return a module that computes an extractor's features of float32 waveforms at 16 kHz, shape (clips, samples)."""
+def make_frontend(extractor: SequenceFeatureExtractor, clip_length: bool = False) -> nn.Module:
+    """Return a module that computes an extractor's features of float32 waveforms at 16 kHz, shape (clips, samples).
+
+    `clip_length`: whether Whisper's spectrogram has the length of the clips.
+    """
+    if clip_length:
+        return WhisperLogMel(extractor, clip_length)
     for kind, frontend in _FRONTENDS:
         if isinstance(extractor, kind):
             return frontend(extractor)
@@ -55,21 +61,27 @@ class WaveformFrontend(nn.Module):
 
 
 class WhisperLogMel(nn.Module):
-    """Whisper's log-mel spectrogram of a fixed duration (Radford et al. 2022), whatever the length of the clip."""
+    """Whisper's log-mel spectrogram (Radford et al. 2022) of a fixed duration, or of the clips' own length."""
 
     mel_bank: torch.Tensor
 
-    def __init__(self, extractor: Any) -> None:
+    def __init__(self, extractor: Any, clip_length: bool = False) -> None:
         super().__init__()
         self.samples, self.hop, self.n_fft = extractor.n_samples, extractor.hop_length, extractor.n_fft
+        self.clip_length = clip_length
         self.power_spectrum = PowerSpectrum(np.hanning(self.n_fft + 1)[:-1], self.n_fft)
         self.register_buffer("mel_bank", torch.from_numpy(extractor.mel_filters).float())
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return features of shape (clips, mels, frames)."""
-        cropped = nn.functional.pad(waveforms, (0, self.samples))[:, : self.samples]
-        mirrored = nn.functional.pad(cropped, (self.n_fft // 2, self.n_fft // 2), mode="reflect")
-        windows = split_frames(mirrored, 0, self.samples // self.hop, self.n_fft, self.hop)
+        if self.clip_length:
+            clips = waveforms[:, : 2 * MAX_POSITIONS * self.hop]
+            frames = 2 * num_positions((clips.shape[1] + self.hop - 1) // self.hop)
+            clips = nn.functional.pad(clips, (0, 4 * self.hop))
+        else:
+            clips, frames = nn.functional.pad(waveforms, (0, self.samples))[:, : self.samples], self.samples // self.hop
+        mirrored = nn.functional.pad(clips, (self.n_fft // 2, self.n_fft // 2), mode="reflect")
+        windows = split_frames(mirrored, 0, frames, self.n_fft, self.hop)
         log: torch.Tensor = (self.power_spectrum(windows) @ self.mel_bank).clamp(min=1e-10).log10()
         peak = log.amax(dim=(1, 2), keepdim=True)
         return ((torch.maximum(log, peak - 8.0) + 4.0) / 4.0).transpose(1, 2)

@@ -136,7 +136,7 @@ class WaveformClassifier(nn.Module):
 
     def __init__(self, saved: PretrainedClassifier) -> None:
         super().__init__()
-        self.frontend = make_frontend(saved.extractor)
+        self.frontend = make_frontend(saved.extractor, saved.clip_length)
         self.network = cast(nn.Module, saved.model)
         for module in self.network.modules():
             if nn.utils.parametrize.is_parametrized(module, "weight"):

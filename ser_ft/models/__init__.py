@@ -20,6 +20,9 @@ SHIPPED = "shipped"
 OWN_PREFIX = "ser_ft_"
 """Prefix of the `model_type` of our own networks."""
 
+SPEECH_TYPE = "ser_ft_speech"
+"""The `model_type` of a pretrained speech encoder with a pooling head."""
+
 IMAGE_PREFIXES = ("timm/", "torchvision/")
 """Prefixes of the names of image backbones."""
 
@@ -46,7 +49,12 @@ def model_kind(name: str) -> str:
 
 def is_own_model_folder(folder: str) -> bool:
     """Return whether a folder holds a saved network of ser_ft."""
-    return str(read_model_config(folder).get("model_type", "")).startswith(OWN_PREFIX)
+    return is_own_network(str(read_model_config(folder).get("model_type", "")))
+
+
+def is_own_network(model_type: str) -> bool:
+    """Return whether a `model_type` is that of one of our own networks, whose inputs are frames of descriptors."""
+    return model_type.startswith(OWN_PREFIX) and model_type != SPEECH_TYPE
 
 
 def read_model_config(folder: str) -> dict[str, Any]:

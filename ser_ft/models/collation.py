@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, SequenceFeatureExtractor
 from ..audio import SAMPLE_RATE
 from .encoders import EncoderParts, InputSpec
 from .features import SpectralFeatureExtractor
+from .whisper import log_mel
 
 
 def collate_waveforms(
@@ -25,6 +26,8 @@ def collate_waveforms(
     extract: Any = extractor  # transformers does not declare it callable
     clips = [np.pad(clip, (0, max(0, input_spec.min_samples - len(clip)))) for clip in clips]
     if input_spec.kind != "waveform":
+        if input_spec.kind == "log_mel":
+            return log_mel(extract, clips)
         inputs = extract(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
         if input_spec.kind == "fixed_length":
             return {name: inputs[name] for name in extract.model_input_names if name != "attention_mask"}

@@ -48,7 +48,7 @@ _MAX_SETTINGS = {
 }
 _EXTRACTOR_CLASSES = (
     *("ASTFeatureExtractor", "SeamlessM4TFeatureExtractor", "SpectralFeatureExtractor"),
-    *("Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor"),
+    *("ClipLengthFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor"),
 )
 # Settings that load code, weights or packages from elsewhere.
 _FOREIGN = {

@@ -13,10 +13,10 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel, Seque
 
 from ..audio import SAMPLE_RATE
 from ..utils.errors import InputError
-from . import OWN_PREFIX
+from . import is_own_network
 from .collation import make_collator
 from .descriptors import DELTA_ORDERS, DELTA_WIDTH
-from .encoders import EncoderParts, check_convolutions
+from .encoders import EncoderParts, check_convolutions, encoder_config, set_input_length
 from .features import SpectralFeatureExtractor
 from .loading import open_model, readable_errors
 from .outputs import check_classes, to_probabilities
@@ -44,8 +44,9 @@ class PretrainedClassifier:
         """
         saved = open_model(name)
         extractor: Any = saved.extractor
-        check_convolutions(name, saved.config)
+        check_convolutions(name, encoder_config(saved.config))
         model, report = saved.load_weights(AutoModelForAudioClassification, allow_pickle=allow_pickle)
+        set_input_length(model)
         # Masks are used in training only.
         missing = {key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")}
         missing |= {key for key, *_ in report["mismatched_keys"]}
@@ -100,9 +101,14 @@ class PretrainedClassifier:
         return None if threshold is None else float(threshold)
 
     @property
+    def clip_length(self) -> bool:
+        """Whether the model is a Whisper encoder that computes clips of their own length."""
+        return not self.is_own_network and EncoderParts.of(self.model).input_spec.kind == "log_mel"
+
+    @property
     def is_own_network(self) -> bool:
         """Whether the model is a network of ser_ft, whose inputs are frames of descriptors."""
-        return str(self.model.config.model_type).startswith(OWN_PREFIX)
+        return is_own_network(str(self.model.config.model_type))
 
 
 def fold_temperature(model: Any, temperature: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -13,16 +14,20 @@ from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from ..config.schema import AugmentConfig, ModelConfig, TuningConfig
-from ..dataloading.batches import BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches
+from ..dataloading.batches import AlternatingBatches, BatchSource, HiddenStateBatches, PooledBatches, WaveformBatches
 from ..dataloading.cache import JoinedCache
 from ..dataloading.encoder_hooks import EncoderHooks, PooledHead
 from ..dataloading.hidden_states import compute_hidden_states
 from ..dataloading.online_augmentation import OnlineAugmentation
 from ..models import encoders
-from ..models.encoders import EncoderParts
+from ..models.encoders import EncoderParts, InputSpec
+from ..models.speech_classifier import SpeechClassifier
 from ..utils.errors import InputError
 from .trainer import TrainableModel
 
+# Share of training batches that are padded to the fixed length of a stock Whisper classifier, so that the saved model
+# gives similar answers where transformers' pipeline pads all clips.
+_PADDED_SHARE = 0.5
 # Families whose layers work at another frame rate than the output of the model.
 _RESAMPLING = ("sew", "sew-d")
 # Longest clip in seconds for eager attention: in training on a CPU it takes a third of the time of fused attention
@@ -30,8 +35,12 @@ _RESAMPLING = ("sew", "sew-d")
 _MAX_EAGER_SECONDS = 12.0
 
 
-def find_encoder(model: ModelConfig, tuning: TuningConfig, classes: tuple[str, ...]) -> encoders.EncoderSpec:
+def find_encoder(
+    model: ModelConfig, tuning: TuningConfig, classes: tuple[str, ...], max_seconds: float | None = None
+) -> encoders.EncoderSpec:
     """Find the encoder that a recipe names, with the settings that its tuning needs.
+
+    `max_seconds` is the duration of the longest training clip.
 
     Raises:
         InputError: as `ser_ft.models.encoders.find_encoder`.
@@ -40,14 +49,18 @@ def find_encoder(model: ModelConfig, tuning: TuningConfig, classes: tuple[str, .
         model.name,
         classes,
         model.config_overrides,
+        head=model.head,
+        layers=model.layers or ("learned" if tuning.mode == "probe" else None),
+        num_layers=model.num_layers,
         dropout=tuning.dropout,
-        weighted_layer_sum=tuning.mode == "probe",
+        max_seconds=max_seconds,
         revision=model.revision,
         allow_pickle=model.allow_pickle,
     )
-    if tuning.mode in ("probe", "partial") and hasattr(spec.config, "mask_time_prob"):
+    config = encoders.encoder_config(spec.config)
+    if tuning.mode in ("probe", "partial") and hasattr(config, "mask_time_prob"):
         # SpecAugment masks the input of the frozen layers, whose output is computed once.
-        spec.config.apply_spec_augment = False
+        config.apply_spec_augment = False
     return spec
 
 
@@ -79,27 +92,34 @@ def prepare_encoder(
     _freeze(parts, tuning)
     trained: nn.Module = model
     hooks: EncoderHooks | None = None
-    batch_source: BatchSource
     table = tables[0] if len(tables) == 1 else datasets.concatenate_datasets(list(tables))
     use_cache, first = tuning.cache and not augment.online, _first_trained_layer(parts, tuning)
 
-    def cached(what: str | int) -> JoinedCache:
-        return JoinedCache(
-            [compute_hidden_states(part, parts, extractor, what, show_progress, device) for part in tables]
-        )
+    def batches(input_spec: InputSpec) -> BatchSource:
+        def cached(what: str | int) -> JoinedCache:
+            return JoinedCache(
+                [
+                    compute_hidden_states(part, parts, extractor, what, show_progress, device, input_spec=input_spec)
+                    for part in tables
+                ]
+            )
 
-    if use_cache and tuning.mode == "probe":
-        batch_source, trained = PooledBatches(cached("mean"), np.array(table["duration"])), PooledHead(parts)
-    elif use_cache and first:
-        batch_source = HiddenStateBatches(cached(first), table, extractor, parts.input_spec)
-        hooks = EncoderHooks(parts, layer=first)
-    elif use_cache and parts.feature_encoder is not None and not tuning.train_feature_encoder:
-        batch_source = HiddenStateBatches(cached("feature_encoder"), table, extractor, parts.input_spec)
-        hooks = EncoderHooks(parts, skip_feature_encoder=True)
+        if pooling:
+            return PooledBatches(cached(pooling), np.array(table["duration"]))
+        if use_cache and (first or skip_feature_encoder):
+            return HiddenStateBatches(cached(first or "feature_encoder"), table, extractor, input_spec)
+        return WaveformBatches(table, extractor, input_spec, OnlineAugmentation.from_config(table, augment, seed))
+
+    pooling = _cached_pooling(parts) if use_cache and tuning.mode == "probe" else None
+    skip_feature_encoder = parts.feature_encoder is not None and not tuning.train_feature_encoder
+    batch_source = batches(parts.input_spec)
+    if parts.input_spec.kind == "log_mel" and not isinstance(model, SpeechClassifier):
+        padded = batches(replace(parts.input_spec, kind="fixed_length"))
+        batch_source = AlternatingBatches(batch_source, padded, _PADDED_SHARE, seed)
+    if pooling:
+        trained = PooledHead(parts)
     else:
-        augmentation = OnlineAugmentation.from_config(table, augment, seed)
-        batch_source = WaveformBatches(table, extractor, parts.input_spec, augmentation)
-        hooks = EncoderHooks(parts)
+        hooks = EncoderHooks(parts, first if use_cache else None, use_cache and not first and skip_feature_encoder)
     restore_attention = use_fast_attention(model, batch_source, device)
     adapted = _add_adapters(parts, tuning) if tuning.mode == "lora" else None
     if gradient_checkpointing:
@@ -127,10 +147,11 @@ def prepare_encoder(
 
 def use_fast_attention(model: PreTrainedModel, batch_source: BatchSource, device: torch.device) -> Callable[[], None]:
     """Select the attention implementation that trains fastest; return a function that restores the model's own."""
-    original = model.config._attn_implementation
+    backbone: Any = EncoderParts.of(model).backbone
+    original = backbone.config._attn_implementation
     if device.type == "cpu" and original == "sdpa" and batch_source.seconds.max() <= _MAX_EAGER_SECONDS:
-        model.set_attn_implementation("eager")
-    return lambda: model.set_attn_implementation(original)
+        backbone.set_attn_implementation("eager")
+    return lambda: backbone.set_attn_implementation(original)
 
 
 def _checkpoint_layers(model: PreTrainedModel) -> None:
@@ -185,16 +206,24 @@ def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
     for name, parameter in parts.backbone.named_parameters():
         unused = name.endswith("masked_spec_embed") and parts.input_spec.min_frames == 1
         # Whisper's positions are sinusoids; transformers 5.23 does not freeze them in a loaded model.
-        sinusoids = parts.model.config.model_type == "whisper" and name == "embed_positions.weight"
+        sinusoids = parts.config.model_type == "whisper" and name == "embed_positions.weight"
         if id(parameter) not in trained or unused or sinusoids:
             parameter.requires_grad_(False)
 
 
 def _first_trained_layer(parts: EncoderParts, tuning: TuningConfig) -> int | None:
-    """Return the lowest trained layer, if the layers from there on need only its input."""
-    if tuning.mode != "partial" or parts.uses_weighted_layer_sum or parts.model.config.model_type in _RESAMPLING:
+    """Return the lowest trained layer, if that layer's input is enough for the layers and the head above it."""
+    first = len(parts.layers) - (tuning.num_top_layers or 0)
+    if tuning.mode != "partial" or parts.lowest_pooled_state < first or parts.config.model_type in _RESAMPLING:
         return None
-    return len(parts.layers) - (tuning.num_top_layers or 0)
+    return first
+
+
+def _cached_pooling(parts: EncoderParts) -> str | None:
+    """Return how the states of a frozen encoder are pooled before they are cached; None: the head needs all frames."""
+    if not isinstance(parts.model, SpeechClassifier):
+        return "mean"
+    return "mean+std" if parts.model.config.pooling == "statistics" else None
 
 
 def _frozen_modules(parts: EncoderParts, tuning: TuningConfig) -> list[nn.Module]:

@@ -68,7 +68,8 @@ def prepare_model(
     """
     device = accelerator.device
     if model.kind == "speech":
-        spec = find_encoder(model, tuning, classes)
+        durations = [np.array(table["duration"]) for table in tables]
+        spec = find_encoder(model, tuning, classes, float(np.concatenate(durations)[train_rows].max()))
         with accelerator.local_main_process_first():
             encoder = load_encoder(spec)
         trainable = prepare_encoder(

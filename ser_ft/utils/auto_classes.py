@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _AUTO_CLASSES = "transformers.models.auto.modeling_auto"
-_MODEL_MODULES = ("baselines", "compact", "spectrogram")
+_MODEL_MODULES = ("baselines", "compact", "spectrogram", "speech_classifier")
 
 
 def register_models() -> None:

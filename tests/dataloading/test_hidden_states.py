@@ -59,10 +59,10 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def load(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamespace:
     """A model without dropout in evaluation mode, its parts, extractor and input requirements."""
     torch.manual_seed(0)
-    actual = find_encoder(str(folder), CLASSES, network, dropout=0.0, weighted_layer_sum=weighted)
+    actual = find_encoder(str(folder), CLASSES, network, dropout=0.0, layers="learned" if weighted else None)
     model = load_encoder(actual).eval()
     parts = EncoderParts.of(model)
-    if parts.uses_weighted_layer_sum:
+    if parts.lowest_pooled_state == 0:
         torch.nn.init.normal_(model.layer_weights)
     return SimpleNamespace(model=model, parts=parts, extractor=actual.extractor, input_spec=parts.input_spec)
 
@@ -136,7 +136,7 @@ def test_a_head_on_pooled_states_is_the_stock_head(
     family: str, weighted: bool, tiny_encoder: Callable[[str], Path]
 ) -> None:
     encoder, clips = load(tiny_encoder(family), weighted), table(0.3, 1.0, 1.6, 1.0)
-    if weighted and not encoder.parts.uses_weighted_layer_sum:
+    if weighted and encoder.parts.lowest_pooled_state:
         pytest.skip("AST's head uses the last layer only")
     pooled = PooledBatches(states_of(encoder, clips, "mean"), np.ones(4))
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_cached_states_are_reused(
     first = states_of(encoder, clips, output)
     monkeypatch.setattr(hidden_states, "iter_waveforms", None)
     torch.manual_seed(1)
-    settings = {"dropout": 0.5, "weighted_layer_sum": True}
+    settings = {"dropout": 0.5, "layers": "learned"}
     actual = find_encoder(str(tiny_encoder("hubert")), ("yes", "no"), {"mask_time_prob": 0.2}, **settings)
     restored = open_prepared(miniature_folder).select(range(6))
     parts = EncoderParts.of(load_encoder(actual))

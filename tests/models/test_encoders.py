@@ -341,18 +341,18 @@ def test_a_new_weighted_layer_sum_starts_with_equal_weights(family: str, tiny_en
     """transformers 5.23 leaves it uninitialized, sometimes NaN."""
     littered = [torch.full((5,), float("nan")) for _ in range(200)]
     del littered
-    weights = loaded(tiny_encoder(family), weighted_layer_sum=True).layer_weights
+    weights = loaded(tiny_encoder(family), layers="learned").layer_weights
     assert torch.equal(weights, torch.full((5,), weights[0].item()))
 
 
 def test_a_learned_weighted_layer_sum_is_kept(tiny_encoder: Callable[[str], Path], tmp_path: Path) -> None:
-    spec = find_encoder(str(tiny_encoder("wavlm")), CLASSES, weighted_layer_sum=True)
+    spec = find_encoder(str(tiny_encoder("wavlm")), CLASSES, layers="learned")
     model = load_encoder(spec)
     with torch.no_grad():
         model.layer_weights.copy_(torch.arange(5.0))
     for part in (model, spec.extractor):
         part.save_pretrained(tmp_path / "probed")
-    again = loaded(tmp_path / "probed", weighted_layer_sum=True)
+    again = loaded(tmp_path / "probed", layers="learned")
     assert torch.equal(again.layer_weights, torch.arange(5.0))
     assert torch.equal(again.classifier.weight, model.classifier.weight)
 

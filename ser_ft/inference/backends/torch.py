@@ -17,6 +17,7 @@ from ...models.encoders import EncoderParts
 from ...models.features import SpectralFeatureExtractor
 from ...models.outputs import to_probabilities
 from ...models.pretrained import PretrainedClassifier
+from ...models.whisper import MAX_POSITIONS, POSITIONS_PER_SECOND
 from ...utils.errors import InputError
 from .base import ModelInfo
 
@@ -58,7 +59,10 @@ def _max_seconds(saved: PretrainedClassifier) -> float | None:
     if isinstance(extractor, SpectralFeatureExtractor):
         frames = extractor.max_frames
         return None if frames is None else frames * extractor.hop_length / extractor.sampling_rate
-    if EncoderParts.of(saved.model).input_spec.kind != "fixed_length":
+    kind = EncoderParts.of(saved.model).input_spec.kind
+    if kind == "log_mel":
+        return MAX_POSITIONS / POSITIONS_PER_SECOND
+    if kind != "fixed_length":
         return None
     if hasattr(extractor, "chunk_length"):
         return float(extractor.chunk_length)
