@@ -136,7 +136,9 @@ def _compute_batch(hooks: EncoderHooks, output: str | int, inputs: Mapping[str, 
     else:
         return _pool_layers(parts, inputs, with_std=output == "mean+std")
     lengths = None if input_spec.requires_equal_lengths else frame_lengths(parts.backbone, states.shape[1], mask)
-    return [clip[:length] for clip, length in zip(states, lengths or [None] * len(states), strict=True)]
+    if lengths is None:
+        return list(states)
+    return [clip[:length] for clip, length in zip(states, lengths.tolist(), strict=True)]
 
 
 def _layer_input(parts: EncoderParts, layer: int, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
