@@ -33,6 +33,7 @@ class SpeechClassifierConfig(PreTrainedConfig):
         pooling: "statistics" (mean and standard deviation over time) or "attentive" (both, weighted by attention).
         layers: numbers of the states that are pooled, from 0, the input of the first layer, to the number of layers;
             None: all.
+        projection_size: width of the layer before the last one.
         head_dropout: dropout rate before the last layer.
     """
 
@@ -41,7 +42,8 @@ class SpeechClassifierConfig(PreTrainedConfig):
     encoder: Any = None
     pooling: str = "statistics"
     layers: list[int] | None = None
-    head_dropout: float = 0.0
+    projection_size: int = 256
+    head_dropout: float = 0.3
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.encoder, Mapping):
@@ -80,8 +82,9 @@ class SpeechClassifier(PreTrainedModel):
         if config.pooling == "attentive":
             self.attention = nn.Sequential(nn.Linear(size, _ATTENTION_SIZE), nn.Tanh(), nn.Linear(_ATTENTION_SIZE, 1))
         self.norm = nn.BatchNorm1d(2 * size, affine=False)
+        self.projector = nn.Linear(2 * size, config.projection_size)
         self.head_dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(2 * size, len(config.id2label or ()))
+        self.classifier = nn.Linear(config.projection_size, len(config.id2label or ()))
         self.post_init()
 
     def forward(
@@ -134,7 +137,8 @@ class SpeechClassifier(PreTrainedModel):
 
     def classify_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the logits of pooled states, shape (clips, 2 * size)."""
-        logits: torch.Tensor = self.classifier(self.head_dropout(self.norm(pooled)))
+        hidden = self.projector(self.norm(pooled)).relu()
+        logits: torch.Tensor = self.classifier(self.head_dropout(hidden))
         return logits
 
     def _attentive_statistics(self, states: Any, lengths: torch.Tensor | None) -> torch.Tensor:
@@ -152,13 +156,13 @@ class SpeechClassifier(PreTrainedModel):
         """Initialize all parameters outside the encoder again."""
         nn.init.zeros_(self.layer_weights)
         self.norm.reset_running_stats()
-        for module in (self.classifier, *getattr(self, "attention", [])):
+        for module in (self.projector, self.classifier, *getattr(self, "attention", [])):
             if isinstance(module, nn.Linear):
                 module.reset_parameters()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize a head that was not loaded; the encoder has its own initialization."""
-        if module is getattr(self, "classifier", None):
+        if module in (getattr(self, "classifier", None), getattr(self, "projector", None)):
             module.reset_parameters()
 
 
