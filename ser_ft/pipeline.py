@@ -209,6 +209,7 @@ def _train_and_evaluate(
             processes=accelerator.num_processes,
             mixed_precision=accelerator.mixed_precision,
             seconds=round(trainer.state.seconds, 1),
+            cpu_seconds=round(trainer.state.cpu_seconds, 1),
             torch_threads=torch.get_num_threads(),
             speed=real_time_factor(model, extractor, table.select(scorer.rows["test"]), accelerator.device),
         )

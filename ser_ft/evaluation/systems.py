@@ -187,17 +187,20 @@ class System:
     def cost(self) -> dict[str, Any]:
         """The cost of the system; None for what the runs do not state.
 
-        parameters; trained_parameters; seconds (training time, mean of the runs); real_time_factor (seconds of
+        parameters; trained_parameters; seconds (training time, mean of the runs); cpu_seconds (the processor time of
+        training on a CPU, which does not depend on what else the machine does, mean of the runs); real_time_factor (seconds of
         computation per second of audio, one clip at a time, mean of the runs); machines (on which the runs were made).
         """
         environments = [run.environment for run in self.runs if run.environment]
         seconds = [float(item["seconds"]) for item in environments if item.get("seconds") is not None]
+        cpu_seconds = [float(item["cpu_seconds"]) for item in environments if item.get("cpu_seconds") is not None]
         factors = [float(item["speed"]["real_time_factor"]) for item in environments if item.get("speed")]
         first = self.runs[0].metrics
         return {
             "parameters": first.get("parameters"),
             "trained_parameters": first.get("trained_parameters"),
             "seconds": float(np.mean(seconds)) if seconds else None,
+            "cpu_seconds": float(np.mean(cpu_seconds)) if cpu_seconds else None,
             "real_time_factor": float(np.mean(factors)) if factors else None,
             "machines": tuple(sorted({machine_name(item) for item in environments})),
         }

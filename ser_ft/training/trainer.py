@@ -93,6 +93,7 @@ class Progress:
     batch: int = 0  # number of batches of the current epoch that were trained on
     step: int = 0  # number of optimizer steps
     seconds: float = 0.0  # duration of training
+    cpu_seconds: float = 0.0  # processor time of the main process and its threads
     totals: dict[str, Any] = field(default_factory=dict)  # of the current epoch: see `Trainer._new_totals`
     stopped: bool = False  # whether training ended before its last epoch
     best_uar: float = -1.0  # validation UAR of the best epoch
@@ -116,7 +117,7 @@ class Trainer:
         self.accelerator, self.folder, self.seed = accelerator, folder, seed
         self.trainable, self.train_rows, self._config = job.trainable, job.train_rows, config
         self.state = Progress()
-        self._last_save = time.monotonic()
+        self._last_save, self._last_cpu_time = time.monotonic(), time.process_time()
         self.accumulation = min(
             config.gradient_accumulation_steps, max(1, len(job.train_rows) // accelerator.num_processes)
         )
@@ -350,8 +351,10 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        now = time.monotonic()
-        self.state.seconds, self._last_save = self.state.seconds + now - self._last_save, now
+        now, cpu_time = time.monotonic(), time.process_time()
+        self.state.seconds += now - self._last_save
+        self.state.cpu_seconds += cpu_time - self._last_cpu_time
+        self._last_save, self._last_cpu_time = now, cpu_time
         self.state.totals = {name: value.tolist() for name, value in self.totals.items()}
         self.checkpoints.save(self.state.step, asdict(self.state))
 
