@@ -25,7 +25,7 @@ from ser_ft import RunFolder
 from ser_ft.evaluation.pooling import find_runs
 from ser_ft.evaluation.significance import PairedComparison
 from ser_ft.evaluation.systems import CROSS_CORPUS_PREFIX, System
-from ser_ft.report.comparison.figures import cost_figure
+from ser_ft.report.comparison.figures import COST_NAMES, cost_figure
 from ser_ft.report.comparison.pairs import (
     SystemComparison,
     holm,
@@ -168,26 +168,29 @@ def table(folders: tuple[Path, ...]) -> Iterator[str]:
 
 
 def cost(folders: tuple[Path, ...]) -> Iterator[str]:
-    """Yield the runs, the size and the training time of each model."""
+    """Yield the runs, the size and the processor time of training of each model, where the runs state it."""
     comparison = comparison_of(folders)
     systems = [system for system in pretrained_first(comparison) if system.is_model]
     machines = sorted({name for system in systems for name in system.cost["machines"]})
-    head = ["model", "folds x seeds", "parameters", "trained", "training"]
+    has_times = any(system.cost["cpu_seconds"] for system in systems)
+    head = ["model", "folds x seeds", "parameters", "trained", *(["processor time of training"] if has_times else [])]
     cells = [
         [
             system.name,
             f"{len(system.runs) // len(system.probabilities)} x {len(system.probabilities)}",
             *(size_text(system.cost[key]) if system.cost[key] else "" for key in ("parameters", "trained_parameters")),
-            time_text(system.cost["seconds"]) if system.cost["seconds"] else "",
+            *([time_text(system.cost["cpu_seconds"]) if system.cost["cpu_seconds"] else ""] if has_times else []),
         ]
         for system in systems
     ]
-    if len(machines) > 1:
+    if has_times and len(machines) > 1:
         head.append("machine")
         cells = [[*row, "; ".join(system.cost["machines"])] for row, system in zip(cells, systems, strict=True)]
     yield from rows(head, cells)
-    machine = f"; {machines[0]}" if len(machines) == 1 else ""
-    yield f"\nTraining: the time of the training loop of one run{machine}."
+    if has_times:
+        machine = f"; {machines[0]}" if len(machines) == 1 else ""
+        yield f"\nProcessor time: that of the training loop of one run, over all threads{machine}."
+        yield "Features, and the states of frozen layers, are computed once for all runs and are not included."
 
 
 def summary(folders: tuple[Path, ...]) -> Iterator[str]:
@@ -237,11 +240,13 @@ def pairs(folders: tuple[Path, ...]) -> Iterator[str]:
 
 
 def figure(folders: tuple[Path, ...]) -> Iterator[str]:
-    """Draw accuracy against training time, and yield the reference to the figure."""
+    """Draw accuracy against size and processor time of training, and yield the reference to the figure."""
     comparison = comparison_of(folders)
     notes = list(dict.fromkeys(note for s in comparison.tested.systems for note in run_notes(s.runs[0].metrics)))
-    save_figure(cost_figure(comparison, ["seconds"], notes), FIGURE)
-    description = "UAR of each model, with its interval, against the training time of one run, as in the table"
+    has_times = all(system.cost["cpu_seconds"] for system in comparison.tested.models)
+    measures = ["parameters", "cpu_seconds" if has_times else "trained_parameters"]
+    save_figure(cost_figure(comparison, measures, notes), FIGURE)
+    description = f"UAR of each model, with its interval, against {' and '.join(COST_NAMES[name] for name in measures)}"
     yield f"![{description}]({FIGURE.name})"
 
 

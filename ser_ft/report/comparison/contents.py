@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ALL_OTHERS = "all others"
+_COSTS = ("parameters", "seconds", "real_time_factor")
 
 Figures = dict[str, "Figure"]
 
@@ -99,7 +100,7 @@ def _block(
         return block
     if comparison.transfer:
         plots[f"{prefix}-differences"] = figures.difference_figure(comparison, notes)
-    measures = [key for key in figures.COST_NAMES if any(system.cost[key] for system in tested.models)]
+    measures = [key for key in _COSTS if any(system.cost[key] for system in tested.models)]
     if measures:
         plots[f"{prefix}-cost"] = figures.cost_figure(comparison, measures, notes)
     confusion_systems = tested.models[:12]

@@ -41,7 +41,9 @@ KIND_COLORS = {kind: color for kind, (_, color, _) in _KINDS.items()}
 _KIND_MARKERS = {kind: marker for kind, (_, _, marker) in _KINDS.items()}
 COST_NAMES = {
     "parameters": "parameters",
+    "trained_parameters": "trained parameters",
     "seconds": "training time per run",
+    "cpu_seconds": "processor time of training per run",
     "real_time_factor": "seconds of computation\nper second of audio",
 }
 _TIMES = (1, 10, 60, 600, 3600, 36_000, 360_000)
@@ -173,12 +175,13 @@ def _set_cost_axis(axes: Axes, measure: str, values: Sequence[float]) -> None:
 
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2.5, max(values) * 2.5)
-    formats = {"parameters": lambda value: size_text(int(value)), "seconds": time_text}
-    format_value = formats.get(measure, "{:g}".format)
+    is_time = measure in ("seconds", "cpu_seconds")
+    formats = {"real_time_factor": "{:g}".format, "seconds": time_text, "cpu_seconds": time_text}
+    format_value = formats.get(measure, lambda value: size_text(int(value)))
     is_narrow = max(values) < 20 * min(values)
     times = FixedLocator(_FINE_TIMES if is_narrow else _TIMES)
     powers = LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,))
-    axes.xaxis.set_major_locator(times if measure == "seconds" else powers)
+    axes.xaxis.set_major_locator(times if is_time else powers)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     if measure == "real_time_factor" and max(values) > 0.1:

@@ -105,6 +105,7 @@ def pretrain(recipe: PretrainRecipe, verbose: bool = True) -> RunFolder:
                 processes=accelerator.num_processes,
                 mixed_precision=accelerator.mixed_precision,
                 seconds=round(trainer.state.seconds, 1),
+                cpu_seconds=round(trainer.state.cpu_seconds, 1),
                 torch_threads=torch.get_num_threads(),
             )
             model = trainable.finish()
