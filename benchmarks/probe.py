@@ -30,7 +30,8 @@ from ser_ft.dataloading.batches import clip_lengths
 from ser_ft.dataloading.encoder_hooks import EncoderHooks
 from ser_ft.dataloading.hidden_states import _batches
 from ser_ft.models.collation import collate_waveforms
-from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.utils.accelerator import best_precision
 
 

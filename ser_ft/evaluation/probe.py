@@ -23,8 +23,9 @@ from ..data.splits import make_split
 from ..dataloading.cache import FlatCache
 from ..dataloading.hidden_states import POOLINGS, compute_hidden_states
 from ..dataloading.targets import allowed_classes
-from ..models import encoders, model_kind
-from ..models.encoders import EncoderParts, EncoderSpec
+from ..models import encoder_spec, encoders, model_kind
+from ..models.encoder_spec import EncoderSpec
+from ..models.encoders import EncoderParts
 from ..utils.accelerator import best_precision
 from ..utils.caches import cache_home
 from ..utils.errors import InputError
@@ -86,7 +87,7 @@ def probe(
     cache_home()
     table = open_prepared(data)
     clips = _ProbedClips.select(table, split, folds, seed)
-    specs = [encoders.find_encoder(name, clips.classes, allow_pickle=allow_pickle) for name in backbones]
+    specs = [encoder_spec.find_encoder(name, clips.classes, allow_pickle=allow_pickle) for name in backbones]
     # transformers' progress bar over the weights would break into ours. Downloads keep their bars.
     logging.disable_progress_bar()
     enable_progress_bars()

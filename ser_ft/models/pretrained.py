@@ -16,7 +16,8 @@ from ..utils.errors import InputError
 from . import is_own_network
 from .collation import make_collator
 from .descriptors import DELTA_ORDERS, DELTA_WIDTH
-from .encoders import EncoderParts, check_convolutions, encoder_config, set_input_length
+from .encoder_spec import check_convolutions, encoder_config
+from .encoders import EncoderParts, set_input_length
 from .features import SpectralFeatureExtractor
 from .loading import open_model, readable_errors
 from .outputs import check_classes, to_probabilities

@@ -19,7 +19,7 @@ from ..dataloading.cache import JoinedCache
 from ..dataloading.encoder_hooks import EncoderHooks, PooledHead
 from ..dataloading.hidden_states import compute_hidden_states
 from ..dataloading.online_augmentation import OnlineAugmentation
-from ..models import encoders
+from ..models import encoder_spec
 from ..models.encoders import EncoderParts, InputSpec
 from ..models.speech_classifier import SpeechClassifier
 from ..utils.errors import InputError
@@ -37,15 +37,15 @@ _MAX_EAGER_SECONDS = 12.0
 
 def find_encoder(
     model: ModelConfig, tuning: TuningConfig, classes: tuple[str, ...], max_seconds: float | None = None
-) -> encoders.EncoderSpec:
+) -> encoder_spec.EncoderSpec:
     """Find the encoder that a recipe names, with the settings that its tuning needs.
 
     `max_seconds` is the duration of the longest training clip.
 
     Raises:
-        InputError: as `ser_ft.models.encoders.find_encoder`.
+        InputError: as `ser_ft.models.encoder_spec.find_encoder`.
     """
-    spec = encoders.find_encoder(
+    spec = encoder_spec.find_encoder(
         model.name,
         classes,
         model.config_overrides,
@@ -57,7 +57,7 @@ def find_encoder(
         revision=model.revision,
         allow_pickle=model.allow_pickle,
     )
-    config = encoders.encoder_config(spec.config)
+    config = encoder_spec.encoder_config(spec.config)
     if tuning.mode in ("probe", "partial") and hasattr(config, "mask_time_prob"):
         # SpecAugment masks the input of the frozen layers, whose output is computed once.
         config.apply_spec_augment = False

@@ -21,7 +21,8 @@ from ser_ft.dataloading.cache import FlatCache
 from ser_ft.dataloading.encoder_hooks import EncoderHooks, PooledHead
 from ser_ft.dataloading.hidden_states import compute_hidden_states
 from ser_ft.evaluation.predict import predict
-from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import FAMILIES, VARIANTS
 
@@ -280,7 +281,8 @@ def test_cached_states_are_reused_by_another_process(
     script = f"""
 from ser_ft.data.prepare import open_prepared
 from ser_ft.dataloading import hidden_states
-from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import EncoderParts, load_encoder
 hidden_states.iter_waveforms = None
 spec = find_encoder({str(backbone)!r}, ("neutral", "happy"))
 arguments = open_prepared({str(miniature_folder)!r}), EncoderParts.of(load_encoder(spec)), spec.extractor

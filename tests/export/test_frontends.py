@@ -14,7 +14,8 @@ from ser_ft.export.encoder_frontends import make_frontend
 from ser_ft.export.spectral_frontend import SpectralFrontend
 from ser_ft.models.collation import collate_waveforms
 from ser_ft.models.descriptors import DESCRIPTORS
-from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.models.features import SpectralFeatureExtractor
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import write_tiny_backbone

@@ -22,7 +22,8 @@ from ser_ft.export import onnx as module
 from ser_ft.export.onnx import ExportResult, export_onnx
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.inference.backends.torch import TorchBackend
-from ser_ft.models.encoders import find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import load_encoder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build_model
 from ser_ft.utils.errors import InputError

@@ -13,7 +13,8 @@ from transformers import pipeline
 from ser_ft.inference.backends import Backend, open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
 from ser_ft.models import MODELS, SHIPPED
-from ser_ft.models.encoders import find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import load_encoder
 from ser_ft.models.registry import build_model
 from tests.helpers.tiny_encoders import FAMILIES, write_tiny_backbone
 

@@ -24,7 +24,8 @@ from ser_ft import audio
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.pipeline import train
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import FAMILIES

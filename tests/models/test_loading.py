@@ -26,7 +26,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSe
 from ser_ft.cli import main, make_parser
 from ser_ft.cli.demo import read_options
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models.encoders import find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import load_encoder
 from ser_ft.models.outputs import NotFiniteError, check_classes, to_probabilities
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.registry import build_model

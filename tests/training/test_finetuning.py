@@ -13,7 +13,7 @@ from ser_ft.config.parser import parse
 from ser_ft.config.schema import AugmentConfig, ModelConfig, TuningConfig
 from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
-from ser_ft.models import encoders
+from ser_ft.models import encoder_spec, encoders
 from ser_ft.models.encoders import EncoderParts
 from ser_ft.pipeline import train
 from ser_ft.training.finetuning import find_encoder, prepare_encoder
@@ -88,7 +88,7 @@ def trainable_weights(
 ) -> set[str]:
     """Return the names of the weights that a mode is expected to train."""
     torch.manual_seed(0)
-    parts = EncoderParts.of(encoders.load_encoder(encoders.find_encoder(str(get(family)), CLASSES)))
+    parts = EncoderParts.of(encoders.load_encoder(encoder_spec.find_encoder(str(get(family)), CLASSES)))
     members = {id(value) for value in parts.head}
     modules = {"partial": [*parts.layers[-2:], *parts.final_norms], "full": [parts.backbone]}[mode]
     members |= {id(value) for module in modules for value in (*module.parameters(), *module.buffers())}

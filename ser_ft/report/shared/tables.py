@@ -112,8 +112,14 @@ def layer_text(probe: Mapping[str, Any]) -> str:
         f"{probe['clips']:,} clips of {probe['speakers']:,} speakers, chance {score_text(probe['chance'])}",
     ]
     table = text_table(rows, ["backbone", "layer", "state", "uar", "std", "best"])
+    best = {row["backbone"]: max(1, row["layer"]) for row in probe["layers"] if row["best"]}
+    hints = [
+        f"to train on the best layer: --model.name {name} --model.layers [{layer}]" for name, layer in best.items()
+    ]
     notes = [*([ALL_SEEN] if probe["split"]["name"] is None else []), *run_notes(probe)]
-    return "\n".join([*head, "", table, "", *(f"note: {printable(note)}" for note in notes)]).rstrip()
+    return "\n".join(
+        [*head, "", table, "", *map(printable, hints), *(f"note: {printable(note)}" for note in notes)]
+    ).rstrip()
 
 
 def pooling_text(probe: Mapping[str, Any]) -> str:

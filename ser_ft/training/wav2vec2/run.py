@@ -23,7 +23,7 @@ from ...dataloading.encoder_hooks import EncoderHooks
 from ...dataloading.hidden_states import compute_hidden_states
 from ...evaluation.provenance import check_no_seen_speakers, speakers_seen_in_training
 from ...evaluation.run_folder import RunFolder
-from ...models import encoders
+from ...models import encoder_spec
 from ...models.encoders import EncoderParts, InputSpec
 from ...utils.accelerator import create_accelerator, device_name, is_main_process
 from ...utils.atomic import recover
@@ -142,7 +142,7 @@ def load_encoder(model: ModelConfig, mask_prob: float) -> PretrainingEncoder:
         InputError: there is no such encoder, it is of another family, or it was saved without its quantizer.
     """
     name = model.name
-    spec = encoders.find_encoder(
+    spec = encoder_spec.find_encoder(
         name, ("one", "other"), model.config_overrides, revision=model.revision, allow_pickle=model.allow_pickle
     )
     config = spec.config
