@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TRANSFER = sorted((ROOT / "recipes" / "transfer").rglob("*.yaml"))
 PRETRAINING = sorted((ROOT / "recipes" / "pretraining").glob("*.yaml"))
-TINY_WHISPER = {"d_model": 16, "encoder_layers": 4, "encoder_ffn_dim": 16, "max_source_positions": 300}
+TINY_WHISPER = {"d_model": 16, "encoder_layers": 4, "encoder_ffn_dim": 16, "max_source_positions": 1500}
 TINY_ENCODERS = {
     "facebook/wav2vec2-base": ("wav2vec2", {}),
     "facebook/wav2vec2-large-robust": ("wav2vec2-large", {}),
