@@ -77,7 +77,7 @@ class WhisperLogMel(nn.Module):
         if self.clip_length:
             clips = waveforms[:, : 2 * MAX_POSITIONS * self.hop]
             frames = 2 * num_positions((clips.shape[1] + self.hop - 1) // self.hop)
-            clips = nn.functional.pad(clips, (0, 4 * self.hop))
+            clips = nn.functional.pad(clips, (0, 4 * self.hop))[:, : 2 * MAX_POSITIONS * self.hop]
         else:
             clips, frames = nn.functional.pad(waveforms, (0, self.samples))[:, : self.samples], self.samples // self.hop
         mirrored = nn.functional.pad(clips, (self.n_fft // 2, self.n_fft // 2), mode="reflect")

@@ -27,7 +27,7 @@ from ..utils.errors import InputError, raise_machine_failure
 from ..utils.files import check_path_or_hub_name
 from ..utils.hub_offline import offline_if_unreachable
 from ..utils.readers import read_json
-from . import OWN_PREFIX, resolve_model_path
+from . import OWN_PREFIX, SPEECH_TYPE, resolve_model_path
 from .outputs import MAX_CLASSES, NotFiniteError
 
 _WEIGHTS, _PICKLED_WEIGHTS = "model.safetensors", "pytorch_model.bin"
@@ -122,10 +122,8 @@ def open_model(name: str, revision: str | None = None) -> SavedModel:
         folder = fetch(resolve_model_path(name), revision)
         check_folder(name, folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        family = config.model_type
-        if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES and not family.startswith(OWN_PREFIX):
-            families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
-            raise InputError(f"{name}: {family} is not a speech classifier; use one of {families}")
+        if not config.model_type.startswith(OWN_PREFIX):
+            _check_family(name, config.model_type)
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
         if extractor.sampling_rate * getattr(extractor, "chunk_length", 1) > 60 * 48_000:
             raise InputError(f"{name}: its feature extractor pads clips to {extractor.chunk_length} s")
@@ -170,6 +168,12 @@ def check_folder(name: str, folder: Path) -> dict[str, Any]:
     for file_name in (_CONFIG, *_EXTRACTORS):
         if (folder / file_name).exists():
             _check_settings(name, file_name, _read_json(name, folder / file_name), is_own)
+    if config.get("model_type") == SPEECH_TYPE:
+        encoder = config.get("encoder")
+        if not isinstance(encoder, dict):
+            raise InputError(f"{name}: {_CONFIG} does not describe an encoder")
+        _check_settings(name, _CONFIG, encoder, is_own=False)
+        _check_family(name, str(encoder.get("model_type")))
     return config
 
 
@@ -276,6 +280,12 @@ def _read_json(name: str, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{name}: {file.name} holds no settings")
     return content
+
+
+def _check_family(name: str, family: str) -> None:
+    if family not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES:
+        families = ", ".join(sorted(MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES))
+        raise InputError(f"{name}: {family[:60]} is not a speech classifier; use one of {families}")
 
 
 def _check_settings(name: str, file_name: str, settings: dict[str, Any], is_own: bool) -> None:

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from . import whisper
+from .whisper import ClipLengthFeatureExtractor, num_positions, use_clip_length
 
 POOLINGS = ("statistics", "attentive")
 # Width of the hidden layer of the attention (Okabe et al. 2018 use a small one as well).
@@ -56,6 +56,13 @@ class SpeechClassifierConfig(PreTrainedConfig):
             raise ValueError(f"layers must be numbers from 0 to {count}, not {self.layers}")
         super().__post_init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, without the folder or name that the encoder was loaded from."""
+        settings: dict[str, Any] = super().to_dict()
+        if isinstance(settings["encoder"], dict):
+            settings["encoder"].pop("_name_or_path", None)
+        return settings
+
 
 class SpeechClassifier(PreTrainedModel):
     """Pools the states of an encoder's layers over time, normalizes the result, and classifies it.
@@ -74,7 +81,7 @@ class SpeechClassifier(PreTrainedModel):
         super().__init__(config)
         self.encoder = encoder or backbone_of(AutoModelForAudioClassification.from_config(config.encoder))
         if config.encoder.model_type == "whisper":
-            whisper.use_clip_length(self.encoder)
+            use_clip_length(self.encoder)
         self.main_input_name = self.encoder.main_input_name
         size = config.encoder.hidden_size
         self.layers = config.layers if config.layers is not None else list(range(config.encoder.num_hidden_layers + 1))
@@ -182,7 +189,7 @@ def frame_lengths(encoder: Any, frames: int, mask: torch.Tensor | None) -> torch
         return None
     lengths, config = mask.sum(dim=1), encoder.config
     if config.model_type == "whisper":
-        lengths = lengths if encoder.first_layer is not None else whisper.num_positions(lengths)
+        lengths = lengths if encoder.first_layer is not None else num_positions(lengths)
     elif hasattr(config, "conv_kernel"):
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             lengths = (lengths - kernel) // stride + 1
@@ -215,6 +222,6 @@ def _inside(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 AutoConfig.register(SpeechClassifierConfig.model_type, SpeechClassifierConfig)
 AutoModelForAudioClassification.register(SpeechClassifierConfig, SpeechClassifier)
-AutoFeatureExtractor.register(SpeechClassifierConfig, whisper.ClipLengthFeatureExtractor)
+AutoFeatureExtractor.register(SpeechClassifierConfig, ClipLengthFeatureExtractor)
 SpeechClassifierConfig.register_for_auto_class()
 SpeechClassifier.register_for_auto_class("AutoModelForAudioClassification")

@@ -140,8 +140,8 @@ def log_mel(extractor: WhisperFeatureExtractor, clips: Sequence[np.ndarray]) -> 
     most = 2 * MAX_POSITIONS
     frames = torch.tensor([min(2 * num_positions((len(clip) + HOP - 1) // HOP), most) for clip in clips])
     longest = int(frames.max())
-    # The window of the last frame reaches into the silence after the clip.
-    padded = (longest + 2) * HOP
+    # The window of the last frame reaches into the silence after the clip, or is mirrored at the end of the 30 s.
+    padded = min(longest + 2, most) * HOP
     inputs = WhisperFeatureExtractor.__call__(
         extractor,
         [clip[:padded] for clip in clips],
