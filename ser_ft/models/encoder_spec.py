@@ -134,20 +134,19 @@ def _with_head(
     name: str, saved: PreTrainedConfig, encoder: Any, head: str | None, layers: str | Sequence[int] | None
 ) -> PreTrainedConfig:
     """Return the configuration of a classifier with the head that a recipe asks for."""
-    if head is None and isinstance(saved, SpeechClassifierConfig):
+    if isinstance(saved, SpeechClassifierConfig) and head in (None, saved.pooling):
         head = saved.pooling
-        layers = layers or saved.layers or "learned"
+        layers = (saved.layers or "learned") if layers is None else layers
     head = head or ("statistics" if encoder.model_type == "whisper" else "stock")
-    layers = layers or "last"
     if head == "stock":
-        if layers not in ("last", "learned"):
+        if layers not in (None, "last", "learned"):
             raise InputError("model.layers: the stock head uses last or learned; numbers need model.head statistics")
-        if layers == "learned" and hasattr(encoder, "use_weighted_layer_sum"):
-            encoder.use_weighted_layer_sum = True
+        if layers is not None and hasattr(encoder, "use_weighted_layer_sum"):
+            encoder.use_weighted_layer_sum = layers == "learned"
         return cast(PreTrainedConfig, encoder)
-    count = encoder.num_hidden_layers
+    count, layers = encoder.num_hidden_layers, "last" if layers is None else layers
     chosen = {"last": [count], "learned": None}[layers] if isinstance(layers, str) else sorted(set(layers))
-    if chosen and not all(0 <= number <= count for number in chosen):
+    if chosen is not None and not (chosen and all(0 <= number <= count for number in chosen)):
         raise InputError(f"model.layers must be numbers from 0 to {count}, the layers of {name}, not {list(layers)}")
     if chosen:
         encoder.num_hidden_layers = max(1, *chosen)  # no layer is computed for nothing

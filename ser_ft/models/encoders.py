@@ -160,7 +160,7 @@ def load_encoder(spec: EncoderSpec) -> PreTrainedModel:
     _check_weights(spec, EncoderParts.of(model), report)
     if config is not spec.config:
         # The checkpoint has another kind of head: only its encoder is used.
-        model = _build_around(spec.config, backbone_of(model))
+        model = _build_around(spec.config, backbone_of(model)).eval()
     elif not spec.keeps_head:
         _reset_head(model)
     if hasattr(model, "layer_weights") and "layer_weights" in report["missing_keys"]:

@@ -23,6 +23,8 @@ from ser_ft.dataloading.hidden_states import compute_hidden_states
 from ser_ft.evaluation.predict import predict
 from ser_ft.models.encoder_spec import find_encoder
 from ser_ft.models.encoders import EncoderParts, load_encoder
+from ser_ft.models.speech_classifier import SpeechClassifier
+from ser_ft.models.whisper import log_mel
 from ser_ft.utils.errors import InputError
 from tests.helpers.tiny_encoders import FAMILIES, VARIANTS
 
@@ -33,6 +35,11 @@ HALF = 2e-3
 EXACT = 1e-5
 # Its layers process pairs of frames, the last of which may be half padding: compared in batches of one length.
 PAIRED_FRAMES = {"sew"}
+# Families with another head than their default: the stock head of Whisper, and heads that pool chosen states.
+HEADS = (
+    *("whisper stock", "whisper attentive", "wav2vec2 statistics", "wavlm attentive", "wav2vec2-bert attentive"),
+    *("sew statistics", "ast statistics"),
+)
 # The first clip is shorter than a kernel, the next two are shorter than a span of SpecAugment.
 SHORT_CLIPS = (50 / 16_000, 0.05, 0.15, 1.0)
 
@@ -57,19 +64,28 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SER_FT_CACHE", str(tmp_path / "cache"))
 
 
-def load(folder: Path, weighted: bool = False, **network: Any) -> SimpleNamespace:
+def load(
+    folder: Path, weighted: bool = False, head: str | None = None, layers: list[int] | None = None, **network: Any
+) -> SimpleNamespace:
     """A model without dropout in evaluation mode, its parts, extractor and input requirements."""
     torch.manual_seed(0)
-    actual = find_encoder(str(folder), CLASSES, network, dropout=0.0, layers="learned" if weighted else None)
-    model = load_encoder(actual).eval()
+    settings: dict[str, Any] = {"head": head or None, "layers": "learned" if weighted else layers}
+    actual = find_encoder(str(folder), CLASSES, network, dropout=0.0, **settings)
+    model: Any = load_encoder(actual).eval()
     parts = EncoderParts.of(model)
-    if parts.lowest_pooled_state == 0:
+    if parts.lowest_pooled_state < LAYERS:
         torch.nn.init.normal_(model.layer_weights)
+    if isinstance(model, SpeechClassifier):
+        with torch.no_grad():
+            model.norm.running_mean.normal_()
+            model.norm.running_var.uniform_(0.2, 1.0)
     return SimpleNamespace(model=model, parts=parts, extractor=actual.extractor, input_spec=parts.input_spec)
 
 
 def stock_logits(encoder: SimpleNamespace, wave: np.ndarray, **options: Any) -> torch.Tensor:
-    """The logits of stock transformers for a single clip."""
+    """The logits of stock transformers for a single clip; Whisper's are of the clip's own length."""
+    if encoder.input_spec.kind == "log_mel":
+        return encoder.model(**log_mel(encoder.extractor, [wave])).logits[0]
     inputs = encoder.extractor(wave, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt", **options)
     masks = [] if encoder.input_spec.kind == "fixed_length" else ["attention_mask"]
     accepted = {encoder.model.main_input_name, *masks}
@@ -110,9 +126,10 @@ def batches(family: str, clips: datasets.Dataset) -> list[list[int]]:
     return groups if family in PAIRED_FRAMES else [list(range(len(clips)))]
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
-def test_states_give_the_logits_of_the_stock_model(family: str, tiny_encoder: Callable[[str], Path]) -> None:
-    encoder, clips = load(tiny_encoder(family)), table(0.3, 1.0, 1.6, 1.0)
+@pytest.mark.parametrize("case", [*FAMILIES, *VARIANTS, *HEADS])
+def test_states_give_the_logits_of_the_stock_model(case: str, tiny_encoder: Callable[[str], Path]) -> None:
+    family, _, head = case.partition(" ")
+    encoder, clips = load(tiny_encoder(family), head=head), table(0.3, 1.0, 1.6, 1.0)
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
     with torch.no_grad():
         expected = torch.stack([stock_logits(encoder, wave) for wave in waveforms(clips)])
@@ -131,15 +148,32 @@ def test_states_give_the_logits_of_the_stock_model(family: str, tiny_encoder: Ca
     assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in encoder.model.modules())
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["last", "weighted"])
-@pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
-def test_a_head_on_pooled_states_is_the_stock_head(
-    family: str, weighted: bool, tiny_encoder: Callable[[str], Path]
+@pytest.mark.parametrize("family", ["whisper", "whisper attentive", "hubert statistics", "wavlm attentive"])
+def test_chosen_layers_are_pooled_from_the_states_of_a_lower_layer(
+    family: str, tiny_encoder: Callable[[str], Path]
 ) -> None:
-    encoder, clips = load(tiny_encoder(family), weighted), table(0.3, 1.0, 1.6, 1.0)
+    """Also if the input of the layer where the model starts is one of them."""
+    family, _, head = family.partition(" ")
+    encoder, clips = load(tiny_encoder(family), head=head, layers=[2, 4]), table(0.3, 1.0, 1.6)
+    with torch.no_grad():
+        expected = torch.stack([stock_logits(encoder, wave) for wave in waveforms(clips)])
+        for layer in (1, 2):
+            source, hooks = state_batches(encoder, clips, layer), EncoderHooks(encoder.parts, layer=layer)
+            assert (encoder.model(**source.collate(range(3))).logits - expected).abs().max() < HALF
+            hooks.remove()
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["last", "weighted"])
+@pytest.mark.parametrize("case", [*FAMILIES, *VARIANTS, *(case for case in HEADS if "attentive" not in case)])
+def test_a_head_on_pooled_states_is_the_stock_head(
+    case: str, weighted: bool, tiny_encoder: Callable[[str], Path]
+) -> None:
+    family, _, head = case.partition(" ")
+    encoder, clips = load(tiny_encoder(family), weighted, head), table(0.3, 1.0, 1.6, 1.0)
     if weighted and encoder.parts.lowest_pooled_state:
         pytest.skip("AST's head uses the last layer only")
-    pooled = PooledBatches(states_of(encoder, clips, "mean"), np.ones(4))
+    pooling = "mean+std" if isinstance(encoder.model, SpeechClassifier) else "mean"
+    pooled = PooledBatches(states_of(encoder, clips, pooling), np.ones(4))
     with torch.no_grad():
         actual = PooledHead(encoder.parts)(**pooled.collate(range(4))).logits
         expected = torch.stack([stock_logits(encoder, wave) for wave in waveforms(clips)])
@@ -243,13 +277,13 @@ def test_pooling_by_mean_and_std(tiny_encoder: Callable[[str], Path]) -> None:
         with torch.no_grad():
             hidden = encoder.parts.backbone(**inputs, output_hidden_states=True).hidden_states
         assert np.allclose(mean_and_std[row][:-1, :32], mean[row][:-1])
-        expected = torch.cat(hidden).std(dim=1, correction=0).numpy()
+        expected = (torch.cat(hidden).var(dim=1, correction=0) + 1e-5).sqrt().numpy()
         assert np.allclose(mean_and_std[row][:-1, 32:], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["whisper", "ast", "hubert"])
 def test_cached_and_uncached_clips_have_the_same_duration(family: str, tiny_encoder: Callable[[str], Path]) -> None:
-    """Whisper computes 30 s for every clip, which `train.max_batch_seconds` must count in both cases."""
+    """AST computes the same length for every clip, which `train.max_batch_seconds` must count in both cases."""
     encoder, clips = load(tiny_encoder(family)), table(0.3, 1.0)
     cached = state_batches(encoder, clips, 1)
     assert np.allclose(cached.seconds, WaveformBatches(clips, encoder.extractor, encoder.input_spec).seconds)

@@ -61,9 +61,10 @@ def test_speech_encoders_predict_a_clip_of_any_length_the_same_alone_and_in_a_ba
     for clip, probabilities in zip(noise(5, 20_000), batch, strict=True):
         expected = {part["label"]: part["score"] for part in stock({"raw": clip, "sampling_rate": RATE})}
         assert dict(zip(CLASSES, probabilities.tolist(), strict=True)) == pytest.approx(expected, abs=1e-5)
-    # Tiny Whisper and AST use the first 4 s of a clip.
-    family = json.loads((classifier / "config.json").read_text())["model_type"]
-    assert backend.info.max_seconds == (4.0 if family in ("whisper", "audio-spectrogram-transformer") else None)
+    # Whisper uses the first 30 s of a clip, and tiny AST the first 4 s.
+    config = json.loads((classifier / "config.json").read_text())
+    family = config.get("encoder", config)["model_type"]
+    assert backend.info.max_seconds == {"whisper": 30.0, "audio-spectrogram-transformer": 4.0}.get(family)
     for samples in (100, backend.info.min_samples, 1_600):
         assert np.isfinite(check(backend, samples)).all()
 

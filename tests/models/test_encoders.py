@@ -24,6 +24,7 @@ from ser_ft import audio
 from ser_ft.config.parser import parse
 from ser_ft.data.prepare import open_prepared, prepare
 from ser_ft.evaluation.run_folder import RunFolder
+from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.models.encoder_spec import find_encoder
 from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.pipeline import train
@@ -50,8 +51,16 @@ TUNED: dict[str, tuple[str, list[str]]] = {
 } | {
     "wavlm by LoRA": ("wavlm", ["--tuning.mode=lora"]),
     "hubert's weighted layers": ("hubert", ["--tuning.mode=probe"]),
-    "whisper of 1 s": ("whisper", ["--tuning.mode=full", "--model.config_overrides={max_source_positions: 50}"]),
+    "whisper with attention": ("whisper", ["--tuning.mode=full", "--model.head=attentive"]),
+    "wav2vec2 with statistics": ("wav2vec2", ["--tuning.mode=full", "--model.head=statistics", "--model.layers=[2, 4]"]),
+    "wavlm with attention": ("wavlm", ["--tuning.mode=probe", "--model.head=attentive"]),
+    "stock whisper of 1 s": (
+        "whisper",
+        ["--tuning.mode=full", "--model.head=stock", "--model.config_overrides={max_source_positions: 50}"],
+    ),
 }
+# Their pooling head is no part of transformers: its code is saved with them.
+WITH_CODE = ("whisper", "whisper with attention", "wav2vec2 with statistics", "wavlm with attention")
 # Predictions are computed in float32, but from convolutional features that are cached in half precision (11 bits).
 # Measured differences of probabilities: 3e-5 at most, and 6e-8 without the cache.
 TOLERANCE = 2e-4
@@ -63,7 +72,7 @@ from transformers import pipeline
 request, answers = json.load(open("request.json")), {}
 for case, folder in request["folders"].items():
     try:
-        classify = pipeline("audio-classification", folder)
+        classify = pipeline("audio-classification", folder, trust_remote_code=case in request["with_code"])
         answers[case] = {}
         for name in request["clips"]:
             clip = {"raw": np.load(f"{name}.npy"), "sampling_rate": 16000}
@@ -85,10 +94,11 @@ def table_folder(miniature_tree: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def clips(table_folder: Path) -> dict[str, np.ndarray]:
-    """Three clips of both speakers, that is of training and test, by id."""
+    """Three clips of both speakers, that is of training and test, by id, and their first second."""
     table = open_prepared(table_folder)
     selected = table.select(np.linspace(0, len(table) - 1, 3).round().astype(int))
-    return {row["id"]: audio.from_wav(row["audio"]["bytes"]) for row in selected}
+    whole = {row["id"]: audio.from_wav(row["audio"]["bytes"]) for row in selected}
+    return whole | {f"{name}, 1 s": wave[: audio.SAMPLE_RATE] for name, wave in whole.items()}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +125,7 @@ def stock_predictions(
     for name, wave in clips.items():
         np.save(folder / f"{name}.npy", wave)
     folders = {case: str(run.model) for case, run in tuned.items()}
-    (folder / "request.json").write_text(json.dumps({"folders": folders, "clips": list(clips)}))
+    (folder / "request.json").write_text(json.dumps({"folders": folders, "clips": list(clips), "with_code": WITH_CODE}))
     done = subprocess.run(
         [sys.executable, "-c", _STOCK], cwd=folder, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True
     )
@@ -131,10 +141,16 @@ def test_stock_pipeline_gives_the_predictions_without_ser_ft(
     folder, prediction = tuned[case], stock_predictions[case]
     assert not isinstance(prediction, str), prediction
     classes = folder.metrics["classes"]
-    expected = folder.predictions.set_index("id").loc[list(clips), classes].to_numpy(dtype=float)
+    names = [name for name in clips if name.endswith(", 1 s") == case.startswith("stock")]
+    if case.startswith("stock"):
+        # transformers cuts and pads clips to its fixed length of 1 s.
+        backend = TorchBackend(str(folder.path), "cpu")
+        expected = np.concatenate([backend.probabilities(clips[name][None]) for name in names])
+    else:
+        expected = folder.predictions.set_index("id").loc[names, classes].to_numpy(dtype=float)
     assert (expected.max(axis=0) - expected.min(axis=0)).max() > 10 * TOLERANCE, "the predictions do not differ"
-    assert all(sorted(prediction[name]) == sorted(classes) for name in clips)
-    actual = np.array([[prediction[name][label] for label in classes] for name in clips])
+    assert all(sorted(prediction[name]) == sorted(classes) for name in names)
+    actual = np.array([[prediction[name][label] for label in classes] for name in names])
     assert np.abs(actual - expected).max() < TOLERANCE
 
 
@@ -151,11 +167,13 @@ def test_a_saved_model_names_its_classes_and_no_local_path(
     assert [config["id2label"][str(number)] for number in range(len(classes))] == classes
     assert config["label2id"] == {label: number for number, label in enumerate(classes)}
     files = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    files |= {"speech_classifier.py", "whisper.py"} if case in WITH_CODE else set()
     assert {file.name for file in folder.model.iterdir()} == files
     local = [folder.path.parent, tiny_encoder(TUNED[case][0]).parent, table_folder.parent, Path.home(), Path.cwd()]
     for file in folder.model.glob("*.json"):
         text = file.read_text()
         assert not [path for path in local if len(str(path)) > 1 and str(path) in text], file.name
+        text = text.replace('"model_type": "ser_ft_speech"', "") if case in WITH_CODE else text
         assert "ser_ft" not in text, "stock transformers would look for code of ser_ft"
 
 
@@ -202,17 +220,17 @@ def test_an_unreachable_hub_is_reported_within_seconds() -> None:
         ("wav2vec2", {"return_dict": False}, "no setting 'return_dict'"),
         ("wav2vec2", {"num_labels": 4}, "no setting 'num_labels'"),
         ("wav2vec2", {"mask_time_prob": "much"}, r"mask_time_prob must be a value like 0\.05, not 'much'"),
-        ("wav2vec2", {"num_hidden_layers": 2.5}, r"num_hidden_layers must be a value like 4, not 2\.5"),
-        ("wav2vec2", {"num_hidden_layers": True}, "num_hidden_layers must be a value like 4, not True"),
+        ("wav2vec2", {"mask_time_length": 2.5}, r"mask_time_length must be a value like 10, not 2\.5"),
+        ("wav2vec2", {"mask_time_length": True}, "mask_time_length must be a value like 10, not True"),
         ("wav2vec2", {"conv_bias": 1}, "conv_bias must be a value like False, not 1"),
         ("whisper", {"mask_time_prob": 0.1}, "mask_time_prob.* whisper"),
         ("ast", {"mask_time_prob": 0.1}, "mask_time_prob"),
         ("wav2vec2", {"mask_time_length": 0}, "mask_time_length"),
         ("wav2vec2-bert", {"mask_time_length": 0}, "mask_time_length"),
         ("wav2vec2", {"mask_time_prob": 1.5}, "mask_time_prob"),
-        ("wav2vec2", {"num_hidden_layers": 0}, "num_hidden_layers"),
-        ("whisper", {"num_hidden_layers": 0}, "num_hidden_layers"),
-        ("ast", {"num_hidden_layers": 0}, "num_hidden_layers"),
+        ("wav2vec2", {"num_hidden_layers": 2}, r"num_hidden_layers: use model\.num_layers"),
+        ("whisper", {"encoder_layers": 2}, r"encoder_layers: use model\.num_layers"),
+        ("wav2vec2", {"max_source_positions": "auto"}, "max_source_positions applies to Whisper"),
         ("whisper", {"max_source_positions": 75}, "max_source_positions must be a multiple of 50"),
         ("whisper", {"max_source_positions": 400}, "max_source_positions must be a multiple of 50 up to 200"),
     ],
@@ -225,11 +243,23 @@ def test_wrong_config_overrides_are_refused(
     refused(message, lambda: find_encoder(str(folder), CLASSES, network))
 
 
-@pytest.mark.parametrize("family", ["wav2vec2", "whisper", "ast"])
-def test_more_layers_than_the_checkpoint_has_are_refused(family: str, tiny_encoder: Callable[[str], Path]) -> None:
-    """The additional layers would have random weights."""
-    overrides = {"num_hidden_layers": 5}
-    refused("from 1 to 4, the checkpoint's", lambda: loaded(tiny_encoder(family), config_overrides=overrides))
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        *[(family, {"num_layers": 5}, "num_layers must be from 1 to 4") for family in ("wav2vec2", "whisper", "ast")],
+        ("whisper", {"num_layers": 0}, "num_layers must be from 1 to 4"),
+        ("whisper", {"layers": [5]}, "layers must be numbers from 0 to 4"),
+        ("whisper", {"layers": [-1]}, "layers must be numbers from 0 to 4"),
+        ("wav2vec2", {"layers": [4], "num_layers": 3, "head": "attentive"}, "layers must be numbers from 0 to 3"),
+        ("whisper", {"layers": []}, "layers must be numbers"),
+        ("wav2vec2", {"layers": [2]}, "the stock head uses last or learned; numbers need model.head statistics"),
+    ],
+)
+def test_layers_that_the_checkpoint_lacks_are_refused(
+    family: str, settings: dict[str, Any], message: str, tiny_encoder: Callable[[str], Path]
+) -> None:
+    """Additional layers would have random weights."""
+    refused(f"model.{message}", lambda: find_encoder(str(tiny_encoder(family)), CLASSES, **settings))
 
 
 @pytest.mark.parametrize("network", [{"conv_stride": [5, 2]}, {"num_attention_heads": 3}, {"num_attention_heads": 0}])
@@ -275,9 +305,9 @@ def test_a_damaged_weights_file_is_refused_in_one_line(part: str, kind: str, cop
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_num_hidden_layers_keeps_the_lowest_layers(family: str, tiny_encoder: Callable[[str], Path]) -> None:
+def test_num_layers_keeps_the_lowest_layers(family: str, tiny_encoder: Callable[[str], Path]) -> None:
     complete = EncoderParts.of(loaded(tiny_encoder(family)))
-    cut = EncoderParts.of(loaded(tiny_encoder(family), config_overrides={"num_hidden_layers": 2}))
+    cut = EncoderParts.of(loaded(tiny_encoder(family), num_layers=2))
     assert (len(complete.layers), len(cut.layers)) == (4, 2)
     before, after = complete.backbone.state_dict(), cut.backbone.state_dict()
     upper = re.compile(r"(^|encoder\.)layers\.[23]\.")
@@ -291,7 +321,7 @@ def test_num_hidden_layers_keeps_the_lowest_layers(family: str, tiny_encoder: Ca
 
 
 def test_a_shortened_whisper_keeps_its_first_positions(tiny_encoder: Callable[[str], Path]) -> None:
-    spec = find_encoder(str(tiny_encoder("whisper")), CLASSES, {"max_source_positions": 50})
+    spec = find_encoder(str(tiny_encoder("whisper")), CLASSES, {"max_source_positions": 50}, head="stock")
     extract: Any = spec.extractor
     assert extract(np.ones(48_000), sampling_rate=16_000)["input_features"][0].shape == (80, 100)
     cut, complete = (
@@ -323,8 +353,8 @@ def test_a_fine_tuned_checkpoint_gets_a_new_head(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropout_sets_every_dropout(family: str, tiny_encoder: Callable[[str], Path]) -> None:
-    """In the modules, not only in the configuration; layerdrop is 0."""
-    model = loaded(tiny_encoder(family), dropout=0.3)
+    """In the modules of the encoder and of a stock head, not only in the configuration; layerdrop is 0."""
+    model = loaded(tiny_encoder(family), dropout=0.3, head="stock")
     modules = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     numbers = {
         f"{name}.{key}": value
@@ -379,7 +409,7 @@ def test_loading_does_not_change_verbosity_and_progress_bars(
         loaded(tiny_encoder("hubert"))
         assert loudness() == (logging.INFO, bars, bars_of_hub)
         with pytest.raises(InputError):
-            loaded(tiny_encoder("hubert"), config_overrides={"num_hidden_layers": 5})
+            loaded(tiny_encoder("hubert"), num_layers=5)
         assert loudness() == (logging.INFO, bars, bars_of_hub)
     finally:
         make(*before)

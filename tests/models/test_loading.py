@@ -57,6 +57,18 @@ def model(good: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good, tmp_path / "model"))
 
 
+def nested(**settings: Any) -> Callable[[Path], None]:
+    """Turn the classifier into the encoder of one with a pooling head, and change the encoder's settings."""
+
+    def work(folder: Path) -> None:
+        encoder = json.loads((folder / "config.json").read_text()) | settings
+        auto_map = {"AutoConfig": "speech_classifier.SpeechClassifierConfig"}
+        config = {"model_type": "ser_ft_speech", "encoder": encoder, "id2label": encoder["id2label"]}
+        (folder / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
+
+    return work
+
+
 def change(folder: Path, file: str = "config.json", **settings: Any) -> None:
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**content, **settings}))
@@ -122,6 +134,21 @@ REFUSED = {
     "code beside a known family": (settings(auto_map={"AutoConfig": "code.Config"}), "auto_map"),
     "a feature extractor with code": (settings(EXTRACTOR, auto_map={"AutoFeatureExtractor": "code.X"}), "auto_map"),
     "an unknown network of ser_ft": (settings(model_type="ser_ft_evil", auto_map={"AutoConfig": "c.C"}), "cannot load"),
+    "an encoder with code": (nested(auto_map={"AutoConfig": "code.Config"}), "auto_map"),
+    "a quantized encoder": (nested(quantization_config={"quant_method": "gptq"}), "quantized"),
+    "an encoder with attention from a repository": (nested(_attn_implementation="evil/kernel"), "attention"),
+    "a huge encoder": (nested(hidden_size=10**6, intermediate_size=10**6), "weights"),
+    "an encoder with a million layers": (nested(num_hidden_layers=10**6), "num_hidden_layers"),
+    "an encoder with a frame per sample": (nested(conv_stride=[1] * 7), "conv_stride"),
+    "an encoder of an unknown family": (nested(model_type="evil"), "evil is not a speech classifier"),
+    "an encoder that is a text model": (nested(model_type="bert"), "bert is not a speech classifier"),
+    "an encoder inside an encoder": (nested(model_type="ser_ft_speech"), "ser_ft_speech is not a speech classifier"),
+    "an encoder with a family that is no text": (nested(model_type=["bert"]), "not a speech classifier"),
+    "no encoder": (settings(model_type="ser_ft_speech", encoder=None), "does not describe an encoder"),
+    "layers that the encoder lacks": (
+        settings(model_type="ser_ft_speech", encoder={"model_type": "wav2vec2"}, layers=[77]),
+        "layers must be numbers from 0 to 12",
+    ),
     "another feature extractor": (settings(EXTRACTOR, feature_extractor_type="ClapFeatureExtractor"), "not one for"),
     "attention from a repository": (settings(attn_implementation="evil/kernel"), "attention"),
     "a weights file elsewhere": (settings(transformers_weights="../secret.safetensors"), "weights file"),
