@@ -94,7 +94,15 @@ def test_normalization_and_cropping_equal_those_of_a_single_clip(
 
 @pytest.mark.parametrize(
     ("family", "tolerance"),
-    [("wav2vec2", 1e-5), ("wavlm", 0), ("sew", 1e-5), ("whisper", 1e-4), ("fixed whisper", 1e-4), ("ast", 2e-4), ("wav2vec2-bert", 2e-3)],
+    [
+        ("wav2vec2", 1e-5),
+        ("wavlm", 0),
+        ("sew", 1e-5),
+        ("whisper", 1e-4),
+        ("fixed whisper", 1e-4),
+        ("ast", 2e-4),
+        ("wav2vec2-bert", 2e-3),
+    ],
 )
 def test_inputs_of_speech_encoders_are_equal(
     family: str, tolerance: float, voices: list[np.ndarray], tmp_path: Path

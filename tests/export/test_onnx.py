@@ -84,12 +84,17 @@ def test_own_networks_give_the_same_probabilities(case: str, sounds: Path, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*FAMILIES, *VARIANTS, "whisper attentive", "whisper stock", "wav2vec2 statistics"])
+@pytest.mark.parametrize(
+    "case",
+    [*FAMILIES, *VARIANTS, "whisper attentive", "whisper stock", "whisper stock of others", "wav2vec2 statistics"],
+)
 def test_speech_encoders_give_the_same_probabilities(case: str, sounds: Path, tmp_path: Path) -> None:
     """Of all families, with the features of each inside; SEW's frames go in pairs, and one may be left over."""
     logging.disable_progress_bar()
-    family, _, head = case.partition(" ")
+    family, _, head = case.removesuffix(" of others").partition(" ")
     encoder = find_encoder(str(write_tiny_backbone(family, tmp_path / "backbone")), CLASSES, head=head or None)
+    if case.endswith(" of others"):
+        encoder.config.clip_length = None  # ser_ft did not train it: clips are padded to a fixed length
     folder = tmp_path / "model"
     torch.default_generator.manual_seed(0)  # the head's weights are random
     load_encoder(encoder).save_pretrained(folder)

@@ -16,8 +16,8 @@ from ser_ft.pipeline import run
 from tests.helpers.hub_server import TOKEN, Hub
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
+ENCODERS = {"speech": "wav2vec2", "whisper": "whisper"}
 MODELS = {
-    "speech": (),
     "spectrogram": ("--model.name=timm/test_resnet", "--model.pretrained=false"),
     "mfcc-cnn": ("--model.config_overrides={channels: [8, 8]}",),
 }
@@ -45,16 +45,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(scope="session")
 def make_run(miniature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
-    """Return a finished run on synthetic voices: speech, spectrogram or mfcc-cnn. Tests must not change it."""
+    """Return a finished run on synthetic voices, of one of `ENCODERS` or `MODELS`. Tests must not change it."""
     folder = tmp_path_factory.mktemp("hub-runs")
     runs: dict[str, RunFolder] = {}
 
     def make(kind: str) -> RunFolder:
         if kind not in runs:
-            model = MODELS[kind]
-            if kind == "speech":
-                write_tiny_backbone("wav2vec2", folder / "backbone" / "tiny")
-                model = (f"--model.name={folder / 'backbone' / 'tiny'}",)
+            if kind in ENCODERS:
+                backbone = write_tiny_backbone(ENCODERS[kind], folder / f"{kind}-backbone" / "tiny")
+                model: tuple[str, ...] = (f"--model.name={backbone}",)
+            else:
+                model = MODELS[kind]
             settings = ["--split.kind=kfold", "--split.folds=2", "--train.max_steps=1", "--baselines=[]", *model]
             recipe = parse([f"--data.prepared={miniature_folder}", f"--out={folder / kind}", *settings], "test")
             runs[kind] = run(recipe, verbose=False)

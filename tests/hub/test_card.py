@@ -317,8 +317,12 @@ def test_text_from_data_is_escaped(template: RunFolder, tmp_path: Path) -> None:
     assert len(widths) == 1
 
 
-def test_the_code_examples_fit_the_model(ravdess: RunFolder, speech: RunFolder) -> None:
-    for run, custom_code in ((ravdess, True), (speech, False)):
+def test_the_code_examples_and_the_citation_fit_the_model(
+    ravdess: RunFolder, speech: RunFolder, make_run: MakeRun
+) -> None:
+    """The head of a fine-tuned Whisper is no part of transformers."""
+    assert "Robust Speech Recognition" in str(model_card(make_run("whisper"), "someone/mine"))
+    for run, custom_code in ((ravdess, True), (speech, False), (make_run("whisper"), True)):
         text = str(model_card(run, "someone/mine"))
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         assert len(blocks) == 2

@@ -24,7 +24,7 @@ from ser_ft.utils.errors import InputError
 from tests.helpers.hub_server import OTHER_TOKEN, READ_ONLY_TOKEN, TOKEN, Blob, Hub
 from tests.helpers.without_ser_ft import WITHOUT_SER_FT
 
-KINDS = ("speech", "spectrogram", "mfcc-cnn")
+KINDS = ("speech", "whisper", "spectrogram", "mfcc-cnn")
 
 STOCK = (
     WITHOUT_SER_FT
@@ -104,8 +104,11 @@ def test_one_commit_holds_model_card_results_and_split(
     assert (repository.head, hub.count("PUT")) == (head, uploads), "a second push sends nothing"
 
 
-def test_no_local_path_is_sent(hub: Hub, make_run: Callable[[str], RunFolder], miniature_folder: Path) -> None:
-    run = make_run("speech")
+@pytest.mark.parametrize("kind", ["speech", "whisper"])
+def test_no_local_path_is_sent(
+    kind: str, hub: Hub, make_run: Callable[[str], RunFolder], miniature_folder: Path
+) -> None:
+    run = make_run(kind)
     assert str(miniature_folder) in run.config_file.read_text(), "otherwise nothing is tested"
     push(run.path, "someone/mine")
     sent = hub.model("someone/mine").files

@@ -52,7 +52,10 @@ TUNED: dict[str, tuple[str, list[str]]] = {
     "wavlm by LoRA": ("wavlm", ["--tuning.mode=lora"]),
     "hubert's weighted layers": ("hubert", ["--tuning.mode=probe"]),
     "whisper with attention": ("whisper", ["--tuning.mode=full", "--model.head=attentive"]),
-    "wav2vec2 with statistics": ("wav2vec2", ["--tuning.mode=full", "--model.head=statistics", "--model.layers=[2, 4]"]),
+    "wav2vec2 with statistics": (
+        "wav2vec2",
+        ["--tuning.mode=full", "--model.head=statistics", "--model.layers=[2, 4]"],
+    ),
     "wavlm with attention": ("wavlm", ["--tuning.mode=probe", "--model.head=attentive"]),
     "stock whisper of 1 s": (
         "whisper",
@@ -142,16 +145,18 @@ def test_stock_pipeline_gives_the_predictions_without_ser_ft(
     assert not isinstance(prediction, str), prediction
     classes = folder.metrics["classes"]
     names = [name for name in clips if name.endswith(", 1 s") == case.startswith("stock")]
+    tolerance = TOLERANCE
     if case.startswith("stock"):
-        # transformers cuts and pads clips to its fixed length of 1 s.
+        # transformers cuts and pads clips to its fixed length of 1 s, and mirrors them at its end.
+        tolerance = 2e-3
         backend = TorchBackend(str(folder.path), "cpu")
         expected = np.concatenate([backend.probabilities(clips[name][None]) for name in names])
     else:
         expected = folder.predictions.set_index("id").loc[names, classes].to_numpy(dtype=float)
-    assert (expected.max(axis=0) - expected.min(axis=0)).max() > 10 * TOLERANCE, "the predictions do not differ"
+    assert (expected.max(axis=0) - expected.min(axis=0)).max() > 10 * tolerance, "the predictions do not differ"
     assert all(sorted(prediction[name]) == sorted(classes) for name in names)
     actual = np.array([[prediction[name][label] for label in classes] for name in names])
-    assert np.abs(actual - expected).max() < TOLERANCE
+    assert np.abs(actual - expected).max() < tolerance
 
 
 @pytest.mark.slow
@@ -252,7 +257,7 @@ def test_wrong_config_overrides_are_refused(
         ("whisper", {"layers": [-1]}, "layers must be numbers from 0 to 4"),
         ("wav2vec2", {"layers": [4], "num_layers": 3, "head": "attentive"}, "layers must be numbers from 0 to 3"),
         ("whisper", {"layers": []}, "layers must be numbers"),
-        ("wav2vec2", {"layers": [2]}, "the stock head uses last or learned; numbers need model.head statistics"),
+        ("wav2vec2", {"layers": [2]}, "layers: the stock head uses last or learned; numbers need"),
     ],
 )
 def test_layers_that_the_checkpoint_lacks_are_refused(

@@ -21,6 +21,7 @@ from transformers import (
 from ser_ft import EmotionRecognizer, audio
 from ser_ft.dataloading.encoder_hooks import EncoderHooks
 from ser_ft.inference.backends.torch import TorchBackend
+from ser_ft.inference.windows import SlidingWindow, WindowSettings
 from ser_ft.models.collation import collate_waveforms
 from ser_ft.models.encoder_spec import find_encoder
 from ser_ft.models.encoders import EncoderParts, load_encoder
@@ -96,18 +97,17 @@ def test_a_clip_gets_the_same_answer_alone_in_a_mixed_batch_and_in_windows_of_a_
     clips = [voices[0][8000:24_000], voices[1][:4961], voices[2][:30_047], noise(1.7)[0]]
     mixed = answers(model, extractor, clips)
     assert np.ptp(mixed, axis=0).max() > 0.01, "the answers do not differ: nothing is tested"
-    recognizer = EmotionRecognizer(tmp_path, "cpu")
+    backend = TorchBackend(str(tmp_path), "cpu")
     for clip, expected in zip(clips, mixed, strict=True):
-        assert np.abs(recognizer.backend.probabilities(clip[None]) - expected).max() < 1e-5
-    stream = recognizer.stream(window=1.0, hop=0.5, smoothing=0.0)
+        assert np.abs(backend.probabilities(clip[None]) - expected).max() < 1e-5
+    stream = SlidingWindow(backend, WindowSettings(window=1.0, hop=0.5))
     recording = np.concatenate(clips[:3])
     windows = [*stream.feed(recording[:7000]), *stream.feed(recording[7000:]), *stream.finish()]
-    scored = [window for window in windows if window["scores"] is not None]
+    scored = [window for window in windows if window.probabilities is not None]
     assert len(scored) > 2
     for window in scored:
-        part = recording[round(window["start"] * RATE) : round(window["end"] * RATE)]
-        expected = recognizer.backend.probabilities(part[None])[0]
-        assert np.abs(np.array(list((window["scores"] or {}).values())) - expected).max() < 1e-5
+        part = recording[round(window.start * RATE) : round(window.end * RATE)]
+        assert np.abs(window.probabilities - backend.probabilities(part[None])[0]).max() < 1e-5
 
 
 # ---- Whisper at the clip's own length

@@ -152,6 +152,7 @@ def _contents(
 ) -> dict[str, Any]:
     part, scores = evaluated_part(metrics)
     backbone, base = run.config["model"], base_model(run.config, metrics)
+    encoder = model_config.get("encoder", model_config)
     environment = dict.fromkeys(_ENVIRONMENT_KEYS) | run.environment
     labels = {int(index): label for index, label in model_config["id2label"].items()}
     split = run.split
@@ -202,7 +203,7 @@ def _contents(
         "time": time_text(float(environment["seconds"] or 0)) if environment["seconds"] else None,
         "energy": estimate_energy(environment),
         "grams_per_kwh": _GRAMS_PER_KWH,
-        "citations": citations([*seen.values(), *terms.values()], backbone["name"], model_config.get("model_type", "")),
+        "citations": citations([*seen.values(), *terms.values()], backbone["name"], encoder.get("model_type", "")),
     }
 
 
