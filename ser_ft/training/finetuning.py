@@ -22,6 +22,7 @@ from ..dataloading.online_augmentation import OnlineAugmentation
 from ..models import encoder_spec
 from ..models.encoders import EncoderParts, InputSpec
 from ..models.speech_classifier import SpeechClassifier
+from ..models.whisper import ClipLengthEncoder
 from ..utils.errors import InputError
 from .trainer import TrainableModel
 
@@ -214,7 +215,9 @@ def _freeze(parts: EncoderParts, tuning: TuningConfig) -> None:
 def _first_trained_layer(parts: EncoderParts, tuning: TuningConfig) -> int | None:
     """Return the lowest trained layer, if that layer's input is enough for the layers and the head above it."""
     first = len(parts.layers) - (tuning.num_top_layers or 0)
-    if tuning.mode != "partial" or parts.lowest_pooled_state < first or parts.config.model_type in _RESAMPLING:
+    # Only Whisper's encoder returns the states that it starts from.
+    lowest = first if isinstance(parts.backbone, ClipLengthEncoder) else first + 1
+    if tuning.mode != "partial" or parts.lowest_pooled_state < lowest or parts.config.model_type in _RESAMPLING:
         return None
     return first
 

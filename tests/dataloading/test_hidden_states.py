@@ -148,16 +148,16 @@ def test_states_give_the_logits_of_the_stock_model(case: str, tiny_encoder: Call
     assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in encoder.model.modules())
 
 
-@pytest.mark.parametrize("family", ["whisper", "whisper attentive", "hubert statistics", "wavlm attentive"])
+@pytest.mark.parametrize("case", ["whisper", "whisper attentive", "hubert statistics", "wavlm attentive"])
 def test_chosen_layers_are_pooled_from_the_states_of_a_lower_layer(
-    family: str, tiny_encoder: Callable[[str], Path]
+    case: str, tiny_encoder: Callable[[str], Path]
 ) -> None:
-    """Also if the input of the layer where the model starts is one of them."""
-    family, _, head = family.partition(" ")
+    """Of Whisper also if the input of the layer where it starts is one of them."""
+    family, _, head = case.partition(" ")
     encoder, clips = load(tiny_encoder(family), head=head, layers=[2, 4]), table(0.3, 1.0, 1.6)
     with torch.no_grad():
         expected = torch.stack([stock_logits(encoder, wave) for wave in waveforms(clips)])
-        for layer in (1, 2):
+        for layer in (1, 2) if family == "whisper" else (1,):
             source, hooks = state_batches(encoder, clips, layer), EncoderHooks(encoder.parts, layer=layer)
             assert (encoder.model(**source.collate(range(3))).logits - expected).abs().max() < HALF
             hooks.remove()

@@ -271,7 +271,8 @@ def test_an_encoder_can_memorize_its_training_clips(
         *[(mode, family) for mode in ("probe", "full") for family in ("wav2vec2", "whisper", "wav2vec2-bert")],
         *[("partial", family) for family in ("wav2vec2", "wavlm-large", "whisper", "wav2vec2-bert")],
         ("probe with dropout", "wav2vec2"),
-        ("probe with head", "hubert"),
+        ("probe with statistics", "hubert"),
+        ("partial with chosen layers", "hubert"),
         *[(f"{mode} with stock", "whisper") for mode in ("probe", "partial")],
     ],
 )
@@ -282,7 +283,9 @@ def test_training_with_cache_is_training_without(
     mode, _, option = mode.partition(" with ")
     settings = ["--tuning.dropout=0"] if family == "whisper" else DETERMINISTIC
     settings = ["--tuning.dropout=0.5"] if option == "dropout" else settings
-    settings = settings + {"head": ["--model.head=statistics"], "stock": ["--model.head=stock"]}.get(option, [])
+    if option in ("statistics", "stock", "chosen layers"):
+        settings = [*settings, f"--model.head={option if option == 'stock' else 'statistics'}"]
+    settings = [*settings, "--model.layers=[2, 4]"] if option == "chosen layers" else settings
     losses = []
     for cache in ("true", "false"):
         # One batch holds all clips, whatever their order.
