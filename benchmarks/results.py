@@ -1,7 +1,7 @@
 """The tables and the figure of the results, generated from the run folders without models in benchmarks/results/.
 
     python benchmarks/results.py keep sweeps/ravdess --as ravdess     # what a sweep found, less models and sound
-    python benchmarks/results.py keep sweeps/transfer --as transfer-ravdess --rename weights/base=openai/whisper-base
+    python benchmarks/results.py keep sweeps/transfer --as transfer-ravdess --rename whisper-base=openai/whisper-base
     python benchmarks/results.py write                                # README.md, docs/results.md, docs/networks.md
 
 A page says in comments what is written where: `<!-- results: table ravdess transfer-ravdess -->` is followed by a table
@@ -21,10 +21,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from ser_ft import RunFolder
 from ser_ft.evaluation.pooling import find_runs
 from ser_ft.evaluation.significance import PairedComparison
 from ser_ft.evaluation.systems import CROSS_CORPUS_PREFIX, System
+from ser_ft.models import MODELS, SHIPPED
 from ser_ft.report.comparison.figures import COST_NAMES, cost_figure
 from ser_ft.report.comparison.pairs import (
     SystemComparison,
@@ -71,9 +74,10 @@ def keep_run(run: RunFolder, copy: RunFolder, public_names: dict[str, str]) -> N
         if file.is_file():
             text = file.read_text(encoding="utf-8")
             for folder, public_name in public_names.items():
-                text = text.replace(folder, public_name)
-            if path := re.search(r"(?<=[\s=\"'])/\w[\w.-]*/[\w./-]+", text):
-                raise InputError(f"{file}: names {path[0]}, which only this machine has: --rename {path[0]}=NAME")
+                text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?![\w./-])", public_name, text)
+            local = re.search(r"(?<=[\s=\"'])/\w[\w.-]*/[\w./-]+", text)
+            if name := local[0] if local else local_model(text if file == run.config_file else ""):
+                raise InputError(f"{file}: names {name}, which only this machine has: --rename {name}=PUBLIC-NAME")
             copy.write_text(copy.path / file.name, text)
     metrics = run.metrics
     copy.write_json(copy.metrics_file, metrics | {"parts": {"test": metrics["parts"]["test"]}})
@@ -81,6 +85,12 @@ def keep_run(run: RunFolder, copy: RunFolder, public_names: dict[str, str]) -> N
     predictions["path"] = [Path(path).name for path in predictions["path"]]
     single_precision = dict.fromkeys(metrics["classes"], "float32")
     predictions.astype(single_precision).to_parquet(copy.predictions_file, index=False, compression="zstd")
+
+
+def local_model(config: str) -> str | None:
+    """Return the model's name in a config.yaml if it is neither a network of ser_ft nor a name on the Hub."""
+    name = str((yaml.safe_load(config) or {}).get("model", {}).get("name", SHIPPED))
+    return None if name in (*MODELS, SHIPPED) or "/" in name else name
 
 
 @cache
