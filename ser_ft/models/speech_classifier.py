@@ -169,7 +169,7 @@ class SpeechClassifier(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize a head that was not loaded; the encoder has its own initialization."""
-        if module in (getattr(self, "classifier", None), getattr(self, "projector", None)):
+        if isinstance(module, nn.Linear) and module in (self.classifier, self.projector):
             module.reset_parameters()
 
 
