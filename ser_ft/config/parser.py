@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -45,7 +45,7 @@ def parse_as(
     """
     from jsonargparse import ArgumentError
 
-    parser = _make_parser(recipe_type, program, description)
+    parser = _make_parser(cast(Any, recipe_type), program, description)
     words = list(sys.argv[1:] if arguments is None else arguments)
     _check_nested_yaml(words, "the command line")
     _use_checked_loader()
