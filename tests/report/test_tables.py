@@ -124,6 +124,7 @@ def test_layers_as_rows_and_as_text() -> None:
         "some/base      0  input   0.300  0.020",
         "some/base      1  output  0.400  0.030  *",
         "",
+        "to train on the best layer: --model.name some/base --model.layers [1]",
         f"note: {ALL_SEEN}",
         f"note: {SYNTHETIC}: ravdess",
     ]
