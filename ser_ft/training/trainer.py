@@ -177,6 +177,11 @@ class Trainer:
         """Sampling probability of each training clip; None: each clip is used once per epoch."""
         return None
 
+    @cached_property
+    def _min_clips(self) -> int:
+        """Fewest clips that a batch is cut down to: batch normalization needs two."""
+        return 1 + any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
+
     def fit(self, resume: bool = False, show_progress: bool = True) -> None:
         """Train the model.
 
@@ -262,7 +267,7 @@ class Trainer:
         accelerator = self.accelerator
         totals = {name: value.clone() for name, value in self.totals.items()}
         prepared, own_weight = self._prepare_step(
-            [part for batch in batches for part in _cut(batch, self.state.batch_parts)]
+            [part for batch in batches for part in _cut(batch, self.state.batch_parts, self._min_clips)]
         )
         weight = torch.tensor(own_weight)
         if accelerator.num_processes > 1:
@@ -305,10 +310,12 @@ class Trainer:
             advice.append(f"lower {size} or {seconds}")
             only = "only a run of one process cuts batches into parts"
             raise InputError(f"{self.description} {need}, and {only}: {' or '.join(advice)}")
-        if state.batch_parts >= largest:
+        if state.batch_parts >= largest // self._min_clips:
             advice.append("choose a smaller model or shorter clips")
             useless = f"so that a lower {size} or {seconds} does not help"
-            raise InputError(f"{self.description} {need} for a single clip, {useless}: {' or '.join(advice)}")
+            raise InputError(
+                f"{self.description} {need} for {self._min_clips} clip(s), {useless}: {' or '.join(advice)}"
+            )
         state.batch_parts *= 2
         parts = f"each batch is computed in {state.batch_parts} parts"
         logger.warning(f"{self.description} {need}: from step {state.step + 1} on, {parts}")
@@ -370,10 +377,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def _cut(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Yield the parts of a batch: as many as asked for, or its single clips."""
+def _cut(batch: Batch, parts: int, min_clips: int) -> Iterator[Batch]:
+    """Yield the parts of a batch: as many as asked for, but none of fewer than `min_clips`, unless the batch is."""
     rows, inputs = batch
-    bounds = np.linspace(0, len(rows), min(parts, len(rows)) + 1).astype(int).tolist()
+    bounds = np.linspace(0, len(rows), max(1, min(parts, len(rows) // min_clips)) + 1).astype(int).tolist()
     for start, end in pairwise(bounds):
         yield rows[start:end], {name: value[start:end] for name, value in inputs.items()}
 

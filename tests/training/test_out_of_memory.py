@@ -109,7 +109,7 @@ def test_one_clip_that_does_not_fit_ends_the_run_with_advice_in_one_line(
     assert failed == [5, 2, 1, 1]
     *_, line = capsys.readouterr().err.splitlines()
     assert line == (
-        "ser-ft: training needs more memory than the GPU has for a single clip, so that a lower train.batch_size or "
+        "ser-ft: training needs more memory than the GPU has for 1 clip(s), so that a lower train.batch_size or "
         "train.max_batch_seconds does not help: set train.mixed_precision auto or choose a smaller model or "
         "shorter clips"
     )
