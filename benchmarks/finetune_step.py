@@ -15,9 +15,10 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -29,6 +30,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     DataCollatorWithPadding,
+    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -84,13 +86,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of ser_ft's training that affect its speed."""
+    """Settings of ser_ft's training that affect its speed, or its model."""
 
     precision: str = "auto"
     cache: bool = True
     dropout: float | None = 0.0
     bucketed: bool = True
     compiled: bool = False
+    head: Literal["stock", "statistics"] | None = None
+    overrides: dict[str, Any] = field(default_factory=lambda: {"mask_time_prob": 0.0})
 
 
 class Clock(TrainerCallback):
@@ -138,14 +142,34 @@ def train_with_transformers(
     for row in table:
         features = extractor(audio.from_wav(row["audio"]["bytes"]), sampling_rate=16_000)
         rows.append({"input_values": features["input_values"][0], "labels": row["emotion"]})
-    clock = Clock()
     pad = DataCollatorWithPadding(extractor)  # type: ignore[arg-type]
     batches = []
 
-    def collate(batch_rows: list[dict[str, object]]) -> object:
-        batches.append([len(row["input_values"]) for row in batch_rows])  # type: ignore[arg-type]
+    def collate(batch_rows: list[dict[str, Any]]) -> object:
+        batches.append([len(row["input_values"]) for row in batch_rows])
         return pad(batch_rows)
 
+    seconds = run_trainer(model, rows, collate, batch, epochs, bf16)
+    model.eval()
+    with torch.inference_mode():
+        losses = []
+        for row in rows:
+            waveform = torch.as_tensor(row["input_values"], device=model.device)[None]
+            losses.append(cross_entropy(model(waveform).logits.float().cpu(), torch.tensor([row["labels"]])))
+    loss = float(torch.stack(losses).mean())
+    return Result(seconds, batches, loss, peak_memory())
+
+
+def run_trainer(
+    model: PreTrainedModel,
+    rows: list[dict[str, Any]],
+    collate: Callable[[list[dict[str, Any]]], object],
+    batch: int,
+    epochs: int,
+    bf16: bool,
+) -> list[float]:
+    """Train a model with transformers' `Trainer` as in its example; return the seconds of each step but the first."""
+    clock = Clock()
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
             out,
@@ -172,21 +196,14 @@ def train_with_transformers(
         trainer.remove_callback(PrinterCallback)
         reset_memory()
         trainer.train()
-    model.eval()
-    with torch.inference_mode():
-        losses = []
-        for row in rows:
-            waveform = torch.as_tensor(row["input_values"], device=model.device)[None]
-            losses.append(cross_entropy(model(waveform).logits.float().cpu(), torch.tensor([row["labels"]])))
-    loss = float(torch.stack(losses).mean())
-    return Result(np.diff(clock.ends).tolist(), batches, loss, peak_memory())
+    return np.diff(clock.ends).tolist()
 
 
 def train_with_ser_ft(folder: Path, table: datasets.Dataset, batch: int, epochs: int, settings: Settings) -> Result:
     """Train with ser_ft."""
     recipe = Recipe(
         data=DataConfig(prepared="."),
-        model=ModelConfig(name=str(folder), config_overrides={"mask_time_prob": 0.0}),
+        model=ModelConfig(name=str(folder), head=settings.head, config_overrides=settings.overrides),
         tuning=TuningConfig(mode="full", learning_rate=LEARNING_RATE, dropout=settings.dropout, cache=settings.cache),
         train=TrainConfig(
             epochs=epochs,
@@ -204,7 +221,7 @@ def train_with_ser_ft(folder: Path, table: datasets.Dataset, batch: int, epochs:
     accelerator = Accelerator(mixed_precision=best_precision() if settings.precision == "auto" else settings.precision)
     torch.manual_seed(0)
     classes = tuple(table.features["emotion"].names)
-    spec = find_encoder(recipe.model, recipe.tuning, classes)
+    spec = find_encoder(recipe.model, recipe.tuning, classes, max(table["duration"]))
     trainable = prepare_encoder(
         load_encoder(spec),
         spec.extractor,
