@@ -45,7 +45,8 @@ from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import find_model_folder
 from ser_ft.export.onnx import export_onnx
 from ser_ft.models.collation import collate_waveforms
-from ser_ft.models.encoders import EncoderParts, find_encoder, load_encoder
+from ser_ft.models.encoder_spec import find_encoder
+from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.models.outputs import to_probabilities
 from ser_ft.models.pretrained import PretrainedClassifier
 

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers import BatchFeature, WhisperFeatureExtractor
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
 # Positions that Whisper was pretrained with: 30 s.
 MAX_POSITIONS = 1500
@@ -30,8 +29,10 @@ def num_positions(frames: Any) -> Any:
     return (frames + 1) // 2
 
 
-class ClipLengthEncoder(WhisperEncoder):
-    """Whisper's encoder for spectrograms of any length, with a mask over padding.
+class ClipLengthEncoder(nn.Module):
+    """Whisper's encoder for spectrograms of any length, with a mask over padding; `use_clip_length` makes it.
+
+    It has no base in transformers: our models are registered while transformers' own may be half imported.
 
     Attributes:
         first_layer: if a number, the input is that of this layer, and `attention_mask` is over positions.
@@ -41,6 +42,12 @@ class ClipLengthEncoder(WhisperEncoder):
 
     first_layer: int | None = None
     pools = False
+    layers: Any
+    layer_norm: Any
+    conv1: Any
+    conv2: Any
+    embed_positions: Any
+    dropout: float
 
     def forward(
         self,
@@ -99,6 +106,8 @@ class ClipLengthEncoder(WhisperEncoder):
         rows = table.shape[0]
         # A traced graph serves clips of any length.
         if rows < MAX_POSITIONS and (torch.onnx.is_in_onnx_export() or count > rows):
+            from transformers.models.whisper.modeling_whisper import sinusoids
+
             rest = sinusoids(MAX_POSITIONS, table.shape[1])[rows:]
             table = torch.cat((table, rest.to(table.device, table.dtype)))
         return table[:count]
@@ -106,7 +115,9 @@ class ClipLengthEncoder(WhisperEncoder):
 
 def use_clip_length(encoder: Any, pools: bool = False) -> None:
     """Turn a stock encoder into a `ClipLengthEncoder`, in place: weights, names and saved files stay the same."""
-    encoder.__class__ = ClipLengthEncoder
+    stock: type = type(encoder)
+    if not issubclass(stock, ClipLengthEncoder):
+        encoder.__class__ = type(ClipLengthEncoder.__name__, (ClipLengthEncoder, stock), {})
     encoder.pools = pools
 
 
