@@ -93,7 +93,8 @@ def encoder(family: str) -> Callable[[Path], list[str]]:
     [
         pytest.param(lambda _: [*TINY, "--model.feature_extractor={normalize: speaker}"], id="normalized-by-speaker"),
         pytest.param(lambda _: IMAGE_BACKBONE, id="image"),
-        # Padding changes the convolutions of the first; the second has a fixed length; padding changes later layers.
+        # Padding changes the convolutions of the first, the second is computed at the clip's own length, and padding
+        # changes later layers.
         pytest.param(encoder("wav2vec2"), id="wav2vec2"),
         pytest.param(encoder("whisper"), id="whisper"),
         pytest.param(encoder("sew"), marks=pytest.mark.slow, id="sew"),
