@@ -144,7 +144,12 @@ class SpeechClassifier(PreTrainedModel):
 
     def classify_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the logits of pooled states, shape (clips, 2 * size)."""
-        hidden = self.projector(self.norm(pooled)).relu()
+        norm: Any = self.norm
+        if len(pooled) > 1 or not self.training:
+            normalized = norm(pooled)
+        else:  # a single clip has no deviation from its mean
+            normalized = nn.functional.batch_norm(pooled, norm.running_mean, norm.running_var, eps=norm.eps)
+        hidden = self.projector(normalized).relu()
         logits: torch.Tensor = self.classifier(self.head_dropout(hidden))
         return logits
 

@@ -267,6 +267,17 @@ def test_training_continues_with_the_head_of_a_checkpoint_for_the_same_classes(
     assert np.abs(answers(model, spec.extractor, clips) - expected).max() < 1e-5
 
 
+def test_a_batch_of_one_clip_can_be_trained(tiny_encoder: Callable[[str], Path]) -> None:
+    """As a long clip is with `train.max_batch_seconds`: batch normalization uses its running statistics."""
+    model, extractor = build(tiny_encoder("whisper"), dropout=0.0)
+    clips, parts = noise(1.0), EncoderParts.of(model)
+    expected = answers(model, extractor, clips)
+    model.train().head_dropout.p = 0.0
+    assert np.abs(answers(model, extractor, clips) - expected).max() < 1e-6
+    model(**collate_waveforms(clips, extractor, parts.input_spec)).logits.sum().backward()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in model.parameters())
+
+
 @pytest.mark.parametrize("pooling", ["statistics", "attentive"])
 def test_a_head_ignores_padding(pooling: str, tiny_encoder: Callable[[str], Path]) -> None:
     model, _ = build(tiny_encoder("whisper"), head=pooling)
