@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import (
     pipeline,
 )
 
-from ser_ft import EmotionRecognizer, audio
+from ser_ft import EmotionRecognizer, audio, models
 from ser_ft.dataloading.encoder_hooks import EncoderHooks
 from ser_ft.inference.backends.torch import TorchBackend
 from ser_ft.inference.windows import SlidingWindow, WindowSettings
@@ -28,6 +29,7 @@ from ser_ft.models.encoders import EncoderParts, load_encoder
 from ser_ft.models.pretrained import PretrainedClassifier
 from ser_ft.models.speech_classifier import SpeechClassifier, backbone_of
 from ser_ft.models.whisper import ClipLengthFeatureExtractor, log_mel, use_clip_length
+from ser_ft.utils import auto_classes
 from tests.helpers.tiny_encoders import write_tiny_backbone
 
 CLASSES = ("neutral", "happy", "sad")
@@ -300,3 +302,11 @@ def test_a_saved_model_is_found_by_the_auto_classes_and_extracts_clips_of_their_
     assert extractor(clip, sampling_rate=RATE, return_tensors="np")["input_features"].shape == (1, 80, 80)
     with pytest.raises(ValueError, match="must be 16000 Hz, not 8000"):
         extractor(clip, sampling_rate=8000)
+
+
+def test_models_of_transformers_can_be_imported_after_ser_ft() -> None:
+    """Our models are registered, and so imported, while a module of transformers may be half imported."""
+    for name in (*auto_classes._MODEL_MODULES, "whisper"):
+        tree = ast.parse(Path(models.__file__).with_name(f"{name}.py").read_text())
+        imported = [str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert not [module for module in imported if module.startswith("transformers.models")], name
