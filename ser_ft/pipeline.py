@@ -34,6 +34,7 @@ from .training.data import (
     split_content,
     split_for_training,
 )
+from .training.logistic_regression import LogisticRegressionTrainer, is_logistic_regression
 from .training.model import baseline_recipe, check_model, display_name, prepare_model, save_model
 from .training.run_guard import create_run_folder, is_finished, resumes
 from .training.sweep import plan, run_all
@@ -190,7 +191,8 @@ def _train_and_evaluate(
         recipe.tuning.unfreeze_every,
         recipe.augment.mixup,
     )
-    trainer = ClassificationTrainer(accelerator, job, recipe.train, folder, recipe.seed)
+    trainer_class = LogisticRegressionTrainer if is_logistic_regression(trainable) else ClassificationTrainer
+    trainer = trainer_class(accelerator, job, recipe.train, folder, recipe.seed)
     if not resume:
         create_run_folder(recipe, folder, content, accelerator)
     if recipe.train.report_to:

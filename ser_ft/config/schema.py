@@ -130,10 +130,12 @@ class ModelConfig:
     its config.json, such as mask_time_prob. Whisper's max_source_positions may be auto: the fixed length of the stock
     head is that of the longest training clip, rounded up to a second."""
 
-    head: Literal["stock", "statistics", "attentive"] | None = None
-    """The head of a speech encoder: that of transformers (stock), or one that pools the mean and standard deviation of
-    the states over the clip (statistics), or both weighted by attention (attentive). null: the checkpoint's if ser_ft
-    trained it, else statistics for Whisper and stock for other encoders."""
+    head: Literal["stock", "linear", "statistics", "attentive"] | None = None
+    """The head of a speech encoder: that of transformers (stock), or two layers on the mean and standard deviation of
+    the states over the clip (statistics), or on both weighted by attention (attentive), or one layer on both (linear):
+    with tuning.mode probe it is fitted as a logistic regression in which all classes have the same weight, without
+    epochs or learning rates. null: the checkpoint's if ser_ft trained it, else statistics for Whisper and stock for
+    other encoders."""
 
     layers: Literal["last", "learned"] | list[int] | None = None
     """The states that the head of a speech encoder uses: the last, a learned weighting of all, or those with these
@@ -354,6 +356,11 @@ class Recipe:
             raise InputError(
                 f"train.compile applies to speech encoders: {self.model.name} would be compiled for each length"
             )
+        if self.model.head == "linear" and self.tuning.mode == "probe":
+            unused = {"augment.mixup": self.augment.mixup, "train.ema_decay": self.train.ema_decay}
+            unused |= {"train.balanced": self.train.balanced, "train.loss": self.train.loss != "cross-entropy"}
+            for name in (name for name, is_used in unused.items() if is_used):
+                raise InputError(f"{name} has no effect on a logistic regression (model.head linear): use statistics")
         if self.train.gradient_checkpointing and self.model.kind != "speech":
             raise InputError(f"train.gradient_checkpointing applies to speech encoders, not to {self.model.name}")
         if self.train.gradient_checkpointing and self.tuning.mode == "probe":

@@ -197,9 +197,7 @@ class PooledHead(nn.Module):
     def forward(self, states: torch.Tensor) -> SequenceClassifierOutput:
         """Classify pooled states of all layers, shape (clips, layers + 2, size): see `compute_hidden_states`."""
         if self.speech_classifier is not None:
-            states = torch.cat((states[:, :-2], states[:, -1:]), dim=1)[:, self.speech_classifier.layers]
-            logits = self.speech_classifier.classify_pooled(self.speech_classifier.mix_pooled(states))
-            return SequenceClassifierOutput(logits=logits)
+            return SequenceClassifierOutput(logits=self.speech_classifier.classify_pooled(self.features(states)))
         if self.layer_weights is None:
             hidden = states[:, -1]
         else:
@@ -207,3 +205,9 @@ class PooledHead(nn.Module):
         if self.projector is not None:
             hidden = self.projector(hidden)
         return SequenceClassifierOutput(logits=self.classifier(hidden))
+
+    def features(self, states: torch.Tensor) -> torch.Tensor:
+        """Return what the head of a `SpeechClassifier` normalizes, shape (clips, 2 * size)."""
+        assert self.speech_classifier is not None
+        states = torch.cat((states[:, :-2], states[:, -1:]), dim=1)[:, self.speech_classifier.layers]
+        return self.speech_classifier.mix_pooled(states)

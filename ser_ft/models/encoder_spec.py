@@ -74,8 +74,8 @@ def find_encoder(
         classes: class names, in the order of their numbers.
         config_overrides: changed settings of the configuration, such as mask_time_prob. Whisper's max_source_positions
             may be "auto": enough for `max_seconds`.
-        head: "stock", or a pooling of `SpeechClassifier`; None: that of the checkpoint if ser_ft trained it, else
-            "statistics" for Whisper and "stock" for other families.
+        head: "stock", a pooling of `SpeechClassifier`, or "linear" (statistics with a linear head); None: that of the
+            checkpoint if ser_ft trained it, else "statistics" for Whisper and "stock" for other families.
         layers: the states that the head pools: "last", "learned" (a weighted sum of all), or numbers from 0, the input
             of the first layer, to the number of layers; layers above the highest are left out. None: those of the
             checkpoint if its head is kept, else "last".
@@ -134,8 +134,8 @@ def _with_head(
     name: str, saved: PreTrainedConfig, encoder: Any, head: str | None, layers: str | Sequence[int] | None
 ) -> PreTrainedConfig:
     """Return the configuration of a classifier with the head that a recipe asks for."""
-    if isinstance(saved, SpeechClassifierConfig) and head in (None, saved.pooling):
-        head = saved.pooling
+    if isinstance(saved, SpeechClassifierConfig) and head in (None, saved.head):
+        head = saved.head
         layers = (saved.layers or "learned") if layers is None else layers
     head = head or ("statistics" if encoder.model_type == "whisper" else "stock")
     if head == "stock":
@@ -150,6 +150,8 @@ def _with_head(
         raise InputError(f"model.layers must be numbers from 0 to {count}, the layers of {name}, not {list(layers)}")
     if chosen:
         encoder.num_hidden_layers = max(1, *chosen)  # no layer is computed for nothing
+    if head == "linear":
+        return SpeechClassifierConfig(encoder=encoder, layers=chosen, projection_size=0, head_dropout=0.0)
     return SpeechClassifierConfig(encoder=encoder, pooling=head, layers=chosen)
 
 
@@ -164,7 +166,7 @@ def _positions(name: str, config: PreTrainedConfig, max_seconds: float | None) -
 def _head_of(config: PreTrainedConfig) -> tuple[Any, ...]:
     """Return what decides whether the weights of a head fit another configuration."""
     if isinstance(config, SpeechClassifierConfig):
-        return config.pooling, config.layers, config.encoder.num_hidden_layers
+        return config.head, config.layers, config.encoder.num_hidden_layers
     return ("stock",)
 
 

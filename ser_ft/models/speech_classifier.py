@@ -33,7 +33,7 @@ class SpeechClassifierConfig(PreTrainedConfig):
         pooling: "statistics" (mean and standard deviation over time) or "attentive" (both, weighted by attention).
         layers: numbers of the states that are pooled, from 0, the input of the first layer, to the number of layers;
             None: all.
-        projection_size: width of the layer before the last one.
+        projection_size: width of the layer before the last one; 0: there is none, the head is linear.
         head_dropout: dropout rate before the last layer.
     """
 
@@ -63,6 +63,11 @@ class SpeechClassifierConfig(PreTrainedConfig):
             settings["encoder"].pop("_name_or_path", None)
         return settings
 
+    @property
+    def head(self) -> str:
+        """The head as a recipe names it."""
+        return self.pooling if self.projection_size else "linear"
+
 
 class SpeechClassifier(PreTrainedModel):
     """Pools the states of an encoder's layers over time, normalizes the result, and classifies it.
@@ -89,9 +94,10 @@ class SpeechClassifier(PreTrainedModel):
         if config.pooling == "attentive":
             self.attention = nn.Sequential(nn.Linear(size, _ATTENTION_SIZE), nn.Tanh(), nn.Linear(_ATTENTION_SIZE, 1))
         self.norm = nn.BatchNorm1d(2 * size, affine=False)
-        self.projector = nn.Linear(2 * size, config.projection_size)
+        width = config.projection_size or 2 * size
+        self.projector = nn.Linear(2 * size, width) if config.projection_size else nn.Identity()
         self.head_dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.projection_size, len(config.id2label or ()))
+        self.classifier = nn.Linear(width, len(config.id2label or ()))
         self.post_init()
 
     def forward(
@@ -149,7 +155,7 @@ class SpeechClassifier(PreTrainedModel):
             normalized = norm(pooled)
         else:  # a single clip has no deviation from its mean
             normalized = nn.functional.batch_norm(pooled, norm.running_mean, norm.running_var, eps=norm.eps)
-        hidden = self.projector(normalized).relu()
+        hidden = self.projector(normalized).relu() if self.config.projection_size else normalized
         logits: torch.Tensor = self.classifier(self.head_dropout(hidden))
         return logits
 
