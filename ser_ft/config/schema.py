@@ -139,8 +139,8 @@ class ModelConfig:
 
     layers: Literal["last", "learned"] | list[int] | None = None
     """The states that the head of a speech encoder uses: the last, a learned weighting of all, or those with these
-    numbers, as `ser-ft probe` counts them; layers above the highest are left out. null: learned for tuning.mode probe,
-    else last."""
+    numbers, as `ser-ft probe` counts them; layers above the highest are left out. The linear head takes each of them by
+    itself instead of weighting them. null: learned for tuning.mode probe, else last."""
 
     num_layers: int | None = None
     """Keep only this many layers of a speech encoder, from the lowest. null: all."""

@@ -207,7 +207,7 @@ class PooledHead(nn.Module):
         return SequenceClassifierOutput(logits=self.classifier(hidden))
 
     def features(self, states: torch.Tensor) -> torch.Tensor:
-        """Return what the head of a `SpeechClassifier` normalizes, shape (clips, 2 * size)."""
+        """Return what the head of a `SpeechClassifier` normalizes, shape (clips, features)."""
         assert self.speech_classifier is not None
         states = torch.cat((states[:, :-2], states[:, -1:]), dim=1)[:, self.speech_classifier.layers]
         return self.speech_classifier.mix_pooled(states)

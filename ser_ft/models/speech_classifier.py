@@ -33,7 +33,8 @@ class SpeechClassifierConfig(PreTrainedConfig):
         pooling: "statistics" (mean and standard deviation over time) or "attentive" (both, weighted by attention).
         layers: numbers of the states that are pooled, from 0, the input of the first layer, to the number of layers;
             None: all.
-        projection_size: width of the layer before the last one; 0: there is none, the head is linear.
+        projection_size: width of the layer before the last one. 0: there is none; the head is linear, and the
+            statistics of the layers are concatenated instead of summed.
         head_dropout: dropout rate before the last layer.
     """
 
@@ -90,14 +91,17 @@ class SpeechClassifier(PreTrainedModel):
         self.main_input_name = self.encoder.main_input_name
         size = config.encoder.hidden_size
         self.layers = config.layers if config.layers is not None else list(range(config.encoder.num_hidden_layers + 1))
-        self.layer_weights = nn.Parameter(torch.zeros(len(self.layers)))
+        is_linear = not config.projection_size
+        if not is_linear:
+            self.layer_weights = nn.Parameter(torch.zeros(len(self.layers)))
         if config.pooling == "attentive":
             self.attention = nn.Sequential(nn.Linear(size, _ATTENTION_SIZE), nn.Tanh(), nn.Linear(_ATTENTION_SIZE, 1))
-        self.norm = nn.BatchNorm1d(2 * size, affine=False)
-        width = config.projection_size or 2 * size
-        self.projector = nn.Linear(2 * size, width) if config.projection_size else nn.Identity()
+        width = 2 * size * (len(self.layers) if is_linear else 1)
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        if not is_linear:
+            self.projector = nn.Linear(width, config.projection_size)
         self.head_dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(width, len(config.id2label or ()))
+        self.classifier = nn.Linear(config.projection_size or width, len(config.id2label or ()))
         self.post_init()
 
     def forward(
@@ -137,19 +141,21 @@ class SpeechClassifier(PreTrainedModel):
 
         `lengths` are the clips' lengths among `frames` frames; None: no clip is padded.
         """
-        weights = self.layer_weights.softmax(dim=0)
         if self.config.pooling == "attentive":
+            weights = self.layer_weights.softmax(dim=0)
             mixed = sum(weight * values for weight, values in zip(weights, states, strict=True))
             return self.classify_pooled(self._attentive_statistics(mixed, lengths))
         pooled = [mean_and_deviation(values, _at_rate(lengths, frames, values.shape[1])) for values in states]
         return self.classify_pooled(self.mix_pooled(torch.stack(pooled, dim=1)))
 
     def mix_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Sum the statistics of `layers`, shape (clips, layers, 2 * size), with the learned weights."""
+        """Sum the statistics of `layers`, (clips, layers, 2 * size), with learned weights, or concatenate them."""
+        if not self.config.projection_size:
+            return pooled.flatten(1)
         return (pooled * self.layer_weights.softmax(dim=0)[:, None]).sum(dim=1)
 
     def classify_pooled(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the logits of pooled states, shape (clips, 2 * size)."""
+        """Return the logits of what `mix_pooled` returns."""
         norm: Any = self.norm
         if len(pooled) > 1 or not self.training:
             normalized = norm(pooled)
@@ -172,15 +178,16 @@ class SpeechClassifier(PreTrainedModel):
 
     def reset_head(self) -> None:
         """Initialize all parameters outside the encoder again."""
-        nn.init.zeros_(self.layer_weights)
         self.norm.reset_running_stats()
-        for module in (self.projector, self.classifier, *getattr(self, "attention", [])):
-            if isinstance(module, nn.Linear):
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.startswith("encoder."):
                 module.reset_parameters()
+        if self.config.projection_size:
+            nn.init.zeros_(self.layer_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize a head that was not loaded; the encoder has its own initialization."""
-        if isinstance(module, nn.Linear) and module in (self.classifier, self.projector):
+        if isinstance(module, nn.Linear) and module in (self.classifier, getattr(self, "projector", None)):
             module.reset_parameters()
 
 

@@ -31,7 +31,7 @@ def test_the_saved_head_is_the_optimum_of_the_logistic_regression(
     model, clips = saved.model, open_prepared(ravdess_table)
     pooled = compute_hidden_states(clips, EncoderParts.of(model), saved.extractor, "mean+std", show_progress=False)
     states = np.stack([pooled[row] for row in range(len(clips))])
-    values = np.delete(states, -2, axis=1).mean(axis=1)
+    values = np.delete(states, -2, axis=1).reshape(len(clips), -1)
     train_ids = set(folder.predictions.query("part == 'train'")["id"])
     rows = np.array([row for row, name in enumerate(clips["id"]) if name in train_ids])
     mean, scale = values[rows].mean(axis=0), np.sqrt(values[rows].var(axis=0) + 1e-5)
