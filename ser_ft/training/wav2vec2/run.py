@@ -143,7 +143,12 @@ def load_encoder(model: ModelConfig, mask_prob: float) -> PretrainingEncoder:
     """
     name = model.name
     spec = encoder_spec.find_encoder(
-        name, ("one", "other"), model.config_overrides, revision=model.revision, allow_pickle=model.allow_pickle
+        name,
+        ("one", "other"),
+        model.config_overrides,
+        head="stock",
+        revision=model.revision,
+        allow_pickle=model.allow_pickle,
     )
     config = spec.config
     if config.model_type not in FAMILIES:
