@@ -92,6 +92,8 @@ class PretrainRecipe:
         check_seed(self.seed, "seed")
         if self.model.kind != "speech":
             raise InputError(f"{self.model.name} is not a speech encoder: only speech encoders can be pretrained")
+        if self.model.head is not None or self.model.layers is not None:
+            raise InputError("model.head and model.layers have no effect on pretraining, which has no classifier")
 
     def text(self) -> str:
         """Return the whole recipe as YAML, defaults included."""

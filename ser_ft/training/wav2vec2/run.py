@@ -147,6 +147,7 @@ def load_encoder(model: ModelConfig, mask_prob: float) -> PretrainingEncoder:
         ("one", "other"),
         model.config_overrides,
         head="stock",
+        num_layers=model.num_layers,
         revision=model.revision,
         allow_pickle=model.allow_pickle,
     )
