@@ -4,8 +4,8 @@
     python benchmarks/training_memory.py --data data/ravdess --model openai/whisper-base --seconds 10
 
 A wav2vec2-base of real size with random weights, or the encoder of --model, on real clips on a CPU, each system in a
-process of its own; recognition is not measured. The allocator is told to return freed memory at once: by default glibc
-keeps much of it, which hides what a step needs. Merging the adapters must not change the output.
+process of its own; recognition is not measured. The allocator returns freed memory at once: by default, glibc keeps
+much of it, which hides what a step needs. Merging the adapters must not change the output.
 """
 
 from __future__ import annotations

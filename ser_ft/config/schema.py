@@ -358,7 +358,8 @@ class Recipe:
             )
         if self.model.head == "linear" and self.tuning.mode == "probe":
             unused = {"augment.mixup": self.augment.mixup, "train.ema_decay": self.train.ema_decay}
-            unused |= {"train.balanced": self.train.balanced, "train.loss": self.train.loss != "cross-entropy"}
+            unused |= {"train.balanced": self.train.balanced, "train.class_weights": self.train.class_weights}
+            unused |= {"tuning.cache false": not self.tuning.cache, "train.loss": self.train.loss != "cross-entropy"}
             for name in (name for name, is_used in unused.items() if is_used):
                 raise InputError(f"{name} has no effect on a logistic regression (model.head linear): use statistics")
         if self.train.gradient_checkpointing and self.model.kind != "speech":

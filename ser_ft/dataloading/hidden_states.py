@@ -15,7 +15,7 @@ from torch import nn
 from .. import audio
 from ..models.collation import collate_waveforms
 from ..models.encoders import EncoderParts, InputSpec
-from ..models.speech_classifier import frame_lengths, mean_and_deviation
+from ..models.speech_classifier import frame_lengths, mean_and_deviation, mean_over_time
 from ..models.whisper import ClipLengthEncoder
 from .batches import clip_lengths, input_seconds
 from .cache import FlatCache, cache_folder, iter_waveforms, make_room, update_hash
@@ -167,7 +167,7 @@ def _pool_layers(parts: EncoderParts, inputs: Mapping[str, torch.Tensor], with_s
     pooled = []
     for states in (*outputs.hidden_states, last):
         lengths = None if mask is None else frame_lengths(parts.backbone, states.shape[1], mask)
-        pooled.append(mean_and_deviation(states, lengths)[:, : (2 if with_std else 1) * states.shape[2]])
+        pooled.append((mean_and_deviation if with_std else mean_over_time)(states, lengths))
     # The input of AST's head is made of two special tokens, not of the mean over time.
     pooler = getattr(outputs, "pooler_output", None)
     if pooler is not None and not with_std:

@@ -188,9 +188,9 @@ class System:
         """The cost of the system; None for what the runs do not state.
 
         parameters; trained_parameters; seconds (training time, mean of the runs); cpu_seconds (the processor time of
-        training on a CPU, which does not depend on what else the machine does, mean of the runs); real_time_factor
-        (seconds of computation per second of audio, one clip at a time, mean of the runs); machines (on which the runs
-        were made).
+        training on a CPU, which other work on the machine changes less than the elapsed time, mean of the runs);
+        real_time_factor (seconds of computation per second of audio, one clip at a time, mean of the runs); machines
+        (on which the runs were made).
         """
         environments = [run.environment for run in self.runs if run.environment]
         seconds = [float(item["seconds"]) for item in environments if item.get("seconds") is not None]

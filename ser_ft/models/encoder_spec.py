@@ -14,7 +14,7 @@ from ..utils.errors import InputError
 from . import is_own_network
 from .loading import SavedModel, open_model, readable_errors
 from .speech_classifier import SpeechClassifierConfig
-from .whisper import ClipLengthFeatureExtractor
+from .whisper import POSITIONS_PER_SECOND, ClipLengthFeatureExtractor
 
 _ACCEPTED_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list, tuple), list: (list, tuple)}
 # Settings that follow from the classes, or that the checkpoint's weights do not fit if they change.
@@ -160,7 +160,7 @@ def _positions(name: str, config: PreTrainedConfig, max_seconds: float | None) -
     if config.model_type != "whisper":
         raise InputError(f"model.config_overrides.max_source_positions applies to Whisper, not to {name}")
     largest: int = config.max_source_positions
-    return largest if max_seconds is None else min(largest, 50 * max(1, math.ceil(max_seconds)))
+    return largest if max_seconds is None else min(largest, POSITIONS_PER_SECOND * max(1, math.ceil(max_seconds)))
 
 
 def _head_of(config: PreTrainedConfig) -> tuple[Any, ...]:
@@ -202,8 +202,8 @@ def _check_overrides(name: str, config: PreTrainedConfig, overrides: Mapping[str
 def _shorten_whisper(name: str, config: PreTrainedConfig, extractor: Any, positions: int) -> None:
     """Let Whisper process fewer than 30 s: 50 positions per second, and an extractor that cuts at that length."""
     largest = config.max_source_positions
-    if not 0 < positions <= largest or positions % 50:
+    if not 0 < positions <= largest or positions % POSITIONS_PER_SECOND:
         raise InputError(f"{name}: max_source_positions must be a multiple of 50 up to {largest}, not {positions}")
-    extractor.chunk_length = positions // 50
+    extractor.chunk_length = positions // POSITIONS_PER_SECOND
     extractor.n_samples = extractor.chunk_length * extractor.sampling_rate
     extractor.nb_max_frames = extractor.n_samples // extractor.hop_length

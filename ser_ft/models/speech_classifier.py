@@ -216,15 +216,17 @@ def frame_lengths(encoder: Any, frames: int, mask: torch.Tensor | None) -> torch
 
 def mean_and_deviation(states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
     """Return mean and standard deviation over time of (clips, frames, size), float32, shape (clips, 2 * size)."""
+    mean = mean_over_time(states, lengths)
+    variance = mean_over_time((states.float() - mean[:, None]).square(), lengths)
+    return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
+
+
+def mean_over_time(states: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean over each clip's frames of (clips, frames, size), float32, shape (clips, size)."""
     values = states.float()
     if lengths is None:
-        mean = values.mean(dim=1)
-        variance = (values - mean[:, None]).square().mean(dim=1)
-    else:
-        inside, count = _inside(states, lengths).float(), lengths[:, None].float()
-        mean = (values * inside).sum(dim=1) / count
-        variance = ((values - mean[:, None]).square() * inside).sum(dim=1) / count
-    return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)
+        return values.mean(dim=1)
+    return (values * _inside(states, lengths).float()).sum(dim=1) / lengths[:, None].float()
 
 
 def _at_rate(lengths: torch.Tensor | None, frames: int, other_frames: int) -> torch.Tensor | None:
