@@ -10,10 +10,10 @@ float32) and with the encoder cut to 5 s in bf16, and its `pipeline`, for both l
 after the other in each turn of the training, and for each clip of the recognition, which starts from samples in memory.
 Only ours also detects speech. The probe is the complete command, with an empty cache, from the start of its process.
 
-`agreement`: the probabilities of clips alone, against those in a batch with longer clips, from the exported .onnx file,
-from a stream that is fed a tenth of a second at a time, and from transformers' `pipeline` in a process that cannot
-import ser_ft. That process runs the code that is saved with the model, if there is any. The pipeline pads the clips of
-a stock head to its fixed length.
+`agreement`: the probabilities of clips alone, against those in a batch with longer clips, from the exported .onnx files
+(float32, and 8-bit weights), from a stream that is fed a tenth of a second at a time, and from transformers' `pipeline`
+in a process that cannot import ser_ft. That process runs the code that is saved with the model, if there is any. The
+pipeline pads the clips of a stock head to its fixed length.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ BATCH = 16
 SHORT_SECONDS = 5
 SYSTEMS = {"stock": "ser_ft, stock head", "statistics": "ser_ft, statistics head"}
 TRAINER, TRAINER_SHORT = "transformers' Trainer, 30 s, float32", "transformers' Trainer, 5 s, bf16"
-TORCH, ONNX = "ser_ft, PyTorch", "ser_ft, ONNX"
+TORCH, ONNX, INT8 = "ser_ft, PyTorch", "ser_ft, ONNX", "ser_ft, ONNX with --int8"
 PIPELINE, PIPELINE_SHORT = "transformers' pipeline, 30 s", "transformers' pipeline, 5 s"
 CHUNK = SAMPLE_RATE // 10
 # Run in a process of its own: a folder with a model, and a file of clips; prints a list of {class: probability}.
@@ -154,11 +154,13 @@ def train_with_transformers(folder: Path, table: datasets.Dataset, bf16: bool) -
 
 def recognition(args: argparse.Namespace, table: datasets.Dataset, stock: Path, short: Path) -> dict[str, list[float]]:
     """Return the seconds of each system for each clip."""
-    file = stock.with_suffix(".onnx")
-    export_onnx(stock, file, data=args.data, verbose=False)
+    file, small_file = stock.with_suffix(".onnx"), stock.with_suffix(".int8.onnx")
+    for path in (file, small_file):
+        export_onnx(stock, path, int8=path == small_file, data=args.data, verbose=False)
     methods: dict[str, Callable[[dict[str, Any]], object]] = {
         TORCH: EmotionRecognizer(stock, device="cpu"),
         ONNX: EmotionRecognizer(file),
+        INT8: EmotionRecognizer(small_file),
         PIPELINE: pipeline("audio-classification", model=str(stock), device="cpu"),
         PIPELINE_SHORT: pipeline("audio-classification", model=str(short), device="cpu"),
     }
@@ -205,8 +207,9 @@ def agreement(args: argparse.Namespace) -> None:
     recognizer = EmotionRecognizer(model, device="cpu")
     classes = recognizer.info.classes
     with tempfile.TemporaryDirectory() as name:
-        file, sounds = Path(name, "model.onnx"), Path(name, "clips.npz")
-        export_onnx(model, file, data=args.data, tolerance=1.0, verbose=False)
+        file, small_file, sounds = (Path(name, part) for part in ("model.onnx", "int8.onnx", "clips.npz"))
+        for path in (file, small_file):
+            export_onnx(model, path, int8=path == small_file, data=args.data, tolerance=1.0, verbose=False)
         # The recognizer filters what it is given: the other systems get the same samples.
         filtered = [HighPass().feed(clip.copy()) for clip in clips]
         np.savez(sounds, *filtered)
@@ -214,6 +217,7 @@ def agreement(args: argparse.Namespace) -> None:
         others = {
             "in a mixed batch": in_mixed_batches(model, filtered),
             "ONNX": recognize(EmotionRecognizer(file), clips),
+            "ONNX with --int8": recognize(EmotionRecognizer(small_file), clips),
             "stream": np.stack([by_stream(recognizer, clip) for clip in clips]),
             "transformers' pipeline": by_pipeline(model, sounds, classes),
         }

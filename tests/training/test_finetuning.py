@@ -356,46 +356,6 @@ def test_compiled_layers_train_as_others(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("family", "mode"),
-    [
-        ("wav2vec2", "full"),
-        ("whisper", "full"),
-        ("wav2vec2", "lora"),
-        ("wavlm", "partial"),
-        ("wav2vec2-conformer", "full"),  # its batch normalization must count the statistics of a batch once
-    ],
-)
-def test_gradient_checkpointing_saves_memory_and_trains_the_same_weights(
-    family: str, mode: str, tiny_encoder: Callable[[str], Path], ravdess_table: Path
-) -> None:
-    weights, kept_bytes = [], []
-    for checkpointing in (False, True):
-        torch.manual_seed(0)
-        np.random.seed(0)
-        tuning = TuningConfig(mode=mode, dropout=0.2, **MODES[mode])  # type: ignore[arg-type]
-        model, extractor = load(tiny_encoder(family), tuning)
-        table = open_prepared(ravdess_table).select(range(4))
-        trainable = prepare_encoder(
-            model, extractor, [table], tuning, AugmentConfig(), 3e-3, CPU, gradient_checkpointing=checkpointing
-        )
-        optimizer = create_optimizer([(values, 0.01) for values, _ in trainable.learning_rates], 0.01, CPU)
-        trainable.model.train()
-        for _ in range(2):
-            kept: list[int] = []
-            with torch.autograd.graph.saved_tensors_hooks(
-                lambda value, kept=kept: kept.append(value.nbytes) or value, lambda value: value
-            ):
-                loss = trainable.model(**trainable.batch_source.collate(range(4))).logits.square().sum()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        kept_bytes.append(sum(kept))
-        weights.append(trainable.finish().state_dict())
-    assert kept_bytes[1] < 0.5 * kept_bytes[0]
-    assert not changed_weights(*weights)
-
-
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_an_interrupted_run_with_dropout_and_masks_ends_the_same(
     mode: str, tiny_encoder: Callable[[str], Path], ravdess_table: Path, tmp_path: Path

@@ -1,22 +1,28 @@
-"""Training goes on with smaller parts of batches where the GPU's memory does not suffice."""
+"""Memory in training: batches in smaller parts where it does not suffice, and gradient checkpointing."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from ser_ft.cli import train as main
 from ser_ft.config.parser import parse
+from ser_ft.config.schema import AugmentConfig, ModelConfig, TuningConfig
 from ser_ft.config.training_loop import TrainConfig
+from ser_ft.data.prepare import open_prepared
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.models.classifier import FrameClassifier
+from ser_ft.models.encoders import load_encoder
 from ser_ft.pipeline import train
-from ser_ft.training.trainer import Progress, Trainer
+from ser_ft.training.finetuning import find_encoder, prepare_encoder
+from ser_ft.training.trainer import Progress, Trainer, create_optimizer
 from ser_ft.utils.errors import InputError
-from tests.helpers.training import assert_same_run, interrupted_at, saved_weights
+from tests.helpers.training import assert_same_run, changed_weights, interrupted_at, saved_weights
 
 
 def arguments(table: Path, out: Path, *more: str) -> list[str]:
@@ -127,3 +133,44 @@ def test_several_processes_end_with_advice() -> None:
     advice = "set train.gradient_checkpointing true or lower train.batch_size or train.max_batch_seconds"
     with pytest.raises(InputError, match=f"than the GPU has, and only a run of one process .* parts: {advice}"):
         Trainer._halve_batches(trainer, 8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [
+        ("wav2vec2", "full"),
+        ("whisper", "full"),
+        ("wav2vec2", "lora"),
+        ("wavlm", "partial"),
+        ("wav2vec2-conformer", "full"),  # its batch normalization must count the statistics of a batch once
+    ],
+)
+def test_gradient_checkpointing_saves_memory_and_trains_the_same_weights(
+    family: str, mode: Literal["full", "lora", "partial"], tiny_encoder: Callable[[str], Path], ravdess_table: Path
+) -> None:
+    weights, kept_bytes, cpu = [], [], torch.device("cpu")
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        tuning = TuningConfig(mode, num_top_layers=2 if mode == "partial" else None, dropout=0.2)
+        spec = find_encoder(ModelConfig(str(tiny_encoder(family))), tuning, ("angry", "happy"))
+        model, extractor = load_encoder(spec), spec.extractor
+        table = open_prepared(ravdess_table).select(range(4))
+        trainable = prepare_encoder(
+            model, extractor, [table], tuning, AugmentConfig(), 3e-3, cpu, gradient_checkpointing=checkpointing
+        )
+        optimizer = create_optimizer([(values, 0.01) for values, _ in trainable.learning_rates], 0.01, cpu)
+        trainable.model.train()
+        for _ in range(2):
+            kept: list[int] = []
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda value, kept=kept: kept.append(value.nbytes) or value, lambda value: value
+            ):
+                loss = trainable.model(**trainable.batch_source.collate(range(4))).logits.square().sum()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        kept_bytes.append(sum(kept))
+        weights.append(trainable.finish().state_dict())
+    assert kept_bytes[1] < 0.5 * kept_bytes[0]
+    assert not changed_weights(*weights)
