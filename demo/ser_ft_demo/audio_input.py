@@ -11,7 +11,7 @@ import numpy as np
 from gradio_client.utils import is_http_url_like
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, decode_blocks, is_silent, open_audio
-from ser_ft.inference.recognizer import MIN_SECONDS
+from ser_ft.inference.decoding import MIN_SECONDS
 from ser_ft.utils.errors import InputError
 
 from .messages import duration_text

@@ -36,6 +36,10 @@ def add_monitor(commands: Commands) -> None:
     add("--channels", metavar="NAME,...", help="the speaker of each channel, such as left,right")
     baseline = "compare each speaker with the speaker's own first seconds of speech, such as 60 (default: no baseline)"
     add("--speaker-baseline", type=float, metavar="SECONDS", help=baseline)
+    adapt = (
+        "adapt the predictions to each speaker by all of the speaker's windows; the speaker's emotions must be mixed"
+    )
+    add("--adapt", action="store_true", help=adapt)
     negative = "the emotions that count as negative (default: angry,sad,fear,disgust)"
     add("--negative", metavar="EMOTION,...", help=negative)
     add("--window", type=float, metavar="SECONDS", help="length of the windows (default: 3)")
@@ -59,6 +63,7 @@ def _monitor(arguments: argparse.Namespace) -> int:
         windows=WindowSettings(**{name: value for name, value in lengths.items() if value is not None}),
         channel_names=_names(arguments.channels, "--channels"),
         baseline_seconds=arguments.speaker_baseline,
+        adapt=arguments.adapt,
         negative_emotions=_names(arguments.negative, "--negative") or NEGATIVE_EMOTIONS,
     )
     output = check_output_folder(arguments.out, arguments.overwrite)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import shutil
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..report.shared.prediction_writers import (
     RESUMABLE_FORMATS,
@@ -29,8 +30,13 @@ from ..utils.text import display_width, print_text, printable
 from .arguments import Commands, add_allow_pickle, add_command
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ..audio import AudioError
     from ..inference.inputs import AudioInput
-    from ..inference.recognizer import EmotionRecognizer
+    from ..inference.recognizer import ClipPrediction, EmotionRecognizer
+
+    _Result = tuple[AudioInput, ClipPrediction | AudioError]
 
 _BAR_DELAY = 2.0  # seconds after which the progress bar appears
 
@@ -61,6 +67,13 @@ def add_predict(commands: Commands) -> None:
         "model: the file does not name it, and only a model with other classes is noticed"
     )
     add("--resume", action="store_true", help=resume)
+    adapt = (
+        "adapt predictions to each speaker by all clips of the speaker, without labels. all: all files are of one "
+        "speaker; folder: each folder is one; a regular expression: its first group in the path names the speaker, as "
+        "in 'Actor_([0-9]+)'; a .json file: a saved speaker. Without a saved speaker, predictions are written when all "
+        "files are recognized. Speakers whose clips are few, or seem to express one emotion, keep their predictions"
+    )
+    add("--adapt", metavar="all|folder|REGEX|FILE.json", help=adapt)
     add_allow_pickle(parser)
 
 
@@ -75,18 +88,73 @@ def _predict_files(options: argparse.Namespace, out: Path | None) -> int:
 
     format = _check_out(out, options.format, options.resume)
     check_inputs(options.paths)
-    recognizer = EmotionRecognizer(options.model, allow_pickle=options.allow_pickle)
+    speaker = None
+    if options.adapt and options.adapt.lower().endswith(".json"):
+        from ..inference.speaker_adaptation import SpeakerAdaptation
+
+        speaker = SpeakerAdaptation.load(options.adapt)
+    speaker_name = _speaker_name(options.adapt, options.resume) if options.adapt and not speaker else None
+    recognizer = EmotionRecognizer(options.model, allow_pickle=options.allow_pickle, speaker=speaker)
     with silent_libraries():
-        return _write_predictions(recognizer, options.paths, format, out)
+        return _write_predictions(recognizer, options.paths, format, out, speaker_name)
 
 
-def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], format: str, out: Path | None) -> int:
+def _speaker_name(adapt: str, resume: bool) -> Callable[[str], str]:
+    """Return a function from the path of a file to the name of its speaker."""
+    if resume:
+        raise InputError("--adapt needs the predictions for all clips of a speaker: omit --resume")
+    if adapt == "all":
+        return lambda _: ""
+    if adapt == "folder":
+        return lambda path: str(Path(path).parent)
+    try:
+        pattern = re.compile(adapt)
+    except re.error as error:
+        raise InputError(f"--adapt {adapt}: not a regular expression ({error})") from error
+    if not pattern.groups:
+        raise InputError(f"--adapt {adapt}: has no group: put brackets around the speaker's name, as in Actor_(..)")
+
+    def name(path: str) -> str:
+        match = pattern.search(path)
+        if match is None or match[1] is None:
+            raise InputError(f"--adapt {adapt}: names no speaker in {printable(path)}: change it")
+        return match[1]
+
+    return name
+
+
+def _adapt(recognizer: EmotionRecognizer, results: list[_Result], speaker_name: Callable[[str], str]) -> list[_Result]:
+    """Return the predictions adapted to each speaker, in the same order."""
+    speakers: dict[str, list[int]] = {}
+    for index, (item, outcome) in enumerate(results):
+        if isinstance(outcome, dict):
+            speakers.setdefault(speaker_name(item.name), []).append(index)
+    adapted, changed = list(results), 0
+    for rows in speakers.values():
+        predictions = recognizer.adapt_predictions([cast("ClipPrediction", results[row][1]) for row in rows])
+        changed += bool(predictions[0]["adapted"])
+        for row, prediction in zip(rows, predictions, strict=True):
+            adapted[row] = results[row][0], prediction
+    print_text(f"ser-ft: predictions of {changed} of {len(speakers)} speakers were adapted", file=sys.stderr)
+    return adapted
+
+
+def _write_predictions(
+    recognizer: EmotionRecognizer,
+    paths: Sequence[str],
+    format: str,
+    out: Path | None,
+    speaker_name: Callable[[str], str] | None,
+) -> int:
     """Recognize the files that have no prediction yet, write the predictions, and return the exit code."""
     classes, existing = recognizer.info.classes, ExistingPredictions()
     if out and out.exists():
         existing = read_existing(out, format, classes)
     done = existing.predicted
     total, widest, retried = _count_files(_remaining_files(paths, format, done), format, existing)
+    if speaker_name is not None:
+        for item in _remaining_files(paths, format, done):
+            speaker_name(item.name)  # raises before anything is recognized
     if not total and not done:
         raise InputError(f"{', '.join(paths)}: no sound files there")
     if out and retried:
@@ -94,21 +162,19 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
     in_terminal, failed = out is None and sys.stdout.isatty(), 0
     columns = shutil.get_terminal_size().columns if in_terminal else None
     writer = prediction_writer(format, classes, widest, columns)
-    progress = progress_bar(total=total, show_progress=not in_terminal, unit="file", delay=_BAR_DELAY)
+    progress = progress_bar(
+        total=total, show_progress=speaker_name is not None or not in_terminal, unit="file", delay=_BAR_DELAY
+    )
     with _open_output(out) as file, progress:
         file.write("" if out and out.stat().st_size else writer.header())
-        for item, outcome in recognizer.iter_predictions(_remaining_files(paths, format, done)):
+        results = _recognize(recognizer, _remaining_files(paths, format, done), progress)
+        for item, outcome in results if speaker_name is None else _adapt(recognizer, list(results), speaker_name):
             if isinstance(outcome, dict):
                 row: dict[str, Any] = {**outcome}
             else:
-                row = {"path": item.path, "error": str(outcome).removeprefix(f"{item.name}: ")}
-                failed += 1
-                if not progress.disable and progress.last_print_t > progress.start_t:
-                    progress.clear()
-                print_text(f"ser-ft: {printable(item.name)}: {printable(row['error'])}", file=sys.stderr)
+                row, failed = {"path": item.path, "error": _reason(item, outcome)}, failed + 1
             file.write(writer.row(row))
             file.flush()
-            progress.update()
             if out is None and output_error():
                 break
         file.write(writer.footer())
@@ -117,6 +183,21 @@ def _write_predictions(recognizer: EmotionRecognizer, paths: Sequence[str], form
     if others := len(existing.failed) - len(retried):
         print_text(f"ser-ft: {out}: contains errors of {others} more files, which were not passed", file=sys.stderr)
     return 1 if failed or others else 0
+
+
+def _recognize(recognizer: EmotionRecognizer, files: Iterator[AudioInput], progress: tqdm[Any]) -> Iterator[_Result]:
+    """Recognize files, and tell of those that cannot be."""
+    for item, outcome in recognizer.iter_predictions(files):
+        if not isinstance(outcome, dict):
+            if not progress.disable and progress.last_print_t > progress.start_t:
+                progress.clear()
+            print_text(f"ser-ft: {printable(item.name)}: {printable(_reason(item, outcome))}", file=sys.stderr)
+        progress.update()
+        yield item, outcome
+
+
+def _reason(item: AudioInput, error: AudioError) -> str:
+    return str(error).removeprefix(f"{item.name}: ")
 
 
 def _remaining_files(paths: Sequence[str], format: str, done: Container[str]) -> Iterator[AudioInput]:

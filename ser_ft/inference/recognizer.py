@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, takewhile
@@ -15,11 +15,13 @@ from typing import TypedDict
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE, SILENCE_PEAK, AudioError
+from ..audio import SAMPLE_RATE, AudioError
 from ..audio.vad import speech_frames
 from ..utils.errors import InputError, raise_machine_failure
-from .backends import open_backend
+from .backends import Backend, open_backend
+from .decoding import MIN_SECONDS, Extent, decode_ahead
 from .inputs import AudioInput, AudioLike, iter_inputs
+from .speaker_adaptation import AdaptedBackend, SpeakerAdaptation
 from .streaming import PredictionStream, WindowStream
 from .windows import (
     FRAME_SECONDS,
@@ -32,21 +34,18 @@ from .windows import (
     window_prediction,
 )
 
-MIN_SECONDS = 0.1
-"""Clips that are shorter cannot be recognized."""
 MAX_CLIP_SECONDS = 20.0
 """Longer clips are cut into windows."""
 _LONG_CLIP_WINDOW = 10.0  # seconds
-# Clips that are predicted together (twice as many are decoded in advance) and their seconds of audio: they limit the
-# memory. A batch waits for the next clip for `_WAIT` seconds.
-_BATCH_SIZE = 32
-_BATCH_SECONDS = 60.0
-_WAIT = 0.1
+_BATCH_SECONDS = 60.0  # of audio that is predicted together, which limits the memory
 _MAX_WORKERS = 8
 
 
 class ClipPrediction(TypedDict):
-    """The prediction for a clip; `duration`, and `speech` (how much of it is speech), in seconds."""
+    """The prediction for a clip; `duration`, and `speech` (how much of it is speech), in seconds.
+
+    `adapted` is the number of clips of the speaker that it is adapted by, 0 without adaptation.
+    """
 
     path: str | None
     emotion: str
@@ -54,6 +53,7 @@ class ClipPrediction(TypedDict):
     uncertain: bool
     duration: float
     speech: float
+    adapted: int
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,11 @@ class EmotionRecognizer:
         threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
         allow_pickle: Also load pickled weights (pytorch_model.bin), with PyTorch's restricted unpickler. By default
             only safetensors and ONNX files are loaded.
+        speaker: Whom predictions are adapted to, as `adapt` returns it in `speaker`. None: to nobody.
 
     Raises:
-        InputError: The model does not exist, is not safe to load, or does not run on the device.
+        InputError: The model does not exist, is not safe to load, or does not run on the device; or the speaker was
+            saved by a model with other classes.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class EmotionRecognizer:
         device: str | None = None,
         threads: int | None = None,
         allow_pickle: bool = False,
+        speaker: SpeakerAdaptation | None = None,
     ) -> None:
-        self.backend = open_backend(model, device, threads, allow_pickle)
+        self._unadapted = open_backend(model, device, threads, allow_pickle)
+        self._set_speaker(speaker)
         self.info = self.backend.info
         usable = max(MIN_SECONDS, self.info.max_seconds or MAX_CLIP_SECONDS)
         length = min(_LONG_CLIP_WINDOW, usable)
@@ -119,7 +123,8 @@ class EmotionRecognizer:
 
         Returns:
             A dictionary for each clip, in their order: "path" (None without one), "emotion", "scores" (the probability
-            of each class), "uncertain", "duration" and "speech" (the length of the clip and of the speech in it, in s).
+            of each class), "uncertain", "duration" and "speech" (the length of the clip and of the speech in it, in s),
+            and "adapted" (the number of clips of the speaker that it is adapted by; 0: none).
 
         Raises:
             AudioError: A clip cannot be decoded, is silent, or is shorter than 0.1 s.
@@ -132,6 +137,47 @@ class EmotionRecognizer:
             predictions.append(outcome)
         return predictions
 
+    def adapt(self, sound: AudioLike) -> EmotionRecognizer:
+        """Return a recognizer that is adapted to the speaker of some clips, of which no labels are needed.
+
+        Its predictions, of clips, windows and streams, are corrected by what this model predicts for the clips on
+        average: see `ser_ft.inference.speaker_adaptation`. From about ten clips of mixed emotions on, this is usually
+        a gain, above all if the model was trained on other recordings. If the clips seem to express one emotion, or
+        are only one, predictions remain as they are. `speaker.save(file)` saves what is known about the speaker;
+        `EmotionRecognizer(model, speaker=SpeakerAdaptation.load(file))` uses it.
+
+        Args:
+            sound: Clips of one speaker, as in `__call__`; those without speech are ignored.
+
+        Raises:
+            AudioError: As in `__call__`.
+            InputError: As in `__call__`, or none of the clips holds speech.
+        """
+        adapted = copy.copy(self)
+        adapted._set_speaker(None)
+        speaker = _speaker(self.info.classes, adapted(sound))
+        if not len(speaker.probabilities):
+            raise InputError("adapt takes clips of one speaker, but no speech was found in them: pass others")
+        adapted._set_speaker(speaker)
+        return adapted
+
+    def adapt_predictions(self, predictions: Sequence[ClipPrediction]) -> list[ClipPrediction]:
+        """Adapt predictions for clips of one speaker to this speaker.
+
+        The result is that of `adapt` to these clips, called with the same clips.
+        """
+        speaker = _speaker(self.info.classes, predictions)
+        return [
+            self._prediction(
+                clip["path"], np.array(list(clip["scores"].values())), clip["duration"], clip["speech"], speaker
+            )
+            for clip in predictions
+        ]
+
+    def _set_speaker(self, speaker: SpeakerAdaptation | None) -> None:
+        self.speaker = speaker
+        self.backend = self._unadapted if speaker is None else AdaptedBackend(self._unadapted, speaker)
+
     def iter_predictions(
         self, sounds: Iterable[AudioInput]
     ) -> Iterator[tuple[AudioInput, ClipPrediction | AudioError]]:
@@ -142,7 +188,7 @@ class EmotionRecognizer:
         """
         pool, stopped = ThreadPoolExecutor(self._workers), Event()
         try:
-            for clips in _decode_ahead(pool, partial(self._decode, stopped=stopped), sounds):
+            for clips in decode_ahead(pool, partial(self._decode, stopped=stopped), sounds):
                 yield from self._predict_clips(clips)
         finally:
             stopped.set()
@@ -190,6 +236,7 @@ class EmotionRecognizer:
         hop: float = 1.0,
         smoothing: float = 1.5,
         channel: int | None = None,
+        adapt: bool = False,
     ) -> PredictionStream:
         """Open a stream: `feed` it chunks of any size, then `finish` it. Both return windows as `windows` does.
 
@@ -197,23 +244,21 @@ class EmotionRecognizer:
             rate: Sampling rate of the chunks, in Hz.
             window: See `windows`, as for `hop` and `smoothing`.
             channel: The channel that is used, from 0. None: the mean of all channels.
+            adapt: Adapt each prediction to the speaker by the windows so far; see the method `adapt`. The stream's
+                `speaker` is what is known about the speaker.
 
         Raises:
             InputError: The sampling rate or a length is not valid.
         """
-        stream = WindowStream(self.backend, _window_settings(window, hop, smoothing), rate, channel)
+        backend = self._unadapted if adapt else self.backend
+        stream = WindowStream(backend, _window_settings(window, hop, smoothing), rate, channel, adapt)
         return PredictionStream(stream, self.info)
 
     def _recording_windows(self, sound: AudioLike, settings: WindowSettings) -> list[Window]:
         inputs = list(islice(iter_inputs(sound), 2))
         if len(inputs) != 1:
             raise InputError("windows and segments take one recording: call them for each")
-        return self._windows(inputs[0].blocks(), settings)
-
-    def _windows(self, blocks: Iterable[np.ndarray], settings: WindowSettings) -> list[Window]:
-        sliding_window = SlidingWindow(self.backend, settings)
-        windows = [window for block in blocks for window in sliding_window.feed(block)]
-        return windows + sliding_window.finish()
+        return _windows(self.backend, inputs[0].blocks(), settings)
 
     def _decode(self, item: AudioInput, stopped: Event) -> _DecodedClip:
         """Read a clip, and predict it if it is long; reading ends early when nobody waits for it any more."""
@@ -221,7 +266,7 @@ class EmotionRecognizer:
         def read() -> Iterator[np.ndarray]:
             return takewhile(lambda _: not stopped.is_set(), item.blocks())
 
-        blocks, pieces, extent = read(), [], _Extent()
+        blocks, pieces, extent = read(), [], Extent()
         try:
             for block in blocks:
                 pieces.append(extent.add(block))
@@ -242,89 +287,68 @@ class EmotionRecognizer:
             if clip.samples is not None and index not in predicted:
                 batch = _same_length(clips, index)
                 waveforms = [samples for other in batch if (samples := clips[other].samples) is not None]
-                predicted |= zip(batch, self.backend.probabilities(np.stack(waveforms)), strict=True)
+                predicted |= zip(batch, self._unadapted.probabilities(np.stack(waveforms)), strict=True)
             if clip.outcome is not None:
                 yield clip.item, clip.outcome
             else:
-                yield clip.item, self._prediction(clip.item, predicted.pop(index), clip.seconds, clip.speech)
+                path, probabilities = clip.item.path, predicted.pop(index)
+                yield clip.item, self._prediction(path, probabilities, clip.seconds, clip.speech, self.speaker)
 
-    def _prediction(self, item: AudioInput, probabilities: np.ndarray, seconds: float, speech: float) -> ClipPrediction:
+    def _prediction(
+        self,
+        path: str | None,
+        probabilities: np.ndarray,
+        seconds: float,
+        speech: float,
+        speaker: SpeakerAdaptation | None,
+    ) -> ClipPrediction:
+        probabilities = speaker.adapt(probabilities) if speaker else probabilities
         scores = dict(zip(self.info.classes, probabilities.tolist(), strict=True))
         emotion = max(scores, key=lambda name: scores[name])
         below_threshold = self.info.threshold is not None and scores[emotion] < self.info.threshold
         uncertain = below_threshold or not speech
         return ClipPrediction(
-            path=item.path, emotion=emotion, scores=scores, uncertain=uncertain, duration=seconds, speech=speech
+            path=path,
+            emotion=emotion,
+            scores=scores,
+            uncertain=uncertain,
+            duration=seconds,
+            speech=speech,
+            adapted=speaker.clips if speaker else 0,
         )
 
     def _predict_long_clip(
         self, item: AudioInput, blocks: Iterable[np.ndarray], reread: Callable[[], Iterator[np.ndarray]]
     ) -> ClipPrediction:
         """Predict a long clip by its windows; if none holds enough speech, by all of them."""
-        extent, settings = _Extent(), self._long_clip_settings
-        windows = self._windows(map(extent.add, blocks), settings)
+        extent, settings = Extent(), self._long_clip_settings
+        windows = _windows(self._unadapted, map(extent.add, blocks), settings)
         extent.check(item.name)
         predicted = [window for window in windows if window.probabilities is not None]
         weights = [window.speech for window in predicted]
         if not predicted:
-            predicted = self._windows(reread(), replace(settings, min_speech=0.0))
+            predicted = _windows(self._unadapted, reread(), replace(settings, min_speech=0.0))
             weights = [1.0] * len(predicted)
         probabilities = [window.probabilities for window in predicted if window.probabilities is not None]
         mean = np.average(probabilities, axis=0, weights=weights)
-        return self._prediction(item, mean, extent.seconds, _speech_seconds(windows))
+        return self._prediction(item.path, mean, extent.seconds, _speech_seconds(windows), self.speaker)
 
 
-@dataclass
-class _Extent:
-    """Number of samples, minimum and maximum of audio that arrives in blocks."""
+def _speaker(classes: Sequence[str], predictions: Iterable[ClipPrediction]) -> SpeakerAdaptation:
+    """Return the speaker of clips, by those that hold speech."""
+    scores = [list(clip["scores"].values()) for clip in predictions if clip["speech"]]
+    return SpeakerAdaptation(tuple(classes), np.array(scores, dtype=float).reshape(-1, len(classes)))
 
-    samples: int = 0
-    low: float = np.inf
-    high: float = -np.inf
 
-    @property
-    def seconds(self) -> float:
-        return self.samples / SAMPLE_RATE
-
-    def add(self, block: np.ndarray) -> np.ndarray:
-        if len(block):
-            self.samples += len(block)
-            self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
-        return block
-
-    def check(self, name: str) -> None:
-        if self.seconds < MIN_SECONDS:
-            duration = f"{1000 * self.seconds:.1f} ms"
-            raise AudioError("too-short", f"{name}: {duration} of audio is too short: the minimum is {MIN_SECONDS} s")
-        if (self.high - self.low) / 2 < SILENCE_PEAK:
-            raise AudioError("silent", f"{name}: silent: nothing in it is louder than -60 dBFS")
+def _windows(backend: Backend, blocks: Iterable[np.ndarray], settings: WindowSettings) -> list[Window]:
+    sliding_window = SlidingWindow(backend, settings)
+    windows = [window for block in blocks for window in sliding_window.feed(block)]
+    return windows + sliding_window.finish()
 
 
 def _window_settings(window: float, hop: float, smoothing: float) -> WindowSettings:
     # Not more speech is required than a short window can hold.
     return WindowSettings(window, hop, smoothing, min(WindowSettings.min_speech, window))
-
-
-def _decode_ahead(
-    pool: ThreadPoolExecutor, decode: Callable[[AudioInput], _DecodedClip], sounds: Iterable[AudioInput]
-) -> Iterator[list[_DecodedClip]]:
-    waiting: Iterator[AudioInput] = iter(sounds)
-    first = list(islice(waiting, 2))
-    if len(first) == 1:
-        # A single clip is decoded here, without starting a thread.
-        yield [decode(first[0])]
-        return
-    waiting, futures = chain(first, waiting), deque[Future[_DecodedClip]]()
-    while True:
-        futures += [pool.submit(decode, item) for item in islice(waiting, 2 * _BATCH_SIZE - len(futures))]
-        if not futures:
-            return
-        ready = [futures.popleft().result()]
-        while futures and len(ready) < _BATCH_SIZE and wait([futures[0]], _WAIT).done:
-            if futures[0].exception() is not None:
-                break  # it is raised when the clip is first in line
-            ready.append(futures.popleft().result())
-        yield ready
 
 
 def _same_length(clips: Sequence[_DecodedClip], index: int) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE, MonoConverter
 from ..utils.errors import InputError
 from .backends.base import Backend, ModelInfo
+from .speaker_adaptation import SpeakerAdaptation
 from .windows import SlidingWindow, Window, WindowPrediction, WindowSettings, window_prediction
 
 
@@ -18,8 +19,9 @@ class WindowStream:
     size of the chunks, apart from the difference between a batch and a single clip in the backend (under 1e-5).
 
     `rate` is the sampling rate of the chunks in Hz; AudioError is raised if it is not valid. `channel` is the channel
-    that is used, from 0. None: the mean of all channels,
-    or one of them if they cancel each other; in the first minute, windows are then up to a quarter of a second later.
+    that is used, from 0. None: the mean of all channels, or one of them if they cancel each other; in the first minute,
+    windows are then up to a quarter of a second later. `adapt`: adapt each prediction to the speaker by the windows so
+    far.
     """
 
     def __init__(
@@ -28,10 +30,17 @@ class WindowStream:
         settings: WindowSettings | None = None,
         rate: int = SAMPLE_RATE,
         channel: int | None = None,
+        adapt: bool = False,
     ) -> None:
         self._converter = MonoConverter(rate, channel)
-        self._sliding_window = SlidingWindow(backend, settings or WindowSettings())
+        self._sliding_window = SlidingWindow(backend, settings or WindowSettings(), adapt)
         self._open = True
+
+    @property
+    def speaker(self) -> SpeakerAdaptation | None:
+        """What is known about the speaker so far; None without `adapt`."""
+        memory = self._sliding_window.memory
+        return None if memory is None else memory.speaker
 
     def feed(self, chunk: np.ndarray) -> list[Window]:
         """Take a chunk, as `MonoConverter.feed` does, and return the windows that are complete.
@@ -56,6 +65,11 @@ class PredictionStream:
     def __init__(self, stream: WindowStream, info: ModelInfo) -> None:
         self._stream = stream
         self._info = info
+
+    @property
+    def speaker(self) -> SpeakerAdaptation | None:
+        """What is known about the speaker so far; None if predictions are not adapted as the stream goes on."""
+        return self._stream.speaker
 
     def feed(self, chunk: np.ndarray) -> list[WindowPrediction]:
         """Take a chunk as `WindowStream.feed` does, and return the predictions of the windows that are complete."""

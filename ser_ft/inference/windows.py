@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from ..audio import SAMPLE_RATE, Source, decode_blocks
 from ..audio.vad import FRAME, VoiceActivityDetector
 from ..utils.errors import InputError
 from .backends.base import Backend, ModelInfo
+from .speaker_adaptation import MAX_CLIPS, SpeakerAdaptation
 
 # The voice activity detector decides in frames of 10 ms, and every length is rounded to them.
 FRAME_SECONDS = FRAME / SAMPLE_RATE
@@ -147,20 +149,57 @@ def smooth_windows(windows: Sequence[Window], settings: WindowSettings) -> list[
     ]
 
 
+class SpeakerMemory:
+    """The predictions for those windows of a recording that do not overlap: what is known about its speaker."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes, self._end = tuple(classes), 0.0
+        self._predictions: deque[np.ndarray] = deque(maxlen=MAX_CLIPS)
+
+    def add(self, window: Window) -> None:
+        """Remember a window, if it has a prediction and does not overlap the last one that was remembered."""
+        if window.probabilities is not None and window.start >= self._end:
+            self._predictions.append(window.probabilities)
+            self._end = window.end
+
+    @property
+    def speaker(self) -> SpeakerAdaptation:
+        """The speaker, as far as it is known."""
+        predictions = np.array(self._predictions).reshape(-1, len(self._classes))
+        return SpeakerAdaptation(self._classes, predictions)
+
+
+def adapt_windows(
+    windows: Sequence[Window], classes: Sequence[str], settings: WindowSettings
+) -> tuple[list[Window], SpeakerAdaptation]:
+    """Adapt the windows of one recording to its speaker, and smooth them again; the speaker is returned too."""
+    memory = SpeakerMemory(classes)
+    for window in windows:
+        memory.add(window)
+    speaker = memory.speaker
+    adapted = [
+        window if window.probabilities is None else replace(window, probabilities=speaker.adapt(window.probabilities))
+        for window in windows
+    ]
+    return smooth_windows(adapted, settings), speaker
+
+
 class SlidingWindow:
     """Cuts mono audio that is fed in blocks into windows, and predicts them.
 
     A window starts every `hop` seconds. If the last one ends before the audio does, one more window is aligned with the
-    end. Audio shorter than one window becomes one window of its full length.
+    end. Audio shorter than one window becomes one window of its full length. With `adapt`, each prediction is adapted
+    to the speaker by the windows so far.
     """
 
-    def __init__(self, backend: Backend, settings: WindowSettings) -> None:
+    def __init__(self, backend: Backend, settings: WindowSettings, adapt: bool = False) -> None:
         self._backend = backend
         self._settings = settings
         self._length = round(settings.window / FRAME_SECONDS) * FRAME
         self._hop = round(settings.hop / FRAME_SECONDS) * FRAME
         self._vad = VoiceActivityDetector()
         self._smoother = ExponentialSmoother(settings.smoothing)
+        self.memory = SpeakerMemory(backend.info.classes) if adapt else None
         # Samples, and speech decisions of their frames, from sample `_offset` on; where the next window starts.
         self._samples = np.zeros(0, np.float32)
         self._speech = np.zeros(0, bool)
@@ -211,6 +250,9 @@ class SlidingWindow:
         for batch in (spoken[first : first + size] for first in range(0, len(spoken), size)):
             waveforms = np.stack([self._waveform(*spans[index]) for index in batch])
             for index, probabilities in zip(batch, self._backend.probabilities(waveforms), strict=True):
+                if self.memory is not None:
+                    self.memory.add(replace(windows[index], probabilities=probabilities))
+                    probabilities = self.memory.speaker.adapt(probabilities)
                 smoothed = self._smoother(windows[index].start, probabilities)
                 windows[index] = replace(windows[index], probabilities=probabilities, smoothed=smoothed)
         return windows

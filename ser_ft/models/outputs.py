@@ -14,7 +14,7 @@ MAX_CLASSES = 10_000
 """Most classes of a model; the language models of MMS have 4017."""
 _MAX_NAME_LENGTH = 200
 # Columns of predictions that a class of this name would hide.
-_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech", "error")
+_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech", "adapted", "error")
 
 
 class NotFiniteError(InputError):

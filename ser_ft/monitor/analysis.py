@@ -12,8 +12,8 @@ import numpy as np
 from .. import audio
 from ..audio import AudioError, MonoConverter, decode_blocks, open_audio
 from ..inference.backends import Backend
-from ..inference.recognizer import MIN_SECONDS
-from ..inference.windows import Window, iter_windows, merge_windows
+from ..inference.decoding import MIN_SECONDS
+from ..inference.windows import Window, adapt_windows, iter_windows, merge_windows
 from ..labels import canonical_name
 from ..utils.errors import InputError
 from . import intervals
@@ -120,14 +120,18 @@ def _scan(path: str | Path) -> _FileScan:
 def _analyze_speaker(
     name: str, windows: list[Window], backend: Backend, settings: MonitorSettings, negative: Sequence[str]
 ) -> Speaker:
-    model, baseline = backend.info, None
+    model, baseline, adapted = backend.info, None, 0
+    if settings.adapt:
+        windows, speaker = adapt_windows(windows, model.classes, settings.windows)
+        adapted = speaker.clips
     if settings.baseline_seconds is not None:
         baseline = estimate_baseline(windows, model.classes, settings.baseline_seconds, settings.windows.hop)
         windows = apply_baseline(windows, baseline, settings.windows) if baseline else windows
     segments = merge_windows(windows, model, settings.windows)
     speech = intervals.union(span for window in windows for span in window.spans)
     negative_segments = find_negative_segments(segments, speech, negative, settings.windows.gap)
-    return Speaker(name, windows, segments, speech, *emotion_shares(windows, model), negative_segments, baseline)
+    shares = emotion_shares(windows, model)
+    return Speaker(name, windows, segments, speech, *shares, negative_segments, baseline, adapted)
 
 
 def _notes(
@@ -154,6 +158,9 @@ def _notes(
     without = [speaker.name for speaker in speakers if seconds is not None and speaker.baseline is None]
     if without:
         notes.append(f"no speaker baseline for {', '.join(without)}: less than twice {seconds:g} s of speech")
+    if settings.adapt and (unchanged := [speaker.name for speaker in speakers if not speaker.adapted]):
+        reason = "there is too little speech, or it seems to express one emotion"
+        notes.append(f"predictions are not adapted to {', '.join(unchanged)}: {reason}")
     return notes
 
 

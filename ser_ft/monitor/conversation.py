@@ -24,15 +24,21 @@ class MonitorSettings:
     Attributes:
         channel_names: the speaker of each channel; None names them "channel 1" and so on.
         baseline_seconds: seconds of each speaker's speech that the baseline is estimated from; None for no baseline.
+        adapt: whether predictions are adapted to each speaker by all windows of the speaker.
     """
 
     windows: WindowSettings = field(default_factory=WindowSettings)
     channel_names: tuple[str, ...] | None = None
     baseline_seconds: float | None = None
+    adapt: bool = False
     negative_emotions: tuple[str, ...] = NEGATIVE_EMOTIONS
 
     def __post_init__(self) -> None:
-        """Check the length of the baseline."""
+        """Check the correction for each speaker."""
+        if self.adapt and self.baseline_seconds is not None:
+            raise InputError(
+                "--adapt and --speaker-baseline both correct predictions for each speaker: pass one of them"
+            )
         if self.baseline_seconds is not None and not 0 < self.baseline_seconds < float("inf"):
             raise InputError(
                 f"--speaker-baseline must be a number of seconds of speech, such as 60, not {self.baseline_seconds}"
@@ -44,7 +50,7 @@ class Speaker:
     """The analysis of one channel of a conversation, or of all channels mixed.
 
     `windows` are with and without predictions, `speech` is when the speaker talks, and the shares are those of
-    `emotion_shares`.
+    `emotion_shares`. `adapted` is the number of windows that predictions are adapted by, 0 without adaptation.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Speaker:
     uncertain_share: float
     negative_segments: Sequence[NegativeSegment]
     baseline: SpeakerBaseline | None
+    adapted: int = 0
 
     @property
     def speech_seconds(self) -> float:

@@ -27,7 +27,7 @@ KEYS = {
     "model": "name; classes; threshold, the probability below which a prediction is uncertain (null: none); "
     "min_samples of a clip, at 16 kHz; max_seconds of a clip that the model uses (null: all)",
     "settings": "window, hop, smoothing, min_speech, gap, baseline_seconds (null: no baseline) and min_pause, all in "
-    "seconds",
+    "seconds; adapt, whether predictions are adapted to each speaker",
     "negative_classes": "the classes that count as negative",
     "negative_segment_definition": "what a negative segment is; null: the model has no negative class",
     "notes": "limitations of this analysis",
@@ -51,6 +51,7 @@ SPEAKER_KEYS = {
     "of each; probability, the mean",
     "baseline": "end of the speech that it is estimated from; num_windows; log_odds_reduction, what is subtracted from "
     "the log-odds of each class; null: no baseline",
+    "adapted": "number of windows that the predictions are adapted by; 0: they are not adapted",
     "segments": "start, end, emotion, probability (mean of its windows), uncertain (below the threshold)",
     "windows": "start, end; speech, the share of the window that is speech; level, in dBFS; emotion; uncertain; "
     "scores, the smoothed probability of each class; null if there is too little speech",
@@ -72,7 +73,8 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
         "num_channels": conversation.num_channels,
         "mixed": conversation.mixed,
         "model": asdict(conversation.model),
-        "settings": asdict(settings.windows) | {"baseline_seconds": settings.baseline_seconds, "min_pause": MIN_PAUSE},
+        "settings": asdict(settings.windows)
+        | {"baseline_seconds": settings.baseline_seconds, "adapt": settings.adapt, "min_pause": MIN_PAUSE},
         "negative_classes": negative,
         "negative_segment_definition": definition(negative, settings.windows.gap),
         "notes": conversation.notes,
@@ -99,6 +101,7 @@ def _speaker(speaker: Speaker, model: ModelInfo) -> dict[str, Any]:
         "negative_share": speaker.negative_share,
         "negative_segments": [asdict(segment) for segment in speaker.negative_segments],
         "baseline": asdict(speaker.baseline) if speaker.baseline else None,
+        "adapted": speaker.adapted,
         "segments": [asdict(segment) for segment in speaker.segments],
         "windows": [window_prediction(window, model) | {"level": window.level} for window in speaker.windows],
     }

@@ -224,3 +224,54 @@ def test_a_closed_pipe_is_not_an_error(tiny_onnx: Path, tree: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_predictions_are_adapted_to_the_speakers_that_the_paths_name(
+    run: Run, tree: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_ft.inference.speaker_adaptation._DIVERSITY", (-1.0, -0.5))
+    recognizer = EmotionRecognizer(tiny_run)
+    files = sorted(tree.rglob("*.wav"), key=lambda file: (file.parent != tree, file))
+    one_by_one = {str(file): recognizer(file)[0] for file in files}
+    groups = {
+        "all": [files],
+        "folder": [files[:2], files[2:3], files[3:]],
+        r"clip [0-3]|clip (\d)": [],
+        r"clip (\d)": [[file] for file in files],
+    }
+    for adapt, speakers in groups.items():
+        code, out, err = run(tree, "--format", "jsonl", "--adapt", adapt)
+        if not speakers:
+            assert (code, out) == (2, "")
+            assert "names no speaker in" in err
+            continue
+        assert code == 0
+        assert f"of {len(speakers)} speakers were adapted" in err
+        predictions = {row["path"]: row for row in map(json.loads, out.splitlines())}
+        assert list(predictions) == [
+            row["path"] for row in map(json.loads, run(tree, "--format", "jsonl")[1].splitlines())
+        ]
+        for speaker in speakers:
+            expected = recognizer.adapt_predictions([one_by_one[str(file)] for file in speaker])
+            for file, clip in zip(speaker, expected, strict=True):
+                assert predictions[str(file)]["adapted"] == clip["adapted"] == (len(speaker) if len(speaker) > 1 else 0)
+                assert predictions[str(file)]["scores"] == pytest.approx(clip["scores"], abs=1e-4)
+    adapted = recognizer.adapt(tree)
+    assert adapted.speaker is not None
+    adapted.speaker.save(tmp_path / "speaker.json")
+    texts = [run(tree, "--format", "jsonl", "--adapt", adapt)[1] for adapt in (tmp_path / "speaker.json", "all")]
+    for first, second in zip(*(map(json.loads, text.splitlines()) for text in texts), strict=True):
+        assert first["scores"] == pytest.approx(second["scores"], abs=1e-5)
+        assert first["adapted"] == second["adapted"]
+
+
+@pytest.mark.parametrize(
+    ("adapt", "message"),
+    [("Actor_..", "put brackets around"), ("(", "not a regular expression"), ("x.json", "x.json: cannot be read")],
+)
+def test_a_wrong_adaptation_is_one_line_and_nothing_is_recognized(
+    run: Run, tree: Path, adapt: str, message: str
+) -> None:
+    code, out, err = run(tree, "--adapt", adapt)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err

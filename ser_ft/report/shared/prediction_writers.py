@@ -17,7 +17,7 @@ from ...utils.text import MISSING, csv_line, display_width, nfc, pad, printable,
 
 RESUMABLE_FORMATS = ("csv", "jsonl")
 """Formats in which an incomplete file can be resumed."""
-_FIXED_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech")
+_FIXED_COLUMNS = ("path", "emotion", "probability", "uncertain", "duration", "speech", "adapted")
 _SECOND = "second best"
 _MIN_NAME_WIDTH = 20
 _OTHER_CLASSES = "holds predictions of a model with other classes"
