@@ -55,7 +55,7 @@ def record_shapes(recognizer: EmotionRecognizer, monkeypatch: pytest.MonkeyPatch
 def test_a_prediction_has_all_fields(recognizer: EmotionRecognizer, tree: Path, voices: list[np.ndarray]) -> None:
     (actual,) = recognizer(tree / "clip 0.wav")
     assert ser_ft.EmotionRecognizer is EmotionRecognizer
-    assert list(actual) == ["path", "emotion", "scores", "uncertain", "duration", "speech"]
+    assert list(actual) == ["path", "emotion", "scores", "uncertain", "duration", "speech", "adapted"]
     assert actual["path"] == str(tree / "clip 0.wav")
     assert list(actual["scores"]) == ["neutral", "happy", "sad", "angry"]
     assert sum(actual["scores"].values()) == pytest.approx(1)
