@@ -124,8 +124,8 @@ def test_two_recipes_of_one_name_are_refused(recipe: Path, tmp_path: Path) -> No
         plan([recipe, other], tmp_path / "out")
 
 
-def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ser_ft.cli", "sweep", str(recipe), "--out", str(out), *more]
+def start(recipe: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ser_ft.cli", "sweep", str(recipe), "--out", str(out)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -145,7 +145,7 @@ def results(out: Path) -> dict[str, tuple[bytes, bytes]]:
 @pytest.mark.slow
 def test_a_killed_sweep_and_a_parallel_sweep_give_the_same_runs(recipe: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(recipe, whole, "--jobs", "2").wait() == 0
+    assert main(["sweep", str(recipe), "--out", str(whole), "--jobs", "2"]) == 0
     process = start(recipe, killed)
     first = killed / "tiny" / "fold0-seed0" / "metrics.json"
     second = killed / "tiny" / "fold1-seed0" / "config.yaml"
@@ -160,7 +160,7 @@ def test_a_killed_sweep_and_a_parallel_sweep_give_the_same_runs(recipe: Path, tm
     assert first.exists()
     assert not second.with_name("metrics.json").exists(), "the sweep was killed too late"
     before = first.stat().st_mtime_ns
-    assert start(recipe, killed).wait() == 0
+    assert main(["sweep", str(recipe), "--out", str(killed)]) == 0
     assert first.stat().st_mtime_ns == before, "a finished run was repeated"
     assert list(results(killed)) == ["fold0-seed0", "fold1-seed0"]
     assert results(killed) == results(whole)
