@@ -13,7 +13,7 @@ from .evaluation import add_compare, add_evaluate, add_fuse, add_report
 from .monitor import add_monitor
 from .predict import add_predict
 from .publishing import add_export, add_push
-from .training import add_probe, add_quickstart, add_sweep
+from .training import add_adapt, add_probe, add_quickstart, add_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     for add in (add_quickstart, add_prepare, add_audit, add_explore, add_augment):
         add(commands)
     commands.add_parser("train", help="train, evaluate and report a model by a recipe", add_help=False)
-    for add in (add_sweep, add_probe, add_evaluate, add_fuse, add_compare, add_report, add_predict, add_monitor):
+    for add in (add_sweep, add_probe, add_adapt, add_evaluate, add_fuse, add_compare, add_report):
         add(commands)
-    for add in (add_export, add_push, add_demo):
+    for add in (add_predict, add_monitor, add_export, add_push, add_demo):
         add(commands)
     return parser

@@ -1,4 +1,4 @@
-"""The commands that train: quickstart, sweep and probe of `ser-ft`, and `recipes/pretrain.py`."""
+"""The commands that train: quickstart, sweep, probe and adapt of `ser-ft`, and `recipes/pretrain.py`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,23 @@ def add_probe(commands: Commands) -> None:
     add_format(parser)
 
 
+def add_adapt(commands: Commands) -> None:
+    """Add `ser-ft adapt`."""
+    about = "fit the last layer of a trained model to a few labelled clips of one's own"
+    details = (
+        "Some 20 to 200 clips of several speakers are enough. What to expect for further speakers is measured by "
+        "cross-validation, beside the model as it came. The result is a run folder, which every command takes as a "
+        "model. Clips of speakers that the model was trained on are left out."
+    )
+    parser = add_command(commands, "adapt", _adapt, about, details)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run folder, a folder with a saved classifier, a name on the Hub, or shipped")
+    add("--data", required=True, metavar="PREPARED", help="a table that `ser-ft prepare` wrote")
+    add("--out", metavar="FOLDER", help="the folder to write (default: runs/adapted-to-DATA)")
+    add("--overwrite", action="store_true", help="replace an earlier output in this folder")
+    add_allow_pickle(parser)
+
+
 def recipe_folder() -> Path:
     """Return the folder of the recipes: inside an installed package, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -122,6 +139,13 @@ def _sweep(options: argparse.Namespace) -> None:
         options.threads,
         options.list,
     )
+
+
+def _adapt(options: argparse.Namespace) -> None:
+    from ..training.head_adaptation import adapt_head, describe
+
+    settings = {name: getattr(options, name) for name in ("allow_pickle", "overwrite")}
+    print_text(describe(adapt_head(options.model, options.data, options.out, **settings)))
 
 
 def _probe(options: argparse.Namespace) -> None:

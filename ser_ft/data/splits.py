@@ -62,9 +62,6 @@ class Split:
                     raise InputError(
                         f"{kind} {min(shared)} is both in {part} and in {other}: a split must keep them separate"
                     )
-        for part in ("train", "test"):
-            if not self.parts[part]:
-                raise InputError(f"the split {self.name!r} has no clip for {part}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `split.json`, which `read_split` reads."""
@@ -213,6 +210,9 @@ def _from_parts(
     frame: pd.DataFrame, name: str, seed: int, fold: int | None, leaking: Leaking, part_of_clip: pd.Series
 ) -> Split:
     parts = {part: tuple(frame.loc[part_of_clip == part, "id"]) for part in PARTS}
+    for part in ("train", "test"):
+        if not parts[part]:
+            raise InputError(f"the split {name!r} has no clip for {part}")
     speakers = {part: tuple(sorted(frame.loc[part_of_clip == part, "speaker"].unique())) for part in PARTS}
     return Split(name, seed, fold, leaking, parts, speakers, len(frame) - sum(map(len, parts.values())))
 

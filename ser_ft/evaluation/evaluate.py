@@ -236,7 +236,7 @@ def _short_name(model: str, run: RunFolder | None) -> str:
 
 
 def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: torch.device, show: bool) -> np.ndarray:
-    batches, mapping = _batch_source(classifier, clips.table, show), clips.mapping
+    batches, mapping = classifier_batches(classifier, clips.table, show), clips.mapping
     allowed = allowed_classes(clips.corpora, corpus_info(clips.table), mapping.classes)
     hooks = None if classifier.is_own_network else EncoderHooks(EncoderParts.of(classifier.model))
     cast(nn.Module, classifier.model).to(device)
@@ -260,7 +260,8 @@ def _predict(classifier: PretrainedClassifier, clips: EvaluationSet, device: tor
     return mapping.merge_probabilities(probabilities)
 
 
-def _batch_source(classifier: PretrainedClassifier, table: datasets.Dataset, show: bool) -> BatchSource:
+def classifier_batches(classifier: PretrainedClassifier, table: datasets.Dataset, show: bool) -> BatchSource:
+    """Return the batches of a table for a saved classifier."""
     extractor = classifier.extractor
     if not isinstance(extractor, SpectralFeatureExtractor):
         return WaveformBatches(table, extractor, EncoderParts.of(classifier.model).input_spec)

@@ -204,23 +204,44 @@ def _fold_uar(values: np.ndarray, clips: _ProbedClips, train: np.ndarray, test: 
     return uar(clips.labels[test], predictions, len(clips.classes))
 
 
-def fit_logistic_regression(values: np.ndarray, labels: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def fit_logistic_regression(
+    values: np.ndarray,
+    labels: np.ndarray,
+    allowed: np.ndarray,
+    offset: np.ndarray | None = None,
+    variance: float = _LOGIT_VARIANCE,
+) -> np.ndarray:
     """Fit a logistic regression whose softmax for each clip is over the classes that its corpus contains.
 
-    All classes have the same total weight, as in UAR. The weights have a normal prior with a variance of 10 / size: a
-    clip's logits then have a prior variance of 10 for any size of the states, so that wide and narrow encoders are
-    comparable. It corresponds to C of scikit-learn's LogisticRegression, which has no such mask.
+    All classes have the same total weight, as in UAR. The weights have a normal prior with a variance of `variance` /
+    size: a clip's logits then have the prior variance `variance` for any size of the states, so that wide and narrow
+    encoders are comparable. It corresponds to C of scikit-learn's LogisticRegression, which has no such mask.
 
-    `values` are standardized, float32, shape (clips, size); `allowed` is bool, shape (clips, classes). The weights are
-    float32, with the biases in the last row: shape (size + 1, classes).
+    `values` are standardized, float32, shape (clips, size); `allowed` is bool, shape (clips, classes); `offset`, of the
+    same shape, is added to the logits. The weights are float32, with the biases in the last row: shape (size + 1,
+    classes).
     """
+    clips, size = values.shape
+    decay = np.float32(size / (variance * clips))
+    if size > clips:
+        # The weights lie in the space of the clips, whose principal axes are an orthonormal basis of it.
+        scores, lengths, axes = np.linalg.svd(values, full_matrices=False)
+        weights = _minimize(scores * lengths, labels, allowed, offset, decay)
+        return np.concatenate((axes.T @ weights[:-1], weights[-1:]))
+    return _minimize(values, labels, allowed, offset, decay)
+
+
+def _minimize(
+    values: np.ndarray, labels: np.ndarray, allowed: np.ndarray, offset: np.ndarray | None, weight_decay: np.float32
+) -> np.ndarray:
     clips, size = values.shape
     classes = allowed.shape[1]
     targets = np.eye(classes, dtype=np.float32)[labels]
     counts = np.bincount(labels, minlength=classes)
     clip_weights = (1.0 / counts[labels] / np.count_nonzero(counts)).astype(np.float32)
-    weight_decay = np.float32(size / (_LOGIT_VARIANCE * clips))
     mask = np.where(allowed, np.float32(0), np.float32(-np.inf))
+    if offset is not None:
+        mask = mask + offset.astype(np.float32)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.astype(np.float32).reshape(size + 1, classes)

@@ -118,7 +118,11 @@ def fold_temperature(model: Any, temperature: float) -> None:
     The saved model then gives calibrated probabilities with stock transformers, too. Its head `classifier` is a linear
     layer, or modules of which the last linear layer gives the logits.
     """
-    last: nn.Linear = [module for module in model.classifier.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():
-        for parameter in last.parameters():
+        for parameter in last_linear_layer(model).parameters():
             parameter.div_(temperature)
+
+
+def last_linear_layer(model: Any) -> nn.Linear:
+    """Return the layer of a classifier that gives the logits."""
+    return [module for module in model.classifier.modules() if isinstance(module, nn.Linear)][-1]
