@@ -27,6 +27,15 @@ def test_a_dropped_file_gets_the_same_prediction_as_in_python(page: Page, record
     assert page.js("return document.querySelector('#speak-result img.spectrogram').naturalWidth") > 100
 
 
+def test_predictions_are_adapted_to_the_visitor_s_voice_on_request(page: Page, recordings: Path) -> None:
+    page.click("#speak-adapt input")
+    assert "walked along the river" in page.text_with("#speak-sentences", "Record these sentences")
+    page.upload("#speak-recording", recordings / "angry.wav")
+    assert "1 recording of your voice so far" in page.text_with("#speak-result", "of your voice")
+    page.press("body", "sad, synthetic woman")
+    assert "synthetic-sad.wav" in page.text_with("#speak-result", "2 recordings of your voice")
+
+
 def test_examples_are_marked_as_synthetic(page: Page) -> None:
     assert "synthetic voices" in page.text("body")
     page.press("body", "sad, synthetic woman")

@@ -94,6 +94,7 @@ class Page:
         raise AssertionError(f"there is no tab {name}")
 
     def click(self, selector: str) -> None:
+        self.until(lambda: self.count(selector), selector)
         self.driver.find_element("css selector", selector).click()
 
     def press(self, selector: str, name: str) -> None:
