@@ -81,7 +81,7 @@ class SpeakerAdaptation:
         """Number of clips that predictions are adapted by; 0: they are not changed."""
         return len(self._log_probabilities) if self.offset.any() else 0
 
-    @property
+    @cached_property
     def _log_probabilities(self) -> np.ndarray:
         return _centered_log(self.probabilities[-MAX_CLIPS:])
 
