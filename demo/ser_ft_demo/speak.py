@@ -19,7 +19,7 @@ from .state import AppState, Model
 
 SENTENCES = (
     "The train was late, so we walked along the river.",
-    "You never told me that they had moved away.",
+    "They moved to another town in the spring.",
     "Tomorrow morning the shop on the corner opens again.",
 )
 """Sentences to read, which express no emotion by themselves."""

@@ -151,10 +151,7 @@ def _write_predictions(
     if out and out.exists():
         existing = read_existing(out, format, classes)
     done = existing.predicted
-    total, widest, retried = _count_files(_remaining_files(paths, format, done), format, existing)
-    if speaker_name is not None:
-        for item in _remaining_files(paths, format, done):
-            speaker_name(item.name)  # raises before anything is recognized
+    total, widest, retried = _count_files(_remaining_files(paths, format, done), format, existing, speaker_name)
     if not total and not done:
         raise InputError(f"{', '.join(paths)}: no sound files there")
     if out and retried:
@@ -209,10 +206,20 @@ def _remaining_files(paths: Sequence[str], format: str, done: Container[str]) ->
             yield AudioInput(file.path, file.path, Path(file.path), file.error)
 
 
-def _count_files(items: Iterator[AudioInput], format: str, existing: ExistingPredictions) -> tuple[int, int, set[str]]:
-    """Return the number of files, the width of the longest path in terminal cells, and the files that failed before."""
+def _count_files(
+    items: Iterator[AudioInput],
+    format: str,
+    existing: ExistingPredictions,
+    speaker_name: Callable[[str], str] | None,
+) -> tuple[int, int, set[str]]:
+    """Return the number of files, the width of the longest path in terminal cells, and the files that failed before.
+
+    InputError is raised if a path names no speaker.
+    """
     total, widest, retried = 0, 0, set()
     for item in items:
+        if speaker_name is not None:
+            speaker_name(item.name)
         total, widest = total + 1, max(widest, display_width(item.name))
         if existing.failed and (path := path_key(item.name, format)) in existing.failed:
             retried.add(path)

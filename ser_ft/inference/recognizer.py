@@ -88,7 +88,8 @@ class EmotionRecognizer:
         threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
         allow_pickle: Also load pickled weights (pytorch_model.bin), with PyTorch's restricted unpickler. By default
             only safetensors and ONNX files are loaded.
-        speaker: Whom predictions are adapted to, as `adapt` returns it in `speaker`. None: to nobody.
+        speaker: The speaker that predictions are adapted to, as the attribute `speaker` of what `adapt` returns. None:
+            predictions are not adapted.
 
     Raises:
         InputError: The model does not exist, is not safe to load, or does not run on the device; or the speaker was

@@ -1,7 +1,7 @@
 """Unsupervised speaker adaptation: a speaker's predictions are corrected by what the model predicts for the speaker.
 
-A model is often biased for a voice, or for a microphone: it hears anger in every clip, say. If the emotions of several
-clips of one voice are mixed, the mean of their log probabilities shows this bias, and is subtracted:
+A model is often biased for a speaker or a microphone: it predicts anger for every clip, for example. If the emotions of
+several clips of a speaker are mixed, the mean of their log probabilities shows this bias, and is subtracted:
 
     ln p'(c) = ln p(c) - w n / (n + 2) m(c) + constant
 
@@ -15,8 +15,8 @@ predictions of such clips differ little in comparison to those of mixed emotions
 information I of clip and class, the entropy of the mean prediction less the mean entropy, as a share of ln(number of
 classes): w rises from 0 at I = 0.40 to 1 at I = 0.45.
 
-The constants were chosen on RAVDESS and "CREMA-D, rebuilt audio", by cross-validation within and across both: see
-benchmarks/speaker_adaptation.py.
+The constants were chosen on RAVDESS and "CREMA-D, rebuilt audio", by cross-validation within and across both.
+benchmarks/speaker_adaptation.py measures the effect on the predictions of any run.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SpeakerAdaptation:
     def offset(self) -> np.ndarray:
         """What is subtracted from the log probability of each class, shape (classes,)."""
         count = len(self._log_probabilities)
-        if count < 2:
+        if count < 2 or len(self.classes) < 2:
             return np.zeros(len(self.classes))
         mean = self._log_probabilities.mean(axis=0)
         low, high = _DIVERSITY
