@@ -84,13 +84,14 @@ class Page:
 
     def open(self, name: str) -> None:
         """Open a tab, which a narrow page may show in a menu."""
+        # Found and pressed in one script: the page may replace its buttons in between.
+        script = "const tab = [...document.querySelectorAll('button[role=tab], .overflow-dropdown button')].find("
+        script += "(button) => button.offsetParent && button.innerText.trim() === arguments[0]); tab?.click();"
         for menu in (None, ".overflow-menu > button"):
             if menu:
                 self.click(menu)
-            for button in self.driver.find_elements("css selector", "button[role=tab], .overflow-dropdown button"):
-                if button.is_displayed() and button.text.strip() == name:
-                    button.click()
-                    return
+            if self.js(f"{script} return Boolean(tab)", name):
+                return
         raise AssertionError(f"there is no tab {name}")
 
     def click(self, selector: str) -> None:
