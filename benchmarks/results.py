@@ -27,7 +27,7 @@ from ser_ft import RunFolder
 from ser_ft.evaluation.pooling import find_runs
 from ser_ft.evaluation.significance import PairedComparison
 from ser_ft.evaluation.systems import CROSS_CORPUS_PREFIX, System
-from ser_ft.models import MODELS, SHIPPED
+from ser_ft.models import MODELS, SHIPPED, SHIPPED_MODELS
 from ser_ft.report.comparison.figures import COST_NAMES, cost_figure
 from ser_ft.report.comparison.pairs import (
     SystemComparison,
@@ -90,7 +90,7 @@ def keep_run(run: RunFolder, copy: RunFolder, public_names: dict[str, str]) -> N
 def local_model(config: str) -> str | None:
     """Return the model's name in a config.yaml if it is neither a network of ser_ft nor a name on the Hub."""
     name = str((yaml.safe_load(config) or {}).get("model", {}).get("name", SHIPPED))
-    return None if name in (*MODELS, SHIPPED) or "/" in name else name
+    return None if name in (*MODELS, *SHIPPED_MODELS) or "/" in name else name
 
 
 @cache

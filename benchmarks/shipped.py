@@ -1,12 +1,12 @@
-"""Emotion recognition of the shipped model for unseen speakers, in degraded audio, and in another corpus.
+"""Emotion recognition of a shipped model for unseen speakers, in degraded audio, and in another corpus.
 
-    ser-ft sweep recipes/shipped.yaml --seeds 0,1 --out sweeps/shipped --jobs 2
-    python benchmarks/shipped.py sweeps/shipped --data data/ravdess_cremad --unseen data/tess
+    ser-ft sweep recipes/small.yaml --seeds 0,1 --out sweeps/small --jobs 2
+    python benchmarks/shipped.py sweeps/small --data data/ravdess_cremad --unseen data/tess
 
-The network of each run of the sweep is evaluated on the clips of its fold's test speakers, as recorded and degraded
-in several ways, and on a corpus that no run was trained on. For each corpus the predictions of all folds are pooled
-for each seed; the results are means over the seeds. A clip's prediction is one of the classes that its corpus
-contains.
+The runs of the default model, in sweeps/shipped, are made as benchmarks/ship.py says. The model of each run is
+evaluated on the clips of its fold's test speakers, as recorded and degraded in several ways, and on a corpus that no
+run was trained on. For each corpus the predictions of all folds are pooled for each seed; the results are means over
+the seeds. A clip's prediction is one of the classes that its corpus contains.
 """
 
 import argparse

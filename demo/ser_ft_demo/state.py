@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_ft.inference.recognizer import EmotionRecognizer
-from ser_ft.models import SHIPPED, resolve_model_path
+from ser_ft.models import resolve_model_path
 from ser_ft.monitor.timeline import class_colors
 
 
@@ -63,7 +63,7 @@ class Model:
 
     Attributes:
         name: unique on the page.
-        source: as the user wrote it: a path, a name on the Hub, or "shipped".
+        source: as the user wrote it: a path, a name on the Hub, "shipped" or "small".
         card: text of the model card; None if there is none on this machine.
     """
 
@@ -74,14 +74,14 @@ class Model:
 
 
 def open_models(sources: Sequence[str], allow_pickle: bool = False) -> list[Model]:
-    """Open run folders, .onnx files, models on the Hub, and "shipped", the model that ships with ser_ft; each once.
+    """Open run folders, .onnx files, models on the Hub, and those that ship with ser_ft; each once.
 
     Raises:
         InputError: a model does not exist, or its weights are pickled and `allow_pickle` is not set.
     """
     models: list[Model] = []
     for source in dict.fromkeys(sources):
-        recognizer = EmotionRecognizer(None if source == SHIPPED else source, allow_pickle=allow_pickle)
+        recognizer = EmotionRecognizer(source, allow_pickle=allow_pickle)
         name = recognizer.info.name
         count = sum(model.recognizer.info.name == name for model in models)
         models.append(Model(f"{name} ({count + 1})" if count else name, source, recognizer, _read_card(source)))

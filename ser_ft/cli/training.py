@@ -86,7 +86,11 @@ def add_adapt(commands: Commands) -> None:
     )
     parser = add_command(commands, "adapt", _adapt, about, details)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a run folder, a folder with a saved classifier, a name on the Hub, or shipped")
+    add(
+        "model",
+        metavar="MODEL",
+        help="a run folder, a folder with a saved classifier, a name on the Hub, shipped or small",
+    )
     add("--data", required=True, metavar="PREPARED", help="a table that `ser-ft prepare` wrote")
     add("--out", metavar="FOLDER", help="the folder to write (default: runs/adapted-to-DATA)")
     add("--overwrite", action="store_true", help="replace an earlier output in this folder")

@@ -13,7 +13,7 @@ from ..data.augmentation.batch import SpecAugment
 from ..data.augmentation.spectrogram import SpectralAugment
 from ..data.augmentation.waveform import Augment
 from ..data.splits import SPLIT_KINDS
-from ..models import CLASSICAL, MODELS, SHIPPED, model_kind
+from ..models import CLASSICAL, MODELS, SHIPPED_MODELS, model_kind
 from ..utils.errors import InputError
 from .training_loop import TrainConfig
 from .validation import check_choice, check_fraction, check_minimum, check_run_folder_flags, check_seed
@@ -108,7 +108,7 @@ class ModelConfig:
 
     name: str = "mfcc-cnn"
     """A small network with random weights (mfcc-cnn, conv1d, lstm, plain-cnn, residual-cnn, wide-cnn, compact-cnn);
-    the model that ships with ser_ft (shipped); a pretrained speech encoder by its name on the Hub, such as
+    a model that ships with ser_ft (shipped, small); a pretrained speech encoder by its name on the Hub, such as
     facebook/wav2vec2-base; an image backbone on spectrograms, such as timm/vgg16_bn.tv_in1k or torchvision/alexnet; or
     a folder that holds one of them."""
 
@@ -152,7 +152,7 @@ class ModelConfig:
             raise InputError(
                 f"model.pretrained applies to image backbones, such as timm/vgg16_bn.tv_in1k, not to {self.name}"
             )
-        if self.allow_pickle and self.name in (*MODELS, SHIPPED):
+        if self.allow_pickle and self.name in (*MODELS, *SHIPPED_MODELS):
             raise InputError(f"model.allow_pickle applies to weights from elsewhere, not to {self.name}")
         for name in ("head", "layers", "num_layers"):
             if self.kind != "speech" and getattr(self, name) is not None:
@@ -160,9 +160,9 @@ class ModelConfig:
         check_minimum(self, "model", 1, "num_layers")
         if self.kind == "speech" and self.feature_extractor:
             raise InputError("model.feature_extractor: a speech encoder brings its own feature extractor")
-        if "/" not in self.name and self.name not in (*MODELS, SHIPPED) and not Path(self.name).is_dir():
+        if "/" not in self.name and self.name not in (*MODELS, *SHIPPED_MODELS) and not Path(self.name).is_dir():
             raise InputError(
-                f"unknown model {self.name!r}: use {', '.join((*MODELS, SHIPPED))}, a name on the Hub "
+                f"unknown model {self.name!r}: use {', '.join((*MODELS, *SHIPPED_MODELS))}, a name on the Hub "
                 "(facebook/wav2vec2-base, timm/vgg16_bn.tv_in1k), or a folder"
             )
 
@@ -358,7 +358,7 @@ class Recipe:
             )
         if self.model.head == "linear" and self.tuning.mode == "probe":
             unused = {"augment.mixup": self.augment.mixup, "train.ema_decay": self.train.ema_decay}
-            unused |= {"train.balanced": self.train.balanced, "train.class_weights": self.train.class_weights}
+            unused |= {"train.class_weights": self.train.class_weights}
             unused |= {"tuning.cache false": not self.tuning.cache, "train.loss": self.train.loss != "cross-entropy"}
             for name in (name for name, is_used in unused.items() if is_used):
                 raise InputError(f"{name} has no effect on a logistic regression (model.head linear): use statistics")

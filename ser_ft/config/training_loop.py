@@ -86,7 +86,9 @@ class TrainConfig(TrainingLoopConfig):
     """Weight clips by the inverse frequency of their class in the training part."""
 
     balanced: bool = False
-    """Sample clips with replacement so that each combination of corpus and emotion is equally frequent."""
+    """Sample clips with replacement so that each combination of corpus and emotion is equally frequent. The logistic
+    regression of model.head linear with tuning.mode probe has weights instead: in each class, those of all corpora are
+    equal."""
 
     ema_decay: float | None = None
     """Decay of the exponential moving average (EMA) of the weights, which is validated and saved instead of them, for

@@ -65,7 +65,7 @@ def evaluate(
     validated on are excluded too.
 
     Args:
-        model: a run folder, a folder with a saved classifier, its name on the Hub, or "shipped" (comes with ser_ft).
+        model: a run folder, a folder with a saved classifier, its name on the Hub, "shipped" or "small".
         data: a table written by `ser-ft prepare`.
         out: the folder to write. By default evaluations/NAME-on-DATA.
         mapping: the model's class -> the data's class, for names that do not match by themselves. The probabilities of

@@ -210,12 +210,14 @@ def fit_logistic_regression(
     allowed: np.ndarray,
     offset: np.ndarray | None = None,
     variance: float = _LOGIT_VARIANCE,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Fit a logistic regression whose softmax for each clip is over the classes that its corpus contains.
 
-    All classes have the same total weight, as in UAR. The weights have a normal prior with a variance of `variance` /
-    size: a clip's logits then have the prior variance `variance` for any size of the states, so that wide and narrow
-    encoders are comparable. It corresponds to C of scikit-learn's LogisticRegression, which has no such mask.
+    All classes have the same total weight, as in UAR, and within a class all `groups`, numbers of shape (clips,). The
+    weights have a normal prior with a variance of `variance` / size: a clip's logits then have the prior variance
+    `variance` for any size of the states, so that wide and narrow encoders are comparable. It corresponds to C of
+    scikit-learn's LogisticRegression, which has no such mask.
 
     `values` are standardized, float32, shape (clips, size); `allowed` is bool, shape (clips, classes); `offset`, of the
     same shape, is added to the logits. The weights are float32, with the biases in the last row: shape (size + 1,
@@ -226,19 +228,28 @@ def fit_logistic_regression(
     if size > clips:
         # The weights lie in the space of the clips, whose principal axes are an orthonormal basis of it.
         scores, lengths, axes = np.linalg.svd(values, full_matrices=False)
-        weights = _minimize(scores * lengths, labels, allowed, offset, decay)
+        weights = _minimize(scores * lengths, labels, allowed, offset, decay, groups)
         return np.concatenate((axes.T @ weights[:-1], weights[-1:]))
-    return _minimize(values, labels, allowed, offset, decay)
+    return _minimize(values, labels, allowed, offset, decay, groups)
 
 
 def _minimize(
-    values: np.ndarray, labels: np.ndarray, allowed: np.ndarray, offset: np.ndarray | None, weight_decay: np.float32
+    values: np.ndarray,
+    labels: np.ndarray,
+    allowed: np.ndarray,
+    offset: np.ndarray | None,
+    weight_decay: np.float32,
+    groups: np.ndarray | None,
 ) -> np.ndarray:
     clips, size = values.shape
     classes = allowed.shape[1]
     targets = np.eye(classes, dtype=np.float32)[labels]
-    counts = np.bincount(labels, minlength=classes)
-    clip_weights = (1.0 / counts[labels] / np.count_nonzero(counts)).astype(np.float32)
+    groups = np.zeros(clips, dtype=int) if groups is None else groups
+    counts = np.zeros((classes, groups.max() + 1))
+    np.add.at(counts, (labels, groups), 1)
+    groups_of_class = np.count_nonzero(counts, axis=1)
+    clip_weights = 1.0 / (counts[labels, groups] * groups_of_class[labels] * np.count_nonzero(groups_of_class))
+    clip_weights = clip_weights.astype(np.float32)
     mask = np.where(allowed, np.float32(0), np.float32(-np.inf))
     if offset is not None:
         mask = mask + offset.astype(np.float32)

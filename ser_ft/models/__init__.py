@@ -14,8 +14,12 @@ MODELS = ("mfcc-cnn", "conv1d", "lstm", "plain-cnn", "residual-cnn", "wide-cnn",
 CLASSICAL = ("majority", "logistic", "svm")
 """Names of the classical baselines."""
 
-SHIPPED = "shipped"
-"""Name of the model that comes with ser_ft."""
+SHIPPED, SMALL = "shipped", "small"
+"""Names of the models that come with ser_ft: the default one, and one for small devices and very long recordings."""
+
+SHIPPED_MODELS = (SHIPPED, SMALL)
+
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 OWN_PREFIX = "ser_ft_"
 """Prefix of the `model_type` of our own networks."""
@@ -28,14 +32,19 @@ IMAGE_PREFIXES = ("timm/", "torchvision/")
 
 
 def resolve_model_path(name: str) -> str:
-    """Return the folder of the model that comes with ser_ft for its name, and any other name unchanged."""
-    return str(Path(__file__).resolve().parents[1] / "assets" / "model") if name == SHIPPED else name
+    """Return the folder of a model that comes with ser_ft for its name, and any other name unchanged."""
+    return str(_ASSETS / name / "model") if name in SHIPPED_MODELS else name
+
+
+def shipped_file(name: str = SHIPPED) -> Path:
+    """Return the .onnx file of a model that comes with ser_ft, which needs neither PyTorch nor transformers."""
+    return _ASSETS / name / "model.onnx"
 
 
 def model_kind(name: str) -> str:
     """Return the kind of model that a name or folder stands for.
 
-    "own" is one of `MODELS`, the model that comes with ser_ft, or a folder with a saved network of ser_ft; "image" is
+    "own" is one of `MODELS`, or a folder or a model of `SHIPPED_MODELS` with a saved network of ser_ft; "image" is
     an image backbone of timm or torchvision, or a folder where timm or ser_ft saved one; "speech" is any other name.
     """
     if name in MODELS:

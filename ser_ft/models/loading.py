@@ -112,7 +112,7 @@ def open_model(name: str, revision: str | None = None) -> SavedModel:
     """Read and check the configuration and the feature extractor of a saved model, but not its weights.
 
     Args:
-        name: a folder, a name on the Hub, or "shipped".
+        name: a folder, a name on the Hub, "shipped" or "small".
         revision: commit, branch or tag on the Hub; None: the default branch.
 
     Raises:

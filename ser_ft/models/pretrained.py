@@ -34,7 +34,7 @@ class PretrainedClassifier:
 
     @classmethod
     def load(cls, name: str, allow_pickle: bool = False) -> PretrainedClassifier:
-        """Load a classifier from a folder or the Hub, or the one that comes with ser_ft ("shipped").
+        """Load a classifier from a folder or the Hub, or one that comes with ser_ft.
 
         No code that is saved with the classifier is run. Pickled weights are loaded only with `allow_pickle`.
 

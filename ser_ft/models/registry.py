@@ -86,7 +86,7 @@ def build_model(
     """Create a network and its feature extractor.
 
     Args:
-        name: one of `MODELS`, "shipped", a folder with a saved network of ser_ft, or an image backbone: timm/NAME on
+        name: one of `MODELS`, "small", a folder with a saved network of ser_ft, or an image backbone: timm/NAME on
             the Hub, a folder that timm saved, or torchvision/alexnet.
         classes: class names, in the order of their numbers.
         extractor_settings: changes of the feature extractor's default settings.

@@ -77,13 +77,14 @@ def prepare_encoder(
     seed: int = 0,
     gradient_checkpointing: bool = False,
     compile_layers: bool = False,
+    autocast: Callable[[], Any] | None = None,
     show_progress: bool = False,
 ) -> TrainableModel:
     """Prepare a pretrained speech encoder for training.
 
     Parameters are frozen, the output of frozen layers is cached, adapters are added, and learning rates are assigned.
     `tables` are the prepared table and, after it, the augmented copies of training clips, if any; row numbers
-    count through all of them. `device` computes the output of frozen layers.
+    count through all of them. `device` computes the output of frozen layers, in the context that `autocast` creates.
 
     Raises:
         InputError: the settings do not fit the family, or there is no disk space for the cached output.
@@ -100,7 +101,9 @@ def prepare_encoder(
         def cached(what: str | int) -> JoinedCache:
             return JoinedCache(
                 [
-                    compute_hidden_states(part, parts, extractor, what, show_progress, device, input_spec=input_spec)
+                    compute_hidden_states(
+                        part, parts, extractor, what, show_progress, device, autocast, input_spec=input_spec
+                    )
                     for part in tables
                 ]
             )

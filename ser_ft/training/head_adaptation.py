@@ -89,7 +89,7 @@ def adapt_head(
     Clips of classes that the model does not know, and of speakers that it was trained on, are left out.
 
     Args:
-        model: a run folder, a folder with a saved classifier, its name on the Hub, or "shipped" (comes with ser_ft).
+        model: a run folder, a folder with a saved classifier, its name on the Hub, "shipped" or "small".
         data: a table written by `ser-ft prepare`, with clips of several speakers and of all emotions of interest.
         out: the folder to write. By default runs/adapted-to-DATA.
         allow_pickle: also load pickled weights.

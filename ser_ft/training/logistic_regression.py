@@ -40,7 +40,10 @@ class LogisticRegressionTrainer(ClassificationTrainer):
             cast(torch.Tensor, norm.running_var).copy_(variance)
             standardized = ((values - mean) / (variance + norm.eps).sqrt()).numpy()
             labels, allowed = self.clips.labels[rows], self.clips.allowed[rows]
-            weights = fit_logistic_regression(standardized, labels, allowed)
+            groups = None
+            if self.config.balanced:
+                groups = np.unique([self.clips.corpora[row] for row in rows], return_inverse=True)[1]
+            weights = fit_logistic_regression(standardized, labels, allowed, groups=groups)
             classifier.classifier.weight.copy_(torch.from_numpy(weights[:-1].T))
             classifier.classifier.bias.copy_(torch.from_numpy(weights[-1]))
         self._count(standardized @ weights[:-1] + weights[-1], labels, allowed)

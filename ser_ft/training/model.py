@@ -15,7 +15,7 @@ from ..config.schema import AugmentConfig, HubConfig, ModelConfig, Recipe, Tunin
 from ..config.training_loop import TrainConfig
 from ..evaluation.run_folder import RunFolder
 from ..evaluation.scoring import Calibration
-from ..models import MODELS, SHIPPED
+from ..models import MODELS, SHIPPED_MODELS
 from ..models.compact import CompactCnnForAudioClassification
 from ..models.encoders import load_encoder
 from ..models.pretrained import fold_temperature
@@ -83,6 +83,7 @@ def prepare_model(
             seed=seed,
             gradient_checkpointing=train.gradient_checkpointing,
             compile_layers=train.compile,
+            autocast=accelerator.autocast,
             show_progress=show_progress,
         )
         return trainable, spec.extractor
@@ -111,8 +112,8 @@ def display_name(model: ModelConfig, mode: str) -> str:
     name = model.name
     if name in MODELS:
         return name
-    if name == SHIPPED:
-        return f"{name} (fine-tuned)"
+    if name in SHIPPED_MODELS:
+        return f"{name} ({'fine-tuned' if model.kind == 'own' else mode})"
     folder = Path(name)
     if folder.is_dir():
         folder = folder.resolve()

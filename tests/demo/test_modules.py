@@ -17,9 +17,8 @@ import soundfile
 
 from ser_ft.audio import SAMPLE_RATE, AudioError, to_pcm16
 from ser_ft.cli.demo import Options
-from ser_ft.inference.backends import SHIPPED_FILE
 from ser_ft.labels import COLORS
-from ser_ft.models import SHIPPED
+from ser_ft.models import SMALL, shipped_file
 from ser_ft.utils.errors import InputError
 from ser_ft.utils.files import demo_folder
 from tests.helpers.chromium import wait_until
@@ -143,8 +142,8 @@ def test_examples_are_always_the_same(demo: Any, tmp_path: Path) -> None:
 
 
 def test_models_of_the_same_name_are_numbered(demo: Any) -> None:
-    models = demo.state.open_models([SHIPPED, str(SHIPPED_FILE), SHIPPED])
-    assert [model.name for model in models] == ["shipped", "shipped (2)"]
+    models = demo.state.open_models([SMALL, str(shipped_file(SMALL)), SMALL])
+    assert [model.name for model in models] == ["small", "small (2)"]
     with pytest.raises(InputError):
         demo.state.open_models(["nowhere/at-all"])
 

@@ -180,6 +180,23 @@ def test_the_fit_agrees_with_logistic_regression_of_sklearn() -> None:
     np.testing.assert_allclose(logits - logits.mean(axis=1, keepdims=True), expected, atol=0.05)
 
 
+def test_groups_of_clips_have_the_same_weight_in_each_class() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.default_rng(0)
+    groups = np.repeat([0, 1], (150, 50))
+    labels = np.where(groups == 0, random.choice(3, size=200), random.choice(2, size=200))
+    values = random.normal(size=(200, 20)).astype(np.float32)
+    values[:, :3] += np.eye(3)[labels] * (1 + groups[:, None])
+    weights = np.array([200 / 3 / (2 if label < 2 else 1) for label in labels])
+    weights /= [np.sum((labels == label) & (groups == group)) for label, group in zip(labels, groups, strict=True)]
+    reference = LogisticRegression(C=10 / 20, tol=1e-8, max_iter=2000).fit(values, labels, sample_weight=weights)
+    fitted = probe.fit_logistic_regression(values, labels, np.ones((200, 3), dtype=bool), groups=groups)
+    logits = values @ fitted[:-1] + fitted[-1]
+    expected = reference.decision_function(values)
+    np.testing.assert_allclose(logits - logits.mean(axis=1, keepdims=True), expected, atol=0.05)
+
+
 def test_clips_do_not_count_against_classes_that_their_corpus_lacks() -> None:
     """The sound of a corpus that lacks a class is not evidence against the class."""
     random = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from transformers import pipeline
 
 from ser_ft.inference.backends import Backend, open_backend
 from ser_ft.inference.backends.onnx import OnnxBackend
-from ser_ft.models import MODELS, SHIPPED
+from ser_ft.models import MODELS, SHIPPED_MODELS
 from ser_ft.models.encoder_spec import find_encoder
 from ser_ft.models.encoders import load_encoder
 from ser_ft.models.registry import build_model
@@ -83,9 +83,11 @@ def test_own_networks_predict_a_clip_the_same_alone_and_in_a_batch(name: str, no
 
 
 def test_shipped_is_the_default_model() -> None:
-    named = open_backend(SHIPPED, threads=1)
+    named, small = (open_backend(name, threads=1) for name in SHIPPED_MODELS)
     assert isinstance(named, OnnxBackend)
     assert named.info == open_backend(threads=1).info
+    assert isinstance(small, OnnxBackend)
+    assert small.info.name == "small"
 
 
 def test_the_number_of_threads_is_set(tiny_run: Path) -> None:

@@ -35,6 +35,7 @@ TINY_ENCODERS = {
     "microsoft/wavlm-large": ("wavlm-large", {}),
     **{f"openai/whisper-{size}": ("whisper", TINY_WHISPER) for size in ("tiny", "base", "small", "medium")},
     "openai/whisper-large-v3": ("whisper", TINY_WHISPER | {"num_mel_bins": 128}),
+    **{f"runs/{name}/model": ("whisper", TINY_WHISPER) for name in ("shipped_cremad", "shipped_encoder")},
 }
 # The smallest network of timm of each kind; VGG has no small one.
 TINY_BACKBONES = {
@@ -53,7 +54,7 @@ STARTED = [
     "quickstart",
     "mfcc_cnn_ravdess_leaking",
     "plain_cnn_ravdess_augmented",
-    "shipped",
+    "small",
     "vggish_ravdess",
     "wav2vec2_base_four_corpora",
 ]
@@ -117,7 +118,7 @@ def one_step(file: Path, table: Path, folder: Path) -> list[str]:
     arguments = ["--config", str(file), f"--out={folder / 'run'}", "--train.max_steps=1"]
     if recipe.data.prepared is not None:
         arguments.append(f"--data.prepared={table}")
-    if recipe.model.kind == "speech":
+    if recipe.model.name in TINY_ENCODERS:
         family, settings = TINY_ENCODERS[recipe.model.name]
         arguments.append(f"--model.name={write_tiny_backbone(family, folder / 'backbone', **settings)}")
     if recipe.model.kind == "image":

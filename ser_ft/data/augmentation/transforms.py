@@ -162,6 +162,10 @@ def _shift(samples: np.ndarray, _: np.random.Generator, shift: float, shift_unit
     return _audiomentations("Shift", samples, places, places, shift_unit="samples")
 
 
+def _silence(samples: np.ndarray, _: np.random.Generator, before: float, after: float) -> np.ndarray:
+    return np.pad(samples, [round(seconds * SAMPLE_RATE) for seconds in (before, after)])
+
+
 def _pitch(samples: np.ndarray, _: np.random.Generator, semitones: float) -> np.ndarray:
     return _audiomentations("PitchShift", samples, semitones, semitones)
 
@@ -257,6 +261,11 @@ TRANSFORMS: dict[str, Transform] = {
         "shifts the sound in time; what leaves at one end enters at the other, faded over 5 ms",
         {"shift": Range((-0.1, 0.1), -60, 60, ""), "shift_unit": Choice(("fraction",), ("fraction", "seconds"))},
         _shift,
+    ),
+    "silence": Transform(
+        "adds digital silence at the beginning and the end",
+        {"before": Range((0, 1), 0, 60, "s"), "after": Range((0, 1), 0, 60, "s")},
+        _silence,
     ),
     "room": Transform(
         "simulates a room with exponentially decaying noise (Polack 1988) and keeps the loudness",

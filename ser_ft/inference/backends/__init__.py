@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...models import SHIPPED
+from ...models import SHIPPED, SHIPPED_MODELS, shipped_file
 from ...utils.errors import InputError
 from .base import Backend, ModelInfo
 
-__all__ = ["SHIPPED_FILE", "Backend", "ModelInfo", "open_backend"]
-
-SHIPPED_FILE = Path(__file__).resolve().parents[2] / "assets" / "model.onnx"
-"""The model that is part of the package and needs neither PyTorch nor transformers."""
+__all__ = ["Backend", "ModelInfo", "open_backend"]
 
 
 def open_backend(
@@ -24,7 +21,7 @@ def open_backend(
 
     Args:
         model: An ONNX file of `ser-ft export`, a run folder, a folder with a saved classifier, or a name on the Hub.
-            None or "shipped": the model that is part of the package.
+            None or "shipped": the model that comes with ser_ft; "small": the small one.
         device: A PyTorch device. None: a GPU if there is one. An ONNX file runs on "cpu" only.
         threads: Threads that compute one batch. None: one per core, or a single one for a small ONNX model.
         allow_pickle: Also load pickled weights (pytorch_model.bin), with PyTorch's restricted unpickler.
@@ -33,10 +30,11 @@ def open_backend(
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be 1 or more, not {threads}")
-    if model is None or str(model) == SHIPPED:
-        if not SHIPPED_FILE.is_file():
+    model = SHIPPED if model is None else model
+    if str(model) in SHIPPED_MODELS:
+        model = shipped_file(str(model))
+        if not model.is_file():
             raise InputError("this copy of ser_ft contains no model: name one, such as a run folder or an .onnx file")
-        model = SHIPPED_FILE
     path = Path(model).expanduser()
     if path.suffix.lower() == ".onnx":
         if device not in (None, "cpu"):

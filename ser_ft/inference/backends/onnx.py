@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...audio import SAMPLE_RATE
+from ...models import shipped_file
 from ...models.outputs import check_classes, to_probabilities
 from ...utils.errors import InputError, raise_machine_failure
 from ...utils.readers import parse_json
@@ -72,7 +73,9 @@ class OnnxBackend:
 
 
 def _open_session(path: Path, threads: int | None) -> Any:
-    if path.stat().st_size and _has_external_data(path):
+    # The default model has its weights in the file that PyTorch loads.
+    is_shipped = path.resolve() == shipped_file()
+    if path.stat().st_size and not is_shipped and _has_external_data(path):
         raise InputError(f"{path}: its weights are in other files, which are not read: `ser-ft export` writes one file")
     try:
         import onnxruntime
@@ -82,7 +85,8 @@ def _open_session(path: Path, threads: int | None) -> Any:
         onnxruntime.disable_telemetry_events()  # it may have been imported before ser_ft set the variable
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or (1 if path.stat().st_size < _SMALL_BYTES else 0)
+    is_small = path.stat().st_size < _SMALL_BYTES and not is_shipped
+    options.intra_op_num_threads = threads or (1 if is_small else 0)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the errors of onnxruntime have no narrower class in common

@@ -14,7 +14,7 @@ from ...data.licenses import OWN_LICENSE, model_license
 from ...data.splits import Leaking
 from ...evaluation.provenance import corpora_seen_in_training
 from ...evaluation.run_folder import PARTS, RunFolder, explain_read_errors
-from ...models import IMAGE_PREFIXES, MODELS, SHIPPED
+from ...models import IMAGE_PREFIXES, MODELS, SHIPPED_MODELS
 from ...utils.readers import read_json
 from ...utils.text import short_note, size_text, time_text
 from ..run.figures import selected_evaluation
@@ -105,7 +105,7 @@ def base_model(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | N
     """Return the Hub name of the backbone that a run started from, or None if it is not from the Hub."""
     model = config["model"]
     name = str(model["name"])
-    if name in (*MODELS, SHIPPED) or name.startswith("torchvision/") or not model.get("pretrained", True):
+    if name in (*MODELS, *SHIPPED_MODELS) or name.startswith("torchvision/") or not model.get("pretrained", True):
         return None
     # metrics.json has the whole name of a model from the Hub, but only the last part of a folder's path.
     is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII)
@@ -181,7 +181,7 @@ def _contents(
         "custom_code": "auto_map" in model_config,
         "base": base,
         "from_scratch": backbone["name"] in MODELS or not backbone.get("pretrained", True),
-        "shipped": backbone["name"] == SHIPPED,
+        "shipped": backbone["name"] in SHIPPED_MODELS,
         "corpora": {name: {**facts, "seen": name in seen, "tested": name in tested} for name, facts in corpora.items()},
         "license": model_license(seen),
         "synthetic": bool(seen) and all(facts["license"] == OWN_LICENSE for facts in seen.values()),

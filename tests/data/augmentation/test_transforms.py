@@ -24,6 +24,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "stretch": {"rate": 0.7},
     "speed": {"factor": 1.3},
     "shift": {"shift": 0.3},
+    "silence": {"before": 0.5, "after": 1.0},
     "room": {"rt60": 1.0, "drr_db": -5},
     "background": {"snr_db": 0},
     "noise": {"snr_db": 0},
@@ -101,7 +102,7 @@ def test_the_output_is_valid_sound_and_the_input_is_not_changed(name: str, speec
         assert np.isfinite(version).all()
         assert np.abs(version).max() <= 1
         assert not audio.is_silent(version)
-        assert len(version) == len(clip) or name in ("stretch", "speed")
+        assert len(version) == len(clip) or name in ("stretch", "speed", "silence")
         assert not np.array_equal(version, clip) or (clip is not speech and name in ("volume", "clipping"))
         assert np.array_equal(clip, before)
 
@@ -169,6 +170,13 @@ def test_shift_rotates_the_samples(settings: dict[str, Any], places: int) -> Non
     shifted, expected = augment("shift", clip, settings), np.roll(clip, places)
     # Faded over 5 ms on either side of the seam.
     assert np.mean(shifted == expected) >= 1 - 2 * 80 / 32000
+
+
+def test_silence_is_added_on_both_sides(speech: np.ndarray) -> None:
+    padded = augment("silence", speech, {"before": 0.25, "after": [0.5, 0.5]})
+    assert np.array_equal(padded[4000:-8000], speech)
+    assert not padded[:4000].any()
+    assert not padded[-8000:].any()
 
 
 @pytest.mark.parametrize("semitones", [-7, -2, 0.5, 3, 12])
