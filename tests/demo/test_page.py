@@ -148,7 +148,7 @@ def test_models_are_compared_side_by_side(page: Page, recordings: Path) -> None:
 def test_analysis_shows_augmentations_and_descriptors(page: Page, recordings: Path) -> None:
     page.open("Analysis")
     page.upload("#analysis-recording", recordings / "angry.wav")
-    page.until(lambda: page.count("#analysis-augmented .cards > li") == 12, "the augmentations")
+    page.until(lambda: page.count("#analysis-augmented .cards > li") == 13, "the augmentations")
     before = page.text("#analysis-augmented")
     page.press("body", "Next seed")
     page.until(lambda: page.text("#analysis-augmented") not in ("", before), "other augmentations")
