@@ -3,7 +3,7 @@
     python benchmarks/demo.py            # all parts
     python benchmarks/demo.py --only start,load,attack,burst,live,requests
 
-Each part starts `ser-ft demo` as a separate process with the shipped model; clips are synthetic voices of about 3 s.
+Each part starts `ser-ft demo` as a separate process; clips are synthetic voices of about 3 s.
 
 start: seconds from the command to a page that responds, median of five. load: 20 simultaneous users send 2,000 requests
 to `/recognize`: errors, response times, and the server's memory at the start and after 100, 500, 1,000, 1,500 and 2,000
@@ -53,13 +53,13 @@ IDLE_UPLOADS, SLOW_UPLOADS, SLOW_HEADERS = 21, 20, 20
 
 
 @contextmanager
-def running_page() -> Iterator[tuple[str, int, float]]:
+def running_page(model: str) -> Iterator[tuple[str, int, float]]:
     """Start the page; yield its address, its process id, and the seconds until it responds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     start_time = time.perf_counter()
-    command = [sys.executable, "-m", "ser_ft.cli", "demo", "--port", str(port)]
+    command = [sys.executable, "-m", "ser_ft.cli", "demo", "--model", model, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as page:
         address = f"http://127.0.0.1:{port}/"
         while True:
@@ -77,10 +77,10 @@ def running_page() -> Iterator[tuple[str, int, float]]:
             page.send_signal(signal.SIGTERM)
 
 
-def start(_: Path) -> None:
+def start(_: Path, model: str) -> None:
     results = []
     for _number in range(STARTS):
-        with running_page() as (_address, _pid, seconds):
+        with running_page(model) as (_address, _pid, seconds):
             results.append(seconds)
     print(f"starts: {', '.join(f'{seconds:.1f}' for seconds in results)} s")
     print(f"start_seconds: {statistics.median(results):.1f}")
@@ -136,9 +136,9 @@ def resident(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def load(folder: Path) -> None:
+def load(folder: Path, model: str) -> None:
     clips = [file for _, file in examples.write_clips(folder)]
-    with running_page() as (address, pid, _seconds):
+    with running_page(model) as (address, pid, _seconds):
         all_times: list[float] = []
         num_errors, memory = 0, [resident(pid)]
         for before, after in pairwise((0, *MARKS)):
@@ -155,9 +155,9 @@ def load(folder: Path) -> None:
     print(f"load_growth_after_500_percent: {100 * (max(memory[3:]) / memory[2] - 1):.1f}")
 
 
-def attack(folder: Path) -> None:
+def attack(folder: Path, model: str) -> None:
     clip = examples.write_clips(folder)[0][1]
-    with running_page() as (address, pid, _seconds):
+    with running_page(model) as (address, pid, _seconds):
         host, port = urlsplit(address).hostname, urlsplit(address).port
         before, connections = resident(pid), []
         sizes = [ANNOUNCED_BYTES] * (IDLE_UPLOADS - 1) + [2**32 - (IDLE_UPLOADS - 1) * ANNOUNCED_BYTES]
@@ -199,9 +199,9 @@ def attack(folder: Path) -> None:
     )
 
 
-def burst(folder: Path) -> None:
+def burst(folder: Path, model: str) -> None:
     clips = [file for _, file in examples.write_clips(folder)]
-    with running_page() as (address, pid, _seconds):
+    with running_page(model) as (address, pid, _seconds):
         send_requests(address, clips, 4, 5)
         before = resident(pid)
         times, errors = send_requests(address, clips, BURST, 1)
@@ -211,10 +211,10 @@ def burst(folder: Path) -> None:
         print(f"burst_errors_afterwards: {send_requests(address, clips, 1, 5)[1].total()}")
 
 
-def live(folder: Path) -> None:
+def live(folder: Path, model: str) -> None:
     samples, rate = soundfile.read(examples.write_conversation(folder), dtype="int16")
     sound = np.resize(samples[:, 1], STREAM_SECONDS * rate)
-    with running_page() as (address, _pid, _seconds):
+    with running_page(model) as (address, _pid, _seconds):
         with urllib.request.urlopen(f"{address}config", timeout=20) as response:
             parts = json.load(response)["components"]
         number = next(part["id"] for part in parts if part["props"].get("elem_id") == "live")
@@ -241,7 +241,7 @@ def live(folder: Path) -> None:
     print(f"live_share_of_time_for_{STREAMS}: {passed / STREAM_SECONDS:.3f}")
 
 
-def requests(folder: Path) -> None:
+def requests(folder: Path, model: str) -> None:
     from tests.helpers.chromium import Page, open_browser
 
     clip, microphone = dict(examples.write_clips(folder))["angry, synthetic man"], folder / "microphone.wav"
@@ -250,7 +250,7 @@ def requests(folder: Path) -> None:
     programs = shutil.which("chromium"), shutil.which("chromedriver")
     if not all(programs):
         sys.exit("chromium and chromedriver are needed")
-    with running_page() as (address, _pid, _seconds):
+    with running_page(model) as (address, _pid, _seconds):
         browser = open_browser(*programs, microphone, os.geteuid() == 0)  # type: ignore[arg-type]
         page, results = Page(browser, address), Counter[str]()
         for name in ("Speak", "Compare", "Analysis"):
@@ -284,7 +284,7 @@ def requests(folder: Path) -> None:
     print(f"requests_outside: {outside}")
 
 
-PARTS: dict[str, Callable[[Path], Any]] = {
+PARTS: dict[str, Callable[[Path, str], Any]] = {
     "start": start,
     "load": load,
     "attack": attack,
@@ -297,9 +297,11 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
-    for name in parser.parse_args().only.split(","):
+    parser.add_argument("--model", default="shipped", help="as `ser-ft demo` takes it")
+    args = parser.parse_args()
+    for name in args.only.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            PARTS[name](Path(folder))
+            PARTS[name](Path(folder), args.model)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ cross-validation:
     ser-ft train --config recipes/shipped_encoder.yaml
     ser-ft train --config recipes/shipped.yaml
     SPLIT="--split.file splits/fold0.json"
-    ser-ft train --config recipes/shipped_encoder.yaml $SPLIT --out sweeps/encoder/0
-    ser-ft train --config recipes/shipped.yaml $SPLIT --model.name sweeps/encoder/0/model --out sweeps/shipped/0
+    ser-ft train --config recipes/shipped_encoder.yaml $SPLIT --out sweeps/encoder/fold0
+    ser-ft train --config recipes/shipped.yaml $SPLIT --model.name sweeps/encoder/fold0/model --out sweeps/shipped/fold0
     python benchmarks/ship.py copy shipped runs/shipped --cross-validation sweeps/shipped
 
 ser_ft/assets/NAME/ then contains the model (model/, weights in half precision), the same model as an .onnx file (the
 default model's has its weights in model/), the recipe, the speakers that it has seen, and in metrics.json the results
-of the cross-validation. The card (README.md in
-model/) and notices (LICENSE*) are written by hand, except for the figures of the card, which are taken from
-metrics.json.
+of the cross-validation. The card (README.md in model/) and notices (LICENSE*) are written by hand, except for the
+figures of the card, which are taken from metrics.json.
 """
 
 import argparse
