@@ -49,5 +49,5 @@ def test_the_saved_head_is_the_optimum_of_the_logistic_regression(
 
 def test_settings_that_a_logistic_regression_ignores_are_refused(tiny_encoder: Callable[[str], Path]) -> None:
     options = [f"--model.name={tiny_encoder('whisper')}", "--model.head=linear", "--tuning.mode=probe"]
-    with pytest.raises(InputError, match=r"train.balanced has no effect on a logistic regression"):
-        parse([*options, "--train.balanced=true"], "test")
+    with pytest.raises(InputError, match=r"train.class_weights has no effect on a logistic regression"):
+        parse([*options, "--train.class_weights=true"], "test")
