@@ -134,15 +134,15 @@ def share_weights(file: Path, weights: Path) -> None:
     for array in model.graph.initializer:
         value, target = onnx.numpy_helper.to_array(array), array.name
         orders = list(range(value.ndim)), list(range(value.ndim))[::-1]
-        found = [
+        matches = [
             (name, order)
             for name, matrix in matrices.items()
             for order in orders
             if matrix.ndim == value.ndim and np.array_equal(matrix.transpose(order), value)
         ]
-        if not found:
+        if not matches:
             continue
-        name, order = found[0]
+        name, order = matches[0]
         begin, end = header[name]["data_offsets"]
         place = {
             "location": weights.relative_to(file.parent).as_posix(),
