@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,7 +65,8 @@ def start(recipe: str, arguments: list[str], processes: int = 1) -> subprocess.P
     command = [sys.executable, *(launcher if processes > 1 else []), str(RECIPES / f"{recipe}.py"), *arguments]
     return subprocess.Popen(
         command,
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env=os.environ
+        | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -73,8 +75,14 @@ def start(recipe: str, arguments: list[str], processes: int = 1) -> subprocess.P
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for a process that must succeed; return its output."""
-    output, _ = process.communicate(timeout=120)
+    """Wait for a process that must succeed; return its output. If it hangs, its stacks are part of the failure."""
+    try:
+        output, _ = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.send_signal(signal.SIGABRT)
+        output, _ = process.communicate(timeout=30)
+        pytest.fail(f"the process did not end:\n{output[-20000:]}")
     assert process.returncode == 0, output[-3000:]
     return output
 
