@@ -35,7 +35,7 @@ TINY_ENCODERS = {
     "microsoft/wavlm-large": ("wavlm-large", {}),
     **{f"openai/whisper-{size}": ("whisper", TINY_WHISPER) for size in ("tiny", "base", "small", "medium")},
     "openai/whisper-large-v3": ("whisper", TINY_WHISPER | {"num_mel_bins": 128}),
-    **{f"runs/{name}/model": ("whisper", TINY_WHISPER) for name in ("shipped_cremad", "shipped_encoder")},
+    "runs/shipped_encoder/model": ("whisper", TINY_WHISPER),
 }
 # The smallest network of timm of each kind; VGG has no small one.
 TINY_BACKBONES = {

@@ -115,10 +115,19 @@ def test_the_recipe_of_the_small_model_trains_the_same_network_on_the_same_featu
 def test_the_recipes_of_the_default_model_train_the_same_network(miniature_folder: Path, tmp_path: Path) -> None:
     """With a tiny encoder in place of Whisper-base, for two steps."""
     model = write_tiny_backbone("whisper", tmp_path / "tiny", **TINY_WHISPER)
-    for name in ("shipped_cremad", "shipped_encoder"):
-        settings = f"--model.name={model}", "--train.max_steps=2"
-        model = _train(name, miniature_folder, tmp_path / name, *settings).model
-    run = _train("shipped", miniature_folder, tmp_path / "run", f"--model.name={model}")
+    settings = f"--model.name={model}", "--train.max_steps=2"
+    tuned = _train("shipped_cremad", miniature_folder, tmp_path / "tuned", *settings)
+    command = [sys.executable, ROOT / "benchmarks" / "ship.py", "average", tuned.path, "--out", tmp_path / "averaged"]
+    subprocess.run(command, check=True)
+    encoder = tmp_path / "averaged" / "model"
+    weight = "encoder.layers.0.fc1.weight"
+    before, after, averaged = (
+        next(value for name, value in load_file(folder / "model.safetensors").items() if name.endswith(weight))
+        for folder in (model, tuned.model, encoder)
+    )
+    assert torch.equal(averaged, (before + after) / 2)
+    assert not torch.equal(averaged, after)
+    run = _train("shipped", miniature_folder, tmp_path / "run", f"--model.name={encoder}")
     _assert_same_model(run, HOMES[SHIPPED], sizes=False)
 
 
