@@ -67,6 +67,9 @@ def average(run: RunFolder, out: RunFolder) -> None:
     before = load_encoder(spec).state_dict()
     file = out.model / "model.safetensors"
     shutil.copytree(run.model, out.model)
+    # From these files, later runs read which speakers the model has seen.
+    for name in (run.config_file.name, run.split_file.name):
+        shutil.copy(run.path / name, out.path)
     weights = load_file(file)
     for name in weights:
         if name.startswith("encoder."):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from ser_ft import EmotionRecognizer, audio
 from ser_ft.cli import train
 from ser_ft.data.synthetic.corpora import miniature_clips, synthesize_clip
+from ser_ft.evaluation.provenance import speakers_seen_in_training
 from ser_ft.evaluation.run_folder import RunFolder
 from ser_ft.inference.backends import open_backend
 from ser_ft.labels import SCHEMES
@@ -127,6 +128,7 @@ def test_the_recipes_of_the_default_model_train_the_same_network(miniature_folde
     )
     assert torch.equal(averaged, (before + after) / 2)
     assert not torch.equal(averaged, after)
+    assert speakers_seen_in_training(encoder) == speakers_seen_in_training(tuned.model)
     run = _train("shipped", miniature_folder, tmp_path / "run", f"--model.name={encoder}")
     _assert_same_model(run, HOMES[SHIPPED], sizes=False)
 
