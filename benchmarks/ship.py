@@ -57,10 +57,10 @@ TITLES = {"ravdess": "RAVDESS", "cremad": "CREMA-D, rebuilt audio"}
 
 
 def average(run: RunFolder, out: RunFolder) -> None:
-    """Write a run's model with weights between those of its encoder before and after fine-tuning.
+    """Write a run's model, whose encoder has the mean of its weights before and after fine-tuning.
 
-    The mean of both recognizes other corpora better than either (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-    models", arXiv:2109.01903). The head has only the weights of the run.
+    It recognizes other corpora better than either (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
+    arXiv:2109.01903). The head is that of the run.
     """
     recipe = run.config["model"]
     spec = find_encoder(recipe["name"], run.metrics["classes"], num_layers=recipe["num_layers"])
