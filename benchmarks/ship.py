@@ -6,9 +6,9 @@ The small model, `small`:
     ser-ft train --config recipes/small.yaml --split.folds 20 --out runs/small
     python benchmarks/ship.py copy small runs/small --cross-validation sweeps/small
 
-The default model, `shipped`: Whisper-base is fine-tuned on speakers of CREMA-D, its weights are averaged with what they
-were before, and a linear head is fitted to its states on the same speakers and on RAVDESS. The last step is repeated
-for each fold of the cross-validation; the encoder has not seen any actor of RAVDESS:
+The default model, `shipped`: Whisper-base is fine-tuned on speakers of CREMA-D, its weights are averaged with
+those before fine-tuning, and a linear head is fitted to its states on the same speakers and on RAVDESS. The last step
+is repeated for each fold of the cross-validation; the encoder has not seen any actor of RAVDESS:
 
     ser-ft train --config recipes/shipped_cremad.yaml
     python benchmarks/ship.py average runs/shipped_cremad --out runs/shipped_encoder
@@ -222,6 +222,9 @@ def copy(name: str, run: RunFolder, seed: int, cross_validation: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    averaging = commands.add_parser("average", help="average an encoder's weights before and after fine-tuning")
+    averaging.add_argument("run", help="the run of recipes/shipped_cremad.yaml")
+    averaging.add_argument("--out", required=True, help="folder for the model")
     splits = commands.add_parser("splits", help="write the splits of the default model")
     splits.add_argument("encoder", help="the run of recipes/shipped_cremad.yaml")
     splits.add_argument("--ravdess", required=True, help="the prepared table of RAVDESS")
@@ -231,9 +234,6 @@ def main() -> None:
     copying.add_argument("run", help="the run to ship")
     copying.add_argument("--cross-validation", type=Path, required=True, help="runs of its recipe on other folds")
     copying.add_argument("--seed", type=int, default=0, help="seed of these runs")
-    averaging = commands.add_parser("average", help="average a fine-tuned encoder with what it was before")
-    averaging.add_argument("run", help="the run of recipes/shipped_cremad.yaml")
-    averaging.add_argument("--out", required=True, help="folder for the model")
     args = parser.parse_args()
     if args.command == "average":
         average(RunFolder.open(args.run), RunFolder(args.out))
